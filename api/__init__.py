@@ -1,0 +1,1 @@
+"""HTTP only: routes, keys, rate limits, request and response bodies, errors, health. Accepts jobs; never runs them."""

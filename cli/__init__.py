@@ -1,0 +1,1 @@
+"""The `leadsweep` command and the embedded stack that it can run on."""

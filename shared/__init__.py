@@ -1,0 +1,1 @@
+"""What the API and the worker both need: settings, tables, states, identifiers and the broker. Imports neither of them."""

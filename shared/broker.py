@@ -1,0 +1,119 @@
+"""The Celery app and the only place that sends messages.
+
+A message says "queue q has work" and nothing else: it may be lost, doubled, late or reordered without effect, since the
+jobs and chunks tables hold the truth and the ticker sends anew. So sending never waits and never fails: it happens in a
+thread of its own, bounded in time, and what cannot be sent is dropped and logged.
+"""
+
+import threading
+from typing import Any
+
+import structlog
+from celery import Celery
+from kombu import Exchange, Queue
+
+JOBS_QUEUE = "jobs"
+RUN_NEXT = "leadsweep.run_next"
+
+# A few messages wake all idle workers; each worker that finds more work sends the next one itself.
+BURST = 4
+BREAK = 1.0  # seconds without another try after a failure, so that a frozen Redis costs one thread one second each
+
+log = structlog.get_logger()
+
+
+def create_celery(broker_url: str) -> Celery:
+    """The Celery app of workers and senders alike; see docs/decisions for where the settings come from."""
+    app = Celery("leadsweep", broker=broker_url)
+    redis = broker_url.startswith(("redis://", "rediss://"))
+    app.conf.update(
+        # The anonymous exchange routes by queue name alone: no binding that FLUSHALL could take away.
+        task_queues=[Queue(JOBS_QUEUE, Exchange(""), routing_key=JOBS_QUEUE)],
+        task_default_queue=JOBS_QUEUE,
+        task_default_exchange="",
+        task_default_routing_key=JOBS_QUEUE,
+        task_create_missing_queues=False,
+        task_acks_late=True,
+        task_reject_on_worker_lost=False,  # True would redeliver a message that kills its worker for ever
+        task_ignore_result=True,
+        task_store_errors_even_if_ignored=False,
+        task_time_limit=60,  # seconds; no soft limit: its signal during COMMIT would report a failure that did not happen
+        task_publish_retry=False,
+        task_serializer="json",
+        accept_content=["json"],
+        worker_prefetch_multiplier=1,
+        worker_hijack_root_logger=False,
+        worker_send_task_events=False,
+        worker_enable_remote_control=False,
+        broker_connection_retry_on_startup=True,
+        broker_connection_max_retries=None,
+        broker_pool_limit=2,
+        broker_connection_timeout=2,
+        broker_transport_options=(_REDIS_OPTIONS if redis else {}),
+    )
+    return app
+
+
+_REDIS_OPTIONS: dict[str, Any] = {
+    "visibility_timeout": 300,
+    "unacked_restore_interval": 10,
+    "unacked_restore_throttle": 1,
+    "unacked_mutex_expire": 30,
+    "socket_timeout": 5,
+    "socket_connect_timeout": 2,
+    "socket_keepalive": True,
+    "health_check_interval": 10,
+    "retry_on_timeout": False,
+    "global_keyprefix": "leadsweep:",
+}
+
+
+class Sender:
+    """Sends wake-up messages from a thread of its own. `send` takes microseconds, whatever the broker does."""
+
+    def __init__(self, broker_url: str) -> None:
+        """Opens nothing yet: the thread and its connection come with the first message."""
+        self._app = create_celery(broker_url)
+        options = dict(self._app.conf.broker_transport_options)
+        if options:
+            options |= {"socket_timeout": 1, "socket_connect_timeout": 0.5}
+        self._app.conf.update(broker_transport_options=options, broker_pool_acquire_timeout=1)
+        self._wanted: dict[str, int] = {}
+        self._wake = threading.Condition()
+        self._closed = False
+        self._thread: threading.Thread | None = None
+
+    def send(self, queue: str = JOBS_QUEUE, count: int = 1) -> None:
+        """Asks for `count` messages to `queue`; those waiting are merged into a few."""
+        with self._wake:
+            self._wanted[queue] = min(BURST, self._wanted.get(queue, 0) + count)
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="sender", daemon=True)
+                self._thread.start()
+            self._wake.notify()
+
+    def close(self) -> None:
+        """Ends the thread once what it has in hand is sent, or 2 s later."""
+        with self._wake:
+            self._closed = True
+            self._wake.notify()
+        if self._thread:
+            self._thread.join(timeout=2)
+
+    def _run(self) -> None:
+        while True:
+            with self._wake:
+                self._wake.wait_for(lambda: self._wanted or self._closed)
+                if not self._wanted:
+                    return
+                wanted, self._wanted = self._wanted, {}
+            try:
+                for queue, count in wanted.items():
+                    for _ in range(count):
+                        self._app.send_task(RUN_NEXT, args=(queue,), queue=queue, retry=False)
+            except Exception as error:  # noqa: BLE001 - whatever the transport raises, the ticker makes up for it
+                log.warning(
+                    "messages not sent", error=repr(error), mend="check BROKER_URL; the ticker sends them again"
+                )
+                with self._wake:
+                    self._wake.wait_for(lambda: self._closed, timeout=BREAK)

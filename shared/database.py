@@ -1,0 +1,49 @@
+"""Engines for one `postgresql://` URL: the worker and the command line use a sync one, the API async ones.
+
+All time is the database's: statements say `clock_timestamp()`, never a parameter.
+"""
+
+from typing import Any
+
+from sqlalchemy import URL, Engine, create_engine, make_url
+from sqlalchemy.exc import ArgumentError
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+
+from shared.settings import Settings
+
+CONNECT_TIMEOUT = 3  # seconds; a caller who waits longer has given up
+
+
+def database_url(text: str) -> URL:
+    """`text` with psycopg as its driver. Raises ValueError where it is not a PostgreSQL URL."""
+    try:
+        url = make_url(text)
+    except ArgumentError:
+        raise ValueError("DATABASE_URL is not a URL; write postgresql://user:password@host:port/name") from None
+    if url.get_backend_name() not in {"postgresql", "postgres"}:
+        raise ValueError("DATABASE_URL must begin with postgresql://")
+    return url.set(drivername="postgresql+psycopg")
+
+
+def _options(settings: Settings, application: str) -> dict[str, Any]:
+    connect: dict[str, Any] = {
+        "connect_timeout": CONNECT_TIMEOUT,
+        "application_name": f"leadsweep-{application}",
+        # A host that vanished without a word is noticed within 15 s, not hours.
+        "keepalives_idle": 5,
+        "keepalives_interval": 5,
+        "keepalives_count": 2,
+    }
+    if not settings.prepare_statements:
+        connect["prepare_threshold"] = None
+    return {"connect_args": connect, "hide_parameters": True, "pool_pre_ping": False, "pool_recycle": 1800}
+
+
+def create_sync_engine(settings: Settings, application: str, **options: Any) -> Engine:
+    """An engine for the worker, the ticker and the command line; `application` shows in pg_stat_activity."""
+    return create_engine(database_url(settings.database_url), **_options(settings, application), **options)
+
+
+def create_api_engine(settings: Settings, application: str, **options: Any) -> AsyncEngine:
+    """An engine for the API."""
+    return create_async_engine(database_url(settings.database_url), **_options(settings, application), **options)

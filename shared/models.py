@@ -1,0 +1,196 @@
+"""The tables. Migrations create them; `make check` holds the two against each other.
+
+Invariants are CHECK constraints here rather than care elsewhere. `companies`, `campaigns` and `leads` belong to the operator as
+well: what stands on them beyond the published columns has a default.
+"""
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    CheckConstraint,
+    Column,
+    DateTime,
+    ForeignKey,
+    Identity,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    SmallInteger,
+    Table,
+    Text,
+    Uuid,
+    text,
+)
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB
+
+metadata = MetaData(
+    naming_convention={
+        "pk": "%(table_name)s_pkey",
+        "fk": "%(table_name)s_%(column_0_name)s_fkey",
+        "ix": "%(table_name)s_%(column_0_N_name)s_idx",
+        "uq": "%(table_name)s_%(column_0_N_name)s_key",
+        "ck": "%(table_name)s_%(constraint_name)s",
+    }
+)
+
+_NOW = text("clock_timestamp()")
+_TIME = DateTime(timezone=True)
+
+companies = Table(
+    "companies",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("name", Text, nullable=False, server_default=""),
+)
+
+campaigns = Table(
+    "campaigns",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("company_id", Text, ForeignKey("companies.id"), nullable=False, index=True),
+    Column("name", Text, nullable=False, server_default=""),
+)
+
+leads = Table(
+    "leads",
+    metadata,
+    Column("id", BigInteger, Identity(), primary_key=True),
+    Column("campaign_id", Text, ForeignKey("campaigns.id"), nullable=False),
+    Column("external_id", Text),
+    Column("phone_number", Text),
+    Column("metadata", JSONB, nullable=False, server_default=text("'{}'")),
+    Column("created_at", _TIME, nullable=False, server_default=_NOW),
+    CheckConstraint("external_id IS NOT NULL OR phone_number IS NOT NULL", name="identified"),
+    Index(
+        "leads_external_id_key",
+        "campaign_id",
+        "external_id",
+        unique=True,
+        postgresql_where=text("external_id IS NOT NULL"),
+    ),
+    Index(
+        "leads_phone_number_key",
+        "campaign_id",
+        "phone_number",
+        unique=True,
+        postgresql_where=text("phone_number IS NOT NULL"),
+    ),
+)
+
+api_keys = Table(
+    "api_keys",
+    metadata,
+    Column("id", Uuid, primary_key=True),
+    Column("company_id", Text, ForeignKey("companies.id"), nullable=False, index=True),
+    Column("campaign_id", Text, ForeignKey("campaigns.id"), comment="null: the whole company"),
+    Column("name", Text, nullable=False, server_default=""),
+    Column("scope", Text, nullable=False),
+    Column("hash", LargeBinary, nullable=False, unique=True, comment="SHA-256 of the key"),
+    Column("rate_limit_submit", Text, comment="e.g. 5000/hour; null: the server's"),
+    Column("rate_limit_read", Text, comment="as rate_limit_submit"),
+    Column("created_at", _TIME, nullable=False, server_default=_NOW),
+    Column("expires_at", _TIME),
+    Column("revoked_at", _TIME),
+    Column("last_used_at", _TIME, comment="to the minute"),
+    CheckConstraint("scope IN ('read', 'write')", name="scope"),
+)
+
+# Jobs name their company and campaign without a foreign key: the record of what was deleted outlives both.
+jobs = Table(
+    "jobs",
+    metadata,
+    Column("id", Uuid, primary_key=True),
+    Column("company_id", Text, nullable=False),
+    Column("campaign_id", Text, nullable=False),
+    Column("key_id", Uuid, comment="who submitted it"),
+    Column("queue", Text, nullable=False, server_default="jobs"),
+    Column("state", Text, nullable=False, server_default="queued"),
+    Column("client_reference", Text),
+    Column("phone_fallback", Boolean, nullable=False, server_default=text("true")),
+    Column("total", Integer, nullable=False),
+    Column("created_at", _TIME, nullable=False, server_default=_NOW),
+    Column("run_at", _TIME),
+    Column("started_at", _TIME),
+    Column("finished_at", _TIME),
+    Column("served_at", _TIME, nullable=False, server_default=_NOW, comment="when a worker last claimed a chunk of it"),
+    Column("deleted", Integer, comment="frozen when the job finishes, as the next two"),
+    Column("not_found", Integer),
+    Column("unprocessed", Integer),
+    Column("error", Text),
+    CheckConstraint(
+        "state IN ('scheduled', 'queued', 'running', 'paused', 'completed', 'failed', 'cancelled')", name="state"
+    ),
+    CheckConstraint("total > 0", name="total"),
+    CheckConstraint(
+        "CASE WHEN state IN ('completed', 'failed', 'cancelled')"
+        " THEN finished_at IS NOT NULL AND coalesce(deleted + not_found + unprocessed = total, false)"
+        " ELSE finished_at IS NULL AND deleted IS NULL AND not_found IS NULL AND unprocessed IS NULL END",
+        name="counts_when_finished",
+    ),
+    CheckConstraint("(state = 'failed') = (error IS NOT NULL)", name="error_when_failed"),
+    Index("jobs_by_age_idx", "company_id", "created_at", "id"),
+    Index("jobs_by_campaign_idx", "company_id", "campaign_id", "created_at", "id"),
+    Index(
+        "jobs_by_reference_idx",
+        "company_id",
+        "client_reference",
+        "created_at",
+        "id",
+        postgresql_where=text("client_reference IS NOT NULL"),
+    ),
+    Index(
+        "jobs_active_idx",
+        "queue",
+        "company_id",
+        "served_at",
+        "id",
+        postgresql_where=text("state IN ('queued', 'running')"),
+    ),
+)
+
+# Entries and outcomes are arrays, all of one length: a row a lead would nearly halve the speed.
+chunks = Table(
+    "chunks",
+    metadata,
+    Column("job_id", Uuid, ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True),
+    Column("number", Integer, primary_key=True, autoincrement=False, comment="from 0, in request order"),
+    Column("first_index", Integer, nullable=False, comment="index in the request of the first entry"),
+    Column("external_ids", ARRAY(Text), nullable=False, comment="canonical; null elements where missing"),
+    Column("phone_numbers", ARRAY(Text), nullable=False, comment="as external_ids"),
+    Column("written_external_ids", ARRAY(Text), comment="as the caller wrote them; null: as external_ids"),
+    Column("written_phone_numbers", ARRAY(Text), comment="as the caller wrote them; null: as phone_numbers"),
+    Column("outcomes", ARRAY(SmallInteger), nullable=False, comment="shared.states.Outcome"),
+    Column("state", Text, nullable=False, server_default="pending"),
+    Column("attempts", SmallInteger, nullable=False, server_default="0"),
+    Column("retry_at", _TIME, nullable=False, server_default=text("'-infinity'"), comment="claimable from then on"),
+    Column("deleted", Integer, nullable=False, server_default="0"),
+    Column("not_found", Integer, nullable=False, server_default="0", comment="before it is done: its duplicates"),
+    Column("unprocessed", Integer, nullable=False, server_default="0"),
+    CheckConstraint("state IN ('pending', 'done')", name="state"),
+    CheckConstraint(
+        "cardinality(external_ids) > 0 AND cardinality(external_ids) = cardinality(phone_numbers) AND cardinality(external_ids) = cardinality(outcomes)",
+        name="arrays_match",
+    ),
+    CheckConstraint(
+        "deleted + not_found + unprocessed <= cardinality(outcomes)"
+        " AND (state = 'done') = (deleted + not_found + unprocessed = cardinality(outcomes) AND array_position(outcomes, 0::smallint) IS NULL)",
+        name="one_outcome_each_when_done",
+    ),
+    Index("chunks_pending_idx", "job_id", "number", postgresql_where=text("state = 'pending'")),
+)
+
+heartbeats = Table(
+    "heartbeats",
+    metadata,
+    Column("role", Text, primary_key=True, comment="worker or ticker"),
+    Column("process", Text, primary_key=True, comment="host:pid"),
+    Column("beat_at", _TIME, nullable=False),
+)
+
+company_turns = Table(
+    "company_turns",
+    metadata,
+    Column("company_id", Text, primary_key=True),
+    Column("served_at", _TIME, nullable=False),
+)

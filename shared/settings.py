@@ -1,0 +1,95 @@
+"""Every setting of Leadsweep, typed, with its unit and the reason for its default.
+
+Read once per process from the environment; nothing else reads it. There are no default secrets: the embedded stack makes
+its own and hands them to its children through these same variables.
+"""
+
+from datetime import timedelta
+from functools import cache
+from pathlib import Path
+from typing import Annotated, Literal, NamedTuple
+
+from pydantic import AliasChoices, BeforeValidator, Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+_PERIODS = {"second": timedelta(seconds=1), "minute": timedelta(minutes=1), "hour": timedelta(hours=1)}
+
+
+class Rate(NamedTuple):
+    """`limit` calls in each `period`, written `1000/hour`."""
+
+    limit: int
+    period: timedelta
+
+
+def parse_rate(text: object) -> Rate:
+    """Reads `1000/hour` (also `/minute`, `/second`). Raises ValueError with a message that says how to write it."""
+    if isinstance(text, Rate):
+        return text
+    limit, _, period = str(text).partition("/")
+    if not limit.isascii() or not limit.isdigit() or int(limit) < 1 or period not in _PERIODS:
+        raise ValueError("write a rate as 1000/hour (or /minute, /second)")
+    return Rate(int(limit), _PERIODS[period])
+
+
+RateSetting = Annotated[Rate, BeforeValidator(parse_rate)]
+
+
+class Settings(BaseSettings):
+    """The environment variables `DATABASE_URL`, `BROKER_URL`, `REDIS_URL` and those that begin with `LEADSWEEP_`.
+
+    Raises pydantic.ValidationError, naming each wrong variable, when constructed from a bad environment.
+    """
+
+    model_config = SettingsConfigDict(env_prefix="LEADSWEEP_", extra="ignore", hide_input_in_errors=True)
+
+    database_url: str = Field(
+        "",
+        validation_alias=AliasChoices("DATABASE_URL", "database_url"),
+        description="PostgreSQL, as `postgresql://user:password@host:port/name`; empty means the embedded one",
+    )
+    broker_url: str = Field(
+        "",
+        validation_alias=AliasChoices("BROKER_URL", "broker_url"),
+        description="Celery's broker, `redis://…` or `amqp://…`; empty means the embedded Redis",
+    )
+    redis_url: str = Field(
+        "",
+        validation_alias=AliasChoices("REDIS_URL", "redis_url"),
+        description="Redis for rate limits; empty means `BROKER_URL` if that is a Redis, else no limits",
+    )
+    data_dir: Path = Field(Path(".leadsweep"), description="Folder of the embedded stack")
+    chunk_size: int = Field(
+        1000,
+        ge=1,
+        le=1000,
+        description="Entries decided in one transaction; smaller chunks hold locks for a shorter time",
+    )
+    rate_limit_submit: RateSetting = Field(
+        Rate(1000, timedelta(hours=1)), description="Submissions of one key, e.g. `1000/hour`"
+    )
+    rate_limit_read: RateSetting = Field(
+        Rate(60000, timedelta(hours=1)), description="Other calls of one key, e.g. `60000/hour`"
+    )
+    rate_limit_health: RateSetting = Field(
+        Rate(60, timedelta(minutes=1)), description="Calls of `/api/health` from one address, e.g. `60/minute`"
+    )
+    pool_size: int = Field(10, ge=1, le=100, description="Database connections of one API process")
+    prepare_statements: bool = Field(
+        default=True, description="Server-side prepared statements; `false` behind PgBouncer in transaction mode"
+    )
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
+        "INFO", description="Least severe level that is logged"
+    )
+    log_format: Literal["json", "text"] = Field("json", description="`json` for collectors, `text` for people")
+
+    @property
+    def limiter_url(self) -> str:
+        """The Redis that keeps the rate limits, or an empty string where there is none."""
+        return self.redis_url or (self.broker_url if self.broker_url.startswith(("redis://", "rediss://")) else "")
+
+
+@cache
+def settings() -> Settings:
+    """The settings of this process. Raises pydantic.ValidationError for a bad environment."""
+    return Settings()
