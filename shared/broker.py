@@ -112,8 +112,6 @@ class Sender:
                     for _ in range(count):
                         self._app.send_task(RUN_NEXT, args=(queue,), queue=queue, retry=False)
             except Exception as error:  # noqa: BLE001 - whatever the transport raises, the ticker makes up for it
-                log.warning(
-                    "messages not sent", error=repr(error), mend="check BROKER_URL; the ticker sends them again"
-                )
+                log.warning("messages not sent", error=repr(error), mend="check BROKER_URL; the ticker sends them again")
                 with self._wake:
                     self._wake.wait_for(lambda: self._closed, timeout=BREAK)

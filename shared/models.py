@@ -118,9 +118,7 @@ jobs = Table(
     Column("not_found", Integer),
     Column("unprocessed", Integer),
     Column("error", Text),
-    CheckConstraint(
-        "state IN ('scheduled', 'queued', 'running', 'paused', 'completed', 'failed', 'cancelled')", name="state"
-    ),
+    CheckConstraint("state IN ('scheduled', 'queued', 'running', 'paused', 'completed', 'failed', 'cancelled')", name="state"),
     CheckConstraint("total > 0", name="total"),
     CheckConstraint(
         "CASE WHEN state IN ('completed', 'failed', 'cancelled')"
@@ -169,12 +167,14 @@ chunks = Table(
     Column("unprocessed", Integer, nullable=False, server_default="0"),
     CheckConstraint("state IN ('pending', 'done')", name="state"),
     CheckConstraint(
-        "cardinality(external_ids) > 0 AND cardinality(external_ids) = cardinality(phone_numbers) AND cardinality(external_ids) = cardinality(outcomes)",
+        "cardinality(external_ids) > 0 AND cardinality(external_ids) = cardinality(phone_numbers)"
+        " AND cardinality(external_ids) = cardinality(outcomes)",
         name="arrays_match",
     ),
     CheckConstraint(
         "deleted + not_found + unprocessed <= cardinality(outcomes)"
-        " AND (state = 'done') = (deleted + not_found + unprocessed = cardinality(outcomes) AND array_position(outcomes, 0::smallint) IS NULL)",
+        " AND (state = 'done') = (deleted + not_found + unprocessed = cardinality(outcomes)"
+        " AND array_position(outcomes, 0::smallint) IS NULL)",
         name="one_outcome_each_when_done",
     ),
     Index("chunks_pending_idx", "job_id", "number", postgresql_where=text("state = 'pending'")),

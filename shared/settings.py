@@ -65,12 +65,8 @@ class Settings(BaseSettings):
         le=1000,
         description="Entries decided in one transaction; smaller chunks hold locks for a shorter time",
     )
-    rate_limit_submit: RateSetting = Field(
-        Rate(1000, timedelta(hours=1)), description="Submissions of one key, e.g. `1000/hour`"
-    )
-    rate_limit_read: RateSetting = Field(
-        Rate(60000, timedelta(hours=1)), description="Other calls of one key, e.g. `60000/hour`"
-    )
+    rate_limit_submit: RateSetting = Field(Rate(1000, timedelta(hours=1)), description="Submissions of one key, e.g. `1000/hour`")
+    rate_limit_read: RateSetting = Field(Rate(60000, timedelta(hours=1)), description="Other calls of one key, e.g. `60000/hour`")
     rate_limit_health: RateSetting = Field(
         Rate(60, timedelta(minutes=1)), description="Calls of `/api/health` from one address, e.g. `60/minute`"
     )
@@ -78,9 +74,7 @@ class Settings(BaseSettings):
     prepare_statements: bool = Field(
         default=True, description="Server-side prepared statements; `false` behind PgBouncer in transaction mode"
     )
-    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
-        "INFO", description="Least severe level that is logged"
-    )
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="Least severe level that is logged")
     log_format: Literal["json", "text"] = Field("json", description="`json` for collectors, `text` for people")
 
     @property

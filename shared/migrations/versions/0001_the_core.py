@@ -62,9 +62,7 @@ def upgrade() -> None:
         sa.Column("client_reference", sa.Text(), nullable=True),
         sa.Column("phone_fallback", sa.Boolean(), server_default=sa.text("true"), nullable=False),
         sa.Column("total", sa.Integer(), nullable=False),
-        sa.Column(
-            "created_at", sa.DateTime(timezone=True), server_default=sa.text("clock_timestamp()"), nullable=False
-        ),
+        sa.Column("created_at", sa.DateTime(timezone=True), server_default=sa.text("clock_timestamp()"), nullable=False),
         sa.Column("run_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("started_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("finished_at", sa.DateTime(timezone=True), nullable=True),
@@ -81,7 +79,9 @@ def upgrade() -> None:
         sa.Column("error", sa.Text(), nullable=True),
         sa.CheckConstraint("(state = 'failed') = (error IS NOT NULL)", name=op.f("jobs_error_when_failed")),
         sa.CheckConstraint(
-            "CASE WHEN state IN ('completed', 'failed', 'cancelled') THEN finished_at IS NOT NULL AND coalesce(deleted + not_found + unprocessed = total, false) ELSE finished_at IS NULL AND deleted IS NULL AND not_found IS NULL AND unprocessed IS NULL END",
+            "CASE WHEN state IN ('completed', 'failed', 'cancelled') THEN finished_at IS NOT NULL "
+            "AND coalesce(deleted + not_found + unprocessed = total, false) ELSE finished_at IS NULL "
+            "AND deleted IS NULL AND not_found IS NULL AND unprocessed IS NULL END",
             name=op.f("jobs_counts_when_finished"),
         ),
         sa.CheckConstraint(
@@ -151,17 +151,18 @@ def upgrade() -> None:
             comment="claimable from then on",
         ),
         sa.Column("deleted", sa.Integer(), server_default="0", nullable=False),
-        sa.Column(
-            "not_found", sa.Integer(), server_default="0", nullable=False, comment="before it is done: its duplicates"
-        ),
+        sa.Column("not_found", sa.Integer(), server_default="0", nullable=False, comment="before it is done: its duplicates"),
         sa.Column("unprocessed", sa.Integer(), server_default="0", nullable=False),
         sa.CheckConstraint(
-            "deleted + not_found + unprocessed <= cardinality(outcomes) AND (state = 'done') = (deleted + not_found + unprocessed = cardinality(outcomes) AND array_position(outcomes, 0::smallint) IS NULL)",
+            "deleted + not_found + unprocessed <= cardinality(outcomes) "
+            "AND (state = 'done') = (deleted + not_found + unprocessed = cardinality(outcomes) "
+            "AND array_position(outcomes, 0::smallint) IS NULL)",
             name=op.f("chunks_one_outcome_each_when_done"),
         ),
         sa.CheckConstraint("state IN ('pending', 'done')", name=op.f("chunks_state")),
         sa.CheckConstraint(
-            "cardinality(external_ids) > 0 AND cardinality(external_ids) = cardinality(phone_numbers) AND cardinality(external_ids) = cardinality(outcomes)",
+            "cardinality(external_ids) > 0 AND cardinality(external_ids) = cardinality(phone_numbers) "
+            "AND cardinality(external_ids) = cardinality(outcomes)",
             name=op.f("chunks_arrays_match"),
         ),
         sa.ForeignKeyConstraint(["job_id"], ["jobs.id"], name=op.f("chunks_job_id_fkey"), ondelete="CASCADE"),
@@ -184,9 +185,7 @@ def upgrade() -> None:
         sa.Column("hash", sa.LargeBinary(), nullable=False, comment="SHA-256 of the key"),
         sa.Column("rate_limit_submit", sa.Text(), nullable=True, comment="e.g. 5000/hour; null: the server's"),
         sa.Column("rate_limit_read", sa.Text(), nullable=True, comment="as rate_limit_submit"),
-        sa.Column(
-            "created_at", sa.DateTime(timezone=True), server_default=sa.text("clock_timestamp()"), nullable=False
-        ),
+        sa.Column("created_at", sa.DateTime(timezone=True), server_default=sa.text("clock_timestamp()"), nullable=False),
         sa.Column("expires_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("revoked_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("last_used_at", sa.DateTime(timezone=True), nullable=True, comment="to the minute"),
@@ -204,9 +203,7 @@ def upgrade() -> None:
         sa.Column("external_id", sa.Text(), nullable=True),
         sa.Column("phone_number", sa.Text(), nullable=True),
         sa.Column("metadata", postgresql.JSONB(astext_type=sa.Text()), server_default=sa.text("'{}'"), nullable=False),
-        sa.Column(
-            "created_at", sa.DateTime(timezone=True), server_default=sa.text("clock_timestamp()"), nullable=False
-        ),
+        sa.Column("created_at", sa.DateTime(timezone=True), server_default=sa.text("clock_timestamp()"), nullable=False),
         sa.CheckConstraint("external_id IS NOT NULL OR phone_number IS NOT NULL", name=op.f("leads_identified")),
         sa.ForeignKeyConstraint(["campaign_id"], ["campaigns.id"], name=op.f("leads_campaign_id_fkey")),
         sa.PrimaryKeyConstraint("id", name=op.f("leads_pkey")),
