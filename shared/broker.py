@@ -69,28 +69,32 @@ _REDIS_OPTIONS: dict[str, Any] = {
 
 
 class Sender:
-    """Sends wake-up messages from a thread of its own. `send` takes microseconds, whatever the broker does."""
+    """Sends wake-up messages from a thread of its own. Calls take microseconds, whatever the broker does."""
 
     def __init__(self, broker_url: str) -> None:
         """Opens nothing yet: the thread and its connection come with the first message."""
         self._app = create_celery(broker_url)
-        options = dict(self._app.conf.broker_transport_options)
+        options = self._app.conf.broker_transport_options
         if options:
-            options |= {"socket_timeout": 1, "socket_connect_timeout": 0.5}
+            options = options | {"socket_timeout": 1, "socket_connect_timeout": 0.5}
         self._app.conf.update(broker_transport_options=options, broker_pool_acquire_timeout=1)
-        self._wanted: dict[str, int] = {}
+        self._wanted: dict[str, int] = {}  # messages by queue
+        self._low: set[str] = set()  # queues to be topped up
         self._wake = threading.Condition()
         self._closed = False
         self._thread: threading.Thread | None = None
 
-    def send(self, queue: str = JOBS_QUEUE, count: int = 1) -> None:
-        """Asks for `count` messages to `queue`; those waiting are merged into a few."""
+    def send(self, queue: str = JOBS_QUEUE) -> None:
+        """Asks for one message to `queue`; those that pile up meanwhile are merged into a few."""
         with self._wake:
-            self._wanted[queue] = min(BURST, self._wanted.get(queue, 0) + count)
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="sender", daemon=True)
-                self._thread.start()
-            self._wake.notify()
+            self._wanted[queue] = min(BURST, self._wanted.get(queue, 0) + 1)
+            self._rouse()
+
+    def top_up(self, queue: str) -> None:
+        """Asks for as many messages as `queue` lacks to a few: it has work, and they may all have been lost."""
+        with self._wake:
+            self._low.add(queue)
+            self._rouse()
 
     def close(self) -> None:
         """Ends the thread once what it has in hand is sent, or 2 s later."""
@@ -100,18 +104,32 @@ class Sender:
         if self._thread:
             self._thread.join(timeout=2)
 
+    def _rouse(self) -> None:
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._run, name="sender", daemon=True)
+            self._thread.start()
+        self._wake.notify()
+
     def _run(self) -> None:
         while True:
             with self._wake:
-                self._wake.wait_for(lambda: self._wanted or self._closed)
-                if not self._wanted:
-                    return
+                self._wake.wait_for(lambda: self._wanted or self._low or self._closed)
                 wanted, self._wanted = self._wanted, {}
+                low, self._low = self._low, set()
+            if not wanted and not low:
+                return
             try:
-                for queue, count in wanted.items():
-                    for _ in range(count):
-                        self._app.send_task(RUN_NEXT, args=(queue,), queue=queue, retry=False)
+                self._publish(wanted, low)
             except Exception as error:  # noqa: BLE001 - whatever the transport raises, the ticker makes up for it
-                log.warning("messages not sent", error=repr(error), mend="check BROKER_URL; the ticker sends them again")
+                log.warning("messages not sent", error=repr(error), mend="check BROKER_URL; work goes on by itself")
                 with self._wake:
                     self._wake.wait_for(lambda: self._closed, timeout=BREAK)
+
+    def _publish(self, wanted: dict[str, int], low: set[str]) -> None:
+        with self._app.producer_or_acquire() as producer:
+            for queue in low:
+                waiting = self._app.amqp.queues[queue].bind(producer.channel).queue_declare().message_count
+                wanted[queue] = max(wanted.get(queue, 0), BURST - waiting)
+            for queue, count in wanted.items():
+                for _ in range(count):
+                    self._app.send_task(RUN_NEXT, args=(queue,), queue=queue, producer=producer, retry=False)

@@ -1,0 +1,70 @@
+"""The Celery application of the workers: its sign of life, and how it outlives its broker's outages."""
+
+import threading
+from typing import Any
+
+import structlog
+from celery import signals
+from celery.worker.consumer import Consumer
+from celery.worker.state import maybe_shutdown
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.pool import NullPool
+
+from shared import logs
+from shared.broker import create_celery
+from shared.database import create_sync_engine
+from shared.heartbeats import BEAT_SECONDS, beat
+from shared.settings import settings
+
+RECONNECT_SECONDS = 1.0
+
+log = structlog.get_logger()
+
+
+class PatientConsumer(Consumer):  # type: ignore[misc]
+    """Celery's consumer, but one that tries again every second: its own pauses grow to 30 s, and work would wait as long."""
+
+    def ensure_connected(self, conn: Any) -> Any:
+        """Returns `conn` once it is connected, however long that takes; ends when the worker is told to stop."""
+
+        def tell(error: Exception, _interval: float) -> None:
+            log.warning("broker not reached", error=repr(error), mend="check BROKER_URL and that the broker is up")
+
+        return conn.ensure_connection(
+            tell, None, interval_start=RECONNECT_SECONDS, interval_step=0, interval_max=RECONNECT_SECONDS, callback=maybe_shutdown
+        )
+
+
+app = create_celery(settings().broker_url)
+app.conf.update(imports=("worker.tasks",), worker_consumer=PatientConsumer)
+
+_stopping = threading.Event()
+
+
+@signals.setup_logging.connect
+def _set_up_logging(**_: Any) -> None:
+    logs.configure(settings())
+
+
+@signals.worker_ready.connect
+def _start_beating(**_: Any) -> None:
+    # In the parent, with a connection for each beat: there is none that a forked pool process could inherit.
+    threading.Thread(target=_beat_until_stopped, name="heartbeat", daemon=True).start()
+    log.info("worker ready")
+
+
+@signals.worker_shutting_down.connect
+def _stop_beating(**_: Any) -> None:
+    _stopping.set()
+
+
+def _beat_until_stopped() -> None:
+    engine = create_sync_engine(settings(), "heartbeat", poolclass=NullPool)
+    while True:
+        try:
+            with engine.begin() as connection:
+                beat(connection, "worker")
+        except SQLAlchemyError as error:
+            log.warning("no heartbeat", error=type(error).__name__, mend="check DATABASE_URL and that the database is up")
+        if _stopping.wait(BEAT_SECONDS):
+            return

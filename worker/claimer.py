@@ -1,0 +1,94 @@
+"""Chooses the next chunk and takes it on: the first transaction of a chunk, one statement, seen by all at once.
+
+Least recently served company first, then its least recently served job (a new job counts as served when it was created),
+then the job's first chunk. So a big job starves no small one, nor one company another. A claim is a lease: a worker that
+dies keeps others off the chunk for LEASE, no longer; a worker that lives is protected by its row lock.
+"""
+
+from datetime import timedelta
+from typing import NamedTuple
+from uuid import UUID
+
+from sqlalchemy import Connection, text
+
+LEASE = timedelta(seconds=20)  # longer than a chunk takes even when its statements run into their time-outs once
+MAX_ATTEMPTS = 5  # a chunk that killed five workers would kill a sixth
+
+# The recursion skips from company to company along jobs_active_idx: distinct companies without reading all their jobs.
+_CLAIM = text("""
+    WITH RECURSIVE no_wait_for_disk AS (
+        SELECT set_config('synchronous_commit', 'off', true)  -- losing a claim in a crash of the database costs nothing
+    ),
+    busy_company (id) AS (
+        (SELECT company_id FROM jobs WHERE queue = :queue AND state IN ('queued', 'running') ORDER BY company_id LIMIT 1)
+        UNION ALL
+        SELECT (
+            SELECT company_id FROM jobs
+            WHERE queue = :queue AND state IN ('queued', 'running') AND company_id > busy_company.id
+            ORDER BY company_id LIMIT 1
+        ) FROM busy_company WHERE id IS NOT NULL
+    ),
+    turn AS (
+        SELECT id AS company_id, coalesce(served_at, '-infinity') AS served_at
+        FROM busy_company LEFT JOIN company_turns ON company_id = id
+        WHERE id IS NOT NULL ORDER BY served_at
+    ),
+    next_chunk AS (
+        SELECT claimable.job_id, claimable.number
+        FROM turn CROSS JOIN LATERAL (
+            SELECT pending.job_id, pending.number
+            FROM jobs CROSS JOIN LATERAL (
+                SELECT job_id, number FROM chunks
+                WHERE job_id = jobs.id AND state = 'pending' AND retry_at <= clock_timestamp()
+                ORDER BY number LIMIT 1 FOR UPDATE SKIP LOCKED
+            ) AS pending
+            WHERE jobs.queue = :queue AND jobs.company_id = turn.company_id AND jobs.state IN ('queued', 'running')
+            ORDER BY jobs.served_at, jobs.id LIMIT 1
+        ) AS claimable
+        ORDER BY turn.served_at LIMIT 1
+    ),
+    claimed AS (
+        UPDATE chunks SET attempts = least(attempts + 1, :max_attempts + 1), retry_at = clock_timestamp() + :lease
+        FROM next_chunk WHERE chunks.job_id = next_chunk.job_id AND chunks.number = next_chunk.number
+        RETURNING chunks.job_id, chunks.number, chunks.attempts
+    ),
+    served_job AS (
+        UPDATE jobs SET state = 'running', started_at = coalesce(started_at, clock_timestamp()), served_at = clock_timestamp()
+        FROM claimed WHERE jobs.id = claimed.job_id AND jobs.state IN ('queued', 'running')
+        RETURNING jobs.id, jobs.company_id, jobs.campaign_id, jobs.phone_fallback
+    ),
+    served_company AS (
+        INSERT INTO company_turns (company_id, served_at) SELECT company_id, clock_timestamp() FROM served_job
+        ON CONFLICT (company_id) DO UPDATE SET served_at = excluded.served_at
+    )
+    SELECT claimed.job_id, claimed.number, claimed.attempts, served_job.campaign_id, served_job.phone_fallback
+    FROM no_wait_for_disk, claimed JOIN served_job ON served_job.id = claimed.job_id
+""")
+
+# Guarded by the attempt it gives back: after the lease, the count may be somebody else's.
+_GIVE_BACK = text("""
+    UPDATE chunks SET attempts = attempts - 1, retry_at = clock_timestamp() + interval '1 s'
+    WHERE job_id = :job_id AND number = :number AND state = 'pending' AND attempts = :attempts
+""")
+
+
+class Claim(NamedTuple):
+    """A chunk in hand, with what is needed of its job. `attempts` counts this one."""
+
+    job_id: UUID
+    number: int
+    attempts: int
+    campaign_id: str
+    phone_fallback: bool
+
+
+def claim(connection: Connection, queue: str) -> Claim | None:
+    """Claims the next chunk of `queue`, or returns None where none is claimable. One statement: the caller may autocommit."""
+    parameters = {"queue": queue, "lease": LEASE, "max_attempts": MAX_ATTEMPTS}
+    row = connection.execute(_CLAIM, parameters).one_or_none()
+    return Claim._make(row) if row else None
+
+
+def give_back(connection: Connection, claim: Claim) -> None:
+    """Takes back the attempt of a chunk that failed for no fault of its own. The caller commits."""
+    connection.execute(_GIVE_BACK, {"job_id": claim.job_id, "number": claim.number, "attempts": claim.attempts})

@@ -1,0 +1,71 @@
+"""Makes up for everything that can be lost: once a second it finishes jobs whose worker died before it could, and sends
+messages while there is work that none may be waiting for. It depends on the database only, keeps nothing in memory, and
+may run any number of times: every step is harmless to repeat.
+"""
+
+import signal
+import threading
+import time
+
+import structlog
+from sqlalchemy import Connection, Engine, text
+from sqlalchemy.exc import SQLAlchemyError
+
+from shared import logs
+from shared.broker import Sender
+from shared.database import create_sync_engine
+from shared.heartbeats import beat, forget_the_dead
+from shared.settings import settings
+from worker.finisher import finish_forgotten
+
+PERIOD = 1.0  # seconds; what lost or wiped messages cost
+
+_QUEUES_WITH_WORK = text("""
+    SELECT queue FROM (SELECT DISTINCT queue FROM jobs WHERE state IN ('queued', 'running')) AS busy
+    WHERE EXISTS (
+        SELECT FROM jobs JOIN chunks ON job_id = jobs.id
+        WHERE jobs.queue = busy.queue AND jobs.state IN ('queued', 'running')
+            AND chunks.state = 'pending' AND retry_at <= clock_timestamp()
+    )
+""")
+
+log = structlog.get_logger()
+
+
+def tick(connection: Connection) -> list[str]:
+    """One round; returns the queues that have claimable work. The caller commits."""
+    beat(connection, "ticker")
+    forget_the_dead(connection)
+    finish_forgotten(connection)
+    return list(connection.execute(_QUEUES_WITH_WORK).scalars())
+
+
+def run(engine: Engine, sender: Sender, stop: threading.Event) -> None:
+    """Ticks once a second until `stop` is set; a round that fails is logged and the next one tries again."""
+    while not stop.is_set():
+        started = time.monotonic()
+        try:
+            with engine.begin() as connection:
+                queues = tick(connection)
+            for queue in queues:
+                sender.top_up(queue)
+        except SQLAlchemyError as error:
+            log.warning("round failed", error=type(error).__name__, mend="check DATABASE_URL and that the database is up")
+        stop.wait(max(0.0, PERIOD - (time.monotonic() - started)))
+
+
+def main() -> None:
+    """`python -m worker.ticker`: runs until SIGTERM or SIGINT."""
+    logs.configure(settings())
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    sender = Sender(settings().broker_url)
+    engine = create_sync_engine(settings(), "ticker", pool_size=1, max_overflow=0)
+    log.info("ticker ready")
+    run(engine, sender, stop)
+    sender.close()
+
+
+if __name__ == "__main__":
+    main()
