@@ -1,10 +1,12 @@
 """The Celery application of the workers: its sign of life, and how it outlives its broker's outages."""
 
 import threading
+import warnings
 from typing import Any
 
 import structlog
 from celery import signals
+from celery.exceptions import SecurityWarning
 from celery.worker.consumer import Consumer
 from celery.worker.state import maybe_shutdown
 from sqlalchemy.exc import SQLAlchemyError
@@ -21,7 +23,7 @@ RECONNECT_SECONDS = 1.0
 log = structlog.get_logger()
 
 
-class PatientConsumer(Consumer):  # type: ignore[misc]
+class PatientConsumer(Consumer):
     """Celery's consumer, but one that tries again every second: its own pauses grow to 30 s, and work would wait as long."""
 
     def ensure_connected(self, conn: Any) -> Any:
@@ -34,6 +36,9 @@ class PatientConsumer(Consumer):  # type: ignore[misc]
             tell, None, interval_start=RECONNECT_SECONDS, interval_step=0, interval_max=RECONNECT_SECONDS, callback=maybe_shutdown
         )
 
+
+# Celery warns root of pickled messages; ours are JSON, nothing else is accepted, and containers may well run as root.
+warnings.filterwarnings("ignore", category=SecurityWarning)
 
 app = create_celery(settings().broker_url)
 app.conf.update(imports=("worker.tasks",), worker_consumer=PatientConsumer)
