@@ -1,5 +1,6 @@
 """Finishes jobs. There is one way to do it: one guarded UPDATE, harmless to repeat, from any state that is not final."""
 
+from typing import NamedTuple
 from uuid import UUID
 
 import structlog
@@ -19,7 +20,7 @@ _FINISH = text("""
     ) AS counts
     WHERE jobs.id = :job_id AND jobs.state NOT IN ('completed', 'failed', 'cancelled')
         AND NOT EXISTS (SELECT FROM chunks WHERE job_id = :job_id AND state = 'pending')
-    RETURNING jobs.state, jobs.total, jobs.deleted, jobs.not_found, jobs.unprocessed
+    RETURNING jobs.id, jobs.state, jobs.total, jobs.deleted, jobs.not_found, jobs.unprocessed
 """)
 
 _UNFINISHED = text("""
@@ -31,15 +32,30 @@ _UNFINISHED = text("""
 log = structlog.get_logger()
 
 
-def finish(connection: Connection, job_id: UUID) -> bool:
-    """Finishes the job if nothing of it is pending; says whether this call did. The caller commits."""
+class Finished(NamedTuple):
+    """A job that has just ended, and how."""
+
+    id: UUID
+    state: str
+    total: int
+    deleted: int
+    not_found: int
+    unprocessed: int
+
+
+def finish(connection: Connection, job_id: UUID) -> Finished | None:
+    """Finishes the job if nothing of it is pending; None where this call did not. The caller commits, then tells."""
     row = connection.execute(_FINISH, {"job_id": job_id}).one_or_none()
-    if row is None:
-        return False
-    log.info("job finished", job=str(job_id), **row._mapping)  # noqa: SLF001 - SQLAlchemy's documented name
-    return True
+    return Finished._make(row) if row else None
 
 
-def finish_forgotten(connection: Connection) -> int:
-    """Finishes jobs whose last worker died between its last chunk and this; returns how many. The caller commits."""
-    return sum(finish(connection, job_id) for job_id in connection.execute(_UNFINISHED).scalars().all())
+def finish_forgotten(connection: Connection) -> list[Finished]:
+    """Finishes jobs whose last worker died between its last chunk and this. The caller commits, then tells."""
+    job_ids = connection.execute(_UNFINISHED).scalars().all()
+    return [finished for job_id in job_ids if (finished := finish(connection, job_id))]
+
+
+def tell(finished: Finished) -> None:
+    """Logs the end of a job: after its commit, since a commit can still fail."""
+    fields = finished._asdict()
+    log.info("job finished", job=str(fields.pop("id")), **fields)

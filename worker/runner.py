@@ -16,7 +16,7 @@ from shared.arrays import smallint_array
 from shared.states import Outcome
 from worker.claimer import MAX_ATTEMPTS, Claim, claim, give_back
 from worker.decider import Entries, decide
-from worker.finisher import finish
+from worker.finisher import Finished, finish, tell
 from worker.taker import careful_taker, fast_taker, is_refusal
 
 TURN = 0.1  # seconds of work for one message, so that one message costs 1 ms per 100
@@ -75,9 +75,11 @@ def run_chunk(engine: Engine, claimed: Claim) -> None:
         try:
             with engine.begin() as connection:
                 finished = _decide_chunk(connection, claimed, careful=careful)
-            if not finished:  # the chunks that were pending then may have been committed meanwhile
+            if finished is None:  # the chunks that were pending then may have been committed meanwhile
                 with engine.begin() as connection:
-                    finish(connection, claimed.job_id)
+                    finished = finish(connection, claimed.job_id)
+            if finished:
+                tell(finished)
         except DBAPIError as error:
             if is_refusal(error) and not careful:
                 careful = True
@@ -100,12 +102,12 @@ def _is_transient(error: DBAPIError) -> bool:
     return lost or error.connection_invalidated or isinstance(error.orig, _TRANSIENT)
 
 
-def _decide_chunk(connection: Connection, claimed: Claim, *, careful: bool) -> bool:
-    """The transaction of a chunk; says whether it finished the job. A chunk that is done already is left alone."""
+def _decide_chunk(connection: Connection, claimed: Claim, *, careful: bool) -> Finished | None:
+    """The transaction of a chunk, and of its job's end if it is the last. A chunk that is done already is left alone."""
     key = {"job_id": claimed.job_id, "number": claimed.number}
     row = connection.execute(_LOCK_CHUNK, key).one_or_none()
     if row is None:
-        return False
+        return None
     entries = Entries._make(row)
     if claimed.attempts > MAX_ATTEMPTS:
         outcomes = [outcome or Outcome.FAILED for outcome in entries.outcomes]

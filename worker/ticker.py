@@ -8,7 +8,7 @@ import threading
 import time
 
 import structlog
-from sqlalchemy import Connection, Engine, text
+from sqlalchemy import Engine, text
 from sqlalchemy.exc import SQLAlchemyError
 
 from shared import logs
@@ -16,7 +16,7 @@ from shared.broker import Sender
 from shared.database import create_sync_engine
 from shared.heartbeats import beat, forget_the_dead
 from shared.settings import settings
-from worker.finisher import finish_forgotten
+from worker.finisher import finish_forgotten, tell
 
 PERIOD = 1.0  # seconds; what lost or wiped messages cost
 
@@ -32,12 +32,16 @@ _QUEUES_WITH_WORK = text("""
 log = structlog.get_logger()
 
 
-def tick(connection: Connection) -> list[str]:
-    """One round; returns the queues that have claimable work. The caller commits."""
-    beat(connection, "ticker")
-    forget_the_dead(connection)
-    finish_forgotten(connection)
-    return list(connection.execute(_QUEUES_WITH_WORK).scalars())
+def tick(engine: Engine) -> list[str]:
+    """One round; returns the queues that have claimable work."""
+    with engine.begin() as connection:
+        beat(connection, "ticker")
+        forget_the_dead(connection)
+        ended = finish_forgotten(connection)
+        queues = list(connection.execute(_QUEUES_WITH_WORK).scalars())
+    for finished in ended:
+        tell(finished)
+    return queues
 
 
 def run(engine: Engine, sender: Sender, stop: threading.Event) -> None:
@@ -45,9 +49,7 @@ def run(engine: Engine, sender: Sender, stop: threading.Event) -> None:
     while not stop.is_set():
         started = time.monotonic()
         try:
-            with engine.begin() as connection:
-                queues = tick(connection)
-            for queue in queues:
+            for queue in tick(engine):
                 sender.top_up(queue)
         except SQLAlchemyError as error:
             log.warning("round failed", error=type(error).__name__, mend="check DATABASE_URL and that the database is up")

@@ -1,0 +1,70 @@
+"""Runs a real process of ours that kills itself, as `kill -9` would, before or after a chosen statement.
+
+    python -m tests.faults.dying FOLDER MODULE [ARGUMENT …]      e.g. MODULE = worker, --processes 2
+
+A fail point is a file in FOLDER, named `before FRAGMENT` or `after FRAGMENT`: the process that is about to execute (or has just
+executed) a statement containing FRAGMENT removes the file and dies. `COMMIT` stands for the moment before a commit is sent,
+`after COMMIT` for when the connection goes back to its pool. Each file kills one process, once.
+"""
+
+import os
+import runpy
+import signal
+import sys
+from pathlib import Path
+
+from sqlalchemy import Engine, Pool, event
+
+COMMIT = "COMMIT"
+
+
+def arm(folder: Path, point: str) -> None:
+    """Sets the fail point `point`, e.g. `after INSERT INTO jobs`."""
+    (folder / point).touch()
+
+
+def _die_at(folder: Path, when: str, statement: str) -> None:
+    for point in folder.iterdir():
+        moment, _, fragment = point.name.partition(" ")
+        if moment == when and fragment in statement:
+            try:
+                point.unlink()
+            except FileNotFoundError:  # another process was faster, and dies of it
+                continue
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+def install(folder: Path) -> None:
+    """Watches every statement and commit of this process and of those it forks."""
+    committed = set()
+
+    @event.listens_for(Engine, "before_cursor_execute")
+    def _(_connection, _cursor, statement, _parameters, _context, _many):
+        _die_at(folder, "before", statement)
+
+    @event.listens_for(Engine, "after_cursor_execute")
+    def _(_connection, _cursor, statement, _parameters, _context, _many):
+        _die_at(folder, "after", statement)
+
+    @event.listens_for(Engine, "commit")
+    def _(connection):
+        committed.add(id(connection.connection.dbapi_connection))
+        _die_at(folder, "before", COMMIT)
+
+    @event.listens_for(Pool, "checkin")
+    def _(dbapi_connection, _record):
+        if id(dbapi_connection) in committed:
+            committed.discard(id(dbapi_connection))
+            _die_at(folder, "after", COMMIT)
+
+
+def main() -> None:
+    """Installs the fail points, then becomes the module."""
+    folder, module, *arguments = sys.argv[1:]
+    install(Path(folder))
+    sys.argv = [module, *arguments]
+    runpy.run_module(module, run_name="__main__", alter_sys=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,57 @@
+"""Factories and readers for jobs that stand in the database already, for tests below the API."""
+
+from uuid import uuid4
+
+from sqlalchemy import insert, select, text
+
+from shared.models import campaigns, chunks, jobs, leads
+
+
+def add_campaign(connection, campaign="cmp", company="co"):
+    """A campaign, with its company where that is new."""
+    connection.execute(text("INSERT INTO companies (id) VALUES (:id) ON CONFLICT DO NOTHING"), {"id": company})
+    connection.execute(insert(campaigns), {"id": campaign, "company_id": company})
+
+
+def add_leads(connection, identifiers, campaign="cmp"):
+    """Leads from pairs of (externalId, phoneNumber)."""
+    connection.execute(insert(leads), [{"campaign_id": campaign, "external_id": e, "phone_number": p} for e, p in identifiers])
+
+
+def queue_job(connection, entries, *, company="co", campaign="cmp", chunk_size=1000, **columns):
+    """A queued job of `entries`, pairs of canonical identifiers without duplicates; returns its id."""
+    job_id = uuid4()
+    connection.execute(
+        insert(jobs), {"id": job_id, "company_id": company, "campaign_id": campaign, "total": len(entries)} | columns
+    )
+    for number, start in enumerate(range(0, len(entries), chunk_size)):
+        part = entries[start : start + chunk_size]
+        values = {
+            "external_ids": [e for e, _ in part],
+            "phone_numbers": [p for _, p in part],
+            "outcomes": [0] * len(part),
+        }
+        connection.execute(insert(chunks), {"job_id": job_id, "number": number, "first_index": start} | values)
+    return job_id
+
+
+def job_row(connection, job_id):
+    """The job's row."""
+    return connection.execute(select(jobs).where(jobs.c.id == job_id)).one()
+
+
+def outcomes_of_job(connection, job_id):
+    """The outcome of each entry, in request order."""
+    rows = connection.execute(select(chunks.c.outcomes).where(chunks.c.job_id == job_id).order_by(chunks.c.number))
+    return [outcome for (part,) in rows for outcome in part]
+
+
+def remaining_leads(connection, campaign="cmp"):
+    """The set of (externalId, phoneNumber) that the campaign still has."""
+    rows = connection.execute(select(leads.c.external_id, leads.c.phone_number).where(leads.c.campaign_id == campaign))
+    return {tuple(row) for row in rows}
+
+
+def let_leases_expire(connection):
+    """As if their time had passed."""
+    connection.execute(text("UPDATE chunks SET retry_at = '-infinity' WHERE state = 'pending'"))

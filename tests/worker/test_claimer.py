@@ -1,0 +1,148 @@
+"""Which chunk is next, and what a claim keeps others from."""
+
+from sqlalchemy import text
+
+from tests.jobs import add_campaign, job_row, let_leases_expire, queue_job
+from worker.claimer import MAX_ATTEMPTS, claim, give_back
+
+ENTRIES = [(f"crm-{i}", None) for i in range(4)]
+
+
+def claim_one(engine, queue="jobs"):
+    with engine.begin() as connection:
+        return claim(connection, queue)
+
+
+def queue_in(engine, **options):
+    with engine.begin() as connection:
+        return queue_job(connection, ENTRIES, **options)
+
+
+def test_nothing_to_do_is_none(engine):
+    assert claim_one(engine) is None
+
+
+def test_a_claim_starts_the_job_and_says_what_is_needed_of_it(engine):
+    job_id = queue_in(engine, campaign="c1", phone_fallback=False)
+    claimed = claim_one(engine)
+    assert claimed == (job_id, 0, 1, "c1", False)
+    with engine.begin() as connection:
+        job = job_row(connection, job_id)
+    assert job.state == "running"
+    assert job.started_at >= job.created_at
+
+
+def test_a_claimed_chunk_is_nobody_elses_until_its_lease_runs_out(engine):
+    queue_in(engine)
+    first = claim_one(engine)
+    assert claim_one(engine) is None
+    with engine.begin() as connection:
+        assert connection.execute(text("SELECT retry_at - clock_timestamp() FROM chunks")).scalar_one().total_seconds() <= 20
+        let_leases_expire(connection)
+    assert claim_one(engine) == first._replace(attempts=2)
+
+
+def test_a_chunk_whose_row_is_locked_is_passed_over_however_old_its_lease(engine):
+    queue_in(engine, chunk_size=2)
+    with engine.begin() as holder:
+        holder.execute(text("SELECT FROM chunks WHERE number = 0 FOR UPDATE"))
+        assert claim_one(engine).number == 1
+        assert claim_one(engine) is None
+
+
+def test_the_chunks_of_a_big_job_go_to_as_many_workers_as_ask(engine):
+    queue_in(engine, chunk_size=1)
+    assert [claim_one(engine).number for _ in ENTRIES] == [0, 1, 2, 3]
+
+
+def test_companies_take_turns(engine):
+    with engine.begin() as connection:
+        for company in ("busy", "busy", "quiet"):
+            queue_job(connection, ENTRIES, company=company, campaign=company, chunk_size=1)
+    assert {claim_one(engine).campaign_id for _ in range(2)} == {"busy", "quiet"}
+    assert {claim_one(engine).campaign_id for _ in range(2)} == {"busy", "quiet"}
+
+
+def test_a_company_with_nothing_claimable_is_passed_over(engine):
+    with engine.begin() as connection:
+        queue_job(connection, ENTRIES, company="first")
+        second = queue_job(connection, ENTRIES, company="second", chunk_size=2)
+    assert [claim_one(engine).job_id == second for _ in range(3)].count(True) == 2
+    assert claim_one(engine) is None
+
+
+def test_a_small_job_does_not_wait_for_the_end_of_a_big_one(engine):
+    big = queue_in(engine, chunk_size=1)
+    assert claim_one(engine).job_id == big
+    small = queue_in(engine)
+    assert [claim_one(engine).job_id for _ in range(2)] == [big, small]
+
+
+def test_the_older_of_two_small_jobs_is_first(engine):
+    queued = [queue_in(engine) for _ in range(3)]
+    assert [claim_one(engine).job_id for _ in range(3)] == queued
+
+
+def test_other_queues_and_states_are_left_alone(engine):
+    with engine.begin() as connection:
+        queue_job(connection, ENTRIES, queue="off-peak")
+        queue_job(connection, ENTRIES, state="paused")
+        queue_job(connection, ENTRIES, state="scheduled")
+    assert claim_one(engine) is None
+    assert claim_one(engine, "off-peak")
+
+
+def test_a_company_or_campaign_that_is_gone_does_not_strand_its_jobs(engine):
+    queue_in(engine, company="gone", campaign="gone")
+    assert claim_one(engine).campaign_id == "gone"
+
+
+def test_an_attempt_given_back_does_not_count(engine):
+    queue_in(engine)
+    for _ in range(MAX_ATTEMPTS * 2):
+        claimed = claim_one(engine)
+        assert claimed.attempts == 1
+        with engine.begin() as connection:
+            give_back(connection, claimed)
+            let_leases_expire(connection)
+
+
+def test_an_attempt_is_not_given_back_for_somebody_else(engine):
+    queue_in(engine)
+    mine = claim_one(engine)
+    with engine.begin() as connection:
+        let_leases_expire(connection)
+    theirs = claim_one(engine)
+    with engine.begin() as connection:
+        give_back(connection, mine)
+        attempts = connection.execute(text("SELECT attempts FROM chunks")).scalar_one()
+    assert attempts == theirs.attempts == 2
+
+
+def test_distinct_companies_are_found_without_reading_all_their_jobs(engine):
+    """The claim must not slow down with the number of queued jobs; the plan shows that it does not sort or scan them."""
+    with engine.begin() as connection:
+        add_campaign(connection)
+        connection.execute(
+            text("""
+                WITH many AS (
+                    INSERT INTO jobs (id, company_id, campaign_id, total)
+                    SELECT gen_random_uuid(), 'company-' || n % 3, 'cmp', 1 FROM generate_series(1, 3000) AS n RETURNING id
+                )
+                INSERT INTO chunks (job_id, number, first_index, external_ids, phone_numbers, outcomes)
+                SELECT id, 0, 0, '{x}', '{NULL}', '{0}' FROM many
+            """)
+        )
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        connection.execute(text("ANALYZE"))
+        before = blocks_read(connection)
+        assert claim(connection, "jobs")
+        assert blocks_read(connection) - before < 500
+
+
+def blocks_read(connection):
+    """8 KiB blocks of the job and chunk tables and their indexes that this session has touched."""
+    connection.execute(text("SELECT pg_stat_force_next_flush()"))
+    return connection.execute(
+        text("SELECT sum(heap_blks_hit + heap_blks_read + idx_blks_hit + idx_blks_read)::int FROM pg_statio_user_tables")
+    ).scalar_one()
