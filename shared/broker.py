@@ -45,6 +45,7 @@ def create_celery(broker_url: str) -> Celery:
         worker_hijack_root_logger=False,
         worker_send_task_events=False,
         worker_enable_remote_control=False,
+        worker_cancel_long_running_tasks_on_connection_loss=False,  # a chunk in hand needs no broker to be committed
         broker_connection_retry_on_startup=True,
         broker_connection_max_retries=None,
         broker_pool_limit=2,
@@ -121,7 +122,9 @@ class Sender:
             try:
                 self._publish(wanted, low)
             except Exception as error:  # noqa: BLE001 - whatever the transport raises, the ticker makes up for it
-                log.warning("messages not sent", error=repr(error), mend="check BROKER_URL; work goes on by itself")
+                log.warning(
+                    "messages not sent", error=f"{type(error).__name__}: {error}", mend="check BROKER_URL; work goes on by itself"
+                )
                 with self._wake:
                     self._wake.wait_for(lambda: self._closed, timeout=BREAK)
 

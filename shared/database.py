@@ -18,7 +18,7 @@ def database_url(text: str) -> URL:
     """`text` with psycopg as its driver. Raises ValueError where it is not a PostgreSQL URL."""
     try:
         url = make_url(text)
-    except ArgumentError:
+    except (ArgumentError, ValueError):
         raise ValueError("DATABASE_URL is not a URL; write postgresql://user:password@host:port/name") from None
     if url.get_backend_name() not in {"postgresql", "postgres"}:
         raise ValueError("DATABASE_URL must begin with postgresql://")

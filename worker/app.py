@@ -30,7 +30,9 @@ class PatientConsumer(Consumer):
         """Returns `conn` once it is connected, however long that takes; ends when the worker is told to stop."""
 
         def tell(error: Exception, _interval: float) -> None:
-            log.warning("broker not reached", error=repr(error), mend="check BROKER_URL and that the broker is up")
+            log.warning(
+                "broker not reached", error=f"{type(error).__name__}: {error}", mend="check BROKER_URL and that the broker is up"
+            )
 
         return conn.ensure_connection(
             tell, None, interval_start=RECONNECT_SECONDS, interval_step=0, interval_max=RECONNECT_SECONDS, callback=maybe_shutdown

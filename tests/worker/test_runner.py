@@ -226,7 +226,7 @@ def lie_about_one_commit(engine, monkeypatch):
         commit(connection)
         if not lied.is_set():
             lied.set()
-            connection.close()
+            connection.dbapi_connection.close()
             raise OperationalError("the connection is lost")
 
     monkeypatch.setattr(engine.dialect, "do_commit", commit_and_lie)
