@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Annotated, Literal, NamedTuple
 
 from pydantic import AliasChoices, BeforeValidator, Field
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 _PERIODS = {"second": timedelta(seconds=1), "minute": timedelta(minutes=1), "hour": timedelta(hours=1)}
 
@@ -32,7 +32,7 @@ def parse_rate(text: object) -> Rate:
     return Rate(int(limit), _PERIODS[period])
 
 
-RateSetting = Annotated[Rate, BeforeValidator(parse_rate)]
+RateSetting = Annotated[Rate, NoDecode, BeforeValidator(parse_rate)]  # no JSON: it is written 1000/hour
 
 
 class Settings(BaseSettings):
