@@ -73,7 +73,8 @@ def test_stored_identifiers_are_canonical_whoever_writes_them(engine):
         connection.execute(
             text("""
                 INSERT INTO companies VALUES ('co', ''); INSERT INTO campaigns VALUES ('cmp', 'co', '');
-                INSERT INTO leads (campaign_id, external_id, phone_number) VALUES ('cmp', ' a ', '0049 (30) 1'), ('cmp', ' ', '+1');
+                INSERT INTO leads (campaign_id, external_id, phone_number)
+                    VALUES ('cmp', ' a ', '0049 (30) 1'), ('cmp', ' ', '+1');
                 UPDATE leads SET external_id = '  b' WHERE phone_number = '+1'
             """)
         )

@@ -36,7 +36,7 @@ def test_a_rate_that_cannot_be_read_says_how_to_write_one(wrong):
 @pytest.mark.parametrize("size", ["0", "1001", "many"])
 def test_a_chunk_size_out_of_range_is_refused(monkeypatch, size):
     monkeypatch.setenv("LEADSWEEP_CHUNK_SIZE", size)
-    with pytest.raises(ValidationError, match="CHUNK_SIZE"):
+    with pytest.raises(ValidationError, match="chunk_size"):
         Settings()
 
 
