@@ -1,0 +1,155 @@
+"""What `leadsweep doctor` looks at. Each check says that all is well, or what is wrong and how to mend it.
+
+A check never raises: what it needs and cannot have is its finding.
+"""
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import redis
+from kombu import Connection as BrokerConnection
+from kombu.utils.url import maybe_sanitize_url
+from sqlalchemy import Connection, text
+
+from cli.connection import check_schema, connected_to, find_settings
+from cli.failure import Failure
+from shared.heartbeats import NEWEST_BEATS, STALE_SECONDS
+from shared.migrations import current_version
+from shared.settings import Settings
+
+OLDEST_POSTGRESQL = 14  # the first with SQL function bodies, which the schema uses
+CLOCK_SECONDS = 2.0  # how far this machine's clock may be off the database's
+_TIMEOUT = 2  # seconds for one answer of the broker
+
+_SERVER = text("""
+    SELECT current_setting('server_version') AS version, current_setting('server_version_num')::int / 10000 AS major,
+        current_setting('server_encoding') AS encoding, pg_is_in_recovery() AS standby
+""")
+
+_CLOCK = text("SELECT extract(epoch FROM clock_timestamp())::float")
+
+
+class Check(NamedTuple):
+    """One finding. `mend` is empty where all is well."""
+
+    name: str
+    ok: bool
+    finding: str
+    mend: str = ""
+
+
+def run_checks(data_dir: Path | None) -> Iterator[Check]:
+    """All checks, in an order in which the first that fails is the one to mend first."""
+    try:
+        settings = find_settings(data_dir)
+    except Failure as failure:
+        yield _failed("settings", failure)
+        return
+    yield Check("settings", ok=True, finding=f"database {_public(settings.database_url)}")
+    yield from _database_checks(settings)
+    yield _broker("broker", "BROKER_URL", settings.broker_url)
+    if settings.limiter_url != settings.broker_url:
+        yield _limiter(settings.limiter_url)
+
+
+def _failed(name: str, failure: Failure) -> Check:
+    """A Failure reads `what is wrong; how to mend it`."""
+    finding, _, mend = failure.message.rpartition("; ")
+    return Check(name, ok=False, finding=finding or mend, mend=mend)
+
+
+def _public(url: str) -> str:
+    return str(maybe_sanitize_url(url))
+
+
+def _database_checks(settings: Settings) -> Iterator[Check]:
+    """Those that need the database; where it cannot be had, they say so."""
+    pending = {"database": _database, "schema": _schema, "worker": _worker, "ticker": _ticker, "clock": _clock}
+    try:
+        with connected_to(settings) as connection:
+            while pending:
+                name = next(iter(pending))
+                finding = pending[name](connection)
+                del pending[name]
+                yield finding
+    except Failure as failure:
+        first, *others = pending
+        yield _failed(first, failure)
+        for name in others:
+            yield Check(name, ok=False, finding="not checked", mend=f"mend the {first} first")
+
+
+def _database(connection: Connection) -> Check:
+    began = time.monotonic()
+    server = connection.execute(_SERVER).one()
+    finding = f"PostgreSQL {server.version}, answers in {(time.monotonic() - began) * 1000:.0f} ms"
+    if server.major < OLDEST_POSTGRESQL:
+        return Check("database", ok=False, finding=finding, mend=f"upgrade to PostgreSQL {OLDEST_POSTGRESQL} or newer")
+    if server.encoding != "UTF8":
+        return Check("database", ok=False, finding=f"{finding}, encoding {server.encoding}", mend="create it with ENCODING UTF8")
+    if server.standby:
+        return Check("database", ok=False, finding=f"{finding}, a read-only standby", mend="point DATABASE_URL at the primary")
+    return Check("database", ok=True, finding=finding)
+
+
+def _schema(connection: Connection) -> Check:
+    check_schema(connection)
+    return Check("schema", ok=True, finding=f"version {current_version(connection)}, as this Leadsweep needs")
+
+
+def _worker(connection: Connection) -> Check:
+    return _sign_of_life(connection, "worker", "python -m worker")
+
+
+def _ticker(connection: Connection) -> Check:
+    return _sign_of_life(connection, "ticker", "python -m worker.ticker")
+
+
+def _sign_of_life(connection: Connection, role: str, start: str) -> Check:
+    ages = {row.role: row.age_seconds for row in connection.execute(NEWEST_BEATS)}
+    if role not in ages:
+        return Check(role, ok=False, finding="none has given a sign of life", mend=f"start one: {start}")
+    finding = f"last sign of life {max(0.0, ages[role]):.0f} s ago"
+    if ages[role] > STALE_SECONDS:
+        return Check(role, ok=False, finding=finding, mend=f"read its log, then start it again: {start}")
+    return Check(role, ok=True, finding=finding)
+
+
+def _clock(connection: Connection) -> Check:
+    """Leadsweep goes by the database's clock; callers go by theirs, to which this machine's is the nearest we know."""
+    before = time.time()
+    theirs = float(connection.execute(_CLOCK).scalar_one())
+    ahead = (before + time.time()) / 2 - theirs
+    finding = f"this machine's is {abs(ahead):.1f} s {'ahead of' if ahead > 0 else 'behind'} the database's"
+    if abs(ahead) > CLOCK_SECONDS:
+        return Check("clock", ok=False, finding=finding, mend="set both by a time server (NTP)")
+    return Check("clock", ok=True, finding=finding)
+
+
+def _broker(name: str, variable: str, url: str) -> Check:
+    if not url:
+        return Check(name, ok=False, finding=f"{variable} is not set", mend=f"set it, e.g. {variable}=redis://host:6379/0")
+    try:
+        _reach(url)
+    except Exception as error:  # noqa: BLE001 - each transport raises errors of its own
+        reason = " ".join(str(error).split()) or type(error).__name__
+        return Check(name, ok=False, finding=f"{_public(url)} does not answer: {reason}", mend=f"start it, or mend {variable}")
+    return Check(name, ok=True, finding=f"{_public(url)} answers")
+
+
+def _limiter(url: str) -> Check:
+    if not url:
+        return Check("rate limits", ok=True, finding="none: REDIS_URL is not set")
+    return _broker("rate limits", "REDIS_URL", url)
+
+
+def _reach(url: str) -> None:
+    """Raises what the transport raises unless the server answers within a few seconds."""
+    if url.startswith(("redis://", "rediss://")):
+        with redis.Redis.from_url(url, socket_timeout=_TIMEOUT, socket_connect_timeout=_TIMEOUT) as client:
+            client.ping()
+    else:
+        with BrokerConnection(url, connect_timeout=_TIMEOUT) as connection:
+            connection.ensure_connection(max_retries=1, timeout=_TIMEOUT)

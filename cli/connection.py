@@ -1,0 +1,101 @@
+"""Finds the database that a command is to work on, and says in one line what is wrong with it.
+
+`--data-dir` names a running embedded stack and wins; then comes DATABASE_URL; then the stack in LEADSWEEP_DATA_DIR (by default
+.leadsweep). Passwords are never printed.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psycopg
+from pydantic import ValidationError
+from sqlalchemy import Connection, NullPool
+from sqlalchemy.exc import DBAPIError
+
+from cli.failure import Failure
+from cli.supervisor import running_stack
+from shared.database import create_sync_engine, database_url
+from shared.migrations import current_version, newest_version
+from shared.settings import Settings
+
+
+@contextmanager
+def connected(data_dir: Path | None, *, any_schema: bool = False) -> Iterator[Connection]:
+    """A connection outside of any transaction. Raises Failure if there is no database, or not with this code's schema."""
+    with connected_to(find_settings(data_dir)) as connection:
+        if not any_schema:
+            check_schema(connection)
+            connection.rollback()  # what the look has begun; the command begins its own
+        yield connection
+
+
+@contextmanager
+def connected_to(settings: Settings) -> Iterator[Connection]:
+    """A connection to the database of `settings`; what goes wrong with it, also later, is raised as Failure."""
+    try:
+        engine = create_sync_engine(settings, "cli", poolclass=NullPool)
+    except ValueError as error:
+        raise Failure(str(error)) from None
+    try:
+        with engine.connect() as connection:
+            yield connection
+    except DBAPIError as error:
+        raise Failure(_explained(error, settings)) from None
+
+
+def find_settings(data_dir: Path | None) -> Settings:
+    """The settings, with the addresses of the running stack where that is what they lead to. Raises Failure for none."""
+    settings = read_settings()
+    if settings.database_url and data_dir is None:
+        return settings
+    folder = data_dir or settings.data_dir
+    stack = running_stack(folder)
+    if stack is None:
+        other = "" if data_dir else ", and DATABASE_URL is not set"
+        raise Failure(
+            f"no stack is running in {folder}{other}; start one: leadsweep up" + (f" --data-dir {folder}" if data_dir else "")
+        )
+    return settings.model_copy(update=stack)
+
+
+def read_settings() -> Settings:
+    """The settings of the environment. Raises Failure, naming the variables that are wrong."""
+    try:
+        return Settings()
+    except ValidationError as error:
+        raise Failure("; ".join(f"{_variable(flaw['loc'][0])}: {_plain(flaw['msg'])}" for flaw in error.errors())) from None
+
+
+def check_schema(connection: Connection) -> None:
+    """Raises Failure unless the schema is the one that this code needs."""
+    version, needed = current_version(connection), newest_version()
+    if version is None:
+        raise Failure("the database has no tables of Leadsweep yet; run: leadsweep migrate")
+    if version < needed:
+        raise Failure(f"the database's schema is {version}, this Leadsweep needs {needed}; run: leadsweep migrate")
+    if version > needed:
+        raise Failure(f"the database's schema is {version}, newer than this Leadsweep knows ({needed}); upgrade Leadsweep")
+
+
+def _variable(name: int | str) -> str:
+    """The environment variable behind a field's name."""
+    return str(name) if str(name).isupper() else f"LEADSWEEP_{name}".upper()
+
+
+def _plain(message: str) -> str:
+    """pydantic's words without its label."""
+    return message.removeprefix("Value error, ").removeprefix("Input ")
+
+
+def _explained(error: DBAPIError, settings: Settings) -> str:
+    """What psycopg says, in one line, with what to do about it, and without the password."""
+    url = database_url(settings.database_url)
+    cause = error.orig
+    primary = cause.diag.message_primary if isinstance(cause, psycopg.Error) else None
+    if primary is None and isinstance(cause, psycopg.OperationalError):
+        reason = str(cause).rpartition("failed: ")[2].splitlines()[0]
+        message = f"cannot use the database {url.render_as_string(hide_password=True)}: {reason}; start it, or mend DATABASE_URL"
+    else:
+        message = f"the database refused: {primary or cause}"
+    return message.replace(str(url.password), "***") if url.password else message

@@ -1,0 +1,119 @@
+"""Loads the rows of a file into `leads`, fast, and accounts for every one of them.
+
+COPY puts all rows into a temporary table, the rejected ones with their reason; one INSERT in file order then lets the unique
+indexes decide which leads are new. Each staged row draws its lead's id beforehand, so that what the INSERT left out is found
+by that id afterwards: the count is what really happened, also when somebody else writes leads at the same moment.
+"""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from psycopg import Connection as DriverConnection
+from sqlalchemy import Connection, text
+
+from cli.failure import Failure
+from cli.rows import Row
+
+
+class Tally(NamedTuple):
+    """How many rows became leads, and how many did not."""
+
+    imported: int
+    rejected: int
+
+
+class Rejection(NamedTuple):
+    """A row that became no lead, by the line where it begins."""
+
+    line: int
+    reason: str
+
+
+_STAGE = text("""
+    CREATE TEMPORARY TABLE staged (
+        line bigint NOT NULL,
+        external_id text,
+        phone_number text,
+        metadata jsonb,
+        reason text,
+        lead_id bigint NOT NULL DEFAULT nextval('leads_id_seq')
+    ) ON COMMIT DROP
+""")
+
+_COPY = "COPY staged (line, external_id, phone_number, metadata, reason) FROM STDIN"
+
+_INDEX = text("CREATE UNIQUE INDEX ON staged (lead_id)")
+
+_ANALYZE = text("ANALYZE staged")
+
+# In file order, so that of two rows with one identifier the first one wins.
+_INSERT = text("""
+    INSERT INTO leads (id, campaign_id, external_id, phone_number, metadata)
+    SELECT lead_id, :campaign_id, external_id, phone_number, metadata FROM staged WHERE reason IS NULL ORDER BY line
+    ON CONFLICT DO NOTHING
+""")
+
+# Which lead holds the identifier: one of this file has a staged row of its own.
+_EXPLAIN = text("""
+    WITH left_out AS (
+        SELECT lead_id, external_id, phone_number FROM staged
+        WHERE reason IS NULL AND NOT EXISTS (SELECT FROM leads WHERE leads.id = staged.lead_id)
+    ), explained AS (
+        SELECT left_out.lead_id, by_external_id.id AS external_id_taken, by_phone_number.id AS phone_number_taken,
+            first.line AS first_line
+        FROM left_out
+        LEFT JOIN leads by_external_id
+            ON by_external_id.campaign_id = :campaign_id AND by_external_id.external_id = left_out.external_id
+        LEFT JOIN leads by_phone_number
+            ON by_phone_number.campaign_id = :campaign_id AND by_phone_number.phone_number = left_out.phone_number
+        LEFT JOIN staged first ON first.lead_id = coalesce(by_external_id.id, by_phone_number.id)
+    )
+    UPDATE staged SET reason = CASE
+            WHEN external_id_taken IS NOT NULL THEN 'externalId ' WHEN phone_number_taken IS NOT NULL THEN 'phoneNumber '
+            ELSE 'collided with a change made meanwhile; import this row again'
+        END || CASE
+            WHEN first_line IS NOT NULL THEN 'repeats line ' || first_line
+            WHEN coalesce(external_id_taken, phone_number_taken) IS NOT NULL THEN 'belongs to a lead that is already there'
+            ELSE ''
+        END
+    FROM explained WHERE explained.lead_id = staged.lead_id
+""")
+
+_REJECTIONS = text("SELECT line, reason FROM staged WHERE reason IS NOT NULL ORDER BY line")
+
+
+def import_leads(connection: Connection, campaign_id: str, rows: Iterator[Row]) -> Tally:
+    """Imports `rows` into a campaign that exists; the caller commits. Raises Failure if the counts do not add up."""
+    connection.execute(_STAGE)
+    total, rejected = _copy(connection, rows)
+    connection.execute(_INDEX)
+    connection.execute(_ANALYZE)
+    imported = connection.execute(_INSERT, {"campaign_id": campaign_id}).rowcount
+    if imported + rejected < total:
+        rejected += connection.execute(_EXPLAIN, {"campaign_id": campaign_id}).rowcount
+    if imported + rejected != total:
+        raise Failure(
+            "ids of leads are taken that leads_id_seq is yet to give, so nothing was imported; mend it: "
+            "SELECT setval('leads_id_seq', max(id)) FROM leads"
+        )
+    return Tally(imported, rejected)
+
+
+def rejections(connection: Connection) -> Iterator[Rejection]:
+    """The rows that `import_leads` left out, in file order, streamed; only within the same transaction."""
+    streamed = connection.execute(_REJECTIONS, execution_options={"yield_per": 1000})
+    return (Rejection(row.line, row.reason) for row in streamed)
+
+
+def _copy(connection: Connection, rows: Iterator[Row]) -> tuple[int, int]:
+    """How many rows there were, and how many of them came with a reason."""
+    driver = connection.connection.driver_connection
+    if not isinstance(driver, DriverConnection):
+        raise TypeError("COPY needs psycopg")
+    total = rejected = 0
+    with driver.cursor().copy(_COPY) as copy:
+        for row in rows:
+            copy.write_row(row)
+            total += 1
+            rejected += row.reason is not None
+    return total, rejected

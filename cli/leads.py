@@ -1,0 +1,145 @@
+"""`leadsweep leads`: counting them, and loading them from a file."""
+
+import csv
+import itertools
+import json
+import os
+import shutil
+import sys
+import tempfile
+import time
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO, TextIO
+
+import click
+
+from cli import options
+from cli.output import console, remark, show
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from cli.importer import Rejection, Tally
+    from cli.reader import Format
+    from cli.rows import Row
+
+_SHOWN = 20  # rejections that are told at the terminal
+_TICK = 5000  # rows between two looks at the progress bar
+_FORMS: dict[str, "Format"] = {".csv": "csv", ".ndjson": "ndjson", ".jsonl": "ndjson"}
+
+
+@click.group()
+def leads() -> None:
+    """Leads of a campaign."""
+
+
+@leads.command()
+@click.option("--campaign", "campaign_id", required=True, metavar="ID", type=options.Word(), help="Whose leads to count.")
+@options.data_dir
+@options.as_json
+def count(campaign_id: str, data_dir: Path | None, *, as_json: bool) -> None:
+    """Count the leads of a campaign."""
+    from cli import registry
+    from cli.connection import connected
+
+    with connected(data_dir) as connection:
+        number = registry.count_leads(connection, campaign_id)
+    show({"count": number}, str(number), as_json=as_json)
+
+
+@leads.command("import")
+@click.argument("file", type=click.File("rb"))
+@click.option("--campaign", "campaign_id", required=True, metavar="ID", type=options.Word(), help="Where the leads go.")
+@click.option("--format", "form", type=click.Choice(["csv", "ndjson"]), help="[default: by the file's name or first character]")
+@click.option("--rejects", type=click.File("w", lazy=False), help="Write all rejected rows to this file, as CSV: line, reason.")
+@options.data_dir
+@options.as_json
+def import_(
+    file: BinaryIO,
+    campaign_id: str,
+    form: "Format | None",
+    rejects: TextIO | None,
+    data_dir: Path | None,
+    *,
+    as_json: bool,
+) -> None:
+    """Load leads from FILE (- for stdin), CSV or NDJSON, in UTF-8.
+
+    CSV begins with a header that has a column externalId, phoneNumber or both; the other columns become metadata, empty cells
+    left out. NDJSON is one object a line with externalId, phoneNumber or both; its other keys, and those of an object
+    `metadata` (which they win over), become metadata.
+
+    A row is rejected, and told with its line and the reason, if it is damaged, has no identifier, or has one that an earlier
+    row or a lead of the campaign has already. All other rows are imported, in one transaction: a run that is stopped or fails
+    imports nothing. Exit code 0 if every row was imported, 1 if any was rejected or the run failed.
+    """
+    from cli import registry
+    from cli.connection import connected
+    from cli.importer import Rejection, import_leads, rejections
+    from cli.reader import read
+
+    began = time.monotonic()
+    with tempfile.TemporaryFile("w+", encoding="utf-8", newline="") as report:
+        with connected(data_dir) as connection, connection.begin():
+            registry.require_campaign(connection, campaign_id)
+            rows = read(file, form or _FORMS.get(Path(file.name).suffix.lower()))
+            with _progress(file, rows) as watched:
+                tally = import_leads(connection, campaign_id, watched)
+            csv.writer(report, lineterminator="\n").writerows(rejections(connection) if tally.rejected else ())
+            if rejects:
+                _write_rejects(report, rejects)
+        report.seek(0)
+        rejected = (Rejection(int(line), reason) for line, reason in csv.reader(report))
+        if as_json:
+            _print_json(tally, rejected)
+        else:
+            _print_text(tally, rejected, time.monotonic() - began)
+    if tally.rejected:
+        raise click.exceptions.Exit(1)
+
+
+def _write_rejects(report: TextIO, rejects: TextIO) -> None:
+    """Before the commit: if the file cannot be written, nothing is imported."""
+    report.seek(0)
+    rejects.write("line,reason\n")
+    shutil.copyfileobj(report, rejects)
+    rejects.flush()
+
+
+def _print_json(tally: "Tally", rejected: "Iterator[Rejection]") -> None:
+    """All rejections, streamed: there may be a million."""
+    out = sys.stdout
+    out.write(f'{{"imported": {tally.imported}, "rejected": {tally.rejected}, "rejections": [')
+    for number, rejection in enumerate(rejected):
+        out.write(", " * (number > 0) + json.dumps(rejection._asdict()))
+    out.write("]}\n")
+
+
+def _print_text(tally: "Tally", rejected: "Iterator[Rejection]", seconds: float) -> None:
+    for rejection in itertools.islice(rejected, _SHOWN):
+        remark(f"line {rejection.line}: {rejection.reason}")
+    if tally.rejected > _SHOWN:
+        remark(f"… and {tally.rejected - _SHOWN:,} more; --rejects FILE writes them all")
+    click.echo(f"imported {tally.imported:,} of {sum(tally):,} rows, rejected {tally.rejected:,}, in {seconds:.1f} s")
+
+
+@contextmanager
+def _progress(file: BinaryIO, rows: "Iterator[Row]") -> "Iterator[Iterator[Row]]":
+    """`rows`, with a bar on the terminal that follows the reading of them; without a bar in a pipe."""
+    if not sys.stderr.isatty():
+        yield rows
+        return
+    from rich.progress import Progress
+
+    with Progress(console=console(stderr=True), transient=True) as progress:
+        bar = progress.add_task("reading", total=os.fstat(file.fileno()).st_size or None)
+
+        def watched() -> "Iterator[Row]":
+            for number, row in enumerate(rows):
+                if number % _TICK == 0 and file.seekable():
+                    progress.update(bar, completed=file.tell())
+                yield row
+            progress.update(bar, description="writing", total=None)
+
+        yield watched()

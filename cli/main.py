@@ -1,0 +1,85 @@
+"""The `leadsweep` command: its groups, and what becomes of an error.
+
+Exit codes: 0 done, 1 failed, 2 used wrongly. An error is one line on stderr, never a traceback. Commands import what is heavy
+(SQLAlchemy, httpx2, Alembic) when they run, so that `--help` answers at once.
+"""
+
+import os
+import sys
+from typing import Any
+
+import click
+
+from cli.campaigns import campaigns
+from cli.companies import companies
+from cli.demo import demo
+from cli.doctor import doctor
+from cli.keys import keys
+from cli.leads import leads
+from cli.migrate import migrate
+from cli.up import up
+
+FAILED, USAGE = 1, 2
+
+
+class OneLineErrors(click.Group):
+    """A group whose errors, of whatever kind, come out as one line and the right exit code."""
+
+    def main(self, *args: Any, **extra: Any) -> Any:
+        """Runs the command that `args` name and leaves the process."""
+        try:
+            code = super().main(*args, **{**extra, "standalone_mode": False})
+            sys.stdout.flush()
+        except BrokenPipeError:
+            code = _reader_has_gone()
+        except Exception as error:  # noqa: BLE001 - the promise is: never a traceback
+            code = _explain(error)
+        sys.exit(code if isinstance(code, int) else 0)
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - Click's signature
+        """In the order of their importance to a newcomer."""
+        return list(self.commands)
+
+
+def _explain(error: Exception) -> int:
+    """Says on stderr what went wrong; the exit code."""
+    match error:
+        case click.exceptions.NoArgsIsHelpError():
+            error.show()
+            return USAGE
+        case click.UsageError():
+            hint = f" Try '{error.ctx.command_path} --help'." if error.ctx else ""
+            return _one_line(error.format_message() + hint, USAGE)
+        case click.ClickException():
+            return _one_line(error.format_message(), error.exit_code)
+        case click.Abort():
+            return _one_line("stopped before it was done", FAILED)
+        case OSError():
+            return _one_line(f"{error.filename}: {error.strerror}" if error.filename else str(error), FAILED)
+    if os.environ.get("LEADSWEEP_LOG_LEVEL") == "DEBUG":
+        raise error
+    return _one_line(f"unexpected {type(error).__name__}: {error} (LEADSWEEP_LOG_LEVEL=DEBUG shows where)", FAILED)
+
+
+def _one_line(message: str, code: int) -> int:
+    click.echo(f"{click.style('Error:', fg='red')} {' '.join(message.split())}", err=True)
+    return code
+
+
+def _reader_has_gone() -> int:
+    """Nobody reads stdout any more (`| head`): keeps the interpreter from complaining of it at its exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return FAILED
+
+
+@click.group(cls=OneLineErrors, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(package_name="leadsweep", message="%(prog)s %(version)s")
+def main() -> None:
+    """Bulk deletion of leads that says what it did.
+
+    Exit codes: 0 done, 1 failed, 2 used wrongly.
+    """
+
+
+for _command in (up, demo, migrate, doctor, companies, campaigns, keys, leads):
+    main.add_command(_command)

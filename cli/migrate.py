@@ -1,0 +1,70 @@
+"""`leadsweep migrate`: the schema up to what this code needs, or to any other version, down included."""
+
+import sys
+from pathlib import Path
+
+import click
+
+from cli import options
+from cli.failure import Failure
+from cli.output import show
+
+
+@click.command()
+@click.option(
+    "--to",
+    "target",
+    default="head",
+    show_default=True,
+    metavar="REVISION",
+    help="Version to move to, up or down; `base` is none.",
+)
+@click.option("--yes", is_flag=True, help="Go down without asking.")
+@options.data_dir
+@options.as_json
+def migrate(target: str, data_dir: Path | None, *, yes: bool, as_json: bool) -> None:
+    """Bring the database's schema up to date.
+
+    Safe to run at any time and twice at once: it is one transaction, and a second run waits for the first. Going down drops
+    tables and columns with all that is in them.
+    """
+    from cli.connection import connected
+    from shared.migrations import current_version, downgrade, upgrade
+
+    with connected(data_dir, any_schema=True) as connection:
+        with connection.begin():
+            before = current_version(connection)
+        if _is_down(before, target):
+            if not yes:
+                _confirm(before, target)
+            with connection.begin():
+                downgrade(connection, target)
+        else:
+            with connection.begin():
+                upgrade(connection, target)
+        after = current_version(connection)
+    text = f"the schema is {after or 'empty'}" + (", as it was" if before == after else f", it was {before or 'empty'}")
+    show({"from": before, "to": after}, text, as_json=as_json)
+
+
+def _is_down(before: str | None, target: str) -> bool:
+    """Whether `target` lies below the version `before`. Raises Failure where this code does not know one of them."""
+    from alembic.script import ScriptDirectory
+
+    from shared.migrations import config
+
+    known = [None, *reversed([script.revision for script in ScriptDirectory.from_config(config()).walk_revisions()])]
+    wanted = {"base": None, "head": known[-1]}.get(target, target)
+    for version in (before, wanted):
+        if version not in known:
+            words = ", ".join(filter(None, known))
+            raise Failure(
+                f"this Leadsweep knows no schema {version} (it knows base, {words}); upgrade Leadsweep, or name another"
+            )
+    return known.index(wanted) < known.index(before)
+
+
+def _confirm(before: str | None, target: str) -> None:
+    if not sys.stdin.isatty():
+        raise Failure(f"going down from {before} to {target} drops tables with all that is in them; add --yes if you mean it")
+    click.confirm(f"Going down from {before} to {target} drops tables with all that is in them. Go on?", abort=True, err=True)

@@ -1,0 +1,89 @@
+"""The options and argument types that several commands share.
+
+Kept free of heavy imports: every command module reads this one at start-up.
+"""
+
+import re
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import click
+
+MAX_WORD = 255  # code points, as for identifiers of leads
+_LONGEST = timedelta(days=36500)
+_DURATION = re.compile(r"(\d{1,9})([mhdw])")
+_UNITS = {"m": timedelta(minutes=1), "h": timedelta(hours=1), "d": timedelta(days=1), "w": timedelta(weeks=1)}
+
+Command = Callable[..., Any]
+
+
+class Word(click.ParamType[str]):
+    """An id or a name: printable, at most 255 characters, without space at its ends; an id may not be empty."""
+
+    name = "text"
+
+    def __init__(self, *, may_be_empty: bool = False) -> None:
+        """`may_be_empty` is for names."""
+        self.may_be_empty = may_be_empty
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """`value` itself, or a usage error."""
+        text = str(value)
+        if not text and not self.may_be_empty:
+            self.fail("must not be empty", param, ctx)
+        if len(text) > MAX_WORD:
+            self.fail(f"must not be longer than {MAX_WORD} characters", param, ctx)
+        if not text.isprintable() or text != text.strip():
+            self.fail("must be printable, without space before or after it", param, ctx)
+        return text
+
+
+class Expiry(click.ParamType[datetime | timedelta]):
+    """When a key ends: a time (ISO 8601; UTC if it names no zone) or how long from now (30m, 12h, 90d, 4w)."""
+
+    name = "time or duration"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> datetime | timedelta:
+        """A time with its zone, or a duration of at most 100 years; anything else is a usage error."""
+        if isinstance(value, datetime | timedelta):
+            return value
+        if duration := _DURATION.fullmatch(value):
+            count, unit = int(duration[1]), _UNITS[duration[2]]
+            if not 1 <= count <= _LONGEST // unit:
+                self.fail("must be a duration between 1m and 36500d", param, ctx)
+            return count * unit
+        try:
+            moment = datetime.fromisoformat(value)
+        except ValueError:
+            self.fail("write a time as 2030-01-31T12:00:00Z, or a duration as 30m, 12h, 90d or 4w", param, ctx)
+        if not 1970 < moment.year < 9999:  # noqa: PLR2004 - what neither side can shift by a time zone
+            self.fail("must be a year between 1971 and 9998", param, ctx)
+        return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+def checked_rate(_ctx: click.Context, _param: click.Parameter, value: str | None) -> str | None:
+    """The callback of an option that takes a rate such as `1000/hour`."""
+    from shared.settings import parse_rate
+
+    if value is not None:
+        try:
+            parse_rate(value)
+        except ValueError as error:
+            raise click.BadParameter(str(error)) from None
+    return value
+
+
+def data_dir(command: Command) -> Command:
+    """Adds `--data-dir`: which running embedded stack the command works on."""
+    return click.option(
+        "--data-dir",
+        type=click.Path(path_type=Path, file_okay=False),
+        help="Folder of a running stack.  [default: DATABASE_URL, else the stack in LEADSWEEP_DATA_DIR or .leadsweep]",
+    )(command)
+
+
+def as_json(command: Command) -> Command:
+    """Adds `--json`: the result as one JSON object on stdout."""
+    return click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")(command)

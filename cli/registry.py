@@ -1,0 +1,116 @@
+"""Companies, campaigns and API keys: the statements behind the commands, `up` and `demo`.
+
+Every function works inside its caller's transaction. An id that is taken or unknown is a Failure, not a database error.
+"""
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import Any, NamedTuple
+from uuid import UUID, uuid4
+
+from sqlalchemy import Connection, RowMapping, case, func, literal, select, update
+from sqlalchemy.dialects.postgresql import insert
+
+from cli.failure import Failure
+from shared.keys import hash_key, new_key
+from shared.models import api_keys, campaigns, companies, leads
+
+
+class NewKey(NamedTuple):
+    """A key just made: the only moment at which `key` itself is known."""
+
+    id: UUID
+    key: str
+    created_at: datetime
+    expires_at: datetime | None
+
+
+class KeyTerms(NamedTuple):
+    """What a key may do. `expires` is a time, or a duration from now; None: never. Rates as `5000/hour`; None: the server's."""
+
+    company_id: str
+    scope: str
+    campaign_id: str | None = None
+    name: str = ""
+    expires: datetime | timedelta | None = None
+    rate_limit_submit: str | None = None
+    rate_limit_read: str | None = None
+
+
+def create_company(connection: Connection, company_id: str, name: str = "") -> None:
+    """Adds a company. Raises Failure if the id is taken."""
+    added = insert(companies).values(id=company_id, name=name).on_conflict_do_nothing().returning(companies.c.id)
+    if connection.scalar(added) is None:
+        raise Failure(f"company {company_id} already exists; choose another id")
+
+
+def create_campaign(connection: Connection, campaign_id: str, company_id: str, name: str = "") -> None:
+    """Adds a campaign. Raises Failure if the id is taken, by whichever company, or the company unknown."""
+    _require_company(connection, company_id)
+    values = {"id": campaign_id, "company_id": company_id, "name": name}
+    added = insert(campaigns).values(values).on_conflict_do_nothing().returning(campaigns.c.id)
+    if connection.scalar(added) is None:
+        raise Failure(f"campaign {campaign_id} already exists; choose another id (ids are unique across companies)")
+
+
+def require_campaign(connection: Connection, campaign_id: str, company_id: str | None = None) -> None:
+    """Raises Failure unless the campaign exists and, where one is named, is the company's."""
+    owner = connection.scalar(select(campaigns.c.company_id).where(campaigns.c.id == campaign_id))
+    if owner is None:
+        example = f"leadsweep campaigns create {campaign_id} --company {company_id or 'COMPANY'}"
+        raise Failure(f"campaign {campaign_id} does not exist; create it: {example}")
+    if company_id not in {None, owner}:
+        raise Failure(f"campaign {campaign_id} belongs to company {owner}, not to {company_id}")
+
+
+def _require_company(connection: Connection, company_id: str) -> None:
+    if connection.scalar(select(companies.c.id).where(companies.c.id == company_id)) is None:
+        raise Failure(f"company {company_id} does not exist; create it: leadsweep companies create {company_id}")
+
+
+def create_key(connection: Connection, terms: KeyTerms) -> NewKey:
+    """Makes a key and stores its hash. Raises Failure for an unknown company or campaign, or an expiry in the past."""
+    _require_company(connection, terms.company_id)
+    if terms.campaign_id is not None:
+        require_campaign(connection, terms.campaign_id, terms.company_id)
+    key, now = new_key(), func.clock_timestamp()
+    values: dict[str, Any] = terms._asdict()
+    expires = values.pop("expires")
+    values |= {"id": uuid4(), "hash": hash_key(key), "created_at": now}
+    values["expires_at"] = now + literal(expires) if isinstance(expires, timedelta) else expires
+    added = insert(api_keys).values(values).returning(api_keys.c.id, api_keys.c.created_at, api_keys.c.expires_at)
+    row = connection.execute(added).one()
+    if row.expires_at is not None and row.expires_at <= row.created_at:
+        raise Failure(
+            "--expires is in the past; by the database's clock it is now " + row.created_at.isoformat(timespec="seconds")
+        )
+    return NewKey(row.id, key, row.created_at, row.expires_at)
+
+
+def list_keys(connection: Connection, company_id: str | None = None) -> Sequence[RowMapping]:
+    """The keys, oldest first, without what they are: all columns but the hash, and `state` (active, expired or revoked)."""
+    expired = api_keys.c.expires_at <= func.clock_timestamp()
+    state = case((api_keys.c.revoked_at.is_not(None), "revoked"), (expired, "expired"), else_="active").label("state")
+    shown = [column for column in api_keys.c if column is not api_keys.c.hash]
+    query = select(*shown, state).order_by(api_keys.c.created_at, api_keys.c.id)
+    if company_id is not None:
+        _require_company(connection, company_id)
+        query = query.where(api_keys.c.company_id == company_id)
+    return connection.execute(query).mappings().all()
+
+
+def revoke_key(connection: Connection, key_id: UUID) -> tuple[datetime, bool]:
+    """When the key was revoked, and whether it was just now. Raises Failure for an unknown key."""
+    unrevoked = (api_keys.c.id == key_id) & api_keys.c.revoked_at.is_(None)
+    now = update(api_keys).where(unrevoked).values(revoked_at=func.clock_timestamp()).returning(api_keys.c.revoked_at)
+    if revoked := connection.scalar(now):
+        return revoked, True
+    if earlier := connection.scalar(select(api_keys.c.revoked_at).where(api_keys.c.id == key_id)):
+        return earlier, False
+    raise Failure(f"no key has the id {key_id}; the ids are in: leadsweep keys list")
+
+
+def count_leads(connection: Connection, campaign_id: str) -> int:
+    """How many leads the campaign has. Raises Failure for an unknown campaign."""
+    require_campaign(connection, campaign_id)
+    return connection.scalar(select(func.count()).select_from(leads).where(leads.c.campaign_id == campaign_id)) or 0
