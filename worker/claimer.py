@@ -48,7 +48,7 @@ _CLAIM = text("""
         ORDER BY turn.served_at LIMIT 1
     ),
     claimed AS (
-        UPDATE chunks SET attempts = least(attempts + 1, :max_attempts + 1), retry_at = clock_timestamp() + :lease
+        UPDATE chunks SET attempts = attempts + 1, retry_at = clock_timestamp() + :lease
         FROM next_chunk WHERE chunks.job_id = next_chunk.job_id AND chunks.number = next_chunk.number
         RETURNING chunks.job_id, chunks.number, chunks.attempts
     ),
@@ -65,10 +65,11 @@ _CLAIM = text("""
     FROM no_wait_for_disk, claimed JOIN served_job ON served_job.id = claimed.job_id
 """)
 
-# Guarded by the attempt it gives back: after the lease, the count may be somebody else's.
+# Claims add one and this takes one away, in whatever order they come; but only the last claim may cut its lease short.
 _GIVE_BACK = text("""
-    UPDATE chunks SET attempts = attempts - 1, retry_at = clock_timestamp() + interval '1 s'
-    WHERE job_id = :job_id AND number = :number AND state = 'pending' AND attempts = :attempts
+    UPDATE chunks SET attempts = attempts - 1,
+        retry_at = CASE WHEN attempts = :attempts THEN clock_timestamp() + interval '1 s' ELSE retry_at END
+    WHERE job_id = :job_id AND number = :number AND state = 'pending'
 """)
 
 
@@ -84,8 +85,7 @@ class Claim(NamedTuple):
 
 def claim(connection: Connection, queue: str) -> Claim | None:
     """Claims the next chunk of `queue`, or returns None where none is claimable. One statement: the caller may autocommit."""
-    parameters = {"queue": queue, "lease": LEASE, "max_attempts": MAX_ATTEMPTS}
-    row = connection.execute(_CLAIM, parameters).one_or_none()
+    row = connection.execute(_CLAIM, {"queue": queue, "lease": LEASE}).one_or_none()
     return Claim._make(row) if row else None
 
 

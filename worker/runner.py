@@ -21,7 +21,7 @@ from worker.taker import careful_taker, fast_taker, is_refusal
 
 TURN = 0.1  # seconds of work for one message, so that one message costs 1 ms per 100
 RETRIES = 5  # of a chunk whose transaction met a deadlock, a lock time-out or a lost connection
-FIRST_PAUSE = 0.1  # seconds before the first retry; each pause is up to three times the one before
+FIRST_PAUSE = 0.1  # seconds before the first retry; the longest pause doubles with each, so that all fit into a lease
 
 # Lock waits end long before the lease does, and a frozen worker keeps its locks for 10 s at most. The limits are in force
 # before the row is locked: a locking clause works on the rows of the join.
@@ -87,12 +87,25 @@ def run_chunk(engine: Engine, claimed: Claim) -> None:
                 raise
             elif retry < RETRIES:
                 log.info("chunk retried", job=str(claimed.job_id), chunk=claimed.number, error=type(error.orig).__name__)
-                time.sleep(random.uniform(0, FIRST_PAUSE * 3**retry))  # noqa: S311 - jitter, no secret
+                time.sleep(random.uniform(0, FIRST_PAUSE * 2**retry))  # noqa: S311 - jitter, no secret
             else:
                 log.warning("chunk given back", job=str(claimed.job_id), chunk=claimed.number, error=type(error.orig).__name__)
-                with engine.begin() as connection:
-                    give_back(connection, claimed)
+                _give_back_when_possible(engine, claimed)
                 return
+        else:
+            return
+
+
+def _give_back_when_possible(engine: Engine, claimed: Claim) -> None:
+    """Where the database is away, nothing else can be done meanwhile. Raises OperationalError after half a minute."""
+    for patience in reversed(range(30)):
+        try:
+            with engine.begin() as connection:
+                give_back(connection, claimed)
+        except DBAPIError:
+            if not patience:
+                raise
+            time.sleep(1)
         else:
             return
 

@@ -161,7 +161,7 @@ def upgrade() -> None:
         ),
         sa.CheckConstraint("state IN ('pending', 'done')", name=op.f("chunks_state")),
         sa.CheckConstraint(
-            "cardinality(external_ids) > 0 AND cardinality(external_ids) = cardinality(phone_numbers) "
+            "attempts > 0 OR cardinality(external_ids) > 0 AND cardinality(external_ids) = cardinality(phone_numbers) "
             "AND cardinality(external_ids) = cardinality(outcomes)",
             name=op.f("chunks_arrays_match"),
         ),
