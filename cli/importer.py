@@ -53,30 +53,29 @@ _INSERT = text("""
     ON CONFLICT DO NOTHING
 """)
 
-# Which lead holds the identifier: one of this file has a staged row of its own.
+# Whose lead holds the identifier: that of an earlier row of this file (a later one has nothing to do with it), or an older one.
 _EXPLAIN = text("""
-    WITH left_out AS (
-        SELECT lead_id, external_id, phone_number FROM staged
-        WHERE reason IS NULL AND NOT EXISTS (SELECT FROM leads WHERE leads.id = staged.lead_id)
-    ), explained AS (
-        SELECT left_out.lead_id, by_external_id.id AS external_id_taken, by_phone_number.id AS phone_number_taken,
-            first.line AS first_line
-        FROM left_out
-        LEFT JOIN leads by_external_id
-            ON by_external_id.campaign_id = :campaign_id AND by_external_id.external_id = left_out.external_id
-        LEFT JOIN leads by_phone_number
-            ON by_phone_number.campaign_id = :campaign_id AND by_phone_number.phone_number = left_out.phone_number
-        LEFT JOIN staged first ON first.lead_id = coalesce(by_external_id.id, by_phone_number.id)
-    )
     UPDATE staged SET reason = CASE
-            WHEN external_id_taken IS NOT NULL THEN 'externalId ' WHEN phone_number_taken IS NOT NULL THEN 'phoneNumber '
+            WHEN coalesce(external_id_line, 0) < left_out.line AND external_id_taken
+            THEN 'externalId ' || coalesce('repeats line ' || external_id_line, 'belongs to a lead that is already there')
+            WHEN coalesce(phone_number_line, 0) < left_out.line AND phone_number_taken
+            THEN 'phoneNumber ' || coalesce('repeats line ' || phone_number_line, 'belongs to a lead that is already there')
             ELSE 'collided with a change made meanwhile; import this row again'
-        END || CASE
-            WHEN first_line IS NOT NULL THEN 'repeats line ' || first_line
-            WHEN coalesce(external_id_taken, phone_number_taken) IS NOT NULL THEN 'belongs to a lead that is already there'
-            ELSE ''
         END
-    FROM explained WHERE explained.lead_id = staged.lead_id
+    FROM (
+        SELECT mine.lead_id, mine.line,
+            by_external_id.id IS NOT NULL AS external_id_taken, external_id_row.line AS external_id_line,
+            by_phone_number.id IS NOT NULL AS phone_number_taken, phone_number_row.line AS phone_number_line
+        FROM staged mine
+        LEFT JOIN leads by_external_id
+            ON by_external_id.campaign_id = :campaign_id AND by_external_id.external_id = mine.external_id
+        LEFT JOIN staged external_id_row ON external_id_row.lead_id = by_external_id.id
+        LEFT JOIN leads by_phone_number
+            ON by_phone_number.campaign_id = :campaign_id AND by_phone_number.phone_number = mine.phone_number
+        LEFT JOIN staged phone_number_row ON phone_number_row.lead_id = by_phone_number.id
+        WHERE mine.reason IS NULL AND NOT EXISTS (SELECT FROM leads WHERE leads.id = mine.lead_id)
+    ) left_out
+    WHERE staged.lead_id = left_out.lead_id
 """)
 
 _REJECTIONS = text("SELECT line, reason FROM staged WHERE reason IS NOT NULL ORDER BY line")

@@ -83,7 +83,7 @@ def import_(
     with tempfile.TemporaryFile("w+", encoding="utf-8", newline="") as report:
         with connected(data_dir) as connection, connection.begin():
             registry.require_campaign(connection, campaign_id)
-            rows = read(file, form or _FORMS.get(Path(file.name).suffix.lower()))
+            rows = read(file, form or _FORMS.get(Path(str(getattr(file, "name", ""))).suffix.lower()))
             with _progress(file, rows) as watched:
                 tally = import_leads(connection, campaign_id, watched)
             csv.writer(report, lineterminator="\n").writerows(rejections(connection) if tally.rejected else ())

@@ -1,0 +1,213 @@
+"""Reading files of leads: every kind of damage costs its own row and no other, and is told by its line."""
+
+import csv
+import io
+import itertools
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cli.failure import Failure
+from cli.reader import MAX_LINE, read
+from cli.rows import Row
+
+
+def rows(text: str | bytes, form=None) -> list[Row]:
+    return list(read(io.BytesIO(text if isinstance(text, bytes) else text.encode()), form))
+
+
+def reasons(text: str | bytes, form=None) -> dict[int, str]:
+    return {row.line: row.reason for row in rows(text, form) if row.reason}
+
+
+def leads(text: str | bytes, form=None) -> dict[int, tuple]:
+    return {row.line: row[1:4] for row in rows(text, form) if not row.reason}
+
+
+def test_csv_columns_are_found_by_name_and_the_others_become_metadata():
+    read_rows = rows("city,phoneNumber,externalId,note\nParis,+1 (555) 01,CRM_1,\n")
+    assert read_rows == [Row(2, "CRM_1", "+155501", '{"city":"Paris"}', None)]
+
+
+def test_csv_needs_only_one_of_the_two_identifier_columns():
+    assert leads("externalId\nA\nB\n") == {2: ("A", None, "{}"), 3: ("B", None, "{}")}
+    assert leads("phoneNumber\n0015550001\n") == {2: (None, "+15550001", "{}")}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"\xef\xbb\xbfexternalId,phoneNumber\nA,1\nB,2\n",
+        b"externalId,phoneNumber\r\nA,1\r\nB,2\r\n",
+        b"externalId,phoneNumber\nA,1\nB,2",
+        b'"externalId","phoneNumber"\n"A","1"\n"B","2"\n',
+        b"externalId , phoneNumber\n A ,1\n\tB, 2\n",
+    ],
+    ids=["byte order mark", "CRLF", "no last line end", "all quoted", "spaces"],
+)
+def test_csv_of_every_dialect_gives_the_same_leads(text):
+    assert leads(text) == {2: ("A", "1", "{}"), 3: ("B", "2", "{}")}
+
+
+def test_quoted_csv_fields_hold_commas_quotes_and_line_ends_and_lines_are_counted_on():
+    text = 'externalId,note\nA,"one, ""two""\nthree"\nB\nC,x\n'
+    assert leads(text) == {2: ("A", None, '{"note":"one, \\"two\\"\\nthree"}'), 5: ("C", None, '{"note":"x"}')}
+    assert reasons(text) == {4: "1 columns, the header has 2"}
+
+
+def test_blank_lines_are_no_rows_but_count_as_lines():
+    assert leads("externalId\n\nA\n\r\nB\n") == {3: ("A", None, "{}"), 5: ("B", None, "{}")}
+    assert leads('\n{"externalId": "A"}\n  \n{"externalId": "B"}', "ndjson").keys() == {2, 4}
+
+
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [
+        (b",", "neither externalId nor phoneNumber"),
+        (b" \t,\xc2\xa0", "neither externalId nor phoneNumber"),
+        (b",()-. ", "neither externalId nor phoneNumber"),
+        (b"A", "1 columns, the header has 2"),
+        (b"A,1,x", "3 columns, the header has 2"),
+        (b"A\x00,1", "externalId contains U+0000"),
+        (b"A,1\x00", "phoneNumber contains U+0000"),
+        (b"\xff,1", "externalId is not valid UTF-8"),
+        (b"A,\xed\xa0\x80", "phoneNumber is not valid UTF-8"),
+        (b"A" * 256 + b",1", "externalId is longer than 255 characters"),
+        (b"A," + b"1" * 33, "phoneNumber is longer than 32 characters"),
+        (b'"A"B,1', "a quoted field goes on after its closing quote"),
+        (b'"A,1', "a quote is never closed"),
+        (b"A\rB,1", "a carriage return within the line"),
+        (b"A," + b"1" * 200_000, "a quote is never closed, or a field is longer than 128 KiB"),
+        (b"A," + b"1" * MAX_LINE, "line is longer than 1 MiB"),
+    ],
+    ids=lambda value: value[:12] if isinstance(value, bytes) else "",
+)
+def test_a_damaged_csv_row_is_rejected_alone_with_its_line_and_reason(row, reason):
+    text = b"externalId,phoneNumber\nB,2\n" + row + b"\nC,3\n"
+    assert reasons(text) == {3: reason}
+    assert leads(text) == {2: ("B", "2", "{}"), 4: ("C", "3", "{}")}
+
+
+def test_metadata_is_checked_as_well():
+    text = b"externalId,note\nA,x\x00\nB,\xff\nC,\xc3\xa9\n"
+    assert reasons(text) == {2: "metadata contains U+0000", 3: "metadata is not valid UTF-8"}
+    assert leads(text) == {4: ("C", None, '{"note":"é"}')}
+
+
+def test_what_an_unclosed_quote_swallowed_is_read_again():
+    filler = "".join(f"L{number},{number}\n" for number in range(20_000))  # more than one field may hold
+    text = 'externalId,phoneNumber\n"A,1\n' + filler + '"Z,2\n'
+    assert reasons(text) == {
+        2: "a quote is never closed, or a field is longer than 128 KiB",
+        20_003: "a quote is never closed",
+    }
+    assert len(leads(text)) == 20_000
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        (b"", "it is empty"),
+        (b"\n\n", "it is empty"),
+        (b"name,city\nA,B\n", "names neither externalId nor phoneNumber"),
+        (b"externalId;phoneNumber\nA;1\n", "separate the columns by commas"),
+        (b"externalId,phone_number\nA,1\n", "write phoneNumber"),
+        (b"ExternalID\nA\n", "write externalId"),
+        (b"externalId,externalId\nA,B\n", "column 2 is missing, repeated or not printable"),
+        (b"externalId,,x\nA,B,C\n", "column 2 is missing, repeated or not printable"),
+        (b"externalId,\xff\nA,B\n", "column 2 is missing, repeated or not printable"),
+        (b"externalId,a\x00b\nA,B\n", "column 2 is missing, repeated or not printable"),
+        (b'"externalId\nA\n', "a quote is never closed"),
+        (b"x" * (MAX_LINE + 1), "line is longer than 1 MiB"),
+        ("externalId\nA\n".encode("utf-16"), "save it as UTF-8"),
+    ],
+)
+def test_a_header_that_would_lose_something_fails_the_whole_file(text, complaint):
+    with pytest.raises(Failure, match=complaint):
+        rows(text)
+
+
+def test_ndjson_keys_beyond_the_identifiers_become_metadata():
+    text = '{"externalId": "A", "phoneNumber": null, "age": 7, "metadata": {"age": 1, "tags": ["x", {"y": null}]}}\n'
+    assert leads(text) == {1: ("A", None, '{"age":7,"tags":["x",{"y":null}]}')}
+
+
+def test_ndjson_numbers_keep_their_value():
+    number = 123456789012345678901234567890
+    assert json.loads(leads(f'{{"externalId": "A", "n": {number}, "x": 0.1}}')[1][2]) == {"n": number, "x": 0.1}
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        (b"{}", "neither externalId nor phoneNumber"),
+        (b'{"externalId": "  "}', "neither externalId nor phoneNumber"),
+        (b'{"externalId": "A"', "not valid JSON"),
+        (b'{"externalId": "A"} {}', "not valid JSON"),
+        (b'{"externalId": "A", "x": NaN}', "not valid JSON"),
+        (b'{"externalId": "A", "x": 1e400}', "not valid JSON"),
+        (b'{"externalId": "\\ud800"}', "not valid JSON"),
+        (b'{"externalId": "\xff"}', "not valid UTF-8"),
+        (b"[" * 100_000, "nested too deeply"),
+        (b'{"externalId": "A", "x": ' + b"[" * 65 + b"]" * 65 + b"}", "metadata is nested more than 64 levels deep"),
+        (b'["A"]', "not a JSON object"),
+        (b'"A"', "not a JSON object"),
+        (b'{"externalId": 7}', "externalId is not a string"),
+        (b'{"phoneNumber": ["1"]}', "phoneNumber is not a string"),
+        (b'{"externalId": "A", "metadata": "x"}', "metadata is not an object"),
+        (b'{"externalId": "A", "metadata": null}', "metadata is not an object"),
+        (b'{"externalId": "A\\u0000"}', "externalId contains U+0000"),
+        (b'{"externalId": "A", "x": {"y": ["\\u0000"]}}', "metadata contains U+0000"),
+        (b'{"externalId": "A", "x": {"\\u0000": 1}}', "metadata contains U+0000"),
+        (b'{"external_id": "A", "phoneNumber": "1"}', "key 'external_id' would become metadata; write externalId"),
+        (b'{"externalId": "A", "x": "' + b"y" * MAX_LINE + b'"}', "line is longer than 1 MiB"),
+    ],
+    ids=lambda value: value[:40] if isinstance(value, bytes) else "",
+)
+def test_a_damaged_ndjson_row_is_rejected_alone_with_its_line_and_reason(line, reason):
+    text = b'{"externalId": "B"}\n' + line + b'\n{"externalId": "C"}\n'
+    assert reasons(text) == {2: reason}
+    assert leads(text) == {1: ("B", None, "{}"), 3: ("C", None, "{}")}
+
+
+def test_a_backslash_before_u0000_is_not_a_nul():
+    text = r'{"externalId": "A", "x": "\\u0000"}'
+    assert leads(text) == {1: ("A", None, r'{"x":"\\u0000"}')}
+
+
+def test_many_objects_side_by_side_are_not_deep():
+    entry = {"externalId": "A", "list": [{"n": n} for n in range(100)]}
+    assert leads(json.dumps(entry)).keys() == {1}
+
+
+def test_the_format_can_be_told():
+    assert reasons('oops\n{"externalId": "A"}\n', "ndjson") == {1: "not valid JSON"}
+    with pytest.raises(Failure):
+        rows('{"externalId": "A"}\n', "csv")
+
+
+@given(st.lists(st.lists(st.text(st.characters(exclude_categories=["Cs"]), max_size=5), min_size=3, max_size=3), max_size=8))
+def test_whatever_the_csv_module_writes_is_read_back(records):
+    text = io.StringIO(newline="")
+    writer = csv.writer(text)
+    writer.writerow(["externalId", "a", "b"])
+    writer.writerows(["X" + external_id, a, b] for external_id, a, b in records)
+    found = rows(text.getvalue())
+    assert len(found) == len(records)
+    for row, (_, a, b) in zip(found, records, strict=True):
+        if row.reason is None:
+            assert json.loads(row.metadata) == {name: value for name, value in (("a", a), ("b", b)) if value}
+
+
+@given(st.binary(max_size=300), st.sampled_from(["csv", "ndjson"]))
+def test_no_bytes_at_all_are_more_than_rejected_rows(damage, form):
+    header = b"externalId,x\n" if form == "csv" else b"{}\n"
+    found = rows(header + damage, form)
+    lines = [row.line for row in found]
+    assert lines == sorted(set(lines))
+    assert all(1 <= line <= damage.count(b"\n") + 2 for line in lines)
+    for row in itertools.filterfalse(lambda row: row.reason, found):
+        assert isinstance(json.loads(row.metadata), dict)
+        assert row.external_id or row.phone_number

@@ -1,0 +1,196 @@
+"""Companies, campaigns and keys from the command line: what is made, what is told, and which line an error is."""
+
+import hashlib
+import re
+from datetime import UTC, datetime, timedelta
+from uuid import UUID, uuid4
+
+import pytest
+from sqlalchemy import select, text
+
+from shared.models import api_keys, campaigns, companies
+
+TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
+
+
+@pytest.fixture
+def acme(leadsweep):
+    """The command, with a company and a campaign to begin with."""
+    leadsweep("companies", "create", "acme")
+    leadsweep("campaigns", "create", "spring", "--company", "acme")
+    return leadsweep
+
+
+def make_key(leadsweep, *options):
+    return leadsweep("keys", "create", "--company", "acme", "--scope", "write", *options, "--json")
+
+
+def stored_keys(engine):
+    with engine.connect() as connection:
+        return connection.execute(select(api_keys).order_by(api_keys.c.created_at)).all()
+
+
+def test_companies_and_campaigns_are_made_as_told(leadsweep, engine):
+    assert leadsweep("companies", "create", "acme", "--name", "Acme, Inc. [x]", "--json").json == {
+        "id": "acme",
+        "name": "Acme, Inc. [x]",
+    }
+    made = leadsweep("campaigns", "create", "spring", "--company", "acme")
+    assert made == (0, "created campaign spring of company acme\n", "")
+    with engine.connect() as connection:
+        assert connection.execute(select(companies)).all() == [("acme", "Acme, Inc. [x]")]
+        assert connection.execute(select(campaigns)).all() == [("spring", "acme", "")]
+
+
+def test_an_id_that_is_taken_fails_and_changes_nothing(acme, engine):
+    ran = acme("companies", "create", "acme", "--name", "other")
+    assert (ran.code, ran.out) == (1, "")
+    assert ran.error == "company acme already exists; choose another id"
+    acme("companies", "create", "other")
+    assert "campaign spring already exists" in acme("campaigns", "create", "spring", "--company", "other").error
+    with engine.connect() as connection:
+        assert connection.scalar(select(companies.c.name).where(companies.c.id == "acme")) == ""
+        assert connection.execute(select(campaigns.c.company_id)).all() == [("acme",)]
+
+
+def test_an_unknown_company_or_campaign_is_named_with_the_command_that_makes_it(acme):
+    assert acme("campaigns", "create", "x", "--company", "nobody").error == (
+        "company nobody does not exist; create it: leadsweep companies create nobody"
+    )
+    assert "companies create nobody" in acme("keys", "create", "--company", "nobody", "--scope", "read").error
+    assert "companies create nobody" in acme("keys", "list", "--company", "nobody").error
+    assert "campaigns create x --company acme" in make_key(acme, "--campaign", "x").error
+    assert "campaigns create x --company" in acme("leads", "count", "--campaign", "x").error
+
+
+def test_a_campaign_of_another_company_is_no_campaign_for_a_key(acme):
+    acme("companies", "create", "other")
+    ran = acme("keys", "create", "--company", "other", "--scope", "read", "--campaign", "spring")
+    assert ran.error == "campaign spring belongs to company acme, not to other"
+
+
+@pytest.mark.parametrize("word", ["", " ", " x", "x ", "a\nb", "a\x1bb", "x" * 256, "a\udcff"], ids=ascii)
+def test_an_id_that_nobody_could_type_again_is_refused(leadsweep, word):
+    ran = leadsweep("companies", "create", word)
+    assert ran.code == 2
+    assert "Invalid value for 'ID'" in ran.error
+
+
+def test_the_key_alone_is_on_stdout_and_only_its_hash_is_stored(acme, engine):
+    ran = acme("keys", "create", "--company", "acme", "--scope", "read")
+    key = ran.out.strip()
+    assert re.fullmatch(r"lsk_[\w-]{32}", key)
+    [row] = stored_keys(engine)
+    assert row.hash == hashlib.sha256(key.encode()).digest()
+    assert str(row.id) in ran.err
+    assert key not in ran.err
+
+
+def test_json_of_a_new_key_says_all_about_it(acme, engine):
+    made = make_key(acme, "--campaign", "spring", "--name", "nightly", "--rate-limit-submit", "5/minute").json
+    [row] = stored_keys(engine)
+    assert (made.pop("id"), hashlib.sha256(made.pop("key").encode()).digest()) == (str(row.id), row.hash)
+    assert TIME.fullmatch(made.pop("createdAt"))
+    assert made == {
+        "companyId": "acme",
+        "campaignId": "spring",
+        "scope": "write",
+        "name": "nightly",
+        "expiresAt": None,
+        "rateLimitSubmit": "5/minute",
+        "rateLimitRead": None,
+    }
+    assert (row.campaign_id, row.scope, row.rate_limit_submit, row.rate_limit_read) == ("spring", "write", "5/minute", None)
+
+
+@pytest.mark.parametrize(
+    ("written", "lasts"),
+    [("30m", timedelta(minutes=30)), ("12h", timedelta(hours=12)), ("90d", timedelta(days=90)), ("4w", timedelta(weeks=4))],
+)
+def test_an_expiry_may_be_a_duration(acme, engine, written, lasts):
+    make_key(acme, "--expires", written)
+    [row] = stored_keys(engine)
+    assert timedelta(0) <= row.expires_at - row.created_at - lasts < timedelta(seconds=1)
+
+
+@pytest.mark.parametrize(
+    "written", ["2500-01-31T12:00:00Z", "2500-01-31T12:00:00", "2500-01-31T14:00:00+02:00", "2500-01-31 12:00"]
+)
+def test_an_expiry_may_be_a_time_and_is_utc_unless_it_says_otherwise(acme, written):
+    assert make_key(acme, "--expires", written).json["expiresAt"] == "2500-01-31T12:00:00.000Z"
+
+
+@pytest.mark.parametrize(
+    "written", ["", "soon", "0d", "-1d", "99999999d", "1y", "2030-02-30", "10000-01-01", "9999-01-01", "0001-01-01"]
+)
+def test_an_expiry_that_is_none_is_a_usage_error(acme, written):
+    assert make_key(acme, "--expires", written).code == 2
+
+
+def test_a_key_that_has_expired_before_it_is_made_is_refused(acme, engine):
+    ran = make_key(acme, "--expires", "2020-01-01T00:00:00Z")
+    assert ran.code == 1
+    assert "--expires is in the past" in ran.error
+    assert stored_keys(engine) == []
+
+
+def test_a_rate_that_the_api_could_not_read_is_a_usage_error(acme):
+    ran = make_key(acme, "--rate-limit-read", "1000 per hour")
+    assert ran.code == 2
+    assert "write a rate as 1000/hour" in ran.error
+
+
+def test_the_list_shows_state_and_last_use_and_never_the_key(acme, engine):
+    made = [make_key(acme, "--name", name).json for name in ("used", "expired", "revoked")]
+    acme("keys", "revoke", made[2]["id"])
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE api_keys SET last_used_at = '2026-01-01 02:00:00+00' WHERE name = 'used'"))
+        connection.execute(text("UPDATE api_keys SET expires_at = created_at WHERE name = 'expired'"))
+    ran = acme("keys", "list", "--company", "acme", "--json")
+    items = ran.json["items"]
+    assert [(item["name"], item["state"]) for item in items] == [
+        ("used", "active"),
+        ("expired", "expired"),
+        ("revoked", "revoked"),
+    ]
+    assert [item["id"] for item in items] == [key["id"] for key in made]
+    assert [item["lastUsedAt"] for item in items] == ["2026-01-01T02:00:00.000Z", None, None]
+    assert TIME.fullmatch(items[2]["revokedAt"])
+    table = acme("keys", "list").out
+    assert len(table.splitlines()) == 4
+    assert "2026-01-01 02:00Z" in table
+    assert not any(key["key"] in table + ran.out for key in made)
+
+
+def test_the_list_is_of_one_company_or_all(acme):
+    acme("companies", "create", "other")
+    make_key(acme)
+    assert len(acme("keys", "list", "--json").json["items"]) == 1
+    assert acme("keys", "list", "--company", "other", "--json").json == {"items": []}
+    assert acme("keys", "list", "--company", "other").out == ""
+
+
+def test_revoking_again_does_no_harm_and_keeps_the_first_time(acme, engine):
+    key = make_key(acme).json
+    first = acme("keys", "revoke", key["id"], "--json").json
+    assert first["id"] == key["id"]
+    again = acme("keys", "revoke", key["id"])
+    assert (again.code, again.err) == (0, "")
+    assert f"was already revoked, at {first['revokedAt']}" in again.out
+    assert datetime.now(UTC) - stored_keys(engine)[0].revoked_at < timedelta(minutes=1)
+
+
+def test_revoking_what_is_no_key_fails(acme):
+    unknown = uuid4()
+    ran = acme("keys", "revoke", unknown)
+    assert (ran.code, ran.error) == (1, f"no key has the id {unknown}; the ids are in: leadsweep keys list")
+    assert acme("keys", "revoke", "lsk_x").code == 2
+    assert UUID(make_key(acme).json["id"])
+
+
+def test_leads_are_counted_campaign_by_campaign(acme, engine):
+    acme("campaigns", "create", "autumn", "--company", "acme")
+    with engine.begin() as connection:
+        connection.execute(text("INSERT INTO leads (campaign_id, external_id) SELECT 'spring', n FROM generate_series(1, 7) n"))
+    assert acme("leads", "count", "--campaign", "spring") == (0, "7\n", "")
+    assert acme("leads", "count", "--campaign", "autumn", "--json").json == {"count": 0}
