@@ -10,10 +10,9 @@ from typing import NamedTuple
 
 import redis
 from kombu import Connection as BrokerConnection
-from kombu.utils.url import maybe_sanitize_url
 from sqlalchemy import Connection, text
 
-from cli.connection import check_schema, connected_to, find_settings
+from cli.connection import address, check_schema, connected_to, find_settings
 from cli.failure import Failure
 from shared.heartbeats import NEWEST_BEATS, STALE_SECONDS
 from shared.migrations import current_version
@@ -47,7 +46,7 @@ def run_checks(data_dir: Path | None) -> Iterator[Check]:
     except Failure as failure:
         yield _failed("settings", failure)
         return
-    yield Check("settings", ok=True, finding=f"database {_public(settings.database_url)}")
+    yield Check("settings", ok=True, finding=f"the database is {address(settings.database_url)}")
     yield from _database_checks(settings)
     yield _broker("broker", "BROKER_URL", settings.broker_url)
     if settings.limiter_url != settings.broker_url:
@@ -55,18 +54,12 @@ def run_checks(data_dir: Path | None) -> Iterator[Check]:
 
 
 def _failed(name: str, failure: Failure) -> Check:
-    """A Failure reads `what is wrong; how to mend it`."""
-    finding, _, mend = failure.message.rpartition("; ")
-    return Check(name, ok=False, finding=finding or mend, mend=mend)
-
-
-def _public(url: str) -> str:
-    return str(maybe_sanitize_url(url))
+    return Check(name, ok=False, finding=failure.wrong, mend=failure.mend or "read PostgreSQL's log")
 
 
 def _database_checks(settings: Settings) -> Iterator[Check]:
     """Those that need the database; where it cannot be had, they say so."""
-    pending = {"database": _database, "schema": _schema, "worker": _worker, "ticker": _ticker, "clock": _clock}
+    pending = {"database": _database, "clock": _clock, "schema": _schema, "worker": _worker, "ticker": _ticker}
     try:
         with connected_to(settings) as connection:
             while pending:
@@ -135,8 +128,8 @@ def _broker(name: str, variable: str, url: str) -> Check:
         _reach(url)
     except Exception as error:  # noqa: BLE001 - each transport raises errors of its own
         reason = " ".join(str(error).split()) or type(error).__name__
-        return Check(name, ok=False, finding=f"{_public(url)} does not answer: {reason}", mend=f"start it, or mend {variable}")
-    return Check(name, ok=True, finding=f"{_public(url)} answers")
+        return Check(name, ok=False, finding=f"{address(url)} does not answer: {reason}", mend=f"start it, or mend {variable}")
+    return Check(name, ok=True, finding=f"{address(url)} answers")
 
 
 def _limiter(url: str) -> Check:

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import psycopg
 from pydantic import ValidationError
-from sqlalchemy import Connection, NullPool
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy import URL, Connection, NullPool, make_url
+from sqlalchemy.exc import ArgumentError, DBAPIError
 
 from cli.failure import Failure
 from cli.supervisor import running_stack
-from shared.database import create_sync_engine, database_url
+from shared.database import create_sync_engine
 from shared.migrations import current_version, newest_version
 from shared.settings import Settings
 
@@ -36,12 +36,12 @@ def connected_to(settings: Settings) -> Iterator[Connection]:
     try:
         engine = create_sync_engine(settings, "cli", poolclass=NullPool)
     except ValueError as error:
-        raise Failure(str(error)) from None
+        raise Failure(*str(error).split("; ")) from None
     try:
         with engine.connect() as connection:
             yield connection
     except DBAPIError as error:
-        raise Failure(_explained(error, settings)) from None
+        raise _failure(error, settings) from None
 
 
 def find_settings(data_dir: Path | None) -> Settings:
@@ -54,7 +54,7 @@ def find_settings(data_dir: Path | None) -> Settings:
     if stack is None:
         other = "" if data_dir else ", and DATABASE_URL is not set"
         raise Failure(
-            f"no stack is running in {folder}{other}; start one: leadsweep up" + (f" --data-dir {folder}" if data_dir else "")
+            f"no stack is running in {folder}{other}", "start one: leadsweep up" + (f" --data-dir {folder}" if data_dir else "")
         )
     return settings.model_copy(update=stack)
 
@@ -64,18 +64,28 @@ def read_settings() -> Settings:
     try:
         return Settings()
     except ValidationError as error:
-        raise Failure("; ".join(f"{_variable(flaw['loc'][0])}: {_plain(flaw['msg'])}" for flaw in error.errors())) from None
+        flaws = [f"{_variable(flaw['loc'][0])}: {_plain(flaw['msg'])}" for flaw in error.errors()]
+        raise Failure(", ".join(flaws), "mend the environment") from None
 
 
 def check_schema(connection: Connection) -> None:
     """Raises Failure unless the schema is the one that this code needs."""
     version, needed = current_version(connection), newest_version()
     if version is None:
-        raise Failure("the database has no tables of Leadsweep yet; run: leadsweep migrate")
+        raise Failure("the database has no tables of Leadsweep yet", "run: leadsweep migrate")
     if version < needed:
-        raise Failure(f"the database's schema is {version}, this Leadsweep needs {needed}; run: leadsweep migrate")
+        raise Failure(f"the database's schema is {version}, this Leadsweep needs {needed}", "run: leadsweep migrate")
     if version > needed:
-        raise Failure(f"the database's schema is {version}, newer than this Leadsweep knows ({needed}); upgrade Leadsweep")
+        raise Failure(f"the database's schema is {version}, newer than this Leadsweep knows ({needed})", "upgrade Leadsweep")
+
+
+def address(url: str) -> str:
+    """Where `url` leads, without user, password and options, which may be secret."""
+    try:
+        parts = make_url(url.partition(";")[0])
+    except (ArgumentError, ValueError):
+        return "what is not a URL"
+    return URL.create(parts.get_backend_name(), host=parts.host, port=parts.port, database=parts.database).render_as_string()
 
 
 def _variable(name: int | str) -> str:
@@ -88,14 +98,13 @@ def _plain(message: str) -> str:
     return message.removeprefix("Value error, ").removeprefix("Input ")
 
 
-def _explained(error: DBAPIError, settings: Settings) -> str:
-    """What psycopg says, in one line, with what to do about it, and without the password."""
-    url = database_url(settings.database_url)
+def _failure(error: DBAPIError, settings: Settings) -> Failure:
+    """What psycopg says, in one line and without the password."""
     cause = error.orig
     primary = cause.diag.message_primary if isinstance(cause, psycopg.Error) else None
+    reason = primary or str(cause).rpartition("failed: ")[2].partition("\n")[0]
+    if password := make_url(settings.database_url).password:
+        reason = reason.replace(str(password), "***")
     if primary is None and isinstance(cause, psycopg.OperationalError):
-        reason = str(cause).rpartition("failed: ")[2].splitlines()[0]
-        message = f"cannot use the database {url.render_as_string(hide_password=True)}: {reason}; start it, or mend DATABASE_URL"
-    else:
-        message = f"the database refused: {primary or cause}"
-    return message.replace(str(url.password), "***") if url.password else message
+        return Failure(f"cannot use the database at {address(settings.database_url)}: {reason}", "start it, or mend DATABASE_URL")
+    return Failure(f"the database refused: {reason}")
