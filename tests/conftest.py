@@ -1,0 +1,66 @@
+"""The real servers that tests run on: one PostgreSQL and one Redis for each pytest process, a fresh database for each test."""
+
+from itertools import count
+
+import psycopg
+import pytest
+import redis
+
+from cli.embedded import Embedded
+from shared import migrations
+from shared.database import create_sync_engine
+from shared.settings import Settings
+
+_numbers = count()
+
+
+@pytest.fixture(scope="session")
+def servers(tmp_path_factory):
+    """The embedded PostgreSQL and Redis of this pytest process."""
+    with Embedded(tmp_path_factory.mktemp("servers")) as embedded:
+        yield embedded
+
+
+@pytest.fixture(scope="session")
+def _template(servers):
+    """A migrated database that tests are given copies of."""
+    with psycopg.connect(servers.database_url, autocommit=True) as connection:
+        connection.execute("CREATE DATABASE template")
+    url = servers.database_url.removesuffix("leadsweep") + "template"
+    engine = create_sync_engine(Settings(database_url=url), "tests")
+    with engine.begin() as connection:
+        migrations.upgrade(connection)
+    engine.dispose()
+    return "template"
+
+
+@pytest.fixture
+def database_url(servers, _template):
+    """A fresh, migrated database."""
+    name = f"test_{next(_numbers)}"
+    with psycopg.connect(servers.database_url, autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name} TEMPLATE {_template}")
+        yield servers.database_url.removesuffix("leadsweep") + name
+        connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture
+def redis_url(servers):
+    """An empty Redis."""
+    with redis.Redis.from_url(servers.broker_url) as client:
+        client.flushall()
+    return servers.broker_url
+
+
+@pytest.fixture
+def settings(database_url, redis_url):
+    """The settings of this test's database and Redis."""
+    return Settings(database_url=database_url, broker_url=redis_url)
+
+
+@pytest.fixture
+def engine(database_url):
+    """A sync engine on this test's database."""
+    engine = create_sync_engine(Settings(database_url=database_url), "tests")
+    yield engine
+    engine.dispose()
