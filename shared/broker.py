@@ -131,7 +131,7 @@ class Sender:
     def _publish(self, wanted: dict[str, int], low: set[str]) -> None:
         with self._app.producer_or_acquire() as producer:
             for queue in low:
-                waiting = producer.channel.queue_declare(queue, durable=True).message_count
+                waiting = producer.channel.queue_declare(queue, durable=True, auto_delete=False).message_count
                 wanted[queue] = max(wanted.get(queue, 0), BURST - waiting)
             for queue, count in wanted.items():
                 for _ in range(count):
