@@ -1,0 +1,192 @@
+"""docker-compose.yml, without Docker: its structure, its variables, and its own commands and health checks on real servers."""
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from shared.settings import Settings
+from tests.deployment.compose import ROOT, TEXT, interpolate, services, variables
+
+OURS = ("migrate", "api", "worker", "ticker")
+LASTING = sorted(set(services()) - {"migrate"})
+EMBEDDED_ONLY = {"LEADSWEEP_DATA_DIR"}
+
+
+def environment_names():
+    """The variables that Settings reads."""
+    prefix = Settings.model_config["env_prefix"]
+    return {
+        field.validation_alias.choices[0] if field.validation_alias else f"{prefix}{name}".upper()
+        for name, field in Settings.model_fields.items()
+    }
+
+
+@pytest.mark.parametrize("name", LASTING)
+def test_a_service_that_stays_is_watched_restarted_limited_and_given_time_to_stop(name):
+    service = services()[name]
+    assert service["healthcheck"]["test"][0] == "CMD"
+    assert {"interval", "timeout", "retries", "start_period"} <= set(service["healthcheck"])
+    assert service["restart"] == "unless-stopped"
+    assert set(service["deploy"]["resources"]["limits"]) == {"cpus", "memory"}
+    assert service["stop_grace_period"]
+    assert service["logging"] == {"driver": "local"}
+
+
+def test_the_migration_runs_once_and_ours_start_after_it():
+    everything = services()
+    assert everything["migrate"]["restart"] == "no"
+    assert everything["migrate"]["depends_on"] == {"postgres": {"condition": "service_healthy"}}
+    for name in ("api", "worker", "ticker"):
+        assert everything[name]["depends_on"]["migrate"] == {"condition": "service_completed_successfully"}
+
+
+def test_nothing_waits_for_the_health_of_ours_which_would_close_a_circle():
+    for service in services().values():
+        waits = {name for name, on in service.get("depends_on", {}).items() if on["condition"] == "service_healthy"}
+        assert not waits & set(OURS)
+
+
+def test_all_of_ours_are_one_image_that_may_do_nothing_special():
+    for name in OURS:
+        service = services()[name]
+        assert (service["image"], service["build"]) == ("leadsweep", ".")
+        assert (service["read_only"], service["cap_drop"], service["init"]) == (True, ["ALL"], True)
+
+
+def test_foreign_images_are_pinned_to_a_major_version():
+    foreign = {name: service["image"] for name, service in services().items() if name not in OURS}
+    assert all(re.fullmatch(r"[a-z]+:\d+", image) for image in foreign.values()), foreign
+
+
+def test_what_the_servers_keep_is_in_named_volumes():
+    mounts = [mount.split(":")[0] for service in services().values() for mount in service.get("volumes", [])]
+    assert sorted(mounts) == ["postgres", "rabbitmq", "redis"]
+
+
+def test_redis_never_evicts_and_asks_for_its_password():
+    assert {"appendonly yes", "maxmemory-policy noeviction"} <= {line.strip() for line in TEXT.splitlines()}
+    assert "requirepass ${REDIS_PASSWORD:?" in TEXT
+
+
+def test_only_the_api_is_published_and_by_default_to_this_machine_alone():
+    published = {name: interpolate(port, {}) for name, service in services().items() for port in service.get("ports", [])}
+    assert published == {"api": "127.0.0.1:8000:8000"}
+
+
+def test_no_secret_has_a_default():
+    secrets = [use for use in variables() if "PASSWORD" in use[0]]
+    assert {name for name, sign, _ in secrets if sign == ":?"} == {"POSTGRES_PASSWORD", "REDIS_PASSWORD"}
+    assert not [use for use in secrets if use[1] == ":-" and use[2]]
+    with pytest.raises(KeyError):
+        interpolate(TEXT, {})
+
+
+def test_every_setting_reaches_the_containers():
+    for name in OURS:
+        assert set(services()[name]["environment"]) == environment_names() - EMBEDDED_ONLY
+
+
+def test_the_example_explains_every_variable_and_no_other_and_holds_no_secret():
+    example = dict(re.findall(r"^#?([A-Z_]+)=(.*)$", (ROOT / ".env.example").read_text(), re.MULTILINE))
+    assert set(example) == environment_names() | {name for name, _, _ in variables()} | {"COMPOSE_PROFILES"}
+    assert {value for name, value in example.items() if "PASSWORD" in name} == {""}
+    for name, sign, word in variables():
+        if sign == ":-" and not name.endswith("_URL"):
+            assert example[name] == word
+
+
+def test_the_image_is_built_from_files_that_exist_as_an_ordinary_user_and_with_hashes():
+    dockerfile = (ROOT / "Dockerfile").read_text()
+    allowed = re.findall(r"^!(\S+)", (ROOT / ".dockerignore").read_text(), re.MULTILINE)
+    copied = [name for line in re.findall(r"^COPY (?!--)(.+) \S+$", dockerfile, re.MULTILINE) for name in line.split()]
+    assert sorted(copied) == sorted(allowed)
+    assert all((ROOT / name).exists() for name in copied)
+    assert "--require-hashes" in dockerfile
+    assert re.search(r"^USER (?!0|root)", dockerfile, re.MULTILINE)
+    assert dockerfile.count("FROM python:3.13-slim") == dockerfile.count("FROM ") == 2
+
+
+def test_no_file_names_the_host_of_a_registry():
+    for name in ("Dockerfile", "docker-compose.yml", ".env.example", "requirements.lock", "requirements-dev.lock", ".ci/run"):
+        assert not re.search(r"https?://", (ROOT / name).read_text()), name
+
+
+class Container:
+    """A service's command as a child process, in the environment that the service would have."""
+
+    def __init__(self, name, values, folder, port=None):
+        self.service = services()[name]
+        self.values, self.folder, self.port = values, folder, port
+        set_here = {key: interpolate(value, values) for key, value in self.service["environment"].items() if value is not None}
+        self.environment = {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"} | set_here
+        self.log = folder / f"{name}.log"
+
+    def start(self):
+        """Starts the command."""
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                self._here(self.service["command"]), env=self.environment, cwd=self.folder, stdout=log, stderr=log
+            )
+        return self
+
+    def check(self):
+        """The exit code of the health check: 0 is healthy."""
+        command = self._here(self.service["healthcheck"]["test"][1:])
+        done = subprocess.run(command, env=self.environment, cwd=self.folder, capture_output=True, timeout=20, check=False)
+        return done.returncode
+
+    def stop(self):
+        """Its exit code after SIGTERM, within the time that it is given."""
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(timeout=float(self.service["stop_grace_period"].removesuffix("s")))
+
+    def _here(self, command):
+        """On a port of this test's, and on loopback."""
+        words = [interpolate(word, self.values) for word in command]
+        return [word.replace("8000", str(self.port)).replace("0.0.0.0", "127.0.0.1") for word in words]
+
+
+def _wait_until_healthy(container):
+    deadline = time.monotonic() + 60
+    while container.check():
+        assert container.process.poll() is None, container.log.read_text()
+        assert time.monotonic() < deadline, container.log.read_text()
+        time.sleep(0.2)
+
+
+def _free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@pytest.fixture
+def values(database_url, redis_url):
+    """What .env would hold: servers of our own, and passwords that are not used."""
+    urls = {"DATABASE_URL": database_url, "BROKER_URL": redis_url, "REDIS_URL": redis_url}
+    return urls | {"POSTGRES_PASSWORD": "unused", "REDIS_PASSWORD": "unused", "WORKER_PROCESSES": "1"}
+
+
+def test_the_migration_ends_well(values, tmp_path):
+    container = Container("migrate", values, tmp_path).start()
+    assert container.process.wait(timeout=60) == 0, container.log.read_text()
+
+
+@pytest.mark.parametrize("name", ["api", "worker", "ticker"])
+def test_a_service_is_unhealthy_until_it_runs_and_stops_when_told(name, values, tmp_path):
+    container = Container(name, values, tmp_path, port=_free_port())
+    assert container.check() != 0
+    container.start()
+    try:
+        _wait_until_healthy(container)
+        assert container.stop() == 0, container.log.read_text()
+    finally:
+        container.process.kill()
+        container.process.wait()
