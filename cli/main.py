@@ -29,7 +29,8 @@ class OneLineErrors(click.Group):
         """Runs the command that `args` name and leaves the process."""
         try:
             code = super().main(*args, **{**extra, "standalone_mode": False})
-            sys.stdout.flush()
+            if sys.stdout:  # None if the caller has closed it
+                sys.stdout.flush()
         except BrokenPipeError:
             code = _reader_has_gone()
         except Exception as error:  # noqa: BLE001 - the promise is: never a traceback

@@ -30,7 +30,7 @@ class Row(NamedTuple):
     reason: str | None
 
 
-class Flaw(Exception):  # noqa: N818 - it is what is wrong with a row, not an error of the program
+class Flaw(Exception):
     """Why a row is no lead, in a few words for the operator."""
 
 
