@@ -1,0 +1,89 @@
+"""Puts the API together: what a process opens at its start and closes at its end, and how errors become answers."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from typing import Any
+
+import structlog
+from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
+from redis.asyncio import Redis
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+
+from api.answers import Answer
+from api.authenticator import Authenticator
+from api.errors import ApiError, InvalidRequest, Unavailable
+from api.limiter import Limiter
+from api.middleware import Envelope
+from api.routes import router
+from shared.broker import Sender
+from shared.database import create_api_engine
+from shared.settings import Settings
+from shared.settings import settings as environment
+
+log = structlog.get_logger()
+
+
+def create_app(settings: Settings | None = None) -> FastAPI:
+    """The ASGI application; `settings` are those of the environment unless given."""
+    app = FastAPI(title="Leadsweep", lifespan=_lifespan, docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False)
+    app.state.settings = settings or environment()
+    app.include_router(router)
+    app.add_middleware(Envelope)
+    app.add_exception_handler(ApiError, _answer_api_error)
+    app.add_exception_handler(RequestValidationError, _answer_invalid_parameter)
+    app.add_exception_handler(HTTPException, _answer_routing_error)
+    for kind in (DBAPIError, PoolTimeoutError):
+        app.add_exception_handler(kind, _answer_database_error)
+    return app
+
+
+@asynccontextmanager
+async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    state, settings = app.state, app.state.settings
+    # Each statement of the API is a transaction of its own: no round trips for BEGIN and COMMIT, none left open.
+    state.engine = create_api_engine(
+        settings, "api", isolation_level="AUTOCOMMIT", pool_size=settings.pool_size, max_overflow=0, pool_timeout=2
+    )
+    redis = Redis.from_url(settings.limiter_url, max_connections=100) if settings.limiter_url else None
+    state.limiter = Limiter(redis)
+    state.authenticator = Authenticator(state.engine, state.limiter, settings)
+    state.sender = Sender(settings.broker_url)
+    notes = asyncio.create_task(state.authenticator.note_uses())
+    log.info("api ready")
+    try:
+        yield
+    finally:
+        notes.cancel()
+        with suppress(asyncio.CancelledError):
+            await notes
+        state.sender.close()
+        if redis:
+            await redis.aclose()
+        await state.engine.dispose()
+
+
+async def _answer_api_error(_request: Request, error: Any) -> Answer:
+    answer: Answer = error.answer()
+    return answer
+
+
+async def _answer_invalid_parameter(_request: Request, error: Any) -> Answer:
+    return InvalidRequest(f"Invalid query parameter: {error.errors()[0]['loc'][-1]}").answer()
+
+
+async def _answer_routing_error(_request: Request, error: Any) -> Answer:
+    message = {404: "Not found", 405: "Method not allowed"}.get(error.status_code, "Request refused")
+    return ApiError(error.status_code, message, error.headers).answer()
+
+
+async def _answer_database_error(_request: Request, error: Any) -> Answer:
+    """503 where the database is away; anything else is a fault of ours, and goes to the last net."""
+    if isinstance(error, OperationalError | InterfaceError | PoolTimeoutError) or error.connection_invalidated:
+        log.warning("database not reached", error=type(getattr(error, "orig", error)).__name__, mend="check DATABASE_URL")
+        return Unavailable().answer()
+    raise error

@@ -1,0 +1,122 @@
+"""Who calls, what they may do, and how often: the first three checks of every call.
+
+Keys are remembered for REMEMBERED seconds, unknown ones too, so that a revocation is in force soon after and a flood of calls
+asks the database little. An unknown, a revoked and an expired key take the same path and get the same answer.
+"""
+
+import asyncio
+import time
+from collections import OrderedDict
+from typing import NamedTuple
+from uuid import UUID
+
+import structlog
+from sqlalchemy import text
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncEngine
+from starlette.requests import Request
+
+from api.errors import ApiError, Forbidden, RateLimited
+from api.limiter import Limiter
+from shared.arrays import text_array
+from shared.keys import hash_key
+from shared.settings import Rate, Settings, parse_rate
+
+REMEMBERED = 2.0  # seconds; the contract allows 5 for a revocation to be in force
+MOST_REMEMBERED = 10_000
+NOTED_EVERY = 5.0  # seconds between notes of which keys were used
+
+_FIND_KEY = text("""
+    SELECT id, company_id, campaign_id, scope, rate_limit_submit, rate_limit_read FROM api_keys
+    WHERE hash = :hash AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > clock_timestamp())
+""")
+
+_NOTE_USE = text("""
+    UPDATE api_keys SET last_used_at = clock_timestamp()
+    WHERE id = ANY(CAST(:ids AS uuid[]))
+        AND (last_used_at IS NULL OR last_used_at < clock_timestamp() - interval '1 minute')
+""")
+
+log = structlog.get_logger()
+
+
+class Key(NamedTuple):
+    """An active API key. `campaign_id` is None for the whole company; the rates are None where the server's apply."""
+
+    id: UUID
+    company_id: str
+    campaign_id: str | None
+    scope: str
+    submit_rate: Rate | None
+    read_rate: Rate | None
+
+    def sees(self, campaign_id: str) -> bool:
+        """Whether the key reaches this campaign of its company."""
+        return self.campaign_id is None or self.campaign_id == campaign_id
+
+
+class Authenticator:
+    """Finds the key of a call and counts the call."""
+
+    def __init__(self, engine: AsyncEngine, limiter: Limiter, settings: Settings) -> None:
+        """`engine` autocommits."""
+        self._engine = engine
+        self._limiter = limiter
+        self._settings = settings
+        self._remembered: OrderedDict[bytes, tuple[float, Key | None]] = OrderedDict()
+        self._used: set[UUID] = set()
+
+    async def admit(self, request: Request, *, submitting: bool) -> Key:
+        """The key of the call. Raises ApiError 401, Forbidden for lack of scope, RateLimited."""
+        key = await self._key_of(request)
+        if submitting and key.scope != "write":
+            raise Forbidden
+        kind, rate = ("submit", key.submit_rate) if submitting else ("read", key.read_rate)
+        server_rate = self._settings.rate_limit_submit if submitting else self._settings.rate_limit_read
+        allowance = await self._limiter.count(f"{kind}:{key.id}", rate or server_rate)
+        request.scope["allowance"] = allowance
+        if allowance.refused:
+            raise RateLimited(allowance.limit, allowance.reset, time.time())
+        return key
+
+    async def note_uses(self) -> None:
+        """Writes down, again and again, which keys were used; ends only when cancelled."""
+        while True:
+            await asyncio.sleep(NOTED_EVERY)
+            if not self._used:
+                continue
+            used, self._used = self._used, set()
+            try:
+                async with self._engine.connect() as connection:
+                    await connection.execute(_NOTE_USE, {"ids": text_array(map(str, used))})
+            except SQLAlchemyError as error:
+                log.warning("use of keys not noted", error=type(error).__name__)
+
+    async def _key_of(self, request: Request) -> Key:
+        written = request.headers.getlist("x-api-key")
+        if not written:
+            raise ApiError(401, "Missing API key")
+        key = await self._find(hash_key(written[0])) if len(written) == 1 else None
+        if key is None:
+            raise ApiError(401, "Invalid or inactive API key")
+        request.scope["key"] = key
+        self._used.add(key.id)
+        return key
+
+    async def _find(self, key_hash: bytes) -> Key | None:
+        until, key = self._remembered.get(key_hash, (0.0, None))
+        now = time.monotonic()
+        if until > now:
+            return key
+        async with self._engine.connect() as connection:
+            row = (await connection.execute(_FIND_KEY, {"hash": key_hash})).one_or_none()
+        key = Key(*row[:4], *map(_rate, row[4:])) if row else None
+        self._remembered[key_hash] = (now + REMEMBERED, key)
+        self._remembered.move_to_end(key_hash)
+        if len(self._remembered) > MOST_REMEMBERED:
+            self._remembered.popitem(last=False)
+        return key
+
+
+def _rate(written: str | None) -> Rate | None:
+    return parse_rate(written) if written else None

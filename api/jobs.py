@@ -1,0 +1,155 @@
+"""What callers see of jobs: one with its identifiers, and the list, newest first."""
+
+import base64
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import RowMapping, Select, and_, func, select, true, tuple_
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from api.answers import time_text
+from api.authenticator import Key
+from api.errors import ApiError, InvalidRequest
+from shared.models import chunks, jobs
+from shared.states import JobState, Outcome
+
+_WORD_OF = {int(outcome): outcome.word for outcome in Outcome}
+
+# Sums over the chunks of a job that is not finished; of one that is, its row has the counts.
+_parts = chunks.alias("parts")
+_live = (
+    select(*(func.sum(_parts.c[name]).label(name) for name in ("deleted", "not_found", "unprocessed")))
+    .where(_parts.c.job_id == jobs.c.id, jobs.c.finished_at.is_(None))
+    .correlate(jobs)
+    .lateral("live")
+)
+
+_columns = [
+    *(column for column in jobs.c if column.name not in {"deleted", "not_found", "unprocessed"}),
+    *(func.coalesce(jobs.c[name], _live.c[name]).label(name) for name in ("deleted", "not_found", "unprocessed")),
+    (func.extract("epoch", func.clock_timestamp() - jobs.c.created_at)).label("age_seconds"),
+]
+
+# One statement, so one snapshot: state, counts and lists always agree.
+_JOB_WITH_CHUNKS = (
+    select(
+        *_columns,
+        func.coalesce(chunks.c.written_external_ids, chunks.c.external_ids).label("external_ids"),
+        func.coalesce(chunks.c.written_phone_numbers, chunks.c.phone_numbers).label("phone_numbers"),
+        chunks.c.outcomes,
+    )
+    .select_from(jobs.join(_live, true()).join(chunks, chunks.c.job_id == jobs.c.id))
+    .order_by(chunks.c.number)
+)
+
+
+async def read_job(engine: AsyncEngine, key: Key, job_id: str) -> tuple[dict[str, Any], int | None]:
+    """The job's answer, and in how many seconds to ask again (None once it is final). Raises ApiError 404."""
+    statement = _JOB_WITH_CHUNKS.where(jobs.c.id == parse_job_id(job_id), *_visible(key))
+    async with engine.connect() as connection:
+        rows = (await connection.execute(statement)).mappings().all()
+    if not rows:
+        raise job_not_found()
+    return _described(rows[0]) | _identifiers(rows), _retry_after(rows[0])
+
+
+async def list_jobs(
+    engine: AsyncEngine, key: Key, filters: dict[str, str | None], cursor: str | None, limit: int
+) -> tuple[list[dict[str, Any]], str | None]:
+    """A page of the jobs that the key sees, and the cursor of the next one, if there is one. Raises InvalidRequest."""
+    statement = _page(key, cursor).limit(limit + 1)
+    for name, value in filters.items():
+        if value is not None:
+            if "\0" in value:  # PostgreSQL knows no U+0000, so nothing of that name exists
+                return [], None
+            statement = statement.where(jobs.c[name] == value)
+    async with engine.connect() as connection:
+        rows = (await connection.execute(statement)).mappings().all()
+    following = _cursor_after(rows[limit - 1]) if len(rows) > limit else None
+    return [_described(row) for row in rows[:limit]], following
+
+
+def parse_job_id(written: str) -> UUID:
+    """Raises ApiError 404 for what cannot be a job's id."""
+    try:
+        return UUID(written)
+    except ValueError:
+        raise job_not_found() from None
+
+
+def job_not_found() -> ApiError:
+    """One answer for unknown jobs and those that the key may not see."""
+    return ApiError(404, "Job not found")
+
+
+async def check_visible(engine: AsyncEngine, key: Key, job_id: UUID) -> None:
+    """Raises ApiError 404 unless the key sees the job."""
+    async with engine.connect() as connection:
+        if (await connection.execute(select(jobs.c.id).where(jobs.c.id == job_id, *_visible(key)))).first() is None:
+            raise job_not_found()
+
+
+def _visible(key: Key) -> list[Any]:
+    own = [jobs.c.company_id == key.company_id]
+    return own if key.campaign_id is None else [*own, jobs.c.campaign_id == key.campaign_id]
+
+
+def _page(key: Key, cursor: str | None) -> Select[Any]:
+    statement = (
+        select(*_columns)
+        .select_from(jobs.join(_live, true()))
+        .where(and_(*_visible(key)))
+        .order_by(jobs.c.created_at.desc(), jobs.c.id.desc())
+    )
+    if cursor is not None:
+        statement = statement.where(tuple_(jobs.c.created_at, jobs.c.id) < tuple_(*_position(cursor)))
+    return statement
+
+
+def _cursor_after(row: RowMapping) -> str:
+    created_at = row["created_at"].astimezone(UTC).isoformat()
+    return base64.urlsafe_b64encode(f"{created_at} {row['id']}".encode()).decode()
+
+
+def _position(cursor: str) -> tuple[datetime, UUID]:
+    try:
+        created_at, _, job_id = base64.urlsafe_b64decode(cursor.encode()).decode().partition(" ")
+        moment = datetime.fromisoformat(created_at)
+        return moment.astimezone(UTC), UUID(job_id)
+    except (ValueError, OverflowError):
+        raise InvalidRequest("Invalid query parameter: cursor") from None
+
+
+def _described(row: RowMapping) -> dict[str, Any]:
+    return {
+        "jobId": str(row["id"]),
+        "campaignId": row["campaign_id"],
+        "status": row["state"],
+        "clientReference": row["client_reference"],
+        "phoneFallback": row["phone_fallback"],
+        "total": row["total"],
+        "processed": row["deleted"] + row["not_found"] + row["unprocessed"],
+        "deleted": row["deleted"],
+        "notFound": row["not_found"],
+        "unprocessed": row["unprocessed"],
+        "error": row["error"],
+        "createdAt": time_text(row["created_at"]),
+        "runAt": time_text(row["run_at"]),
+        "startedAt": time_text(row["started_at"]),
+        "finishedAt": time_text(row["finished_at"]),
+    }
+
+
+def _identifiers(rows: Sequence[RowMapping]) -> dict[str, list[str]]:
+    lists: dict[str, list[str]] = {"deleted": [], "notFound": [], "unprocessed": [], "pending": []}
+    for row in rows:
+        for external_id, phone_number, outcome in zip(row["external_ids"], row["phone_numbers"], row["outcomes"], strict=True):
+            lists[_WORD_OF[outcome]].append(external_id or phone_number)
+    return {f"{word}Identifiers": lists[word] for word in ("deleted", "notFound", "unprocessed")}
+
+
+def _retry_after(row: RowMapping) -> int | None:
+    """A tenth of the job's age, from 1 to 10 seconds."""
+    return None if JobState(row["state"]).final else min(10, max(1, int(row["age_seconds"] / 10)))

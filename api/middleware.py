@@ -1,0 +1,72 @@
+"""Around every request: its id, the rate limit's headers, one line in the log, and a last net under everything."""
+
+import re
+import time
+import uuid
+from typing import Any
+
+import structlog
+from starlette.datastructures import MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from api.answers import Answer
+
+_SANE_ID = re.compile(rb"[!-~]{1,128}")
+
+log = structlog.get_logger()
+
+
+class Envelope:
+    """Pure ASGI middleware, so that it costs little and sees every answer, also those of routing."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        """Wraps `app`."""
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serves one request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        request_id = _request_id(scope)
+        started = time.perf_counter()
+        status = 0
+
+        async def send_with_headers(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                headers = MutableHeaders(scope=message)
+                headers["X-Request-ID"] = request_id
+                if allowance := scope.get("allowance"):
+                    headers.update(allowance.headers())
+            await send(message)
+
+        try:
+            await self._app(scope, receive, send_with_headers)
+        except Exception:
+            log.exception("request failed", request=request_id, path=scope["path"])
+            if not status:
+                answer = Answer({"success": False, "data": None, "error": "Internal server error"}, 500)
+                await answer(scope, receive, send_with_headers)
+        finally:
+            _log_request(scope, request_id, status, started)
+
+
+def _request_id(scope: Scope) -> str:
+    """The caller's own, where it is sane; else a new one."""
+    written = next((value for name, value in scope["headers"] if name == b"x-request-id"), b"")
+    return written.decode() if _SANE_ID.fullmatch(written) else uuid.uuid4().hex
+
+
+def _log_request(scope: Scope, request_id: str, status: int, started: float) -> None:
+    key: Any = scope.get("key")
+    log.info(
+        "request",
+        request=request_id,
+        method=scope["method"],
+        path=scope["path"],
+        status=status,
+        ms=round((time.perf_counter() - started) * 1000, 1),
+        key=str(key.id) if key else None,
+    )

@@ -1,0 +1,185 @@
+"""Reads a submission from the raw bytes of its body, and finds the first error in the contract's order.
+
+A body without errors, which is nearly every one, is checked all entries at once; only where that finds something unusual are
+the entries gone through one by one, to say which and what. FastAPI's own parsing answers NaN and lone surrogates with 500.
+"""
+
+import json
+import re
+from collections.abc import Sequence
+from operator import or_
+from typing import Any, NamedTuple, NoReturn
+
+import msgspec
+
+from api.errors import InvalidRequest
+from shared.identifiers import canonical_external_id, canonical_phone_number
+
+MAX_ENTRIES = 1000
+MAX_EXTERNAL_ID = 255  # code points, before trimming
+MAX_PHONE_NUMBER = 32
+MAX_REFERENCE = 255
+
+FIELDS = frozenset({"campaignId", "leads", "clientReference", "phoneFallback"})
+
+_decode = msgspec.json.Decoder().decode
+_KEYS = tuple(f'"{name}"'.encode() for name in FIELDS)
+_TEXT_OR_NOTHING = {str, type(None)}
+# What makes a phone number differ from its canonical form, in numbers joined by U+0000.
+_UNUSUAL_NUMBER = re.compile(r"[ \t\n\r\f\v\u00a0.()-]|(?:^|\0)00")
+
+Texts = Sequence[str | None]
+
+
+class Submission(NamedTuple):
+    """A valid submission: four sequences of one length, None where an identifier is missing or blank, and the options."""
+
+    campaign_id: str
+    external_ids: Texts
+    phone_numbers: Texts
+    canonical_external_ids: Texts
+    canonical_phone_numbers: Texts
+    client_reference: str | None
+    phone_fallback: bool
+
+
+def parse(body: bytes) -> Submission:
+    """The submission in `body`. Raises InvalidRequest with the first error in the contract's order."""
+    fields = _decode_object(body)
+    for name in fields:
+        if name not in FIELDS:
+            raise InvalidRequest(f"Unknown field: {_printable(name)}")
+    reference, fallback = _reference(fields.get("clientReference")), _fallback(fields.get("phoneFallback"))
+    campaign_id = _campaign_id(fields.get("campaignId"))
+    entries = fields.get("leads")
+    if not isinstance(entries, list):
+        raise InvalidRequest("leads array is required")
+    if not entries:
+        raise InvalidRequest("leads array cannot be empty")
+    if len(entries) > MAX_ENTRIES:
+        raise InvalidRequest("Maximum 1000 leads per bulk delete request")
+    return Submission(campaign_id, *_identifiers(entries), reference, fallback)
+
+
+def _decode_object(body: bytes) -> dict[str, Any]:
+    try:
+        decoded = _decode(body)
+        if not isinstance(decoded, dict):
+            raise InvalidRequest("Request body must be an object")
+        if _may_repeat_a_key(body, decoded):
+            _refuse_repeated_keys(body.decode())
+    except (msgspec.MsgspecError, ValueError, RecursionError):
+        raise InvalidRequest("Request body is not valid JSON") from None
+    return decoded
+
+
+def _may_repeat_a_key(body: bytes, decoded: dict[str, Any]) -> bool:
+    """Whether a closer look is due: the decoder keeps the last of two equal keys and says nothing."""
+    return b"\\" in body or not decoded.keys() <= FIELDS or any(body.count(key) > 1 for key in _KEYS)
+
+
+def _refuse_repeated_keys(text: str) -> None:
+    """Raises ValueError if the object in `text`, known to be valid JSON, has a key twice at its top level."""
+    objects: list[list[tuple[str, Any]]] = []
+    json.loads(text, object_pairs_hook=objects.append)
+    outermost = objects[-1]  # it is the last to be complete
+    if len(dict(outermost)) < len(outermost):
+        raise ValueError("repeated key")
+
+
+def _reference(value: Any) -> str | None:
+    if value is None:
+        return None
+    if not isinstance(value, str):
+        raise InvalidRequest("clientReference must be a string")
+    if len(value) > MAX_REFERENCE:
+        raise InvalidRequest(f"clientReference is longer than {MAX_REFERENCE} characters")
+    if "\0" in value:
+        raise InvalidRequest("clientReference contains U+0000")
+    return value
+
+
+def _fallback(value: Any) -> bool:
+    if value is None:
+        return True
+    if not isinstance(value, bool):
+        raise InvalidRequest("phoneFallback must be a boolean")
+    return value
+
+
+def _campaign_id(value: Any) -> str:
+    if value is not None and not isinstance(value, str):
+        raise InvalidRequest("campaignId must be a string")
+    if value is None or not canonical_external_id(value):
+        raise InvalidRequest("campaignId is required")
+    return value
+
+
+def _identifiers(entries: list[Any]) -> tuple[Texts, Texts, Texts, Texts]:
+    """The last-but-two fields of Submission, all entries at once."""
+    try:
+        external_ids: list[Any] = [entry.get("externalId") for entry in entries]
+        phone_numbers: list[Any] = [entry.get("phoneNumber") for entry in entries]
+    except AttributeError:
+        _raise_first_error(entries)
+    if not {*map(type, external_ids), *map(type, phone_numbers)} <= _TEXT_OR_NOTHING:
+        _raise_first_error(entries)
+    if _longest(external_ids) > MAX_EXTERNAL_ID or _longest(phone_numbers) > MAX_PHONE_NUMBER:
+        _raise_first_error(entries)
+    if "\0" in "".join(filter(None, external_ids)) or "\0" in "".join(filter(None, phone_numbers)):
+        _raise_first_error(entries)
+    canonical_ids = [canonical_external_id(text) or None if text else None for text in external_ids]
+    canonical_numbers = _canonical_numbers(phone_numbers)
+    if not all(map(or_, map(bool, canonical_ids), map(bool, canonical_numbers))):
+        _raise_first_error(entries)
+    return (
+        _as_written(external_ids, canonical_ids),
+        _as_written(phone_numbers, canonical_numbers),
+        canonical_ids,
+        canonical_numbers,
+    )
+
+
+def _longest(texts: list[str | None]) -> int:
+    return max(map(len, filter(None, texts)), default=0)
+
+
+def _canonical_numbers(written: list[str | None]) -> list[str | None]:
+    if _UNUSUAL_NUMBER.search("\0".join(filter(None, written))):
+        return [canonical_phone_number(text) or None if text else None for text in written]
+    return [text or None for text in written]
+
+
+def _as_written(written: list[str | None], canonical: list[str | None]) -> list[str | None]:
+    """`canonical` itself where nothing was written otherwise; blank identifiers count as missing."""
+    if written == canonical:
+        return canonical
+    return [text if kept else None for text, kept in zip(written, canonical, strict=True)]
+
+
+def _raise_first_error(entries: list[Any]) -> NoReturn:
+    for index, entry in enumerate(entries):
+        if not isinstance(entry, dict):
+            raise InvalidRequest(f"leads[{index}] must be an object")
+        _check_entry(f"leads[{index}]:", entry.get("externalId"), entry.get("phoneNumber"))
+    raise AssertionError("an error was seen in the entries, but not in any of them")
+
+
+def _check_entry(where: str, external_id: Any, phone_number: Any) -> None:
+    named = (("externalId", external_id, MAX_EXTERNAL_ID), ("phoneNumber", phone_number, MAX_PHONE_NUMBER))
+    for name, value, _ in named:
+        if value is not None and not isinstance(value, str):
+            raise InvalidRequest(f"{where} {name} must be a string")
+    if not canonical_external_id(external_id or "") and not canonical_phone_number(phone_number or ""):
+        raise InvalidRequest(f"{where} At least one of phoneNumber or externalId is required")
+    for name, value, longest in named:
+        if value and len(value) > longest:
+            raise InvalidRequest(f"{where} {name} is longer than {longest} characters")
+    for name, value, _ in named:
+        if value and "\0" in value:
+            raise InvalidRequest(f"{where} {name} contains U+0000")
+
+
+def _printable(name: str) -> str:
+    """A field's name as it can stand in an error: short, and nothing that a terminal or a log would act on."""
+    return "".join(character if character.isprintable() else "?" for character in name[:64])

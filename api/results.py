@@ -1,0 +1,44 @@
+"""The outcome of each entry, in request order, a page at a time."""
+
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from shared.arrays import smallint_array
+from shared.states import Outcome
+
+_RESULTS = text("""
+    SELECT first_index + position - 1 AS entry_index, external_id, phone_number, outcome
+    FROM chunks CROSS JOIN unnest(
+        coalesce(written_external_ids, external_ids), coalesce(written_phone_numbers, phone_numbers), outcomes
+    ) WITH ORDINALITY AS entry (external_id, phone_number, outcome, position)
+    WHERE job_id = :job_id AND first_index + cardinality(outcomes) > :first AND first_index + position > :first
+        AND outcome = ANY(CAST(:outcomes AS smallint[]))
+    ORDER BY number, position LIMIT :rows
+""")
+
+
+async def read_results(
+    engine: AsyncEngine, job_id: UUID, outcomes: list[Outcome], first: int, limit: int
+) -> tuple[list[dict[str, Any]], int | None]:
+    """Up to `limit` results from index `first` on that are one of `outcomes`, and the index to go on from, if there is one."""
+    values = {"job_id": job_id, "outcomes": smallint_array(outcomes), "first": first, "rows": limit + 1}
+    async with engine.connect() as connection:
+        rows = (await connection.execute(_RESULTS, values)).all()
+    items = [_described(*row) for row in rows[:limit]]
+    return items, rows[limit].entry_index if len(rows) > limit else None
+
+
+def _described(index: int, external_id: str | None, phone_number: str | None, outcome: int) -> dict[str, Any]:
+    decided = Outcome(outcome)
+    return {
+        "index": index,
+        "externalId": external_id,
+        "phoneNumber": phone_number,
+        "identifier": external_id or phone_number,
+        "outcome": decided.word,
+        "matchedBy": decided.matched_by,
+        "reason": decided.reason,
+    }
