@@ -1,0 +1,340 @@
+"""Any job over any leads ends as the contract says, entry by entry: from the raw bytes of its body to the leads that stay.
+
+Everything but HTTP and the broker is real: parser, acceptor, claim, decision, database. The second half is a state machine of
+what can happen around a job: crashes at every statement, messages doubled, leases that run out, leads that come and change.
+"""
+
+import asyncio
+import json
+from itertools import count
+from uuid import uuid4
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
+from sqlalchemy import delete, event, insert, select, text
+
+from api.acceptor import accept
+from api.authenticator import Key
+from api.parser import parse
+from api.results import read_results
+from shared.database import create_api_engine
+from shared.models import chunks, jobs, leads
+from shared.settings import Settings
+from shared.states import Outcome
+from tests import oracle
+from tests.jobs import add_campaign, let_leases_expire
+from tests.worker.strategies import CAMPAIGNS, campaigns_of_leads, entries
+from worker.claimer import claim
+from worker.runner import run_chunk, run_next
+from worker.ticker import tick
+
+KEY = Key(uuid4(), "co", None, "write", None, None)
+
+
+@pytest.fixture
+def world(engine, database_url):
+    """The real code over a fresh database with two campaigns."""
+    with engine.begin() as connection:
+        for campaign in CAMPAIGNS:
+            add_campaign(connection, campaign)
+    world = World(engine, database_url)
+    yield world
+    world.close()
+
+
+class World:
+    """Submits, reads and resets; the calls that are asynchronous in the API run on a loop of their own."""
+
+    def __init__(self, engine, database_url):
+        self.engine = engine
+        self._runner = asyncio.Runner()
+        self._api_engine = create_api_engine(Settings(database_url=database_url), "tests", isolation_level="AUTOCOMMIT")
+
+    def close(self):
+        self._runner.run(self._api_engine.dispose())
+        self._runner.close()
+
+    def put(self, wanted):
+        with self.engine.begin() as connection:
+            connection.execute(delete(jobs))
+            connection.execute(delete(leads))
+            for lead in wanted:
+                connection.execute(insert(leads), _row(lead))
+
+    def submit(self, written, *, campaign="cmp", chunk_size=1000, phone_fallback=True):
+        body = {
+            "campaignId": campaign,
+            "phoneFallback": phone_fallback,
+            "leads": [{"externalId": e, "phoneNumber": n, "note": "ignored"} for e, n in written],
+        }
+        job_id = uuid4()
+        submission = parse(json.dumps(body).encode())
+        self._runner.run(accept(self._api_engine, KEY, submission, job_id, chunk_size))
+        return job_id
+
+    def results(self, job_id):
+        items, following = self._runner.run(read_results(self._api_engine, job_id, list(Outcome), 0, 10_000))
+        assert following is None
+        return items
+
+    def outcomes(self, job_id):
+        return [(item["outcome"], item["matchedBy"], item["reason"]) for item in self.results(job_id)]
+
+    def leads(self):
+        with self.engine.begin() as connection:
+            rows = connection.execute(select(leads.c.campaign_id, leads.c.external_id, leads.c.phone_number))
+            return {oracle.Lead(*row) for row in rows}
+
+    def job(self, job_id):
+        with self.engine.begin() as connection:
+            return connection.execute(select(jobs).where(jobs.c.id == job_id)).one()
+
+
+def _row(lead):
+    return {"campaign_id": lead.campaign, "external_id": lead.external_id, "phone_number": lead.phone_number}
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=300)
+@given(
+    present=campaigns_of_leads(),
+    written=st.lists(entries, min_size=1, max_size=14),
+    chunk_size=st.integers(1, 15),
+    phone_fallback=st.booleans(),
+)
+def test_every_entry_of_every_job_ends_as_the_contract_says(world, present, written, chunk_size, phone_fallback):
+    world.put(present)
+    job_id = world.submit(written, chunk_size=chunk_size, phone_fallback=phone_fallback)
+    work_left = True
+    while work_left:
+        work_left = False
+
+        def more(_queue):
+            nonlocal work_left
+            work_left = True
+
+        run_next(world.engine, "jobs", more)
+    verdict = oracle.judge(written, present, campaign="cmp", chunk_size=chunk_size, phone_fallback=phone_fallback)
+    assert world.outcomes(job_id) == verdict.outcomes
+    assert world.leads() == verdict.remaining
+    job = world.job(job_id)
+    assert job.state == "completed"
+    assert (job.deleted, job.deleted + job.not_found) == (len(present) - len(verdict.remaining), len(written))
+
+
+class Crash(BaseException):
+    """Stands for `kill -9`: nothing catches it, and the connection is gone."""
+
+
+class Life(RuleBasedStateMachine):
+    """Chunks are run one at a time, and each that becomes done is judged by the oracle over the leads as they stood then."""
+
+    world: World
+
+    @initialize(present=campaigns_of_leads())
+    def begin(self, present):
+        self.world.put(present)
+        self.present = set(present)
+        self.submitted = {}
+        self.judged = {}
+        self.most_processed = {}
+
+    @rule(
+        written=st.lists(entries, min_size=1, max_size=8),
+        campaign=st.sampled_from(CAMPAIGNS),
+        chunk_size=st.integers(1, 4),
+        phone_fallback=st.booleans(),
+    )
+    def submit(self, **options):
+        job_id = self.world.submit(**options)
+        self.submitted[job_id] = options
+        self.judged[job_id] = {}
+        self.most_processed[job_id] = 0
+
+    @rule()
+    def work(self):
+        if claimed := self._claim():
+            run_chunk(self.world.engine, claimed)
+            self._judge_what_is_done()
+
+    @rule()
+    def two_workers_hold_one_chunk(self):
+        first = self._claim()
+        if first is None:
+            return
+        self._expire()
+        second = self._claim()
+        for claimed in (first, second, first):
+            if claimed:
+                run_chunk(self.world.engine, claimed)
+                self._judge_what_is_done()
+
+    @rule(statement=st.integers(0, 8), after=st.booleans())
+    def crash_at(self, statement, after):
+        claimed = self._claim()
+        if claimed is None:
+            return
+        with dying_at(self.world.engine, statement, after=after):
+            try:
+                run_chunk(self.world.engine, claimed)
+            except Crash:
+                self.world.engine.dispose()
+        self._judge_what_is_done()
+
+    @rule()
+    def crash_after_the_claim(self):
+        self._claim()
+
+    @rule()
+    def leases_run_out(self):
+        self._expire()
+
+    @rule()
+    def the_ticker_ticks(self):
+        tick(self.world.engine)
+
+    @rule(lead=campaigns_of_leads().filter(bool).map(lambda found: min(found, key=str)))
+    def a_lead_is_inserted(self, lead):
+        if not any(
+            lead.campaign == other.campaign
+            and (
+                (lead.external_id and lead.external_id == other.external_id)
+                or (lead.phone_number and lead.phone_number == other.phone_number)
+            )
+            for other in self.present
+        ):
+            with self.world.engine.begin() as connection:
+                connection.execute(insert(leads), _row(lead))
+            self.present.add(lead)
+
+    @rule(pick=st.randoms(use_true_random=False))
+    def a_lead_gets_another_number(self, pick):
+        if not self.present:
+            return
+        old = pick.choice(sorted(self.present, key=str))
+        new = oracle.Lead(old.campaign, old.external_id or "z", f"+9{next(_fresh)}")
+        if any(new.campaign == other.campaign and new.external_id == other.external_id for other in self.present - {old}):
+            return
+        with self.world.engine.begin() as connection:
+            condition = [leads.c[name].is_not_distinct_from(value) for name, value in _row(old).items()]
+            connection.execute(leads.update().where(*condition).values(_row(new)))
+        self.present = self.present - {old} | {new}
+
+    @invariant()
+    def leads_are_those_that_the_oracle_left(self):
+        if hasattr(self, "present"):
+            assert self.world.leads() == self.present
+
+    @invariant()
+    def counts_never_fall_and_finished_jobs_add_up(self):
+        for job_id, options in getattr(self, "submitted", {}).items():
+            outcomes = [outcome for outcome, _, _ in self.world.outcomes(job_id)]
+            processed = len(outcomes) - outcomes.count("pending")
+            assert processed >= self.most_processed[job_id]
+            self.most_processed[job_id] = processed
+            job = self.world.job(job_id)
+            if job.finished_at:
+                assert processed == len(options["written"]) == job.deleted + job.not_found + job.unprocessed
+
+    def teardown(self):
+        if not hasattr(self, "submitted"):
+            return
+        for _ in range(200):
+            self._expire()
+            claimed = self._claim()
+            if claimed is None:
+                break
+            run_chunk(self.world.engine, claimed)
+            self._judge_what_is_done()
+        tick(self.world.engine)
+        assert all(self.world.job(job_id).finished_at for job_id in self.submitted)
+
+    def _claim(self):
+        with self.world.engine.begin() as connection:
+            return claim(connection, "jobs")
+
+    def _expire(self):
+        # Attempts start anew with the lease: how they run out has a test of its own.
+        with self.world.engine.begin() as connection:
+            let_leases_expire(connection)
+            connection.execute(text("UPDATE chunks SET attempts = 0 WHERE state = 'pending'"))
+
+    def _judge_what_is_done(self):
+        """At most one chunk has been decided since the last look."""
+        with self.world.engine.begin() as connection:
+            statement = select(chunks.c.job_id, chunks.c.number, chunks.c.first_index, chunks.c.outcomes).where(
+                chunks.c.state == "done"
+            )
+            done = [row for row in connection.execute(statement) if row.number not in self.judged[row.job_id]]
+        assert len(done) <= 1
+        for row in done:
+            options = self.submitted[row.job_id]
+            duplicates = _duplicates(options["written"])
+            indexes = range(row.first_index, row.first_index + len(row.outcomes))
+            looked_up = [i for i in indexes if i not in duplicates]
+            verdict = oracle.judge(
+                [options["written"][i] for i in looked_up],
+                self.present,
+                campaign=options["campaign"],
+                phone_fallback=options["phone_fallback"],
+            )
+            expected = dict(zip(looked_up, verdict.outcomes, strict=True)) | {
+                i: oracle.DUPLICATE for i in indexes if i in duplicates
+            }
+            outcomes = self.world.outcomes(row.job_id)
+            assert [outcomes[i] for i in indexes] == [expected[i] for i in indexes]
+            self.judged[row.job_id][row.number] = True
+            self.present = verdict.remaining
+
+
+_fresh = count()
+
+
+def _duplicates(written):
+    outcomes = oracle.judge(written, set(), campaign="none").outcomes
+    return {i for i, outcome in enumerate(outcomes) if outcome == oracle.DUPLICATE}
+
+
+class dying_at:  # noqa: N801 - it reads as a statement
+    """Within it, the n-th statement (commits count) of the engine raises Crash and takes its connection with it."""
+
+    def __init__(self, engine, statement, *, after):
+        self._engine, self._left, self._after = engine, statement, after
+        self._watched = [
+            ("before_cursor_execute", self._before_statement),
+            ("after_cursor_execute", self._after_statement),
+            ("commit", self._before_commit),
+        ]
+
+    def __enter__(self):
+        for name, watcher in self._watched:
+            event.listen(self._engine, name, watcher)
+
+    def __exit__(self, *_):
+        for name, watcher in self._watched:
+            event.remove(self._engine, name, watcher)
+
+    def _before_statement(self, connection, *_):
+        self._pass(connection, dies=not self._after, counts=not self._after)
+
+    def _after_statement(self, connection, *_):
+        self._pass(connection, dies=self._after, counts=self._after)
+
+    def _before_commit(self, connection):
+        self._pass(connection, dies=True, counts=True)
+
+    def _pass(self, connection, *, dies, counts):
+        if dies and self._left == 0:
+            self._left = -1
+            connection.connection.dbapi_connection.close()
+            raise Crash
+        self._left -= counts
+
+
+def test_whatever_happens_around_a_job_each_entry_is_decided_once_and_right(world):
+    machine = type("LifeOf", (Life,), {"world": world})
+    run_state_machine_as_test(
+        machine,
+        settings=settings(max_examples=60, stateful_step_count=25, deadline=None, suppress_health_check=list(HealthCheck)),
+    )
