@@ -8,7 +8,6 @@ run as root, so root runs it as nobody; it keeps the one capability to pass thro
 import fcntl
 import json
 import os
-import pwd
 import re
 import secrets
 import shutil
@@ -25,9 +24,11 @@ import psycopg
 import redis
 
 from cli.failure import Failure
+from cli.processes import last_words, port_of, reserve_port, spawn, stop, write_private
 
-_NOBODY = pwd.getpwnam("nobody")
+Process = subprocess.Popen[bytes]
 
+REDIS_STOP_SECONDS = 2
 START_SECONDS = 60  # recovery after a crash can take a while; a healthy start takes less than one
 
 # Durability is PostgreSQL's own default: what is committed is on disk.
@@ -40,17 +41,18 @@ _POSTGRES_OPTIONS = {
 }
 
 
-def free_port(wanted: int | None = None) -> int:
-    """A port on loopback that nobody listens on: `wanted` where that is free."""
-    for port in (wanted or 0, 0):
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-            return int(probe.getsockname()[1])
-    raise Failure("no free port on 127.0.0.1")
+def _reserve(wanted: int) -> socket.socket:
+    """A reserved port on loopback: `wanted` where that is free."""
+    try:
+        return reserve_port(wanted)
+    except OSError:
+        return reserve_port()
+
+
+def free_port() -> int:
+    """A port on loopback that nobody listens on now."""
+    with reserve_port() as held:
+        return port_of(held)
 
 
 def _package_file(package: str, path: str) -> Path | None:
@@ -65,38 +67,15 @@ def _password(data_dir: Path) -> str:
     """The password of both servers, made on first use."""
     path = data_dir / "password"
     if not path.exists():
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        os.write(descriptor, secrets.token_hex(24).encode())
-        os.close(descriptor)
+        write_private(path, secrets.token_hex(24))
     return path.read_text()
-
-
-def _command(command: list[str]) -> list[str]:
-    """`command` so that it ends with its parent; for root as nobody, who may search closed folders but nothing more."""
-    setpriv = shutil.which("setpriv")
-    if setpriv is None:
-        raise Failure("setpriv is missing; install util-linux, or set DATABASE_URL and BROKER_URL to servers of your own")
-    if os.geteuid() != 0:
-        return [setpriv, "--pdeathsig", "KILL", *command]
-    who = [f"--reuid={_NOBODY.pw_uid}", f"--regid={_NOBODY.pw_gid}", "--clear-groups"]
-    kept = "-all,+dac_read_search"
-    return [
-        setpriv,
-        "--pdeathsig",
-        "KILL",
-        *who,
-        f"--inh-caps={kept}",
-        f"--ambient-caps={kept}",
-        f"--bounding-set={kept}",
-        *command,
-    ]
 
 
 def _own_folder(path: Path) -> Path:
     """A folder that the servers may write to."""
     path.mkdir(mode=0o700, exist_ok=True)
     if os.geteuid() == 0:
-        os.chown(path, _NOBODY.pw_uid, _NOBODY.pw_gid)
+        shutil.chown(path, "nobody")
     return path
 
 
@@ -119,10 +98,11 @@ class Embedded:
             self._lock.close()
             raise Failure(f"{data_dir} is in use by a running stack; stop it, or name another folder: --data-dir") from None
         self._password = _password(self.data_dir)
-        self.ports = {role: free_port(wanted) for role, wanted in self._last_ports().items()}
-        (self.data_dir / "ports.json").write_text(json.dumps(self.ports))
-        self.postgres: subprocess.Popen[bytes] | None = None
-        self.redis: subprocess.Popen[bytes] | None = None
+        self._held = {role: _reserve(wanted) for role, wanted in self._last_ports().items()}
+        self.ports = {role: port_of(held) for role, held in self._held.items()}
+        write_private(self.data_dir / "ports.json", json.dumps(self.ports))
+        self.postgres: Process | None = None
+        self.redis: Process | None = None
 
     @property
     def database_url(self) -> str:
@@ -148,44 +128,61 @@ class Embedded:
         """Stops both."""
         self.stop()
 
-    def start_postgres(self) -> subprocess.Popen[bytes]:
-        """Starts PostgreSQL on its port and waits until it answers."""
+    def start_postgres(self) -> Process:
+        """Starts PostgreSQL and waits until it answers."""
+        deadline = time.monotonic() + START_SECONDS
+        while True:
+            try:
+                return self._wait_for("postgres", self.spawn_postgres(), self._postgres_answers)
+            except Failure as failure:
+                # A session of a PostgreSQL that was killed ends with its statement; two at once would ruin the files.
+                if "Terminate any old server processes" not in failure.wrong or time.monotonic() > deadline:
+                    raise
+
+    def spawn_postgres(self) -> Process:
+        """Starts PostgreSQL on its port, and does not wait until it answers."""
         cluster = self.data_dir / "postgres"
         if not cluster.exists():
             self._make_cluster(cluster)
-        _forget_dead_postmaster(cluster)
+        _disown_dead_postmaster(cluster)
         options = [f"--{name}={value}" for name, value in _POSTGRES_OPTIONS.items()]
         command = [str(_postgres_program("postgres")), "-D", str(cluster), f"--port={self.ports['postgres']}", *options]
-        self.postgres = self._start("postgres", command)
-        self._wait_for(self.postgres, "postgres", self._postgres_answers)
+        self.postgres = spawn(command, self.logs / "postgres.log", as_nobody=True)
         return self.postgres
 
-    def start_redis(self) -> subprocess.Popen[bytes]:
-        """Starts Redis on its port and waits until it answers."""
-        folder = _own_folder(self.data_dir / "redis")
+    def start_redis(self) -> Process:
+        """Starts Redis and waits until it answers."""
+        return self._wait_for("redis", self.spawn_redis(), self._redis_answers)
+
+    def spawn_redis(self) -> Process:
+        """Starts Redis on its port, and does not wait until it answers."""
         settings = {
             "bind": "127.0.0.1",
             "port": self.ports["redis"],
             "requirepass": self._password,
-            "dir": f'"{folder}"',
+            "dir": f'"{_own_folder(self.data_dir / "redis")}"',
             "appendonly": "yes",
             "maxmemory-policy": "noeviction",
         }
-        self.redis = self._start("redis", [str(_redis_program()), "-"], "".join(f"{k} {v}\n" for k, v in settings.items()))
-        self._wait_for(self.redis, "redis", self._redis_answers)
+        lines = "".join(f"{name} {value}\n" for name, value in settings.items())
+        self.redis = spawn([str(_redis_program()), "-"], self.logs / "redis.log", stdin=lines, as_nobody=True)
         return self.redis
 
     def stop(self) -> None:
-        """Stops what runs, Redis first, and gives the folder free."""
-        for process, polite in ((self.redis, signal.SIGTERM), (self.postgres, signal.SIGINT)):
-            if process and process.poll() is None:
-                process.send_signal(signal.SIGCONT)
-                process.send_signal(polite)
-                try:
-                    process.wait(timeout=5)
-                except subprocess.TimeoutExpired:
-                    process.kill()
-                    process.wait()
+        """Stops what runs, and gives the folder and the ports free."""
+        self.stop_servers()
+        self.release()
+
+    def stop_servers(self, seconds: float = 10) -> None:
+        """Stops what runs, Redis first, within `seconds`; kills what takes longer, which costs nothing but a slower start."""
+        deadline = time.monotonic() + seconds
+        stop(self.redis, min(seconds, REDIS_STOP_SECONDS))
+        stop(self.postgres, max(0, deadline - time.monotonic()), signal.SIGINT)
+
+    def release(self) -> None:
+        """Gives the folder and the ports free."""
+        for held in self._held.values():
+            held.close()
         self._lock.close()
 
     def _last_ports(self) -> dict[str, int]:
@@ -202,26 +199,19 @@ class Embedded:
         sort_by_bytes = ["--encoding=UTF8", "--locale-provider=builtin", "--locale=C.UTF-8"]
         login = ["--username=leadsweep", "--auth=scram-sha-256", f"--pwfile={self.data_dir / 'password'}"]
         command = [str(_postgres_program("initdb")), "-D", str(unfinished), *sort_by_bytes, *login]
-        done = subprocess.run(_command(command), capture_output=True, text=True, cwd="/", check=False)
-        if done.returncode:
-            raise Failure(f"PostgreSQL could not be set up in {self.data_dir}: {_last_line(done.stderr)}")
+        log = self.logs / "initdb.log"
+        if spawn(command, log, as_nobody=True).wait():
+            raise Failure(f"PostgreSQL could not be set up in {self.data_dir}: {last_words(log)} (all of it: {log})")
         unfinished.rename(cluster)
 
-    def _start(self, role: str, command: list[str], stdin: str = "") -> subprocess.Popen[bytes]:
-        with (self.logs / f"{role}.log").open("ab") as log:
-            process = subprocess.Popen(_command(command), stdin=subprocess.PIPE, stdout=log, stderr=log, cwd="/", process_group=0)
-        if process.stdin:
-            process.stdin.write(stdin.encode())
-            process.stdin.close()
-        return process
-
-    def _wait_for(self, process: subprocess.Popen[bytes], role: str, answers: Callable[[], bool]) -> None:
+    def _wait_for(self, role: str, process: Process, answers: Callable[[], bool]) -> Process:
+        log = self.logs / f"{role}.log"
         deadline = time.monotonic() + START_SECONDS
         while not answers():
             if process.poll() is not None or time.monotonic() > deadline:
-                log = self.logs / f"{role}.log"
-                raise Failure(f"{role} did not start: {_last_line(log.read_text(errors='replace'))} (all of it: {log})")
+                raise Failure(f"{role} did not start: {last_words(log)} (all of it: {log})")
             time.sleep(0.02)
+        return process
 
     def _postgres_answers(self) -> bool:
         try:
@@ -264,27 +254,25 @@ def _is_recent(redis_server: str) -> bool:
     """Whether it is 6.2 or newer; older ones miss commands that the broker uses."""
     said = subprocess.run([redis_server, "--version"], capture_output=True, text=True, check=False).stdout
     found = re.search(r"v=(\d+)\.(\d+)", said)
-    return bool(found) and (int(found[1]), int(found[2])) >= (6, 2)
+    return found is not None and (int(found[1]), int(found[2])) >= (6, 2)
 
 
-def _forget_dead_postmaster(cluster: Path) -> None:
-    """Removes the pid file of a PostgreSQL that was killed: its pid may be somebody else's by now. We hold the folder's lock."""
+def _disown_dead_postmaster(cluster: Path) -> None:
+    """Writes our pid over that of a PostgreSQL that was killed, which may be somebody else's by now.
+
+    PostgreSQL takes a file with its parent's pid for a remnant, and looks only whether sessions of the dead one still run.
+    """
     pid_file = cluster / "postmaster.pid"
     deadline = time.monotonic() + 10
     while pid_file.exists():
-        pid = pid_file.read_text().split("\n", 1)[0]
+        pid, *others = pid_file.read_text().split("\n")
         try:
-            ours = str(cluster).encode() in Path(f"/proc/{pid}/cmdline").read_bytes()
+            is_old_one = str(cluster).encode() in Path(f"/proc/{pid}/cmdline").read_bytes()
         except OSError:
-            ours = False
-        if not ours:
-            pid_file.unlink()
-        elif time.monotonic() > deadline:
+            is_old_one = False
+        if not is_old_one:
+            pid_file.write_text("\n".join([str(os.getpid()), *others]))
+            return
+        if time.monotonic() > deadline:
             raise Failure(f"an older PostgreSQL (pid {pid}) still runs in {cluster}; end it: kill {pid}")
-        else:
-            time.sleep(0.05)
-
-
-def _last_line(text: str) -> str:
-    lines = [line for line in text.splitlines() if line.strip()]
-    return lines[-1].strip() if lines else "it said nothing"
+        time.sleep(0.02)

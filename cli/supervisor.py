@@ -1,0 +1,243 @@
+"""Keeps a whole stack running: the servers that are not given, the API, the worker and the ticker, each restarted when it dies.
+
+What runs where stands in `runtime.json` in the data folder, by which the other commands find the stack. Nothing outlives the
+supervisor: it stops its children in order, and if it is killed itself the kernel ends them.
+"""
+
+import errno
+import fcntl
+import http.client
+import json
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple, Self, TypeVar
+
+from sqlalchemy import Connection
+from sqlalchemy.exc import DBAPIError
+
+from cli.child import Child, Process
+from cli.embedded import Embedded
+from cli.failure import Failure
+from cli.output import remark
+from cli.processes import port_of, reserve_port, spawn, stop, write_private
+from shared.database import create_sync_engine
+from shared.migrations import upgrade
+from shared.settings import Settings
+
+READY_SECONDS = 90  # until all answer; a healthy stack takes about three
+STOP_SECONDS = 9.0  # for all of it; what is not gone by then is killed
+_SHARES = {"api": 3.0, "ticker": 1.0, "worker": 2.0}  # of those seconds, in the order of stopping; the servers have the rest
+_LOOK_SECONDS = 0.1  # between looks at the children
+_FRUITLESS_STARTS = 5  # of one child, before the stack is ready
+_ANY_ADDRESS = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - what to call where the operator says so
+
+Result = TypeVar("Result")
+
+
+class Address(NamedTuple):
+    """Where the API listens. Port 0: any that is free."""
+
+    host: str = "127.0.0.1"
+    port: int = 8000
+
+    @property
+    def url(self) -> str:
+        """From this machine, without a slash at the end."""
+        host = _ANY_ADDRESS.get(self.host, self.host)
+        return f"http://[{host}]:{self.port}" if ":" in host else f"http://{host}:{self.port}"
+
+
+class Stack:
+    """A stack of one data folder. Inside the `with` block call the `start_…` methods in the order in which they stand here.
+
+    Raises Failure, before anything is started, if the folder is in use, the port taken, or the address not ours.
+    """
+
+    def __init__(
+        self, settings: Settings, data_dir: Path, address: Address, workers: int = 2, say: Callable[[str], object] = remark
+    ) -> None:
+        """Takes the folder and the port. `workers` are pool processes. `say` is told, in a line each, of children that died."""
+        self._given, self._workers, self._say = settings, workers, say
+        self._embedded = Embedded(data_dir)
+        self._runtime = self._embedded.data_dir / "runtime.json"
+        self._children: dict[str, Child] = {}
+        try:
+            self._held = _reserve(address)
+        except Failure:
+            self._embedded.stop()
+            raise
+        self.address = address._replace(port=port_of(self._held))
+        self._runtime.unlink(missing_ok=True)  # of one that was killed
+        urls = {
+            "database_url": settings.database_url or self._embedded.database_url,
+            "broker_url": settings.broker_url or self._embedded.broker_url,
+        }
+        self.settings = settings.model_copy(update=urls)
+
+    def __enter__(self) -> Self:
+        """What is started from here on is stopped at the end of the block."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Stops all of it, within ten seconds."""
+        with _undisturbed():
+            self._stop()
+
+    def start_servers(self) -> None:
+        """Starts the servers that are not given, and waits until they answer. Raises Failure if one does not."""
+        if not self._given.broker_url:
+            self._add("redis", self._embedded.spawn_redis, self._embedded.start_redis())
+        if not self._given.database_url:
+            self._add("postgres", self._embedded.spawn_postgres, self._embedded.start_postgres())
+
+    def migrate(self, afterwards: Callable[[Connection], Result]) -> Result:
+        """Brings the schema up to date and calls `afterwards` in the same transaction. Raises Failure if the database refuses."""
+        engine = create_sync_engine(self.settings, "up")
+        try:
+            with engine.begin() as connection:
+                upgrade(connection)
+                return afterwards(connection)
+        except DBAPIError as error:
+            raise Failure(f"the schema could not be brought up to date: {error.orig}") from None
+        finally:
+            engine.dispose()
+
+    def start_processes(self) -> None:
+        """Starts API, worker and ticker, and waits until the API says that all is well. Raises Failure if it never does."""
+        host, port = self.address
+        for role, command in {
+            "api": ["api", "--host", host, "--port", str(port)],
+            "worker": ["worker", "--processes", str(self._workers)],
+            "ticker": ["worker.ticker"],
+        }.items():
+            self._add_module(role, command)
+        self._write_runtime()
+        self._wait_until_ready()
+
+    def watch(self) -> None:
+        """Restarts what dies, until a signal raises KeyboardInterrupt."""
+        while True:
+            self._look_after_children()
+            time.sleep(_LOOK_SECONDS)
+
+    def _add(self, role: str, start: Callable[[], Process], process: Process) -> None:
+        self._children[role] = Child(role, start, self._embedded.logs / f"{role}.log", process)
+
+    def _add_module(self, role: str, command: list[str]) -> None:
+        # -P: the operator's working directory may hold folders that are called as ours are.
+        python = [sys.executable, "-P", "-m", *command]
+        urls = {
+            "DATABASE_URL": self.settings.database_url,
+            "BROKER_URL": self.settings.broker_url,
+            "REDIS_URL": self.settings.limiter_url,
+        }
+
+        def start() -> Process:
+            return spawn(python, self._embedded.logs / f"{role}.log", env=os.environ | urls)
+
+        self._add(role, start, start())
+
+    def _look_after_children(self) -> None:
+        news = [line for child in self._children.values() if (line := child.look())]
+        if news:
+            self._write_runtime()
+        for line in news:
+            self._say(line)
+
+    def _wait_until_ready(self) -> None:
+        deadline = time.monotonic() + READY_SECONDS
+        while (finding := _health(self.address)) != "":
+            self._look_after_children()
+            for child in self._children.values():
+                if child.deaths >= _FRUITLESS_STARTS or time.monotonic() > deadline:
+                    raise Failure(f"the stack does not get ready: {finding}; its logs are in {self._embedded.logs}")
+            # Its answers are counted: /api/health has a rate limit.
+            time.sleep(_LOOK_SECONDS if finding == _SILENT else 5 * _LOOK_SECONDS)
+
+    def _write_runtime(self) -> None:
+        given = {"redis": self._given.broker_url, "postgres": self._given.database_url}
+        content = {
+            "url": self.address.url,
+            "pid": os.getpid(),
+            "database_url": self.settings.database_url,
+            "broker_url": self.settings.broker_url,
+            "ports": {"api": self.address.port} | {role: port for role, port in self._embedded.ports.items() if not given[role]},
+            "children": [{"role": child.role, "pid": child.process.pid} for child in self._children.values()],
+        }
+        write_private(self._runtime, json.dumps(content, indent=2) + "\n")
+
+    def _stop(self) -> None:
+        deadline = time.monotonic() + STOP_SECONDS
+        for role, seconds in _SHARES.items():
+            if role in self._children:
+                stop(self._children[role].process, seconds)
+        self._held.close()
+        self._embedded.stop_servers(deadline - time.monotonic())
+        self._runtime.unlink(missing_ok=True)
+        self._embedded.release()
+
+
+def running_stack(folder: Path) -> dict[str, str] | None:
+    """The settings of the stack that runs in `folder`: `database_url` and `broker_url`. None if there is none."""
+    try:
+        runtime = json.loads((folder / "runtime.json").read_text())
+        with (folder / "lock").open() as lock:
+            os.kill(runtime["pid"], 0)
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:  # locked: the file is no remnant
+        return {"database_url": runtime["database_url"], "broker_url": runtime["broker_url"]}
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    return None
+
+
+def stop_by_signals() -> None:
+    """From now on SIGTERM, SIGINT and a closed terminal raise KeyboardInterrupt in the main thread."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # as nohup has it
+        signal.signal(signal.SIGHUP, signal.default_int_handler)
+
+
+@contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Signals that would interrupt have no effect inside the block."""
+    numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+    before = [signal.signal(number, lambda *_: None) for number in numbers]
+    yield
+    for number, handler in zip(numbers, before, strict=True):
+        signal.signal(number, handler)
+
+
+def _reserve(address: Address) -> socket.socket:
+    try:
+        return reserve_port(address.port, address.host)
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            raise Failure(
+                f"port {address.port} is taken", "stop what listens there, or choose another: --port 0 is any"
+            ) from None
+        raise Failure(f"cannot listen on {address.host}, port {address.port}: {error.strerror}") from None
+
+
+_SILENT = "the API does not answer"
+
+
+def _health(address: Address) -> str:
+    """An empty string if the API says that all is well; else what it says."""
+    host = _ANY_ADDRESS.get(address.host, address.host)
+    connection = http.client.HTTPConnection(host, address.port, timeout=2)
+    try:
+        connection.request("GET", "/api/health")
+        answer = connection.getresponse()
+        return "" if answer.status == http.HTTPStatus.OK else f"{answer.status} {answer.read().decode(errors='replace')}"
+    except (OSError, http.client.HTTPException):
+        return _SILENT
+    finally:
+        connection.close()

@@ -1,0 +1,83 @@
+"""`leadsweep up`: the whole stack on one command, until Ctrl-C or SIGTERM.
+
+A database without companies is a newcomer's: it gets a little of everything, so that the first request deletes something.
+"""
+
+import json
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+_DEMO = "demo"  # the company's id, and the campaign's
+_LEADS = 5
+
+
+@click.command()
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option("--port", default=8000, show_default=True, type=click.IntRange(0, 65535), help="Port to listen on; 0 is any.")
+@click.option(
+    "--data-dir",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Folder of the stack, made on first start.  [default: LEADSWEEP_DATA_DIR or .leadsweep]",
+)
+@click.option("--workers", default=2, show_default=True, type=click.IntRange(1, 64), help="Worker processes; one a core.")
+def up(host: str, port: int, data_dir: Path | None, workers: int) -> None:
+    """Keep the whole stack running.
+
+    PostgreSQL and Redis, where DATABASE_URL and BROKER_URL name none, the API, the worker and the ticker. What dies is started
+    again; Ctrl-C stops all of it. On first start there is a campaign to try it on.
+    """
+    from cli.connection import read_settings
+    from cli.supervisor import Address, Stack, stop_by_signals
+
+    settings = read_settings()
+    stop_by_signals()
+    with suppress(KeyboardInterrupt), Stack(settings, data_dir or settings.data_dir, Address(host, port), workers, _say) as stack:
+        stack.start_servers()
+        key = stack.migrate(_prepare_first_start)
+        stack.start_processes()
+        if key:
+            _show_how_to_begin(stack.address.url, key)
+        _say(f"ready: {stack.address.url}")
+        stack.watch()
+
+
+def _say(line: str) -> None:
+    """Prints `line` at once; who reads it may go away without stopping the stack."""
+    with suppress(BrokenPipeError):
+        click.echo(line)
+
+
+def _prepare_first_start(connection: "Connection") -> str | None:
+    """If there is no company yet: one, with a campaign, a few leads and a key, which is returned."""
+    from sqlalchemy import exists, insert, select
+
+    from cli.registry import KeyTerms, create_campaign, create_company, create_key
+    from shared.models import companies, leads
+
+    if connection.scalar(select(exists().select_from(companies))):
+        return None
+    create_company(connection, _DEMO)
+    create_campaign(connection, _DEMO, _DEMO)
+    numbers = range(1, _LEADS + 1)
+    rows = [{"campaign_id": _DEMO, "external_id": f"CRM_{n:03}", "phone_number": f"+15555550{n:03}"} for n in numbers]
+    connection.execute(insert(leads), rows)
+    return create_key(connection, KeyTerms(_DEMO, "write", name=_DEMO)).key
+
+
+def _show_how_to_begin(url: str, key: str) -> None:
+    body = {"campaignId": _DEMO, "leads": [{"externalId": "CRM_001"}, {"phoneNumber": "+15555550002"}, {"externalId": "nobody"}]}
+    headers = f"-H 'x-api-key: {key}'"
+    _say(f"""First start: made company `{_DEMO}`, campaign `{_DEMO}` with {_LEADS} leads, and a write key, shown only now: {key}
+
+Delete two of the leads:
+curl -sS {url}/api/v1/leads/bulk-delete {headers} -H 'content-type: application/json' -d '{json.dumps(body)}'
+
+See what became of it, with the jobId of the answer for JOB_ID:
+curl -sS {url}/api/v1/jobs/JOB_ID {headers}
+""")
