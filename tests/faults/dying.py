@@ -3,8 +3,9 @@
     python -m tests.faults.dying FOLDER MODULE [ARGUMENT …]      e.g. MODULE = worker, --processes 2
 
 A fail point is a file in FOLDER, named `before FRAGMENT` or `after FRAGMENT`: the process that is about to execute (or has just
-executed) a statement containing FRAGMENT removes the file and dies. `COMMIT` stands for the moment before a commit is sent,
-`after COMMIT` for when the connection goes back to its pool. Each file kills one process, once.
+executed) a statement that contains FRAGMENT, itself or in a parameter, removes the file and dies. `before COMMIT` is the moment
+before a commit is sent, `after COMMIT` when the connection goes back to its pool. Each file kills one process, once; one whose
+name begins with `always` stays.
 """
 
 import os
@@ -23,12 +24,13 @@ def arm(folder: Path, point: str) -> None:
     (folder / point).touch()
 
 
-def _die_at(folder: Path, when: str, statement: str) -> None:
+def _die_at(folder: Path, when: str, statement: str, parameters: object = None) -> None:
     for point in folder.iterdir():
-        moment, _, fragment = point.name.partition(" ")
-        if moment == when and fragment in statement:
+        moment, _, fragment = point.name.removeprefix("always ").partition(" ")
+        if moment == when and (fragment in statement or fragment in repr(parameters)):
             try:
-                point.unlink()
+                if not point.name.startswith("always "):
+                    point.unlink()
             except FileNotFoundError:  # another process was faster, and dies of it
                 continue
             os.kill(os.getpid(), signal.SIGKILL)
@@ -39,12 +41,12 @@ def install(folder: Path) -> None:
     committed = set()
 
     @event.listens_for(Engine, "before_cursor_execute")
-    def _(_connection, _cursor, statement, _parameters, _context, _many):
-        _die_at(folder, "before", statement)
+    def _(_connection, _cursor, statement, parameters, _context, _many):
+        _die_at(folder, "before", statement, parameters)
 
     @event.listens_for(Engine, "after_cursor_execute")
-    def _(_connection, _cursor, statement, _parameters, _context, _many):
-        _die_at(folder, "after", statement)
+    def _(_connection, _cursor, statement, parameters, _context, _many):
+        _die_at(folder, "after", statement, parameters)
 
     @event.listens_for(Engine, "commit")
     def _(connection):

@@ -1,0 +1,105 @@
+"""What every fault is done to: a campaign with leads, a key, and our real processes over it."""
+
+from contextlib import ExitStack
+
+import pytest
+
+from shared.database import create_sync_engine
+from shared.settings import Settings
+from tests.caller import Caller
+from tests.faults import dying
+from tests.invariants import check
+from tests.jobs import add_campaign, add_leads
+from tests.oracle import Lead
+from tests.stack import environment, make_key, running, running_api, running_ticker, wait_for
+
+
+class Ground:
+    """A database with a campaign and a key, and the means to start, break and check things over it."""
+
+    def __init__(self, database_url, broker_url, folder):
+        self.settings = Settings(database_url=database_url, broker_url=broker_url)
+        self.engine = create_sync_engine(self.settings, "faults")
+        self.points = folder
+        self._callers = []
+        with self.engine.begin() as connection:
+            add_campaign(connection)
+            add_campaign(connection, "other")
+            self.key = make_key(connection, "co")
+
+    def close(self):
+        for caller in self._callers:
+            caller.http.close()
+        self.engine.dispose()
+
+    def caller_of(self, url):
+        """A caller of the API at `url`."""
+        self._callers.append(Caller(url, self.key))
+        return self._callers[-1]
+
+    def env(self, **extra):
+        return environment(self.settings, LEADSWEEP_LOG_FORMAT="text") | extra
+
+    def add_leads(self, count, prefix="crm"):
+        """`count` leads with both identifiers in each of two campaigns; returns those of the first as pairs."""
+        pairs = [(f"{prefix}-{i}", f"+1{sum(map(ord, prefix))}{i:06d}") for i in range(count)]
+        with self.engine.begin() as connection:
+            add_leads(connection, pairs)
+            add_leads(connection, pairs, campaign="other")
+        return pairs
+
+    def leads(self):
+        with self.engine.connect() as connection:
+            rows = connection.exec_driver_sql("SELECT campaign_id, external_id, phone_number FROM leads").all()
+        return {Lead(*row) for row in rows}
+
+    def let_leases_expire(self):
+        with self.engine.begin() as connection:
+            connection.exec_driver_sql("UPDATE chunks SET retry_at = '-infinity' WHERE state = 'pending'")
+
+    def arm(self, point):
+        dying.arm(self.points, point)
+
+    def fired(self, point, seconds=20):
+        wait_for(lambda: not (self.points / point).exists(), seconds)
+
+    def check(self, caller, submitted, leads_before):
+        """All `submitted` jobs, by id, are finished; each entry is decided once; leads went where the reports say."""
+        jobs = [(entries, caller.finished(job_id), caller.results(job_id)) for job_id, entries in submitted.items()]
+        check(jobs, leads_before, self.leads())
+
+
+@pytest.fixture
+def ground(database_url, redis_url, tmp_path):
+    """A fresh one."""
+    ground = Ground(database_url, redis_url, tmp_path)
+    yield ground
+    ground.close()
+
+
+@pytest.fixture
+def stack(ground):
+    """API, worker and ticker over `ground`; the worker can be told where to die."""
+    with ExitStack() as processes:
+        url = processes.enter_context(running_api(ground.env(LEADSWEEP_CHUNK_SIZE="10")))
+        processes.enter_context(running("tests.faults.dying", ground.points, "worker", "--processes", 2, env=ground.env()))
+        processes.enter_context(running_ticker(ground.env()))
+        ground.caller = ground.caller_of(url)
+        wait_for(lambda: ground.caller.http.get("/api/health").status_code == 200)
+        yield ground
+
+
+def mixed(pairs):
+    """Entries over the leads `pairs`: by id, by number, by both, some unknown, some repeated."""
+    entries = []
+    for i, (external_id, number) in enumerate(pairs):
+        kinds = [(external_id, None), (None, number), (external_id, number), (f"nobody-{i}", None), (f"nobody-{i}", number)]
+        entries.append(kinds[i % len(kinds)])
+        if i % 7 == 0:
+            entries.append(entries[-1])
+    return entries
+
+
+def batches(pairs, size):
+    """`pairs` in parts of `size`."""
+    return [pairs[start : start + size] for start in range(0, len(pairs), size)]

@@ -1,0 +1,75 @@
+"""Processes that die before and after each statement they send: whatever had been done or not, the end is the same."""
+
+import httpx2
+import pytest
+
+from tests.faults import dying
+from tests.faults.conftest import mixed
+from tests.invariants import check_against_oracle
+from tests.stack import free_port, running, running_ticker, wait_for
+
+WORKER_STATEMENTS = {
+    "claim": "RECURSIVE",
+    "lock the chunk": "FOR UPDATE OF chunks",
+    "delete by external id": "external_id = ANY",
+    "delete by phone number": "phone_number = ANY",
+    "write the outcomes": "SET state = 'done'",
+    "finish the job": "counts.unprocessed",
+    "commit": dying.COMMIT,
+}
+
+
+def test_a_worker_may_die_before_and_after_each_of_its_statements(stack):
+    for moment in ("before", "after"):
+        for name, fragment in WORKER_STATEMENTS.items():
+            point = f"{moment} {fragment}"
+            pairs = stack.add_leads(25, prefix=f"{moment}-{name}")
+            before = stack.leads()
+            entries = mixed(pairs)
+            stack.arm(point)
+            job_id = stack.caller.submit(entries)
+            stack.fired(point)
+
+            def finished(job_id=job_id):
+                stack.let_leases_expire()
+                return stack.caller.status(job_id)["finishedAt"]
+
+            wait_for(finished)
+            after = stack.leads()
+            stack.check(stack.caller, {job_id: entries}, before)
+            check_against_oracle(entries, stack.caller.results(job_id), before, after, campaign="cmp", chunk_size=10)
+            stack.caller.http.get("/api/health")
+
+
+@pytest.mark.parametrize("moment", ["before", "after"])
+def test_an_api_that_dies_around_its_insert_leaves_a_whole_job_or_none(ground, moment):
+    """After the statement the job is durable, though nobody was told: it runs to its end without a message."""
+    pairs = ground.add_leads(25)
+    before = ground.leads()
+    entries = mixed(pairs)
+    point = f"{moment} INSERT INTO jobs"
+    port = free_port()
+    api = ("tests.faults.dying", ground.points, "api", "--port", port)
+    caller = ground.caller_of(f"http://127.0.0.1:{port}")
+    with running(*api, env=ground.env(LEADSWEEP_CHUNK_SIZE="10")) as process:
+        wait_for(lambda: answers(caller))
+        ground.arm(point)
+        with pytest.raises(httpx2.TransportError):
+            caller.submit(entries)
+        process.wait(10)
+    with (
+        running(*api, env=ground.env()),
+        running("worker", "--processes", 1, env=ground.env()),
+        running_ticker(ground.env()),
+    ):
+        wait_for(lambda: answers(caller))
+        jobs = caller.jobs()
+        assert len(jobs) == (moment == "after")
+        ground.check(caller, dict.fromkeys(jobs, entries), before)
+
+
+def answers(caller):
+    try:
+        return caller.http.get("/api/health")
+    except httpx2.TransportError:
+        return False

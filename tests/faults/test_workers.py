@@ -1,0 +1,141 @@
+"""Workers that are killed, frozen or poisoned; messages that are doubled; jobs that get into each other's way."""
+
+import signal
+import time
+
+import psutil
+from sqlalchemy import text
+
+from shared.broker import RUN_NEXT, create_celery
+from tests.faults.conftest import batches, mixed
+from tests.stack import running_api, running_ticker, running_worker, wait_for
+
+
+def test_work_in_a_dead_workers_hands_goes_on_within_45_seconds(stack):
+    pairs = stack.add_leads(25)
+    before = stack.leads()
+    stack.arm("after SET state = 'done'")
+    job_id = stack.caller.submit(mixed(pairs))
+    stack.fired("after SET state = 'done'")
+    killed = time.monotonic()
+    stack.caller.finished(job_id, seconds=45)
+    assert time.monotonic() - killed < 45
+    stack.check(stack.caller, {job_id: mixed(pairs)}, before)
+
+
+def test_a_poison_chunk_fails_alone_after_five_attempts(stack):
+    pairs = stack.add_leads(30)
+    before = stack.leads()
+    entries = [
+        *((e, None) for e, _ in pairs[:10]),
+        *((e, None) for e, _ in pairs[10:19]),
+        ("poison", None),
+        *((e, None) for e, _ in pairs[20:]),
+    ]
+    stack.arm("always after poison")
+    job_id = stack.caller.submit(entries)
+
+    def finished():
+        stack.let_leases_expire()
+        return stack.caller.status(job_id)["finishedAt"]
+
+    wait_for(finished, 60)
+    status = stack.caller.status(job_id)
+    assert (status["status"], status["deleted"], status["unprocessed"]) == ("failed", 20, 10)
+    assert {r["reason"] for r in stack.caller.results(job_id) if r["outcome"] == "unprocessed"} == {"failed"}
+    with stack.engine.connect() as connection:
+        assert connection.execute(text("SELECT max(attempts) FROM chunks")).scalar_one() == 6, "five tries, then the verdict"
+    stack.check(stack.caller, {job_id: entries}, before)
+
+
+def test_every_message_delivered_three_times_changes_nothing(ground):
+    pairs = ground.add_leads(400)
+    before = ground.leads()
+    with (
+        running_api(ground.env(LEADSWEEP_CHUNK_SIZE="5")) as url,
+        running_worker(ground.env(), processes=4),
+        running_ticker(ground.env()),
+    ):
+        caller = ground.caller_of(url)
+        submitted = {}
+        with create_celery(ground.settings.broker_url) as broker:
+            for part in batches(pairs, 20):
+                entries = mixed(part)
+                submitted[caller.submit(entries)] = entries
+                for _ in range(3):
+                    broker.send_task(RUN_NEXT, args=("jobs",))
+        ground.check(caller, submitted, before)
+
+
+def test_a_frozen_worker_keeps_nobody_from_its_work_and_does_none_when_it_wakes(ground):
+    """Its transaction is ended by the database, its chunk is done by another, and what it then tries comes to nothing."""
+    pairs = ground.add_leads(20)
+    before = ground.leads()
+    entries = mixed(pairs)
+    with running_api(ground.env()) as url, running_worker(ground.env(), processes=1) as frozen:
+        caller = ground.caller_of(url)
+        with ground.engine.begin() as holder:  # makes the worker wait inside its transaction
+            holder.execute(text("SELECT FROM leads WHERE external_id = 'crm-0' FOR UPDATE"))
+            job_id = caller.submit(entries)
+            wait_for(lambda: waiting_for_a_lock(ground.engine))
+            children = psutil.Process(frozen.pid).children()
+            for process in (*children, psutil.Process(frozen.pid)):
+                process.send_signal(signal.SIGSTOP)
+        with running_worker(ground.env(), processes=1), running_ticker(ground.env()):
+
+            def finished():
+                ground.let_leases_expire()
+                return caller.status(job_id)["finishedAt"]
+
+            wait_for(finished, 40)
+            status, results = caller.status(job_id), caller.results(job_id)
+            for process in (psutil.Process(frozen.pid), *children):
+                process.send_signal(signal.SIGCONT)
+            later = caller.submit([("nobody", None)])
+            caller.finished(later)
+            assert (caller.status(job_id), caller.results(job_id)) == (status, results)
+            ground.check(caller, {job_id: entries}, before)
+
+
+def test_jobs_over_the_same_leads_in_opposite_order_never_get_stuck(ground):
+    """Forty rounds; deadlocks may happen and are retried, no attempt is lost to them, and each lead is deleted once."""
+    pairs = ground.add_leads(400)
+    before = ground.leads()
+    with (
+        running_api(ground.env(LEADSWEEP_CHUNK_SIZE="100")) as url,
+        running_worker(ground.env(), processes=4),
+        running_ticker(ground.env()),
+    ):
+        caller = ground.caller_of(url)
+        submitted = {}
+        for turn in range(40):
+            order = pairs if turn % 2 else pairs[::-1]
+            entries = [(e, None) if (i + turn) % 3 else (None, n) for i, (e, n) in enumerate(order)]
+            submitted[caller.submit(entries)] = entries
+        ground.check(caller, submitted, before)
+        assert all(caller.status(job_id)["status"] == "completed" for job_id in submitted)
+    with ground.engine.connect() as connection:
+        assert connection.execute(text("SELECT count(*) FROM chunks WHERE attempts > 1")).scalar_one() == 0
+
+
+def test_three_tickers_do_no_more_than_one(ground):
+    pairs = ground.add_leads(200)
+    before = ground.leads()
+    with running_api(ground.env(LEADSWEEP_CHUNK_SIZE="5")) as url, running_worker(ground.env()):
+        tickers = [running_ticker(ground.env()) for _ in range(3)]
+        with tickers[0], tickers[1], tickers[2]:
+            caller = ground.caller_of(url)
+            submitted = {}
+            for part in batches(pairs, 20):
+                entries = mixed(part)
+                submitted[caller.submit(entries)] = entries
+            ground.check(caller, submitted, before)
+    with ground.engine.connect() as connection:
+        assert connection.execute(text("SELECT max(attempts) FROM chunks")).scalar_one() == 1
+
+
+def waiting_for_a_lock(engine):
+    with engine.connect() as connection:
+        return connection.execute(
+            text("SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE '%DELETE FROM leads%'")
+        ).scalar_one()
