@@ -24,7 +24,10 @@ class Child:
         self.deaths = 0
         self._start = start
         self._log = log
-        self._pause = 0.0
+        self._pause = 0.0  # seconds
+        self._died_at: float | None = None  # by the monotonic clock, as the next
+        self._started_at = 0.0
+        self._log_size = 0
         self._note_start()
 
     def look(self) -> str | None:
@@ -52,7 +55,7 @@ class Child:
         return f"{self.role} (pid {dead.pid}) {_fate(dead)}, started again as pid {self.process.pid}; its last words: {words}"
 
     def _note_start(self) -> None:
-        self._died_at: float | None = None
+        self._died_at = None
         self._started_at = time.monotonic()
         self._log_size = self._log.stat().st_size
 

@@ -160,7 +160,7 @@ class Embedded:
             "bind": "127.0.0.1",
             "port": self.ports["redis"],
             "requirepass": self._password,
-            "dir": f'"{_own_folder(self.data_dir / "redis")}"',
+            "dir": json.dumps(str(_own_folder(self.data_dir / "redis")), ensure_ascii=False),  # Redis quotes as JSON does
             "appendonly": "yes",
             "maxmemory-policy": "noeviction",
         }

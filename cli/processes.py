@@ -16,6 +16,7 @@ from pathlib import Path
 
 from cli.failure import Failure
 
+_CAP_DAC_READ_SEARCH = 2  # linux/capability.h
 _LONGEST_WORDS = 300  # characters of a log line that are shown
 
 # Dies at once if we have died between the fork and setpriv's prctl: nobody would tell it any more. $0 is our pid.
@@ -68,17 +69,29 @@ def spawn(
 
 
 def tied(command: Sequence[str], *, as_nobody: bool = False) -> list[str]:
-    """`command` so that it ends with us. As nobody it may search folders that are closed to others, and nothing more."""
+    """`command` so that it ends with us; for root, where asked, as nobody, who may still search folders closed to others."""
     setpriv = shutil.which("setpriv")
     if setpriv is None:
         raise Failure("setpriv is missing; install util-linux")
-    who: list[str] = []
-    if as_nobody and os.geteuid() == 0:
-        nobody = pwd.getpwnam("nobody")
-        kept = "-all,+dac_read_search"
-        who = [f"--reuid={nobody.pw_uid}", f"--regid={nobody.pw_gid}", "--clear-groups"]
-        who += [f"--inh-caps={kept}", f"--ambient-caps={kept}", f"--bounding-set={kept}"]
+    who = _nobody() if as_nobody and os.geteuid() == 0 else []
     return [setpriv, "--pdeathsig", "KILL", *who, *_UNLESS_ORPHANED, str(os.getpid()), *command]
+
+
+def _nobody() -> list[str]:
+    """What turns root into nobody with one capability, which access(2) is to heed as well: PostgreSQL asks it."""
+    nobody = pwd.getpwnam("nobody")
+    kept = f"-all,+{_searching_capability()}"
+    return [
+        *(f"--reuid={nobody.pw_uid}", f"--regid={nobody.pw_gid}", "--clear-groups", "--securebits=+no_setuid_fixup"),
+        *(f"--inh-caps={kept}", f"--ambient-caps={kept}", f"--bounding-set={kept}"),
+    ]
+
+
+def _searching_capability() -> str:
+    """The least by which root passes through closed folders. Docker leaves its root only the stronger one."""
+    status = Path("/proc/self/status").read_text()
+    ours = int(status.partition("CapEff:")[2].split()[0], 16)
+    return "dac_read_search" if ours & 1 << _CAP_DAC_READ_SEARCH else "dac_override"
 
 
 def stop(process: subprocess.Popen[bytes] | None, seconds: float, polite: int = signal.SIGTERM) -> None:
