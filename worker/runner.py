@@ -12,11 +12,10 @@ from psycopg import OperationalError, errors
 from sqlalchemy import Connection, Engine, text
 from sqlalchemy.exc import DBAPIError
 
-from shared.arrays import smallint_array
 from shared.states import Outcome
 from worker.claimer import MAX_ATTEMPTS, Claim, claim, give_back
 from worker.decider import Entries, decide
-from worker.finisher import Finished, finish, tell
+from worker.finisher import DecidedChunk, Finished, finish, tell
 from worker.taker import careful_taker, fast_taker, is_refusal
 
 TURN = 0.1  # seconds of work for one message, so that one message costs 1 ms per 100
@@ -32,11 +31,6 @@ _LOCK_CHUNK = text("""
     )
     SELECT external_ids, phone_numbers, outcomes FROM limits CROSS JOIN chunks
     WHERE job_id = :job_id AND number = :number AND state = 'pending' FOR UPDATE OF chunks
-""")
-
-_CHUNK_DONE = text("""
-    UPDATE chunks SET state = 'done', outcomes = :outcomes, deleted = :deleted, not_found = :not_found, unprocessed = :unprocessed
-    WHERE job_id = :job_id AND number = :number AND state = 'pending'
 """)
 
 _TRANSIENT = (
@@ -117,8 +111,7 @@ def _is_transient(error: DBAPIError) -> bool:
 
 def _decide_chunk(connection: Connection, claimed: Claim, *, careful: bool) -> Finished | None:
     """The transaction of a chunk, and of its job's end if it is the last. A chunk that is done already is left alone."""
-    key = {"job_id": claimed.job_id, "number": claimed.number}
-    row = connection.execute(_LOCK_CHUNK, key).one_or_none()
+    row = connection.execute(_LOCK_CHUNK, {"job_id": claimed.job_id, "number": claimed.number}).one_or_none()
     if row is None:
         return None
     entries = Entries._make(row)
@@ -128,16 +121,4 @@ def _decide_chunk(connection: Connection, claimed: Claim, *, careful: bool) -> F
     else:
         take = (careful_taker if careful else fast_taker)(connection, claimed.campaign_id)
         outcomes = decide(entries, phone_fallback=claimed.phone_fallback, take=take)
-    connection.execute(_CHUNK_DONE, key | _counts(outcomes))
-    return finish(connection, claimed.job_id)
-
-
-def _counts(outcomes: list[int]) -> dict[str, object]:
-    deleted = outcomes.count(Outcome.DELETED_BY_EXTERNAL_ID) + outcomes.count(Outcome.DELETED_BY_PHONE_NUMBER)
-    not_found = outcomes.count(Outcome.NO_SUCH_LEAD) + outcomes.count(Outcome.DUPLICATE)
-    return {
-        "outcomes": smallint_array(outcomes),
-        "deleted": deleted,
-        "not_found": not_found,
-        "unprocessed": len(outcomes) - deleted - not_found,
-    }
+    return finish(connection, claimed.job_id, DecidedChunk(claimed.number, outcomes))

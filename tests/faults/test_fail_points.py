@@ -13,8 +13,7 @@ WORKER_STATEMENTS = {
     "lock the chunk": "FOR UPDATE OF chunks",
     "delete by external id": "external_id = ANY",
     "delete by phone number": "phone_number = ANY",
-    "write the outcomes": "SET state = 'done'",
-    "finish the job": "counts.unprocessed",
+    "write the outcomes and finish the job": "SET state = 'done'",
     "commit": dying.COMMIT,
 }
 

@@ -190,7 +190,7 @@ def test_the_last_two_chunks_committed_together_still_finish_their_job(campaign)
 
     @event.listens_for(campaign, "after_cursor_execute")
     def _(connection, _cursor, statement, _parameters, _context, _many):
-        if "UPDATE chunks SET state = 'done'" in statement:
+        if "FOR UPDATE OF chunks" in statement:
             connection.info["decided"] = True
 
     workers = [threading.Thread(target=run_chunk, args=(campaign, claimed)) for claimed in claims]
