@@ -102,16 +102,16 @@ def _columns(header: _Record) -> _Columns:
     """Raises Failure for a header that would lose columns, or turn identifiers into metadata."""
     names = [name.strip() for name in header.fields]
     if header.flaw or not names:
-        raise Failure(f"the CSV header, line 1, cannot be read: {header.flaw or 'it is empty'}; it names the columns")
+        raise Failure(f"the CSV header, line 1, cannot be read: {header.flaw or 'it is empty'}", "it names the columns")
     for number, name in enumerate(names, 1):
         if not name or not name.isprintable() or name in names[: number - 1]:
             raise Failure(f"the CSV header, line 1: the name of column {number} is missing, repeated or not printable")
         if right := meant(name):
-            raise Failure(f"the CSV header, line 1: column {name} would become metadata; write {right}, or rename it")
+            raise Failure(f"the CSV header, line 1: column {name} would become metadata", f"write {right}, or rename it")
     places = {name: place for place, name in enumerate(names)}
     external_id, phone_number = places.pop("externalId", None), places.pop("phoneNumber", None)
     if external_id is None and phone_number is None:
-        raise Failure("the CSV header, line 1, names neither externalId nor phoneNumber; separate the columns by commas")
+        raise Failure("the CSV header, line 1, names neither externalId nor phoneNumber", "separate the columns by commas")
     return _Columns(len(names), external_id, phone_number, [(place, name) for name, place in places.items()])
 
 

@@ -92,8 +92,8 @@ def import_leads(connection: Connection, campaign_id: str, rows: Iterator[Row]) 
         rejected += connection.execute(_EXPLAIN, {"campaign_id": campaign_id}).rowcount
     if imported + rejected != total:
         raise Failure(
-            "ids of leads are taken that leads_id_seq is yet to give, so nothing was imported; mend it: "
-            "SELECT setval('leads_id_seq', max(id)) FROM leads"
+            "ids of leads are taken that leads_id_seq is yet to give, so nothing was imported",
+            "advance it: SELECT setval('leads_id_seq', max(id)) FROM leads",
         )
     return Tally(imported, rejected)
 

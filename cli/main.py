@@ -49,8 +49,8 @@ def _explain(error: Exception) -> int:
             error.show()
             return USAGE
         case click.UsageError():
-            hint = f" Try '{error.ctx.command_path} --help'." if error.ctx else ""
-            return _one_line(error.format_message() + hint, USAGE)
+            command = error.ctx.command_path if error.ctx else "leadsweep"
+            return _one_line(f"{error.format_message()} Try '{command} --help'.", USAGE)
         case click.ClickException():
             return _one_line(error.format_message(), error.exit_code)
         case click.Abort():

@@ -58,13 +58,11 @@ def _is_down(before: str | None, target: str) -> bool:
     for version in (before, wanted):
         if version not in known:
             words = ", ".join(filter(None, known))
-            raise Failure(
-                f"this Leadsweep knows no schema {version} (it knows base, {words}); upgrade Leadsweep, or name another"
-            )
+            raise Failure(f"this Leadsweep knows no schema {version}, only base, {words}", "upgrade it, or name another")
     return known.index(wanted) < known.index(before)
 
 
 def _confirm(before: str | None, target: str) -> None:
     if not sys.stdin.isatty():
-        raise Failure(f"going down from {before} to {target} drops tables with all that is in them; add --yes if you mean it")
+        raise Failure(f"going down from {before} to {target} drops tables with all that is in them", "add --yes if you mean it")
     click.confirm(f"Going down from {before} to {target} drops tables with all that is in them. Go on?", abort=True, err=True)

@@ -31,7 +31,7 @@ def read(file: BinaryIO, form: Format | None = None) -> Iterator[Row]:
     first = next(lines, b"")
     if first is not None:
         if first.startswith(_UTF_16):
-            raise Failure("the file is UTF-16; save it as UTF-8")
+            raise Failure("the file is UTF-16", "save it as UTF-8")
         first = first.removeprefix(_BOM)
     is_json = form == "ndjson" if form else bool(first and first.lstrip().startswith(b"{"))
     everything = itertools.chain([first], lines)

@@ -41,7 +41,7 @@ def create_company(connection: Connection, company_id: str, name: str = "") -> N
     """Adds a company. Raises Failure if the id is taken."""
     added = insert(companies).values(id=company_id, name=name).on_conflict_do_nothing().returning(companies.c.id)
     if connection.scalar(added) is None:
-        raise Failure(f"company {company_id} already exists; choose another id")
+        raise Failure(f"company {company_id} already exists", "choose another id")
 
 
 def create_campaign(connection: Connection, campaign_id: str, company_id: str, name: str = "") -> None:
@@ -50,7 +50,7 @@ def create_campaign(connection: Connection, campaign_id: str, company_id: str, n
     values = {"id": campaign_id, "company_id": company_id, "name": name}
     added = insert(campaigns).values(values).on_conflict_do_nothing().returning(campaigns.c.id)
     if connection.scalar(added) is None:
-        raise Failure(f"campaign {campaign_id} already exists; choose another id (ids are unique across companies)")
+        raise Failure(f"campaign {campaign_id} already exists", "choose another id (ids are unique across companies)")
 
 
 def require_campaign(connection: Connection, campaign_id: str, company_id: str | None = None) -> None:
@@ -58,14 +58,14 @@ def require_campaign(connection: Connection, campaign_id: str, company_id: str |
     owner = connection.scalar(select(campaigns.c.company_id).where(campaigns.c.id == campaign_id))
     if owner is None:
         example = f"leadsweep campaigns create {campaign_id} --company {company_id or 'COMPANY'}"
-        raise Failure(f"campaign {campaign_id} does not exist; create it: {example}")
+        raise Failure(f"campaign {campaign_id} does not exist", f"create it: {example}")
     if company_id not in {None, owner}:
         raise Failure(f"campaign {campaign_id} belongs to company {owner}, not to {company_id}")
 
 
 def _require_company(connection: Connection, company_id: str) -> None:
     if connection.scalar(select(companies.c.id).where(companies.c.id == company_id)) is None:
-        raise Failure(f"company {company_id} does not exist; create it: leadsweep companies create {company_id}")
+        raise Failure(f"company {company_id} does not exist", f"create it: leadsweep companies create {company_id}")
 
 
 def create_key(connection: Connection, terms: KeyTerms) -> NewKey:
@@ -107,7 +107,7 @@ def revoke_key(connection: Connection, key_id: UUID) -> tuple[datetime, bool]:
         return revoked, True
     if earlier := connection.scalar(select(api_keys.c.revoked_at).where(api_keys.c.id == key_id)):
         return earlier, False
-    raise Failure(f"no key has the id {key_id}; the ids are in: leadsweep keys list")
+    raise Failure(f"no key has the id {key_id}", "the ids are in: leadsweep keys list")
 
 
 def count_leads(connection: Connection, campaign_id: str) -> int:

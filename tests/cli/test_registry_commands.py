@@ -69,11 +69,11 @@ def test_a_campaign_of_another_company_is_no_campaign_for_a_key(acme):
     assert ran.error == "campaign spring belongs to company acme, not to other"
 
 
-@pytest.mark.parametrize("word", ["", " ", " x", "x ", "a\nb", "a\x1bb", "x" * 256, "a\udcff"], ids=ascii)
-def test_an_id_that_nobody_could_type_again_is_refused(leadsweep, word):
-    ran = leadsweep("companies", "create", word)
-    assert ran.code == 2
-    assert "Invalid value for 'ID'" in ran.error
+def test_an_id_that_nobody_could_type_again_is_refused(leadsweep):
+    for word in ("", " ", " x", "x ", "a\nb", "a\x1bb", "x" * 256, "a\udcff"):
+        ran = leadsweep("companies", "create", word)
+        assert ran.code == 2, word
+        assert "Invalid value for 'ID'" in ran.error
 
 
 def test_the_key_alone_is_on_stdout_and_only_its_hash_is_stored(acme, engine):
@@ -103,28 +103,23 @@ def test_json_of_a_new_key_says_all_about_it(acme, engine):
     assert (row.campaign_id, row.scope, row.rate_limit_submit, row.rate_limit_read) == ("spring", "write", "5/minute", None)
 
 
-@pytest.mark.parametrize(
-    ("written", "lasts"),
-    [("30m", timedelta(minutes=30)), ("12h", timedelta(hours=12)), ("90d", timedelta(days=90)), ("4w", timedelta(weeks=4))],
-)
-def test_an_expiry_may_be_a_duration(acme, engine, written, lasts):
-    make_key(acme, "--expires", written)
-    [row] = stored_keys(engine)
-    assert timedelta(0) <= row.expires_at - row.created_at - lasts < timedelta(seconds=1)
+def test_an_expiry_may_be_a_duration(acme, engine):
+    durations = {"30m": timedelta(minutes=30), "12h": timedelta(hours=12), "90d": timedelta(days=90), "4w": timedelta(weeks=4)}
+    for written in durations:
+        make_key(acme, "--expires", written)
+    for key, lasts in zip(stored_keys(engine), durations.values(), strict=True):
+        assert timedelta(0) <= key.expires_at - key.created_at - lasts < timedelta(seconds=1)
 
 
-@pytest.mark.parametrize(
-    "written", ["2500-01-31T12:00:00Z", "2500-01-31T12:00:00", "2500-01-31T14:00:00+02:00", "2500-01-31 12:00"]
-)
-def test_an_expiry_may_be_a_time_and_is_utc_unless_it_says_otherwise(acme, written):
-    assert make_key(acme, "--expires", written).json["expiresAt"] == "2500-01-31T12:00:00.000Z"
+def test_an_expiry_may_be_a_time_and_is_utc_unless_it_says_otherwise(acme):
+    for written in ("2500-01-31T12:00:00Z", "2500-01-31T12:00:00", "2500-01-31T14:00:00+02:00", "2500-01-31 12:00"):
+        assert make_key(acme, "--expires", written).json["expiresAt"] == "2500-01-31T12:00:00.000Z"
 
 
-@pytest.mark.parametrize(
-    "written", ["", "soon", "0d", "-1d", "99999999d", "1y", "2030-02-30", "10000-01-01", "9999-01-01", "0001-01-01"]
-)
-def test_an_expiry_that_is_none_is_a_usage_error(acme, written):
-    assert make_key(acme, "--expires", written).code == 2
+def test_an_expiry_that_is_none_is_a_usage_error(acme, engine):
+    for written in ("", "soon", "0d", "-1d", "99999999d", "1y", "2030-02-30", "10000-01-01", "9999-01-01", "0001-01-01"):
+        assert make_key(acme, "--expires", written).code == 2, written
+    assert stored_keys(engine) == []
 
 
 def test_a_key_that_has_expired_before_it_is_made_is_refused(acme, engine):

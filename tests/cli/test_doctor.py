@@ -1,0 +1,105 @@
+"""The doctor finds what is wrong, says how to mend it, and exits with 1 if there is anything."""
+
+import socket
+
+import pytest
+from sqlalchemy import text
+
+from shared.heartbeats import beat
+
+NAMES = ["settings", "database", "clock", "schema", "worker", "ticker", "broker"]
+
+
+@pytest.fixture
+def healthy(leadsweep, engine, redis_url, monkeypatch):
+    """The doctor, where all is well."""
+    monkeypatch.setenv("BROKER_URL", redis_url)
+    with engine.begin() as connection:
+        beat(connection, "worker")
+        beat(connection, "ticker")
+    return lambda *options: leadsweep("doctor", *options)
+
+
+def wrong(ran):
+    """What is wrong, as {name: finding -> mend}."""
+    result = ran.json
+    assert result["ok"] is (ran.code == 0)
+    assert ran.err == ""
+    return {check["name"]: f"{check['finding']} -> {check['mend']}" for check in result["checks"] if not check["ok"]}
+
+
+def test_a_healthy_stack_is_ok_in_every_part(healthy):
+    ran = healthy("--json")
+    assert ran.code == 0
+    assert [check["name"] for check in ran.json["checks"]] == NAMES
+    assert wrong(ran) == {}
+    told = healthy()
+    assert told.code == 0
+    assert [line.split()[:2] for line in told.out.splitlines()] == [["ok", name] for name in NAMES]
+
+
+def test_silent_workers_and_tickers_are_told_apart_from_those_that_never_were(healthy, engine):
+    with engine.begin() as connection:
+        connection.execute(text("DELETE FROM heartbeats WHERE role = 'ticker'"))
+        connection.execute(text("UPDATE heartbeats SET beat_at = beat_at - interval '1 minute'"))
+    ran = healthy("--json")
+    assert ran.code == 1
+    found = wrong(ran)
+    assert found.keys() == {"worker", "ticker"}
+    assert found["worker"].startswith("last sign of life 6")
+    assert found["worker"].endswith("-> read its log, then start it again: python -m worker")
+    assert found["ticker"] == "none has given a sign of life -> start one: python -m worker.ticker"
+
+
+def test_a_schema_that_is_missing_is_to_be_migrated_and_what_needs_it_is_not_checked(healthy, engine):
+    with engine.begin() as connection:
+        connection.execute(text("DELETE FROM alembic_version"))
+    assert wrong(healthy("--json")) == {
+        "schema": "the database has no tables of Leadsweep yet -> run: leadsweep migrate",
+        "worker": "not checked -> mend the schema first",
+        "ticker": "not checked -> mend the schema first",
+    }
+
+
+def test_a_database_that_cannot_be_reached_does_not_hide_the_broker(healthy, monkeypatch):
+    monkeypatch.setenv("DATABASE_URL", "postgresql://u:sesame@127.0.0.1:1/x")
+    ran = healthy("--json")
+    found = wrong(ran)
+    assert found.keys() == set(NAMES) - {"settings", "broker"}
+    assert found["database"].endswith("-> start it, or mend DATABASE_URL")
+    assert "sesame" not in ran.out
+
+
+def test_a_broker_that_is_not_set_not_there_or_silent_is_told(healthy, monkeypatch):
+    monkeypatch.setenv("BROKER_URL", "")
+    assert wrong(healthy("--json"))["broker"].startswith("BROKER_URL is not set -> set it")
+    monkeypatch.setenv("BROKER_URL", "redis://:sesame@127.0.0.1:1/0")
+    ran = healthy()
+    assert ran.code == 1
+    assert "redis://127.0.0.1:1/0 does not answer" in ran.out
+    assert "sesame" not in ran.out
+    with socket.create_server(("127.0.0.1", 0)) as frozen:
+        monkeypatch.setenv("BROKER_URL", f"amqp://u:sesame@127.0.0.1:{frozen.getsockname()[1]}//")
+        ran = healthy()
+    assert "broker       amqp://127.0.0.1" in ran.out
+    assert "sesame" not in ran.out
+
+
+def test_a_redis_of_its_own_for_rate_limits_is_checked_as_well(healthy, monkeypatch):
+    monkeypatch.setenv("REDIS_URL", "redis://127.0.0.1:1/0")
+    assert wrong(healthy("--json")).keys() == {"rate limits"}
+
+
+def test_wrong_settings_are_the_first_thing_to_mend(healthy, monkeypatch):
+    monkeypatch.setenv("LEADSWEEP_POOL_SIZE", "0")
+    assert wrong(healthy("--json")) == {
+        "settings": "LEADSWEEP_POOL_SIZE: should be greater than or equal to 1 -> mend the environment"
+    }
+
+
+def test_without_database_and_stack_it_says_how_to_start_one(healthy, monkeypatch, tmp_path):
+    monkeypatch.delenv("DATABASE_URL")
+    monkeypatch.setenv("LEADSWEEP_DATA_DIR", str(tmp_path))
+    assert wrong(healthy("--json")) == {
+        "settings": f"no stack is running in {tmp_path}, and DATABASE_URL is not set -> start one: leadsweep up"
+    }
