@@ -84,7 +84,7 @@ class Claim(NamedTuple):
 
 
 def claim(connection: Connection, queue: str) -> Claim | None:
-    """Claims the next chunk of `queue`, or returns None where none is claimable. One statement: the caller may autocommit."""
+    """Claims the next chunk of `queue`, or returns None where none is claimable. The caller commits."""
     row = connection.execute(_CLAIM, {"queue": queue, "lease": LEASE}).one_or_none()
     return Claim._make(row) if row else None
 

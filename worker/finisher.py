@@ -73,7 +73,7 @@ def finish(connection: Connection, job_id: UUID, chunk: DecidedChunk | None = No
 def _values(chunk: DecidedChunk | None) -> dict[str, object]:
     if chunk is None:
         return dict.fromkeys(("number", "outcomes", "deleted", "not_found", "unprocessed"))
-    outcomes = chunk.outcomes
+    outcomes = bytes(chunk.outcomes)  # counts in a tenth of a list's time
     deleted = outcomes.count(Outcome.DELETED_BY_EXTERNAL_ID) + outcomes.count(Outcome.DELETED_BY_PHONE_NUMBER)
     not_found = outcomes.count(Outcome.NO_SUCH_LEAD) + outcomes.count(Outcome.DUPLICATE)
     return {

@@ -50,9 +50,8 @@ log = structlog.get_logger()
 def run_next(engine: Engine, queue: str, send: Callable[[str], None]) -> None:
     """Works on the queue's chunks for about TURN, then sends one message; finding nothing to do, it just ends."""
     end_of_turn = time.monotonic() + TURN
-    autocommit = engine.execution_options(isolation_level="AUTOCOMMIT")
     while True:
-        with autocommit.connect() as connection:
+        with engine.begin() as connection:
             claimed = claim(connection, queue)
         if claimed is None:
             return
