@@ -17,18 +17,17 @@ Process = subprocess.Popen[bytes]
 class Child:
     """A process that is started anew as often as it dies."""
 
-    def __init__(self, role: str, start: Callable[[], Process], log: Path, process: Process) -> None:
-        """`process` is the first; `start` makes the others."""
+    def __init__(self, role: str, start: Callable[[], Process], log: Path, first: Callable[[], Process] | None = None) -> None:
+        """Starts it, by `first` where that is another way."""
         self.role = role
-        self.process = process
         self.deaths = 0
         self._start = start
         self._log = log
         self._pause = 0.0  # seconds
         self._died_at: float | None = None  # by the monotonic clock, as the next
-        self._started_at = 0.0
-        self._log_size = 0
-        self._note_start()
+        self._started_at = time.monotonic()
+        self._log_size = self._size_of_log()
+        self.process = (first or start)()
 
     def look(self) -> str | None:
         """Starts it again if it is dead and its pause over; says so. The pause grows while it dies soon after each start."""
@@ -44,20 +43,17 @@ class Child:
         return self._start_again()
 
     def _start_again(self) -> str:
-        words = last_words(self._log, self._log_size)
-        dead = self.process
+        words, dead, size = last_words(self._log, self._log_size), self.process, self._size_of_log()
         try:
             self.process = self._start()
         except (OSError, Failure) as error:
             self._died_at, self._pause = time.monotonic(), _LONGEST_PAUSE
             return f"{self.role} could not be started: {error}; will try again"
-        self._note_start()
+        self._died_at, self._started_at, self._log_size = None, time.monotonic(), size
         return f"{self.role} (pid {dead.pid}) {_fate(dead)}, started again as pid {self.process.pid}; its last words: {words}"
 
-    def _note_start(self) -> None:
-        self._died_at = None
-        self._started_at = time.monotonic()
-        self._log_size = self._log.stat().st_size
+    def _size_of_log(self) -> int:
+        return self._log.stat().st_size if self._log.exists() else 0
 
 
 def _fate(process: Process) -> str:

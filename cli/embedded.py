@@ -138,6 +138,7 @@ class Embedded:
                 # A session of a PostgreSQL that was killed ends with its statement; two at once would ruin the files.
                 if "Terminate any old server processes" not in failure.wrong or time.monotonic() > deadline:
                     raise
+            time.sleep(0.1)
 
     def spawn_postgres(self) -> Process:
         """Starts PostgreSQL on its port, and does not wait until it answers."""
@@ -210,7 +211,7 @@ class Embedded:
         while not answers():
             if process.poll() is not None or time.monotonic() > deadline:
                 raise Failure(f"{role} did not start: {last_words(log)} (all of it: {log})")
-            time.sleep(0.02)
+            time.sleep(0.05)
         return process
 
     def _postgres_answers(self) -> bool:

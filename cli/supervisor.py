@@ -31,8 +31,8 @@ from shared.migrations import upgrade
 from shared.settings import Settings
 
 READY_SECONDS = 90  # until all answer; a healthy stack takes about three
-STOP_SECONDS = 9.0  # for all of it; what is not gone by then is killed
-_SHARES = {"api": 3.0, "ticker": 1.0, "worker": 2.0}  # of those seconds, in the order of stopping; the servers have the rest
+STOP_SECONDS = 9.5  # for all of it; what is not gone by then is killed
+_SHARES = {"api": 3.0, "ticker": 1.0, "worker": 4.0}  # of those seconds, in the order of stopping; the servers have the rest
 _LOOK_SECONDS = 0.1  # between looks at the children
 _FRUITLESS_STARTS = 5  # of one child, before the stack is ready
 _ANY_ADDRESS = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - what to call where the operator says so
@@ -92,9 +92,9 @@ class Stack:
     def start_servers(self) -> None:
         """Starts the servers that are not given, and waits until they answer. Raises Failure if one does not."""
         if not self._given.broker_url:
-            self._add("redis", self._embedded.spawn_redis, self._embedded.start_redis())
+            self._add("redis", self._embedded.spawn_redis, self._embedded.start_redis)
         if not self._given.database_url:
-            self._add("postgres", self._embedded.spawn_postgres, self._embedded.start_postgres())
+            self._add("postgres", self._embedded.spawn_postgres, self._embedded.start_postgres)
 
     def migrate(self, afterwards: Callable[[Connection], Result]) -> Result:
         """Brings the schema up to date and calls `afterwards` in the same transaction. Raises Failure if the database refuses."""
@@ -126,8 +126,8 @@ class Stack:
             self._look_after_children()
             time.sleep(_LOOK_SECONDS)
 
-    def _add(self, role: str, start: Callable[[], Process], process: Process) -> None:
-        self._children[role] = Child(role, start, self._embedded.logs / f"{role}.log", process)
+    def _add(self, role: str, start: Callable[[], Process], first: Callable[[], Process] | None = None) -> None:
+        self._children[role] = Child(role, start, self._embedded.logs / f"{role}.log", first)
 
     def _add_module(self, role: str, command: list[str]) -> None:
         # -P: the operator's working directory may hold folders that are called as ours are.
@@ -141,7 +141,7 @@ class Stack:
         def start() -> Process:
             return spawn(python, self._embedded.logs / f"{role}.log", env=os.environ | urls)
 
-        self._add(role, start, start())
+        self._add(role, start)
 
     def _look_after_children(self) -> None:
         news = [line for child in self._children.values() if (line := child.look())]

@@ -1,0 +1,115 @@
+"""The embedded servers, on folders of their own."""
+
+import contextlib
+import os
+import pwd
+import subprocess
+import threading
+from pathlib import Path
+
+import psycopg
+import pytest
+import redis
+
+from cli.embedded import Embedded, free_port
+from cli.failure import Failure
+from cli.processes import spawn
+from tests.stack import end, wait_for
+
+
+def connect(servers):
+    return psycopg.connect(servers.database_url, autocommit=True)
+
+
+def test_what_was_written_and_the_ports_outlast_a_stop(tmp_path):
+    with Embedded(tmp_path) as servers, connect(servers) as connection:
+        connection.execute("CREATE TABLE kept (number int)")
+        with redis.Redis.from_url(servers.broker_url) as client:
+            client.set("kept", 1)
+        ports = servers.ports
+    with Embedded(tmp_path) as servers, connect(servers) as connection:
+        assert servers.ports == ports
+        assert connection.execute("SELECT count(*) FROM kept").fetchone() == (0,)
+        with redis.Redis.from_url(servers.broker_url) as client:
+            assert client.get("kept") == b"1"
+
+
+def test_the_folder_may_be_called_anything(tmp_path):
+    with Embedded(tmp_path / ("deep/" * 30) / 'it\'s a "folder" \\ ключ') as servers, connect(servers) as connection:
+        assert connection.execute("SHOW data_directory").fetchone() == (str(servers.data_dir / "postgres"),)
+
+
+def test_both_run_as_nobody_under_root_and_else_as_the_user(servers):
+    expected = pwd.getpwnam("nobody").pw_uid if os.geteuid() == 0 else os.geteuid()
+    for process in (servers.postgres, servers.redis):
+        assert Path(f"/proc/{process.pid}").stat().st_uid == expected
+
+
+def test_both_listen_on_loopback_only_and_ask_for_the_password(servers):
+    with pytest.raises(psycopg.OperationalError, match="password"):
+        psycopg.connect(host="127.0.0.1", port=servers.ports["postgres"], user="leadsweep", dbname="leadsweep", password="wrong")
+    with redis.Redis(port=servers.ports["redis"]) as client, pytest.raises(redis.AuthenticationError):
+        client.ping()
+    with connect(servers) as connection:
+        assert connection.execute("SHOW listen_addresses").fetchone() == ("127.0.0.1",)
+    with redis.Redis.from_url(servers.broker_url) as client:
+        assert client.config_get("bind") == {"bind": "127.0.0.1"}
+
+
+def test_a_folder_in_use_is_refused_in_words(servers):
+    with pytest.raises(Failure, match=r"is in use by a running stack; .* --data-dir"):
+        Embedded(servers.data_dir)
+
+
+def test_an_interrupted_set_up_is_made_anew(tmp_path):
+    (tmp_path / "postgres.new").mkdir()
+    (tmp_path / "postgres.new" / "PG_VERSION").write_text("18\n")
+    (tmp_path / "ports.json").write_text("")
+    with Embedded(tmp_path) as servers, connect(servers) as connection:
+        assert connection.execute("SELECT 1").fetchone() == (1,)
+
+
+def test_a_dead_postgres_whose_pid_is_somebody_elses_now_does_not_stop_the_next(tmp_path):
+    with Embedded(tmp_path) as servers:
+        servers.postgres.kill()
+        servers.postgres.wait()
+    somebody = spawn(["sleep", "60"], tmp_path / "log", as_nobody=True)
+    pid_file = tmp_path / "postgres" / "postmaster.pid"
+    pid_file.write_text("\n".join([str(somebody.pid), *pid_file.read_text().split("\n")[1:]]))
+    try:
+        with Embedded(tmp_path) as servers, connect(servers) as connection:
+            assert connection.execute("SELECT 1").fetchone() == (1,)
+    finally:
+        end(somebody)
+
+
+def test_a_session_of_a_killed_postgres_is_waited_for(tmp_path):
+    def work(connection):
+        with contextlib.suppress(psycopg.OperationalError):
+            connection.execute("DO $$ BEGIN WHILE clock_timestamp() < now() + interval '1.5 s' LOOP END LOOP; END $$")
+
+    with Embedded(tmp_path) as servers, connect(servers) as connection:
+        worker = threading.Thread(target=work, args=(connection,))
+        worker.start()
+        with connect(servers) as other:
+            wait_for(lambda: other.execute("SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'DO %'").fetchone() == (1,))
+        servers.postgres.kill()
+        servers.postgres.wait()
+        servers.start_postgres()
+        assert not worker.is_alive() or not worker.join(5)
+        with connect(servers) as after:
+            assert after.execute("SELECT 1").fetchone() == (1,)
+    assert "is still in use" in (tmp_path / "logs" / "postgres.log").read_text()
+
+
+def test_a_server_that_cannot_start_says_why(tmp_path):
+    with Embedded(tmp_path):
+        pass
+    (tmp_path / "postgres" / "postgresql.conf").write_text("no_such_setting = 1\n")
+    with pytest.raises(Failure, match=r"postgres did not start: .*postgresql.conf.* contains errors \(all of it: "):
+        Embedded(tmp_path).__enter__()
+
+
+def test_a_free_port_can_be_listened_on():
+    port = free_port()
+    assert subprocess.run(["python3", "-c", f"import socket; socket.create_server(('127.0.0.1', {port}))"], check=True)

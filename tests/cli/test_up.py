@@ -1,0 +1,246 @@
+"""`leadsweep up` as an operator has it: real processes in folders of their own, killed and stopped in every way."""
+
+import json
+import os
+import re
+import shlex
+import shutil
+import signal
+import socket
+import stat
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+from pathlib import Path
+from uuid import uuid4
+
+import httpx2
+import psutil
+import psycopg
+import pytest
+
+from cli.processes import tied
+from cli.supervisor import running_stack
+from tests.cli.conftest import run
+from tests.jobs import add_campaign
+from tests.stack import end, wait_for
+
+ROLES = ["redis", "postgres", "api", "worker", "ticker"]
+STOPPED_WITHIN = 10  # seconds
+RESTARTED_WITHIN = 2
+UP = [sys.executable, "-c", "from cli.main import main; main()", "up"]
+
+
+class Up:
+    """A running `leadsweep up`; `said` is all of its output so far."""
+
+    def __init__(self, folder, *options, as_nobody=False, env=None):
+        self.folder = folder
+        folder.parent.mkdir(exist_ok=True)
+        self._output = folder.with_name(f"{uuid4()}.out")
+        command = tied([*UP, "--data-dir", str(folder), "--port", "0", *options], as_nobody=as_nobody)
+        with self._output.open("wb") as output:
+            self.process = subprocess.Popen(
+                command, env=_environment() | (env or {}), stdin=subprocess.DEVNULL, stdout=output, stderr=output, process_group=0
+            )
+
+    @property
+    def said(self):
+        return self._output.read_text()
+
+    @property
+    def runtime(self):
+        return json.loads((self.folder / "runtime.json").read_text())
+
+    @property
+    def pids(self):
+        return {child["role"]: child["pid"] for child in self.runtime["children"]}
+
+    def until_ready(self):
+        def ready():
+            assert self.process.poll() is None, self.said
+            return re.search("^ready: (http://.*)$", self.said, re.MULTILINE)
+
+        return wait_for(ready, seconds=60)[1]
+
+    def refusal(self):
+        """What it says when it will not start."""
+        assert self.process.wait(timeout=60) == 1
+        return self.said
+
+    def stop(self, number):
+        """Its exit code; fails if that takes too long or anything is left."""
+        began = time.monotonic()
+        self.process.send_signal(number)
+        code = self.process.wait(timeout=60)
+        assert time.monotonic() - began < STOPPED_WITHIN
+        assert processes_of(self.folder) == []
+        assert not (self.folder / "runtime.json").exists()
+        return code
+
+
+@contextmanager
+def going_up(folder, *options, **how):
+    up = Up(folder, *options, **how)
+    try:
+        yield up
+    finally:
+        end(up.process)
+
+
+def _environment():
+    given = {"DATABASE_URL", "BROKER_URL", "REDIS_URL"}
+    ours = {name: value for name, value in os.environ.items() if name not in given}
+    return ours | {"LEADSWEEP_RATE_LIMIT_HEALTH": "1000/second"}
+
+
+def processes_of(folder):
+    """The pids of processes that have the folder's path in their command, or a file of it open."""
+    return [int(path.name) for path in Path("/proc").iterdir() if path.name.isdigit() and _belongs_to(path, str(folder))]
+
+
+def _belongs_to(process, folder):
+    try:
+        if folder in (process / "cmdline").read_text(errors="replace"):
+            return True
+        return any(str(link.readlink()).startswith(folder) for link in [*(process / "fd").iterdir(), process / "cwd"])
+    except OSError:  # it has just ended
+        return False
+
+
+def all_is_well(url):
+    try:
+        return httpx2.get(f"{url}/api/health").status_code == 200
+    except httpx2.TransportError:
+        return False
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A data folder to be, in one that is closed to others."""
+    closed = tmp_path / "closed"
+    closed.mkdir(mode=0o700)
+    return closed / "stack"
+
+
+def test_the_first_start_prints_a_curl_that_deletes_and_the_last_word_is_ready(folder):
+    with going_up(folder) as up:
+        url = up.until_ready()
+        assert up.said.splitlines()[-1] == f"ready: {url}"
+        deletion, status = [shlex.split(line) for line in up.said.splitlines() if line.startswith("curl ")]
+        accepted = httpx2.post(
+            deletion[2],
+            headers=dict(word.split(": ") for word in deletion if ": " in word and not word.startswith("{")),
+            content=deletion[deletion.index("-d") + 1],
+        )
+        assert accepted.status_code == 202
+        job = accepted.json()["data"]["jobId"]
+        headers = dict([status[status.index("-H") + 1].split(": ")])
+
+        def finished():
+            found = httpx2.get(status[2].replace("JOB_ID", job), headers=headers).json()["data"]
+            return found if found["status"] == "completed" else None
+
+        assert wait_for(finished)["deleted"] == 2
+        assert run("leads", "count", "--campaign", "demo", "--data-dir", folder, "--json").json == {"count": 3}
+        runtime_is_true(up, url)
+        assert up.stop(signal.SIGTERM) == 0
+        assert running_stack(folder) is None
+
+
+def runtime_is_true(up, url):
+    runtime = up.runtime
+    assert stat.S_IMODE((up.folder / "runtime.json").stat().st_mode) == 0o600
+    assert runtime["url"] == url == f"http://127.0.0.1:{runtime['ports']['api']}"
+    assert runtime["pid"] == up.process.pid
+    assert list(up.pids) == ROLES
+    assert sorted(up.pids.values()) == sorted(child.pid for child in psutil.Process(up.process.pid).children())
+    for port in runtime["ports"].values():
+        socket.create_connection(("127.0.0.1", port)).close()
+    assert running_stack(up.folder) == {name: runtime[name] for name in ("database_url", "broker_url")}
+    with psycopg.connect(runtime["database_url"]) as connection:
+        assert connection.execute("SELECT count(*) FROM companies").fetchone() == (1,)
+
+
+def test_each_child_is_restarted_every_time_that_it_dies_and_said_so(folder):
+    with going_up(folder) as up:
+        url = up.until_ready()
+        for _ in range(3):
+            before = up.pids
+            for pid in before.values():
+                os.kill(pid, signal.SIGKILL)
+            wait_for(lambda before=before: not set(before.values()) & set(up.pids.values()), seconds=RESTARTED_WITHIN)
+            for role, pid in before.items():
+                news = f"\n{role} (pid {pid}) was killed by signal 9, started again as pid "
+                wait_for(lambda news=news: news in up.said, seconds=RESTARTED_WITHIN)
+        wait_for(lambda: all_is_well(url))
+        runtime_is_true(up, url)
+        assert up.stop(signal.SIGINT) == 0
+
+
+def test_kill_9_leaves_no_process_and_nothing_that_stops_the_next_start(folder):
+    for moment in ("postgres.new", "postgres/postmaster.pid", "logs/api.log"):
+        with going_up(folder) as up:
+            wait_for((folder / moment).exists)
+            kill_9(up)
+    with going_up(folder) as up:
+        up.until_ready()
+        family = psutil.Process(up.process.pid).children(recursive=True)
+        kill_9(up)
+        assert psutil.wait_procs(family, timeout=5)[1] == []
+        assert running_stack(folder) is None
+    with going_up(folder) as up:
+        up.until_ready()
+        os.kill(up.pids["worker"], signal.SIGSTOP)
+        assert up.stop(signal.SIGTERM) == 0
+
+
+def kill_9(up):
+    up.process.kill()
+    up.process.wait()
+    wait_for(lambda: processes_of(up.folder) == [], seconds=5)
+
+
+def test_two_stacks_run_at_once_also_of_two_users_but_not_in_one_folder_or_on_one_port(folder, tmp_path):
+    theirs = tmp_path / "theirs"
+    theirs.mkdir()
+    if os.geteuid() == 0:
+        shutil.chown(theirs, "nobody")
+    with going_up(folder) as ours, going_up(theirs / "stack", as_nobody=True) as other:
+        assert ours.until_ready() != other.until_ready()
+        in_use = Up(folder).refusal()
+        assert in_use == f"Error: {folder} is in use by a running stack; stop it, or name another folder: --data-dir\n"
+        port = ours.runtime["ports"]["api"]
+        taken = Up(tmp_path / "third", "--port", str(port)).refusal()
+        assert taken == f"Error: port {port} is taken; stop what listens there, or choose another: --port 0 is any\n"
+        assert list((tmp_path / "third" / "logs").iterdir()) == []
+        assert other.stop(signal.SIGINT) == 0
+        runtime_is_true(ours, ours.until_ready())
+
+
+def test_a_stop_while_it_starts_is_clean(folder):
+    with going_up(folder) as up:
+        wait_for((folder / "logs" / "api.log").exists)
+        assert up.stop(signal.SIGTERM) == 0
+        assert "ready" not in up.said
+
+
+def test_servers_that_are_given_are_used_and_kept_as_they_are(folder, engine, database_url):
+    with engine.begin() as connection:
+        add_campaign(connection)
+    with going_up(folder, "--workers", "1", env={"DATABASE_URL": database_url}) as up:
+        up.until_ready()
+        assert list(up.pids) == [role for role in ROLES if role != "postgres"]
+        assert up.runtime["database_url"] == database_url
+        assert sorted(up.runtime["ports"]) == ["api", "redis"]
+        assert len(psutil.Process(up.pids["worker"]).children()) == 1
+        assert "curl" not in up.said
+        assert up.stop(signal.SIGTERM) == 0
+
+
+def test_an_address_that_is_not_ours_is_one_clear_line(folder):
+    assert (
+        Up(folder, "--host", "192.0.2.1").refusal()
+        == "Error: cannot listen on 192.0.2.1, port 0: Cannot assign requested address\n"
+    )
