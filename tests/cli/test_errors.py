@@ -24,7 +24,6 @@ def at(leadsweep, monkeypatch, url, *args):
 def test_a_database_that_cannot_be_had_is_one_line_without_the_password(leadsweep, monkeypatch):
     for url, complaint in {
         "postgresql://u:sesame@127.0.0.1:1/x": "cannot use the database at postgresql://127.0.0.1:1/x: ",
-        "postgresql://u:sesame@nowhere.invalid/x": "cannot use the database at postgresql://nowhere.invalid/x: ",
         "postgresql://u:sesame@[::1/x": "DATABASE_URL",
         "postgresql://u:ses/ame@127.0.0.1:sesame/x": "DATABASE_URL",
         "u:sesame@127.0.0.1/x": "DATABASE_URL is not a URL; write postgresql://user:password@host:port/name",
