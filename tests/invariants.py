@@ -1,4 +1,4 @@
-"""What must hold after any fault: the one checker that all fault tests end with. It reads what a caller can read, and the leads."""
+"""What must hold after any fault: the one checker that all fault tests end with. It reads what callers can read, and leads."""
 
 from collections import Counter
 
@@ -17,9 +17,7 @@ def check(jobs, leads_before, leads_after):
     deletions = []
     for entries, status, results in jobs:
         _check_job(entries, status, results)
-        for result in results:
-            if result["outcome"] == "deleted":
-                deletions.append(_lead_taken(result, status["campaignId"], leads_before))
+        deletions += [_lead_taken(r, status["campaignId"], leads_before) for r in results if r["outcome"] == "deleted"]
     counted = Counter(deletions)
     assert not {lead: n for lead, n in counted.items() if n > 1}, "a lead was deleted twice"
     assert set(counted) == gone, "the leads that are gone are not those that were reported deleted"
