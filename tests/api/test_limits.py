@@ -1,0 +1,158 @@
+"""Rate limits, alone on a fake Redis and through the API on a real one, also frozen and gone."""
+
+import asyncio
+import os
+import signal
+import time
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+
+import fakeredis
+import pytest
+from redis.asyncio import Redis
+from sqlalchemy import text
+
+from api.app import create_app
+from api.limiter import Limiter
+from shared.settings import Rate
+from tests.stack import make_key
+
+HOURLY = Rate(3, timedelta(hours=1))
+ENTRY = {"campaignId": "cmp", "leads": [{"externalId": "a"}]}
+
+
+@pytest.fixture
+async def limiter():
+    async with fakeredis.FakeAsyncRedis() as client:
+        yield Limiter(client)
+
+
+async def test_calls_are_counted_down_and_then_refused(limiter):
+    allowances = [await limiter.count("key", HOURLY) for _ in range(5)]
+    assert [a.remaining for a in allowances] == [2, 1, 0, 0, 0]
+    assert [a.refused for a in allowances] == [False, False, False, True, True]
+    assert all(abs(a.reset - time.time() - 3600) < 5 for a in allowances)
+
+
+async def test_names_are_counted_apart(limiter):
+    for _ in range(4):
+        await limiter.count("one", HOURLY)
+    assert not (await limiter.count("other", HOURLY)).refused
+
+
+async def test_parallel_calls_are_counted_exactly(limiter):
+    allowances = await asyncio.gather(*(limiter.count("key", Rate(50, timedelta(hours=1))) for _ in range(80)))
+    assert sum(not a.refused for a in allowances) == 50
+
+
+async def test_a_window_ends(limiter):
+    short = Rate(1, timedelta(milliseconds=30))
+    await limiter.count("key", short)
+    deadline = time.monotonic() + 5
+    while (await limiter.count("key", short)).refused:
+        assert time.monotonic() < deadline
+
+
+async def test_without_a_redis_everything_passes():
+    assert await Limiter(None).count("key", HOURLY) == pytest.approx((3, 3, time.time() + 3600, False), abs=5)
+
+
+async def test_every_answer_to_a_key_carries_its_limit(service):
+    job_id = await service.submit({"externalId": "a"})
+    answers = [
+        await service.post(ENTRY),
+        await service.post(b"{"),
+        await service.post(ENTRY | {"campaignId": "foreign"}),
+        await service.get(f"/api/v1/jobs/{job_id}"),
+        await service.get("/api/v1/jobs/nonsense"),
+        await service.get("/api/v1/jobs?limit=0"),
+    ]
+    for answer in answers:
+        limit, remaining, reset = (int(answer.headers[f"x-ratelimit-{name}"]) for name in ("limit", "remaining", "reset"))
+        assert 0 < remaining < limit
+        assert time.time() < reset <= time.time() + 3601
+
+
+async def test_too_many_submissions_are_refused_with_when_to_come_back(service):
+    with service.engine.begin() as connection:
+        key = make_key(connection, "co", rate_limit_submit="2/hour")
+    for _ in range(2):
+        assert (await service.post(ENTRY, key=key)).status_code == 202
+    refused = await service.post(ENTRY, key=key)
+    body = refused.json()
+    assert (refused.status_code, body["error"]) == (429, "Rate limit exceeded. Please try again later.")
+    assert (body["success"], body["data"], body["limit"], body["remaining"]) == (False, None, 2, 0)
+    in_seconds = (datetime.fromisoformat(body["reset"]) - datetime.now(UTC)).total_seconds()
+    assert 3590 < in_seconds <= 3600
+    assert abs(int(refused.headers["retry-after"]) - in_seconds) < 2
+    assert refused.headers["x-ratelimit-remaining"] == "0"
+    assert (await service.get("/api/v1/jobs", key)).status_code == 200, "reading is counted apart"
+    assert (await service.post(ENTRY)).status_code == 202, "other keys are counted apart"
+
+
+async def test_reading_has_its_own_limit(service):
+    with service.engine.begin() as connection:
+        key = make_key(connection, "co", rate_limit_read="1/minute")
+    assert [(await service.get("/api/v1/jobs", key)).status_code for _ in range(3)] == [200, 429, 429]
+
+
+async def test_health_is_limited_by_address_and_needs_no_key(service):
+    service.app.state.settings.rate_limit_health = Rate(2, timedelta(minutes=1))
+    answers = [await service.http.get("/api/health") for _ in range(3)]
+    assert [a.status_code == 429 for a in answers] == [False, False, True]
+
+
+async def test_a_revoked_key_is_out_within_five_seconds_and_its_last_use_is_noted(service):
+    assert (await service.get("/api/v1/jobs")).status_code == 200
+    with service.engine.begin() as connection:
+        connection.execute(text("UPDATE api_keys SET revoked_at = clock_timestamp() WHERE scope = 'write' AND company_id = 'co'"))
+    revoked = time.monotonic()
+    while (await service.get("/api/v1/jobs")).status_code != 401:
+        assert time.monotonic() - revoked < 5
+        await asyncio.sleep(0.05)
+    deadline = time.monotonic() + 10
+    with service.engine.connect() as connection:
+        used = text("SELECT count(*) FROM api_keys WHERE last_used_at > clock_timestamp() - interval '1 minute'")
+        while not connection.execute(used).scalar_one():
+            assert time.monotonic() < deadline
+            await asyncio.sleep(0.05)
+
+
+@contextmanager
+def frozen(process):
+    os.kill(process.pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(process.pid, signal.SIGCONT)
+
+
+async def test_a_frozen_redis_costs_a_call_50_ms_at_most_and_most_calls_nothing(servers, service):
+    assert (await service.post(ENTRY)).headers["x-ratelimit-remaining"] == "999"
+    client = Redis.from_url(servers.broker_url)
+    limiter = Limiter(client)
+    await limiter.count("warm", HOURLY)
+    with frozen(servers.redis):
+        costs = []
+        for _ in range(200):
+            began = time.perf_counter()
+            assert not (await limiter.count("key", HOURLY)).refused
+            costs.append(time.perf_counter() - began)
+        assert sorted(costs)[-2] < 0.01, "after the first, calls do not wait"
+        assert max(costs) < 0.06
+        assert (await service.post(ENTRY)).status_code == 202
+    deadline = time.monotonic() + 5
+    while (await limiter.count("back", HOURLY)).remaining == 3:
+        assert time.monotonic() < deadline, "it counts again once Redis is back"
+        await asyncio.sleep(0.02)
+    await client.aclose()
+
+
+async def test_without_redis_the_api_answers_as_ever(settings, service):
+    gone = settings.model_copy(update={"redis_url": "redis://127.0.0.1:1/0", "broker_url": "redis://127.0.0.1:1/0"})
+    app = create_app(gone)
+    async with app.router.lifespan_context(app):
+        service.http._transport.app = app
+        answer = await service.post(ENTRY)
+        assert answer.status_code == 202
+        assert answer.headers["x-ratelimit-limit"] == "1000"
