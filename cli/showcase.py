@@ -133,7 +133,7 @@ def _count(connection: Connection) -> tuple[int, int]:
 
 def _submit(client: httpx2.Client, kinds: list[sample.Kind], story: Story) -> Json:
     entries = [entry for kind in kinds for entry in kind.entries]
-    story.console.print(f"\nPOST {client.base_url.join(_BULK_DELETE)} with {len(entries):,} entries, in chunks of {_CHUNK_SIZE}:")
+    story.console.print(f"\nPOST {client.base_url.join(_BULK_DELETE)} with {len(entries):,} entries:")
     for kind in kinds:
         example = ", ".join(kind.entries[0].values())
         story.console.print(f"  {len(kind.entries):>8}  {kind.words}, e.g. {example}")
@@ -160,6 +160,7 @@ def _content(answer: httpx2.Response, expected: int) -> Json:
 def _wait_for(client: httpx2.Client, job: Json, story: Story) -> Json:
     """The job's status once it is final; every change on the way is printed."""
     began = time.perf_counter()
+    story.console.print(f"            in chunks of {_CHUNK_SIZE}, so that there is something to watch (by default: 1,000)")
     told = (job["status"], 0)
     while not JobState(job["status"]).final:
         if time.perf_counter() - began > _PATIENCE:
