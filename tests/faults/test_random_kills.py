@@ -1,0 +1,101 @@
+"""A whole stack under `leadsweep up` while something of it is killed several times a second, servers included."""
+
+import json
+import random
+import subprocess
+import sys
+import time
+
+import httpx2
+import psutil
+
+from tests.faults.conftest import Ground, batches, mixed
+from tests.stack import end, wait_for
+
+KILLS = 40
+SEED = 20_261_123  # which process when; the interleaving differs from run to run all the same
+
+
+def test_forty_kills_in_a_row_lose_and_double_nothing(tmp_path):
+    folder = tmp_path / "stack"
+    command = [sys.executable, "-c", "from cli.main import main; main()", "up", "--port", "0", "--data-dir", str(folder)]
+    with (tmp_path / "up.log").open("wb") as log:
+        up = subprocess.Popen(["setpriv", "--pdeathsig", "TERM", *command], stdout=log, stderr=log, env=environment())
+    try:
+        wait_for(lambda: b"ready: " in (tmp_path / "up.log").read_bytes(), 60)
+        runtime = json.loads((folder / "runtime.json").read_text())
+        ground = Ground(runtime["database_url"], runtime["broker_url"], tmp_path)
+        try:
+            submit_while_killing(ground, ground.caller_of(runtime["url"]), folder)
+        finally:
+            ground.close()
+    except BaseException:
+        sys.stderr.write((tmp_path / "up.log").read_text())
+        raise
+    finally:
+        end(up)
+
+
+def submit_while_killing(ground, caller, folder):
+    dice = random.Random(SEED)
+    parts = batches(ground.add_leads(2000), 50)
+    before = ground.leads()
+    sent = {}
+    for number in range(KILLS):
+        entries = sent[str(number)] = mixed(parts[number])
+        submit(caller, entries, str(number))
+        kill_one(dice, folder)
+        wait_for(lambda: answers(caller), 30)
+
+    def all_finished():
+        ground.engine.dispose()
+        ground.let_leases_expire()
+        return all(job["finishedAt"] for job in jobs_of(caller))
+
+    wait_for(all_finished, 60)
+    submitted = {job["jobId"]: sent[job["clientReference"]] for job in jobs_of(caller)}
+    assert {job["clientReference"] for job in jobs_of(caller)} == set(sent), "what was answered with 202 is there"
+    ground.check(caller, submitted, before)
+
+
+def submit(caller, entries, reference):
+    """Until a 202 is seen; a cut connection may hide an accepted job, which then is there twice, each whole."""
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
+        try:
+            caller.submit(entries, clientReference=reference)
+        except (httpx2.TransportError, AssertionError):
+            wait_for(lambda: answers(caller), 30)
+        else:
+            return
+    raise AssertionError("no 202 within 30 s")
+
+
+def kill_one(dice, folder):
+    children = json.loads((folder / "runtime.json").read_text())["children"]
+    role = dice.choice(["api", "worker", "pool process", "pool process", "ticker", "redis", "postgres"])
+    pid = next(child["pid"] for child in children if child["role"] == role.replace("pool process", "worker"))
+    try:
+        victim = psutil.Process(pid)
+        pool = victim.children()
+        (dice.choice(pool) if role == "pool process" and pool else victim).kill()
+    except psutil.NoSuchProcess:
+        return  # it has died of the one before
+
+
+def answers(caller):
+    try:
+        return caller.http.get("/api/v1/jobs", params={"limit": 1}).status_code == 200
+    except httpx2.TransportError:
+        return False
+
+
+def jobs_of(caller):
+    try:
+        return caller.http.get("/api/v1/jobs", params={"limit": 200}).json()["data"]["items"]
+    except httpx2.TransportError:
+        return [{"finishedAt": None}]
+
+
+def environment():
+    return {"LEADSWEEP_CHUNK_SIZE": "10", "PATH": "/usr/local/bin:/usr/bin:/bin", "LEADSWEEP_LOG_FORMAT": "text"}
