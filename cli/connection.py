@@ -14,7 +14,7 @@ from sqlalchemy import URL, Connection, NullPool, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError
 
 from cli.failure import Failure
-from cli.supervisor import running_stack
+from cli.runtime import running_stack
 from shared.database import create_sync_engine
 from shared.migrations import current_version, newest_version
 from shared.settings import Settings

@@ -17,6 +17,7 @@ from pathlib import Path
 from cli.failure import Failure
 
 _CAP_DAC_READ_SEARCH = 2  # linux/capability.h
+_TAIL_BYTES = 64 * 1024
 _LONGEST_WORDS = 300  # characters of a log line that are shown
 
 # Dies at once if we have died between the fork and setpriv's prctl: nobody would tell it any more. $0 is our pid.
@@ -109,9 +110,12 @@ def stop(process: subprocess.Popen[bytes] | None, seconds: float, polite: int = 
 
 def last_words(log: Path, since: int = 0) -> str:
     """The last line of `log` that was written after the byte `since`."""
-    with log.open("rb") as file:
-        file.seek(max(since, log.stat().st_size - 64 * 1024))
-        lines = [line for line in file.read().decode(errors="replace").splitlines() if line.strip()]
+    try:
+        with log.open("rb") as file:
+            file.seek(max(since, log.stat().st_size - _TAIL_BYTES))
+            lines = [line for line in file.read().decode(errors="replace").splitlines() if line.strip()]
+    except OSError:  # the operator has removed it
+        lines = []
     return lines[-1].strip()[:_LONGEST_WORDS] if lines else "it said nothing"
 
 

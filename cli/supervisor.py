@@ -5,7 +5,6 @@ supervisor: it stops its children in order, and if it is killed itself the kerne
 """
 
 import errno
-import fcntl
 import http.client
 import json
 import os
@@ -19,15 +18,14 @@ from pathlib import Path
 from typing import NamedTuple, Self, TypeVar
 
 from sqlalchemy import Connection
-from sqlalchemy.exc import DBAPIError
 
 from cli.child import Child, Process
+from cli.connection import check_schema, connected_to
 from cli.embedded import Embedded
 from cli.failure import Failure
 from cli.output import remark
 from cli.processes import port_of, reserve_port, spawn, stop, write_private
-from shared.database import create_sync_engine
-from shared.migrations import upgrade
+from shared.migrations import current_version, newest_version, upgrade
 from shared.settings import Settings
 
 READY_SECONDS = 90  # until all answer; a healthy stack takes about three
@@ -98,15 +96,11 @@ class Stack:
 
     def migrate(self, afterwards: Callable[[Connection], Result]) -> Result:
         """Brings the schema up to date and calls `afterwards` in the same transaction. Raises Failure if the database refuses."""
-        engine = create_sync_engine(self.settings, "up")
-        try:
-            with engine.begin() as connection:
-                upgrade(connection)
-                return afterwards(connection)
-        except DBAPIError as error:
-            raise Failure(f"the schema could not be brought up to date: {error.orig}") from None
-        finally:
-            engine.dispose()
+        with connected_to(self.settings) as connection, connection.begin():
+            if (current_version(connection) or "") > newest_version():
+                check_schema(connection)  # says so
+            upgrade(connection)
+            return afterwards(connection)
 
     def start_processes(self) -> None:
         """Starts API, worker and ticker, and waits until the API says that all is well. Raises Failure if it never does."""
@@ -145,10 +139,15 @@ class Stack:
 
     def _look_after_children(self) -> None:
         news = [line for child in self._children.values() if (line := child.look())]
-        if news:
-            self._write_runtime()
         for line in news:
             self._say(line)
+        if news:
+            try:
+                self._write_runtime()
+            except OSError as error:  # a full disk, say: no reason to stop what runs
+                self._say(
+                    f"{self._runtime} could not be written: {error.strerror}; it does not tell the truth until the next restart"
+                )
 
     def _wait_until_ready(self) -> None:
         deadline = time.monotonic() + READY_SECONDS
@@ -181,20 +180,6 @@ class Stack:
         self._embedded.stop_servers(deadline - time.monotonic())
         self._runtime.unlink(missing_ok=True)
         self._embedded.release()
-
-
-def running_stack(folder: Path) -> dict[str, str] | None:
-    """The settings of the stack that runs in `folder`: `database_url` and `broker_url`. None if there is none."""
-    try:
-        runtime = json.loads((folder / "runtime.json").read_text())
-        with (folder / "lock").open() as lock:
-            os.kill(runtime["pid"], 0)
-            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:  # locked: the file is no remnant
-        return {"database_url": runtime["database_url"], "broker_url": runtime["broker_url"]}
-    except (FileNotFoundError, ProcessLookupError):
-        return None
-    return None
 
 
 def stop_by_signals() -> None:

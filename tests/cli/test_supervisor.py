@@ -8,7 +8,8 @@ import pytest
 from cli.child import Child
 from cli.failure import Failure
 from cli.processes import spawn
-from cli.supervisor import Address, Stack, running_stack
+from cli.runtime import running_stack
+from cli.supervisor import Address, Stack
 from tests.stack import wait_for
 
 
@@ -55,6 +56,13 @@ def test_a_child_that_dies_at_once_each_time_is_started_again_for_ever_with_paus
 def test_only_words_of_the_dead_child_itself_are_repeated(tmp_path):
     child = dying(tmp_path, f"test -e {tmp_path}/told || echo hello; touch {tmp_path}/told")
     wait_for(child.look)
+    assert wait_for(child.look).endswith("it said nothing")
+    child.process.wait()
+
+
+def test_a_child_whose_log_was_removed_is_started_again_all_the_same(tmp_path):
+    child = dying(tmp_path, "exit 0")
+    (tmp_path / "log").unlink()
     assert wait_for(child.look).endswith("it said nothing")
     child.process.wait()
 

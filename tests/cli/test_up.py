@@ -21,7 +21,7 @@ import psycopg
 import pytest
 
 from cli.processes import tied
-from cli.supervisor import running_stack
+from cli.runtime import running_stack
 from tests.cli.conftest import run
 from tests.jobs import add_campaign
 from tests.stack import end, wait_for

@@ -1,0 +1,20 @@
+"""Finds the stack that runs in a data folder, by the `runtime.json` that its supervisor keeps there."""
+
+import fcntl
+import json
+import os
+from pathlib import Path
+
+
+def running_stack(folder: Path) -> dict[str, str] | None:
+    """The settings of the stack that runs in `folder`: `database_url` and `broker_url`. None if there is none."""
+    try:
+        runtime = json.loads((folder / "runtime.json").read_text())
+        with (folder / "lock").open() as lock:
+            os.kill(runtime["pid"], 0)
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:  # locked: the file is no remnant
+        return {"database_url": runtime["database_url"], "broker_url": runtime["broker_url"]}
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    return None
