@@ -25,6 +25,7 @@ import redis
 
 from cli.failure import Failure
 from cli.processes import last_words, port_of, reserve_port, spawn, stop, write_private
+from cli.signals import uninterrupted
 
 Process = subprocess.Popen[bytes]
 
@@ -148,7 +149,8 @@ class Embedded:
         _disown_dead_postmaster(cluster)
         options = [f"--{name}={value}" for name, value in _POSTGRES_OPTIONS.items()]
         command = [str(_postgres_program("postgres")), "-D", str(cluster), f"--port={self.ports['postgres']}", *options]
-        self.postgres = spawn(command, self.logs / "postgres.log", as_nobody=True)
+        with uninterrupted():
+            self.postgres = spawn(command, self.logs / "postgres.log", as_nobody=True)
         return self.postgres
 
     def start_redis(self) -> Process:
@@ -166,7 +168,8 @@ class Embedded:
             "maxmemory-policy": "noeviction",
         }
         lines = "".join(f"{name} {value}\n" for name, value in settings.items())
-        self.redis = spawn([str(_redis_program()), "-"], self.logs / "redis.log", stdin=lines, as_nobody=True)
+        with uninterrupted():
+            self.redis = spawn([str(_redis_program()), "-"], self.logs / "redis.log", stdin=lines, as_nobody=True)
         return self.redis
 
     def stop(self) -> None:
@@ -201,7 +204,9 @@ class Embedded:
         login = ["--username=leadsweep", "--auth=scram-sha-256", f"--pwfile={self.data_dir / 'password'}"]
         command = [str(_postgres_program("initdb")), "-D", str(unfinished), *sort_by_bytes, *login]
         log = self.logs / "initdb.log"
-        if spawn(command, log, as_nobody=True).wait():
+        with uninterrupted():  # a second; and it must not write into a folder that is being removed
+            code = spawn(command, log, as_nobody=True).wait()
+        if code:
             raise Failure(f"PostgreSQL could not be set up in {self.data_dir}: {last_words(log)} (all of it: {log})")
         unfinished.rename(cluster)
 

@@ -23,7 +23,8 @@ from cli.failure import Failure
 from cli.importer import import_leads
 from cli.output import console as output_console
 from cli.reader import read
-from cli.supervisor import Address, Stack, stop_by_signals
+from cli.signals import stop_by_signals
+from cli.supervisor import Address, Stack
 from shared.states import JobState
 
 _PATIENCE = 60.0  # seconds for the job; it takes a small part of one

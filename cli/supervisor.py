@@ -8,12 +8,10 @@ import errno
 import http.client
 import json
 import os
-import signal
 import socket
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple, Self, TypeVar
 
@@ -25,6 +23,7 @@ from cli.embedded import Embedded
 from cli.failure import Failure
 from cli.output import remark
 from cli.processes import port_of, reserve_port, spawn, stop, write_private
+from cli.signals import uninterrupted
 from shared.migrations import current_version, newest_version, upgrade
 from shared.settings import Settings
 
@@ -84,7 +83,7 @@ class Stack:
 
     def __exit__(self, *_: object) -> None:
         """Stops all of it, within ten seconds."""
-        with _undisturbed():
+        with uninterrupted():
             self._stop()
 
     def start_servers(self) -> None:
@@ -105,12 +104,10 @@ class Stack:
     def start_processes(self) -> None:
         """Starts API, worker and ticker, and waits until the API says that all is well. Raises Failure if it never does."""
         host, port = self.address
-        for role, command in {
-            "api": ["api", "--host", host, "--port", str(port)],
-            "worker": ["worker", "--processes", str(self._workers)],
-            "ticker": ["worker.ticker"],
-        }.items():
-            self._add_module(role, command)
+        with uninterrupted():
+            self._add_module("api", ["api", "--host", host, "--port", str(port)])
+            self._add_module("worker", ["worker", "--processes", str(self._workers)])
+            self._add_module("ticker", ["worker.ticker"])
         self._write_runtime()
         self._wait_until_ready()
 
@@ -138,7 +135,8 @@ class Stack:
         self._add(role, start)
 
     def _look_after_children(self) -> None:
-        news = [line for child in self._children.values() if (line := child.look())]
+        with uninterrupted():
+            news = [line for child in self._children.values() if (line := child.look())]
         for line in news:
             self._say(line)
         if news:
@@ -180,24 +178,6 @@ class Stack:
         self._embedded.stop_servers(deadline - time.monotonic())
         self._runtime.unlink(missing_ok=True)
         self._embedded.release()
-
-
-def stop_by_signals() -> None:
-    """From now on SIGTERM, SIGINT and a closed terminal raise KeyboardInterrupt in the main thread."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # as nohup has it
-        signal.signal(signal.SIGHUP, signal.default_int_handler)
-
-
-@contextmanager
-def _undisturbed() -> Iterator[None]:
-    """Signals that would interrupt have no effect inside the block."""
-    numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-    before = [signal.signal(number, lambda *_: None) for number in numbers]
-    yield
-    for number, handler in zip(numbers, before, strict=True):
-        signal.signal(number, handler)
 
 
 def _reserve(address: Address) -> socket.socket:

@@ -33,7 +33,8 @@ def up(host: str, port: int, data_dir: Path | None, workers: int) -> None:
     again; Ctrl-C stops all of it. On first start there is a campaign to try it on.
     """
     from cli.connection import read_settings
-    from cli.supervisor import Address, Stack, stop_by_signals
+    from cli.signals import stop_by_signals
+    from cli.supervisor import Address, Stack
 
     settings = read_settings()
     stop_by_signals()
