@@ -174,7 +174,8 @@ def test_each_child_is_restarted_every_time_that_it_dies_and_said_so(folder):
             for role, pid in before.items():
                 news = f"\n{role} (pid {pid}) was killed by signal 9, started again as pid "
                 wait_for(lambda news=news: news in up.said, seconds=RESTARTED_WITHIN)
-        wait_for(lambda: all_is_well(url))
+            # A PostgreSQL may die by itself at first, of what the killed one has left; the next round is to meet a settled stack.
+            wait_for(lambda: all_is_well(url))
         runtime_is_true(up, url)
         assert up.stop(signal.SIGINT) == 0
 
