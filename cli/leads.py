@@ -140,6 +140,7 @@ def _progress(file: BinaryIO, rows: "Iterator[Row]") -> "Iterator[Iterator[Row]]
                 if number % _TICK == 0 and file.seekable():
                     progress.update(bar, completed=file.tell())
                 yield row
-            progress.update(bar, description="writing", total=None)
+            progress.remove_task(bar)
+            progress.add_task("writing", total=None)
 
         yield watched()
