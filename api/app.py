@@ -1,6 +1,7 @@
 """Puts the API together: what a process opens at its start and closes at its end, and how errors become answers."""
 
 import asyncio
+import gc
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from typing import Any
@@ -54,6 +55,9 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     state.authenticator = Authenticator(state.engine, state.limiter, settings)
     state.sender = Sender(settings.broker_url)
     notes = asyncio.create_task(state.authenticator.note_uses())
+    # What is loaded by now stays: else each body's thousand dicts would have the collector walk all of it again and again.
+    gc.collect()
+    gc.freeze()
     log.info("api ready")
     try:
         yield

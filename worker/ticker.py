@@ -4,7 +4,6 @@ may run any number of times: every step is harmless to repeat.
 """
 
 import signal
-import threading
 import time
 
 import structlog
@@ -19,6 +18,8 @@ from shared.settings import settings
 from worker.finisher import finish_forgotten, tell
 
 PERIOD = 1.0  # seconds; what lost or wiped messages cost
+
+_STOP = {signal.SIGTERM, signal.SIGINT}
 
 _QUEUES_WITH_WORK = text("""
     SELECT queue FROM (SELECT DISTINCT queue FROM jobs WHERE state IN ('queued', 'running')) AS busy
@@ -44,28 +45,27 @@ def tick(engine: Engine) -> list[str]:
     return queues
 
 
-def run(engine: Engine, sender: Sender, stop: threading.Event) -> None:
-    """Ticks once a second until `stop` is set; a round that fails is logged and the next one tries again."""
-    while not stop.is_set():
-        started = time.monotonic()
+def run(engine: Engine, sender: Sender) -> None:
+    """Ticks once a second until SIGTERM or SIGINT comes; a round that fails is logged and the next one tries again."""
+    while True:
+        next_round = time.monotonic() + PERIOD
         try:
             for queue in tick(engine):
                 sender.top_up(queue)
         except SQLAlchemyError as error:
             log.warning("round failed", error=type(error).__name__, mend="check DATABASE_URL and that the database is up")
-        stop.wait(max(0.0, PERIOD - (time.monotonic() - started)))
+        if signal.sigtimedwait(_STOP, max(0.0, next_round - time.monotonic())):
+            return
 
 
 def main() -> None:
     """`python -m worker.ticker`: runs until SIGTERM or SIGINT."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, _STOP)  # before any thread begins; they wait to be fetched between rounds
     logs.configure(settings())
-    stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
     sender = Sender(settings().broker_url)
     engine = create_sync_engine(settings(), "ticker", pool_size=1, max_overflow=0)
     log.info("ticker ready")
-    run(engine, sender, stop)
+    run(engine, sender)
     sender.close()
 
 
