@@ -4,6 +4,7 @@ import asyncio
 import gc
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from importlib.metadata import version
 from typing import Any
 
 import structlog
@@ -15,11 +16,13 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
+from api import pages
 from api.answers import Answer
 from api.authenticator import Authenticator
 from api.errors import ApiError, InvalidRequest, Unavailable
 from api.limiter import Limiter
 from api.middleware import Envelope
+from api.openapi import ABOUT, Described
 from api.routes import router
 from shared.broker import Sender
 from shared.database import create_api_engine
@@ -31,9 +34,17 @@ log = structlog.get_logger()
 
 def create_app(settings: Settings | None = None) -> FastAPI:
     """The ASGI application; `settings` are those of the environment unless given."""
-    app = FastAPI(title="Leadsweep", lifespan=_lifespan, docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False)
+    app = Described(
+        title="Leadsweep",
+        version=version("leadsweep"),
+        description=ABOUT,
+        lifespan=_lifespan,
+        openapi_url=None,  # api.pages serves it, and the page without a CDN
+        redirect_slashes=False,
+    )
     app.state.settings = settings or environment()
     app.include_router(router)
+    app.include_router(pages.router)
     app.add_middleware(Envelope)
     app.add_exception_handler(ApiError, _answer_api_error)
     app.add_exception_handler(RequestValidationError, _answer_invalid_parameter)

@@ -3,7 +3,7 @@
 from typing import Annotated, Any
 from uuid import uuid4
 
-from fastapi import APIRouter, Depends, Query, Request
+from fastapi import APIRouter, Depends, Path, Query, Request
 
 from api import health, jobs, results
 from api.acceptor import accept
@@ -32,8 +32,10 @@ def _authenticator(request: Request) -> Authenticator:
     return authenticator
 
 
-@router.post("/api/v1/leads/bulk-delete", status_code=202)
-@router.post("/api/v1/records/bulk-delete", status_code=202)
+@router.post(
+    "/api/v1/records/bulk-delete", operation_id="bulkDeleteRecords", summary="The same, by another name", tags=["Bulk delete"]
+)
+@router.post("/api/v1/leads/bulk-delete", operation_id="bulkDeleteLeads", summary="Delete leads in bulk", tags=["Bulk delete"])
 async def bulk_delete(request: Request) -> Answer:
     """Accepts a bulk delete as a job."""
     state = request.app.state
@@ -54,14 +56,14 @@ async def bulk_delete(request: Request) -> Answer:
     return success(body, 202, {"Location": status_url, "Retry-After": "1"})
 
 
-@router.get("/api/v1/jobs/{job_id}")
-async def get_job(request: Request, job_id: str, key: Reader) -> Answer:
+@router.get("/api/v1/jobs/{jobId}", operation_id="getJob", summary="Read a job", tags=["Jobs"])
+async def get_job(request: Request, job_id: Annotated[str, Path(alias="jobId")], key: Reader) -> Answer:
     """The job as it stands now, with its identifiers."""
     body, retry_after = await jobs.read_job(request.app.state.engine, key, job_id)
     return success(body, headers={"Retry-After": str(retry_after)} if retry_after else None)
 
 
-@router.get("/api/v1/jobs")
+@router.get("/api/v1/jobs", operation_id="listJobs", summary="List jobs", tags=["Jobs"])
 async def get_jobs(
     request: Request,
     key: Reader,
@@ -78,10 +80,10 @@ async def get_jobs(
     return success({"items": items, "nextCursor": following})
 
 
-@router.get("/api/v1/jobs/{job_id}/results")
+@router.get("/api/v1/jobs/{jobId}/results", operation_id="listResults", summary="List a job's results", tags=["Jobs"])
 async def get_results(
     request: Request,
-    job_id: str,
+    job_id: Annotated[str, Path(alias="jobId")],
     key: Reader,
     outcome: str | None = None,
     cursor: Annotated[int, Query(ge=0, le=2**31 - 1)] = 0,
@@ -98,7 +100,7 @@ async def get_results(
     return success({"items": items, "nextCursor": None if following is None else str(following)})
 
 
-@router.get("/api/health")
+@router.get("/api/health", operation_id="getHealth", summary="Ask whether everything is up", tags=["Health"])
 async def get_health(request: Request) -> Answer:
     """Whether the database, the broker, a worker and a ticker are up."""
     state = request.app.state
