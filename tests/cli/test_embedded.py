@@ -83,10 +83,15 @@ def test_a_dead_postgres_whose_pid_is_somebody_elses_now_does_not_stop_the_next(
         end(somebody)
 
 
-def test_a_session_of_a_killed_postgres_is_waited_for(tmp_path):
+def test_a_session_of_a_killed_postgres_is_waited_for_whatever_it_logs_meanwhile(tmp_path):
     def work(connection):
         with contextlib.suppress(psycopg.OperationalError):
             connection.execute("DO $$ BEGIN WHILE clock_timestamp() < now() + interval '1.5 s' LOOP END LOOP; END $$")
+
+    def log_until(stopped):
+        with (tmp_path / "logs" / "postgres.log").open("ab", buffering=0) as log:
+            while not stopped.wait(0.001):
+                log.write(b"FATAL:  terminating connection due to unexpected postmaster exit\n")
 
     with Embedded(tmp_path) as servers, connect(servers) as connection:
         worker = threading.Thread(target=work, args=(connection,))
@@ -95,7 +100,14 @@ def test_a_session_of_a_killed_postgres_is_waited_for(tmp_path):
             wait_for(lambda: other.execute("SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'DO %'").fetchone() == (1,))
         servers.postgres.kill()
         servers.postgres.wait()
-        servers.start_postgres()
+        stopped = threading.Event()
+        logging = threading.Thread(target=log_until, args=(stopped,))
+        logging.start()
+        try:
+            servers.start_postgres()
+        finally:
+            stopped.set()
+            logging.join()
         assert not worker.is_alive() or not worker.join(5)
         with connect(servers) as after:
             assert after.execute("SELECT 1").fetchone() == (1,)
