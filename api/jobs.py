@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import RowMapping, Select, and_, func, select, true, tuple_
+from sqlalchemy import RowMapping, Select, and_, case, func, select, true, tuple_
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from api.answers import time_text
@@ -32,13 +32,16 @@ _columns = [
     (func.extract("epoch", func.clock_timestamp() - jobs.c.created_at)).label("age_seconds"),
 ]
 
+# A chunk none of whose entries is decided has nothing for the lists; callers who poll ask mostly for such.
+_decided = chunks.c.deleted + chunks.c.not_found + chunks.c.unprocessed > 0
+
 # One statement, so one snapshot: state, counts and lists always agree.
 _JOB_WITH_CHUNKS = (
     select(
         *_columns,
-        func.coalesce(chunks.c.written_external_ids, chunks.c.external_ids).label("external_ids"),
-        func.coalesce(chunks.c.written_phone_numbers, chunks.c.phone_numbers).label("phone_numbers"),
-        chunks.c.outcomes,
+        case((_decided, func.coalesce(chunks.c.written_external_ids, chunks.c.external_ids))).label("external_ids"),
+        case((_decided, func.coalesce(chunks.c.written_phone_numbers, chunks.c.phone_numbers))).label("phone_numbers"),
+        case((_decided, chunks.c.outcomes)).label("outcomes"),
     )
     .select_from(jobs.join(_live, true()).join(chunks, chunks.c.job_id == jobs.c.id))
     .order_by(chunks.c.number)
@@ -145,7 +148,8 @@ def _described(row: RowMapping) -> dict[str, Any]:
 def _identifiers(rows: Sequence[RowMapping]) -> dict[str, list[str]]:
     lists: dict[str, list[str]] = {"deleted": [], "notFound": [], "unprocessed": [], "pending": []}
     for row in rows:
-        for external_id, phone_number, outcome in zip(row["external_ids"], row["phone_numbers"], row["outcomes"], strict=True):
+        decided = (row["external_ids"] or (), row["phone_numbers"] or (), row["outcomes"] or ())
+        for external_id, phone_number, outcome in zip(*decided, strict=True):
             lists[_WORD_OF[outcome]].append(external_id or phone_number)
     return {f"{word}Identifiers": lists[word] for word in ("deleted", "notFound", "unprocessed")}
 
