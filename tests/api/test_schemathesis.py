@@ -1,0 +1,116 @@
+"""Schemathesis over the description: whatever it makes of it, valid or not, every answer is one that is described."""
+
+from copy import deepcopy
+
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, Phase, given, settings
+from schemathesis import GenerationMode
+from schemathesis.checks import not_a_server_error
+from schemathesis.python.asgi import shutdown_lifespans
+from schemathesis.specs.openapi import checks
+
+from api.app import create_app
+from shared.heartbeats import beat
+from shared.settings import parse_rate
+from tests.jobs import add_campaign, queue_job
+from tests.stack import make_key
+
+UNLIMITED = dict.fromkeys(("rate_limit_submit", "rate_limit_read", "rate_limit_health"), parse_rate("1000000/hour"))
+CHECKS = [
+    not_a_server_error,
+    checks.status_code_conformance,
+    checks.content_type_conformance,
+    checks.response_headers_conformance,
+    checks.response_schema_conformance,
+    checks.negative_data_rejection,
+    checks.positive_data_acceptance,
+    checks.unsupported_method,
+]
+OPERATIONS = ["bulkDeleteLeads", "bulkDeleteRecords", "getJob", "listJobs", "listResults", "getHealth"]
+CALLS = 100  # for each operation and mode
+SEARCH = settings(
+    max_examples=CALLS,
+    derandomize=True,
+    database=None,
+    deadline=None,
+    phases=[Phase.generate],
+    suppress_health_check=list(HealthCheck),
+)
+
+
+class Described:
+    """The API as it describes itself, with a key and a job; everything is up."""
+
+    def __init__(self, configuration, engine):
+        with engine.begin() as connection:
+            add_campaign(connection, "cmp_1")
+            self.job_id = str(queue_job(connection, [("a", None), (None, "+1")], campaign="cmp_1"))
+            self.headers = {"x-api-key": make_key(connection, "co")}
+            beat(connection, "worker")
+            beat(connection, "ticker")
+        app = create_app(configuration.model_copy(update=UNLIMITED))
+        description = deepcopy(app.openapi())
+        campaign = description["components"]["schemas"]["BulkDelete"]["properties"]["campaignId"]
+        campaign["anyOf"] = [{"const": "cmp_1"}, {}]  # or hardly a body would name one that there is
+        self.schema = schemathesis.openapi.from_dict(description)
+        self.schema.app = app
+
+    def operation(self, name):
+        return self.schema.find_operation_by_id(name)
+
+    def cases(self, name, mode):
+        """A strategy of calls; half of those of one job are about the one that there is."""
+        operation = self.operation(name)
+        cases = operation.as_strategy(generation_mode=mode)
+        if "{jobId}" in operation.path:
+            cases |= operation.as_strategy(generation_mode=mode, path_parameters={"jobId": self.job_id})
+        return cases
+
+    def status(self, case):
+        """Sends `case`, checks the answer, and returns its status."""
+        # A cursor is any text to callers and refused where it is not one of ours; a wrong parameter may vanish when it is sent.
+        unsure = [checks.positive_data_acceptance, checks.negative_data_rejection] if case.query else []
+        return case.call_and_validate(headers=self.headers, checks=CHECKS, excluded_checks=unsure).status_code
+
+
+@pytest.fixture
+def described(settings, engine):
+    yield Described(settings, engine)
+    shutdown_lifespans()
+
+
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_random_calls_that_the_description_allows_get_described_answers(described, name):
+    statuses = set()
+
+    @SEARCH
+    @given(described.cases(name, GenerationMode.POSITIVE))
+    def every_answer_is_described(case):
+        statuses.add(described.status(case))
+
+    every_answer_is_described()
+    assert statuses & {200, 202}, "some calls succeed"
+
+
+@pytest.mark.parametrize("name", [name for name in OPERATIONS if name != "getHealth"])  # it takes nothing that could be wrong
+def test_random_calls_that_the_description_forbids_get_described_answers(described, name):
+    statuses = set()
+
+    @SEARCH
+    @given(described.cases(name, GenerationMode.NEGATIVE))
+    def every_answer_is_described(case):
+        statuses.add(described.status(case))
+
+    every_answer_is_described()
+    assert statuses & {400, 401, 404}, "some calls are refused"
+
+
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_every_bound_and_every_single_deviation_gets_a_described_answer(described, name):
+    operation = described.operation(name)
+    generation = described.schema.config.generation_for(operation=operation)
+    modes = list(GenerationMode)
+    cases = described.schema.iter_coverage_cases(operation, generation_modes=modes, generation_config=generation)
+    statuses = {described.status(case) for case in cases}
+    assert 405 in statuses, "other methods are tried too"
