@@ -2,11 +2,15 @@
 
 import re
 
+import httpx2
 import jsonschema_rs
 import pytest
 from fastapi.routing import iter_route_contexts
 
 from api.app import create_app
+from api.schemas import JOB_ID
+from shared.settings import parse_rate
+from tests.stack import make_key
 
 METHODS = {"get", "post", "put", "patch", "delete"}
 LEADS = [{"externalId": "a"}, {"phoneNumber": "+2"}, {"externalId": "none"}]
@@ -107,6 +111,56 @@ async def test_bodies_that_the_description_allows_are_accepted_and_others_refuse
     for tried in bodies:
         status = (await service.post(tried)).status_code
         assert status == (202 if body.is_valid(tried) else 400), tried
+
+
+def check_described(description, path, answer):
+    """Fails unless body and headers of `answer` are as described for its status."""
+    (operation,) = description["paths"][path].values()
+    response = resolved(description, operation["responses"][str(answer.status_code)])
+    validator(description, media(description, response)["schema"]).validate(answer.json())
+    for name, pointer in response["headers"].items():
+        header = resolved(description, pointer)
+        if header["required"] or name in answer.headers:
+            written = answer.headers[name]
+            validator(description, header["schema"]).validate(int(written) if header["schema"]["type"] == "integer" else written)
+    hinted = {"x-request-id", "location", "retry-after", "x-ratelimit-limit", "x-ratelimit-remaining", "x-ratelimit-reset"}
+    assert hinted & set(answer.headers) <= {name.lower() for name in response["headers"]}
+
+
+async def test_refusals_are_as_described(description, service):
+    bulk, jobs = "/api/v1/leads/bulk-delete", "/api/v1/jobs"
+    with service.engine.begin() as connection:
+        slow = make_key(connection, "co", rate_limit_submit="1/hour", rate_limit_read="1/hour")
+    body = {"campaignId": "cmp", "leads": LEADS}
+    answers = [
+        (bulk, await service.post(body, slow)),
+        (bulk, await service.post(body, slow)),
+        (bulk, await service.post(body, service.read)),
+        (bulk, await service.post(body | {"campaignId": "foreign"})),
+        (bulk, await service.post(body, "wrong")),
+        (bulk, await service.post(b" " * 2**20 + b"1")),
+        (bulk, await service.post(b"{}", headers={"content-type": "text/plain"})),
+        (bulk, await service.post(b"{}")),
+        (jobs, await service.get(jobs, slow)),
+        (jobs, await service.get(jobs, slow)),
+        (jobs, await service.get(f"{jobs}?limit=0")),
+        (f"{jobs}/{{jobId}}", await service.get(f"{jobs}/{JOB_ID}")),
+        ("/api/health", await service.http.get("/api/health")),
+    ]
+    assert [answer.status_code for _, answer in answers] == [202, 429, 403, 403, 401, 413, 415, 400, 200, 429, 400, 404, 503]
+    for path, answer in answers:
+        check_described(description, path, answer)
+
+
+async def test_refusals_without_a_database_and_of_too_much_curiosity_are_as_described(description, settings):
+    changes = {"database_url": "postgresql://nobody@127.0.0.1:1/none", "rate_limit_health": parse_rate("1/hour")}
+    app = create_app(settings.model_copy(update=changes))
+    transport = httpx2.ASGITransport(app=app)
+    async with app.router.lifespan_context(app), httpx2.AsyncClient(transport=transport, base_url="http://leadsweep") as http:
+        for path, status in (("/api/v1/jobs", 503), ("/api/health", 503), ("/api/health", 429)):
+            answer = await http.get(path, headers={"x-api-key": "any"})
+            assert answer.status_code == status
+            check_described(description, path, answer)
 
 
 async def test_the_description_is_served_and_is_the_same(description, service):
