@@ -1,7 +1,7 @@
 """Accepts a submission: finds its duplicates, cuts it into chunks, and writes job and chunks in one statement.
 
 One statement is one transaction and one round trip. It inserts nothing unless the campaign is the company's, and it may be
-sent again with the same job id after a lost connection: what is there already is found, not inserted twice.
+sent again with the same job id after a lost connection: what is there already is not inserted twice.
 """
 
 from collections.abc import Sequence
@@ -10,10 +10,10 @@ from typing import NamedTuple
 from uuid import UUID
 
 from sqlalchemy import text
-from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from api.authenticator import Key
+from api.database import rows
 from api.errors import Forbidden
 from api.parser import Submission
 from shared.arrays import smallint_array, text_array
@@ -41,7 +41,9 @@ _ACCEPT = text("""
             CAST(:first_indexes AS int[]), CAST(:end_indexes AS int[]), CAST(:duplicates AS int[])
         ) WITH ORDINALITY AS part (first_index, end_index, duplicates, number)
     )
-    SELECT created_at FROM job UNION ALL SELECT created_at FROM jobs WHERE id = CAST(:job_id AS uuid)
+    SELECT coalesce((SELECT created_at FROM job), (SELECT created_at FROM jobs WHERE id = CAST(:job_id AS uuid)),
+        clock_timestamp()) AS created_at -- the last where the lost connection's statement is committed while this one runs
+    FROM campaigns WHERE id = :campaign_id AND company_id = :company_id
 """)
 
 
@@ -59,20 +61,10 @@ async def accept(engine: AsyncEngine, key: Key, submission: Submission, job_id: 
     if not key.sees(submission.campaign_id) or "\0" in submission.campaign_id:
         raise Forbidden
     values = _values(submission, chunk_size) | {"job_id": job_id, "key_id": key.id, "company_id": key.company_id}
-    try:
-        created_at = await _insert(engine, values)
-    except DBAPIError as error:
-        if not error.connection_invalidated:
-            raise
-        created_at = await _insert(engine, values)  # the connection was stale, e.g. from before a restart
-    if created_at is None:
+    created = await rows(engine, _ACCEPT, values)
+    if not created:
         raise Forbidden
-    return created_at
-
-
-async def _insert(engine: AsyncEngine, values: dict[str, object]) -> datetime | None:
-    async with engine.connect() as connection:
-        created_at: datetime | None = (await connection.execute(_ACCEPT, values)).scalar_one_or_none()
+    created_at: datetime = created[0].created_at
     return created_at
 
 

@@ -49,7 +49,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.add_exception_handler(ApiError, _answer_api_error)
     app.add_exception_handler(RequestValidationError, _answer_invalid_parameter)
     app.add_exception_handler(HTTPException, _answer_routing_error)
-    for kind in (DBAPIError, PoolTimeoutError):
+    for kind in (DBAPIError, PoolTimeoutError, TimeoutError):
         app.add_exception_handler(kind, _answer_database_error)
     return app
 
@@ -98,7 +98,7 @@ async def _answer_routing_error(_request: Request, error: Any) -> Answer:
 
 async def _answer_database_error(_request: Request, error: Any) -> Answer:
     """503 where the database is away; anything else is a fault of ours, and goes to the last net."""
-    if isinstance(error, OperationalError | InterfaceError | PoolTimeoutError) or error.connection_invalidated:
+    if isinstance(error, TimeoutError | OperationalError | InterfaceError | PoolTimeoutError) or error.connection_invalidated:
         log.warning("database not reached", error=type(getattr(error, "orig", error)).__name__, mend="check DATABASE_URL")
         return Unavailable().answer()
     raise error

@@ -16,6 +16,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine
 from starlette.requests import Request
 
+from api.database import rows
 from api.errors import ApiError, Forbidden, RateLimited
 from api.limiter import Limiter
 from shared.arrays import text_array
@@ -35,6 +36,7 @@ _NOTE_USE = text("""
     UPDATE api_keys SET last_used_at = clock_timestamp()
     WHERE id = ANY(CAST(:ids AS uuid[]))
         AND (last_used_at IS NULL OR last_used_at < clock_timestamp() - interval '1 minute')
+    RETURNING id
 """)
 
 log = structlog.get_logger()
@@ -87,9 +89,8 @@ class Authenticator:
                 continue
             used, self._used = self._used, set()
             try:
-                async with self._engine.connect() as connection:
-                    await connection.execute(_NOTE_USE, {"ids": text_array(map(str, used))})
-            except SQLAlchemyError as error:
+                await rows(self._engine, _NOTE_USE, {"ids": text_array(map(str, used))})
+            except (SQLAlchemyError, TimeoutError) as error:
                 log.warning("use of keys not noted", error=type(error).__name__)
 
     async def _key_of(self, request: Request) -> Key:
@@ -108,9 +109,8 @@ class Authenticator:
         now = time.monotonic()
         if until > now:
             return key
-        async with self._engine.connect() as connection:
-            row = (await connection.execute(_FIND_KEY, {"hash": key_hash})).one_or_none()
-        key = Key(*row[:4], *map(_rate, row[4:])) if row else None
+        found = await rows(self._engine, _FIND_KEY, {"hash": key_hash})
+        key = Key(*found[0][:4], *map(_rate, found[0][4:])) if found else None
         self._remembered[key_hash] = (now + REMEMBERED, key)
         self._remembered.move_to_end(key_hash)
         if len(self._remembered) > MOST_REMEMBERED:

@@ -1,13 +1,15 @@
 """Whether each part is up: the database and the broker asked now, workers and tickers by their last sign of life."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 from kombu import Connection
 from redis.asyncio import Redis
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from api.database import rows
+from api.patience import within
 from shared.heartbeats import NEWEST_BEATS, STALE_SECONDS
 
 PATIENCE = 1.0  # seconds for each check
@@ -24,17 +26,15 @@ def _word(up: bool) -> str:
     return "up" if up else "down"
 
 
-async def _within_patience(check: Callable[[], Awaitable[Any]]) -> Any:
+async def _within_patience(check: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
     try:
-        async with asyncio.timeout(PATIENCE):
-            return await check()
+        return await within(PATIENCE, check())
     except Exception:  # noqa: BLE001 - whatever the driver or the transport raises, the part is down
         return None
 
 
 async def _beat_ages(engine: AsyncEngine) -> dict[str, float]:
-    async with engine.connect() as connection:
-        return {row.role: row.age_seconds for row in await connection.execute(NEWEST_BEATS)}
+    return {row.role: row.age_seconds for row in await rows(engine, NEWEST_BEATS)}
 
 
 async def _ping(broker_url: str) -> bool:

@@ -6,11 +6,12 @@ from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import RowMapping, Select, and_, case, func, select, true, tuple_
+from sqlalchemy import Select, and_, case, func, select, true, tuple_
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from api.answers import time_text
 from api.authenticator import Key
+from api.database import Found, rows
 from api.errors import ApiError, InvalidRequest
 from shared.models import chunks, jobs
 from shared.states import JobState, Outcome
@@ -51,11 +52,10 @@ _JOB_WITH_CHUNKS = (
 async def read_job(engine: AsyncEngine, key: Key, job_id: str) -> tuple[dict[str, Any], int | None]:
     """The job's answer, and in how many seconds to ask again (None once it is final). Raises ApiError 404."""
     statement = _JOB_WITH_CHUNKS.where(jobs.c.id == parse_job_id(job_id), *_visible(key))
-    async with engine.connect() as connection:
-        rows = (await connection.execute(statement)).mappings().all()
-    if not rows:
+    found = await rows(engine, statement)
+    if not found:
         raise job_not_found()
-    return _described(rows[0]) | _identifiers(rows), _retry_after(rows[0])
+    return _described(found[0]) | _identifiers(found), _retry_after(found[0])
 
 
 async def list_jobs(
@@ -68,10 +68,9 @@ async def list_jobs(
             if "\0" in value:  # PostgreSQL knows no U+0000, so nothing of that name exists
                 return [], None
             statement = statement.where(jobs.c[name] == value)
-    async with engine.connect() as connection:
-        rows = (await connection.execute(statement)).mappings().all()
-    following = _cursor_after(rows[limit - 1]) if len(rows) > limit else None
-    return [_described(row) for row in rows[:limit]], following
+    found = await rows(engine, statement)
+    following = _cursor_after(found[limit - 1]) if len(found) > limit else None
+    return [_described(row) for row in found[:limit]], following
 
 
 def parse_job_id(written: str) -> UUID:
@@ -89,9 +88,8 @@ def job_not_found() -> ApiError:
 
 async def check_visible(engine: AsyncEngine, key: Key, job_id: UUID) -> None:
     """Raises ApiError 404 unless the key sees the job."""
-    async with engine.connect() as connection:
-        if (await connection.execute(select(jobs.c.id).where(jobs.c.id == job_id, *_visible(key)))).first() is None:
-            raise job_not_found()
+    if not await rows(engine, select(jobs.c.id).where(jobs.c.id == job_id, *_visible(key))):
+        raise job_not_found()
 
 
 def _visible(key: Key) -> list[Any]:
@@ -111,9 +109,9 @@ def _page(key: Key, cursor: str | None) -> Select[Any]:
     return statement
 
 
-def _cursor_after(row: RowMapping) -> str:
-    created_at = row["created_at"].astimezone(UTC).isoformat()
-    return base64.urlsafe_b64encode(f"{created_at} {row['id']}".encode()).decode()
+def _cursor_after(row: Found) -> str:
+    created_at = row.created_at.astimezone(UTC).isoformat()
+    return base64.urlsafe_b64encode(f"{created_at} {row.id}".encode()).decode()
 
 
 def _position(cursor: str) -> tuple[datetime, UUID]:
@@ -125,35 +123,35 @@ def _position(cursor: str) -> tuple[datetime, UUID]:
         raise InvalidRequest("Invalid query parameter: cursor") from None
 
 
-def _described(row: RowMapping) -> dict[str, Any]:
+def _described(row: Found) -> dict[str, Any]:
     return {
-        "jobId": str(row["id"]),
-        "campaignId": row["campaign_id"],
-        "status": row["state"],
-        "clientReference": row["client_reference"],
-        "phoneFallback": row["phone_fallback"],
-        "total": row["total"],
-        "processed": row["deleted"] + row["not_found"] + row["unprocessed"],
-        "deleted": row["deleted"],
-        "notFound": row["not_found"],
-        "unprocessed": row["unprocessed"],
-        "error": row["error"],
-        "createdAt": time_text(row["created_at"]),
-        "runAt": time_text(row["run_at"]),
-        "startedAt": time_text(row["started_at"]),
-        "finishedAt": time_text(row["finished_at"]),
+        "jobId": str(row.id),
+        "campaignId": row.campaign_id,
+        "status": row.state,
+        "clientReference": row.client_reference,
+        "phoneFallback": row.phone_fallback,
+        "total": row.total,
+        "processed": row.deleted + row.not_found + row.unprocessed,
+        "deleted": row.deleted,
+        "notFound": row.not_found,
+        "unprocessed": row.unprocessed,
+        "error": row.error,
+        "createdAt": time_text(row.created_at),
+        "runAt": time_text(row.run_at),
+        "startedAt": time_text(row.started_at),
+        "finishedAt": time_text(row.finished_at),
     }
 
 
-def _identifiers(rows: Sequence[RowMapping]) -> dict[str, list[str]]:
+def _identifiers(parts: Sequence[Found]) -> dict[str, list[str]]:
     lists: dict[str, list[str]] = {"deleted": [], "notFound": [], "unprocessed": [], "pending": []}
-    for row in rows:
-        decided = (row["external_ids"] or (), row["phone_numbers"] or (), row["outcomes"] or ())
+    for part in parts:
+        decided = (part.external_ids or (), part.phone_numbers or (), part.outcomes or ())
         for external_id, phone_number, outcome in zip(*decided, strict=True):
             lists[_WORD_OF[outcome]].append(external_id or phone_number)
     return {f"{word}Identifiers": lists[word] for word in ("deleted", "notFound", "unprocessed")}
 
 
-def _retry_after(row: RowMapping) -> int | None:
+def _retry_after(row: Found) -> int | None:
     """A tenth of the job's age, from 1 to 10 seconds."""
-    return None if JobState(row["state"]).final else min(10, max(1, int(row["age_seconds"] / 10)))
+    return None if JobState(row.state).final else min(10, max(1, int(row.age_seconds / 10)))

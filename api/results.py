@@ -6,6 +6,7 @@ from uuid import UUID
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from api.database import rows
 from shared.arrays import smallint_array
 from shared.states import Outcome
 
@@ -25,10 +26,8 @@ async def read_results(
 ) -> tuple[list[dict[str, Any]], int | None]:
     """Up to `limit` results from index `first` on that are one of `outcomes`, and the index to go on from, if there is one."""
     values = {"job_id": job_id, "outcomes": smallint_array(outcomes), "first": first, "rows": limit + 1}
-    async with engine.connect() as connection:
-        rows = (await connection.execute(_RESULTS, values)).all()
-    items = [_described(*row) for row in rows[:limit]]
-    return items, rows[limit].entry_index if len(rows) > limit else None
+    found = await rows(engine, _RESULTS, values)
+    return [_described(*row) for row in found[:limit]], found[limit].entry_index if len(found) > limit else None
 
 
 def _described(index: int, external_id: str | None, phone_number: str | None, outcome: int) -> dict[str, Any]:

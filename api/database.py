@@ -1,0 +1,37 @@
+"""Sends the API's statements to the database: each is a transaction of its own, and has its answer or an error within seconds."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import Executable, Row
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from api.patience import within
+
+Found = Row[*tuple[Any, ...]]  # any number of columns
+
+PATIENCE = 5.0  # seconds; the longest statement takes a few hundredths of one
+
+
+async def rows(engine: AsyncEngine, statement: Executable, values: dict[str, Any] | None = None) -> Sequence[Found]:
+    """All rows. Raises DBAPIError, sqlalchemy's and Python's TimeoutError.
+
+    A statement whose connection is found broken is sent once more: the pool's connections all break when the server restarts.
+    So `statement` must bear being executed twice.
+    """
+    return await within(PATIENCE, _rows(engine, statement, values))
+
+
+async def _rows(engine: AsyncEngine, statement: Executable, values: dict[str, Any] | None) -> Sequence[Found]:
+    try:
+        return await _execute(engine, statement, values)
+    except DBAPIError as error:
+        if not error.connection_invalidated:
+            raise
+    return await _execute(engine, statement, values)
+
+
+async def _execute(engine: AsyncEngine, statement: Executable, values: dict[str, Any] | None) -> Sequence[Found]:
+    async with engine.connect() as connection:
+        return (await connection.execute(statement, values)).all()
