@@ -4,6 +4,7 @@ import click
 
 from cli import options
 from cli.output import show
+from cli.signals import stop_by_signals
 
 
 @click.command()
@@ -14,6 +15,7 @@ def demo(*, as_json: bool) -> None:
     Starts PostgreSQL, Redis, the API, a worker and the ticker in a temporary folder, loads 10,000 leads, sends a bulk delete of
     1,000, checks every outcome, and leaves nothing running and nothing behind. With --json the story goes to stderr.
     """
+    stop_by_signals()  # before the imports: one of them tries out the temporary folder, and would leave its file there
     from cli.showcase import run_showcase
 
     result = run_showcase(story_on_stderr=as_json)
