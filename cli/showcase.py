@@ -23,7 +23,6 @@ from cli.failure import Failure
 from cli.importer import import_leads
 from cli.output import console as output_console
 from cli.reader import read
-from cli.signals import stop_by_signals
 from cli.supervisor import Address, Stack
 from shared.states import JobState
 
@@ -63,7 +62,6 @@ class Story:
 
 def run_showcase(*, story_on_stderr: bool) -> Json:
     """Runs the demo and returns the job's final status with the seconds of each part. Raises Failure if anything is not so."""
-    stop_by_signals()
     story = Story(output_console(stderr=story_on_stderr))
     story.console.print("Leadsweep's main job, on real servers in a folder of their own\n")
     began = time.perf_counter()
