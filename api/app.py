@@ -10,7 +10,6 @@ from typing import Any
 import structlog
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
-from redis.asyncio import Redis
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from starlette.exceptions import HTTPException
@@ -20,7 +19,7 @@ from api import pages
 from api.answers import Answer
 from api.authenticator import Authenticator
 from api.errors import ApiError, InvalidRequest, Unavailable
-from api.limiter import Limiter
+from api.limiter import Limiter, open_redis
 from api.middleware import Envelope
 from api.openapi import ABOUT, Described
 from api.routes import router
@@ -61,7 +60,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     state.engine = create_api_engine(
         settings, "api", isolation_level="AUTOCOMMIT", pool_size=settings.pool_size, max_overflow=0, pool_timeout=2
     )
-    redis = Redis.from_url(settings.limiter_url, max_connections=100) if settings.limiter_url else None
+    redis = open_redis(settings.limiter_url) if settings.limiter_url else None
     state.limiter = Limiter(redis)
     state.authenticator = Authenticator(state.engine, state.limiter, settings)
     state.sender = Sender(settings.broker_url)

@@ -71,14 +71,14 @@ class Authenticator:
     async def admit(self, request: Request, *, submitting: bool) -> Key:
         """The key of the call. Raises ApiError 401, Forbidden for lack of scope, RateLimited."""
         key = await self._key_of(request)
-        if submitting and key.scope != "write":
-            raise Forbidden
         kind, rate = ("submit", key.submit_rate) if submitting else ("read", key.read_rate)
         server_rate = self._settings.rate_limit_submit if submitting else self._settings.rate_limit_read
         allowance = await self._limiter.count(f"{kind}:{key.id}", rate or server_rate)
         request.scope["allowance"] = allowance
+        if submitting and key.scope != "write":
+            raise Forbidden  # it is counted all the same, as its answer says how much is left
         if allowance.refused:
-            raise RateLimited(allowance.limit, allowance.reset, time.time())
+            raise RateLimited(allowance)
         return key
 
     async def note_uses(self) -> None:
@@ -119,4 +119,8 @@ class Authenticator:
 
 
 def _rate(written: str | None) -> Rate | None:
-    return parse_rate(written) if written else None
+    try:
+        return parse_rate(written) if written else None
+    except ValueError as error:
+        log.warning("limit of a key not understood", error=str(error), mend="correct rate_limit_submit and rate_limit_read")
+        return None

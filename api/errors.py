@@ -8,9 +8,11 @@ ApiError                 any status: `Job not found` (404), `Request body is too
 """
 
 from collections.abc import Mapping
+from math import ceil
 from typing import Any
 
 from api.answers import Answer, time_text
+from api.limiter import Allowance
 
 
 class ApiError(Exception):
@@ -51,16 +53,15 @@ class Forbidden(ApiError):
 class RateLimited(ApiError):
     """The key, or the address, has used up its calls."""
 
-    def __init__(self, limit: int, reset: float, now: float) -> None:
-        """`reset` and `now` in unix seconds."""
-        retry_after = str(max(1, round(reset - now)))
+    def __init__(self, allowance: Allowance) -> None:
+        """`allowance` is one that is refused."""
+        retry_after = str(max(1, ceil(allowance.seconds_left)))
         super().__init__(429, "Rate limit exceeded. Please try again later.", {"Retry-After": retry_after})
-        self.limit = limit
-        self.reset = reset
+        self.allowance = allowance
 
     def extras(self) -> dict[str, Any]:
         """As the published API has them."""
-        return {"limit": self.limit, "remaining": 0, "reset": time_text(self.reset)}
+        return {"limit": self.allowance.limit, "remaining": 0, "reset": time_text(self.allowance.reset)}
 
 
 class Unavailable(ApiError):

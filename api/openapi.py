@@ -95,7 +95,7 @@ _RESPONSES = {
     "InvalidBody": _error("The body is wrong; the first error found is the answer", _BODY_ERRORS),
     "InvalidQuery": _error("A parameter is wrong, unknown or given twice", ["Invalid query parameter: limit"]),
     "Unauthorized": _error("No key, or none that is active", ["Missing API key", "Invalid or inactive API key"], {}),
-    "Forbidden": _error("The key lacks the scope, or may not see this campaign, or there is none", ["Forbidden"], _MAYBE_COUNTED),
+    "Forbidden": _error("The key lacks the scope, or may not see this campaign, or there is none", ["Forbidden"]),
     "JobNotFound": _error("No such job, or not one that the key may see", ["Job not found"]),
     "TooLarge": _error("The body is over 1 MiB", ["Request body is too large"]),
     "NotJson": _error("Another content type", ["Content-Type must be application/json"]),

@@ -107,7 +107,7 @@ async def get_health(request: Request) -> Answer:
     address = request.client.host if request.client else "unknown"
     allowance = await state.limiter.count(f"health:{address}", state.settings.rate_limit_health)
     if allowance.refused:
-        raise RateLimited(allowance.limit, allowance.reset, allowance.reset - 1)
+        raise RateLimited(allowance)
     parts: dict[str, Any] = await health.check(state.engine, state.settings.broker_url)
     if all(part == "up" for part in parts.values()):
         return success(parts)

@@ -9,11 +9,10 @@ from datetime import UTC, datetime, timedelta
 
 import fakeredis
 import pytest
-from redis.asyncio import Redis
 from sqlalchemy import text
 
 from api.app import create_app
-from api.limiter import Limiter
+from api.limiter import CONNECTIONS, Limiter, open_redis
 from shared.settings import Rate
 from tests.stack import make_key
 
@@ -53,8 +52,44 @@ async def test_a_window_ends(limiter):
         assert time.monotonic() < deadline
 
 
+async def test_a_window_that_lost_its_end_gets_a_new_one(limiter):
+    await limiter.count("key", HOURLY)
+    client = limiter._count.registered_client
+    (name,) = await client.keys("*key*")
+    await client.persist(name)
+    assert (await limiter.count("key", HOURLY)).seconds_left == 3600
+    assert await client.pttl(name) > 3_599_000
+
+
+async def test_more_calls_at_once_than_connections_are_all_counted(redis_url):
+    async with open_redis(redis_url) as client:
+        limiter, many = Limiter(client, patience=20), Rate(10_000, timedelta(hours=1))
+        allowances = await asyncio.gather(*(limiter.count("key", many) for _ in range(CONNECTIONS * 6)))
+        assert not any(allowance.remaining == many.limit for allowance in allowances), "none was let through uncounted"
+        assert (await limiter.count("key", many)).remaining == many.limit - CONNECTIONS * 6 - 1
+
+
+async def test_a_loop_that_was_busy_does_not_take_redis_for_frozen(redis_url):
+    async with open_redis(redis_url) as client:
+        limiter = Limiter(client, patience=0.5)
+        assert (await limiter.count("key", HOURLY)).remaining == 2
+        counting = asyncio.create_task(limiter.count("key", HOURLY))
+        for _ in range(3):
+            await asyncio.sleep(0)  # until it is sent
+        spend(1)
+        assert (await counting).remaining == 1
+        assert (await limiter.count("key", HOURLY)).remaining == 0
+
+
+def spend(seconds):
+    """What a big body would do to the loop."""
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        pass
+
+
 async def test_without_a_redis_everything_passes():
-    assert await Limiter(None).count("key", HOURLY) == pytest.approx((3, 3, time.time() + 3600, False), abs=5)
+    assert await Limiter(None).count("key", HOURLY) == pytest.approx((3, 3, time.time() + 3600, 3600, False), abs=5)
 
 
 async def test_every_answer_to_a_key_carries_its_limit(service):
@@ -63,6 +98,7 @@ async def test_every_answer_to_a_key_carries_its_limit(service):
         await service.post(ENTRY),
         await service.post(b"{"),
         await service.post(ENTRY | {"campaignId": "foreign"}),
+        await service.post(ENTRY, service.read),
         await service.get(f"/api/v1/jobs/{job_id}"),
         await service.get("/api/v1/jobs/nonsense"),
         await service.get("/api/v1/jobs?limit=0"),
@@ -90,6 +126,18 @@ async def test_too_many_submissions_are_refused_with_when_to_come_back(service):
     assert (await service.post(ENTRY)).status_code == 202, "other keys are counted apart"
 
 
+async def test_a_limit_of_a_key_that_is_written_wrongly_is_the_servers(service):
+    with service.engine.begin() as connection:
+        key = make_key(connection, "co", rate_limit_submit="many", rate_limit_read="/hour")
+    assert (await service.post(ENTRY, key=key)).headers["x-ratelimit-limit"] == "1000"
+    assert (await service.get("/api/v1/jobs", key)).headers["x-ratelimit-limit"] == "60000"
+
+
+async def test_a_limit_by_the_minute_does_not_wait_for_an_hour_to_end(limiter):
+    await limiter.count("key", HOURLY)
+    assert (await limiter.count("key", Rate(3, timedelta(minutes=1)))).seconds_left <= 60
+
+
 async def test_reading_has_its_own_limit(service):
     with service.engine.begin() as connection:
         key = make_key(connection, "co", rate_limit_read="1/minute")
@@ -100,6 +148,7 @@ async def test_health_is_limited_by_address_and_needs_no_key(service):
     service.app.state.settings.rate_limit_health = Rate(2, timedelta(minutes=1))
     answers = [await service.http.get("/api/health") for _ in range(3)]
     assert [a.status_code == 429 for a in answers] == [False, False, True]
+    assert 50 < int(answers[-1].headers["retry-after"]) <= 60
 
 
 async def test_a_revoked_key_is_out_within_five_seconds_and_its_last_use_is_noted(service):
@@ -129,7 +178,7 @@ def frozen(process):
 
 async def test_a_frozen_redis_costs_a_call_50_ms_at_most_and_most_calls_nothing(servers, service):
     assert (await service.post(ENTRY)).headers["x-ratelimit-remaining"] == "999"
-    client = Redis.from_url(servers.broker_url)
+    client = open_redis(servers.broker_url)
     limiter = Limiter(client)
     await limiter.count("warm", HOURLY)
     with frozen(servers.redis):
