@@ -5,9 +5,7 @@ the entries gone through one by one, to say which and what. FastAPI's own parsin
 """
 
 import json
-import re
-from collections.abc import Sequence
-from operator import or_
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, NoReturn
 
 import msgspec
@@ -25,8 +23,9 @@ FIELDS = frozenset({"campaignId", "leads", "clientReference", "phoneFallback"})
 _decode = msgspec.json.Decoder().decode
 _KEYS = tuple(f'"{name}"'.encode() for name in FIELDS)
 _TEXT_OR_NOTHING = {str, type(None)}
-# What makes a phone number differ from its canonical form, in numbers joined by U+0000.
-_UNUSUAL_NUMBER = re.compile(r"[ \t\n\r\f\v\u00a0.()-]|(?:^|\0)00")
+# What shared.identifiers takes away.
+_SPACE = " \t\n\r\f\v\u00a0"
+_NOISE = _SPACE + ".-()"
 
 Texts = Sequence[str | None]
 
@@ -116,7 +115,7 @@ def _campaign_id(value: Any) -> str:
 
 
 def _identifiers(entries: list[Any]) -> tuple[Texts, Texts, Texts, Texts]:
-    """The last-but-two fields of Submission, all entries at once."""
+    """The four sequences of Submission."""
     try:
         external_ids: list[Any] = [entry.get("externalId") for entry in entries]
         phone_numbers: list[Any] = [entry.get("phoneNumber") for entry in entries]
@@ -124,13 +123,12 @@ def _identifiers(entries: list[Any]) -> tuple[Texts, Texts, Texts, Texts]:
         _raise_first_error(entries)
     if not {*map(type, external_ids), *map(type, phone_numbers)} <= _TEXT_OR_NOTHING:
         _raise_first_error(entries)
-    if _longest(external_ids) > MAX_EXTERNAL_ID or _longest(phone_numbers) > MAX_PHONE_NUMBER:
+    try:
+        canonical_ids = _canonical(external_ids, MAX_EXTERNAL_ID, _unusual_in_ids, canonical_external_id)
+        canonical_numbers = _canonical(phone_numbers, MAX_PHONE_NUMBER, _unusual_in_numbers, canonical_phone_number)
+    except ValueError:
         _raise_first_error(entries)
-    if "\0" in "".join(filter(None, external_ids)) or "\0" in "".join(filter(None, phone_numbers)):
-        _raise_first_error(entries)
-    canonical_ids = [canonical_external_id(text) or None if text else None for text in external_ids]
-    canonical_numbers = _canonical_numbers(phone_numbers)
-    if not all(map(or_, map(bool, canonical_ids), map(bool, canonical_numbers))):
+    if (None, None) in zip(canonical_ids, canonical_numbers, strict=True):
         _raise_first_error(entries)
     return (
         _as_written(external_ids, canonical_ids),
@@ -140,14 +138,28 @@ def _identifiers(entries: list[Any]) -> tuple[Texts, Texts, Texts, Texts]:
     )
 
 
-def _longest(texts: list[str | None]) -> int:
-    return max(map(len, filter(None, texts)), default=0)
+def _canonical(
+    written: list[str | None], longest: int, unusual: Callable[[str], bool], canonical: Callable[[str], str]
+) -> list[str | None]:
+    """The canonical form of each, None where that is empty. Raises ValueError if any is too long or has U+0000.
 
-
-def _canonical_numbers(written: list[str | None]) -> list[str | None]:
-    if _UNUSUAL_NUMBER.search("\0".join(filter(None, written))):
-        return [canonical_phone_number(text) or None if text else None for text in written]
+    All are looked at as one long text first: nearly always it has nothing `unusual`, and each is its own canonical form.
+    """
+    present = list(filter(None, written))
+    joined = "\0".join(present)
+    if present and (max(map(len, present)) > longest or joined.count("\0") >= len(present)):
+        raise ValueError
+    if unusual(joined):
+        return [canonical(text) or None if text else None for text in written]
     return [text or None for text in written]
+
+
+def _unusual_in_ids(joined: str) -> bool:
+    return any(map(joined.__contains__, _SPACE))
+
+
+def _unusual_in_numbers(joined: str) -> bool:
+    return any(map(joined.__contains__, _NOISE)) or joined.startswith("00") or "\x0000" in joined
 
 
 def _as_written(written: list[str | None], canonical: list[str | None]) -> list[str | None]:
