@@ -7,13 +7,13 @@ from collections.abc import Iterable
 
 def text_array(items: Iterable[str | None]) -> str:
     """The literal of a `text[]`; None becomes NULL. Strings may hold anything but U+0000."""
-    return "{" + ",".join(["NULL" if item is None else _quoted(item) for item in items]) + "}"
+    texts = ["\0" if item is None else item for item in items]
+    joined = "".join(texts)
+    if '"' in joined or "\\" in joined:
+        texts = [text.replace("\\", "\\\\").replace('"', '\\"') for text in texts]
+    return ('{"' + '","'.join(texts) + '"}').replace('"\0"', "NULL") if texts else "{}"
 
 
 def smallint_array(items: Iterable[int]) -> str:
     """The literal of a `smallint[]`."""
     return "{" + ",".join(map(str, items)) + "}"
-
-
-def _quoted(item: str) -> str:
-    return '"' + item.replace("\\", "\\\\").replace('"', '\\"') + '"'
