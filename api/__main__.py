@@ -5,6 +5,7 @@ import argparse
 import uvicorn
 
 from api.app import create_app
+from api.protocol import BoundedProtocol
 from shared import logs
 from shared.settings import settings
 
@@ -21,10 +22,11 @@ def main() -> None:
         host=address.host,
         port=address.port,
         loop="uvloop",
-        http="httptools",
+        http=BoundedProtocol,
         log_config=None,
         access_log=False,
         server_header=False,
+        proxy_headers=False,  # an address is whoever speaks to us, not whom it says it is
         timeout_graceful_shutdown=5,
     )
 

@@ -28,4 +28,4 @@ async def read_body(request: Request) -> bytes:
 
 
 def _too_large() -> ApiError:
-    return ApiError(413, "Request body is too large", {"Connection": "close"})
+    return ApiError(413, "Request body is too large")
