@@ -12,6 +12,7 @@ from uuid import uuid4
 
 import psutil
 import psycopg
+import redis
 
 from shared.arrays import smallint_array, text_array
 from shared.keys import hash_key, new_key
@@ -50,7 +51,9 @@ class Ground:
         return psycopg.connect(self.url, autocommit=True)
 
     def fill(self, lead_count, *, old_jobs=0):
-        """Empties the tables, then loads leads and, where asked, finished jobs of a thousand entries; vacuums, checkpoints."""
+        """Empties tables and broker, then loads leads and, where asked, finished jobs of 100 entries; vacuums, checkpoints."""
+        with redis.Redis.from_url(self.servers.broker_url) as client:
+            client.flushall()
         with self.connect() as connection:
             connection.execute("TRUNCATE companies, campaigns, leads, api_keys, jobs, chunks, company_turns")
             connection.execute("INSERT INTO companies VALUES ('bench', '')")
@@ -67,14 +70,14 @@ class Ground:
             self._add_old_jobs(connection, old_jobs)
         self.settle()
 
-    def queue(self, jobs):
-        """Writes queued jobs as the API does; returns nothing: what is queued is in the database."""
+    def queue(self, jobs, *, state="queued"):
+        """Writes jobs as the API does."""
         with psycopg.connect(self.url) as connection:
             for external_ids, phone_numbers in jobs:
                 job_id = uuid4()
                 connection.execute(
-                    "INSERT INTO jobs (id, company_id, campaign_id, total) VALUES (%s, 'bench', %s, %s)",
-                    (job_id, CAMPAIGN, len(external_ids)),
+                    "INSERT INTO jobs (id, company_id, campaign_id, total, state) VALUES (%s, 'bench', %s, %s, %s)",
+                    (job_id, CAMPAIGN, len(external_ids), state),
                 )
                 connection.execute(
                     "INSERT INTO chunks (job_id, number, first_index, external_ids, phone_numbers, outcomes)"
