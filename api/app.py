@@ -58,7 +58,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     state, settings = app.state, app.state.settings
     # Each statement of the API is a transaction of its own: no round trips for BEGIN and COMMIT, none left open.
     state.engine = create_api_engine(
-        settings, "api", isolation_level="AUTOCOMMIT", pool_size=settings.pool_size, max_overflow=0, pool_timeout=2
+        settings, "api", isolation_level="AUTOCOMMIT", pool_size=settings.pool_size, max_overflow=0, pool_timeout=4
     )
     redis = open_redis(settings.limiter_url) if settings.limiter_url else None
     state.limiter = Limiter(redis)
@@ -75,6 +75,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         notes.cancel()
         with suppress(asyncio.CancelledError):
             await notes
+        await state.authenticator.note_used()
         state.sender.close()
         if redis:
             await redis.aclose()

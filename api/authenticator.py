@@ -85,13 +85,17 @@ class Authenticator:
         """Writes down, again and again, which keys were used; ends only when cancelled."""
         while True:
             await asyncio.sleep(NOTED_EVERY)
-            if not self._used:
-                continue
-            used, self._used = self._used, set()
-            try:
-                await rows(self._engine, _NOTE_USE, {"ids": text_array(map(str, used))})
-            except (SQLAlchemyError, TimeoutError) as error:
-                log.warning("use of keys not noted", error=type(error).__name__)
+            await self.note_used()
+
+    async def note_used(self) -> None:
+        """Writes down which keys were used since the last time."""
+        used, self._used = self._used, set()
+        if not used:
+            return
+        try:
+            await rows(self._engine, _NOTE_USE, {"ids": text_array(map(str, used))})
+        except (SQLAlchemyError, TimeoutError) as error:
+            log.warning("use of keys not noted", error=type(error).__name__)
 
     async def _key_of(self, request: Request) -> Key:
         written = request.headers.getlist("x-api-key")

@@ -12,6 +12,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from api.answers import Answer
 
 _SANE_ID = re.compile(rb"[!-~]{1,128}")
+_LONGEST_PATH = 200  # characters in the log; ours are shorter
 
 log = structlog.get_logger()
 
@@ -45,7 +46,7 @@ class Envelope:
         try:
             await self._app(scope, receive, send_with_headers)
         except Exception:
-            log.exception("request failed", request=request_id, path=scope["path"])
+            log.exception("request failed", request=request_id, path=scope["path"][:_LONGEST_PATH])
             if not status:
                 answer = Answer({"success": False, "data": None, "error": "Internal server error"}, 500)
                 await answer(scope, receive, send_with_headers)
@@ -65,7 +66,7 @@ def _log_request(scope: Scope, request_id: str, status: int, started: float) -> 
         "request",
         request=request_id,
         method=scope["method"],
-        path=scope["path"],
+        path=scope["path"][:_LONGEST_PATH],
         status=status,
         ms=round((time.perf_counter() - started) * 1000, 1),
         key=str(key.id) if key else None,

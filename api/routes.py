@@ -41,6 +41,7 @@ async def bulk_delete(request: Request) -> Answer:
     state = request.app.state
     key = await _authenticator(request).admit(request, submitting=True)
     submission = parse(await read_body(request))
+    _refuse_unknown_parameters(request, set())
     job_id = uuid4()
     created_at = await accept(state.engine, key, submission, job_id, state.settings.chunk_size)
     state.sender.send()
@@ -59,6 +60,7 @@ async def bulk_delete(request: Request) -> Answer:
 @router.get("/api/v1/jobs/{jobId}", operation_id="getJob", summary="Read a job", tags=["Jobs"])
 async def get_job(request: Request, job_id: Annotated[str, Path(alias="jobId")], key: Reader) -> Answer:
     """The job as it stands now, with its identifiers."""
+    _refuse_unknown_parameters(request, set())
     body, retry_after = await jobs.read_job(request.app.state.engine, key, job_id)
     return success(body, headers={"Retry-After": str(retry_after)} if retry_after else None)
 
@@ -86,7 +88,7 @@ async def get_results(
     job_id: Annotated[str, Path(alias="jobId")],
     key: Reader,
     outcome: str | None = None,
-    cursor: Annotated[int, Query(ge=0, le=2**31 - 1)] = 0,
+    cursor: Annotated[str, Query(pattern="^[0-9]{1,9}$")] = "0",
     limit: Annotated[int, Query(ge=1, le=MAX_PAGE)] = 1000,
 ) -> Answer:
     """What became of each entry, in request order."""
@@ -96,7 +98,7 @@ async def get_results(
         raise InvalidRequest("Invalid query parameter: outcome")
     engine, found = request.app.state.engine, jobs.parse_job_id(job_id)
     await jobs.check_visible(engine, key, found)
-    items, following = await results.read_results(engine, found, wanted, cursor, limit)
+    items, following = await results.read_results(engine, found, wanted, int(cursor), limit)
     return success({"items": items, "nextCursor": None if following is None else str(following)})
 
 
@@ -115,7 +117,7 @@ async def get_health(request: Request) -> Answer:
 
 
 def _refuse_unknown_parameters(request: Request, known: set[str]) -> None:
-    """A misspelt filter must not turn into none; one given twice is as unclear."""
+    """A misspelt filter must not turn into none, nor `?dryRun=true` into a real deletion; one given twice is as unclear."""
     names = [name for name, _ in request.query_params.multi_items()]
     for name in names:
         if name not in known or names.count(name) > 1:

@@ -1,9 +1,17 @@
-"""Which entries are duplicates, and where a request is cut."""
+"""Which entries are duplicates, where a request is cut, and what is written when it is sent again."""
+
+import asyncio
+import time
+from uuid import uuid4
 
 from hypothesis import given
 from hypothesis import strategies as st
+from sqlalchemy import insert, text
 
-from api.acceptor import cut, find_duplicates
+from api.acceptor import accept, cut, find_duplicates
+from api.authenticator import Key
+from api.parser import parse
+from shared.models import jobs
 
 IDENTIFIER = st.sampled_from(["a", "b", "+1", None])
 ENTRIES = st.lists(st.tuples(IDENTIFIER, IDENTIFIER).filter(any), min_size=1, max_size=12)
@@ -34,3 +42,28 @@ def test_chunks_follow_one_another_and_none_is_too_big_or_of_duplicates_alone(re
     assert all(count == size for count in others[:-1])
     assert 1 <= others[-1] <= size
     assert [c.duplicates for c in chunks] == [c.end_index - c.first_index - n for c, n in zip(chunks, others, strict=True)]
+
+
+async def test_a_statement_that_was_committed_though_its_connection_broke_is_not_refused(service):
+    """The first try has written its job's row, and is committed while the second waits for that."""
+    job_id, submission = uuid4(), parse(b'{"campaignId": "cmp", "leads": [{"externalId": "a"}]}')
+    key = Key(uuid4(), "co", None, "write", None, None)
+    with service.engine.connect() as connection:
+        connection.execute(insert(jobs), {"id": job_id, "company_id": "co", "campaign_id": "cmp", "total": 1})
+        again = asyncio.create_task(accept(service.app.state.engine, key, submission, job_id, 1000))
+        await waits_for_a_lock(service.engine)
+        connection.commit()
+    assert (await again).tzinfo
+    assert await accept(service.app.state.engine, key, submission, job_id, 1000) < await again
+    with service.engine.connect() as connection:
+        assert connection.execute(text("SELECT count(*) FROM chunks")).scalar_one() == 0, "what is there is not written again"
+
+
+async def waits_for_a_lock(engine):
+    deadline = time.monotonic() + 10
+    waiting = text("SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'")
+    with engine.connect() as connection:
+        while not connection.execute(waiting).scalar_one():
+            assert time.monotonic() < deadline
+            await asyncio.sleep(0.01)
+            connection.rollback()

@@ -175,7 +175,9 @@ async def test_jobs_that_are_not_yours_are_not_found(service):
         ("/api/v1/jobs?cursor=nonsense", "cursor"),
         ("/api/v1/jobs?cursor=%00%ff", "cursor"),
         ("/api/v1/jobs?campaignid=cmp", "campaignid"),
+        ("/api/v1/jobs/{job}?wait=1", "wait"),
         ("/api/v1/jobs/{job}/results?limit=10001", "limit"),
+        ("/api/v1/jobs/{job}/results?cursor=", "cursor"),
         ("/api/v1/jobs/{job}/results?cursor=-1", "cursor"),
         ("/api/v1/jobs/{job}/results?cursor=99999999999999999999", "cursor"),
         ("/api/v1/jobs/{job}/results?outcome=lost", "outcome"),
@@ -187,6 +189,16 @@ async def test_a_query_parameter_that_is_wrong_is_named(service, path, name):
     job = await service.submit({"externalId": "a"})
     answer = await service.get(path.format(job=job))
     assert (answer.status_code, answer.json()["error"]) == (400, f"Invalid query parameter: {name}")
+
+
+async def test_an_option_that_is_put_into_the_query_is_refused_and_deletes_nothing(service):
+    answer = await service.http.post(
+        "/api/v1/leads/bulk-delete?dryRun=true",
+        content=body(),
+        headers={"x-api-key": service.write, "content-type": "application/json"},
+    )
+    assert (answer.status_code, answer.json()["error"]) == (400, "Invalid query parameter: dryRun")
+    assert (await service.get("/api/v1/jobs")).json()["data"]["items"] == []
 
 
 # In the contract's order. Each spoils one thing of a request; where two are spoilt, the earlier must be the answer.

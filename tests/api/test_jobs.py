@@ -1,5 +1,7 @@
 """What callers are told of an accepted job, from the 202 to its end."""
 
+import asyncio
+
 from sqlalchemy import text
 
 from tests.jobs import job_row
@@ -198,3 +200,11 @@ async def test_a_job_remembers_which_key_submitted_it(service):
     answer = await service.post({"campaignId": "cmp", "leads": [{"externalId": "a"}]}, key=key)
     with service.engine.begin() as connection:
         assert job_row(connection, answer.json()["data"]["jobId"]).key_id == key_id
+
+
+async def test_two_hundred_submissions_at_once_are_all_accepted(service):
+    leads = [{"externalId": str(i)} for i in range(100)]
+    answers = await asyncio.gather(*(service.post({"campaignId": "cmp", "leads": leads}) for _ in range(200)))
+    assert {answer.status_code for answer in answers} == {202}
+    with service.engine.connect() as connection:
+        assert connection.execute(text("SELECT sum(total) FROM jobs")).scalar_one() == 20_000

@@ -167,6 +167,15 @@ async def test_a_revoked_key_is_out_within_five_seconds_and_its_last_use_is_note
             await asyncio.sleep(0.05)
 
 
+async def test_a_use_of_a_key_is_noted_also_when_the_api_ends_right_after_it(settings, service):
+    app = create_app(settings)
+    async with app.router.lifespan_context(app):
+        service.http._transport.app = app
+        assert (await service.get("/api/v1/jobs", service.read)).status_code == 200
+    with service.engine.connect() as connection:
+        assert connection.execute(text("SELECT last_used_at FROM api_keys WHERE scope = 'read'")).scalar_one()
+
+
 @contextmanager
 def frozen(process):
     os.kill(process.pid, signal.SIGSTOP)
