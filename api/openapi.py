@@ -14,7 +14,8 @@ Deletes leads in bulk, in the background, and says what became of each.
 
 Send a bulk delete, get `202` and a job; read the job until its status is final. Every answer, errors included, is
 `{"success", "data", "error"}` and carries `X-Request-ID`. A path that does not exist answers `404` (`Not found`), another
-method `405` (`Method not allowed`).
+method `405` (`Method not allowed`), what is no HTTP `400` (`Invalid HTTP request`), headers over 64 KiB `431`
+(`Request header is too large`).
 """
 
 _RATE_HEADERS = ("X-RateLimit-Limit", "X-RateLimit-Remaining", "X-RateLimit-Reset")
@@ -62,6 +63,7 @@ _BODY_ERRORS = [
     "leads[0]: At least one of phoneNumber or externalId is required",
     "leads[0]: externalId is longer than 255 characters",
     "leads[0]: externalId contains U+0000",
+    "Invalid query parameter: dryRun",
 ]
 
 
@@ -117,7 +119,7 @@ _BULK = {202: "Accepted", 400: "InvalidBody", 403: "Forbidden", 413: "TooLarge",
 _STATUSES = {
     "bulkDeleteLeads": _BULK,
     "bulkDeleteRecords": _BULK,
-    "getJob": {200: "Job", 404: "JobNotFound"} | _KEYED,
+    "getJob": {200: "Job", 400: "InvalidQuery", 404: "JobNotFound"} | _KEYED,
     "listJobs": {200: "JobPage", 400: "InvalidQuery"} | _KEYED,
     "listResults": {200: "ResultPage", 400: "InvalidQuery", 404: "JobNotFound"} | _KEYED,
     "getHealth": {200: "Healthy", 429: "HealthRateLimited", 503: "Unhealthy"},

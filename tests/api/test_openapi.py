@@ -60,7 +60,7 @@ def test_every_operation_says_which_statuses_it_has(description):
     assert {operation["operationId"]: set(operation["responses"]) for *_, operation in operations(description)} == {
         "bulkDeleteLeads": bulk,
         "bulkDeleteRecords": bulk,
-        "getJob": {"200", "401", "404", "429", "503"},
+        "getJob": {"200", "400", "401", "404", "429", "503"},
         "listJobs": {"200", "400", "401", "429", "503"},
         "listResults": {"200", "400", "401", "404", "429", "503"},
         "getHealth": {"200", "429", "503"},
