@@ -23,7 +23,7 @@ from shared.models import api_keys
 PROJECT = Path(__file__).parent.parent
 STOP_SECONDS = 10
 
-__all__ = ["environment", "free_port", "make_key", "running", "running_api", "running_ticker", "running_worker", "wait_for"]
+__all__ = ["environment", "free_port", "listens", "make_key", "running", "running_api", "running_ticker", "running_worker", "wait_for"]
 
 
 def wait_for(condition, seconds=30):
@@ -85,7 +85,7 @@ def running_api(env):
     """An API process; yields its URL, without a slash at the end, once it takes connections."""
     port = free_port()
     with running("api", "--host", "127.0.0.1", "--port", port, env=env) as process:
-        _wait_until(process, lambda: _listens(port))
+        _wait_until(process, lambda: listens(port))
         yield f"http://127.0.0.1:{port}"
 
 
@@ -113,6 +113,6 @@ def _wait_until(process, ready):
     wait_for(it_is_ready)
 
 
-def _listens(port):
+def listens(port):
     with socket.socket() as probe:
         return probe.connect_ex(("127.0.0.1", port)) == 0

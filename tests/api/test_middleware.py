@@ -5,7 +5,7 @@ import json
 import httpx2
 
 from tests.jobs import add_campaign
-from tests.stack import environment, free_port, make_key, running, wait_for
+from tests.stack import environment, free_port, listens, make_key, running, wait_for
 
 
 async def test_a_fault_of_ours_is_answered_in_the_envelope_and_says_nothing(service):
@@ -27,7 +27,7 @@ def test_each_request_is_one_line_in_the_log_without_identifiers_and_keys(settin
         running("api", "--port", port, env=environment(settings)) as process,
         httpx2.Client(base_url=f"http://127.0.0.1:{port}", headers={"x-api-key": key}, trust_env=False) as http,
     ):
-        wait_for(lambda: "api ready" in process.log.read_text())
+        wait_for(lambda: listens(port))
         body = {"campaignId": "cmp", "clientReference": "Smith", "leads": [{"externalId": "Miller"}, {"phoneNumber": "+15551"}]}
         assert http.post("/api/v1/leads/bulk-delete", json=body, headers={"x-request-id": "one"}).status_code == 202
         body["leads"].append({"externalId": "Miller" * 50})
