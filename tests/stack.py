@@ -23,7 +23,9 @@ from shared.models import api_keys
 PROJECT = Path(__file__).parent.parent
 STOP_SECONDS = 10
 
-__all__ = ["environment", "free_port", "listens", "make_key", "running", "running_api", "running_ticker", "running_worker", "wait_for"]
+__all__ = [
+    "environment", "free_port", "listens", "make_key", "running", "running_api", "running_ticker", "running_worker", "wait_for",
+]  # fmt: skip
 
 
 def wait_for(condition, seconds=30):
