@@ -7,7 +7,7 @@ import uvicorn
 from api.app import create_app
 from api.protocol import BoundedProtocol
 from shared import logs
-from shared.settings import settings
+from shared.environment import process_settings
 
 
 def main() -> None:
@@ -16,9 +16,10 @@ def main() -> None:
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: 127.0.0.1)")
     parser.add_argument("--port", type=int, default=8000, help="port to listen on (default: 8000)")
     address = parser.parse_args()
-    logs.configure(settings())
+    settings = process_settings()
+    logs.configure(settings)
     uvicorn.run(
-        create_app(),
+        create_app(settings),
         host=address.host,
         port=address.port,
         loop="uvloop",

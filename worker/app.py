@@ -15,6 +15,7 @@ from sqlalchemy.pool import NullPool
 from shared import logs
 from shared.broker import create_celery
 from shared.database import create_sync_engine
+from shared.environment import process_settings
 from shared.heartbeats import BEAT_SECONDS, beat
 from shared.settings import settings
 
@@ -42,7 +43,7 @@ class PatientConsumer(Consumer):
 # Celery warns root of pickled messages; ours are JSON, nothing else is accepted, and containers may well run as root.
 warnings.filterwarnings("ignore", category=SecurityWarning)
 
-app = create_celery(settings().broker_url)
+app = create_celery(process_settings().broker_url)
 app.conf.update(imports=("worker.tasks",), worker_consumer=PatientConsumer)
 
 _stopping = threading.Event()

@@ -13,8 +13,8 @@ from sqlalchemy.exc import SQLAlchemyError
 from shared import logs
 from shared.broker import Sender
 from shared.database import create_sync_engine
+from shared.environment import process_settings
 from shared.heartbeats import beat, forget_the_dead
-from shared.settings import settings
 from worker.finisher import finish_forgotten, tell
 
 PERIOD = 1.0  # seconds; what lost or wiped messages cost
@@ -61,9 +61,10 @@ def run(engine: Engine, sender: Sender) -> None:
 def main() -> None:
     """`python -m worker.ticker`: runs until SIGTERM or SIGINT."""
     signal.pthread_sigmask(signal.SIG_BLOCK, _STOP)  # before any thread begins; they wait to be fetched between rounds
-    logs.configure(settings())
-    sender = Sender(settings().broker_url)
-    engine = create_sync_engine(settings(), "ticker", pool_size=1, max_overflow=0)
+    settings = process_settings()
+    logs.configure(settings)
+    sender = Sender(settings.broker_url)
+    engine = create_sync_engine(settings, "ticker", pool_size=1, max_overflow=0)
     log.info("ticker ready")
     run(engine, sender)
     sender.close()
