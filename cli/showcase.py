@@ -23,6 +23,7 @@ from cli.failure import Failure
 from cli.importer import import_leads
 from cli.output import console as output_console
 from cli.reader import read
+from cli.signals import uninterrupted
 from cli.supervisor import Address, Stack
 from shared.states import JobState
 
@@ -66,7 +67,8 @@ def run_showcase(*, story_on_stderr: bool) -> Json:
     story.console.print("Leadsweep's main job, on real servers in a folder of their own\n")
     began = time.perf_counter()
     own = {"database_url": "", "broker_url": "", "redis_url": ""}  # never a database of somebody else
-    folder = tempfile.TemporaryDirectory(prefix="leadsweep-demo-")
+    with uninterrupted():  # else a file that tries out the temporary folder may stay
+        folder = tempfile.TemporaryDirectory(prefix="leadsweep-demo-")
     # A worker that is slow to end is killed, and what it has in TMPDIR is to go with the rest.
     os.environ |= {"LEADSWEEP_CHUNK_SIZE": str(_CHUNK_SIZE), "TMPDIR": folder.name}
     with folder, Stack(read_settings().model_copy(update=own), Path(folder.name), Address(port=0)) as stack:

@@ -1,6 +1,8 @@
 """The Celery application of the workers: its sign of life, and how it outlives its broker's outages."""
 
+import os
 import threading
+import time
 import warnings
 from typing import Any
 
@@ -9,6 +11,7 @@ from celery import signals
 from celery.exceptions import SecurityWarning
 from celery.worker.consumer import Consumer
 from celery.worker.state import maybe_shutdown
+from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
@@ -20,6 +23,19 @@ from shared.heartbeats import BEAT_SECONDS, beat
 from shared.settings import settings
 
 RECONNECT_SECONDS = 1.0
+PATIENCE = 15.0  # seconds without a message, while work lies idle, after which something in here or at the broker is stuck
+
+# Celery has been seen to stay up and deaf after its broker and its pool were killed while it started. The ticker sends a
+# message each second while there is work, so a worker that gets none is of no use: it ends, and whoever keeps it starts anew.
+_WORK_LIES_IDLE = text("""
+    SELECT EXISTS (
+        SELECT FROM jobs JOIN chunks ON job_id = jobs.id
+        WHERE jobs.state IN ('queued', 'running') AND jobs.created_at < clock_timestamp() - interval '15 s'
+            AND chunks.state = 'pending' AND retry_at < clock_timestamp() - interval '15 s'
+    )
+""")
+
+_last_message = [time.monotonic()]
 
 log = structlog.get_logger()
 
@@ -66,13 +82,23 @@ def _stop_beating(**_: Any) -> None:
     _stopping.set()
 
 
+@signals.task_received.connect
+def _note_message(**_: Any) -> None:
+    _last_message[0] = time.monotonic()
+
+
 def _beat_until_stopped() -> None:
     engine = create_sync_engine(settings(), "heartbeat", poolclass=NullPool)
     while True:
         try:
             with engine.begin() as connection:
                 beat(connection, "worker")
+                forgotten = time.monotonic() - _last_message[0] > PATIENCE and connection.execute(_WORK_LIES_IDLE).scalar_one()
         except SQLAlchemyError as error:
             log.warning("no heartbeat", error=type(error).__name__, mend="check DATABASE_URL and that the database is up")
+        else:
+            if forgotten:
+                log.error("worker gives up", mend="none needed where it is restarted; else start it again")
+                os._exit(1)
         if _stopping.wait(BEAT_SECONDS):
             return

@@ -17,7 +17,9 @@ MAX_ATTEMPTS = 5  # a chunk that killed five workers would kill a sixth
 # The recursion skips from company to company along jobs_active_idx: distinct companies without reading all their jobs.
 _CLAIM = text("""
     WITH RECURSIVE no_wait_for_disk AS (
-        SELECT set_config('synchronous_commit', 'off', true)  -- losing a claim in a crash of the database costs nothing
+        SELECT set_config('synchronous_commit', 'off', true), -- losing a claim in a crash of the database costs nothing
+            set_config('lock_timeout', '2s', true), -- and a worker frozen at this very moment must not freeze the others
+            set_config('idle_in_transaction_session_timeout', '10s', true)
     ),
     busy_company (id) AS (
         (SELECT company_id FROM jobs WHERE queue = :queue AND state IN ('queued', 'running') ORDER BY company_id LIMIT 1)
@@ -68,7 +70,7 @@ _CLAIM = text("""
 # Claims add one and this takes one away, in whatever order they come; but only the last claim may cut its lease short.
 _GIVE_BACK = text("""
     UPDATE chunks SET attempts = attempts - 1,
-        retry_at = CASE WHEN attempts = :attempts THEN clock_timestamp() + interval '1 s' ELSE retry_at END
+        retry_at = CASE WHEN attempts = :attempts THEN clock_timestamp() + interval '10 s' ELSE retry_at END
     WHERE job_id = :job_id AND number = :number AND state = 'pending'
 """)
 

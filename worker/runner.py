@@ -20,6 +20,7 @@ from worker.taker import careful_taker, fast_taker, is_refusal
 
 TURN = 0.1  # seconds of work for one message, so that one message costs 1 ms per 100
 RETRIES = 5  # of a chunk whose transaction met a deadlock, a lock time-out or a lost connection
+LOCKED_RETRIES = 1  # where somebody holds a lead: waiting keeps the worker from jobs that nobody holds up
 FIRST_PAUSE = 0.1  # seconds before the first retry; the longest pause doubles with each, so that all fit into a lease
 
 # Lock waits end long before the lease does, and a frozen worker keeps its locks for 10 s at most. The limits are in force
@@ -78,7 +79,7 @@ def run_chunk(engine: Engine, claimed: Claim) -> None:
                 careful = True
             elif not _is_transient(error):
                 raise
-            elif retry < RETRIES:
+            elif retry < (LOCKED_RETRIES if isinstance(error.orig, errors.LockNotAvailable) else RETRIES):
                 log.info("chunk retried", job=str(claimed.job_id), chunk=claimed.number, error=type(error.orig).__name__)
                 time.sleep(random.uniform(0, FIRST_PAUSE * 2**retry))  # noqa: S311 - jitter, no secret
             else:
