@@ -4,26 +4,41 @@ One statement is one transaction and one round trip. It inserts nothing unless t
 sent again with the same job id after a lost connection: what is there already is not inserted twice.
 """
 
+import json
 from collections.abc import Sequence
 from datetime import datetime
-from typing import NamedTuple
-from uuid import UUID
+from typing import Any, NamedTuple
 
 from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from api.authenticator import Key
 from api.database import rows
 from api.errors import Forbidden
 from api.parser import Submission
+from api.replayer import KEYED, Accepted, Asked, in_progress, is_in_progress, replayed
+from api.scheduling import Schedule
 from shared.arrays import smallint_array, text_array
+from shared.broker import JOBS_QUEUE, OFF_PEAK_QUEUE
+from shared.settings import Settings
 from shared.states import Outcome
+from shared.windows import next_opening, parse_window, window_text
 
-_ACCEPT = text("""
-    WITH job AS (
-        INSERT INTO jobs (id, company_id, campaign_id, key_id, client_reference, phone_fallback, total)
-        SELECT CAST(:job_id AS uuid), company_id, id, CAST(:key_id AS uuid), :client_reference, :phone_fallback, :total
+_ACCEPT = text(f"""
+    WITH subject AS MATERIALIZED (
+        SELECT CAST(:job_id AS uuid) AS job_id, id AS campaign_id, company_id, clock_timestamp() AS now,
+            CASE WHEN CAST(:run_at AS timestamptz) > clock_timestamp() THEN 'scheduled' ELSE 'queued' END AS state,
+            CAST(:run_at AS timestamptz) AS run_at
         FROM campaigns WHERE id = :campaign_id AND company_id = :company_id
+    ),
+    {KEYED},
+    job AS (
+        INSERT INTO jobs (id, company_id, campaign_id, key_id, queue, state, client_reference, phone_fallback, mode, dry_run,
+            schedule, run_window, total, created_at, run_at, closes_at, awaited, history)
+        SELECT job_id, company_id, campaign_id, CAST(:key_id AS uuid), :queue, state, :client_reference, :phone_fallback,
+            :mode, :dry_run, CAST(:schedule AS jsonb), :run_window, :total, now, run_at, CAST(:closes_at AS timestamptz),
+            :wait > 0, jsonb_build_array(jsonb_build_object('status', state, 'at', now, 'by', CAST(:key_name AS text)))
+        FROM go
         ON CONFLICT (id) DO NOTHING
         RETURNING id, created_at
     ),
@@ -41,9 +56,14 @@ _ACCEPT = text("""
             CAST(:first_indexes AS int[]), CAST(:end_indexes AS int[]), CAST(:duplicates AS int[])
         ) WITH ORDINALITY AS part (first_index, end_index, duplicates, number)
     )
-    SELECT coalesce((SELECT created_at FROM job), (SELECT created_at FROM jobs WHERE id = CAST(:job_id AS uuid)),
-        clock_timestamp()) AS created_at -- the last where the lost connection's statement is committed while this one runs
-    FROM campaigns WHERE id = :campaign_id AND company_id = :company_id
+    SELECT state, run_at, coalesce((SELECT created_at FROM job), (SELECT created_at FROM jobs WHERE id = job_id),
+        -- where the lost connection's statement is committed while this one runs:
+        CASE WHEN CAST(:idempotency_key AS text) IS NULL THEN now END) AS created_at
+    FROM subject
+""")  # noqa: S608 - ours
+
+_OFF_PEAK = text("""
+    SELECT off_peak, clock_timestamp() AS now FROM campaigns WHERE id = :campaign_id AND company_id = :company_id
 """)
 
 
@@ -55,20 +75,54 @@ class Cut(NamedTuple):
     duplicates: int
 
 
-async def accept(engine: AsyncEngine, key: Key, submission: Submission, job_id: UUID, chunk_size: int) -> datetime:
-    """Writes the job; returns when it was created. It is durable then. Raises Forbidden, DBAPIError."""
+async def accept(engine: AsyncEngine, settings: Settings, asked: Asked, submission: Submission) -> Accepted:
+    """Writes the job, which is durable then, or finds the answer that the Idempotency-Key already had.
+
+    Raises Forbidden, ApiError 409 and 422, DBAPIError.
+    """
     # PostgreSQL knows no U+0000, so no campaign has one in its name.
-    if not key.sees(submission.campaign_id) or "\0" in submission.campaign_id:
+    if not asked.key.sees(submission.campaign_id) or "\0" in submission.campaign_id:
         raise Forbidden
-    values = _values(submission, chunk_size) | {"job_id": job_id, "key_id": key.id, "company_id": key.company_id}
-    created = await rows(engine, _ACCEPT, values)
-    if not created:
+    values = asked.values() | _values(submission, settings.chunk_size) | await _times(engine, settings, asked, submission)
+    try:
+        written = await rows(engine, _ACCEPT, values)
+    except DBAPIError as error:
+        if is_in_progress(error):
+            raise in_progress() from None
+        raise
+    if not written:
         raise Forbidden
-    created_at: datetime = created[0].created_at
-    return created_at
+    state, run_at, created_at = written[0]
+    if created_at is None:
+        if earlier := await replayed(engine, asked):
+            return earlier
+        raise in_progress()
+    return Accepted(asked.job_id, state, values["total"], created_at, run_at, asked.wait, queue=values["queue"])
 
 
-def _values(submission: Submission, chunk_size: int) -> dict[str, object]:
+async def _times(engine: AsyncEngine, settings: Settings, asked: Asked, submission: Submission) -> dict[str, Any]:
+    """When the job is to run, and in which queue. Raises Forbidden where there is no such campaign."""
+    schedule = submission.schedule
+    if schedule is None or schedule.run_at:
+        return _columns(schedule, JOBS_QUEUE, None, schedule and schedule.run_at, None)
+    # Whether a window is open now is for the database's clock to say.
+    place = {"campaign_id": submission.campaign_id, "company_id": asked.key.company_id}
+    found = await rows(engine, _OFF_PEAK, place)
+    if not found:
+        raise Forbidden
+    window = schedule.window or (parse_window(found[0].off_peak) if found[0].off_peak else settings.off_peak)
+    opening = next_opening(window, found[0].now)
+    return _columns(schedule, OFF_PEAK_QUEUE, window_text(window), opening.opens, opening.closes)
+
+
+def _columns(
+    schedule: Schedule | None, queue: str, window: str | None, run_at: datetime | None, closes_at: datetime | None
+) -> dict[str, Any]:
+    written = json.dumps(schedule.written) if schedule else None
+    return {"schedule": written, "queue": queue, "run_window": window, "run_at": run_at, "closes_at": closes_at}
+
+
+def _values(submission: Submission, chunk_size: int) -> dict[str, Any]:
     external_ids, phone_numbers = submission.canonical_external_ids, submission.canonical_phone_numbers
     duplicates = find_duplicates(external_ids, phone_numbers)
     cuts = cut(len(external_ids), duplicates, chunk_size)
@@ -76,6 +130,8 @@ def _values(submission: Submission, chunk_size: int) -> dict[str, object]:
         "campaign_id": submission.campaign_id,
         "client_reference": submission.client_reference,
         "phone_fallback": submission.phone_fallback,
+        "mode": submission.mode,
+        "dry_run": submission.dry_run,
         "total": len(external_ids),
         "external_ids": text_array(external_ids),
         "phone_numbers": text_array(phone_numbers),

@@ -3,7 +3,7 @@
 import asyncio
 import gc
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from importlib.metadata import version
 from typing import Any
 
@@ -23,6 +23,7 @@ from api.limiter import Limiter, open_redis
 from api.middleware import Envelope
 from api.openapi import ABOUT, Described
 from api.routes import router
+from api.waiter import Waiter
 from shared.broker import Sender
 from shared.database import create_api_engine
 from shared.settings import Settings
@@ -64,7 +65,8 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     state.limiter = Limiter(redis)
     state.authenticator = Authenticator(state.engine, state.limiter, settings)
     state.sender = Sender(settings.broker_url)
-    notes = asyncio.create_task(state.authenticator.note_uses())
+    state.waiter = Waiter(state.engine, settings.limiter_url)
+    tasks = [asyncio.create_task(work) for work in (state.authenticator.note_uses(), state.waiter.run())]
     # What is loaded by now stays: else each body's thousand dicts would have the collector walk all of it again and again.
     gc.collect()
     gc.freeze()
@@ -72,9 +74,9 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     try:
         yield
     finally:
-        notes.cancel()
-        with suppress(asyncio.CancelledError):
-            await notes
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
         await state.authenticator.note_used()
         state.sender.close()
         if redis:

@@ -28,7 +28,7 @@ MOST_REMEMBERED = 10_000
 NOTED_EVERY = 5.0  # seconds between notes of which keys were used
 
 _FIND_KEY = text("""
-    SELECT id, company_id, campaign_id, scope, rate_limit_submit, rate_limit_read FROM api_keys
+    SELECT id, company_id, campaign_id, scope, name, rate_limit_submit, rate_limit_read FROM api_keys
     WHERE hash = :hash AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > clock_timestamp())
 """)
 
@@ -49,6 +49,7 @@ class Key(NamedTuple):
     company_id: str
     campaign_id: str | None
     scope: str
+    name: str
     submit_rate: Rate | None
     read_rate: Rate | None
 
@@ -68,14 +69,17 @@ class Authenticator:
         self._remembered: OrderedDict[bytes, tuple[float, Key | None]] = OrderedDict()
         self._used: set[UUID] = set()
 
-    async def admit(self, request: Request, *, submitting: bool) -> Key:
-        """The key of the call. Raises ApiError 401, Forbidden for lack of scope, RateLimited."""
+    async def admit(self, request: Request, *, writing: bool = False, submitting: bool = False) -> Key:
+        """The key of the call, which must be able to write where the call is `writing`; one that makes a job is `submitting`.
+
+        Raises ApiError 401, Forbidden for lack of scope, RateLimited.
+        """
         key = await self._key_of(request)
         kind, rate = ("submit", key.submit_rate) if submitting else ("read", key.read_rate)
         server_rate = self._settings.rate_limit_submit if submitting else self._settings.rate_limit_read
         allowance = await self._limiter.count(f"{kind}:{key.id}", rate or server_rate)
         request.scope["allowance"] = allowance
-        if submitting and key.scope != "write":
+        if (writing or submitting) and key.scope != "write":
             raise Forbidden  # it is counted all the same, as its answer says how much is left
         if allowance.refused:
             raise RateLimited(allowance)
@@ -114,7 +118,7 @@ class Authenticator:
         if until > now:
             return key
         found = await rows(self._engine, _FIND_KEY, {"hash": key_hash})
-        key = Key(*found[0][:4], *map(_rate, found[0][4:])) if found else None
+        key = Key(*found[0][:5], *map(_rate, found[0][5:])) if found else None
         self._remembered[key_hash] = (now + REMEMBERED, key)
         self._remembered.move_to_end(key_hash)
         if len(self._remembered) > MOST_REMEMBERED:

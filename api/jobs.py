@@ -3,10 +3,12 @@
 import base64
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Any
+from functools import reduce
+from operator import add
+from typing import Any, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import Select, and_, case, func, select, true, tuple_
+from sqlalchemy import Select, and_, case, func, select, text, true, tuple_
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from api.answers import time_text
@@ -14,27 +16,36 @@ from api.authenticator import Key
 from api.database import Found, rows
 from api.errors import ApiError, InvalidRequest
 from shared.models import chunks, jobs
-from shared.states import JobState, Outcome
+from shared.states import COUNTS, Action, JobState, Outcome
 
-_WORD_OF = {int(outcome): outcome.word for outcome in Outcome}
+# The field that lists the identifiers of an outcome, by the column that counts it.
+_LIST_OF = {
+    "deleted": "deletedIdentifiers",
+    "would_delete": "wouldDeleteIdentifiers",
+    "restored": "restoredIdentifiers",
+    "conflict": "conflictIdentifiers",
+    "not_found": "notFoundIdentifiers",
+    "unprocessed": "unprocessedIdentifiers",
+}
+_LIST_OF_NUMBER = {int(outcome): _LIST_OF[outcome.count] for outcome in Outcome if outcome.count}
 
 # Sums over the chunks of a job that is not finished; of one that is, its row has the counts.
 _parts = chunks.alias("parts")
 _live = (
-    select(*(func.sum(_parts.c[name]).label(name) for name in ("deleted", "not_found", "unprocessed")))
+    select(*(func.sum(_parts.c[name]).label(name) for name in COUNTS))
     .where(_parts.c.job_id == jobs.c.id, jobs.c.finished_at.is_(None))
     .correlate(jobs)
     .lateral("live")
 )
 
 _columns = [
-    *(column for column in jobs.c if column.name not in {"deleted", "not_found", "unprocessed"}),
-    *(func.coalesce(jobs.c[name], _live.c[name]).label(name) for name in ("deleted", "not_found", "unprocessed")),
-    (func.extract("epoch", func.clock_timestamp() - jobs.c.created_at)).label("age_seconds"),
+    *(column for column in jobs.c if column.name not in COUNTS),
+    *(func.coalesce(jobs.c[name], _live.c[name]).label(name) for name in COUNTS),
+    func.extract("epoch", func.clock_timestamp() - jobs.c.created_at).label("age_seconds"),
 ]
 
 # A chunk none of whose entries is decided has nothing for the lists; callers who poll ask mostly for such.
-_decided = chunks.c.deleted + chunks.c.not_found + chunks.c.unprocessed > 0
+_decided = reduce(add, (chunks.c[name] for name in COUNTS)) > 0
 
 # One statement, so one snapshot: state, counts and lists always agree.
 _JOB_WITH_CHUNKS = (
@@ -44,18 +55,36 @@ _JOB_WITH_CHUNKS = (
         case((_decided, func.coalesce(chunks.c.written_phone_numbers, chunks.c.phone_numbers))).label("phone_numbers"),
         case((_decided, chunks.c.outcomes)).label("outcomes"),
     )
-    .select_from(jobs.join(_live, true()).join(chunks, chunks.c.job_id == jobs.c.id))
+    .select_from(jobs.join(_live, true()).outerjoin(chunks, chunks.c.job_id == jobs.c.id))  # purged: there are none
     .order_by(chunks.c.number)
 )
 
 
-async def read_job(engine: AsyncEngine, key: Key, job_id: str) -> tuple[dict[str, Any], int | None]:
-    """The job's answer, and in how many seconds to ask again (None once it is final). Raises ApiError 404."""
-    statement = _JOB_WITH_CHUNKS.where(jobs.c.id == parse_job_id(job_id), *_visible(key))
-    found = await rows(engine, statement)
+class JobAnswer(NamedTuple):
+    """What callers see of a job. `retry_after` in seconds, None once it is final; `took`, likewise, is None until then."""
+
+    body: dict[str, Any]
+    retry_after: int | None
+    age: float
+    took: float | None
+
+
+async def read_job(engine: AsyncEngine, key: Key, job_id: UUID) -> JobAnswer:
+    """The job as it stands now. Raises ApiError 404."""
+    found = await rows(engine, _JOB_WITH_CHUNKS.where(jobs.c.id == job_id, *_visible(key)))
     if not found:
         raise job_not_found()
-    return _described(found[0]) | _identifiers(found), _retry_after(found[0])
+    job = found[0]
+    took = (job.finished_at - job.created_at).total_seconds() if job.finished_at else None
+    return JobAnswer(_described(job) | _identifiers(found), _retry_after(job), float(job.age_seconds), took)
+
+
+async def mark_awaited(engine: AsyncEngine, job_id: UUID) -> bool:
+    """Asks whoever finishes the job to tell; False where it is finished already."""
+    return bool(await rows(engine, _MARK_AWAITED, {"job_id": job_id}))
+
+
+_MARK_AWAITED = text("UPDATE jobs SET awaited = true WHERE id = :job_id AND finished_at IS NULL RETURNING id")
 
 
 async def list_jobs(
@@ -86,10 +115,13 @@ def job_not_found() -> ApiError:
     return ApiError(404, "Job not found")
 
 
-async def check_visible(engine: AsyncEngine, key: Key, job_id: UUID) -> None:
-    """Raises ApiError 404 unless the key sees the job."""
-    if not await rows(engine, select(jobs.c.id).where(jobs.c.id == job_id, *_visible(key))):
+async def check_visible(engine: AsyncEngine, key: Key, job_id: UUID) -> Found:
+    """The job's `total` and `identifiers_purged_at`. Raises ApiError 404 unless the key sees the job."""
+    wanted = select(jobs.c.total, jobs.c.identifiers_purged_at).where(jobs.c.id == job_id, *_visible(key))
+    found = await rows(engine, wanted)
+    if not found:
         raise job_not_found()
+    return found[0]
 
 
 def _visible(key: Key) -> list[Any]:
@@ -128,28 +160,41 @@ def _described(row: Found) -> dict[str, Any]:
         "jobId": str(row.id),
         "campaignId": row.campaign_id,
         "status": row.state,
+        "requested": row.wanted if row.wanted in set(Action) else None,
         "clientReference": row.client_reference,
+        "mode": row.mode,
+        "dryRun": row.dry_run,
         "phoneFallback": row.phone_fallback,
+        "sourceJobId": str(row.source_job_id) if row.source_job_id else None,
         "total": row.total,
-        "processed": row.deleted + row.not_found + row.unprocessed,
+        "processed": sum(getattr(row, name) for name in COUNTS),
         "deleted": row.deleted,
+        "wouldDelete": row.would_delete,
+        "restored": row.restored,
+        "conflict": row.conflict,
         "notFound": row.not_found,
         "unprocessed": row.unprocessed,
         "error": row.error,
+        "schedule": row.schedule,
         "createdAt": time_text(row.created_at),
         "runAt": time_text(row.run_at),
         "startedAt": time_text(row.started_at),
         "finishedAt": time_text(row.finished_at),
+        "identifiersPurgedAt": time_text(row.identifiers_purged_at),
+        "history": [change | {"at": time_text(datetime.fromisoformat(change["at"]))} for change in row.history],
     }
 
 
-def _identifiers(parts: Sequence[Found]) -> dict[str, list[str]]:
-    lists: dict[str, list[str]] = {"deleted": [], "notFound": [], "unprocessed": [], "pending": []}
+def _identifiers(parts: Sequence[Found]) -> dict[str, list[str] | None]:
+    if parts[0].identifiers_purged_at:
+        return dict.fromkeys(_LIST_OF.values())
+    lists: dict[str, list[str]] = {name: [] for name in _LIST_OF.values()}
     for part in parts:
         decided = (part.external_ids or (), part.phone_numbers or (), part.outcomes or ())
         for external_id, phone_number, outcome in zip(*decided, strict=True):
-            lists[_WORD_OF[outcome]].append(external_id or phone_number)
-    return {f"{word}Identifiers": lists[word] for word in ("deleted", "notFound", "unprocessed")}
+            if outcome:
+                lists[_LIST_OF_NUMBER[outcome]].append(external_id or phone_number)
+    return dict(lists)
 
 
 def _retry_after(row: Found) -> int | None:

@@ -11,14 +11,16 @@ from typing import Any, NamedTuple, NoReturn
 import msgspec
 
 from api.errors import InvalidRequest
+from api.scheduling import Schedule, parse_schedule
 from shared.identifiers import canonical_external_id, canonical_phone_number
+from shared.states import Mode
 
 MAX_ENTRIES = 1000
 MAX_EXTERNAL_ID = 255  # code points, before trimming
 MAX_PHONE_NUMBER = 32
 MAX_REFERENCE = 255
 
-FIELDS = frozenset({"campaignId", "leads", "clientReference", "phoneFallback"})
+FIELDS = frozenset({"campaignId", "leads", "clientReference", "phoneFallback", "mode", "dryRun", "schedule"})
 
 _decode = msgspec.json.Decoder().decode
 _KEYS = tuple(f'"{name}"'.encode() for name in FIELDS)
@@ -40,6 +42,9 @@ class Submission(NamedTuple):
     canonical_phone_numbers: Texts
     client_reference: str | None
     phone_fallback: bool
+    mode: Mode
+    dry_run: bool
+    schedule: Schedule | None
 
 
 def parse(body: bytes) -> Submission:
@@ -48,7 +53,9 @@ def parse(body: bytes) -> Submission:
     for name in fields:
         if name not in FIELDS:
             raise InvalidRequest(f"Unknown field: {_printable(name)}")
-    reference, fallback = _reference(fields.get("clientReference")), _fallback(fields.get("phoneFallback"))
+    reference, fallback = _reference(fields.get("clientReference")), _flag(fields, "phoneFallback", default=True)
+    mode, dry_run = _mode(fields.get("mode")), _flag(fields, "dryRun", default=False)
+    schedule = parse_schedule(fields.get("schedule"))
     campaign_id = _campaign_id(fields.get("campaignId"))
     entries = fields.get("leads")
     if not isinstance(entries, list):
@@ -57,7 +64,7 @@ def parse(body: bytes) -> Submission:
         raise InvalidRequest("leads array cannot be empty")
     if len(entries) > MAX_ENTRIES:
         raise InvalidRequest("Maximum 1000 leads per bulk delete request")
-    return Submission(campaign_id, *_identifiers(entries), reference, fallback)
+    return Submission(campaign_id, *_identifiers(entries), reference, fallback, mode, dry_run, schedule)
 
 
 def _decode_object(body: bytes) -> dict[str, Any]:
@@ -98,12 +105,21 @@ def _reference(value: Any) -> str | None:
     return value
 
 
-def _fallback(value: Any) -> bool:
+def _flag(fields: dict[str, Any], name: str, *, default: bool) -> bool:
+    value = fields.get(name)
     if value is None:
-        return True
+        return default
     if not isinstance(value, bool):
-        raise InvalidRequest("phoneFallback must be a boolean")
+        raise InvalidRequest(f"{name} must be a boolean")
     return value
+
+
+def _mode(value: Any) -> Mode:
+    if value is None:
+        return Mode.DELETE
+    if value not in (Mode.DELETE, Mode.ARCHIVE):
+        raise InvalidRequest("mode must be delete or archive")
+    return Mode(value)
 
 
 def _campaign_id(value: Any) -> str:

@@ -27,17 +27,21 @@ async def read_results(
     """Up to `limit` results from index `first` on that are one of `outcomes`, and the index to go on from, if there is one."""
     values = {"job_id": job_id, "outcomes": smallint_array(outcomes), "first": first, "rows": limit + 1}
     found = await rows(engine, _RESULTS, values)
-    return [_described(*row) for row in found[:limit]], found[limit].entry_index if len(found) > limit else None
+    return [described(*row) for row in found[:limit]], found[limit].entry_index if len(found) > limit else None
 
 
-def _described(index: int, external_id: str | None, phone_number: str | None, outcome: int) -> dict[str, Any]:
-    decided = Outcome(outcome)
+WORDS_OF = {int(outcome): (outcome.word, outcome.matched_by, outcome.reason) for outcome in Outcome}
+
+
+def described(index: int, external_id: str | None, phone_number: str | None, outcome: int) -> dict[str, Any]:
+    """One result, as callers see it."""
+    word, matched_by, reason = WORDS_OF[outcome]
     return {
         "index": index,
         "externalId": external_id,
         "phoneNumber": phone_number,
         "identifier": external_id or phone_number,
-        "outcome": decided.word,
-        "matchedBy": decided.matched_by,
-        "reason": decided.reason,
+        "outcome": word,
+        "matchedBy": matched_by,
+        "reason": reason,
     }

@@ -1,18 +1,27 @@
 """The routes: each admits its caller, does one thing, and answers. What they promise is documented in api.openapi."""
 
+from collections.abc import AsyncIterator, Callable, Coroutine
+from functools import partial
+from hashlib import blake2b
 from typing import Annotated, Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 from fastapi import APIRouter, Depends, Path, Query, Request
+from starlette.responses import Response, StreamingResponse
 
-from api import health, jobs, results
+from api import exporter, health, jobs, results, steering
 from api.acceptor import accept
-from api.answers import Answer, success, time_text
+from api.answers import Answer, success
 from api.authenticator import Authenticator, Key
-from api.body import read_body
-from api.errors import InvalidRequest, RateLimited
+from api.body import read_json, read_nothing
+from api.errors import ApiError, InvalidRequest, RateLimited
+from api.follower import follow
 from api.parser import parse
-from shared.states import JobState, Outcome, outcomes_of
+from api.preferences import idempotency_key, preferred_wait
+from api.replayer import Asked
+from api.responder import answer_accepted, answer_requested
+from api.waiter import wait_for
+from shared.states import Action, JobState, Outcome, outcomes_of
 
 router = APIRouter(redirect_slashes=False)
 
@@ -21,10 +30,11 @@ MAX_PAGE = 10_000
 
 async def reader(request: Request) -> Key:
     """Admits a call that only reads."""
-    return await _authenticator(request).admit(request, submitting=False)
+    return await _authenticator(request).admit(request)
 
 
 Reader = Annotated[Key, Depends(reader)]
+JobId = Annotated[str, Path(alias="jobId")]
 
 
 def _authenticator(request: Request) -> Authenticator:
@@ -36,33 +46,103 @@ def _authenticator(request: Request) -> Authenticator:
     "/api/v1/records/bulk-delete", operation_id="bulkDeleteRecords", summary="The same, by another name", tags=["Bulk delete"]
 )
 @router.post("/api/v1/leads/bulk-delete", operation_id="bulkDeleteLeads", summary="Delete leads in bulk", tags=["Bulk delete"])
-async def bulk_delete(request: Request) -> Answer:
+async def bulk_delete(request: Request) -> Response:
     """Accepts a bulk delete as a job."""
     state = request.app.state
     key = await _authenticator(request).admit(request, submitting=True)
-    submission = parse(await read_body(request))
+    body = await read_json(request)
+    submission = parse(body)
     _refuse_unknown_parameters(request, set())
-    job_id = uuid4()
-    created_at = await accept(state.engine, key, submission, job_id, state.settings.chunk_size)
-    state.sender.send()
-    status_url = f"/api/v1/jobs/{job_id}"
-    body = {
-        "jobId": str(job_id),
-        "status": JobState.QUEUED,
-        "statusUrl": status_url,
-        "total": len(submission.external_ids),
-        "createdAt": time_text(created_at),
-        "runAt": None,
-    }
-    return success(body, 202, {"Location": status_url, "Retry-After": "1"})
+    preferred = preferred_wait(request)
+    wait = state.settings.default_wait if preferred is None else preferred
+    asked = Asked(key, idempotency_key(request, body), wait, uuid4())
+    return await answer_accepted(state, asked, accept(state.engine, state.settings, asked, submission), preferred=preferred)
+
+
+async def _follow(request: Request, job_id: JobId, action: Action) -> Response:
+    """Makes the job that follows, and answers as a bulk delete does."""
+    state = request.app.state
+    key = await _authenticator(request).admit(request, submitting=True)
+    body = await read_nothing(request)
+    _refuse_unknown_parameters(request, set())
+    preferred = preferred_wait(request)
+    asked = Asked(key, idempotency_key(request, body), preferred or 0, uuid4())
+    accepted = follow(state.engine, state.settings, asked, jobs.parse_job_id(job_id), action)
+    return await answer_accepted(state, asked, accepted, preferred=preferred)
+
+
+async def _steer(request: Request, job_id: JobId, action: Action) -> Response:
+    """Asks for the action, and answers once it is in force."""
+    state = request.app.state
+    key = await _authenticator(request).admit(request, writing=True)
+    body = await read_nothing(request)
+    _refuse_unknown_parameters(request, set())
+    found = jobs.parse_job_id(job_id)
+    asked = Asked(key, idempotency_key(request, body), 0, found)
+    return await answer_requested(state, asked, steering.request(state.engine, asked, found, action))
+
+
+def _add_actions() -> None:
+    """A route for each action, named as the action is."""
+    for action, (summary, does) in {
+        Action.CANCEL: ("Cancel a job", _steer),
+        Action.PAUSE: ("Pause a job", _steer),
+        Action.RESUME: ("Resume a job", _steer),
+        Action.RETRY: ("Retry what a failed job could not process", _follow),
+        Action.EXECUTE: ("Delete what a preview found", _follow),
+        Action.RESTORE: ("Put back what a job archived", _follow),
+    }.items():
+        router.add_api_route(
+            f"/api/v1/jobs/{{jobId}}/{action}",
+            _route_of(does, action),
+            methods=["POST"],
+            operation_id=f"{action}Job",
+            summary=summary,
+            tags=["Actions"],
+        )
+
+
+def _route_of(does: Callable[..., Coroutine[Any, Any, Response]], action: Action) -> Callable[..., Any]:
+    async def route(request: Request, job_id: JobId) -> Response:
+        return await does(request, job_id, action)
+
+    return route
+
+
+_add_actions()
 
 
 @router.get("/api/v1/jobs/{jobId}", operation_id="getJob", summary="Read a job", tags=["Jobs"])
-async def get_job(request: Request, job_id: Annotated[str, Path(alias="jobId")], key: Reader) -> Answer:
-    """The job as it stands now, with its identifiers."""
+async def get_job(request: Request, job_id: Annotated[str, Path(alias="jobId")], key: Reader) -> Response:
+    """The job as it stands now, with its identifiers; or, with `Prefer: wait=N`, as it stands when it ends or N is over."""
     _refuse_unknown_parameters(request, set())
-    body, retry_after = await jobs.read_job(request.app.state.engine, key, job_id)
-    return success(body, headers={"Retry-After": str(retry_after)} if retry_after else None)
+    state, found = request.app.state, jobs.parse_job_id(job_id)
+    job = await jobs.read_job(state.engine, key, found)
+    headers = {}
+    if wait := preferred_wait(request):
+        headers["Preference-Applied"] = f"wait={wait}"
+        if job.retry_after:
+            job = await _job_at_its_end(state, key, found, wait)
+    if job.retry_after:
+        headers["Retry-After"] = str(job.retry_after)
+    answer = success(job.body, headers=headers)
+    answer.headers["ETag"] = tag = f'"{blake2b(bytes(answer.body), digest_size=12).hexdigest()}"'
+    if _matches(tag, request.headers.getlist("if-none-match")):
+        return Response(status_code=304, headers={"ETag": tag} | headers)
+    return answer
+
+
+async def _job_at_its_end(state: Any, key: Key, job_id: UUID, wait: int) -> jobs.JobAnswer:
+    with state.waiter.expecting(job_id) as ended:
+        if await jobs.mark_awaited(state.engine, job_id):
+            await wait_for(ended, wait)
+    return await jobs.read_job(state.engine, key, job_id)
+
+
+def _matches(tag: str, headers: list[str]) -> bool:
+    """Whether `If-None-Match` names the tag; weakly compared, as RFC 9110 has it."""
+    named = {part.strip().removeprefix("W/") for header in headers for part in header.split(",")}
+    return tag in named or "*" in named
 
 
 @router.get("/api/v1/jobs", operation_id="listJobs", summary="List jobs", tags=["Jobs"])
@@ -90,16 +170,47 @@ async def get_results(
     outcome: str | None = None,
     cursor: Annotated[str, Query(pattern="^[0-9]{1,9}$")] = "0",
     limit: Annotated[int, Query(ge=1, le=MAX_PAGE)] = 1000,
-) -> Answer:
-    """What became of each entry, in request order."""
-    _refuse_unknown_parameters(request, {"outcome", "cursor", "limit"})
+    raw: Annotated[str, Query(pattern="^[01]$")] = "0",
+) -> Response:
+    """What became of each entry, in request order: a page as JSON, or, as `Accept` says, all as CSV or NDJSON."""
+    media_type = exporter.wanted_format(request.headers.get("accept", ""))
+    known = {None: {"cursor", "limit"}, exporter.CSV: {"raw"}, exporter.NDJSON: set[str]()}
+    _refuse_unknown_parameters(request, {"outcome"} | known[media_type])
     wanted = list(Outcome) if outcome is None else outcomes_of(outcome)
     if not wanted:
         raise InvalidRequest("Invalid query parameter: outcome")
     engine, found = request.app.state.engine, jobs.parse_job_id(job_id)
-    await jobs.check_visible(engine, key, found)
+    if media_type:
+        total = await _total_of(request, key, found)
+        return _streamed(media_type, found, exporter.stream(engine, found, total, wanted, _writer(media_type, raw)))
     items, following = await results.read_results(engine, found, wanted, int(cursor), limit)
+    await _total_of(request, key, found)  # afterwards: what was purged meanwhile must not look like nothing
     return success({"items": items, "nextCursor": None if following is None else str(following)})
+
+
+async def _total_of(request: Request, key: Key, job_id: UUID) -> int:
+    """How many results the job has. Raises ApiError 404, 410."""
+    total, purged_at = await jobs.check_visible(request.app.state.engine, key, job_id)
+    if purged_at:
+        raise ApiError(410, "The identifiers of this job have been purged")
+    return int(total)
+
+
+def _writer(media_type: str, raw: str) -> Callable[[list[Any]], bytes]:
+    return exporter.as_ndjson if media_type == exporter.NDJSON else partial(exporter.as_csv, raw=raw == "1")
+
+
+def _streamed(media_type: str, job_id: UUID, parts: AsyncIterator[bytes]) -> StreamingResponse:
+    suffix, charset = ("csv", "; charset=utf-8; header=present") if media_type == exporter.CSV else ("ndjson", "")
+
+    async def content() -> AsyncIterator[bytes]:
+        if media_type == exporter.CSV:
+            yield exporter.CSV_HEAD
+        async for part in parts:
+            yield part
+
+    disposition = f'attachment; filename="results-{job_id}.{suffix}"'
+    return StreamingResponse(content(), headers={"Content-Type": media_type + charset, "Content-Disposition": disposition})
 
 
 @router.get("/api/health", operation_id="getHealth", summary="Ask whether everything is up", tags=["Health"])

@@ -17,3 +17,8 @@ def text_array(items: Iterable[str | None]) -> str:
 def smallint_array(items: Iterable[int]) -> str:
     """The literal of a `smallint[]`."""
     return "{" + ",".join(map(str, items)) + "}"
+
+
+def bigint_array(items: Iterable[int | None]) -> str:
+    """The literal of a `bigint[]`; None becomes NULL."""
+    return "{" + ",".join("NULL" if item is None else str(item) for item in items) + "}"

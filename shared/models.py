@@ -24,6 +24,8 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 
+from shared.states import COUNTS
+
 metadata = MetaData(
     naming_convention={
         "pk": "%(table_name)s_pkey",
@@ -36,6 +38,7 @@ metadata = MetaData(
 
 _NOW = text("clock_timestamp()")
 _TIME = DateTime(timezone=True)
+_SUM = " + ".join(COUNTS)
 
 companies = Table(
     "companies",
@@ -50,6 +53,7 @@ campaigns = Table(
     Column("id", Text, primary_key=True),
     Column("company_id", Text, ForeignKey("companies.id"), nullable=False, index=True),
     Column("name", Text, nullable=False, server_default=""),
+    Column("off_peak", Text, comment="its window for off-peak jobs, e.g. 22:00-06:00 mon-sun Europe/Berlin; null: the server's"),
 )
 
 leads = Table(
@@ -108,13 +112,28 @@ jobs = Table(
     Column("state", Text, nullable=False, server_default="queued"),
     Column("client_reference", Text),
     Column("phone_fallback", Boolean, nullable=False, server_default=text("true")),
+    Column("mode", Text, nullable=False, server_default="delete"),
+    Column("dry_run", Boolean, nullable=False, server_default=text("false"), comment="a preview: changes no lead"),
+    Column("source_job_id", Uuid, comment="the finished job that this one follows: retry, execute or restore"),
+    Column("schedule", JSONB, comment="as the caller wrote it"),
+    Column("run_window", Text, comment="runs only within, e.g. 22:00-06:00 mon-sun Europe/Berlin; null: at any time"),
     Column("total", Integer, nullable=False),
     Column("created_at", _TIME, nullable=False, server_default=_NOW),
-    Column("run_at", _TIME),
+    Column("run_at", _TIME, comment="with a window: its next or current opening"),
+    Column("closes_at", _TIME, comment="when the window that opens at run_at shuts: nothing is claimed from then on"),
     Column("started_at", _TIME),
     Column("finished_at", _TIME),
     Column("served_at", _TIME, nullable=False, server_default=_NOW, comment="when a worker last claimed a chunk of it"),
-    Column("deleted", Integer, comment="frozen when the job finishes, as the next two"),
+    Column("wanted", Text, comment="an action asked for, in force once no chunk is in hand; nothing is claimed meanwhile"),
+    Column("wanted_by", Text, comment="name of the key that asked"),
+    Column("awaited", Boolean, nullable=False, server_default=text("false"), comment="somebody waits: tell when it ends"),
+    Column("history", JSONB, nullable=False, server_default=text("'[]'"), comment="each change of state: status, at, by"),
+    Column("identifiers_purged_at", _TIME),
+    Column("archive_purged_at", _TIME),
+    Column("deleted", Integer, comment="frozen when the job finishes, as the next five"),
+    Column("would_delete", Integer),
+    Column("restored", Integer),
+    Column("conflict", Integer),
     Column("not_found", Integer),
     Column("unprocessed", Integer),
     Column("error", Text),
@@ -122,11 +141,15 @@ jobs = Table(
     CheckConstraint("total > 0", name="total"),
     CheckConstraint(
         "CASE WHEN state IN ('completed', 'failed', 'cancelled')"
-        " THEN finished_at IS NOT NULL AND coalesce(deleted + not_found + unprocessed = total, false)"
-        " ELSE finished_at IS NULL AND deleted IS NULL AND not_found IS NULL AND unprocessed IS NULL END",
+        f" THEN finished_at IS NOT NULL AND wanted IS NULL AND coalesce({_SUM} = total, false)"
+        f" ELSE finished_at IS NULL AND coalesce({', '.join(COUNTS)}) IS NULL END",
         name="counts_when_finished",
     ),
     CheckConstraint("(state = 'failed') = (error IS NOT NULL)", name="error_when_failed"),
+    CheckConstraint("mode IN ('delete', 'archive', 'restore')", name="mode"),
+    CheckConstraint("wanted IN ('pause', 'cancel', 'close')", name="wanted"),
+    CheckConstraint("state <> 'scheduled' OR run_at IS NOT NULL", name="scheduled_for_some_time"),
+    CheckConstraint("(run_window IS NULL) = (closes_at IS NULL)", name="window_closes"),
     Index("jobs_by_age_idx", "company_id", "created_at", "id"),
     Index("jobs_by_campaign_idx", "company_id", "campaign_id", "created_at", "id"),
     Index(
@@ -145,6 +168,17 @@ jobs = Table(
         "id",
         postgresql_where=text("state IN ('queued', 'running')"),
     ),
+    Index("jobs_due_idx", "run_at", postgresql_where=text("state = 'scheduled'")),
+    Index("jobs_closing_idx", "closes_at", postgresql_where=text("closes_at IS NOT NULL AND state IN ('queued', 'running')")),
+    Index("jobs_wanted_idx", "id", postgresql_where=text("wanted IS NOT NULL")),
+    # One retry, one execution, one restoration of a job, whoever asks how often.
+    Index("jobs_source_key", "source_job_id", "mode", unique=True, postgresql_where=text("source_job_id IS NOT NULL")),
+    Index("jobs_to_purge_idx", "finished_at", postgresql_where=text("identifiers_purged_at IS NULL AND finished_at IS NOT NULL")),
+    Index(
+        "jobs_archive_to_purge_idx",
+        "finished_at",
+        postgresql_where=text("mode = 'archive' AND archive_purged_at IS NULL AND finished_at IS NOT NULL"),
+    ),
 )
 
 # Entries and outcomes are arrays, all of one length: a row a lead would nearly halve the speed.
@@ -162,7 +196,13 @@ chunks = Table(
     Column("state", Text, nullable=False, server_default="pending"),
     Column("attempts", SmallInteger, nullable=False, server_default="0"),
     Column("retry_at", _TIME, nullable=False, server_default=text("'-infinity'"), comment="claimable from then on"),
+    Column("lead_ids", ARRAY(BigInteger), comment="of a preview: the leads found; of what follows one: those to take, no other"),
+    Column("lead_external_ids", ARRAY(Text), comment="as they were then"),
+    Column("lead_phone_numbers", ARRAY(Text), comment="as they were then"),
     Column("deleted", Integer, nullable=False, server_default="0"),
+    Column("would_delete", Integer, nullable=False, server_default="0"),
+    Column("restored", Integer, nullable=False, server_default="0"),
+    Column("conflict", Integer, nullable=False, server_default="0"),
     Column("not_found", Integer, nullable=False, server_default="0", comment="before it is done: its duplicates"),
     Column("unprocessed", Integer, nullable=False, server_default="0"),
     CheckConstraint("state IN ('pending', 'done')", name="state"),
@@ -173,12 +213,35 @@ chunks = Table(
         name="arrays_match",
     ),
     CheckConstraint(
-        "deleted + not_found + unprocessed <= cardinality(outcomes)"
-        " AND (state = 'done') = (deleted + not_found + unprocessed = cardinality(outcomes)"
+        f"{_SUM} <= cardinality(outcomes)"
+        f" AND (state = 'done') = ({_SUM} = cardinality(outcomes)"
         " AND array_position(outcomes, 0::smallint) IS NULL)",
         name="one_outcome_each_when_done",
     ),
     Index("chunks_pending_idx", "job_id", "number", postgresql_where=text("state = 'pending'")),
+)
+
+# No foreign key to jobs: what was deleted can be put back, whatever became of the record.
+archived_leads = Table(
+    "archived_leads",
+    metadata,
+    Column("id", BigInteger, Identity(), primary_key=True),
+    Column("job_id", Uuid, nullable=False, index=True),
+    Column("lead", JSONB, nullable=False, comment="the whole row, an operator's own columns too"),
+    Column("archived_at", _TIME, nullable=False, server_default=text("now()")),
+)
+
+idempotency_keys = Table(
+    "idempotency_keys",
+    metadata,
+    Column("company_id", Text, primary_key=True),
+    Column("key", Text, primary_key=True),
+    Column("request_hash", LargeBinary, nullable=False, comment="SHA-256 of path, query and body"),
+    Column("job_id", Uuid, ForeignKey("jobs.id", ondelete="CASCADE"), nullable=False, index=True),
+    Column("state", Text, nullable=False, comment="of the job, as it was answered"),
+    Column("run_at", _TIME, comment="as it was answered"),
+    Column("wait", SmallInteger, nullable=False, comment="seconds that the caller was ready to wait"),
+    Column("created_at", _TIME, nullable=False, server_default=_NOW, index=True),
 )
 
 heartbeats = Table(

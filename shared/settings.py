@@ -12,6 +12,8 @@ from typing import Annotated, Literal, NamedTuple
 from pydantic import AliasChoices, BeforeValidator, Field
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from shared.windows import Window, parse_window
+
 _PERIODS = {"second": timedelta(seconds=1), "minute": timedelta(minutes=1), "hour": timedelta(hours=1)}
 
 
@@ -33,6 +35,9 @@ def parse_rate(text: object) -> Rate:
 
 
 RateSetting = Annotated[Rate, NoDecode, BeforeValidator(parse_rate)]  # no JSON: it is written 1000/hour
+
+
+WindowSetting = Annotated[Window, NoDecode, BeforeValidator(parse_window)]  # likewise
 
 
 class Settings(BaseSettings):
@@ -69,6 +74,21 @@ class Settings(BaseSettings):
     rate_limit_read: RateSetting = Field(Rate(60000, timedelta(hours=1)), description="Other calls of one key, e.g. `60000/hour`")
     rate_limit_health: RateSetting = Field(
         Rate(60, timedelta(minutes=1)), description="Calls of `/api/health` from one address, e.g. `60/minute`"
+    )
+    default_wait: int = Field(
+        0,
+        ge=0,
+        le=60,
+        description="Seconds that a submission waits for its job to end, unless it says `Prefer: wait=N`; above 0 for clients "
+        "of the synchronous API",
+    )
+    off_peak: WindowSetting = Field(
+        Window(22 * 60, 6 * 60, "UTC", frozenset(range(7))),
+        description="Window of jobs with `offPeak`, e.g. `22:00-06:00 mon-sun Europe/Berlin`; a campaign may have its own",
+    )
+    retention_days: int = Field(30, ge=1, le=36500, description="Days after which the identifiers of a finished job are purged")
+    archive_days: int = Field(
+        30, ge=1, le=36500, description="Days for which archived leads can be restored; then they are purged"
     )
     pool_size: int = Field(10, ge=1, le=100, description="Database connections of one API process")
     prepare_statements: bool = Field(

@@ -1,10 +1,11 @@
-"""The words of the contract: job states, outcomes and reasons, and the small numbers that stand for outcomes in a chunk.
+"""The words of the contract: job states and actions, outcomes and reasons, and the small numbers that stand for outcomes.
 
-    scheduled ──▶ queued ──▶ running ──▶ completed | failed | cancelled
-                     ▲          │
-                     └─ paused ◀┘
+scheduled ── due ──▶ queued ── claim ──▶ running ── nothing pending ──▶ completed | failed
+    ▲                   │                   │
+    └── window shuts ───┴───────────────────┘
 
-`scheduled`, `paused` and `cancelled` are part of the schema; nothing leads to them yet.
+scheduled, queued, running ── pause ──▶ paused ── resume ──▶ queued, or scheduled where it is not yet due
+scheduled, queued, running, paused ── cancel ──▶ cancelled
 """
 
 from enum import IntEnum, StrEnum
@@ -33,6 +34,39 @@ ACTIVE_STATES = frozenset({JobState.QUEUED, JobState.RUNNING})
 FINAL_STATES = frozenset({JobState.COMPLETED, JobState.FAILED, JobState.CANCELLED})
 
 
+class Action(StrEnum):
+    """What callers can do to a job. The last three make a new job and leave this one as it is."""
+
+    CANCEL = "cancel"
+    PAUSE = "pause"
+    RESUME = "resume"
+    RETRY = "retry"
+    EXECUTE = "execute"
+    RESTORE = "restore"
+
+
+_UNFINISHED = frozenset(JobState) - FINAL_STATES
+
+POSSIBLE_IN: dict[Action, frozenset[JobState]] = {
+    Action.CANCEL: _UNFINISHED | {JobState.CANCELLED},
+    Action.PAUSE: _UNFINISHED,
+    Action.RESUME: _UNFINISHED,
+    Action.RETRY: frozenset({JobState.FAILED}),
+    Action.EXECUTE: frozenset({JobState.COMPLETED}),
+    Action.RESTORE: FINAL_STATES,
+}
+"""The states in which an action is possible, or harmless because it has been done. Execute also needs a preview, restore an
+archive job."""
+
+
+class Mode(StrEnum):
+    """What a job does with the leads that its entries name."""
+
+    DELETE = "delete"
+    ARCHIVE = "archive"
+    RESTORE = "restore"
+
+
 class ChunkState(StrEnum):
     """The state of a chunk: its entries are undecided, or all of them have an outcome."""
 
@@ -50,6 +84,15 @@ class Outcome(IntEnum):
     DUPLICATE = 4
     REFUSED = 5
     FAILED = 6
+    WOULD_DELETE_BY_EXTERNAL_ID = 7
+    WOULD_DELETE_BY_PHONE_NUMBER = 8
+    ARCHIVED_BY_EXTERNAL_ID = 9
+    ARCHIVED_BY_PHONE_NUMBER = 10
+    CHANGED = 11
+    RESTORED = 12
+    CONFLICT = 13
+    PURGED = 14
+    CANCELLED = 15
 
     @property
     def word(self) -> str:
@@ -66,6 +109,11 @@ class Outcome(IntEnum):
         """Why the entry was not found or not processed, or None."""
         return _WORDS[self][2]
 
+    @property
+    def count(self) -> str | None:
+        """The column of `jobs` and `chunks` that counts it, or None while it is pending."""
+        return _COUNT_OF_WORD.get(self.word)
+
 
 _WORDS: dict[Outcome, tuple[str, str | None, str | None]] = {
     Outcome.PENDING: ("pending", None, None),
@@ -75,7 +123,29 @@ _WORDS: dict[Outcome, tuple[str, str | None, str | None]] = {
     Outcome.DUPLICATE: ("notFound", None, "duplicate"),
     Outcome.REFUSED: ("unprocessed", None, "refused"),
     Outcome.FAILED: ("unprocessed", None, "failed"),
+    Outcome.WOULD_DELETE_BY_EXTERNAL_ID: ("wouldDelete", "externalId", None),
+    Outcome.WOULD_DELETE_BY_PHONE_NUMBER: ("wouldDelete", "phoneNumber", None),
+    Outcome.ARCHIVED_BY_EXTERNAL_ID: ("archived", "externalId", None),
+    Outcome.ARCHIVED_BY_PHONE_NUMBER: ("archived", "phoneNumber", None),
+    Outcome.CHANGED: ("notFound", None, "changed"),
+    Outcome.RESTORED: ("restored", None, None),
+    Outcome.CONFLICT: ("conflict", None, None),
+    Outcome.PURGED: ("notFound", None, "purged"),
+    Outcome.CANCELLED: ("unprocessed", None, "cancelled"),
 }
+
+_COUNT_OF_WORD = {
+    "deleted": "deleted",
+    "archived": "deleted",
+    "wouldDelete": "would_delete",
+    "restored": "restored",
+    "conflict": "conflict",
+    "notFound": "not_found",
+    "unprocessed": "unprocessed",
+}
+
+COUNTS = tuple(dict.fromkeys(_COUNT_OF_WORD.values()))
+"""The columns that count outcomes; in a finished job they sum to `total`."""
 
 
 def outcomes_of(word: str) -> list[Outcome]:

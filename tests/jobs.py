@@ -5,6 +5,8 @@ from uuid import uuid4
 from sqlalchemy import insert, select, text
 
 from shared.models import campaigns, chunks, jobs, leads
+from shared.settings import Settings
+from worker.ticker import tick
 
 
 def add_campaign(connection, campaign="cmp", company="co"):
@@ -50,6 +52,13 @@ def remaining_leads(connection, campaign="cmp"):
     """The set of (externalId, phoneNumber) that the campaign still has."""
     rows = connection.execute(select(leads.c.external_id, leads.c.phone_number).where(leads.c.campaign_id == campaign))
     return {tuple(row) for row in rows}
+
+
+def one_tick(engine, settings=None):
+    """One round of the ticker; the queues that it sends for, sorted."""
+    sent = []
+    tick(engine, settings or Settings(), sent.append, lambda _: None)
+    return sorted(sent)
 
 
 def let_leases_expire(connection):

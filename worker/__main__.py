@@ -2,7 +2,7 @@
 
 import argparse
 
-from shared.broker import JOBS_QUEUE
+from shared.broker import QUEUES
 from worker.app import app
 
 
@@ -11,7 +11,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m worker", description=__doc__)
     parser.add_argument("--processes", type=int, default=2, help="pool processes; one a core (default: 2)")
     processes = parser.parse_args().processes
-    pool = ["--pool", "prefork", "--concurrency", str(processes), "--queues", JOBS_QUEUE]
+    pool = ["--pool", "prefork", "--concurrency", str(processes), "--queues", ",".join(QUEUES)]
     # What workers tell each other is broker traffic that nobody here listens to.
     quiet = ["--without-gossip", "--without-mingle", "--without-heartbeat"]
     app.worker_main(["--quiet", "worker", *pool, *quiet])

@@ -31,6 +31,7 @@ _WORK_LIES_IDLE = text("""
     SELECT EXISTS (
         SELECT FROM jobs JOIN chunks ON job_id = jobs.id
         WHERE jobs.state IN ('queued', 'running') AND jobs.created_at < clock_timestamp() - interval '15 s'
+            AND wanted IS NULL AND (closes_at IS NULL OR closes_at > clock_timestamp())
             AND chunks.state = 'pending' AND retry_at < clock_timestamp() - interval '15 s'
     )
 """)

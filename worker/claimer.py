@@ -5,7 +5,7 @@ then the job's first chunk. So a big job starves no small one, nor one company a
 dies keeps others off the chunk for LEASE, no longer; a worker that lives is protected by its row lock.
 """
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import NamedTuple
 from uuid import UUID
 
@@ -45,6 +45,7 @@ _CLAIM = text("""
                 ORDER BY number LIMIT 1 FOR UPDATE SKIP LOCKED
             ) AS pending
             WHERE jobs.queue = :queue AND jobs.company_id = turn.company_id AND jobs.state IN ('queued', 'running')
+                AND jobs.wanted IS NULL AND (jobs.closes_at IS NULL OR jobs.closes_at > clock_timestamp())
             ORDER BY jobs.served_at, jobs.id LIMIT 1
         ) AS claimable
         ORDER BY turn.served_at LIMIT 1
@@ -52,18 +53,22 @@ _CLAIM = text("""
     claimed AS (
         UPDATE chunks SET attempts = attempts + 1, retry_at = clock_timestamp() + :lease
         FROM next_chunk WHERE chunks.job_id = next_chunk.job_id AND chunks.number = next_chunk.number
-        RETURNING chunks.job_id, chunks.number, chunks.attempts
+        RETURNING chunks.job_id, chunks.number, chunks.attempts, chunks.retry_at
     ),
-    served_job AS (
-        UPDATE jobs SET state = 'running', started_at = coalesce(started_at, clock_timestamp()), served_at = clock_timestamp()
+    served_job AS ( -- looks again: a request that came meanwhile is committed by now, or waits for this row
+        UPDATE jobs SET state = 'running', started_at = coalesce(started_at, clock_timestamp()), served_at = clock_timestamp(),
+            history = CASE WHEN state = 'running' THEN history
+                ELSE history || jsonb_build_object('status', 'running', 'at', clock_timestamp(), 'by', NULL) END
         FROM claimed WHERE jobs.id = claimed.job_id AND jobs.state IN ('queued', 'running')
-        RETURNING jobs.id, jobs.company_id, jobs.campaign_id, jobs.phone_fallback
+            AND jobs.wanted IS NULL AND (jobs.closes_at IS NULL OR jobs.closes_at > clock_timestamp())
+        RETURNING jobs.id, jobs.company_id, jobs.campaign_id, jobs.phone_fallback, jobs.mode, jobs.dry_run
     ),
     served_company AS (
         INSERT INTO company_turns (company_id, served_at) SELECT company_id, clock_timestamp() FROM served_job
         ON CONFLICT (company_id) DO UPDATE SET served_at = excluded.served_at
     )
-    SELECT claimed.job_id, claimed.number, claimed.attempts, served_job.campaign_id, served_job.phone_fallback
+    SELECT claimed.job_id, claimed.number, claimed.attempts, claimed.retry_at, served_job.campaign_id,
+        served_job.phone_fallback, served_job.mode, served_job.dry_run
     FROM no_wait_for_disk, claimed JOIN served_job ON served_job.id = claimed.job_id
 """)
 
@@ -76,13 +81,16 @@ _GIVE_BACK = text("""
 
 
 class Claim(NamedTuple):
-    """A chunk in hand, with what is needed of its job. `attempts` counts this one."""
+    """A chunk in hand, with what is needed of its job. `attempts` counts this one; `lease_end` is whose claim it is."""
 
     job_id: UUID
     number: int
     attempts: int
+    lease_end: datetime
     campaign_id: str
     phone_fallback: bool
+    mode: str
+    dry_run: bool
 
 
 def claim(connection: Connection, queue: str) -> Claim | None:

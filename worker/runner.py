@@ -1,5 +1,7 @@
 """Runs chunks: the second transaction of each, in which its leads are deleted, its outcomes written and, with the last one,
 its job finished. Whatever dies, that transaction happened wholly or not at all, and its chunk is then done or claimable.
+
+A claim that is not the chunk's last any more (its lease ran out, or was revoked for a pause) finds nothing to do.
 """
 
 import random
@@ -8,15 +10,20 @@ from collections.abc import Callable
 from itertools import count
 
 import structlog
-from psycopg import OperationalError, errors
+from psycopg import errors
 from sqlalchemy import Connection, Engine, text
 from sqlalchemy.exc import DBAPIError
 
-from shared.states import Outcome
+from shared.broker import JOBS_QUEUE
+from shared.states import Mode, Outcome
 from worker.claimer import MAX_ATTEMPTS, Claim, claim, give_back
-from worker.decider import Entries, decide
-from worker.finisher import DecidedChunk, Finished, finish, tell
-from worker.taker import careful_taker, fast_taker, is_refusal
+from worker.decider import Entries
+from worker.finisher import Announce, DecidedChunk, Finished, finish, tell
+from worker.previewer import conclude, preview
+from worker.refusals import is_refusal, is_transient
+from worker.restorer import restore
+from worker.steerer import carry_out_requests
+from worker.taker import KnownLeads, look_up_and_take, take_known
 
 TURN = 0.1  # seconds of work for one message, so that one message costs 1 ms per 100
 RETRIES = 5  # of a chunk whose transaction met a deadlock, a lock time-out or a lost connection
@@ -30,39 +37,40 @@ _LOCK_CHUNK = text("""
         SELECT set_config('lock_timeout', '2s', true), set_config('statement_timeout', '15s', true),
             set_config('idle_in_transaction_session_timeout', '10s', true)
     )
-    SELECT external_ids, phone_numbers, outcomes FROM limits CROSS JOIN chunks
-    WHERE job_id = :job_id AND number = :number AND state = 'pending' FOR UPDATE OF chunks
+    SELECT external_ids, phone_numbers, outcomes, lead_ids, lead_external_ids, lead_phone_numbers FROM limits CROSS JOIN chunks
+    WHERE job_id = :job_id AND number = :number AND state = 'pending' AND retry_at = :lease_end FOR UPDATE OF chunks
 """)
-
-_TRANSIENT = (
-    errors.DeadlockDetected,
-    errors.SerializationFailure,
-    errors.LockNotAvailable,
-    errors.ReadOnlySqlTransaction,  # a primary that has just been demoted
-    errors.AdminShutdown,
-    errors.CrashShutdown,
-    errors.CannotConnectNow,
-    errors.IdleInTransactionSessionTimeout,
-)
 
 log = structlog.get_logger()
 
 
-def run_next(engine: Engine, queue: str, send: Callable[[str], None]) -> None:
-    """Works on the queue's chunks for about TURN, then sends one message; finding nothing to do, it just ends."""
+def nobody(_job_id: object) -> None:
+    """Stands for an Announce where nobody waits."""
+
+
+def run_next(engine: Engine, queue: str, send: Callable[[str], None], announce: Announce = nobody) -> None:
+    """Carries out what was asked of jobs, then works on the queue's chunks for about TURN and sends one message.
+
+    Finding nothing to do, it just ends. Between chunks of another queue it looks for ordinary jobs: they never wait for longer
+    than one chunk, and a queue's message still does one chunk of it at least.
+    """
     end_of_turn = time.monotonic() + TURN
-    while True:
-        with engine.begin() as connection:
-            claimed = claim(connection, queue)
-        if claimed is None:
-            return
-        run_chunk(engine, claimed)
+    carry_out_requests(engine, announce)
+    claimed = _claim_of(engine, queue)
+    while claimed:
+        run_chunk(engine, claimed, announce)
         if time.monotonic() >= end_of_turn:
             send(queue)
             return
+        claimed = _claim_of(engine, JOBS_QUEUE) or (_claim_of(engine, queue) if queue != JOBS_QUEUE else None)
 
 
-def run_chunk(engine: Engine, claimed: Claim) -> None:
+def _claim_of(engine: Engine, queue: str) -> Claim | None:
+    with engine.begin() as connection:
+        return claim(connection, queue)
+
+
+def run_chunk(engine: Engine, claimed: Claim, announce: Announce = nobody) -> None:
     """Decides a claimed chunk, retrying what is nobody's fault; else its lease runs out and the attempt counts."""
     careful = False
     for retry in count():
@@ -71,13 +79,13 @@ def run_chunk(engine: Engine, claimed: Claim) -> None:
                 finished = _decide_chunk(connection, claimed, careful=careful)
             if finished is None:  # the chunks that were pending then may have been committed meanwhile
                 with engine.begin() as connection:
-                    finished = finish(connection, claimed.job_id)
+                    finished = (conclude if claimed.dry_run else finish)(connection, claimed.job_id)
             if finished:
-                tell(finished)
+                tell(finished, announce)
         except DBAPIError as error:
             if is_refusal(error) and not careful:
                 careful = True
-            elif not _is_transient(error):
+            elif not is_transient(error):
                 raise
             elif retry < (LOCKED_RETRIES if isinstance(error.orig, errors.LockNotAvailable) else RETRIES):
                 log.info("chunk retried", job=str(claimed.job_id), chunk=claimed.number, error=type(error.orig).__name__)
@@ -104,21 +112,22 @@ def _give_back_when_possible(engine: Engine, claimed: Claim) -> None:
             return
 
 
-def _is_transient(error: DBAPIError) -> bool:
-    lost = isinstance(error.orig, OperationalError) and error.orig.sqlstate is None
-    return lost or error.connection_invalidated or isinstance(error.orig, _TRANSIENT)
-
-
 def _decide_chunk(connection: Connection, claimed: Claim, *, careful: bool) -> Finished | None:
     """The transaction of a chunk, and of its job's end if it is the last. A chunk that is done already is left alone."""
-    row = connection.execute(_LOCK_CHUNK, {"job_id": claimed.job_id, "number": claimed.number}).one_or_none()
+    values = {"job_id": claimed.job_id, "number": claimed.number, "lease_end": claimed.lease_end}
+    row = connection.execute(_LOCK_CHUNK, values).one_or_none()
     if row is None:
         return None
-    entries = Entries._make(row)
+    entries, leads = Entries._make(row[:3]), KnownLeads._make(row[3:])
     if claimed.attempts > MAX_ATTEMPTS:
-        outcomes = [outcome or Outcome.FAILED for outcome in entries.outcomes]
+        outcomes = bytes(outcome or Outcome.FAILED for outcome in entries.outcomes)
         log.error("chunk failed", job=str(claimed.job_id), chunk=claimed.number, attempts=MAX_ATTEMPTS)
+    elif claimed.dry_run:
+        outcomes = preview(connection, claimed, entries)
+    elif claimed.mode == Mode.RESTORE:
+        outcomes = restore(connection, entries, leads, careful=careful)
+    elif leads.ids is not None:
+        outcomes = take_known(connection, claimed, entries, leads, careful=careful)
     else:
-        take = (careful_taker if careful else fast_taker)(connection, claimed.campaign_id)
-        outcomes = decide(entries, phone_fallback=claimed.phone_fallback, take=take)
+        outcomes = look_up_and_take(connection, claimed, entries, careful=careful)
     return finish(connection, claimed.job_id, DecidedChunk(claimed.number, outcomes))

@@ -1,13 +1,15 @@
-"""Makes up for everything that can be lost: once a second it finishes jobs whose worker died before it could, and sends
-messages while there is work that none may be waiting for. It depends on the database only, keeps nothing in memory, and
-may run any number of times: every step is harmless to repeat.
+"""Makes up for everything that can be lost, and minds the clock: once a second it queues what is due, finishes jobs whose worker
+died before it could, carries out requests, and sends messages while there is work that none may be waiting for. It depends on
+the database only, keeps nothing in memory, and may run any number of times: every step is harmless to repeat.
 """
 
 import signal
 import time
+from collections.abc import Callable
+from datetime import timedelta
 
 import structlog
-from sqlalchemy import Engine, text
+from sqlalchemy import Connection, Engine, text
 from sqlalchemy.exc import SQLAlchemyError
 
 from shared import logs
@@ -15,17 +17,27 @@ from shared.broker import Sender
 from shared.database import create_sync_engine
 from shared.environment import process_settings
 from shared.heartbeats import beat, forget_the_dead
-from worker.finisher import finish_forgotten, tell
+from shared.settings import Settings
+from shared.wakeups import Announcer
+from worker.finisher import Announce, tell, unfinished
+from worker.previewer import conclude
+from worker.purger import purge_archive, purge_identifiers, purge_keys
+from worker.scheduler import close_windows, queue_due
+from worker.steerer import carry_out_requests
 
 PERIOD = 1.0  # seconds; what lost or wiped messages cost
 
 _STOP = {signal.SIGTERM, signal.SIGINT}
+
+# One step that cannot go on, as somebody holds a row, must not keep the others from their turn.
+_LIMITS = text("SELECT set_config('lock_timeout', '500ms', true), set_config('statement_timeout', '30s', true)")
 
 _QUEUES_WITH_WORK = text("""
     SELECT queue FROM (SELECT DISTINCT queue FROM jobs WHERE state IN ('queued', 'running')) AS busy
     WHERE EXISTS (
         SELECT FROM jobs JOIN chunks ON job_id = jobs.id
         WHERE jobs.queue = busy.queue AND jobs.state IN ('queued', 'running')
+            AND wanted IS NULL AND (closes_at IS NULL OR closes_at > clock_timestamp())
             AND chunks.state = 'pending' AND retry_at <= clock_timestamp()
     )
 """)
@@ -33,27 +45,70 @@ _QUEUES_WITH_WORK = text("""
 log = structlog.get_logger()
 
 
-def tick(engine: Engine) -> list[str]:
-    """One round; returns the queues that have claimable work."""
+def tick(engine: Engine, settings: Settings, send: Callable[[str], None], announce: Announce) -> None:
+    """One round: every step in transactions of its own. A step that fails is logged, and has its next try in a second."""
+
+    def in_transaction(step: Callable[[Connection], None]) -> Callable[[], None]:
+        def run() -> None:
+            with engine.begin() as connection:
+                connection.execute(_LIMITS)
+                step(connection)
+
+        return run
+
+    def purge(connection: Connection) -> None:
+        purge_identifiers(connection, timedelta(days=settings.retention_days))
+        purge_archive(connection, timedelta(days=settings.archive_days))
+        purge_keys(connection)
+
+    for step in (
+        in_transaction(_show_life),
+        in_transaction(queue_due),
+        lambda: _send_for_work(engine, send),
+        in_transaction(close_windows),
+        lambda: carry_out_requests(engine, announce),
+        lambda: _finish_forgotten(engine, announce),
+        in_transaction(purge),
+    ):
+        try:
+            step()
+        except SQLAlchemyError as error:
+            cause = getattr(error, "orig", None) or error
+            log.warning("round failed", error=type(cause).__name__, mend="check DATABASE_URL and that the database is up")
+
+
+def _show_life(connection: Connection) -> None:
+    beat(connection, "ticker")
+    forget_the_dead(connection)
+
+
+def _send_for_work(engine: Engine, send: Callable[[str], None]) -> None:
     with engine.begin() as connection:
-        beat(connection, "ticker")
-        forget_the_dead(connection)
-        ended = finish_forgotten(connection)
-        queues = list(connection.execute(_QUEUES_WITH_WORK).scalars())
-    for finished in ended:
-        tell(finished)
-    return queues
+        queues = connection.execute(_QUEUES_WITH_WORK).scalars().all()
+    for queue in queues:
+        send(queue)
 
 
-def run(engine: Engine, sender: Sender) -> None:
-    """Ticks once a second until SIGTERM or SIGINT comes; a round that fails is logged and the next one tries again."""
+def _finish_forgotten(engine: Engine, announce: Announce) -> None:
+    with engine.begin() as connection:
+        job_ids = unfinished(connection)
+    for job_id in job_ids:
+        try:
+            with engine.begin() as connection:
+                connection.execute(_LIMITS)
+                finished = conclude(connection, job_id)
+        except SQLAlchemyError as error:
+            log.warning("job not finished", job=str(job_id), error=type(getattr(error, "orig", error)).__name__)
+        else:
+            if finished:
+                tell(finished, announce)
+
+
+def run(engine: Engine, settings: Settings, sender: Sender, announce: Announce) -> None:
+    """Ticks once a second until SIGTERM or SIGINT comes."""
     while True:
         next_round = time.monotonic() + PERIOD
-        try:
-            for queue in tick(engine):
-                sender.top_up(queue)
-        except SQLAlchemyError as error:
-            log.warning("round failed", error=type(error).__name__, mend="check DATABASE_URL and that the database is up")
+        tick(engine, settings, sender.top_up, announce)
         if signal.sigtimedwait(_STOP, max(0.0, next_round - time.monotonic())):
             return
 
@@ -66,7 +121,7 @@ def main() -> None:
     sender = Sender(settings.broker_url)
     engine = create_sync_engine(settings, "ticker", pool_size=1, max_overflow=0)
     log.info("ticker ready")
-    run(engine, sender)
+    run(engine, settings, sender, Announcer(settings.limiter_url).announce)
     sender.close()
 
 

@@ -11,6 +11,7 @@ from sqlalchemy import insert, text
 from api.acceptor import accept, cut, find_duplicates
 from api.authenticator import Key
 from api.parser import parse
+from api.replayer import Asked
 from shared.models import jobs
 
 IDENTIFIER = st.sampled_from(["a", "b", "+1", None])
@@ -47,14 +48,15 @@ def test_chunks_follow_one_another_and_none_is_too_big_or_of_duplicates_alone(re
 async def test_a_statement_that_was_committed_though_its_connection_broke_is_not_refused(service):
     """The first try has written its job's row, and is committed while the second waits for that."""
     job_id, submission = uuid4(), parse(b'{"campaignId": "cmp", "leads": [{"externalId": "a"}]}')
-    key = Key(uuid4(), "co", None, "write", None, None)
+    asked = Asked(Key(uuid4(), "co", None, "write", "tests", None, None), None, 0, job_id)
+    engine, settings = service.app.state.engine, service.app.state.settings
     with service.engine.connect() as connection:
         connection.execute(insert(jobs), {"id": job_id, "company_id": "co", "campaign_id": "cmp", "total": 1})
-        again = asyncio.create_task(accept(service.app.state.engine, key, submission, job_id, 1000))
+        again = asyncio.create_task(accept(engine, settings, asked, submission))
         await waits_for_a_lock(service.engine)
         connection.commit()
-    assert (await again).tzinfo
-    assert await accept(service.app.state.engine, key, submission, job_id, 1000) < await again
+    assert (await again).created_at.tzinfo
+    assert (await accept(engine, settings, asked, submission)).created_at < (await again).created_at
     with service.engine.connect() as connection:
         assert connection.execute(text("SELECT count(*) FROM chunks")).scalar_one() == 0, "what is there is not written again"
 

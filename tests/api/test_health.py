@@ -3,7 +3,7 @@
 import time
 
 from api.app import create_app
-from worker.ticker import tick
+from tests.jobs import one_tick
 
 
 async def test_health_names_each_part(service):
@@ -14,7 +14,7 @@ async def test_health_names_each_part(service):
         "data": {"database": "up", "broker": "up", "worker": "down", "ticker": "down"},
         "error": "Service temporarily unavailable",
     }
-    tick(service.engine)
+    one_tick(service.engine)
     with service.engine.begin() as connection:
         connection.exec_driver_sql("INSERT INTO heartbeats VALUES ('worker', 'x:1', clock_timestamp() - interval '14 s')")
     answer = await service.http.get("/api/health")

@@ -18,19 +18,19 @@ from sqlalchemy import delete, event, insert, select, text
 from api.acceptor import accept
 from api.authenticator import Key
 from api.parser import parse
+from api.replayer import Asked
 from api.results import read_results
 from shared.database import create_api_engine
 from shared.models import chunks, jobs, leads
 from shared.settings import Settings
 from shared.states import Outcome
 from tests import oracle
-from tests.jobs import add_campaign, let_leases_expire
+from tests.jobs import add_campaign, let_leases_expire, one_tick
 from tests.worker.strategies import CAMPAIGNS, campaigns_of_leads, entries
 from worker.claimer import claim
 from worker.runner import run_chunk, run_next
-from worker.ticker import tick
 
-KEY = Key(uuid4(), "co", None, "write", None, None)
+KEY = Key(uuid4(), "co", None, "write", "tests", None, None)
 
 
 @pytest.fixture
@@ -71,7 +71,8 @@ class World:
         }
         job_id = uuid4()
         submission = parse(json.dumps(body).encode())
-        self._runner.run(accept(self._api_engine, KEY, submission, job_id, chunk_size))
+        asked = Asked(KEY, None, 0, job_id)
+        self._runner.run(accept(self._api_engine, Settings(chunk_size=chunk_size), asked, submission))
         return job_id
 
     def results(self, job_id):
@@ -192,7 +193,7 @@ class Life(RuleBasedStateMachine):
 
     @rule()
     def the_ticker_ticks(self):
-        tick(self.world.engine)
+        one_tick(self.world.engine)
 
     @rule(lead=campaigns_of_leads().filter(bool).map(lambda found: min(found, key=str)))
     def a_lead_is_inserted(self, lead):
@@ -247,7 +248,7 @@ class Life(RuleBasedStateMachine):
                 break
             run_chunk(self.world.engine, claimed)
             self._judge_what_is_done()
-        tick(self.world.engine)
+        one_tick(self.world.engine)
         assert all(self.world.job(job_id).finished_at for job_id in self.submitted)
 
     def _claim(self):

@@ -72,10 +72,14 @@ def test_a_chunk_that_two_workers_hold_is_decided_once(campaign):
         first = claim(connection, "jobs")
         let_leases_expire(connection)
         second = claim(connection, "jobs")
-    run_chunk(campaign, first)
+    run_chunk(campaign, first)  # whose lease is over, and the chunk another's
+    with campaign.begin() as connection:
+        assert ("a", "+1") in remaining_leads(connection)
+    run_chunk(campaign, second)
     with campaign.begin() as connection:
         add_leads(connection, [("a", None)])  # as if the campaign had got it back: it is not this job's any more
-    run_chunk(campaign, second)
+    for claimed in (first, second):
+        run_chunk(campaign, claimed)
     with campaign.begin() as connection:
         assert ("a", None) in remaining_leads(connection)
         assert job_row(connection, job_id).deleted == 1

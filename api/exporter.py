@@ -1,0 +1,102 @@
+"""Streams all results of a job as CSV or NDJSON, chunk by chunk: memory stays the same however many there are, and no database
+connection is held while a slow reader reads.
+"""
+
+import csv
+import io
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+from uuid import UUID
+
+import msgspec
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from api.database import rows
+from api.results import WORDS_OF, described
+from shared.states import Outcome
+
+CSV, NDJSON = "text/csv", "application/x-ndjson"
+
+COLUMNS = ("index", "externalId", "phoneNumber", "identifier", "outcome", "matchedBy", "reason")
+
+_CHUNKS_AT_ONCE = 4
+_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")  # the last four in full width
+
+_NEXT_CHUNKS = text("""
+    SELECT number, first_index, coalesce(written_external_ids, external_ids), coalesce(written_phone_numbers, phone_numbers),
+        outcomes
+    FROM chunks WHERE job_id = :job_id AND number > :after ORDER BY number LIMIT :chunks
+""")
+
+_encode_lines = msgspec.json.Encoder().encode_lines
+
+
+class Purged(Exception):
+    """The identifiers were purged while they were being streamed. Ends the connection: what was sent must not look whole."""
+
+
+def wanted_format(accept: str) -> str | None:
+    """CSV or NDJSON, if the caller's `Accept` prefers one of them to JSON; else None."""
+    ranges = [part.split(";") for part in accept.lower().split(",")]
+    ranked = sorted(ranges, key=_quality, reverse=True)
+    named = [kind.strip() for kind, *parameters in ranked if _quality([kind, *parameters]) > 0]
+    first = next((kind for kind in named if kind in {CSV, NDJSON, "application/json", "application/*", "*/*"}), None)
+    return first if first in {CSV, NDJSON} else None
+
+
+def _quality(media_range: list[str]) -> float:
+    for parameter in media_range[1:]:
+        name, _, value = parameter.partition("=")
+        if name.strip() == "q":
+            try:
+                return float(value)
+            except ValueError:
+                return 0.0
+    return 1.0
+
+
+async def stream(
+    engine: AsyncEngine, job_id: UUID, total: int, outcomes: list[Outcome], write: Callable[[list[Any]], bytes]
+) -> AsyncIterator[bytes]:
+    """The results that are one of `outcomes`, in request order, as `write` writes them. Raises Purged if some are not there."""
+    wanted = frozenset(map(int, outcomes))
+    after, expected = -1, 0
+    while expected < total:
+        found = await rows(engine, _NEXT_CHUNKS, {"job_id": job_id, "after": after, "chunks": _CHUNKS_AT_ONCE})
+        if not found:
+            raise Purged
+        for number, first_index, external_ids, phone_numbers, numbers in found:
+            if first_index != expected:
+                raise Purged
+            entries = enumerate(zip(external_ids, phone_numbers, numbers, strict=True), start=first_index)
+            if picked := [(index, *entry) for index, entry in entries if entry[2] in wanted]:
+                yield write(picked)
+            after, expected = number, first_index + len(numbers)
+
+
+def as_ndjson(results: list[Any]) -> bytes:
+    """One JSON object a line."""
+    return _encode_lines([described(*result) for result in results])
+
+
+def as_csv(results: list[Any], *, raw: bool) -> bytes:
+    """Rows of COLUMNS. Unless `raw`, what a spreadsheet would take for a formula, phone numbers too, begins with a quote."""
+    guard = _as_written if raw else _guarded
+    lines = io.StringIO()
+    csv.writer(lines).writerows(
+        (index, guard(external_id), guard(phone_number), guard(external_id or phone_number), *WORDS_OF[outcome])
+        for index, external_id, phone_number, outcome in results
+    )
+    return lines.getvalue().encode()
+
+
+CSV_HEAD = (",".join(COLUMNS) + "\r\n").encode()
+
+
+def _as_written(cell: str | None) -> str | None:
+    return cell
+
+
+def _guarded(cell: str | None) -> str | None:
+    return f"'{cell}" if cell and cell.startswith(_FORMULA) else cell

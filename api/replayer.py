@@ -1,0 +1,110 @@
+"""Answers a repeated POST as it was answered the first time, by its Idempotency-Key.
+
+The key is stored in the transaction of what it was used for, so a crash leaves both or neither; errors are never stored.
+"""
+
+from datetime import datetime
+from typing import Any, NamedTuple
+from uuid import UUID
+
+from psycopg import errors
+from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from api.authenticator import Key
+from api.database import rows
+from api.errors import ApiError
+from api.preferences import IdempotencyKey
+from shared.broker import JOBS_QUEUE
+
+_FIND = text("""
+    SELECT job_id, request_hash, idempotency_keys.state, total, jobs.created_at, idempotency_keys.run_at, wait
+    FROM idempotency_keys JOIN jobs ON jobs.id = job_id
+    WHERE idempotency_keys.company_id = :company_id AND key = :key
+        AND idempotency_keys.created_at >= clock_timestamp() - interval '72 h'
+""")
+
+_ANSWERED = text("UPDATE idempotency_keys SET state = :state WHERE company_id = :company_id AND key = :key AND job_id = :job_id")
+
+# Part of every statement that acts: the key is taken for `subject`, unless it is taken already. Whoever has it in hand just now
+# is waited for, which is what `limits` bounds. A key that has expired is taken over.
+KEYED = """
+    limits AS MATERIALIZED (SELECT set_config('lock_timeout', '2s', true)),
+    keyed AS (
+        INSERT INTO idempotency_keys (company_id, key, request_hash, job_id, state, run_at, wait)
+        SELECT subject.company_id, CAST(:idempotency_key AS text), CAST(:request_hash AS bytea), subject.job_id, subject.state,
+            subject.run_at, CAST(:wait AS smallint)
+        FROM subject, limits WHERE CAST(:idempotency_key AS text) IS NOT NULL
+        ON CONFLICT (company_id, key) DO UPDATE SET request_hash = excluded.request_hash, job_id = excluded.job_id,
+            state = excluded.state, run_at = excluded.run_at, wait = excluded.wait, created_at = clock_timestamp()
+            WHERE idempotency_keys.created_at < clock_timestamp() - interval '72 h'
+        RETURNING job_id
+    ),
+    go AS (SELECT subject.* FROM subject WHERE CAST(:idempotency_key AS text) IS NULL OR EXISTS (SELECT FROM keyed))
+"""
+
+
+class Asked(NamedTuple):
+    """Who asks, and how: `job_id` is that of the job to be made, if one is; `wait` is in seconds."""
+
+    key: Key
+    idempotency: IdempotencyKey | None
+    wait: int
+    job_id: UUID
+
+    def values(self) -> dict[str, Any]:
+        """The parameters of KEYED, and who acts."""
+        idempotency = self.idempotency or IdempotencyKey(None, None)  # type: ignore[arg-type]
+        return {
+            "company_id": self.key.company_id,
+            "key_id": self.key.id,
+            "key_name": self.key.name or str(self.key.id),
+            "idempotency_key": idempotency.key,
+            "request_hash": idempotency.request_hash,
+            "wait": self.wait,
+            "job_id": self.job_id,
+        }
+
+
+class Accepted(NamedTuple):
+    """What a POST is answered with: a job as it stood when it was accepted, and how long its caller is ready to wait."""
+
+    job_id: UUID
+    state: str
+    total: int
+    created_at: datetime
+    run_at: datetime | None
+    wait: int
+    replayed: bool = False
+    queue: str = JOBS_QUEUE
+
+
+async def replayed(engine: AsyncEngine, asked: Asked) -> Accepted | None:
+    """The answer that this key already had, or None. Raises ApiError 422 where it was for something else."""
+    if asked.idempotency is None:
+        return None
+    found = await rows(engine, _FIND, {"company_id": asked.key.company_id, "key": asked.idempotency.key})
+    if not found:
+        return None
+    job_id, request_hash, *answer = found[0]  # the rest is as in Accepted
+    if request_hash != asked.idempotency.request_hash:
+        raise ApiError(422, "Idempotency-Key was already used with a different request")
+    return Accepted._make((job_id, *answer, asked.job_id != job_id, JOBS_QUEUE))
+
+
+async def note_answer(engine: AsyncEngine, asked: Asked, accepted: Accepted) -> None:
+    """Writes down another state than the one that was stored, where a call has waited for it."""
+    if asked.idempotency is not None:
+        values = {"company_id": asked.key.company_id, "key": asked.idempotency.key, "job_id": accepted.job_id}
+        await rows(engine, _ANSWERED, values | {"state": accepted.state})
+
+
+def is_in_progress(error: DBAPIError) -> bool:
+    """Whether the statement gave up waiting for another that has the same key, or the job, in hand."""
+    return isinstance(error.orig, errors.LockNotAvailable)
+
+
+def in_progress() -> ApiError:
+    """The answer then."""
+    return ApiError(409, "Another request is in progress; try again", {"Retry-After": "1"})

@@ -1,0 +1,97 @@
+"""Records what callers ask of a job: pause, resume, cancel. A worker, or the ticker, carries it out once no chunk is in hand."""
+
+from uuid import UUID
+
+from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from api.database import rows
+from api.errors import ApiError
+from api.jobs import check_visible, job_not_found
+from api.replayer import KEYED, Accepted, Asked, in_progress, is_in_progress, replayed
+from shared.arrays import text_array
+from shared.states import POSSIBLE_IN, Action, JobState
+
+# The row is locked before the key is taken: an action that is not possible leaves no key behind.
+_SUBJECT = """
+    WITH subject AS MATERIALIZED (
+        SELECT id AS job_id, company_id, state, wanted, run_at, closes_at, total, created_at FROM jobs
+        WHERE id = CAST(:subject_id AS uuid) AND state = ANY(CAST(:possible AS text[])) AND wanted IS DISTINCT FROM :unless_wanted
+        FOR NO KEY UPDATE
+    ),
+"""
+
+_REQUEST = text(f"""
+    {_SUBJECT} {KEYED},
+    requested AS (
+        UPDATE jobs SET wanted = :action, wanted_by = :key_name
+        FROM go WHERE jobs.id = go.job_id AND jobs.state <> :already AND jobs.wanted IS DISTINCT FROM :action
+    )
+    SELECT job_id, state, total, created_at, run_at FROM go
+""")  # noqa: S608 - ours
+
+# Takes back a pause that is not in force yet. A job that is not due, or outside of its window, is scheduled; where it has missed
+# the window, the ticker finds the next.
+_RESUME = text(f"""
+    {_SUBJECT} {KEYED},
+    resumed AS (
+        SELECT go.*, CASE WHEN go.state <> 'paused' THEN go.state
+            WHEN run_at > clock_timestamp() OR closes_at <= clock_timestamp() THEN 'scheduled' ELSE 'queued' END AS next
+        FROM go
+    ),
+    changed AS (
+        UPDATE jobs SET state = next, wanted = NULL, wanted_by = NULL, served_at = clock_timestamp(),
+            history = CASE WHEN jobs.state = next THEN history ELSE history
+                || jsonb_build_object('status', next, 'at', clock_timestamp(), 'by', CAST(:key_name AS text)) END
+        FROM resumed WHERE jobs.id = resumed.job_id AND (jobs.state = 'paused' OR jobs.wanted = 'pause')
+    )
+    SELECT job_id, next AS state, total, created_at, run_at FROM resumed
+""")  # noqa: S608 - ours
+
+_STATE = text("SELECT state, wanted FROM jobs WHERE id = :job_id")
+
+_IN_FORCE = {Action.PAUSE: JobState.PAUSED, Action.CANCEL: JobState.CANCELLED, Action.RESUME: None}
+
+
+async def request(engine: AsyncEngine, asked: Asked, job_id: UUID, action: Action) -> Accepted:
+    """Asks for `action`, or finds that it was done, or asked for, before; the job as it stands now.
+
+    Raises ApiError 404, 409 and 422, DBAPIError.
+    """
+    await check_visible(engine, asked.key, job_id)
+    if earlier := await replayed(engine, asked):
+        return earlier
+    values = asked.values() | {
+        "subject_id": job_id,
+        "action": action,
+        "already": _IN_FORCE[action],
+        "possible": text_array(sorted(POSSIBLE_IN[action])),
+        # What is being cancelled is neither paused nor resumed.
+        "unless_wanted": None if action == Action.CANCEL else Action.CANCEL,
+    }
+    try:
+        found = await rows(engine, _RESUME if action == Action.RESUME else _REQUEST, values)
+    except DBAPIError as error:
+        if is_in_progress(error):
+            raise in_progress() from None
+        raise
+    if found:
+        subject_id, state, total, created_at, run_at = found[0]
+        return Accepted(subject_id, state, total, created_at, run_at, wait=0)
+    if earlier := await replayed(engine, asked):  # the key was taken meanwhile
+        return earlier
+    raise await _impossible(engine, job_id, action)
+
+
+async def state_of(engine: AsyncEngine, job_id: UUID) -> tuple[str, str | None]:
+    """The job's state, and the action that is asked for and not yet in force."""
+    found = await rows(engine, _STATE, {"job_id": job_id})
+    if not found:
+        raise job_not_found()
+    return found[0].state, found[0].wanted
+
+
+async def _impossible(engine: AsyncEngine, job_id: UUID, action: Action) -> ApiError:
+    state, wanted = await state_of(engine, job_id)
+    return ApiError(409, f"Cannot {action} a job that is {'being cancelled' if wanted == Action.CANCEL else state}")

@@ -1,0 +1,40 @@
+"""Tells the API processes, through Redis, that something happened to a job for which somebody waits.
+
+A wake-up may be lost without harm: those who wait look at the database every second as well. So publishing never raises, and a
+Redis that is down or frozen costs PATIENCE once a second, not once a job.
+"""
+
+import time
+from uuid import UUID
+
+import structlog
+from redis import Redis
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError
+from redis.retry import Retry
+
+CHANNEL = "leadsweep:jobs"
+PATIENCE = 0.05  # seconds
+BREAK = 1.0  # seconds without another try after a failure
+
+log = structlog.get_logger()
+
+
+class Announcer:
+    """Publishes the ids of jobs. Without a Redis it does nothing."""
+
+    def __init__(self, redis_url: str) -> None:
+        """`redis_url` is empty where there is none. Connects with the first announcement."""
+        options = {"socket_timeout": PATIENCE, "socket_connect_timeout": PATIENCE, "retry": Retry(NoBackoff(), 0)}
+        self._redis = Redis.from_url(redis_url, **options) if redis_url else None
+        self._next_try = 0.0
+
+    def announce(self, job_id: UUID) -> None:
+        """Wakes those who wait for the job. Never raises."""
+        if self._redis is None or time.monotonic() < self._next_try:
+            return
+        try:
+            self._redis.publish(CHANNEL, str(job_id))
+        except (RedisError, OSError) as error:
+            self._next_try = time.monotonic() + BREAK
+            log.warning("wake-up not sent", error=type(error).__name__, mend="check REDIS_URL; who waits looks each second")

@@ -1,0 +1,59 @@
+"""Removes what has been kept long enough: identifiers of finished jobs, archived leads, idempotency keys.
+
+What was done stays on record: who, when, what and how many. A little in each round, so that a backlog holds up nothing else.
+"""
+
+from datetime import timedelta
+
+import structlog
+from sqlalchemy import Connection, text
+
+KEYS_KEPT = timedelta(hours=72)  # as the contract says
+JOBS = 50  # whose identifiers go in one round
+LEADS = 10_000  # archived ones that go in one round
+
+_PURGE_IDENTIFIERS = text("""
+    WITH old AS (
+        SELECT id FROM jobs
+        WHERE identifiers_purged_at IS NULL AND finished_at IS NOT NULL AND finished_at < clock_timestamp() - :kept
+        ORDER BY finished_at LIMIT :jobs FOR NO KEY UPDATE SKIP LOCKED
+    ),
+    gone AS (DELETE FROM chunks USING old WHERE job_id = old.id)
+    UPDATE jobs SET identifiers_purged_at = clock_timestamp() FROM old WHERE jobs.id = old.id
+""")
+
+_PURGE_ARCHIVE = text("""
+    WITH old AS (
+        SELECT id FROM jobs
+        WHERE mode = 'archive' AND archive_purged_at IS NULL AND finished_at IS NOT NULL
+            AND finished_at < clock_timestamp() - :kept
+        ORDER BY finished_at LIMIT :jobs FOR NO KEY UPDATE SKIP LOCKED
+    ),
+    kept AS (
+        SELECT archived_leads.id, job_id FROM archived_leads JOIN old ON job_id = old.id LIMIT :leads
+    ),
+    gone AS (DELETE FROM archived_leads USING kept WHERE archived_leads.id = kept.id)
+    UPDATE jobs SET archive_purged_at = clock_timestamp() FROM old
+    WHERE jobs.id = old.id AND (SELECT count(*) FROM kept) < :leads
+""")
+
+_PURGE_KEYS = text("DELETE FROM idempotency_keys WHERE created_at < clock_timestamp() - :kept")
+
+log = structlog.get_logger()
+
+
+def purge_identifiers(connection: Connection, kept: timedelta) -> None:
+    """Removes the entries and outcomes of jobs that finished more than `kept` ago. The caller commits."""
+    if purged := connection.execute(_PURGE_IDENTIFIERS, {"kept": kept, "jobs": JOBS}).rowcount:
+        log.info("identifiers purged", jobs=purged)
+
+
+def purge_archive(connection: Connection, kept: timedelta) -> None:
+    """Removes the archived leads of jobs that finished more than `kept` ago. The caller commits."""
+    if purged := connection.execute(_PURGE_ARCHIVE, {"kept": kept, "jobs": JOBS, "leads": LEADS}).rowcount:
+        log.info("archive purged", jobs=purged)
+
+
+def purge_keys(connection: Connection) -> None:
+    """Removes idempotency keys that count no more. The caller commits."""
+    connection.execute(_PURGE_KEYS, {"kept": KEYS_KEPT})

@@ -1,0 +1,43 @@
+"""Brings scheduled jobs into their queues when they are due, and asks for those to be put back whose window has shut.
+
+Both are one statement for all jobs: ten thousand may be due at one moment. The database's clock decides.
+"""
+
+from sqlalchemy import Connection, text
+
+BATCH = 10_000  # jobs in one round
+
+# A job that missed its whole window, as no ticker ran, is not queued but gets its next one. Where more are due than a batch
+# takes, each company's first ones come first.
+_QUEUE_DUE = text("""
+    WITH due AS (
+        SELECT id, row_number() OVER (PARTITION BY company_id ORDER BY run_at, id) AS turn FROM jobs
+        WHERE state = 'scheduled' AND run_at <= clock_timestamp() AND wanted IS NULL
+            AND (closes_at IS NULL OR closes_at > clock_timestamp())
+        ORDER BY turn LIMIT :batch
+    ),
+    locked AS (SELECT id FROM jobs WHERE id IN (SELECT id FROM due) AND state = 'scheduled' FOR NO KEY UPDATE SKIP LOCKED)
+    UPDATE jobs SET state = 'queued', served_at = clock_timestamp(),
+        history = history || jsonb_build_object('status', 'queued', 'at', clock_timestamp(), 'by', NULL)
+    FROM locked WHERE jobs.id = locked.id AND state = 'scheduled' AND wanted IS NULL AND run_at <= clock_timestamp()
+""")
+
+_CLOSE = text("""
+    WITH shut AS (
+        SELECT id FROM jobs
+        WHERE closes_at <= clock_timestamp() AND wanted IS NULL
+            AND (state IN ('queued', 'running') OR state = 'scheduled' AND run_at <= clock_timestamp())
+        LIMIT :batch FOR NO KEY UPDATE SKIP LOCKED
+    )
+    UPDATE jobs SET wanted = 'close' FROM shut WHERE jobs.id = shut.id
+""")
+
+
+def queue_due(connection: Connection) -> None:
+    """Queues the jobs whose time has come. The caller commits."""
+    connection.execute(_QUEUE_DUE, {"batch": BATCH})
+
+
+def close_windows(connection: Connection) -> None:
+    """Requests that jobs outside of their window be put back. The caller commits, and then has requests carried out."""
+    connection.execute(_CLOSE, {"batch": BATCH})

@@ -1,0 +1,104 @@
+"""Carries out what was asked of jobs: pause, cancel, and the end of a window.
+
+A request is a mark on the job's row (`wanted`), from which on nothing of it is claimed. Here its state changes, once no chunk
+is in hand: those that are being decided are waited for; those that are claimed and not yet begun are taken back, as a claim
+whose lease has changed is void. Locks are taken as a chunk's own transaction takes them, chunk before job.
+"""
+
+from uuid import UUID
+
+import structlog
+from sqlalchemy import Connection, Engine, text
+from sqlalchemy.exc import DBAPIError
+
+from shared.states import Outcome
+from shared.windows import next_opening, parse_window
+from worker.finisher import Announce, Finished, tell
+from worker.previewer import conclude
+
+_REQUESTS = text("SELECT id, wanted FROM jobs WHERE wanted IS NOT NULL ORDER BY id LIMIT 1000")
+
+# A chunk in hand takes milliseconds. A frozen worker keeps its lock for 10 s: others' requests must not wait for it.
+_LIMITS = text("SELECT set_config('lock_timeout', '500ms', true), set_config('idle_in_transaction_session_timeout', '10s', true)")
+
+_WAIT_FOR_CHUNKS_IN_HAND = text("""
+    SELECT 1 FROM chunks WHERE job_id = :job_id AND state = 'pending' AND attempts > 0 ORDER BY number FOR UPDATE
+""")
+
+_TAKE_BACK_CLAIMS = text("""
+    UPDATE chunks SET retry_at = '-infinity', attempts = attempts - 1
+    WHERE job_id = :job_id AND state = 'pending' AND attempts > 0 AND retry_at > clock_timestamp()
+""")
+
+_PAUSE = text("""
+    UPDATE jobs SET state = 'paused', wanted = NULL, wanted_by = NULL,
+        history = history || jsonb_build_object('status', 'paused', 'at', clock_timestamp(), 'by', wanted_by)
+    WHERE id = :job_id AND wanted = 'pause' AND state IN ('scheduled', 'queued', 'running')
+""")
+
+_WINDOW = text("SELECT run_window, clock_timestamp() AS now FROM jobs WHERE id = :job_id AND wanted = 'close'")
+
+_CLOSE = text("""
+    UPDATE jobs SET state = 'scheduled', wanted = NULL, run_at = :opens, closes_at = :closes,
+        history = CASE WHEN state = 'scheduled' THEN history
+            ELSE history || jsonb_build_object('status', 'scheduled', 'at', clock_timestamp(), 'by', NULL) END
+    WHERE id = :job_id AND wanted = 'close' AND state IN ('scheduled', 'queued', 'running')
+""")
+
+_WAIT_FOR_ALL_CHUNKS = text("SELECT 1 FROM chunks WHERE job_id = :job_id AND state = 'pending' ORDER BY number FOR UPDATE")
+
+_CANCEL_THE_REST = text("""
+    UPDATE chunks SET state = 'done', outcomes = array_replace(outcomes, 0::smallint, CAST(:cancelled AS smallint)),
+        unprocessed = cardinality(outcomes) - not_found
+    WHERE job_id = :job_id AND state = 'pending'
+""")
+
+log = structlog.get_logger()
+
+
+def carry_out_requests(engine: Engine, announce: Announce) -> None:
+    """Carries out every request there is. One whose chunk in hand takes long is left for the next time. Raises DBAPIError."""
+    with engine.begin() as connection:
+        requests = connection.execute(_REQUESTS).all()
+    for job_id, wanted in requests:
+        try:
+            with engine.begin() as connection:
+                connection.execute(_LIMITS)
+                finished = _CARRY_OUT[wanted](connection, job_id)
+        except DBAPIError as error:
+            if error.connection_invalidated:
+                raise
+            log.warning("request put off", job=str(job_id), wanted=wanted, error=type(error.orig).__name__)
+            continue
+        if finished:
+            tell(finished, announce)
+        else:
+            announce(job_id)
+        log.info("request carried out", job=str(job_id), wanted=wanted)
+
+
+def _pause(connection: Connection, job_id: UUID) -> Finished | None:
+    connection.execute(_WAIT_FOR_CHUNKS_IN_HAND, {"job_id": job_id})
+    connection.execute(_TAKE_BACK_CLAIMS, {"job_id": job_id})
+    connection.execute(_PAUSE, {"job_id": job_id})
+    return conclude(connection, job_id)
+
+
+def _close(connection: Connection, job_id: UUID) -> Finished | None:
+    found = connection.execute(_WINDOW, {"job_id": job_id}).one_or_none()
+    if found is None:  # another request took its place
+        return None
+    opening = next_opening(parse_window(found.run_window), found.now)
+    connection.execute(_WAIT_FOR_CHUNKS_IN_HAND, {"job_id": job_id})
+    connection.execute(_TAKE_BACK_CLAIMS, {"job_id": job_id})
+    connection.execute(_CLOSE, {"job_id": job_id, "opens": opening.opens, "closes": opening.closes})
+    return conclude(connection, job_id)
+
+
+def _cancel(connection: Connection, job_id: UUID) -> Finished | None:
+    connection.execute(_WAIT_FOR_ALL_CHUNKS, {"job_id": job_id})
+    rest = connection.execute(_CANCEL_THE_REST, {"job_id": job_id, "cancelled": Outcome.CANCELLED}).rowcount
+    return conclude(connection, job_id, cancelled=rest > 0)
+
+
+_CARRY_OUT = {"pause": _pause, "close": _close, "cancel": _cancel}
