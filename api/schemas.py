@@ -6,7 +6,8 @@ Written by hand, as the routes read raw bytes and write plain dicts; tests hold 
 from typing import Any
 
 from api.parser import MAX_ENTRIES, MAX_EXTERNAL_ID, MAX_PHONE_NUMBER, MAX_REFERENCE
-from shared.states import JobState, Outcome
+from shared.states import Action, JobState, Mode, Outcome
+from shared.windows import DAY_NAMES
 
 Schema = dict[str, Any]
 
@@ -57,7 +58,7 @@ def success(body: Schema) -> Schema:
 
 
 _STATUS_URL = text("Where the job's status is; also the `Location` header", format="uri-reference")
-_RUN_AT = or_null(_moment("When the job is to start, if that was asked for"))
+_RUN_AT = or_null(_moment("When the job is to start, or its window opens, if that was asked for"))
 
 _ENTRY = {
     "type": "object",
@@ -71,6 +72,42 @@ _ENTRY = {
     "anyOf": [
         {"required": ["externalId"], "properties": {"externalId": {"type": "string", "pattern": f"[^{_WHITE}]"}}},
         {"required": ["phoneNumber"], "properties": {"phoneNumber": {"type": "string", "pattern": f"[^{_WHITE}.()-]"}}},
+    ],
+}
+
+_CLOCK = "^([01][0-9]|2[0-3]):[0-5][0-9]$"
+
+_WINDOW = {
+    "type": "object",
+    "additionalProperties": False,
+    "required": ["start", "end"],
+    "description": "Every one of `days` from `start` on, to `end`, which is on the next day where it comes before `start`",
+    "properties": {
+        "start": text("As the clock reads in `timeZone`", pattern=_CLOCK, examples=["22:00"]),
+        "end": text("Another time than `start`", pattern=_CLOCK.replace("$", "$|^24:00$"), examples=["06:00"]),
+        "timeZone": or_null(text("IANA name", default="UTC", examples=["America/New_York"])),
+        "days": {
+            "type": ["array", "null"],
+            "description": "On which it opens; all, if left out or empty",
+            "items": {"type": "string", "enum": list(DAY_NAMES)},
+        },
+    },
+}
+
+_SCHEDULE = {
+    "type": "object",
+    "description": "When to run: exactly one of the three. When a window shuts, the job waits for its next opening",
+    "additionalProperties": False,
+    "oneOf": [{"required": [name]} for name in ("runAt", "offPeak", "window")],
+    "properties": {
+        "runAt": text("Not before; with an offset. In the past: now", format="date-time", examples=["2026-01-31T22:00:00+01:00"]),
+        "offPeak": {"const": True, "description": "In the off-peak window of the campaign, or of the server"},
+        "window": reference("Window"),
+    },
+    "examples": [
+        {"runAt": "2026-01-31T22:00:00+01:00"},
+        {"offPeak": True},
+        {"window": {"start": "22:00", "end": "06:00", "timeZone": "America/New_York", "days": ["fri", "sat"]}},
     ],
 }
 
@@ -95,6 +132,18 @@ _BULK_DELETE = {
             "default": True,
             "description": "Whether an entry whose `externalId` names no lead may take the one with its `phoneNumber`",
         },
+        "mode": {
+            "type": ["string", "null"],
+            "enum": [Mode.DELETE, Mode.ARCHIVE, None],
+            "default": Mode.DELETE,
+            "description": "`archive` keeps the leads for a while, so that the job can be restored",
+        },
+        "dryRun": {
+            "type": ["boolean", "null"],
+            "default": False,
+            "description": "A preview: says what would be deleted, changes nothing, and can be executed within 24 hours",
+        },
+        "schedule": {"anyOf": [reference("Schedule"), {"type": "null"}]},
     },
     "examples": [
         {
@@ -114,45 +163,79 @@ _ACCEPTED = {
     "runAt": None,
 }
 
+_FINISHED_AT = "2026-01-01T02:00:00.045Z"
 _SUMMARY = {
     "jobId": JOB_ID,
     "campaignId": "cmp_1",
     "status": "completed",
+    "requested": None,
     "clientReference": "nightly",
+    "mode": "delete",
+    "dryRun": False,
     "phoneFallback": True,
+    "sourceJobId": None,
     "total": 2,
     "processed": 2,
     "deleted": 1,
+    "wouldDelete": 0,
+    "restored": 0,
+    "conflict": 0,
     "notFound": 1,
     "unprocessed": 0,
     "error": None,
+    "schedule": None,
     "createdAt": _MOMENT,
     "runAt": None,
     "startedAt": "2026-01-01T02:00:00.012Z",
-    "finishedAt": "2026-01-01T02:00:00.045Z",
+    "finishedAt": _FINISHED_AT,
+    "identifiersPurgedAt": None,
+    "history": [
+        {"status": "queued", "at": _MOMENT, "by": "nightly clean-up"},
+        {"status": "running", "at": "2026-01-01T02:00:00.012Z", "by": None},
+        {"status": "completed", "at": _FINISHED_AT, "by": None},
+    ],
 }
-_LISTS = {"deletedIdentifiers": ["CRM_001"], "notFoundIdentifiers": ["+15555551234"], "unprocessedIdentifiers": []}
+_LISTS = {
+    "deletedIdentifiers": ["CRM_001"],
+    "wouldDeleteIdentifiers": [],
+    "restoredIdentifiers": [],
+    "conflictIdentifiers": [],
+    "notFoundIdentifiers": ["+15555551234"],
+    "unprocessedIdentifiers": [],
+}
 
 _SUMMARY_FIELDS = {
     "jobId": text("The job", format="uuid"),
     "campaignId": text("Its campaign"),
     "status": reference("JobState"),
+    "requested": or_null(
+        text("An action that is asked for and comes into force once no chunk is in hand", enum=[Action.PAUSE, Action.CANCEL])
+    ),
     "clientReference": or_null(text("As it was sent")),
+    "mode": text("What it does with leads", enum=list(Mode)),
+    "dryRun": {"type": "boolean", "description": "Whether it is a preview, which changes no lead"},
     "phoneFallback": {"type": "boolean", "description": "As it was sent, or true"},
-    "total": _count("Entries of the request"),
+    "sourceJobId": or_null(text("The job that this one follows: retries, executes or restores", format="uuid")),
+    "total": _count("Entries of the job"),
     "processed": _count("Entries that have their outcome"),
-    "deleted": _count("Leads removed from the campaign"),
+    "deleted": _count("Leads removed from the campaign, archived ones too"),
+    "wouldDelete": _count("Leads that a preview found; may fall until it is finished"),
+    "restored": _count("Leads put back"),
+    "conflict": _count("Leads not put back, as their identifier is taken again"),
     "notFound": _count("Entries that named no lead, or one that another entry took"),
     "unprocessed": _count("Entries that could not be processed after all retries"),
     "error": or_null(text("Why the job failed")),
+    "schedule": {"anyOf": [reference("Schedule"), {"type": "null"}], "description": "As it was sent"},
     "createdAt": _moment("When the job was accepted"),
     "runAt": _RUN_AT,
     "startedAt": or_null(_moment("When its first chunk was begun")),
     "finishedAt": or_null(_moment("When it became final; nothing changes after that")),
+    "identifiersPurgedAt": or_null(_moment("When its identifiers were removed, a while after it had finished")),
+    "history": _list(reference("Change"), "Every change of its status, oldest first"),
 }
 _LIST_FIELDS = {
-    f"{word}Identifiers": _list({"type": "string"}, f"The {word} entries' identifiers as they were sent, in request order")
-    for word in ("deleted", "notFound", "unprocessed")
+    name: or_null(_list({"type": "string"}, "Identifiers as they were sent, in request order; null once they are purged"))
+    for name in _LISTS
 }
 
 _RESULT = {
@@ -177,8 +260,37 @@ def _page(item: str, cursor: str, example: Any) -> Schema:
     )
 
 
+_PUBLISHED = _whole(
+    {
+        "deleted": 1,
+        "notFound": 1,
+        "deletedIdentifiers": ["CRM_001"],
+        "notFoundIdentifiers": ["+15555551234"],
+        "jobId": JOB_ID,
+        "status": "completed",
+    },
+    **{name: _SUMMARY_FIELDS[name] for name in ("deleted", "notFound")},
+    **{name: _LIST_FIELDS[name] for name in ("deletedIdentifiers", "notFoundIdentifiers")},
+    jobId=_SUMMARY_FIELDS["jobId"],
+    status={"const": "completed"},
+)
+_PUBLISHED["properties"] |= {
+    name: {**_SUMMARY_FIELDS, **_LIST_FIELDS}[name]
+    for count in ("wouldDelete", "restored", "conflict")
+    for name in (count, f"{count}Identifiers")
+}
+
 SCHEMAS: dict[str, Schema] = {
     "BulkDelete": _BULK_DELETE,
+    "Schedule": _SCHEDULE,
+    "Window": _WINDOW,
+    "Published": _PUBLISHED,
+    "Change": _whole(
+        {"status": "queued", "at": _MOMENT, "by": "nightly clean-up"},
+        status=reference("JobState"),
+        at=_moment("When"),
+        by=or_null(text("Name of the key that asked for it, or the key's id; null where the job came to it by itself")),
+    ),
     "Entry": _ENTRY,
     "JobState": text("`completed`, `failed` and `cancelled` are final", enum=list(JobState)),
     "AcceptedJob": _whole(

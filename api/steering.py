@@ -68,7 +68,7 @@ async def request(engine: AsyncEngine, asked: Asked, job_id: UUID, action: Actio
         "already": _IN_FORCE[action],
         "possible": text_array(sorted(POSSIBLE_IN[action])),
         # What is being cancelled is neither paused nor resumed.
-        "unless_wanted": None if action == Action.CANCEL else Action.CANCEL,
+        "unless_wanted": "" if action == Action.CANCEL else Action.CANCEL,
     }
     try:
         found = await rows(engine, _RESUME if action == Action.RESUME else _REQUEST, values)

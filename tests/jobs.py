@@ -4,8 +4,10 @@ from uuid import uuid4
 
 from sqlalchemy import insert, select, text
 
+from shared.broker import QUEUES
 from shared.models import campaigns, chunks, jobs, leads
 from shared.settings import Settings
+from worker.runner import run_next
 from worker.ticker import tick
 
 
@@ -59,6 +61,14 @@ def one_tick(engine, settings=None):
     sent = []
     tick(engine, settings or Settings(), sent.append, lambda _: None)
     return sorted(sent)
+
+
+def work_off(engine):
+    """Runs everything that can run now, as a worker would on its messages."""
+    for queue in QUEUES:
+        messages = [queue]
+        while messages:
+            run_next(engine, messages.pop(), messages.append)
 
 
 def let_leases_expire(connection):

@@ -1,10 +1,12 @@
 """The API in this process, over real servers, with a company, its campaigns and keys."""
 
+import asyncio
+
 import httpx2
 import pytest
 
 from api.app import create_app
-from tests.jobs import add_campaign, add_leads
+from tests.jobs import add_campaign, add_leads, work_off
 from tests.stack import make_key
 
 
@@ -34,6 +36,23 @@ class Service:
         content = {"content": body} if isinstance(body, bytes) else {"json": body}
         sent = {"x-api-key": key or self.write, "content-type": "application/json"} | (headers or {})
         return await self.http.post(path, headers=sent, **content)
+
+    async def act(self, job_id, action, key=None, **headers):
+        """POSTs an action."""
+        return await self.http.post(f"/api/v1/jobs/{job_id}/{action}", headers={"x-api-key": key or self.write} | headers)
+
+    async def job(self, job_id):
+        """The job's answer."""
+        return (await self.get(f"/api/v1/jobs/{job_id}")).json()["data"]
+
+    async def results(self, job_id):
+        """(identifier, outcome, matchedBy, reason) of each entry."""
+        items = (await self.get(f"/api/v1/jobs/{job_id}/results?limit=10000")).json()["data"]["items"]
+        return [(i["identifier"], i["outcome"], i["matchedBy"], i["reason"]) for i in items]
+
+    async def work(self):
+        """A worker's part, in a thread of its own: it runs everything that can run now."""
+        await asyncio.to_thread(work_off, self.engine)
 
     async def submit(self, *entries, **options):
         """Submits entries and returns the job's id."""

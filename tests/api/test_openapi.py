@@ -10,6 +10,7 @@ from fastapi.routing import iter_route_contexts
 from api.app import create_app
 from api.schemas import JOB_ID
 from shared.settings import parse_rate
+from shared.states import Action
 from tests.stack import make_key
 
 METHODS = {"get", "post", "put", "patch", "delete"}
@@ -52,17 +53,19 @@ async def test_every_route_is_described_and_nothing_else(description, settings):
         if route.include_in_schema
     }
     assert routed == {(path, method) for path, method, _ in operations(description)}
-    assert len({operation["operationId"] for *_, operation in operations(description)}) == len(routed) == 6
+    assert len({operation["operationId"] for *_, operation in operations(description)}) == len(routed) == 12
 
 
 def test_every_operation_says_which_statuses_it_has(description):
-    bulk = {"202", "400", "401", "403", "413", "415", "429", "503"}
+    bulk = {"200", "202", "400", "401", "403", "409", "413", "415", "422", "429", "503"}
+    action = bulk - {"415"} | {"404"}
     assert {operation["operationId"]: set(operation["responses"]) for *_, operation in operations(description)} == {
         "bulkDeleteLeads": bulk,
         "bulkDeleteRecords": bulk,
-        "getJob": {"200", "400", "401", "404", "429", "503"},
+        **dict.fromkeys((f"{action}Job" for action in Action), action),
+        "getJob": {"200", "304", "400", "401", "404", "429", "503"},
         "listJobs": {"200", "400", "401", "429", "503"},
-        "listResults": {"200", "400", "401", "404", "429", "503"},
+        "listResults": {"200", "400", "401", "404", "410", "429", "503"},
         "getHealth": {"200", "429", "503"},
     }
 
@@ -71,6 +74,8 @@ def test_every_example_fits_its_schema(description):
     seen = 0
     for *_, operation in operations(description):
         for response in operation["responses"].values():
+            if "content" not in resolved(description, response):  # 304
+                continue
             content = media(description, response)
             for example in content["examples"].values():
                 validator(description, content["schema"]).validate(example["value"])
@@ -106,7 +111,22 @@ async def test_bodies_that_the_description_allows_are_accepted_and_others_refuse
     bodies = [{"campaignId": "cmp", "leads": [entry]} for entry in entries]
     valid = bodies[0]
     bodies += [valid | {"phoneFallback": None}, valid | {"clientReference": "x" * 255}, valid | {"clientReference": "x" * 256}]
-    bodies += [valid | {"dryRun": True}, valid | {"campaignId": "\t"}, {"leads": LEADS}, valid | {"leads": []}, [valid], None]
+    bodies += [valid | {"dryRun": True}, valid | {"dryRun": 1}, valid | {"mode": "archive"}, valid | {"mode": "restore"}]
+    window = {"start": "22:00", "end": "06:00", "timeZone": "America/New_York", "days": ["fri"]}
+    schedules = [
+        {"offPeak": True},
+        {"offPeak": False},
+        {"runAt": "2026-01-31T22:00:00+01:00"},
+        {"runAt": "tomorrow"},
+        {},
+        None,
+        1,
+    ]
+    schedules += [{"window": window}, {"window": window | {"days": ["friday"]}}, {"window": window | {"start": "7:00"}}]
+    schedules += [{"window": window, "offPeak": True}, {"window": {"end": "06:00"}}, {"window": window | {"days": []}}]
+    schedules += [{"window": window | {"end": "24:00"}}, {"window": window | {"end": "24:01"}}, {"window": window | {"x": 1}}]
+    bodies += [valid | {"schedule": schedule} for schedule in schedules]
+    bodies += [valid | {"campaignId": "\t"}, {"leads": LEADS}, valid | {"leads": []}, [valid], None]
     bodies += [valid | {"leads": LEADS * 333}, valid | {"leads": LEADS * 334}, valid | {"phoneFallback": 1}]
     for tried in bodies:
         status = (await service.post(tried)).status_code
@@ -167,7 +187,7 @@ async def test_the_description_is_served_and_is_the_same(description, service):
     answer = await service.http.get("/openapi.json")
     assert (answer.status_code, answer.headers["content-type"]) == (200, "application/json")
     assert answer.json() == description
-    assert not re.search("HTTPValidationError|'422'", str(description))
+    assert "HTTPValidationError" not in str(description)
 
 
 async def test_docs_and_what_they_load_come_from_here_under_a_strict_policy(service):

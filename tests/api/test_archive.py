@@ -1,0 +1,122 @@
+"""Archived leads are whole, and come back as they were, unless somebody has taken their place."""
+
+import json
+
+from sqlalchemy import text
+
+from tests.jobs import one_tick
+
+
+def all_leads(service):
+    with service.engine.begin() as connection:
+        rows = connection.execute(text("SELECT to_jsonb(leads) FROM leads WHERE campaign_id = 'cmp' ORDER BY id")).scalars()
+        return [json.dumps(row, sort_keys=True) for row in rows]
+
+
+async def archived(service, *entries):
+    job_id = await service.submit(*entries, mode="archive")
+    await service.work()
+    return job_id
+
+
+async def restored(service, job_id):
+    answer = await service.act(job_id, "restore")
+    assert answer.status_code == 202, answer.text
+    await service.work()
+    return answer.json()["data"]["jobId"]
+
+
+async def test_leads_are_archived_whole_and_come_back_as_they_were(service):
+    with service.engine.begin() as connection:
+        connection.execute(text("ALTER TABLE leads ADD COLUMN note text, ADD COLUMN photo bytea"))
+        connection.execute(
+            text("""UPDATE leads SET note = 'é"\\', photo = '\\x00ff', metadata = '{"n": 12345678901234567890.5}'""")
+        )
+    before = all_leads(service)
+    job_id = await archived(service, {"externalId": "a"}, {"phoneNumber": "+2"}, {"externalId": "nobody"})
+    job = await service.job(job_id)
+    assert (job["status"], job["mode"], job["deleted"], job["notFound"]) == ("completed", "archive", 2, 1)
+    assert job["deletedIdentifiers"] == ["a", "+2"]
+    assert [outcome[1:3] for outcome in await service.results(job_id)] == [
+        ("archived", "externalId"),
+        ("archived", "phoneNumber"),
+        ("notFound", None),
+    ]
+    assert len(all_leads(service)) == 1
+    restoration = await restored(service, job_id)
+    assert all_leads(service) == before
+    job = await service.job(restoration)
+    assert (job["status"], job["mode"], job["sourceJobId"], job["total"], job["restored"]) == (
+        "completed",
+        "restore",
+        job_id,
+        2,
+        2,
+    )
+    assert job["restoredIdentifiers"] == ["a", "b"]
+    with service.engine.begin() as connection:
+        assert connection.execute(text("SELECT count(*) FROM archived_leads")).scalar_one() == 0
+    assert (await service.act(job_id, "restore")).json()["data"]["jobId"] == restoration, "asked again, it is the same job"
+
+
+async def test_a_lead_whose_identifier_is_taken_again_is_a_conflict_and_stays_archived(service):
+    job_id = await archived(service, {"externalId": "a"}, {"externalId": "b"}, {"externalId": "c"})
+    with service.engine.begin() as connection:
+        connection.execute(text("INSERT INTO leads (campaign_id, phone_number) VALUES ('cmp', '+1')"))
+    restoration = await restored(service, job_id)
+    job = await service.job(restoration)
+    assert (job["restored"], job["conflict"], job["notFound"], job["conflictIdentifiers"]) == (2, 1, 0, ["a"])
+    with service.engine.begin() as connection:
+        assert connection.execute(text("SELECT lead ->> 'external_id' FROM archived_leads")).scalars().all() == ["a"]
+
+
+async def test_a_lead_that_the_database_refuses_to_take_back_does_not_stop_the_others(service):
+    job_id = await archived(service, {"externalId": "a"}, {"externalId": "b"}, {"externalId": "c"})
+    with service.engine.begin() as connection:
+        connection.execute(text("ALTER TABLE leads ADD CONSTRAINT no_b CHECK (external_id <> 'b')"))
+    failed = await restored(service, job_id)
+    assert [outcome[1::2] for outcome in await service.results(failed)] == [
+        ("restored", None),
+        ("unprocessed", "refused"),
+        ("restored", None),
+    ]
+    with service.engine.begin() as connection:
+        connection.execute(text("ALTER TABLE leads DROP CONSTRAINT no_b"))
+    retry = await service.act(failed, "retry")
+    await service.work()
+    job = await service.job(retry.json()["data"]["jobId"])
+    assert (job["status"], job["mode"], job["restored"]) == ("completed", "restore", 1)
+
+
+async def test_archived_leads_are_purged_in_time_and_can_then_not_be_restored(service):
+    job_id = await archived(service, {"externalId": "a"})
+    young = await archived(service, {"externalId": "b"})
+    with service.engine.begin() as connection:
+        connection.execute(text("UPDATE jobs SET finished_at = finished_at - interval '30 days' WHERE id = :id"), {"id": job_id})
+    late = await service.act(job_id, "restore")
+    assert (late.status_code, late.json()["error"]) == (409, "Cannot restore this job: archived leads are kept for 30 days")
+    one_tick(service.engine)
+    with service.engine.begin() as connection:
+        assert connection.execute(text("SELECT lead ->> 'external_id' FROM archived_leads")).scalars().all() == ["b"]
+    assert (await service.act(young, "restore")).status_code == 202
+
+
+async def test_leads_purged_while_their_restoration_waits_are_not_found(service):
+    job_id = await archived(service, {"externalId": "a"})
+    answer = await service.act(job_id, "restore")
+    with service.engine.begin() as connection:
+        connection.execute(text("DELETE FROM archived_leads"))
+    await service.work()
+    assert await service.results(answer.json()["data"]["jobId"]) == [("a", "notFound", None, "purged")]
+
+
+async def test_only_what_archived_leads_can_be_restored(service):
+    deleted = await service.submit({"externalId": "a"})
+    previewed = await service.submit({"externalId": "b"}, mode="archive", dryRun=True)
+    nothing = await service.submit({"externalId": "nobody"}, mode="archive")
+    assert (await service.act(nothing, "restore")).json()["error"] == "Cannot restore a job that is queued"
+    await service.work()
+    for job_id in (deleted, previewed):
+        answer = await service.act(job_id, "restore")
+        assert (answer.status_code, answer.json()["error"]) == (409, "Cannot restore this job: it archived no leads")
+    assert (await service.act(nothing, "restore")).json()["error"] == "Cannot restore this job: it has no leads to restore"
