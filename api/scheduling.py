@@ -52,13 +52,11 @@ def _object(value: Any, name: str, known: tuple[str, ...]) -> dict[str, Any]:
 
 
 def _moment(written: Any) -> datetime:
-    moment = None
     with suppress(TypeError, ValueError, OverflowError):
         moment = datetime.fromisoformat(written)
-        moment = moment.astimezone(UTC) if moment.tzinfo else None
-    if moment is None:
-        raise InvalidRequest("schedule.runAt must be an ISO 8601 time with an offset, as 2026-01-31T22:00:00+01:00")
-    return moment
+        if moment.tzinfo is not None:
+            return moment.astimezone(UTC)
+    raise InvalidRequest("schedule.runAt must be an ISO 8601 time with an offset, as 2026-01-31T22:00:00+01:00")
 
 
 def _window(fields: dict[str, Any]) -> Window:

@@ -28,3 +28,28 @@ def create(campaign_id: str, company_id: str, name: str, data_dir: Path | None, 
         registry.create_campaign(connection, campaign_id, company_id, name)
     result = {"id": campaign_id, "companyId": company_id, "name": name}
     show(result, f"created campaign {campaign_id} of company {company_id}", as_json=as_json)
+
+
+@campaigns.command("off-peak")
+@click.argument("campaign_id", metavar="ID", type=options.Word())
+@click.argument("window", required=False, callback=options.checked_window)
+@click.option("--clear", is_flag=True, help="Back to the server's window.")
+@options.data_dir
+@options.as_json
+def off_peak(campaign_id: str, window: str | None, data_dir: Path | None, *, clear: bool, as_json: bool) -> None:
+    """Show or set when the off-peak jobs of a campaign run.
+
+    WINDOW is written as '22:00-06:00 mon-sun Europe/Berlin'; without one, the campaign's is shown. Jobs that were submitted
+    before keep the window that they got then.
+    """
+    from cli import registry
+    from cli.connection import connected
+
+    if window and clear:
+        raise click.UsageError("give a WINDOW or --clear, not both")
+    with connected(data_dir) as connection, connection.begin():
+        if window or clear:
+            registry.set_off_peak(connection, campaign_id, window)
+        found = registry.off_peak(connection, campaign_id)
+    result = {"id": campaign_id, "offPeak": found}
+    show(result, f"off-peak jobs of campaign {campaign_id} run {found or 'in the window of the server'}", as_json=as_json)

@@ -75,6 +75,18 @@ def checked_rate(_ctx: click.Context, _param: click.Parameter, value: str | None
     return value
 
 
+def checked_window(_ctx: click.Context, _param: click.Parameter, value: str | None) -> str | None:
+    """The callback of an argument that takes a window such as `22:00-06:00 mon-sun Europe/Berlin`; gives its usual form."""
+    from shared.windows import parse_window, window_text
+
+    if value is None:
+        return None
+    try:
+        return window_text(parse_window(value))
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None
+
+
 def data_dir(command: Command) -> Command:
     """Adds `--data-dir`: which running embedded stack the command works on."""
     return click.option(

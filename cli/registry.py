@@ -63,6 +63,18 @@ def require_campaign(connection: Connection, campaign_id: str, company_id: str |
         raise Failure(f"campaign {campaign_id} belongs to company {owner}, not to {company_id}")
 
 
+def set_off_peak(connection: Connection, campaign_id: str, window: str | None) -> None:
+    """Gives the campaign its own off-peak window; None: the server's. Raises Failure for an unknown campaign."""
+    require_campaign(connection, campaign_id)
+    connection.execute(update(campaigns).where(campaigns.c.id == campaign_id).values(off_peak=window))
+
+
+def off_peak(connection: Connection, campaign_id: str) -> str | None:
+    """The campaign's own off-peak window. Raises Failure for an unknown campaign."""
+    require_campaign(connection, campaign_id)
+    return connection.scalar(select(campaigns.c.off_peak).where(campaigns.c.id == campaign_id))
+
+
 def _require_company(connection: Connection, company_id: str) -> None:
     if connection.scalar(select(companies.c.id).where(companies.c.id == company_id)) is None:
         raise Failure(f"company {company_id} does not exist", f"create it: leadsweep companies create {company_id}")

@@ -23,6 +23,8 @@ def raw(**fields):
     return ("{" + ", ".join(f'"{name}": {value}' for name, value in written.items()) + "}").encode()
 
 
+RUN_AT = "schedule.runAt must be an ISO 8601 time with an offset, as 2026-01-31T22:00:00+01:00"
+WINDOW = {"start": "22:00", "end": "06:00"}
 NOT_JSON = "Request body is not valid JSON"
 BODIES = [
     (b"", NOT_JSON),
@@ -47,12 +49,34 @@ BODIES = [
     (b"null", "Request body must be an object"),
     (b'"text"', "Request body must be an object"),
     (body(dry_run=True), "Unknown field: dry_run"),
-    (body(dryRun=True), "Unknown field: dryRun"),
     (raw(**{"a\\u0000\\n": "1"}), "Unknown field: a??"),
     (body(clientReference=1), "clientReference must be a string"),
     (body(clientReference="x" * 256), "clientReference is longer than 255 characters"),
     (raw(clientReference='"\\u0000"'), "clientReference contains U+0000"),
     (body(phoneFallback="yes"), "phoneFallback must be a boolean"),
+    (body(dryRun="true"), "dryRun must be a boolean"),
+    (body(mode="destroy"), "mode must be delete or archive"),
+    (body(mode="restore"), "mode must be delete or archive"),
+    (body(mode=["delete"]), "mode must be delete or archive"),
+    (body(schedule="now"), "schedule must be an object"),
+    (body(schedule={}), "schedule must have exactly one of runAt, offPeak, window"),
+    (body(schedule={"runAt": None}), "schedule must have exactly one of runAt, offPeak, window"),
+    (
+        body(schedule={"runAt": "2026-01-01T00:00:00Z", "offPeak": True}),
+        "schedule must have exactly one of runAt, offPeak, window",
+    ),
+    (body(schedule={"run_at": "2026-01-01T00:00:00Z"}), "Unknown field: schedule.run_at"),
+    (body(schedule={"offPeak": 1}), "schedule.offPeak must be true"),
+    *((body(schedule={"runAt": moment}), RUN_AT) for moment in ("2026-01-01T00:00:00", "soon", 1, "0001-01-01T00:00:00+14:00")),
+    (body(schedule={"window": []}), "schedule.window must be an object"),
+    (body(schedule={"window": {"start": "22:00"}}), "schedule.window.end must be written as HH:MM"),
+    (body(schedule={"window": {"start": "9:00", "end": "10:00"}}), "schedule.window.start must be written as HH:MM"),
+    (body(schedule={"window": {"start": "09:00", "end": "09:00"}}), "schedule.window.start and end must differ"),
+    (body(schedule={"window": WINDOW | {"timeZone": "../etc"}}), "schedule.window.timeZone is not a known time zone"),
+    (body(schedule={"window": WINDOW | {"timeZone": 1}}), "schedule.window.timeZone is not a known time zone"),
+    (body(schedule={"window": WINDOW | {"days": "mon"}}), "schedule.window.days must be an array"),
+    (body(schedule={"window": WINDOW | {"days": [1]}}), "schedule.window.days must be of mon, tue, wed, thu, fri, sat, sun"),
+    (body(schedule={"window": WINDOW | {"zone": "UTC"}}), "Unknown field: schedule.window.zone"),
     (body(phoneFallback=0), "phoneFallback must be a boolean"),
     (b'{"leads": [{"externalId": "a"}]}', "campaignId is required"),
     (body(campaignId=None), "campaignId is required"),

@@ -16,7 +16,8 @@ PARTS = 8
 MESSAGES = re.compile(
     r"Request body is (not valid JSON|too large)|Request body must be an object|Forbidden|Unknown field: .{0,64}"
     r"|campaignId (is required|must be a string)|leads array (is required|cannot be empty)"
-    r"|Maximum 1000 leads per bulk delete request|clientReference .*|phoneFallback must be a boolean"
+    r"|Maximum 1000 leads per bulk delete request|clientReference .*|(phoneFallback|dryRun) must be a boolean"
+    r"|mode must be delete or archive|schedule.*"
     r"|leads\[\d+\] must be an object|leads\[\d+\]: (externalId|phoneNumber) (must be a string|is longer than \d+ characters"
     r"|contains U\+0000)|leads\[\d+\]: At least one of phoneNumber or externalId is required",
     re.DOTALL,
@@ -62,6 +63,10 @@ KEYS = [
     "externalId",
     "phoneNumber",
     "dryRun",
+    "mode",
+    "schedule",
+    "runAt",
+    "window",
     "",
     "\\u0063ampaignId",
     "__proto__",

@@ -40,9 +40,11 @@ async def test_a_job_tells_its_whole_story(service):
     job_id = await service.submit(*SUBMITTED, clientReference="order 7", phoneFallback=True)
     before = (await service.get(f"/api/v1/jobs/{job_id}")).json()["data"]
     assert list(before) == [
-        "jobId", "campaignId", "status", "clientReference", "phoneFallback", "total", "processed", "deleted", "notFound",
-        "unprocessed", "error", "createdAt", "runAt", "startedAt", "finishedAt",
-        "deletedIdentifiers", "notFoundIdentifiers", "unprocessedIdentifiers",
+        "jobId", "campaignId", "status", "requested", "clientReference", "mode", "dryRun", "phoneFallback", "sourceJobId",
+        "total", "processed", "deleted", "wouldDelete", "restored", "conflict", "notFound", "unprocessed", "error", "schedule",
+        "createdAt", "runAt", "startedAt", "finishedAt", "identifiersPurgedAt", "history",
+        "deletedIdentifiers", "wouldDeleteIdentifiers", "restoredIdentifiers", "conflictIdentifiers",
+        "notFoundIdentifiers", "unprocessedIdentifiers",
     ]  # fmt: skip
     assert (before["status"], before["processed"], before["notFound"]) == ("queued", 1, 1), "the duplicate is known already"
     assert before["notFoundIdentifiers"] == ["a"]
@@ -55,6 +57,14 @@ async def test_a_job_tells_its_whole_story(service):
     assert job["deletedIdentifiers"] == [" a ", "+2", "c"]
     assert job["notFoundIdentifiers"] == ["a", "nobody"]
     assert before["createdAt"] == job["createdAt"] <= job["startedAt"] <= job["finishedAt"]
+    assert [(change["status"], change["by"]) for change in job["history"]] == [
+        ("queued", "the tests"),
+        ("running", None),
+        ("completed", None),
+    ]
+    moments = [change["at"] for change in job["history"]]
+    assert moments == sorted(moments)
+    assert moments[0] == job["createdAt"]
 
 
 async def test_results_say_what_became_of_each_entry_as_it_was_written(service):

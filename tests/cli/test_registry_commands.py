@@ -39,7 +39,7 @@ def test_companies_and_campaigns_are_made_as_told(leadsweep, engine):
     assert made == (0, "created campaign spring of company acme\n", "")
     with engine.connect() as connection:
         assert connection.execute(select(companies)).all() == [("acme", "Acme, Inc. [x]")]
-        assert connection.execute(select(campaigns)).all() == [("spring", "acme", "")]
+        assert connection.execute(select(campaigns)).all() == [("spring", "acme", "", None)]
 
 
 def test_an_id_that_is_taken_fails_and_changes_nothing(acme, engine):
@@ -189,3 +189,27 @@ def test_leads_are_counted_campaign_by_campaign(acme, engine):
         connection.execute(text("INSERT INTO leads (campaign_id, external_id) SELECT 'spring', n FROM generate_series(1, 7) n"))
     assert acme("leads", "count", "--campaign", "spring") == (0, "7\n", "")
     assert acme("leads", "count", "--campaign", "autumn", "--json").json == {"count": 0}
+
+
+def test_a_campaign_may_have_an_off_peak_window_of_its_own(acme):
+    shown = acme("campaigns", "off-peak", "spring")
+    assert shown == (0, "off-peak jobs of campaign spring run in the window of the server\n", "")
+    made = acme("campaigns", "off-peak", "spring", "20:00-04:00 fri,sat Europe/Berlin", "--json")
+    assert made.json == {"id": "spring", "offPeak": "20:00-04:00 fri-sat Europe/Berlin"}
+    assert acme("campaigns", "off-peak", "spring", "--json").json == made.json
+    assert acme("campaigns", "off-peak", "spring", "--clear", "--json").json["offPeak"] is None
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["spring", "nightly"], 2, "write a window as 22:00-06:00 mon-sun Europe/Berlin"),
+        (["spring", "22:00-06:00 Mars/Olympus"], 2, "unknown time zone: Mars/Olympus"),
+        (["spring", "22:00-06:00", "--clear"], 2, "not both"),
+        (["summer", "22:00-06:00"], 1, "campaign summer does not exist"),
+    ],
+)
+def test_a_window_that_cannot_be_is_refused_in_one_line(acme, arguments, code, words):
+    ran = acme("campaigns", "off-peak", *arguments)
+    assert ran.code == code
+    assert words in ran.error

@@ -39,7 +39,7 @@ def test_a_claimed_chunk_is_nobody_elses_until_its_lease_runs_out(engine):
     with engine.begin() as connection:
         assert connection.execute(text("SELECT retry_at - clock_timestamp() FROM chunks")).scalar_one().total_seconds() <= 20
         let_leases_expire(connection)
-    assert claim_one(engine) ._replace(lease_end=None) == first._replace(attempts=2, lease_end=None)
+    assert claim_one(engine)._replace(lease_end=None) == first._replace(attempts=2, lease_end=None)
 
 
 def test_a_chunk_whose_row_is_locked_is_passed_over_however_old_its_lease(engine):
