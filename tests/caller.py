@@ -22,6 +22,10 @@ class Caller:
         assert answer.status_code == 202, answer.text
         return answer.json()["data"]["jobId"]
 
+    def act(self, job_id, action, **headers):
+        """The answer to an action."""
+        return self.http.post(f"/api/v1/jobs/{job_id}/{action}", headers=headers)
+
     def status(self, job_id):
         """The job as it stands."""
         answer = self.http.get(f"/api/v1/jobs/{job_id}")
