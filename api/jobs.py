@@ -181,8 +181,12 @@ def _described(row: Found) -> dict[str, Any]:
         "startedAt": time_text(row.started_at),
         "finishedAt": time_text(row.finished_at),
         "identifiersPurgedAt": time_text(row.identifiers_purged_at),
-        "history": [change | {"at": time_text(datetime.fromisoformat(change["at"]))} for change in row.history],
+        "history": [_change(**change) for change in row.history],
     }
+
+
+def _change(status: str, at: str, by: str | None) -> dict[str, Any]:
+    return {"status": status, "at": time_text(datetime.fromisoformat(at)), "by": by}
 
 
 def _identifiers(parts: Sequence[Found]) -> dict[str, list[str] | None]:

@@ -25,7 +25,7 @@ _SUBJECT = """
 _REQUEST = text(f"""
     {_SUBJECT} {KEYED},
     requested AS (
-        UPDATE jobs SET wanted = :action, wanted_by = :key_name
+        UPDATE jobs SET wanted = :action, wanted_by = :key_name, awaited = true
         FROM go WHERE jobs.id = go.job_id AND jobs.state <> :already AND jobs.wanted IS DISTINCT FROM :action
     )
     SELECT job_id, state, total, created_at, run_at FROM go

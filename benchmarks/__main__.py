@@ -42,6 +42,13 @@ GOALS = {
     "latency": Goal("ms", "POST to first GET that says completed, 1000 leads", "the plain DELETEs of as many", 5, at_most=True),
     "growth": Goal("leads/s", "drain with 1,000,000 leads and 50,000 old jobs", "drain with 210,000 leads and none", 0.8),
     "usual": Goal("leads/s", "drain as above", "Celery task, ORM, select and delete per lead", 10),
+    "archive": Goal("leads/s", "drain as above, of jobs that archive", "of jobs that delete", 0.6),
+    "waiting": Goal(
+        "ms", "POST with Prefer: wait to its answer, 1000 leads", "the job, from acceptance to end", 1.3, at_most=True
+    ),
+    "cancel": Goal("ms", "cancel until in force, longest of 20, two workers busy", "a second", 1, at_most=True),
+    "schedule": Goal("% of a core", "ticker and its connection, 10,000 scheduled jobs", "limit", 1, at_most=True),
+    "beside": Goal("ms", "POST of an ordinary job to its end beside off-peak jobs", "on an idle stack", 3, at_most=True),
 }
 
 

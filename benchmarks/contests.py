@@ -4,15 +4,19 @@ import http.client
 import json
 import statistics
 import time
+from contextlib import contextmanager
 from typing import NamedTuple
 
+import psutil
 import psycopg
 
 from benchmarks import floors
 from benchmarks.client import body_of, request_of, requests_per_second
-from benchmarks.ground import JOB, entries_of, shuffled_jobs
+from benchmarks.ground import CAMPAIGN, JOB, entries_of, shuffled_jobs
 from cli.embedded import free_port
 from shared.broker import BURST, RUN_NEXT, create_celery
+
+LOAD = 4000  # chunks, more than is done while anything is measured
 
 
 class Round(NamedTuple):
@@ -44,7 +48,7 @@ def drain(ground, processes, number, scale):
     return in_turn(number, ours, theirs)
 
 
-def our_drain(ground, processes, jobs, *, lead_count, old_jobs=0):
+def our_drain(ground, processes, jobs, *, lead_count, old_jobs=0, mode="delete"):
     """Leads/s of our worker with two processes, warm and idle when the first message is sent."""
     ground.fill(lead_count, old_jobs=old_jobs)
     with (
@@ -57,7 +61,7 @@ def our_drain(ground, processes, jobs, *, lead_count, old_jobs=0):
         _send_messages(broker)
         ground.wait_until_drained()
         # Held back until the clock starts, so that the ticker, which runs as it always does, does not begin them earlier.
-        ground.queue(jobs, state="scheduled")
+        ground.queue(jobs, state="scheduled", mode=mode)
         started = connection.execute("SELECT clock_timestamp()").fetchone()[0]
         connection.execute("UPDATE jobs SET state = 'queued' WHERE state = 'scheduled'")
         _send_messages(broker)
@@ -96,12 +100,7 @@ def latency(ground, processes, number, scale):
     port = free_port()
 
     def ours():
-        with (
-            processes.run("api", "api", "--port", port, ready="api ready"),
-            processes.run("worker", "worker", "--processes", 2, ready="worker ready"),
-            processes.run("ticker", "worker.ticker", ready="ticker ready"),
-        ):
-            _wait_until_open(port)
+        with all_of_it(processes, port):
             times = [_until_completed(port, body_of(*entries), ground.key) for entries in jobs[: tries + 1]]
         return statistics.median(times[1:]) * 1000
 
@@ -151,6 +150,128 @@ def usual(ground, processes, number, scale):
             return len(few) * JOB / (time.perf_counter() - started)
 
     return in_turn(number, lambda: our_drain(ground, processes, jobs, lead_count=len(jobs) * JOB + 10_000), theirs)
+
+
+def archive(ground, processes, number, scale):
+    """Leads/s of the drain of archiving jobs, against that of deleting ones."""
+    jobs = shuffled_jobs(200 // scale)
+
+    def drained(mode):
+        return our_drain(ground, processes, jobs, lead_count=len(jobs) * JOB + 10_000, mode=mode)
+
+    return in_turn(number, lambda: drained("archive"), lambda: drained("delete"))
+
+
+def waiting(ground, processes, _number, scale):
+    """Milliseconds from a POST with `Prefer: wait` to its answer, against the job's own time, from acceptance to its end."""
+    tries = 40 // scale
+    jobs = shuffled_jobs(tries + 1)
+    ground.fill(len(jobs) * JOB)
+    port, answers, own = free_port(), [], []
+    with all_of_it(processes, port), ground.connect() as connection:
+        for entries in jobs:
+            began = time.perf_counter()
+            job_id = _completed_post(port, body_of(*entries), ground.key)
+            answers.append(time.perf_counter() - began)
+            query = "SELECT finished_at - created_at FROM jobs WHERE id = %s"
+            own.append(connection.execute(query, (job_id,)).fetchone()[0].total_seconds())
+    return Round(statistics.median(answers[1:]) * 1000, statistics.median(own[1:]) * 1000)
+
+
+def cancel(ground, processes, _number, scale):
+    """Milliseconds until a cancellation is in force, the longest of all, while two workers are busy; limit: 1 s."""
+    ground.fill(1000)
+    port, times = free_port(), []
+    with all_of_it(processes, port), ground.connect() as connection:
+        ground.queue_load(LOAD)
+        for _ in range(20 // scale):
+            job_id = _accepted_post(port, body_of(*entries_of(range(10**7, 10**7 + JOB))), ground.key)
+            began = time.perf_counter()
+            _call(port, "POST", f"/api/v1/jobs/{job_id}/cancel", None, ground.key)
+            while not connection.execute("SELECT finished_at FROM jobs WHERE id = %s", (job_id,)).fetchone()[0]:
+                time.sleep(0.001)
+            times.append(time.perf_counter() - began)
+        _require_load(connection)
+    return Round(max(times) * 1000, 1000.0)
+
+
+def schedule(ground, processes, _number, scale):
+    """Percent of a core that the ticker and its database connection take with 10,000 scheduled jobs; limit: 5 %."""
+    ground.fill(1000)
+    with ground.connect() as connection:
+        connection.execute(
+            "INSERT INTO jobs (id, company_id, campaign_id, total, state, run_at)"
+            " SELECT gen_random_uuid(), 'bench', %s, 1, 'scheduled', now() + interval '1 day' FROM generate_series(1, %s)",
+            (CAMPAIGN, 10_000 // scale),
+        )
+        ground.settle()
+        with processes.run("ticker", "worker.ticker", ready="ticker ready") as ticker:
+            query = "SELECT pid FROM pg_stat_activity WHERE application_name = 'leadsweep-ticker'"
+            while (backend := connection.execute(query).fetchone()) is None:
+                time.sleep(0.02)
+            seconds = 20 / scale
+            before = _cpu_seconds(ticker.pid) + _cpu_seconds(backend[0])
+            time.sleep(seconds)
+            used = _cpu_seconds(ticker.pid) + _cpu_seconds(backend[0]) - before
+    return Round(used / seconds * 100, 5.0)
+
+
+def beside(ground, processes, _number, scale):
+    """Milliseconds from the POST of an ordinary job to its end while off-peak jobs drain, against the same on an idle stack."""
+    tries = 20 // scale
+    jobs = shuffled_jobs(tries * 2 + 2)
+    ground.fill(len(jobs) * JOB)
+    port = free_port()
+    with all_of_it(processes, port), ground.connect() as connection:
+        idle = [_until_completed(port, body_of(*entries), ground.key) for entries in jobs[: tries + 1]]
+        ground.queue_load(LOAD, queue="off-peak")
+        while not connection.execute("SELECT count(*) FROM jobs WHERE queue = 'off-peak' AND state = 'running'").fetchone()[0]:
+            time.sleep(0.01)
+        busy = [_until_completed(port, body_of(*entries), ground.key) for entries in jobs[tries + 1 :]]
+        _require_load(connection)
+    return Round(statistics.median(busy[1:]) * 1000, statistics.median(idle[1:]) * 1000)
+
+
+def _require_load(connection):
+    if not connection.execute("SELECT count(*) FROM jobs WHERE finished_at IS NULL").fetchone()[0]:
+        raise RuntimeError("the load ended before the last measurement")
+
+
+@contextmanager
+def all_of_it(processes, port):
+    """API, worker and ticker."""
+    with (
+        processes.run("api", "api", "--port", port, ready="api ready"),
+        processes.run("worker", "worker", "--processes", 2, ready="worker ready"),
+        processes.run("ticker", "worker.ticker", ready="ticker ready"),
+    ):
+        _wait_until_open(port)
+        yield
+
+
+def _call(port, method, path, body, key, **headers):
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+    connection.request(method, path, body, {"x-api-key": key, "Content-Type": "application/json"} | headers)
+    answer = connection.getresponse()
+    content = json.loads(answer.read())
+    connection.close()
+    return answer.status, content["data"]
+
+
+def _completed_post(port, body, key):
+    status, published = _call(port, "POST", "/api/v1/leads/bulk-delete", body, key, Prefer="wait=60")
+    if status != http.HTTPStatus.OK:
+        raise RuntimeError(f"answered {status}")
+    return published["jobId"]
+
+
+def _accepted_post(port, body, key):
+    return _call(port, "POST", "/api/v1/leads/bulk-delete", body, key)[1]["jobId"]
+
+
+def _cpu_seconds(pid):
+    used = psutil.Process(pid).cpu_times()
+    return used.user + used.system
 
 
 def _lead_count(ground):

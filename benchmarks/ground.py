@@ -55,7 +55,9 @@ class Ground:
         with redis.Redis.from_url(self.servers.broker_url) as client:
             client.flushall()
         with self.connect() as connection:
-            connection.execute("TRUNCATE companies, campaigns, leads, api_keys, jobs, chunks, company_turns")
+            connection.execute(
+                "TRUNCATE companies, campaigns, leads, api_keys, jobs, chunks, company_turns, archived_leads, idempotency_keys"
+            )
             connection.execute("INSERT INTO companies VALUES ('bench', '')")
             connection.execute("INSERT INTO campaigns VALUES (%s, 'bench', '')", (CAMPAIGN,))
             connection.execute(
@@ -70,20 +72,44 @@ class Ground:
             self._add_old_jobs(connection, old_jobs)
         self.settle()
 
-    def queue(self, jobs, *, state="queued"):
-        """Writes jobs as the API does."""
+    def queue(self, jobs, *, state="queued", mode="delete", queue="jobs"):
+        """Writes jobs as the API does; scheduled ones for some other day."""
+        run_at = "infinity" if state == "scheduled" else None
         with psycopg.connect(self.url) as connection:
             for external_ids, phone_numbers in jobs:
                 job_id = uuid4()
                 connection.execute(
-                    "INSERT INTO jobs (id, company_id, campaign_id, total, state) VALUES (%s, 'bench', %s, %s, %s)",
-                    (job_id, CAMPAIGN, len(external_ids), state),
+                    "INSERT INTO jobs (id, company_id, campaign_id, total, state, run_at, mode, queue)"
+                    " VALUES (%s, 'bench', %s, %s, %s, %s, %s, %s)",
+                    (job_id, CAMPAIGN, len(external_ids), state, run_at, mode, queue),
                 )
                 connection.execute(
                     "INSERT INTO chunks (job_id, number, first_index, external_ids, phone_numbers, outcomes)"
                     " VALUES (%s, 0, 0, %s, %s, %s)",
                     (job_id, text_array(external_ids), text_array(phone_numbers), smallint_array([0] * len(external_ids))),
                 )
+        self.settle()
+
+    def queue_load(self, chunks, *, queue="jobs"):
+        """One long job, whose chunks of 1000 name leads that there are not: work for all workers while something is measured."""
+        with self.connect() as connection:
+            connection.execute(
+                """
+                WITH job AS (
+                    INSERT INTO jobs (id, company_id, campaign_id, total, queue)
+                    VALUES (gen_random_uuid(), 'bench', %(campaign)s, 1000 * %(chunks)s, %(queue)s) RETURNING id
+                ),
+                entries AS (
+                    SELECT array_agg('none ' || n) AS external_ids, array_fill(NULL::text, '{1000}') AS phone_numbers,
+                        array_fill(0::smallint, '{1000}') AS outcomes
+                    FROM generate_series(1, 1000) AS n
+                )
+                INSERT INTO chunks (job_id, number, first_index, external_ids, phone_numbers, outcomes)
+                SELECT id, number, number * 1000, external_ids, phone_numbers, outcomes
+                FROM job, entries, generate_series(0, %(chunks)s - 1) AS number
+                """,
+                {"campaign": CAMPAIGN, "chunks": chunks, "queue": queue},
+            )
         self.settle()
 
     def settle(self):
@@ -102,8 +128,9 @@ class Ground:
         connection.execute(
             """
             WITH old AS (
-                INSERT INTO jobs (id, company_id, campaign_id, total, state, finished_at, deleted, not_found, unprocessed)
-                SELECT gen_random_uuid(), 'bench', %s, 100, 'completed', clock_timestamp(), 100, 0, 0
+                INSERT INTO jobs (id, company_id, campaign_id, total, state, finished_at, deleted, would_delete, restored,
+                    conflict, not_found, unprocessed)
+                SELECT gen_random_uuid(), 'bench', %s, 100, 'completed', clock_timestamp(), 100, 0, 0, 0, 0, 0
                 FROM generate_series(1, %s) RETURNING id
             )
             INSERT INTO chunks (job_id, number, first_index, external_ids, phone_numbers, outcomes, state, attempts, deleted)

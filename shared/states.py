@@ -1,11 +1,13 @@
 """The words of the contract: job states and actions, outcomes and reasons, and the small numbers that stand for outcomes.
 
-scheduled ── due ──▶ queued ── claim ──▶ running ── nothing pending ──▶ completed | failed
-    ▲                   │                   │
-    └── window shuts ───┴───────────────────┘
+    scheduled ── due ──▶ queued ── claim ──▶ running ── nothing pending ──▶ completed | failed
+        ▲                   │                   │
+        └── window shuts ───┴───────────────────┘
 
-scheduled, queued, running ── pause ──▶ paused ── resume ──▶ queued, or scheduled where it is not yet due
-scheduled, queued, running, paused ── cancel ──▶ cancelled
+    scheduled, queued, running ── pause ──▶ paused ── resume ──▶ queued, or scheduled where it is not yet due
+    scheduled, queued, running, paused ── cancel ──▶ cancelled
+
+Nothing follows a final state; retry, execute and restore make a new job.
 """
 
 from enum import IntEnum, StrEnum

@@ -11,6 +11,7 @@ import pytest
 from cli.main import main as leadsweep
 from shared import states
 from shared.settings import Rate, Settings
+from shared.windows import Window, window_text
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -39,6 +40,8 @@ def settings_of_the_code():
             case Rate(limit, period):
                 word = {1: "second", 60: "minute", 3600: "hour"}[int(period.total_seconds())]
                 default = f"{limit}/{word}"
+            case Window():
+                default = window_text(default)
             case bool():
                 default = str(default).lower()
         yield (alias.choices[0] if alias else f"LEADSWEEP_{name}".upper()), str(default), field.description
@@ -58,12 +61,26 @@ def test_the_example_of_an_environment_lists_every_setting_with_its_default():
 def test_the_picture_of_the_states_is_that_of_the_code_and_names_them_all():
     text = section(README, "States of a job")
     picture = re.search(r"^```\n(.*?)^```", text, re.MULTILINE | re.DOTALL)[1]
-    assert picture.splitlines() == re.findall(r"^ {4}(.+)$", states.__doc__, re.MULTILINE)
+    assert [line for line in picture.splitlines() if line] == re.findall(r"^ {4}(.+)$", states.__doc__, re.MULTILINE)
     for state in states.JobState:
         assert state in picture
     for outcome in states.Outcome:
         assert f"`{outcome.word}`" in text
         assert outcome.reason is None or f"`{outcome.reason}`" in text
+
+
+def test_the_table_of_actions_is_that_of_the_code():
+    text = section(README, "States of a job")
+    head = re.search(r"^\| \| (`cancel`.*) \|$", text, re.MULTILINE)[1]
+    actions = [states.Action(cell.strip("` ")) for cell in head.split("|")]
+    assert set(actions) == set(states.Action)
+    possible = {action: set() for action in actions}
+    for state in states.JobState:
+        row = re.search(rf"^\| `{state}` \|(.*)\|$", text, re.MULTILINE)[1]
+        for action, cell in zip(actions, row.split("|"), strict=True):
+            assert cell.strip() in {"yes", ""}
+            possible[action] |= {state} if cell.strip() else set()
+    assert possible == states.POSSIBLE_IN
 
 
 def strings_of(folder):

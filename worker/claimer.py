@@ -50,18 +50,19 @@ _CLAIM = text("""
         ) AS claimable
         ORDER BY turn.served_at LIMIT 1
     ),
-    claimed AS (
-        UPDATE chunks SET attempts = attempts + 1, retry_at = clock_timestamp() + :lease
-        FROM next_chunk WHERE chunks.job_id = next_chunk.job_id AND chunks.number = next_chunk.number
-        RETURNING chunks.job_id, chunks.number, chunks.attempts, chunks.retry_at
-    ),
     served_job AS ( -- looks again: a request that came meanwhile is committed by now, or waits for this row
         UPDATE jobs SET state = 'running', started_at = coalesce(started_at, clock_timestamp()), served_at = clock_timestamp(),
             history = CASE WHEN state = 'running' THEN history
                 ELSE history || jsonb_build_object('status', 'running', 'at', clock_timestamp(), 'by', NULL) END
-        FROM claimed WHERE jobs.id = claimed.job_id AND jobs.state IN ('queued', 'running')
+        FROM next_chunk WHERE jobs.id = next_chunk.job_id AND jobs.state IN ('queued', 'running')
             AND jobs.wanted IS NULL AND (jobs.closes_at IS NULL OR jobs.closes_at > clock_timestamp())
         RETURNING jobs.id, jobs.company_id, jobs.campaign_id, jobs.phone_fallback, jobs.mode, jobs.dry_run
+    ),
+    claimed AS (
+        UPDATE chunks SET attempts = attempts + 1, retry_at = clock_timestamp() + :lease
+        FROM next_chunk JOIN served_job ON served_job.id = next_chunk.job_id
+        WHERE chunks.job_id = next_chunk.job_id AND chunks.number = next_chunk.number
+        RETURNING chunks.job_id, chunks.number, chunks.attempts, chunks.retry_at
     ),
     served_company AS (
         INSERT INTO company_turns (company_id, served_at) SELECT company_id, clock_timestamp() FROM served_job

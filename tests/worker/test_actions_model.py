@@ -27,7 +27,18 @@ ENTRIES = [*LEAD_OF, ("nobody", None)]
 
 PENDING, DUPLICATE, ABSENT = "pending", "notFound duplicate", "notFound noSuchLead"
 CANCELLED, FAILED = "unprocessed cancelled", "unprocessed failed"
+FOLLOWING = [Action.RETRY, Action.EXECUTE, Action.RESTORE]
 FINAL = {"completed", "failed", "cancelled"}
+
+SUBMISSIONS = st.fixed_dictionaries(
+    {
+        "entries": st.lists(st.sampled_from(ENTRIES), min_size=1, max_size=6),
+        "chunk_size": st.integers(1, 3),
+        "mode": st.sampled_from(["delete", "archive"]),
+        "dry_run": st.booleans(),
+        "later": st.sampled_from([False, False, True]),
+    }
+)
 
 
 @dataclass
@@ -199,24 +210,21 @@ class Life(RuleBasedStateMachine):
     jobs = Bundle("jobs")
     claims = Bundle("claims")
 
-    @initialize()
-    def begin(self):
+    @initialize(target=jobs, submissions=st.lists(SUBMISSIONS, min_size=2, max_size=4))
+    def begin(self, submissions):
         for table in ("archived_leads", "company_turns", "jobs", "leads"):
             self.world.execute(f"DELETE FROM {table}")
         with self.world.engine.begin() as connection:
             add_leads(connection, list(LEADS.items()))
         self.model = Model()
         self.opens_now = {}
+        return multiple(*(self._submit(**options) for options in submissions))
 
-    @rule(
-        target=jobs,
-        entries=st.lists(st.sampled_from(ENTRIES), min_size=1, max_size=6),
-        chunk_size=st.integers(1, 3),
-        mode=st.sampled_from(["delete", "delete", "archive"]),
-        dry_run=st.booleans(),
-        later=st.sampled_from([False, False, True]),
-    )
-    def submit(self, entries, chunk_size, mode, dry_run, later):
+    @rule(target=jobs, options=SUBMISSIONS)
+    def submit(self, options):
+        return self._submit(**options)
+
+    def _submit(self, entries, chunk_size, mode, dry_run, later):
         schedule = {"runAt": (datetime.now(UTC) + timedelta(hours=1)).isoformat()} if later else None
         job_id = self.world.submit(entries, chunk_size=chunk_size, mode=mode, dryRun=dry_run, schedule=schedule)
         self._add(job_id, mode=mode, dry_run=dry_run, known=False, state="scheduled" if later else "queued", due=not later)
@@ -228,6 +236,11 @@ class Life(RuleBasedStateMachine):
     @rule()
     def work(self):
         if claimed := self._claim():
+            self._run(claimed)
+
+    @rule()
+    def work_until_there_is_nothing_to_do(self):
+        while claimed := self._claim():
             self._run(claimed)
 
     @rule(target=claims)
@@ -290,8 +303,18 @@ class Life(RuleBasedStateMachine):
     def steer(self, job_id, action):
         assert (self._act(job_id, action) is not None) == self.model.steer(self.model.jobs[job_id], action)
 
-    @rule(target=jobs, job_id=jobs, action=st.sampled_from([Action.RETRY, Action.EXECUTE, Action.RESTORE]))
+    @rule(target=jobs, job_id=jobs, action=st.sampled_from(FOLLOWING))
     def follow(self, job_id, action):
+        return self._follow(job_id, action)
+
+    @rule(target=jobs, number=st.integers(0, 5))
+    def follow_one_that_can_be(self, number):
+        possible = [
+            (job_id, action) for job_id in self.model.jobs for action in FOLLOWING if self.model.following(job_id, action)
+        ]
+        return self._follow(*possible[number % len(possible)]) if possible else multiple()
+
+    def _follow(self, job_id, action):
         source = self.model.jobs[job_id]
         expected = self.model.following(job_id, action)
         accepted = self._act(job_id, action)
@@ -340,8 +363,7 @@ class Life(RuleBasedStateMachine):
                 self.steer(job_id, Action.RESUME)
         self.leases_run_out()
         self.the_ticker_ticks()
-        while claimed := self._claim():
-            self._run(claimed)
+        self.work_until_there_is_nothing_to_do()
         assert {job.state for job in self.model.jobs.values()} <= FINAL
         self.jobs_are_as_the_model_has_them()
         self.leads_are_where_the_model_has_them()
@@ -416,5 +438,5 @@ def test_whatever_is_asked_of_jobs_they_are_what_the_model_says(world):
     machine = type("LifeOf", (Life,), {"world": world})
     run_state_machine_as_test(
         machine,
-        settings=settings(max_examples=60, stateful_step_count=25, deadline=None, suppress_health_check=list(HealthCheck)),
+        settings=settings(max_examples=100, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck)),
     )

@@ -555,3 +555,20 @@ def test_a_failed_job_is_retried_once_however_often_that_is_asked(world):
     work_off(world.engine)
     assert len({world.act(job_id, Action.RETRY).job_id, *retries}) == 1
     assert world.job(retries.pop()).deleted == 4
+
+
+def test_a_claim_that_a_request_forestalled_leaves_nothing_behind(world):
+    job_id = world.submit(FOUR, chunk_size=4)
+    claims = []
+    with world.engine.begin() as requesting, world.engine.connect() as watching:
+        requesting.execute(text("UPDATE jobs SET wanted = 'pause', wanted_by = 'tests'"))
+        worker = threading.Thread(target=lambda: claims.append(world.claim()))
+        worker.start()
+        while not watching.execute(text("SELECT count(*) FROM pg_locks WHERE NOT granted")).scalar_one():
+            watching.rollback()
+    worker.join()
+    assert claims == [None]
+    world.act(job_id, Action.RESUME)  # before the pause was in force
+    again = world.claim()
+    assert again, "its chunk is in nobody's hands"
+    assert again.attempts == 1
