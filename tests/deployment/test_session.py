@@ -18,7 +18,7 @@ from tests.deployment.containers import Container
 # A machine with Python and make need not have curl.
 CURL = f"""#!{sys.executable}
 import sys, urllib.request
-words, headers, body = sys.argv[1:], {{}}, None
+words, headers, body, method, file = sys.argv[1:], {{}}, None, None, None
 while words:
     word = words.pop(0)
     if word == "-H":
@@ -26,19 +26,27 @@ while words:
         headers[name] = value
     elif word == "-d":
         body = words.pop(0).encode()
+    elif word == "-X":
+        method = words.pop(0)
+    elif word == "-o":
+        file = words.pop(0)
     elif word != "-s":
         url = word
-print(urllib.request.urlopen(urllib.request.Request(url, body, headers), timeout=20).read().decode())
+try:
+    answer = urllib.request.urlopen(urllib.request.Request(url, body, headers, method=method), timeout=20).read().decode()
+except urllib.error.HTTPError as refusal:
+    answer = refusal.read().decode()
+print(answer, file=open(file, "w") if file else sys.stdout)
 """
 
 
 def steps():
-    """Each command of the session with the output that is shown for it."""
-    block = re.search(r"^```console\n(.*?)^```", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL)[1]
-    for step in re.split(r"^\$ ", block, flags=re.MULTILINE)[1:]:
-        lines = step.strip().split("\n")
-        size = next(n for n in range(1, len(lines) + 1) if "\n".join(lines[:n]).count("'") % 2 == 0)
-        yield "\n".join(lines[:size]), "\n".join(lines[size:])
+    """Each command of the README's sessions with the output that is shown for it."""
+    for block in re.findall(r"^```console\n(.*?)^```", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL):
+        for step in re.split(r"^\$ ", block, flags=re.MULTILINE)[1:]:
+            lines = step.strip().split("\n")
+            size = next(n for n in range(1, len(lines) + 1) if "\n".join(lines[:n]).count("'") % 2 == 0)
+            yield "\n".join(lines[:size]), "\n".join(lines[size:])
 
 
 def masked(output):
@@ -50,17 +58,26 @@ def masked(output):
 
 
 class Terminal:
-    """A shell that remembers its variables."""
+    """A shell that remembers its variables and functions."""
 
     def __init__(self, folder, environment):
-        self.folder, self.environment = folder, environment
+        self.folder, self.environment, self.functions = folder, environment, ""
 
     def type(self, command):
         """What the command prints on stdout."""
+        if re.match(r"\w+\(\)", command):
+            self.functions += f"{command}\n"
+            return ""
         name = re.match(r"(\w+)=", command)
         shell = f'{command}; printf %s "${name[1]}"' if name else command
         done = subprocess.run(
-            ["sh", "-c", shell], cwd=self.folder, env=self.environment, capture_output=True, text=True, timeout=60, check=False
+            ["sh", "-c", self.functions + shell],
+            cwd=self.folder,
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
         )
         assert done.returncode == 0, (command, done.stderr)
         if name:
@@ -87,13 +104,20 @@ def test_the_session_of_the_readme_goes_as_it_is_shown(terminal):
     job_id = None
     for command, shown in steps():
         typed = command.replace("127.0.0.1:8000", f"127.0.0.1:{terminal.environment['PORT']}")
+        if job_id:
+            terminal.environment["JOB"] = job_id
         if typed.startswith("JOB="):
-            typed = f"JOB={job_id}"
+            continue
         output = terminal.type(typed)
         deadline = time.monotonic() + 30
         while masked(output) != masked(shown) and "/api/v1/jobs/" in typed and time.monotonic() < deadline:
             output = terminal.type(typed)  # whoever reads the README types more slowly than the worker works
         if shown:
             assert masked(output) == masked(shown), command
-        if "bulk-delete" in typed:
-            job_id = json.loads(output)["data"]["jobId"]
+        if output.startswith("{"):
+            answer = json.loads(output)
+            assert answer["success"] or shown, (command, output)
+            job_id = (answer["data"] or {}).get("jobId", job_id)
+    assert (terminal.folder / "not-found.csv").read_text().startswith("index,externalId,")
+    history = json.loads(terminal.type("post $API/jobs/$JOB -X GET"))["data"]["history"]
+    assert history[-1]["status"] in {"queued", "running", "completed"}
