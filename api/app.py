@@ -10,6 +10,7 @@ from typing import Any
 import structlog
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
+from psycopg import errors
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from starlette.exceptions import HTTPException
@@ -99,8 +100,15 @@ async def _answer_routing_error(_request: Request, error: Any) -> Answer:
 
 
 async def _answer_database_error(_request: Request, error: Any) -> Answer:
-    """503 where the database is away; anything else is a fault of ours, and goes to the last net."""
-    if isinstance(error, TimeoutError | OperationalError | InterfaceError | PoolTimeoutError) or error.connection_invalidated:
-        log.warning("database not reached", error=type(getattr(error, "orig", error)).__name__, mend="check DATABASE_URL")
-        return Unavailable().answer()
-    raise error
+    """503 where the database is away or not ready for us; anything else is a fault of ours, and goes to the last net."""
+    cause = getattr(error, "orig", error)
+    if isinstance(cause, errors.UndefinedTable | errors.UndefinedColumn):
+        mend = "run: leadsweep migrate"
+    elif isinstance(cause, errors.ReadOnlySqlTransaction):
+        mend = "DATABASE_URL leads to a standby; let it lead to the primary"
+    elif isinstance(error, TimeoutError | OperationalError | InterfaceError | PoolTimeoutError) or error.connection_invalidated:
+        mend = "check DATABASE_URL"
+    else:
+        raise error
+    log.warning("database not reached", error=type(cause).__name__, mend=mend)
+    return Unavailable().answer()

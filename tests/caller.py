@@ -12,13 +12,16 @@ class Caller:
     def __init__(self, url, key):
         self.http = httpx2.Client(base_url=url, headers={"x-api-key": key}, timeout=30, trust_env=False)
 
-    def submit(self, entries, campaign="cmp", **options):
-        """Submits pairs of (externalId, phoneNumber) and returns the job's id; the answer must be 202."""
+    def submit(self, entries, campaign="cmp", key=None, **options):
+        """Submits pairs of (externalId, phoneNumber), with an idempotency key if one is given; the job's id. It must be 202."""
         leads = [
             {"externalId": e} if n is None else {"phoneNumber": n} if e is None else {"externalId": e, "phoneNumber": n}
             for e, n in entries
         ]
-        answer = self.http.post("/api/v1/leads/bulk-delete", json={"campaignId": campaign, "leads": leads} | options)
+        headers = {"idempotency-key": key} if key else {}
+        answer = self.http.post(
+            "/api/v1/leads/bulk-delete", json={"campaignId": campaign, "leads": leads} | options, headers=headers
+        )
         assert answer.status_code == 202, answer.text
         return answer.json()["data"]["jobId"]
 

@@ -76,3 +76,24 @@ async def test_a_server_that_hangs_is_given_up_within_seconds(service):
 
 def calls(service):
     return (service.post(ENTRY), service.get("/api/v1/jobs"), service.get("/api/v1/jobs", service.read))
+
+
+async def test_a_primary_that_has_become_a_standby_is_a_503(service):
+    """As after a failover: the connections are still there, but nothing can be written."""
+    await open_several_connections(service)
+    with service.engine.connect() as connection:
+        name = connection.execute(text("SELECT current_database()")).scalar_one()
+        connection.execute(text(f"ALTER DATABASE {name} SET default_transaction_read_only = on"))
+        connection.commit()
+    await service.app.state.engine.dispose()
+    answer = await service.post(ENTRY)
+    assert (answer.status_code, answer.json()["error"]) == (503, "Service temporarily unavailable")
+    assert (await service.get("/api/v1/jobs")).status_code == 200, "what only reads goes on"
+
+
+async def test_a_database_that_was_not_migrated_is_a_503_that_says_so_in_the_log(service, capsys):
+    with service.engine.begin() as connection:
+        connection.execute(text("ALTER TABLE jobs RENAME TO jobs_of_another_version"))
+    answer = await service.get("/api/v1/jobs")
+    assert (answer.status_code, answer.json()["error"]) == (503, "Service temporarily unavailable")
+    assert "leadsweep migrate" in capsys.readouterr().err
