@@ -96,4 +96,4 @@ async def test_a_database_that_was_not_migrated_is_a_503_that_says_so_in_the_log
         connection.execute(text("ALTER TABLE jobs RENAME TO jobs_of_another_version"))
     answer = await service.get("/api/v1/jobs")
     assert (answer.status_code, answer.json()["error"]) == (503, "Service temporarily unavailable")
-    assert "leadsweep migrate" in capsys.readouterr().err
+    assert "leadsweep migrate" in "".join(capsys.readouterr())
