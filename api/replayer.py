@@ -25,7 +25,9 @@ _FIND = text("""
         AND idempotency_keys.created_at >= clock_timestamp() - interval '72 h'
 """)
 
-_ANSWERED = text("UPDATE idempotency_keys SET state = :state WHERE company_id = :company_id AND key = :key AND job_id = :job_id")
+_ANSWERED = text("""
+    UPDATE idempotency_keys SET state = :state WHERE company_id = :company_id AND key = :key AND job_id = :job_id RETURNING key
+""")
 
 # Part of every statement that acts: the key is taken for `subject`, unless it is taken already. Whoever has it in hand just now
 # is waited for, which is what `limits` bounds. A key that has expired is taken over.

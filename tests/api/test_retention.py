@@ -1,0 +1,86 @@
+"""What is kept, and for how long: identifiers go, counts and history stay."""
+
+from sqlalchemy import text
+
+from shared.settings import Settings
+from tests.jobs import one_tick
+
+LISTS = [f"{word}Identifiers" for word in ("deleted", "wouldDelete", "restored", "conflict", "notFound", "unprocessed")]
+
+
+def age(service, job_id, days):
+    """As if the job had finished so many days earlier."""
+    values = {"id": job_id, "days": days}
+    with service.engine.begin() as connection:
+        connection.execute(text("UPDATE jobs SET finished_at = finished_at - :days * interval '1 day' WHERE id = :id"), values)
+
+
+async def test_the_identifiers_of_an_old_job_are_purged_and_its_counts_stay(service):
+    job_id = await service.submit({"externalId": "a"}, {"externalId": "nobody"})
+    await service.work()
+    before = await service.job(job_id)
+    age(service, job_id, 30)
+    one_tick(service.engine)
+    job = await service.job(job_id)
+    assert [job[name] for name in LISTS] == [None] * 6
+    assert job["identifiersPurgedAt"] > before["createdAt"]
+    kept = ("status", "total", "processed", "deleted", "notFound", "unprocessed", "history", "createdAt", "startedAt")
+    assert {name: job[name] for name in kept} == {name: before[name] for name in kept}
+    for accept in ("application/json", "text/csv", "application/x-ndjson"):
+        results = await service.http.get(f"/api/v1/jobs/{job_id}/results", headers={"x-api-key": service.write, "accept": accept})
+        assert (results.status_code, results.json()["error"]) == (410, "The identifiers of this job have been purged")
+    (listed,) = (await service.get("/api/v1/jobs")).json()["data"]["items"]
+    assert listed["identifiersPurgedAt"] == job["identifiersPurgedAt"]
+    with service.engine.begin() as connection:
+        left = connection.execute(text("SELECT to_jsonb(jobs)::text FROM jobs")).scalar_one()
+        assert "nobody" not in left
+        assert connection.execute(text("SELECT count(*) FROM chunks")).scalar_one() == 0
+
+
+async def test_jobs_that_are_young_or_unfinished_keep_theirs(service):
+    young = await service.submit({"externalId": "a"})
+    await service.work()
+    unfinished = await service.submit({"externalId": "b"})
+    age(service, young, 29.9)
+    with service.engine.begin() as connection:
+        connection.execute(text("UPDATE jobs SET created_at = created_at - interval '1 year'"))
+    one_tick(service.engine)
+    assert (await service.job(young))["deletedIdentifiers"] == ["a"]
+    assert (await service.job(unfinished))["identifiersPurgedAt"] is None
+    one_tick(service.engine, Settings(retention_days=29))
+    assert (await service.job(young))["deletedIdentifiers"] is None
+
+
+async def test_what_was_purged_can_neither_be_retried_nor_executed_but_what_was_archived_be_restored(service):
+    failed = await service.submit({"externalId": "a"})
+    preview = await service.submit({"externalId": "b"}, dryRun=True)
+    archive = await service.submit({"externalId": "c"}, mode="archive")
+    with service.engine.begin() as connection:
+        connection.execute(text("UPDATE chunks SET attempts = 5 WHERE job_id = :id"), {"id": failed})
+    await service.work()
+    for job_id in (failed, archive):
+        age(service, job_id, 10)
+    age(service, preview, 0.9)
+    one_tick(service.engine, Settings(retention_days=1))
+    answer = await service.act(failed, "retry")
+    assert (answer.status_code, answer.json()["error"]) == (409, "Cannot retry this job: its identifiers have been purged")
+    assert (await service.act(preview, "execute")).status_code == 202
+    restored = await service.act(archive, "restore", prefer="wait=0")
+    await service.work()
+    assert (await service.job(restored.json()["data"]["jobId"]))["restored"] == 1
+
+
+async def test_a_backlog_is_purged_a_little_at_a_time(service):
+    with service.engine.begin() as connection:
+        connection.execute(
+            text("""
+                INSERT INTO jobs (id, company_id, campaign_id, total, state, finished_at, deleted, would_delete, restored,
+                    conflict, not_found, unprocessed)
+                SELECT gen_random_uuid(), 'co', 'cmp', 1, 'completed', now() - interval '1 year', 1, 0, 0, 0, 0, 0
+                FROM generate_series(1, 120)
+            """)
+        )
+    for left in (70, 20, 0):
+        one_tick(service.engine)
+        with service.engine.begin() as connection:
+            assert connection.execute(text("SELECT count(*) FROM jobs WHERE identifiers_purged_at IS NULL")).scalar_one() == left
