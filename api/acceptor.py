@@ -95,7 +95,8 @@ async def accept(engine: AsyncEngine, settings: Settings, asked: Asked, submissi
     state, run_at, created_at = written[0]
     if created_at is None:
         if earlier := await replayed(engine, asked):
-            return earlier
+            # Its own job, where a connection broke after the commit, is no replay.
+            return earlier._replace(replayed=earlier.job_id != asked.job_id)
         raise in_progress()
     return Accepted(asked.job_id, state, values["total"], created_at, run_at, asked.wait, queue=values["queue"])
 

@@ -155,7 +155,7 @@ async def follow(engine: AsyncEngine, settings: Settings, asked: Asked, source_i
     again = await replayed(engine, asked) or await _existing(engine, asked, source_id, mode)
     if again is None:
         raise ApiError(409, f"Cannot {action} this job: it has no leads to {action}")
-    return again
+    return again._replace(replayed=again.replayed and again.job_id != asked.job_id)
 
 
 _KEY_OF_EXISTING = text(f"""

@@ -92,7 +92,7 @@ async def replayed(engine: AsyncEngine, asked: Asked) -> Accepted | None:
     job_id, request_hash, *answer = found[0]  # the rest is as in Accepted
     if request_hash != asked.idempotency.request_hash:
         raise ApiError(422, "Idempotency-Key was already used with a different request")
-    return Accepted._make((job_id, *answer, asked.job_id != job_id, JOBS_QUEUE))
+    return Accepted._make((job_id, *answer, True, JOBS_QUEUE))
 
 
 async def note_answer(engine: AsyncEngine, asked: Asked, accepted: Accepted) -> None:

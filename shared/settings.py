@@ -61,7 +61,7 @@ class Settings(BaseSettings):
     redis_url: str = Field(
         "",
         validation_alias=AliasChoices("REDIS_URL", "redis_url"),
-        description="Redis for rate limits and for waking callers who wait; empty means `BROKER_URL` if that is a Redis, else none",
+        description="Redis for rate limits and to wake who waits; empty means `BROKER_URL` if that is a Redis, else none",
     )
     data_dir: Path = Field(Path(".leadsweep"), description="Folder of the embedded stack")
     chunk_size: int = Field(
