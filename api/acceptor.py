@@ -60,7 +60,7 @@ _ACCEPT = text(f"""
         -- where the lost connection's statement is committed while this one runs:
         CASE WHEN CAST(:idempotency_key AS text) IS NULL THEN now END) AS created_at
     FROM subject
-""")  # noqa: S608 - ours
+""")
 
 _OFF_PEAK = text("""
     SELECT off_peak, clock_timestamp() AS now FROM campaigns WHERE id = :campaign_id AND company_id = :company_id

@@ -164,7 +164,7 @@ _KEY_OF_EXISTING = text(f"""
     ),
     {KEYED}
     SELECT job_id FROM go
-""")  # noqa: S608 - ours
+""")
 
 
 async def _existing(engine: AsyncEngine, asked: Asked, source_id: UUID, mode: Mode) -> Accepted | None:

@@ -13,41 +13,41 @@ from api.replayer import KEYED, Accepted, Asked, in_progress, is_in_progress, re
 from shared.arrays import text_array
 from shared.states import POSSIBLE_IN, Action, JobState
 
-# The row is locked before the key is taken: an action that is not possible leaves no key behind.
+# The row is locked before the key is taken: an action that is not possible leaves no key behind. `state` is what is answered.
 _SUBJECT = """
     WITH subject AS MATERIALIZED (
-        SELECT id AS job_id, company_id, state, wanted, run_at, closes_at, total, created_at FROM jobs
+        SELECT id AS job_id, company_id, STATE AS state, run_at, total, created_at FROM jobs
         WHERE id = CAST(:subject_id AS uuid) AND state = ANY(CAST(:possible AS text[])) AND wanted IS DISTINCT FROM :unless_wanted
         FOR NO KEY UPDATE
     ),
 """
 
 _REQUEST = text(f"""
-    {_SUBJECT} {KEYED},
+    {_SUBJECT.replace("STATE", "jobs.state")} {KEYED},
     requested AS (
         UPDATE jobs SET wanted = :action, wanted_by = :key_name, awaited = true
         FROM go WHERE jobs.id = go.job_id AND jobs.state <> :already AND jobs.wanted IS DISTINCT FROM :action
     )
     SELECT job_id, state, total, created_at, run_at FROM go
-""")  # noqa: S608 - ours
+""")
 
-# Takes back a pause that is not in force yet. A job that is not due, or outside of its window, is scheduled; where it has missed
-# the window, the ticker finds the next.
+# A job that is not due, or outside of its window, is scheduled; where it has missed the window, the ticker finds the next.
+_RESUMED = """
+    CASE WHEN jobs.state <> 'paused' THEN jobs.state
+        WHEN run_at > clock_timestamp() OR closes_at <= clock_timestamp() THEN 'scheduled' ELSE 'queued' END
+"""
+
+# Also takes back a pause that is not in force yet.
 _RESUME = text(f"""
-    {_SUBJECT} {KEYED},
+    {_SUBJECT.replace("STATE", _RESUMED)} {KEYED},
     resumed AS (
-        SELECT go.*, CASE WHEN go.state <> 'paused' THEN go.state
-            WHEN run_at > clock_timestamp() OR closes_at <= clock_timestamp() THEN 'scheduled' ELSE 'queued' END AS next
-        FROM go
-    ),
-    changed AS (
-        UPDATE jobs SET state = next, wanted = NULL, wanted_by = NULL, served_at = clock_timestamp(),
-            history = CASE WHEN jobs.state = next THEN history ELSE history
-                || jsonb_build_object('status', next, 'at', clock_timestamp(), 'by', CAST(:key_name AS text)) END
-        FROM resumed WHERE jobs.id = resumed.job_id AND (jobs.state = 'paused' OR jobs.wanted = 'pause')
+        UPDATE jobs SET state = go.state, wanted = NULL, wanted_by = NULL, served_at = clock_timestamp(),
+            history = CASE WHEN jobs.state = go.state THEN history ELSE history
+                || jsonb_build_object('status', go.state, 'at', clock_timestamp(), 'by', CAST(:key_name AS text)) END
+        FROM go WHERE jobs.id = go.job_id AND (jobs.state = 'paused' OR jobs.wanted = 'pause')
     )
-    SELECT job_id, next AS state, total, created_at, run_at FROM resumed
-""")  # noqa: S608 - ours
+    SELECT job_id, state, total, created_at, run_at FROM go
+""")
 
 _STATE = text("SELECT state, wanted FROM jobs WHERE id = :job_id")
 

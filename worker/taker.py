@@ -46,14 +46,14 @@ _KNOWN_LEADS = """
         id, external_id, phone_number)
 """
 _TAKE_KNOWN = {
-    Mode.DELETE: text(f"DELETE FROM leads USING {_KNOWN_LEADS} WHERE {_KNOWN} RETURNING leads.id, false"),  # noqa: S608 - ours
+    Mode.DELETE: text(f"DELETE FROM leads USING {_KNOWN_LEADS} WHERE {_KNOWN} RETURNING leads.id, false"),
     Mode.ARCHIVE: text(f"""
         WITH gone AS (DELETE FROM leads USING {_KNOWN_LEADS} WHERE {_KNOWN} RETURNING leads.*),
         kept AS (INSERT INTO archived_leads (job_id, lead) SELECT :job_id, to_jsonb(gone) FROM gone)
         SELECT id, false FROM gone
-    """),  # noqa: S608 - ours
+    """),
 }
-_REFUSED_KNOWN = text(f"SELECT leads.id, true FROM leads, {_KNOWN_LEADS} WHERE {_KNOWN}")  # noqa: S608 - ours
+_REFUSED_KNOWN = text(f"SELECT leads.id, true FROM leads, {_KNOWN_LEADS} WHERE {_KNOWN}")
 
 # What the decider calls deleted is called archived where it was.
 ARCHIVED = bytes.maketrans(
