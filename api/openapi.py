@@ -8,7 +8,8 @@ from typing import Any
 from fastapi import FastAPI
 
 from api.exporter import CSV_HEAD
-from api.schemas import JOB_ID, OUTCOME, SCHEMAS, Schema, reference, success
+from api.schemas import JOB_ID, OUTCOME, SCHEMAS
+from api.shapes import Schema, reference, success
 
 ABOUT = """\
 Deletes leads in bulk, in the background, and says what became of each.

@@ -57,13 +57,13 @@ class Asked(NamedTuple):
 
     def values(self) -> dict[str, Any]:
         """The parameters of KEYED, and who acts."""
-        idempotency = self.idempotency or IdempotencyKey(None, None)  # type: ignore[arg-type]
+        key, request_hash = self.idempotency or (None, None)
         return {
             "company_id": self.key.company_id,
             "key_id": self.key.id,
             "key_name": self.key.name or str(self.key.id),
-            "idempotency_key": idempotency.key,
-            "request_hash": idempotency.request_hash,
+            "idempotency_key": key,
+            "request_hash": request_hash,
             "wait": self.wait,
             "job_id": self.job_id,
         }

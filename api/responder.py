@@ -6,6 +6,7 @@ time that the first caller was ready to wait, else 202. So a repeated POST gets 
 
 import asyncio
 from collections.abc import Coroutine
+from http import HTTPStatus
 from typing import Any
 
 from starlette.datastructures import State
@@ -52,7 +53,7 @@ async def answer_requested(state: State, asked: Asked, requesting: Coroutine[Any
     answered = accepted._replace(state=now)
     if answered != accepted:
         await note_answer(state.engine, asked, answered)
-    return _requested(answered, {}, 202 if wanted else 200)
+    return _requested(answered, {}, HTTPStatus.ACCEPTED if wanted else HTTPStatus.OK)
 
 
 def _may_end_in_time(accepted: Accepted) -> bool:
@@ -82,9 +83,9 @@ def _accepted(accepted: Accepted, headers: dict[str, str]) -> Answer:
     return success(_body(accepted, status_url), 202, {"Location": status_url, "Retry-After": "1"} | headers)
 
 
-def _requested(accepted: Accepted, headers: dict[str, str], status: int = 200) -> Answer:
+def _requested(accepted: Accepted, headers: dict[str, str], status: int = HTTPStatus.OK) -> Answer:
     status_url = f"/api/v1/jobs/{accepted.job_id}"
-    retry = {"Retry-After": "1"} if status == 202 else {}  # noqa: PLR2004 - Accepted
+    retry = {"Retry-After": "1"} if status == HTTPStatus.ACCEPTED else {}
     return success(_body(accepted, status_url), status, {"Location": status_url} | retry | headers)
 
 

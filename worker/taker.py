@@ -4,7 +4,7 @@ Either by the identifiers of entries, or exactly those that a preview found and 
 fast; or `careful`, halving around the leads that the database refuses to give up, for chunks in which it refused one.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, TextClause, text
@@ -74,14 +74,14 @@ def look_up_and_take(connection: Connection, claimed: Claim, entries: Entries, *
     """Takes the leads that the entries name; the outcome of each. Raises DBAPIError, for which `is_refusal` may hold."""
     mode = Mode(claimed.mode)
 
-    def take(column: Column, identifiers: Sequence[str]) -> list[TakenLead]:
+    def take(column: Column, identifiers: Sequence[str]) -> Iterable[TakenLead]:
         def run(statement: TextClause, some: Sequence[str]) -> Sequence[Any]:
             values = {"campaign_id": claimed.campaign_id, "identifiers": text_array(some), "job_id": claimed.job_id}
             return _fetch(connection, statement, values)
 
         take_all, find = _TAKE[mode][column], _REFUSED[column]
         if not careful:
-            return run(take_all, identifiers)  # type: ignore[return-value]
+            return run(take_all, identifiers)
         rows = around_refused(connection, identifiers, lambda some: run(take_all, some), lambda some: run(find, some))
         return list(map(TakenLead._make, rows))
 

@@ -1,0 +1,105 @@
+"""The bodies that callers send, as JSON Schema with examples. What it cannot say, the parser does."""
+
+from api.parser import MAX_ENTRIES, MAX_EXTERNAL_ID, MAX_PHONE_NUMBER, MAX_REFERENCE
+from api.shapes import Schema, or_null, reference, text
+from shared.states import Mode
+from shared.windows import DAY_NAMES
+
+_WHITE = r"\t-\r \u00a0"  # \t-\r are \t \n \v \f \r
+_NO_NUL = r"^[^\u0000]*$"
+
+_ENTRY = {
+    "type": "object",
+    "description": "Names one lead, by `externalId`, `phoneNumber` or both. Other fields are ignored, null counts as missing.",
+    "properties": {
+        "externalId": or_null(text("Your CRM's id", maxLength=MAX_EXTERNAL_ID, pattern=_NO_NUL)),
+        "phoneNumber": or_null(
+            text("E.164; spaces, dots, dashes, parentheses allowed", maxLength=MAX_PHONE_NUMBER, pattern=_NO_NUL)
+        ),
+    },
+    "anyOf": [
+        {"required": ["externalId"], "properties": {"externalId": {"type": "string", "pattern": f"[^{_WHITE}]"}}},
+        {"required": ["phoneNumber"], "properties": {"phoneNumber": {"type": "string", "pattern": f"[^{_WHITE}.()-]"}}},
+    ],
+}
+
+_CLOCK = "^([01][0-9]|2[0-3]):[0-5][0-9]$"
+
+_WINDOW = {
+    "type": "object",
+    "additionalProperties": False,
+    "required": ["start", "end"],
+    "description": "Every one of `days` from `start` on, to `end`, which is on the next day where it comes before `start`",
+    "properties": {
+        "start": text("As the clock reads in `timeZone`", pattern=_CLOCK, examples=["22:00"]),
+        "end": text("Another time than `start`", pattern=_CLOCK.replace("$", "$|^24:00$"), examples=["06:00"]),
+        "timeZone": or_null(text("IANA name", default="UTC", examples=["America/New_York"])),
+        "days": {
+            "type": ["array", "null"],
+            "description": "On which it opens; all, if left out or empty",
+            "items": {"type": "string", "enum": list(DAY_NAMES)},
+        },
+    },
+}
+
+_SCHEDULE = {
+    "type": "object",
+    "description": "When to run: exactly one of the three. When a window shuts, the job waits for its next opening",
+    "additionalProperties": False,
+    "oneOf": [{"required": [name]} for name in ("runAt", "offPeak", "window")],
+    "properties": {
+        "runAt": text("Not before; with an offset. In the past: now", format="date-time", examples=["2026-01-31T22:00:00+01:00"]),
+        "offPeak": {"const": True, "description": "In the off-peak window of the campaign, or of the server"},
+        "window": reference("Window"),
+    },
+    "examples": [
+        {"runAt": "2026-01-31T22:00:00+01:00"},
+        {"offPeak": True},
+        {"window": {"start": "22:00", "end": "06:00", "timeZone": "America/New_York", "days": ["fri", "sat"]}},
+    ],
+}
+
+_BULK_DELETE = {
+    "type": "object",
+    "additionalProperties": False,
+    "required": ["campaignId", "leads"],
+    "properties": {
+        "campaignId": text("The campaign that all leads belong to", pattern=f"[^{_WHITE}]"),
+        "leads": {
+            "type": "array",
+            "description": "The leads to delete",
+            "minItems": 1,
+            "maxItems": MAX_ENTRIES,
+            "items": reference("Entry"),
+        },
+        "clientReference": or_null(
+            text("Stored with the job, echoed, and a filter of the list", maxLength=MAX_REFERENCE, pattern=_NO_NUL)
+        ),
+        "phoneFallback": {
+            "type": ["boolean", "null"],
+            "default": True,
+            "description": "Whether an entry whose `externalId` names no lead may take the one with its `phoneNumber`",
+        },
+        "mode": {
+            "type": ["string", "null"],
+            "enum": [Mode.DELETE, Mode.ARCHIVE, None],
+            "default": Mode.DELETE,
+            "description": "`archive` keeps the leads for a while, so that the job can be restored",
+        },
+        "dryRun": {
+            "type": ["boolean", "null"],
+            "default": False,
+            "description": "A preview: says what would be deleted, changes nothing, and can be executed within 24 hours",
+        },
+        "schedule": {"anyOf": [reference("Schedule"), {"type": "null"}]},
+    },
+    "examples": [
+        {
+            "campaignId": "cmp_1",
+            "leads": [{"externalId": "CRM_001"}, {"phoneNumber": "+15555551234"}],
+            "clientReference": "nightly",
+        }
+    ],
+}
+
+REQUEST_SCHEMAS: dict[str, Schema] = {"BulkDelete": _BULK_DELETE, "Entry": _ENTRY, "Schedule": _SCHEDULE, "Window": _WINDOW}
