@@ -1,13 +1,31 @@
 """`python -m api --host H --port P`: the API on uvicorn, one process."""
 
 import argparse
+import socket
+import sys
+from contextlib import suppress
 
 import uvicorn
+from fastapi import FastAPI
 
 from api.app import create_app
 from api.protocol import BoundedProtocol
 from shared import logs
 from shared.environment import process_settings
+
+
+class Server(uvicorn.Server):
+    """Stops soon: calls that wait for a job are answered with what there is, not cut off."""
+
+    def __init__(self, app: FastAPI, config: uvicorn.Config) -> None:
+        """`config` is of `app`, which is started by then."""
+        super().__init__(config)
+        self._app = app
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Ends the waiting, then serves what is in hand."""
+        self._app.state.waiter.end()
+        await super().shutdown(sockets)
 
 
 def main() -> None:
@@ -18,8 +36,9 @@ def main() -> None:
     address = parser.parse_args()
     settings = process_settings()
     logs.configure(settings)
-    uvicorn.run(
-        create_app(settings),
+    app = create_app(settings)
+    config = uvicorn.Config(
+        app,
         host=address.host,
         port=address.port,
         loop="uvloop",
@@ -30,6 +49,11 @@ def main() -> None:
         proxy_headers=False,  # an address is whoever speaks to us, not whom it says it is
         timeout_graceful_shutdown=5,
     )
+    server = Server(app, config)
+    with suppress(KeyboardInterrupt):
+        server.run()
+    if not server.started:
+        sys.exit(1)
 
 
 if __name__ == "__main__":

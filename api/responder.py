@@ -6,17 +6,16 @@ time that the first caller was ready to wait, else 202. So a repeated POST gets 
 
 import asyncio
 from collections.abc import Coroutine
-from http import HTTPStatus
 from typing import Any
 
 from starlette.datastructures import State
 
 from api.answers import Answer, success, time_text
-from api.jobs import read_job
+from api.jobs import mark_awaited, read_job
 from api.replayer import Accepted, Asked, note_answer
-from api.steering import state_of
+from api.steering import is_in_force, state_of
 from api.waiter import wait_for
-from shared.states import JobState
+from shared.states import Action, JobState
 
 IN_FORCE_WITHIN = 1.0  # seconds in which an action is in force, unless a chunk is stuck
 
@@ -39,12 +38,12 @@ async def answer_accepted(
     return _accepted(accepted, headers)
 
 
-async def answer_requested(state: State, asked: Asked, requesting: Coroutine[Any, Any, Accepted]) -> Answer:
+async def answer_requested(state: State, asked: Asked, action: Action, requesting: Coroutine[Any, Any, Accepted]) -> Answer:
     """200 with the job once the action is in force, or 202 if that takes long. Raises what `requesting` raises."""
     with state.waiter.expecting(asked.job_id) as settled:
         accepted = await requesting
         if accepted.replayed:
-            return _requested(accepted, {"Idempotency-Replayed": "true"})
+            return _requested(accepted, action, {"Idempotency-Replayed": "true"})
         state.sender.send()
         now, wanted = await state_of(state.engine, asked.job_id)
         if wanted:
@@ -53,7 +52,7 @@ async def answer_requested(state: State, asked: Asked, requesting: Coroutine[Any
     answered = accepted._replace(state=now)
     if answered != accepted:
         await note_answer(state.engine, asked, answered)
-    return _requested(answered, {}, HTTPStatus.ACCEPTED if wanted else HTTPStatus.OK)
+    return _requested(answered, action, {})
 
 
 def _may_end_in_time(accepted: Accepted) -> bool:
@@ -69,9 +68,9 @@ async def _results_in_time(state: State, asked: Asked, accepted: Accepted, ended
     else:
         with state.waiter.expecting(accepted.job_id) as the_other_ended:
             job = await read_job(state.engine, asked.key, accepted.job_id)
-            if job.took is None and job.age < accepted.wait:
+            if job.took is None and job.age < accepted.wait and await mark_awaited(state.engine, accepted.job_id):
                 await wait_for(the_other_ended, accepted.wait - job.age)
-                job = await read_job(state.engine, asked.key, accepted.job_id)
+            job = await read_job(state.engine, asked.key, accepted.job_id)
     if job.body["status"] != JobState.COMPLETED or job.took is None or job.took > accepted.wait:
         return None
     further = [name for count in _FURTHER if job.body[count] for name in (count, f"{count}Identifiers")]
@@ -83,10 +82,11 @@ def _accepted(accepted: Accepted, headers: dict[str, str]) -> Answer:
     return success(_body(accepted, status_url), 202, {"Location": status_url, "Retry-After": "1"} | headers)
 
 
-def _requested(accepted: Accepted, headers: dict[str, str], status: int = HTTPStatus.OK) -> Answer:
+def _requested(accepted: Accepted, action: Action, headers: dict[str, str]) -> Answer:
+    if not is_in_force(action, JobState(accepted.state)):
+        return _accepted(accepted, headers)
     status_url = f"/api/v1/jobs/{accepted.job_id}"
-    retry = {"Retry-After": "1"} if status == HTTPStatus.ACCEPTED else {}
-    return success(_body(accepted, status_url), status, {"Location": status_url} | retry | headers)
+    return success(_body(accepted, status_url), headers={"Location": status_url} | headers)
 
 
 def _body(accepted: Accepted, status_url: str) -> dict[str, Any]:

@@ -79,7 +79,7 @@ async def _steer(request: Request, job_id: JobId, action: Action) -> Response:
     _refuse_unknown_parameters(request, set())
     found = jobs.parse_job_id(job_id)
     asked = Asked(key, idempotency_key(request, body), 0, found)
-    return await answer_requested(state, asked, steering.request(state.engine, asked, found, action))
+    return await answer_requested(state, asked, action, steering.request(state.engine, asked, found, action))
 
 
 def _add_actions() -> None:

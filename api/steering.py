@@ -51,7 +51,7 @@ _RESUME = text(f"""
 
 _STATE = text("SELECT state, wanted FROM jobs WHERE id = :job_id")
 
-_IN_FORCE = {Action.PAUSE: JobState.PAUSED, Action.CANCEL: JobState.CANCELLED, Action.RESUME: None}
+_LEADS_TO = {Action.PAUSE: JobState.PAUSED, Action.CANCEL: JobState.CANCELLED}
 
 
 async def request(engine: AsyncEngine, asked: Asked, job_id: UUID, action: Action) -> Accepted:
@@ -65,7 +65,7 @@ async def request(engine: AsyncEngine, asked: Asked, job_id: UUID, action: Actio
     values = asked.values() | {
         "subject_id": job_id,
         "action": action,
-        "already": _IN_FORCE[action],
+        "already": _LEADS_TO.get(action),
         "possible": text_array(sorted(POSSIBLE_IN[action])),
         # What is being cancelled is neither paused nor resumed.
         "unless_wanted": "" if action == Action.CANCEL else Action.CANCEL,
@@ -90,6 +90,11 @@ async def state_of(engine: AsyncEngine, job_id: UUID) -> tuple[str, str | None]:
     if not found:
         raise job_not_found()
     return found[0].state, found[0].wanted
+
+
+def is_in_force(action: Action, state: JobState) -> bool:
+    """Whether the action has taken effect on a job in this state, or the job ended before it could."""
+    return state.final or _LEADS_TO.get(action, state) == state
 
 
 async def _impossible(engine: AsyncEngine, job_id: UUID, action: Action) -> ApiError:

@@ -34,12 +34,15 @@ class Waiter:
         """`redis_url` is empty where there is none."""
         self._engine = engine
         self._redis_url = redis_url
+        self._ended = False
         self._waiting: defaultdict[UUID, set[asyncio.Event]] = defaultdict(set)
 
     @contextmanager
     def expecting(self, job_id: UUID) -> Iterator[asyncio.Event]:
         """An event that is set when there is news of the job. Begin before the job can end: what came earlier is not told."""
         event = asyncio.Event()
+        if self._ended:
+            event.set()
         self._waiting[job_id].add(event)
         try:
             yield event
@@ -47,6 +50,12 @@ class Waiter:
             self._waiting[job_id].discard(event)
             if not self._waiting[job_id]:
                 del self._waiting[job_id]
+
+    def end(self) -> None:
+        """Wakes all, as the process is about to stop; who comes later does not wait."""
+        self._ended = True
+        for job_id in self._waiting:
+            self._wake(job_id)
 
     async def run(self) -> None:
         """Listens and looks; ends only when cancelled."""

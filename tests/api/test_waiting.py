@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 
 import httpx2
@@ -10,7 +11,7 @@ import redis
 from sqlalchemy import text
 
 from tests.jobs import add_campaign, add_leads, work_off
-from tests.stack import environment, make_key, running_api, running_ticker, running_worker, wait_for
+from tests.stack import environment, free_port, listens, make_key, running, running_api, running_ticker, running_worker, wait_for
 
 BODY = {"campaignId": "cmp", "leads": [{"externalId": "a"}, {"phoneNumber": "+2"}, {"externalId": "nobody"}]}
 BULK = "/api/v1/leads/bulk-delete"
@@ -191,6 +192,28 @@ def test_a_wake_up_comes_within_fifty_milliseconds(stack, engine, servers):
                 finished = connection.execute(text("SELECT finished_at FROM jobs WHERE id = :id"), {"id": job_id}).scalar_one()
             took.append(answered - finished.timestamp())
     assert sorted(took)[10] < 0.05, took
+
+
+def test_an_api_that_is_stopped_answers_who_waits(settings, engine):
+    with engine.begin() as connection:
+        add_campaign(connection)
+        key = make_key(connection, "co")
+    port = free_port()
+    with running("api", "--port", port, env=environment(settings)) as api, ThreadPoolExecutor() as threads:
+        wait_for(lambda: listens(port))
+        url = f"http://127.0.0.1:{port}"
+        headers = {"x-api-key": key, "prefer": "wait=60"}
+        no_wait = headers | {"prefer": "wait=0"}
+        job_id = httpx2.post(url + BULK, json=entries(2), headers=no_wait, timeout=60).json()["data"]["jobId"]
+        posted = threads.submit(httpx2.post, url + BULK, json=entries(1), headers=headers, timeout=60)
+        read = threads.submit(httpx2.get, f"{url}/api/v1/jobs/{job_id}", headers=headers, timeout=60)
+        with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+            awaited = text("SELECT count(*) FROM jobs WHERE awaited")
+            wait_for(lambda: connection.execute(awaited).scalar_one() == 2)
+        api.terminate()
+        assert posted.result(10).status_code == 202
+        assert read.result(10).json()["data"]["status"] == "queued"
+        api.wait(10)
 
 
 def test_rubbish_on_the_channel_wakes_nobody_and_breaks_nothing(stack, servers, engine):
