@@ -4,7 +4,7 @@ import http.client
 import json
 import statistics
 import time
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from typing import NamedTuple
 
 import psutil
@@ -168,11 +168,14 @@ def waiting(ground, processes, _number, scale):
     jobs = shuffled_jobs(tries + 1)
     ground.fill(len(jobs) * JOB)
     port, answers, own = free_port(), [], []
-    with all_of_it(processes, port), ground.connect() as connection:
-        for entries in jobs:
+    with all_of_it(processes, port), ground.connect() as connection, closing(_client(port)) as client:
+        for body in [body_of(*entries) for entries in jobs]:
             began = time.perf_counter()
-            job_id = _completed_post(port, body_of(*entries), ground.key)
+            status, published = _call(client, "POST", "/api/v1/leads/bulk-delete", body, ground.key, Prefer="wait=60")
             answers.append(time.perf_counter() - began)
+            if status != http.HTTPStatus.OK:
+                raise RuntimeError(f"answered {status}")
+            job_id = published["jobId"]
             query = "SELECT finished_at - created_at FROM jobs WHERE id = %s"
             own.append(connection.execute(query, (job_id,)).fetchone()[0].total_seconds())
     return Round(statistics.median(answers[1:]) * 1000, statistics.median(own[1:]) * 1000)
@@ -182,12 +185,13 @@ def cancel(ground, processes, _number, scale):
     """Milliseconds until a cancellation is in force, the longest of all, while two workers are busy; limit: 1 s."""
     ground.fill(1000)
     port, times = free_port(), []
-    with all_of_it(processes, port), ground.connect() as connection:
+    body = body_of(*entries_of(range(10**7, 10**7 + JOB)))
+    with all_of_it(processes, port), ground.connect() as connection, closing(_client(port)) as client:
         ground.queue_load(LOAD)
         for _ in range(20 // scale):
-            job_id = _accepted_post(port, body_of(*entries_of(range(10**7, 10**7 + JOB))), ground.key)
+            job_id = _call(client, "POST", "/api/v1/leads/bulk-delete", body, ground.key)[1]["jobId"]
             began = time.perf_counter()
-            _call(port, "POST", f"/api/v1/jobs/{job_id}/cancel", None, ground.key)
+            _call(client, "POST", f"/api/v1/jobs/{job_id}/cancel", None, ground.key)
             while not connection.execute("SELECT finished_at FROM jobs WHERE id = %s", (job_id,)).fetchone()[0]:
                 time.sleep(0.001)
             times.append(time.perf_counter() - began)
@@ -249,24 +253,14 @@ def all_of_it(processes, port):
         yield
 
 
-def _call(port, method, path, body, key, **headers):
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
-    connection.request(method, path, body, {"x-api-key": key, "Content-Type": "application/json"} | headers)
-    answer = connection.getresponse()
-    content = json.loads(answer.read())
-    connection.close()
-    return answer.status, content["data"]
+def _client(port):
+    return http.client.HTTPConnection("127.0.0.1", port, timeout=90)
 
 
-def _completed_post(port, body, key):
-    status, published = _call(port, "POST", "/api/v1/leads/bulk-delete", body, key, Prefer="wait=60")
-    if status != http.HTTPStatus.OK:
-        raise RuntimeError(f"answered {status}")
-    return published["jobId"]
-
-
-def _accepted_post(port, body, key):
-    return _call(port, "POST", "/api/v1/leads/bulk-delete", body, key)[1]["jobId"]
+def _call(client, method, path, body, key, **headers):
+    client.request(method, path, body, {"x-api-key": key, "Content-Type": "application/json"} | headers)
+    answer = client.getresponse()
+    return answer.status, json.loads(answer.read())["data"]
 
 
 def _cpu_seconds(pid):
