@@ -43,10 +43,10 @@ _OF_CHUNKS = """
     WHERE job_id = :source_id AND outcome = ANY(CAST(:outcomes AS smallint[]))
 """
 _OF_ARCHIVE = """
-    SELECT (row_number() OVER (ORDER BY id) - 1) / CAST(:chunk_size AS int) AS part, id AS position,
+    SELECT (row_number() OVER (ORDER BY lead_id) - 1) / CAST(:chunk_size AS int) AS part, lead_id AS position,
         lead ->> 'external_id' AS external_id, lead ->> 'phone_number' AS phone_number,
         lead ->> 'external_id' AS written_external_id, lead ->> 'phone_number' AS written_phone_number,
-        id AS lead_id, NULL AS lead_external_id, NULL AS lead_phone_number
+        lead_id, NULL AS lead_external_id, NULL AS lead_phone_number
     FROM archived_leads WHERE job_id = :source_id
 """
 

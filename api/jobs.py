@@ -3,12 +3,10 @@
 import base64
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from functools import reduce
-from operator import add
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import Select, and_, case, func, select, text, true, tuple_
+from sqlalchemy import Select, and_, func, select, text, true, tuple_
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from api.answers import time_text
@@ -44,20 +42,28 @@ _columns = [
     func.extract("epoch", func.clock_timestamp() - jobs.c.created_at).label("age_seconds"),
 ]
 
-# A chunk none of whose entries is decided has nothing for the lists; callers who poll ask mostly for such.
-_decided = reduce(add, (chunks.c[name] for name in COUNTS)) > 0
-
-# One statement, so one snapshot: state, counts and lists always agree.
-_JOB_WITH_CHUNKS = (
-    select(
-        *_columns,
-        case((_decided, func.coalesce(chunks.c.written_external_ids, chunks.c.external_ids))).label("external_ids"),
-        case((_decided, func.coalesce(chunks.c.written_phone_numbers, chunks.c.phone_numbers))).label("phone_numbers"),
-        case((_decided, chunks.c.outcomes)).label("outcomes"),
-    )
-    .select_from(jobs.join(_live, true()).outerjoin(chunks, chunks.c.job_id == jobs.c.id))  # purged: there are none
-    .order_by(chunks.c.number)
-)
+# One statement, so one snapshot: state, counts and lists always agree. Callers who poll ask mostly for jobs that have not begun:
+# a chunk none of whose entries is decided has nothing for the lists.
+_JOB_WITH_CHUNKS = text(f"""
+    SELECT {", ".join(f"jobs.{column.name}" for column in jobs.c if column.name not in COUNTS)},
+        coalesce(jobs.deleted, live.deleted) AS deleted, coalesce(jobs.would_delete, live.would_delete) AS would_delete,
+        coalesce(jobs.restored, live.restored) AS restored, coalesce(jobs.conflict, live.conflict) AS conflict,
+        coalesce(jobs.not_found, live.not_found) AS not_found, coalesce(jobs.unprocessed, live.unprocessed) AS unprocessed,
+        extract(epoch FROM clock_timestamp() - created_at)::float AS age_seconds,
+        decided.external_ids, decided.phone_numbers, decided.outcomes
+    FROM jobs LEFT JOIN LATERAL (
+        SELECT sum(deleted) AS deleted, sum(would_delete) AS would_delete, sum(restored) AS restored, sum(conflict) AS conflict,
+            sum(not_found) AS not_found, sum(unprocessed) AS unprocessed
+        FROM chunks WHERE job_id = jobs.id AND jobs.finished_at IS NULL
+    ) AS live ON true LEFT JOIN LATERAL (
+        SELECT number, coalesce(written_external_ids, external_ids) AS external_ids,
+            coalesce(written_phone_numbers, phone_numbers) AS phone_numbers, outcomes
+        FROM chunks WHERE job_id = jobs.id AND deleted + would_delete + restored + conflict + not_found + unprocessed > 0
+    ) AS decided ON true
+    WHERE jobs.id = :job_id AND company_id = :company_id
+        AND (CAST(:campaign_id AS text) IS NULL OR campaign_id = CAST(:campaign_id AS text))
+    ORDER BY decided.number
+""")
 
 
 class JobAnswer(NamedTuple):
@@ -71,7 +77,8 @@ class JobAnswer(NamedTuple):
 
 async def read_job(engine: AsyncEngine, key: Key, job_id: UUID) -> JobAnswer:
     """The job as it stands now. Raises ApiError 404."""
-    found = await rows(engine, _JOB_WITH_CHUNKS.where(jobs.c.id == job_id, *_visible(key)))
+    place = {"job_id": job_id, "company_id": key.company_id, "campaign_id": key.campaign_id}
+    found = await rows(engine, _JOB_WITH_CHUNKS, place)
     if not found:
         raise job_not_found()
     job = found[0]

@@ -56,7 +56,7 @@ class Ground:
             client.flushall()
         with self.connect() as connection:
             connection.execute(
-                "TRUNCATE companies, campaigns, leads, api_keys, jobs, chunks, company_turns, archived_leads, idempotency_keys"
+                "TRUNCATE companies, campaigns, leads, api_keys, jobs, chunks, served_companies, archived_leads, idempotency_keys"
             )
             connection.execute("INSERT INTO companies VALUES ('bench', '')")
             connection.execute("INSERT INTO campaigns VALUES (%s, 'bench', '')", (CAMPAIGN,))

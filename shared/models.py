@@ -22,7 +22,7 @@ from sqlalchemy import (
     Uuid,
     text,
 )
-from sqlalchemy.dialects.postgresql import ARRAY, JSONB
+from sqlalchemy.dialects.postgresql import ARRAY, JSON, JSONB
 
 from shared.states import COUNTS
 
@@ -225,9 +225,9 @@ chunks = Table(
 archived_leads = Table(
     "archived_leads",
     metadata,
-    Column("id", BigInteger, Identity(), primary_key=True),
-    Column("job_id", Uuid, nullable=False, index=True),
-    Column("lead", JSONB, nullable=False, comment="the whole row, an operator's own columns too"),
+    Column("job_id", Uuid, primary_key=True),
+    Column("lead_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("lead", JSON, nullable=False, comment="the whole row, an operator's own columns too"),
     Column("archived_at", _TIME, nullable=False, server_default=text("now()")),
 )
 
@@ -252,8 +252,8 @@ heartbeats = Table(
     Column("beat_at", _TIME, nullable=False),
 )
 
-company_turns = Table(
-    "company_turns",
+served_companies = Table(
+    "served_companies",
     metadata,
     Column("company_id", Text, primary_key=True),
     Column("served_at", _TIME, nullable=False),

@@ -32,7 +32,7 @@ _CLAIM = text("""
     ),
     turn AS (
         SELECT id AS company_id, coalesce(served_at, '-infinity') AS served_at
-        FROM busy_company LEFT JOIN company_turns ON company_id = id
+        FROM busy_company LEFT JOIN served_companies ON company_id = id
         WHERE id IS NOT NULL ORDER BY served_at
     ),
     next_chunk AS (
@@ -65,7 +65,7 @@ _CLAIM = text("""
         RETURNING chunks.job_id, chunks.number, chunks.attempts, chunks.retry_at
     ),
     served_company AS (
-        INSERT INTO company_turns (company_id, served_at) SELECT company_id, clock_timestamp() FROM served_job
+        INSERT INTO served_companies (company_id, served_at) SELECT company_id, clock_timestamp() FROM served_job
         ON CONFLICT (company_id) DO UPDATE SET served_at = excluded.served_at
     )
     SELECT claimed.job_id, claimed.number, claimed.attempts, claimed.retry_at, served_job.campaign_id,

@@ -30,9 +30,12 @@ _PURGE_ARCHIVE = text("""
         ORDER BY finished_at LIMIT :jobs FOR NO KEY UPDATE SKIP LOCKED
     ),
     kept AS (
-        SELECT archived_leads.id, job_id FROM archived_leads JOIN old ON job_id = old.id LIMIT :leads
+        SELECT job_id, lead_id FROM archived_leads JOIN old ON job_id = old.id LIMIT :leads
     ),
-    gone AS (DELETE FROM archived_leads USING kept WHERE archived_leads.id = kept.id)
+    gone AS (
+        DELETE FROM archived_leads USING kept
+        WHERE archived_leads.job_id = kept.job_id AND archived_leads.lead_id = kept.lead_id
+    )
     UPDATE jobs SET archive_purged_at = clock_timestamp() FROM old
     WHERE jobs.id = old.id AND (SELECT count(*) FROM kept) < :leads
 """)

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from typing import Any
+from uuid import UUID
 
 from sqlalchemy import Connection, text
 
@@ -11,31 +12,42 @@ from worker.decider import Entries
 from worker.refusals import around_refused
 from worker.taker import KnownLeads, prepare
 
+# A restoration that is retried follows another restoration: the archive's job is the first before them that is none.
+_ARCHIVE = text("""
+    WITH RECURSIVE followed AS (
+        SELECT source_job_id AS id FROM jobs WHERE id = :job_id
+        UNION ALL SELECT source_job_id FROM jobs JOIN followed ON followed.id = jobs.id WHERE mode = 'restore'
+    )
+    SELECT followed.id FROM followed LEFT JOIN jobs ON jobs.id = followed.id WHERE mode IS DISTINCT FROM 'restore'
+""")
+
 # Columns that the table has got since are filled as the row leaves them: with null.
 _RESTORE = text("""
     WITH kept AS (
-        SELECT id, (lead ->> 'id')::bigint AS lead_id, lead FROM archived_leads
-        WHERE id = ANY(CAST(:ids AS bigint[])) ORDER BY id FOR UPDATE
+        SELECT lead_id, lead FROM archived_leads
+        WHERE job_id = :archive_id AND lead_id = ANY(CAST(:ids AS bigint[])) ORDER BY lead_id FOR UPDATE
     ),
     restored AS (
-        INSERT INTO leads SELECT (jsonb_populate_record(NULL::leads, lead)).* FROM kept ON CONFLICT DO NOTHING RETURNING id
+        INSERT INTO leads SELECT (json_populate_record(NULL::leads, lead)).* FROM kept ON CONFLICT DO NOTHING RETURNING id
     ),
     gone AS (
-        DELETE FROM archived_leads USING kept, restored WHERE archived_leads.id = kept.id AND kept.lead_id = restored.id
-        RETURNING archived_leads.id
+        DELETE FROM archived_leads USING restored
+        WHERE archived_leads.job_id = :archive_id AND archived_leads.lead_id = restored.id
+        RETURNING archived_leads.lead_id
     )
-    SELECT kept.id, CASE WHEN gone.id IS NULL THEN :conflict ELSE :restored END
-    FROM kept LEFT JOIN gone ON gone.id = kept.id
+    SELECT kept.lead_id, CASE WHEN gone.lead_id IS NULL THEN :conflict ELSE :restored END
+    FROM kept LEFT JOIN gone ON gone.lead_id = kept.lead_id
 """)
 
 
-def restore(connection: Connection, entries: Entries, archived: KnownLeads, *, careful: bool) -> bytes:
+def restore(connection: Connection, job_id: UUID, entries: Entries, archived: KnownLeads, *, careful: bool) -> bytes:
     """Puts back the archived leads of a chunk; the outcome of each entry. Raises DBAPIError, for which `is_refusal` may hold."""
 
     def run(ids: Sequence[Any]) -> Sequence[Any]:
-        values = {"ids": bigint_array(ids), "restored": Outcome.RESTORED, "conflict": Outcome.CONFLICT}
+        values = {"archive_id": archive_id, "ids": bigint_array(ids), "restored": Outcome.RESTORED, "conflict": Outcome.CONFLICT}
         return connection.execute(_RESTORE, values).all()
 
+    archive_id = connection.execute(_ARCHIVE, {"job_id": job_id}).scalar_one()
     prepare(connection, careful=careful)
     ids = archived.ids or ()
     rows = around_refused(connection, ids, run, lambda some: [(some[0], Outcome.REFUSED)]) if careful else run(ids)

@@ -49,20 +49,21 @@ def nobody(_job_id: object) -> None:
 
 
 def run_next(engine: Engine, queue: str, send: Callable[[str], None], announce: Announce = nobody) -> None:
-    """Carries out what was asked of jobs, then works on the queue's chunks for about TURN and sends one message.
+    """Works on the queue's chunks for about TURN, carries out what was asked of jobs, and sends one message.
 
     Finding nothing to do, it just ends. Between chunks of another queue it looks for ordinary jobs: they never wait for longer
     than one chunk, and a queue's message still does one chunk of it at least.
     """
     end_of_turn = time.monotonic() + TURN
-    carry_out_requests(engine, announce)
-    claimed = _claim_of(engine, queue)
-    while claimed:
+    if claimed := _claim_of(engine, queue):
         run_chunk(engine, claimed, announce)
+    carry_out_requests(engine, announce)
+    while claimed:
         if time.monotonic() >= end_of_turn:
             send(queue)
             return
-        claimed = _claim_of(engine, JOBS_QUEUE) or (_claim_of(engine, queue) if queue != JOBS_QUEUE else None)
+        if claimed := _claim_of(engine, JOBS_QUEUE) or (_claim_of(engine, queue) if queue != JOBS_QUEUE else None):
+            run_chunk(engine, claimed, announce)
 
 
 def _claim_of(engine: Engine, queue: str) -> Claim | None:
@@ -125,7 +126,7 @@ def _decide_chunk(connection: Connection, claimed: Claim, *, careful: bool) -> F
     elif claimed.dry_run:
         outcomes = preview(connection, claimed, entries)
     elif claimed.mode == Mode.RESTORE:
-        outcomes = restore(connection, entries, leads, careful=careful)
+        outcomes = restore(connection, claimed.job_id, entries, leads, careful=careful)
     elif leads.ids is not None:
         outcomes = take_known(connection, claimed, entries, leads, careful=careful)
     else:

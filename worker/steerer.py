@@ -16,10 +16,16 @@ from shared.windows import next_opening, parse_window
 from worker.finisher import Announce, Finished, tell
 from worker.previewer import conclude
 
-_REQUESTS = text("SELECT id, wanted FROM jobs WHERE wanted IS NOT NULL ORDER BY id LIMIT 1000")
+MOST = 10  # requests that a worker carries out in one turn: when a window shuts on thousands of jobs, its own work goes on
 
-# A chunk in hand takes milliseconds. A frozen worker keeps its lock for 10 s: others' requests must not wait for it.
-_LIMITS = text("SELECT set_config('lock_timeout', '500ms', true), set_config('idle_in_transaction_session_timeout', '10s', true)")
+_REQUESTS = text("SELECT id, wanted FROM jobs WHERE wanted IS NOT NULL ORDER BY wanted = 'close', id LIMIT :most")
+
+# One at a time for each job: whoever else sees the request leaves it alone. A chunk in hand takes milliseconds. A frozen worker
+# keeps its lock for 10 s: others' requests must not wait for it.
+_BEGIN = text("""
+    SELECT pg_try_advisory_xact_lock(hashtextextended(CAST(:job_id AS text), 0)), set_config('lock_timeout', '500ms', true),
+        set_config('idle_in_transaction_session_timeout', '10s', true)
+""")
 
 _WAIT_FOR_CHUNKS_IN_HAND = text("""
     SELECT 1 FROM chunks WHERE job_id = :job_id AND state = 'pending' AND attempts > 0 ORDER BY number FOR UPDATE
@@ -56,14 +62,18 @@ _CANCEL_THE_REST = text("""
 log = structlog.get_logger()
 
 
-def carry_out_requests(engine: Engine, announce: Announce) -> None:
-    """Carries out every request there is. One whose chunk in hand takes long is left for the next time. Raises DBAPIError."""
+def carry_out_requests(engine: Engine, announce: Announce, most: int = MOST) -> None:
+    """Carries out what is asked of up to `most` jobs. One whose chunk in hand takes long is left for the next time.
+
+    Raises DBAPIError where the connection is lost.
+    """
     with engine.begin() as connection:
-        requests = connection.execute(_REQUESTS).all()
+        requests = connection.execute(_REQUESTS, {"most": most}).all()
     for job_id, wanted in requests:
         try:
             with engine.begin() as connection:
-                connection.execute(_LIMITS)
+                if not connection.execute(_BEGIN, {"job_id": job_id}).one()[0]:
+                    continue
                 finished = _CARRY_OUT[wanted](connection, job_id)
         except DBAPIError as error:
             if error.connection_invalidated:

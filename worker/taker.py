@@ -22,7 +22,7 @@ _BY_PHONE_NUMBER = "campaign_id = :campaign_id AND phone_number = ANY(CAST(:iden
 _DELETE = "DELETE FROM leads WHERE CONDITION RETURNING external_id, phone_number, false"
 _ARCHIVE = """
     WITH gone AS (DELETE FROM leads WHERE CONDITION RETURNING *),
-    kept AS (INSERT INTO archived_leads (job_id, lead) SELECT :job_id, to_jsonb(gone) FROM gone)
+    kept AS (INSERT INTO archived_leads (job_id, lead_id, lead) SELECT :job_id, id, row_to_json(gone) FROM gone)
     SELECT external_id, phone_number, false FROM gone
 """
 _FIND_REFUSED = "SELECT external_id, phone_number, true FROM leads WHERE CONDITION"
@@ -49,7 +49,7 @@ _TAKE_KNOWN = {
     Mode.DELETE: text(f"DELETE FROM leads USING {_KNOWN_LEADS} WHERE {_KNOWN} RETURNING leads.id, false"),
     Mode.ARCHIVE: text(f"""
         WITH gone AS (DELETE FROM leads USING {_KNOWN_LEADS} WHERE {_KNOWN} RETURNING leads.*),
-        kept AS (INSERT INTO archived_leads (job_id, lead) SELECT :job_id, to_jsonb(gone) FROM gone)
+        kept AS (INSERT INTO archived_leads (job_id, lead_id, lead) SELECT :job_id, id, row_to_json(gone) FROM gone)
         SELECT id, false FROM gone
     """),
 }

@@ -25,6 +25,8 @@ from worker.purger import purge_archive, purge_identifiers, purge_keys
 from worker.scheduler import close_windows, queue_due
 from worker.steerer import carry_out_requests
 
+REQUESTS = 1000  # carried out in one round, which takes some 2 s then
+
 PERIOD = 1.0  # seconds; what lost or wiped messages cost
 
 _STOP = {signal.SIGTERM, signal.SIGINT}
@@ -66,7 +68,7 @@ def tick(engine: Engine, settings: Settings, send: Callable[[str], None], announ
         in_transaction(queue_due),
         lambda: _send_for_work(engine, send),
         in_transaction(close_windows),
-        lambda: carry_out_requests(engine, announce),
+        lambda: carry_out_requests(engine, announce, REQUESTS),
         lambda: _finish_forgotten(engine, announce),
         in_transaction(purge),
     ):

@@ -19,11 +19,21 @@ from api.steering import request
 from shared.settings import Settings
 from shared.states import POSSIBLE_IN, Action, JobState, Outcome
 from shared.windows import next_opening, parse_window
-from tests.jobs import add_campaign, add_leads, let_leases_expire, one_tick, outcomes_of_job, remaining_leads, work_off
+from tests.jobs import (
+    add_campaign,
+    add_leads,
+    job_row,
+    let_leases_expire,
+    one_tick,
+    outcomes_of_job,
+    queue_job,
+    remaining_leads,
+    work_off,
+)
 from tests.worker.test_properties import World
 from worker.claimer import MAX_ATTEMPTS, claim
-from worker.runner import run_chunk
-from worker.steerer import carry_out_requests
+from worker.runner import run_chunk, run_next
+from worker.steerer import MOST, carry_out_requests
 
 KEY = Key(uuid4(), "co", None, "write", "tests", None, None)
 STEERING = (Action.CANCEL, Action.PAUSE, Action.RESUME)
@@ -572,3 +582,21 @@ def test_a_claim_that_a_request_forestalled_leaves_nothing_behind(world):
     again = world.claim()
     assert again, "its chunk is in nobody's hands"
     assert again.attempts == 1
+
+
+def test_a_window_that_shuts_on_many_jobs_does_not_keep_a_worker_from_its_work(engine):
+    """It carries out a few requests in each turn; the ticker does the rest."""
+    with engine.begin() as connection:
+        for _ in range(3 * MOST):
+            queue_job(connection, [("a", None)], queue="off-peak", run_window="22:00-06:00", closes_at="2020-01-01T00:00:00Z")
+        ordinary = queue_job(connection, [("a", None)])
+        connection.execute(text("UPDATE jobs SET wanted = 'close' WHERE queue = 'off-peak'"))
+        asked = queue_job(connection, [("a", None)], state="queued", wanted="pause")
+    run_next(engine, "jobs", lambda _: None)
+    with engine.begin() as connection:
+        assert job_row(connection, ordinary).state == "completed"
+        assert job_row(connection, asked).state == "paused", "what somebody waits for comes first"
+        assert connection.execute(text("SELECT count(*) FROM jobs WHERE wanted = 'close'")).scalar_one() == 2 * MOST + 1
+    one_tick(engine)
+    with engine.begin() as connection:
+        assert connection.execute(text("SELECT count(*) FROM jobs WHERE wanted IS NOT NULL")).scalar_one() == 0

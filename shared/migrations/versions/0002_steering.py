@@ -84,7 +84,13 @@ _JOB_INDEXES = {
 
 
 def upgrade() -> None:
-    """Adds columns, which takes no time however many jobs there are; the new counts of finished jobs are 0."""
+    """Adds columns, which takes no time however many jobs there are; the new counts of finished jobs are 0.
+
+    An older worker must not touch the new kinds of jobs: it would delete what a preview only looks at. It finds no table of the
+    name that it claims by, and so can do nothing any more.
+    """
+    op.rename_table("company_turns", "served_companies")
+    op.execute("ALTER INDEX company_turns_pkey RENAME TO served_companies_pkey")
     op.add_column(
         "campaigns",
         sa.Column(
@@ -121,13 +127,12 @@ def upgrade() -> None:
     )
     op.create_table(
         "archived_leads",
-        sa.Column("id", sa.BigInteger(), sa.Identity(), nullable=False),
         sa.Column("job_id", sa.Uuid(), nullable=False),
-        sa.Column("lead", postgresql.JSONB(), nullable=False, comment="the whole row, an operator's own columns too"),
+        sa.Column("lead_id", sa.BigInteger(), autoincrement=False, nullable=False),
+        sa.Column("lead", postgresql.JSON(), nullable=False, comment="the whole row, an operator's own columns too"),
         sa.Column("archived_at", _TIME, server_default=sa.text("now()"), nullable=False),
-        sa.PrimaryKeyConstraint("id", name=op.f("archived_leads_pkey")),
+        sa.PrimaryKeyConstraint("job_id", "lead_id", name=op.f("archived_leads_pkey")),
     )
-    op.create_index(op.f("archived_leads_job_id_idx"), "archived_leads", ["job_id"])
     op.create_table(
         "idempotency_keys",
         sa.Column("company_id", sa.Text(), nullable=False),
@@ -147,6 +152,8 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     """Drops previews, archive and restore jobs with what they recorded, and all archived leads: the older code knows none."""
+    op.rename_table("served_companies", "company_turns")
+    op.execute("ALTER INDEX served_companies_pkey RENAME TO company_turns_pkey")
     op.execute("DELETE FROM jobs WHERE dry_run OR mode <> 'delete'")
     # The older code would look their leads up anew. It leaves scheduled and paused jobs alone, for ever: none runs that must not.
     op.execute("DELETE FROM jobs WHERE finished_at IS NULL AND source_job_id IS NOT NULL")
