@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
+import structlog
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -22,7 +23,9 @@ from shared.arrays import smallint_array, text_array
 from shared.broker import JOBS_QUEUE, OFF_PEAK_QUEUE
 from shared.settings import Settings
 from shared.states import Outcome
-from shared.windows import next_opening, parse_window, window_text
+from shared.windows import Window, next_opening, parse_window, window_text
+
+log = structlog.get_logger()
 
 _ACCEPT = text(f"""
     WITH subject AS MATERIALIZED (
@@ -111,9 +114,18 @@ async def _times(engine: AsyncEngine, settings: Settings, asked: Asked, submissi
     found = await rows(engine, _OFF_PEAK, place)
     if not found:
         raise Forbidden
-    window = schedule.window or (parse_window(found[0].off_peak) if found[0].off_peak else settings.off_peak)
+    window = schedule.window or _campaigns_own(found[0].off_peak) or settings.off_peak
     opening = next_opening(window, found[0].now)
     return _columns(schedule, OFF_PEAK_QUEUE, window_text(window), opening.opens, opening.closes)
+
+
+def _campaigns_own(written: str | None) -> Window | None:
+    """The off-peak window of a campaign, which an operator may have written by hand."""
+    try:
+        return parse_window(written) if written else None
+    except ValueError as error:
+        log.warning("window of a campaign not understood", error=str(error), mend="set it with: leadsweep campaigns off-peak")
+        return None
 
 
 def _columns(

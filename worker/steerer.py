@@ -75,10 +75,11 @@ def carry_out_requests(engine: Engine, announce: Announce, most: int = MOST) -> 
                 if not connection.execute(_BEGIN, {"job_id": job_id}).one()[0]:
                     continue
                 finished = _CARRY_OUT[wanted](connection, job_id)
-        except DBAPIError as error:
-            if error.connection_invalidated:
+        except (DBAPIError, ValueError) as error:  # the latter of a window that this machine's time zones do not know
+            if isinstance(error, DBAPIError) and error.connection_invalidated:
                 raise
-            log.warning("request put off", job=str(job_id), wanted=wanted, error=type(error.orig).__name__)
+            cause = getattr(error, "orig", error)
+            log.warning("request put off", job=str(job_id), wanted=wanted, error=type(cause).__name__)
             continue
         if finished:
             tell(finished, announce)

@@ -146,6 +146,27 @@ async def test_off_peak_is_the_window_of_the_campaign_or_else_of_the_server(serv
     assert (server["runAt"], own["runAt"]) == (opening("22:00-06:00"), opening("01:23-01:24 wed Asia/Kathmandu"))
 
 
+async def test_a_campaigns_window_that_makes_no_sense_is_the_servers(service):
+    with service.engine.begin() as connection:
+        connection.execute(text("UPDATE campaigns SET off_peak = 'at night' WHERE id = 'cmp'"))
+    job = await service.job(await service.submit(LEAD, schedule={"offPeak": True}))
+    assert job["runAt"] == next_opening(parse_window("22:00-06:00"), database_now(service)).opens.strftime(
+        "%Y-%m-%dT%H:%M:%S.000Z"
+    )
+
+
+async def test_a_window_whose_time_zone_is_gone_stops_neither_the_ticker_nor_other_jobs(service):
+    lost = await service.submit(LEAD, schedule={"window": window_in(service, -1, 2)})
+    other = await service.submit({"externalId": "b"}, schedule={"window": window_in(service, -1, 2)})
+    with service.engine.begin() as connection:
+        connection.execute(text("UPDATE jobs SET run_window = '22:00-06:00 mon-sun Mars/Olympus' WHERE id = :id"), {"id": lost})
+        connection.execute(text("UPDATE jobs SET closes_at = clock_timestamp()"))
+    one_tick(service.engine)
+    assert (await service.job(other))["status"] == "scheduled"
+    job = await service.job(lost)
+    assert (job["status"], job["processed"]) == ("queued", 0), "outside of its window nothing is done"
+
+
 async def test_a_paused_job_that_is_not_due_when_it_is_resumed_is_scheduled_again(service):
     job_id = await service.submit(LEAD, schedule={"runAt": "2999-01-01T00:00:00Z"})
     await service.act(job_id, "pause")

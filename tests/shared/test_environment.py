@@ -17,6 +17,7 @@ GOOD = {"DATABASE_URL": "postgresql://u@127.0.0.1:1/x", "BROKER_URL": "redis://1
         ({"DATABASE_URL": GOOD["DATABASE_URL"]}, "BROKER_URL is not set"),
         (GOOD | {"DATABASE_URL": "mysql://secret@x/y"}, "DATABASE_URL must begin with postgresql://"),
         (GOOD | {"LEADSWEEP_CHUNK_SIZE": "0"}, "LEADSWEEP_CHUNK_SIZE: "),
+        (GOOD | {"LEADSWEEP_OFF_PEAK": "nightly"}, "LEADSWEEP_OFF_PEAK: write a window as 22:00-06:00 mon-sun Europe/Berlin"),
         (GOOD | {"LEADSWEEP_RATE_LIMIT_READ": "often"}, "LEADSWEEP_RATE_LIMIT_READ: write a rate as 1000/hour"),
     ],
 )
