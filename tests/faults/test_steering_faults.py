@@ -91,7 +91,7 @@ def test_a_worker_may_die_anywhere_while_archiving_and_restoring(stack):
         pairs = stack.add_leads(25, prefix=f"archive{moment}")
         before = stack.leads()
         entries = mixed(pairs)
-        points = [f"{moment} INSERT INTO archived_leads", f"{moment} jsonb_populate_record"]
+        points = [f"{moment} INSERT INTO archived_leads", f"{moment} json_populate_record"]
         stack.arm(points[0])
         job_id = stack.caller.submit(entries, mode="archive")
         stack.fired(points[0])
