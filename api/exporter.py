@@ -4,6 +4,7 @@ connection is held while a slow reader reads.
 
 import csv
 import io
+import re
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 from uuid import UUID
@@ -21,6 +22,7 @@ CSV, NDJSON = "text/csv", "application/x-ndjson"
 COLUMNS = ("index", "externalId", "phoneNumber", "identifier", "outcome", "matchedBy", "reason")
 
 _CHUNKS_AT_ONCE = 4
+_QUALITY = re.compile(r"0(\.\d{0,3})?|1(\.0{0,3})?")
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")  # the last four in full width
 
 _NEXT_CHUNKS = text("""
@@ -37,22 +39,26 @@ class Purged(Exception):
 
 
 def wanted_format(accept: str) -> str | None:
-    """CSV or NDJSON, if the caller's `Accept` prefers one of them to JSON; else None."""
-    ranges = [part.split(";") for part in accept.lower().split(",")]
-    ranked = sorted(ranges, key=_quality, reverse=True)
-    named = [kind.strip() for kind, *parameters in ranked if _quality([kind, *parameters]) > 0]
-    first = next((kind for kind in named if kind in {CSV, NDJSON, "application/json", "application/*", "*/*"}), None)
-    return first if first in {CSV, NDJSON} else None
+    """CSV or NDJSON, if the caller's `Accept` prefers one of them to JSON; else None. The nearest range counts (RFC 9110)."""
+    qualities = {
+        kind.strip(): _quality(parameters) for kind, *parameters in (part.split(";") for part in accept.lower().split(","))
+    }
+
+    def rank(kind: str) -> tuple[float, int]:
+        ranges = ("*/*", f"{kind.partition('/')[0]}/*", kind)
+        nearest = max((near for near, known in enumerate(ranges) if known in qualities), default=None)
+        return (0.0, 0) if nearest is None else (qualities[ranges[nearest]], nearest)
+
+    best = max(("application/json", CSV, NDJSON), key=rank)  # of equals the first
+    return best if best in {CSV, NDJSON} and rank(best)[0] > 0 else None
 
 
-def _quality(media_range: list[str]) -> float:
-    for parameter in media_range[1:]:
+def _quality(parameters: list[str]) -> float:
+    """What `q` says; 0 where it makes no sense."""
+    for parameter in parameters:
         name, _, value = parameter.partition("=")
         if name.strip() == "q":
-            try:
-                return float(value)
-            except ValueError:
-                return 0.0
+            return float(value) if _QUALITY.fullmatch(value.strip()) else 0.0
     return 1.0
 
 

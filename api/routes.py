@@ -173,7 +173,7 @@ async def get_results(
     raw: Annotated[str, Query(pattern="^[01]$")] = "0",
 ) -> Response:
     """What became of each entry, in request order: a page as JSON, or, as `Accept` says, all as CSV or NDJSON."""
-    media_type = exporter.wanted_format(request.headers.get("accept", ""))
+    media_type = exporter.wanted_format(",".join(request.headers.getlist("accept")))
     known = {None: {"cursor", "limit"}, exporter.CSV: {"raw"}, exporter.NDJSON: set[str]()}
     _refuse_unknown_parameters(request, {"outcome"} | known[media_type])
     wanted = list(Outcome) if outcome is None else outcomes_of(outcome)

@@ -33,6 +33,7 @@ def _options(settings: Settings, application: str) -> dict[str, Any]:
         "keepalives_idle": 5,
         "keepalives_interval": 5,
         "keepalives_count": 2,
+        "tcp_user_timeout": 15_000,  # milliseconds; the same while something that was sent is not acknowledged
     }
     if not settings.prepare_statements:
         connect["prepare_threshold"] = None

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import time
 
 import httpx2
 import psutil
@@ -164,3 +165,134 @@ def test_a_stream_that_meets_a_purge_breaks_off(big, engine, accept):
         with pytest.raises(httpx2.RemoteProtocolError):
             for _ in parts:
                 pass
+
+
+async def test_streams_and_pages_agree_across_many_chunks_in_every_outcome_while_the_job_runs(service):
+    with service.engine.begin() as connection:
+        job_id = queue_job(connection, [(f"crm-{i}", f"+1{i}" if i % 3 else None) for i in range(99)], chunk_size=7)
+        connection.execute(text("UPDATE jobs SET state = 'running' WHERE id = :id"), {"id": job_id})
+        connection.execute(
+            text("""
+                UPDATE chunks SET state = 'done', deleted = cardinality(outcomes), attempts = 1,
+                    outcomes = array_fill(1::smallint, ARRAY[cardinality(outcomes)])
+                WHERE number IN (0, 5, 6, 13)
+            """)
+        )
+    assert (await service.job(job_id))["status"] == "running"
+    counts = {}
+    for query in ("?", "?outcome=pending", "?outcome=deleted", "?outcome=notFound"):
+        items, cursor = [], "0"
+        while cursor:
+            page = (await fetched(service, job_id, {}, f"{query}&limit=10&cursor={cursor}")).json()["data"]
+            items += page["items"]
+            cursor = page["nextCursor"]
+        counts[query] = len(items)
+        assert [item["index"] for item in items] == sorted({item["index"] for item in items})
+        lines = (await fetched(service, job_id, NDJSON, query)).text
+        assert [json.loads(line) for line in lines.splitlines()] == items
+        rows = csv.DictReader(io.StringIO((await fetched(service, job_id, CSV, f"{query}&raw=1")).text, newline=""))
+        assert list(rows) == [{name: "" if cell is None else str(cell) for name, cell in item.items()} for item in items]
+    assert list(counts.values()) == [99, 71, 28, 0]
+
+
+@pytest.mark.parametrize("first", ["\t", "\r", "\n"], ids=["tab", "CR", "LF"])
+async def test_space_that_a_spreadsheet_skips_is_guarded_too(service, first):
+    with service.engine.begin() as connection:
+        job_id = queue_job(connection, [(f"{first}=1+1", None)])
+    (guarded,) = csv.DictReader(io.StringIO((await fetched(service, job_id, CSV)).text, newline=""))
+    assert guarded["externalId"] == guarded["identifier"] == f"'{first}=1+1"
+    (raw,) = csv.DictReader(io.StringIO((await fetched(service, job_id, CSV, "?raw=1")).text, newline=""))
+    assert raw["externalId"] == raw["identifier"] == f"{first}=1+1"
+
+
+async def test_phone_numbers_are_guarded_as_they_begin_with_a_plus(service):
+    job_id = await service.submit({"phoneNumber": "+1 (5)"}, {"externalId": "a", "phoneNumber": "+2"})
+    answer = await fetched(service, job_id, CSV)
+    cells = [(row["phoneNumber"], row["identifier"]) for row in csv.DictReader(io.StringIO(answer.text, newline=""))]
+    assert cells == [("'+1 (5)", "'+1 (5)"), ("'+2", "a")]
+    answer = await fetched(service, job_id, CSV, "?raw=0")
+    assert cells == [(row["phoneNumber"], row["identifier"]) for row in csv.DictReader(io.StringIO(answer.text, newline=""))]
+
+
+async def test_every_character_comes_back_and_only_formulas_are_guarded(service):
+    characters = [chr(code) for code in (*range(1, 0xD800), *range(0xE000, 0x10000), 0x1F600, 0x10FFFF)]
+    with service.engine.begin() as connection:
+        job_id = queue_job(connection, [(f'{character}",{character}', None) for character in characters])
+    raw = csv.DictReader(io.StringIO((await fetched(service, job_id, CSV, "?raw=1")).text, newline=""))
+    assert [row["externalId"] for row in raw] == [f'{character}",{character}' for character in characters]
+    guarded = csv.DictReader(io.StringIO((await fetched(service, job_id, CSV)).text, newline=""))
+    changed = {
+        character
+        for character, row in zip(characters, guarded, strict=True)
+        if row["externalId"] != f'{character}",{character}' and row["externalId"] == f"'{character}\",{character}"
+    }
+    assert changed == set("=+-@\t\r\n\uff1d\uff0b\uff0d\uff20")
+
+
+@pytest.mark.parametrize(
+    ("accept", "kind"),
+    [
+        ("application/json;q=0.5, text/csv;q=0.5, application/x-ndjson;q=0.6", "application/x-ndjson"),
+        ("*/*;q=0.1, text/csv", "text/csv"),
+        ("*/*, text/csv;q=0.9", "application/json"),
+        ("application/*, text/csv;q=0.9", "application/json"),
+        ("text/csv;q=0, */*", "application/json"),
+    ],
+)
+async def test_the_highest_quality_wins(service, accept, kind):
+    job_id = await service.submit(*ENTRIES)
+    assert (await fetched(service, job_id, {"accept": accept})).headers["content-type"].split(";")[0] == kind
+
+
+@pytest.mark.parametrize("query", ["?nothing=1", "?outcome=pending&outcome=deleted", "?cursor=0", "?limit=1000", "?Raw=1", "?"])
+@pytest.mark.parametrize("headers", [CSV, NDJSON], ids=["csv", "ndjson"])
+async def test_streams_refuse_every_parameter_but_theirs(service, headers, query):
+    job_id = await service.submit(*ENTRIES)
+    answer = await fetched(service, job_id, headers, query)
+    assert answer.status_code == (200 if query == "?" else 400)
+
+
+async def test_pages_know_no_raw_and_refuse_what_stands_twice(service):
+    job_id = await service.submit(*ENTRIES)
+    for query in ("?raw=0", "?limit=1&limit=1", "?cursor=0&cursor=0", "?nothing="):
+        assert (await fetched(service, job_id, {}, query)).status_code == 400, query
+
+
+@pytest.mark.parametrize("accept", [CSV, NDJSON], ids=["csv", "ndjson"])
+def test_a_filtered_stream_breaks_off_too(big, engine, accept):
+    client, job_id, _ = big
+    work_off(engine)
+    with client.stream("GET", f"/api/v1/jobs/{job_id}/results?outcome=notFound", headers=accept) as answer:
+        parts = answer.iter_bytes()
+        assert next(parts)
+        with engine.begin() as connection:
+            connection.execute(text("UPDATE jobs SET finished_at = finished_at - interval '30 days'"))
+        one_tick(engine)
+        with pytest.raises(httpx2.TransportError):
+            for _ in parts:
+                pass
+    assert client.get(f"/api/v1/jobs/{job_id}/results", headers=accept).status_code == 410
+
+
+@pytest.mark.parametrize("accept", [CSV, NDJSON], ids=["csv", "ndjson"])
+def test_200_000_entries_come_in_order_within_30_seconds(big, accept):
+    client, job_id, _ = big
+    began = time.monotonic()
+    with client.stream("GET", f"/api/v1/jobs/{job_id}/results", headers=accept) as answer:
+        lines = list(answer.iter_lines())[accept is CSV :]
+    assert time.monotonic() - began < 30
+    indexes = (int(line.split(",")[0]) if accept is CSV else json.loads(line)["index"] for line in lines)
+    assert all(index == expected for index, expected in zip(indexes, range(MANY), strict=True))
+
+
+async def test_accept_may_stand_in_two_lines(service):
+    job_id = await service.submit(*ENTRIES)
+    headers = [("x-api-key", service.read), ("accept", "text/html"), ("accept", "text/csv")]
+    answer = await service.http.get(f"/api/v1/jobs/{job_id}/results", headers=headers)
+    assert answer.headers["content-type"].split(";")[0] == "text/csv"
+
+
+async def test_a_quality_that_is_no_number_leaves_the_others_in_order(service):
+    job_id = await service.submit(*ENTRIES)
+    accept = {"accept": "application/json;q=0.1, text/html;q=nan, text/csv;q=0.9"}
+    assert (await fetched(service, job_id, accept)).headers["content-type"].split(";")[0] == "text/csv"

@@ -84,3 +84,56 @@ async def test_a_backlog_is_purged_a_little_at_a_time(service):
         one_tick(service.engine)
         with service.engine.begin() as connection:
             assert connection.execute(text("SELECT count(*) FROM jobs WHERE identifiers_purged_at IS NULL")).scalar_one() == left
+
+
+async def test_the_days_are_those_of_the_environment(service, monkeypatch):
+    job_id = await service.submit({"externalId": "a"})
+    await service.work()
+    age(service, job_id, 3)
+    for days, purged in (("4", False), ("3", True)):
+        monkeypatch.setenv("LEADSWEEP_RETENTION_DAYS", days)
+        one_tick(service.engine, Settings())
+        assert ((await service.job(job_id))["identifiersPurgedAt"] is not None) == purged
+
+
+async def test_cancelled_and_failed_jobs_are_purged_with_who_did_what_kept(service):
+    cancelled = await service.submit({"externalId": "a"})
+    assert (await service.act(cancelled, "cancel")).status_code in {200, 202}
+    one_tick(service.engine)
+    failed = await service.submit({"externalId": "b"})
+    with service.engine.begin() as connection:
+        connection.execute(text("UPDATE chunks SET attempts = 5 WHERE job_id = :id"), {"id": failed})
+    await service.work()
+    for job_id, status in ((cancelled, "cancelled"), (failed, "failed")):
+        before = await service.job(job_id)
+        assert (before["status"], before["history"][0]["by"]) == (status, "the tests")
+        age(service, job_id, 31)
+        one_tick(service.engine)
+        after = await service.job(job_id)
+        gone = {*LISTS, "identifiersPurgedAt", "finishedAt"}
+        assert {k: v for k, v in after.items() if k not in gone} == {k: v for k, v in before.items() if k not in gone}
+        assert [after[name] for name in LISTS] == [None] * 6
+
+
+async def test_a_job_is_purged_once(service):
+    job_id = await service.submit({"externalId": "a"})
+    await service.work()
+    age(service, job_id, 31)
+    one_tick(service.engine)
+    first = (await service.job(job_id))["identifiersPurgedAt"]
+    one_tick(service.engine)
+    assert first
+    assert (await service.job(job_id))["identifiersPurgedAt"] == first
+
+
+async def test_idempotency_keys_go_after_72_hours_and_their_jobs_stay(service):
+    for name in ("old", "young"):
+        body = {"campaignId": "cmp", "leads": [{"externalId": name}]}
+        assert (await service.post(body, headers={"idempotency-key": name})).status_code == 202
+    with service.engine.begin() as connection:
+        moved = text("UPDATE idempotency_keys SET created_at = clock_timestamp() - :age * interval '1 hour' WHERE key = :key")
+        connection.execute(moved, [{"age": 72.01, "key": "old"}, {"age": 71.9, "key": "young"}])
+    one_tick(service.engine)
+    with service.engine.begin() as connection:
+        assert connection.execute(text("SELECT key FROM idempotency_keys")).scalars().all() == ["young"]
+        assert connection.execute(text("SELECT count(*) FROM jobs")).scalar_one() == 2
