@@ -12,6 +12,7 @@ from uuid import UUID
 from sqlalchemy import Connection, text
 
 LEASE = timedelta(seconds=20)  # longer than a chunk takes even when its statements run into their time-outs once
+TRIES = 3  # of a claim that a request forestalled: the next job is as good
 MAX_ATTEMPTS = 5  # a chunk that killed five workers would kill a sixth
 
 # The recursion skips from company to company along jobs_active_idx: distinct companies without reading all their jobs.
@@ -70,7 +71,7 @@ _CLAIM = text("""
     )
     SELECT claimed.job_id, claimed.number, claimed.attempts, claimed.retry_at, served_job.campaign_id,
         served_job.phone_fallback, served_job.mode, served_job.dry_run
-    FROM no_wait_for_disk, claimed JOIN served_job ON served_job.id = claimed.job_id
+    FROM no_wait_for_disk, next_chunk LEFT JOIN claimed ON true LEFT JOIN served_job ON true
 """)
 
 # Claims add one and this takes one away, in whatever order they come; but only the last claim may cut its lease short.
@@ -96,8 +97,13 @@ class Claim(NamedTuple):
 
 def claim(connection: Connection, queue: str) -> Claim | None:
     """Claims the next chunk of `queue`, or returns None where none is claimable. The caller commits."""
-    row = connection.execute(_CLAIM, {"queue": queue, "lease": LEASE}).one_or_none()
-    return Claim._make(row) if row else None
+    for _ in range(TRIES):
+        row = connection.execute(_CLAIM, {"queue": queue, "lease": LEASE}).one_or_none()
+        if row is None:
+            return None
+        if row.job_id:
+            return Claim._make(row)
+    return None
 
 
 def give_back(connection: Connection, claim: Claim) -> None:

@@ -584,6 +584,20 @@ def test_a_claim_that_a_request_forestalled_leaves_nothing_behind(world):
     assert again.attempts == 1
 
 
+def test_a_worker_whose_claim_was_forestalled_takes_the_next_job(world):
+    first = world.submit(FOUR, chunk_size=4)
+    second = world.submit(FOUR, chunk_size=4)
+    claims = []
+    with world.engine.begin() as requesting, world.engine.connect() as watching:
+        requesting.execute(text("UPDATE jobs SET wanted = 'pause', wanted_by = 'tests' WHERE id = :id"), {"id": first})
+        worker = threading.Thread(target=lambda: claims.append(world.claim()))
+        worker.start()
+        while not watching.execute(text("SELECT count(*) FROM pg_locks WHERE NOT granted")).scalar_one():
+            watching.rollback()
+    worker.join()
+    assert [claimed.job_id for claimed in claims] == [second]
+
+
 def test_a_window_that_shuts_on_many_jobs_does_not_keep_a_worker_from_its_work(engine):
     """It carries out a few requests in each turn; the ticker does the rest."""
     with engine.begin() as connection:
