@@ -2,6 +2,7 @@
 HTTP at all.
 """
 
+import re
 from uuid import uuid4
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -16,9 +17,19 @@ _REFUSAL = (
 )
 
 
+_UPGRADE = re.compile(rb"\r\nupgrade(?=:)", re.IGNORECASE)
+
+
+def _without_upgrade(head: bytes) -> bytes:
+    """A head that offers no other protocol: the parser takes what follows such an offer for that protocol, and drops the body."""
+    lines, end, body = head.partition(b"\r\n\r\n")
+    return _UPGRADE.sub(b"\r\nX-Upgrade", lines) + end + body
+
+
 class BoundedProtocol(HttpToolsProtocol):
     """One connection."""
 
+    _between = True  # requests: what comes next is a head
     _in_head = False
     _head = 0
     _unread = 0
@@ -26,14 +37,14 @@ class BoundedProtocol(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         """Refuses a head that does not end. The piece that it begins in is let off, as it may end another request."""
         in_head = self._in_head
-        super().data_received(data)
+        super().data_received(_without_upgrade(data) if self._between else data)
         self._head = self._head + len(data) if in_head and self._in_head else 0
         if self._head > MAX_HEAD and not self.transport.is_closing():
             self._refuse("431 Request Header Fields Too Large", "Request header is too large")
 
     def on_message_begin(self) -> None:
         """A request begins."""
-        self._in_head = True
+        self._in_head, self._between = True, False
         super().on_message_begin()
 
     def on_headers_complete(self) -> None:
@@ -41,6 +52,11 @@ class BoundedProtocol(HttpToolsProtocol):
         self._in_head = False
         self._unread = 0
         super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        """A request ends."""
+        self._between = True
+        super().on_message_complete()
 
     def on_body(self, body: bytes) -> None:
         """A part of its body, which is dropped where the request is answered already."""

@@ -134,3 +134,26 @@ def test_a_connection_that_is_cut_in_the_middle_of_a_body_disturbs_nobody(api):
     with connected(port) as connection:
         connection.sendall(f"{POST}x-api-key: {key}\r\nContent-Length: {len(BODY)}\r\n\r\n{BODY}".encode())
         assert answer_of(connection)[0] == 202
+
+
+@pytest.mark.parametrize(
+    "upgrade",
+    [
+        "Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQCAAAAAAIAAAAA\r\n",
+        "Connection: Upgrade\r\nUPGRADE:websocket\r\nSec-WebSocket-Key: x\r\nSec-WebSocket-Version: 13\r\n",
+    ],
+    ids=["h2c", "websocket"],
+)
+def test_who_offers_another_protocol_is_served_in_this_one(api, upgrade):
+    """As curl does when it is asked for HTTP/2 (RFC 9110: a server may ignore the offer)."""
+    port, key = api
+    body = json.dumps({"campaignId": "cmp", "leads": [{"externalId": "\r\nUpgrade: h2c"}]})
+    request = f"{POST}x-api-key: {key}\r\n{upgrade}Content-Length: {len(body)}\r\n\r\n{body}".encode()
+    with connected(port) as connection:
+        for _ in range(2):  # on one connection
+            connection.sendall(request)
+            status, _, answer = answer_of(connection)
+            assert (status, answer["error"]) == (202, None)
+        connection.sendall(request[:-10])
+        connection.sendall(request[-10:])
+        assert answer_of(connection)[0] == 202
