@@ -23,7 +23,7 @@ from worker.previewer import conclude, preview
 from worker.refusals import is_refusal, is_transient
 from worker.restorer import restore
 from worker.steerer import carry_out_requests
-from worker.taker import KnownLeads, look_up_and_take, take_known
+from worker.taker import KnownLeads, Manner, look_up_and_take, take_known
 
 TURN = 0.1  # seconds of work for one message, so that one message costs 1 ms per 100
 RETRIES = 5  # of a chunk whose transaction met a deadlock, a lock time-out or a lost connection
@@ -37,7 +37,9 @@ _LOCK_CHUNK = text("""
         SELECT set_config('lock_timeout', '2s', true), set_config('statement_timeout', '15s', true),
             set_config('idle_in_transaction_session_timeout', '10s', true)
     )
-    SELECT external_ids, phone_numbers, outcomes, lead_ids, lead_external_ids, lead_phone_numbers FROM limits CROSS JOIN chunks
+    SELECT external_ids, phone_numbers, outcomes, lead_ids, lead_external_ids, lead_phone_numbers, EXISTS (
+        SELECT FROM pg_trigger WHERE tgrelid = 'leads'::regclass AND NOT tgisinternal AND tgtype & 11 = 11 -- row, before, delete
+    ) FROM limits CROSS JOIN chunks
     WHERE job_id = :job_id AND number = :number AND state = 'pending' AND retry_at = :lease_end FOR UPDATE OF chunks
 """)
 
@@ -119,7 +121,7 @@ def _decide_chunk(connection: Connection, claimed: Claim, *, careful: bool) -> F
     row = connection.execute(_LOCK_CHUNK, values).one_or_none()
     if row is None:
         return None
-    entries, leads = Entries._make(row[:3]), KnownLeads._make(row[3:])
+    entries, leads, manner = Entries._make(row[:3]), KnownLeads._make(row[3:6]), Manner(careful, veto=row[6])
     if claimed.attempts > MAX_ATTEMPTS:
         outcomes = bytes(outcome or Outcome.FAILED for outcome in entries.outcomes)
         log.error("chunk failed", job=str(claimed.job_id), chunk=claimed.number, attempts=MAX_ATTEMPTS)
@@ -128,7 +130,7 @@ def _decide_chunk(connection: Connection, claimed: Claim, *, careful: bool) -> F
     elif claimed.mode == Mode.RESTORE:
         outcomes = restore(connection, claimed.job_id, entries, leads, careful=careful)
     elif leads.ids is not None:
-        outcomes = take_known(connection, claimed, entries, leads, careful=careful)
+        outcomes = take_known(connection, claimed, entries, leads, manner)
     else:
-        outcomes = look_up_and_take(connection, claimed, entries, careful=careful)
+        outcomes = look_up_and_take(connection, claimed, entries, manner)
     return finish(connection, claimed.job_id, DecidedChunk(claimed.number, outcomes))

@@ -4,7 +4,8 @@ Either by the identifiers of entries, or exactly those that a preview found and 
 fast; or `careful`, halving around the leads that the database refuses to give up, for chunks in which it refused one.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, TextClause, text
@@ -62,6 +63,13 @@ ARCHIVED = bytes.maketrans(
 )
 
 
+class Manner(NamedTuple):
+    """How leads are taken: `careful`, as the database refused one; looking afterwards, as a trigger may `veto` without a word."""
+
+    careful: bool
+    veto: bool
+
+
 class KnownLeads(NamedTuple):
     """For each entry of a chunk, the lead that it stands for: id and identifiers. None where leads are to be looked up."""
 
@@ -70,7 +78,7 @@ class KnownLeads(NamedTuple):
     phone_numbers: Sequence[str | None] | None
 
 
-def look_up_and_take(connection: Connection, claimed: Claim, entries: Entries, *, careful: bool) -> bytes:
+def look_up_and_take(connection: Connection, claimed: Claim, entries: Entries, manner: Manner) -> bytes:
     """Takes the leads that the entries name; the outcome of each. Raises DBAPIError, for which `is_refusal` may hold."""
     mode = Mode(claimed.mode)
 
@@ -79,18 +87,14 @@ def look_up_and_take(connection: Connection, claimed: Claim, entries: Entries, *
             values = {"campaign_id": claimed.campaign_id, "identifiers": text_array(some), "job_id": claimed.job_id}
             return _fetch(connection, statement, values)
 
-        take_all, find = _TAKE[mode][column], _REFUSED[column]
-        if not careful:
-            return run(take_all, identifiers)
-        rows = around_refused(connection, identifiers, lambda some: run(take_all, some), lambda some: run(find, some))
-        return list(map(TakenLead._make, rows))
+        return _take(connection, identifiers, partial(run, _TAKE[mode][column]), partial(run, _REFUSED[column]), manner)
 
-    prepare(connection, careful=careful)
+    prepare(connection, careful=manner.careful)
     outcomes = bytes(decide(entries, phone_fallback=claimed.phone_fallback, take=take))
     return outcomes.translate(ARCHIVED) if mode == Mode.ARCHIVE else outcomes
 
 
-def take_known(connection: Connection, claimed: Claim, entries: Entries, leads: KnownLeads, *, careful: bool) -> bytes:
+def take_known(connection: Connection, claimed: Claim, entries: Entries, leads: KnownLeads, manner: Manner) -> bytes:
     """Takes the leads known, where they are as they were; the outcome of each entry. Raises DBAPIError as look_up_and_take."""
     known = list(zip(leads.ids or (), leads.external_ids or (), leads.phone_numbers or (), strict=True))
 
@@ -99,19 +103,26 @@ def take_known(connection: Connection, claimed: Claim, entries: Entries, leads: 
         values = {"ids": bigint_array(ids), "external_ids": text_array(external_ids), "phone_numbers": text_array(phone_numbers)}
         return _fetch(connection, statement, values | {"campaign_id": claimed.campaign_id, "job_id": claimed.job_id})
 
-    prepare(connection, careful=careful)
-    take_all = _TAKE_KNOWN[Mode(claimed.mode)]
-    in_order = sorted(known)  # by id: locks are taken in one order
-    if careful:
-        rows = around_refused(connection, in_order, lambda some: run(take_all, some), lambda some: run(_REFUSED_KNOWN, some))
-    else:
-        rows = iter(run(take_all, in_order))
-    refused = dict(rows)
+    prepare(connection, careful=manner.careful)
+    take, find = partial(run, _TAKE_KNOWN[Mode(claimed.mode)]), partial(run, _REFUSED_KNOWN)
+    refused = dict(_take(connection, sorted(known), take, find, manner))  # by id: locks are taken in one order
     outcomes = bytes(
         outcome or _outcome_of_known(refused.get(lead[0]), by_external_id=entries.external_ids[i] in {lead[1]} - {None})
         for i, (outcome, lead) in enumerate(zip(entries.outcomes, known, strict=True))
     )
     return outcomes.translate(ARCHIVED) if claimed.mode == Mode.ARCHIVE else outcomes
+
+
+Run = Callable[[Sequence[Any]], Sequence[Any]]
+
+
+def _take(connection: Connection, items: Sequence[Any], take: Run, find: Run, manner: Manner) -> Sequence[Any]:
+    """The leads that are gone, and those that are there still: a BEFORE DELETE trigger that returns NULL says nothing of them."""
+
+    def take_some(some: Sequence[Any]) -> Sequence[Any]:
+        return [*take(some), *find(some)] if manner.veto else take(some)
+
+    return list(around_refused(connection, items, take_some, find)) if manner.careful else take_some(items)
 
 
 def _outcome_of_known(refused: bool | None, *, by_external_id: bool) -> Outcome:

@@ -237,3 +237,39 @@ def lie_about_one_commit(engine, monkeypatch):
 
     monkeypatch.setattr(engine.dialect, "do_commit", commit_and_lie)
     return lied
+
+
+def test_a_trigger_that_silently_keeps_a_lead_refuses_too(campaign):
+    """A BEFORE DELETE trigger that returns NULL raises nothing: the lead is there still, and must not be called not found."""
+    with campaign.begin() as connection:
+        connection.execute(
+            text("""
+                CREATE FUNCTION keep() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RETURN NULL; END $$;
+                CREATE TRIGGER keep BEFORE DELETE ON leads FOR EACH ROW WHEN (OLD.phone_number IN ('+2', '+4'))
+                EXECUTE FUNCTION keep()
+            """)
+        )
+    deleting = queue_in(campaign, [("a", None), ("b", None), (None, "+4"), ("nobody", "+2"), ("no", "+9")])
+    claim_and_run(campaign)
+    with campaign.begin() as connection:
+        assert outcomes_of_job(connection, deleting) == [1, Outcome.REFUSED, Outcome.REFUSED, Outcome.DUPLICATE, 3]
+        assert remaining_leads(connection) == {("b", "+2"), ("c", None), (None, "+4")}
+
+
+def test_a_trigger_that_silently_keeps_a_lead_refuses_an_execution(campaign):
+    with campaign.begin() as connection:
+        ids = connection.execute(text("SELECT id FROM leads WHERE campaign_id = 'cmp' ORDER BY external_id")).scalars().all()
+        connection.execute(
+            text("""
+                CREATE FUNCTION keep() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RETURN NULL; END $$;
+                CREATE TRIGGER keep BEFORE DELETE ON leads FOR EACH ROW WHEN (OLD.external_id = 'b') EXECUTE FUNCTION keep()
+            """)
+        )
+        job_id = queue_job(connection, [("a", None), ("b", None)], mode="archive")
+        connection.execute(
+            text("UPDATE chunks SET lead_ids = :ids, lead_external_ids = '{a,b}', lead_phone_numbers = '{+1,+2}'"),
+            {"ids": ids[:2]},
+        )
+    claim_and_run(campaign)
+    with campaign.begin() as connection:
+        assert outcomes_of_job(connection, job_id) == [Outcome.ARCHIVED_BY_EXTERNAL_ID, Outcome.REFUSED]
