@@ -1,5 +1,6 @@
 """Reads the `schedule` of a submission: at a time, in the server's off-peak window, or in a window of the caller's own."""
 
+import re
 from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
@@ -7,6 +8,7 @@ from typing import Any, NamedTuple
 from api.errors import InvalidRequest
 from shared.windows import Window, make_window
 
+_ISO_8601 = re.compile(r"[0-9W-]+[T ][0-9:.,Z+-]+")  # Python takes anything for the T, even what PostgreSQL cannot store
 _KINDS = ("runAt", "offPeak", "window")
 _WINDOW_FIELDS = ("start", "end", "timeZone", "days")
 
@@ -52,10 +54,11 @@ def _object(value: Any, name: str, known: tuple[str, ...]) -> dict[str, Any]:
 
 
 def _moment(written: Any) -> datetime:
-    with suppress(TypeError, ValueError, OverflowError):
-        moment = datetime.fromisoformat(written)
-        if moment.tzinfo is not None:
-            return moment.astimezone(UTC)
+    if isinstance(written, str) and _ISO_8601.fullmatch(written):
+        with suppress(ValueError, OverflowError):
+            moment = datetime.fromisoformat(written)
+            if moment.tzinfo is not None:
+                return moment.astimezone(UTC)
     raise InvalidRequest("schedule.runAt must be an ISO 8601 time with an offset, as 2026-01-31T22:00:00+01:00")
 
 

@@ -24,6 +24,15 @@ def raw(**fields):
 
 
 RUN_AT = "schedule.runAt must be an ISO 8601 time with an offset, as 2026-01-31T22:00:00+01:00"
+ODD_MOMENTS = [
+    "2026-01-01T00:00:00",
+    "soon",
+    1,
+    "0001-01-01T00:00:00+14:00",
+    "9999-12-31T23:59:59-14:00",
+    "2026-01-01\x0000:00:00Z",
+]
+ODD_MOMENTS += ["2026-01-01\u202e00:00:00Z", "2026-01-01", "T00:00Z", " 2026-01-01T00:00:00Z", "2026-01-01T00:00:00Z\n", ""]
 WINDOW = {"start": "22:00", "end": "06:00"}
 NOT_JSON = "Request body is not valid JSON"
 BODIES = [
@@ -67,7 +76,7 @@ BODIES = [
     ),
     (body(schedule={"run_at": "2026-01-01T00:00:00Z"}), "Unknown field: schedule.run_at"),
     (body(schedule={"offPeak": 1}), "schedule.offPeak must be true"),
-    *((body(schedule={"runAt": moment}), RUN_AT) for moment in ("2026-01-01T00:00:00", "soon", 1, "0001-01-01T00:00:00+14:00")),
+    *((body(schedule={"runAt": moment}), RUN_AT) for moment in ODD_MOMENTS),
     (body(schedule={"window": []}), "schedule.window must be an object"),
     (body(schedule={"window": {"start": "22:00"}}), "schedule.window.end must be written as HH:MM"),
     (body(schedule={"window": {"start": "9:00", "end": "10:00"}}), "schedule.window.start must be written as HH:MM"),
