@@ -34,7 +34,7 @@ def main() -> None:
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: 127.0.0.1)")
     parser.add_argument("--port", type=int, default=8000, help="port to listen on (default: 8000)")
     address = parser.parse_args()
-    settings = process_settings()
+    settings = process_settings(secrets=True)
     logs.configure(settings)
     app = create_app(settings)
     config = uvicorn.Config(

@@ -14,6 +14,7 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from api.checker import check_host
 from api.database import rows
 from api.errors import Forbidden
 from api.parser import Submission
@@ -37,10 +38,11 @@ _ACCEPT = text(f"""
     {KEYED},
     job AS (
         INSERT INTO jobs (id, company_id, campaign_id, key_id, queue, state, client_reference, phone_fallback, mode, dry_run,
-            schedule, run_window, total, created_at, run_at, closes_at, awaited, history)
+            schedule, callback_url, run_window, total, created_at, run_at, closes_at, awaited, history)
         SELECT job_id, company_id, campaign_id, CAST(:key_id AS uuid), :queue, state, :client_reference, :phone_fallback,
-            :mode, :dry_run, CAST(:schedule AS jsonb), :run_window, :total, now, run_at, CAST(:closes_at AS timestamptz),
-            :wait > 0, jsonb_build_array(jsonb_build_object('status', state, 'at', now, 'by', CAST(:key_name AS text)))
+            :mode, :dry_run, CAST(:schedule AS jsonb), :callback_url, :run_window, :total, now, run_at,
+            CAST(:closes_at AS timestamptz), :wait > 0,
+            jsonb_build_array(jsonb_build_object('status', state, 'at', now, 'by', CAST(:key_name AS text)))
         FROM go
         ON CONFLICT (id) DO NOTHING
         RETURNING id, created_at
@@ -81,11 +83,13 @@ class Cut(NamedTuple):
 async def accept(engine: AsyncEngine, settings: Settings, asked: Asked, submission: Submission) -> Accepted:
     """Writes the job, which is durable then, or finds the answer that the Idempotency-Key already had.
 
-    Raises Forbidden, ApiError 409 and 422, DBAPIError.
+    Raises Forbidden, InvalidRequest for its callbackUrl, ApiError 409 and 422, DBAPIError.
     """
     # PostgreSQL knows no U+0000, so no campaign has one in its name.
     if not asked.key.sees(submission.campaign_id) or "\0" in submission.campaign_id:
         raise Forbidden
+    if submission.callback_url and not await replayed(engine, asked):  # what was accepted once is not looked at again
+        await check_host("callbackUrl", submission.callback_url, settings.webhook_allow)
     values = asked.values() | _values(submission, settings.chunk_size) | await _times(engine, settings, asked, submission)
     try:
         written = await rows(engine, _ACCEPT, values)
@@ -145,6 +149,7 @@ def _values(submission: Submission, chunk_size: int) -> dict[str, Any]:
         "phone_fallback": submission.phone_fallback,
         "mode": submission.mode,
         "dry_run": submission.dry_run,
+        "callback_url": submission.callback_url,
         "total": len(external_ids),
         "external_ids": text_array(external_ids),
         "phone_numbers": text_array(phone_numbers),

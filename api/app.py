@@ -16,7 +16,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
-from api import pages
+from api import pages, webhook_routes
 from api.answers import Answer
 from api.authenticator import Authenticator
 from api.errors import ApiError, InvalidRequest, Unavailable
@@ -45,6 +45,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     )
     app.state.settings = settings or environment()
     app.include_router(router)
+    app.include_router(webhook_routes.router)
     app.include_router(pages.router)
     app.add_middleware(Envelope)
     app.add_exception_handler(ApiError, _answer_api_error)

@@ -64,7 +64,7 @@ _FOLLOW = """
         FROM picked GROUP BY part WINDOW by_part AS (ORDER BY part)
     ),
     subject AS MATERIALIZED (
-        SELECT CAST(:job_id AS uuid) AS job_id, company_id, campaign_id, client_reference, phone_fallback,
+        SELECT CAST(:job_id AS uuid) AS job_id, company_id, campaign_id, client_reference, phone_fallback, callback_url,
             'queued' AS state, CAST(NULL AS timestamptz) AS run_at, clock_timestamp() AS now,
             (SELECT sum(entries) FROM parts) AS total
         FROM jobs WHERE id = :source_id AND EXISTS (SELECT FROM parts)
@@ -72,9 +72,9 @@ _FOLLOW = """
     KEYED,
     job AS (
         INSERT INTO jobs (id, company_id, campaign_id, key_id, queue, client_reference, phone_fallback, mode, dry_run,
-            source_job_id, total, created_at, awaited, history)
+            source_job_id, callback_url, total, created_at, awaited, history)
         SELECT job_id, company_id, campaign_id, CAST(:key_id AS uuid), :queue, client_reference, phone_fallback, :mode,
-            :dry_run, CAST(:source_id AS uuid), total, now, :wait > 0,
+            :dry_run, CAST(:source_id AS uuid), callback_url, total, now, :wait > 0,
             jsonb_build_array(jsonb_build_object('status', state, 'at', now, 'by', CAST(:key_name AS text)))
         FROM go
         ON CONFLICT DO NOTHING

@@ -12,13 +12,14 @@ from api.database import rows
 from api.patience import within
 from shared.heartbeats import NEWEST_BEATS, STALE_SECONDS
 
+ROLES = ("worker", "deliverer", "ticker")
 PATIENCE = 1.0  # seconds for each check
 
 
 async def check(engine: AsyncEngine, broker_url: str) -> dict[str, str]:
-    """`up` or `down` for database, broker, worker and ticker. Takes PATIENCE at most, and never raises."""
+    """`up` or `down` for database, broker and ROLES. Takes PATIENCE at most, and never raises."""
     ages, broker = await asyncio.gather(_within_patience(lambda: _beat_ages(engine)), _within_patience(lambda: _ping(broker_url)))
-    beats = {role: _word((ages or {}).get(role, STALE_SECONDS) < STALE_SECONDS) for role in ("worker", "ticker")}
+    beats = {role: _word((ages or {}).get(role, STALE_SECONDS) < STALE_SECONDS) for role in ROLES}
     return {"database": _word(ages is not None), "broker": _word(broker is not None)} | beats
 
 

@@ -1,18 +1,18 @@
 """What callers see of jobs: one with its identifiers, and the list, newest first."""
 
-import base64
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import Select, and_, func, select, text, true, tuple_
+from sqlalchemy import Select, and_, func, select, text, true
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from api.answers import time_text
 from api.authenticator import Key
+from api.cursors import newest_first, page_of
 from api.database import Found, rows
-from api.errors import ApiError, InvalidRequest
+from api.errors import ApiError
 from shared.models import chunks, jobs
 from shared.states import COUNTS, Action, JobState, Outcome
 
@@ -105,8 +105,8 @@ async def list_jobs(
                 return [], None
             statement = statement.where(jobs.c[name] == value)
     found = await rows(engine, statement)
-    following = _cursor_after(found[limit - 1]) if len(found) > limit else None
-    return [_described(row) for row in found[:limit]], following
+    items, following = page_of(found, limit)
+    return [_described(row) for row in items], following
 
 
 def parse_job_id(written: str) -> UUID:
@@ -137,29 +137,8 @@ def _visible(key: Key) -> list[Any]:
 
 
 def _page(key: Key, cursor: str | None) -> Select[Any]:
-    statement = (
-        select(*_columns)
-        .select_from(jobs.join(_live, true()))
-        .where(and_(*_visible(key)))
-        .order_by(jobs.c.created_at.desc(), jobs.c.id.desc())
-    )
-    if cursor is not None:
-        statement = statement.where(tuple_(jobs.c.created_at, jobs.c.id) < tuple_(*_position(cursor)))
-    return statement
-
-
-def _cursor_after(row: Found) -> str:
-    created_at = row.created_at.astimezone(UTC).isoformat()
-    return base64.urlsafe_b64encode(f"{created_at} {row.id}".encode()).decode()
-
-
-def _position(cursor: str) -> tuple[datetime, UUID]:
-    try:
-        created_at, _, job_id = base64.urlsafe_b64decode(cursor.encode()).decode().partition(" ")
-        moment = datetime.fromisoformat(created_at)
-        return moment.astimezone(UTC), UUID(job_id)
-    except (ValueError, OverflowError):
-        raise InvalidRequest("Invalid query parameter: cursor") from None
+    statement = select(*_columns).select_from(jobs.join(_live, true())).where(and_(*_visible(key)))
+    return newest_first(statement, jobs, cursor)
 
 
 def _described(row: Found) -> dict[str, Any]:
@@ -183,6 +162,7 @@ def _described(row: Found) -> dict[str, Any]:
         "unprocessed": row.unprocessed,
         "error": row.error,
         "schedule": row.schedule,
+        "callbackUrl": row.callback_url,
         "createdAt": time_text(row.created_at),
         "runAt": time_text(row.run_at),
         "startedAt": time_text(row.started_at),

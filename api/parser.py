@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, NoReturn
 
 import msgspec
 
+from api.checker import checked_url
 from api.errors import InvalidRequest
 from api.scheduling import Schedule, parse_schedule
 from shared.identifiers import canonical_external_id, canonical_phone_number
@@ -20,10 +21,9 @@ MAX_EXTERNAL_ID = 255  # code points, before trimming
 MAX_PHONE_NUMBER = 32
 MAX_REFERENCE = 255
 
-FIELDS = frozenset({"campaignId", "leads", "clientReference", "phoneFallback", "mode", "dryRun", "schedule"})
+FIELDS = frozenset({"campaignId", "leads", "clientReference", "phoneFallback", "mode", "dryRun", "schedule", "callbackUrl"})
 
 _decode = msgspec.json.Decoder().decode
-_KEYS = tuple(f'"{name}"'.encode() for name in FIELDS)
 _TEXT_OR_NOTHING = {str, type(None)}
 # What shared.identifiers takes away.
 _SPACE = " \t\n\r\f\v\u00a0"
@@ -45,17 +45,16 @@ class Submission(NamedTuple):
     mode: Mode
     dry_run: bool
     schedule: Schedule | None
+    callback_url: str | None
 
 
 def parse(body: bytes) -> Submission:
     """The submission in `body`. Raises InvalidRequest with the first error in the contract's order."""
-    fields = _decode_object(body)
-    for name in fields:
-        if name not in FIELDS:
-            raise InvalidRequest(f"Unknown field: {_printable(name)}")
-    reference, fallback = _reference(fields.get("clientReference")), _flag(fields, "phoneFallback", default=True)
-    mode, dry_run = _mode(fields.get("mode")), _flag(fields, "dryRun", default=False)
+    fields = decode_object(body, FIELDS)
+    reference, fallback = _reference(fields.get("clientReference")), checked_flag(fields, "phoneFallback", default=True)
+    mode, dry_run = _mode(fields.get("mode")), checked_flag(fields, "dryRun", default=False)
     schedule = parse_schedule(fields.get("schedule"))
+    callback_url = None if fields.get("callbackUrl") is None else checked_url("callbackUrl", fields["callbackUrl"])
     campaign_id = _campaign_id(fields.get("campaignId"))
     entries = fields.get("leads")
     if not isinstance(entries, list):
@@ -64,24 +63,28 @@ def parse(body: bytes) -> Submission:
         raise InvalidRequest("leads array cannot be empty")
     if len(entries) > MAX_ENTRIES:
         raise InvalidRequest("Maximum 1000 leads per bulk delete request")
-    return Submission(campaign_id, *_identifiers(entries), reference, fallback, mode, dry_run, schedule)
+    return Submission(campaign_id, *_identifiers(entries), reference, fallback, mode, dry_run, schedule, callback_url)
 
 
-def _decode_object(body: bytes) -> dict[str, Any]:
+def decode_object(body: bytes, known: frozenset[str]) -> dict[str, Any]:
+    """The fields of the JSON object in `body`. Raises InvalidRequest for anything else, and for a field that is not `known`."""
     try:
         decoded = _decode(body)
         if not isinstance(decoded, dict):
             raise InvalidRequest("Request body must be an object")
-        if _may_repeat_a_key(body, decoded):
+        if _may_repeat_a_key(body, decoded, known):
             _refuse_repeated_keys(body.decode())
     except (msgspec.MsgspecError, ValueError, RecursionError):
         raise InvalidRequest("Request body is not valid JSON") from None
+    for name in decoded:
+        if name not in known:
+            raise InvalidRequest(f"Unknown field: {_printable(name)}")
     return decoded
 
 
-def _may_repeat_a_key(body: bytes, decoded: dict[str, Any]) -> bool:
+def _may_repeat_a_key(body: bytes, decoded: dict[str, Any], known: frozenset[str]) -> bool:
     """Whether a closer look is due: the decoder keeps the last of two equal keys and says nothing."""
-    return b"\\" in body or not decoded.keys() <= FIELDS or any(body.count(key) > 1 for key in _KEYS)
+    return b"\\" in body or not decoded.keys() <= known or any(body.count(b'"%b"' % name.encode()) > 1 for name in decoded)
 
 
 def _refuse_repeated_keys(text: str) -> None:
@@ -96,16 +99,21 @@ def _refuse_repeated_keys(text: str) -> None:
 def _reference(value: Any) -> str | None:
     if value is None:
         return None
+    return checked_text("clientReference", value)
+
+
+def checked_text(field: str, value: Any) -> str:
+    """`value`, if it is a text that can be stored and is not too long. Raises InvalidRequest that names `field`."""
     if not isinstance(value, str):
-        raise InvalidRequest("clientReference must be a string")
+        raise InvalidRequest(f"{field} must be a string")
     if len(value) > MAX_REFERENCE:
-        raise InvalidRequest(f"clientReference is longer than {MAX_REFERENCE} characters")
+        raise InvalidRequest(f"{field} is longer than {MAX_REFERENCE} characters")
     if "\0" in value:
-        raise InvalidRequest("clientReference contains U+0000")
+        raise InvalidRequest(f"{field} contains U+0000")
     return value
 
 
-def _flag(fields: dict[str, Any], name: str, *, default: bool) -> bool:
+def checked_flag(fields: dict[str, Any], name: str, *, default: bool) -> bool:
     value = fields.get(name)
     if value is None:
         return default

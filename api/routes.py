@@ -52,7 +52,7 @@ async def bulk_delete(request: Request) -> Response:
     key = await _authenticator(request).admit(request, submitting=True)
     body = await read_json(request)
     submission = parse(body)
-    _refuse_unknown_parameters(request, set())
+    refuse_unknown_parameters(request, set())
     preferred = preferred_wait(request)
     wait = state.settings.default_wait if preferred is None else preferred
     asked = Asked(key, idempotency_key(request, body), wait, uuid4())
@@ -64,7 +64,7 @@ async def _follow(request: Request, job_id: JobId, action: Action) -> Response:
     state = request.app.state
     key = await _authenticator(request).admit(request, submitting=True)
     body = await read_nothing(request)
-    _refuse_unknown_parameters(request, set())
+    refuse_unknown_parameters(request, set())
     preferred = preferred_wait(request)
     asked = Asked(key, idempotency_key(request, body), preferred or 0, uuid4())
     accepted = follow(state.engine, state.settings, asked, jobs.parse_job_id(job_id), action)
@@ -76,7 +76,7 @@ async def _steer(request: Request, job_id: JobId, action: Action) -> Response:
     state = request.app.state
     key = await _authenticator(request).admit(request, writing=True)
     body = await read_nothing(request)
-    _refuse_unknown_parameters(request, set())
+    refuse_unknown_parameters(request, set())
     found = jobs.parse_job_id(job_id)
     asked = Asked(key, idempotency_key(request, body), 0, found)
     return await answer_requested(state, asked, action, steering.request(state.engine, asked, found, action))
@@ -115,7 +115,7 @@ _add_actions()
 @router.get("/api/v1/jobs/{jobId}", operation_id="getJob", summary="Read a job", tags=["Jobs"])
 async def get_job(request: Request, job_id: Annotated[str, Path(alias="jobId")], key: Reader) -> Response:
     """The job as it stands now, with its identifiers; or, with `Prefer: wait=N`, as it stands when it ends or N is over."""
-    _refuse_unknown_parameters(request, set())
+    refuse_unknown_parameters(request, set())
     state, found = request.app.state, jobs.parse_job_id(job_id)
     job = await jobs.read_job(state.engine, key, found)
     headers = {}
@@ -156,7 +156,7 @@ async def get_jobs(
     limit: Annotated[int, Query(ge=1, le=200)] = 50,
 ) -> Answer:
     """The company's jobs, newest first."""
-    _refuse_unknown_parameters(request, {"status", "campaignId", "clientReference", "cursor", "limit"})
+    refuse_unknown_parameters(request, {"status", "campaignId", "clientReference", "cursor", "limit"})
     filters = {"state": status, "campaign_id": campaign_id, "client_reference": client_reference}
     items, following = await jobs.list_jobs(request.app.state.engine, key, filters, cursor, limit)
     return success({"items": items, "nextCursor": following})
@@ -175,7 +175,7 @@ async def get_results(
     """What became of each entry, in request order: a page as JSON, or, as `Accept` says, all as CSV or NDJSON."""
     media_type = exporter.wanted_format(",".join(request.headers.getlist("accept")))
     known = {None: {"cursor", "limit"}, exporter.CSV: {"raw"}, exporter.NDJSON: set[str]()}
-    _refuse_unknown_parameters(request, {"outcome"} | known[media_type])
+    refuse_unknown_parameters(request, {"outcome"} | known[media_type])
     wanted = list(Outcome) if outcome is None else outcomes_of(outcome)
     if not wanted:
         raise InvalidRequest("Invalid query parameter: outcome")
@@ -227,7 +227,7 @@ async def get_health(request: Request) -> Answer:
     return Answer({"success": False, "data": parts, "error": "Service temporarily unavailable"}, 503, {"Retry-After": "5"})
 
 
-def _refuse_unknown_parameters(request: Request, known: set[str]) -> None:
+def refuse_unknown_parameters(request: Request, known: set[str]) -> None:
     """A misspelt filter must not turn into none, nor `?dryRun=true` into a real deletion; one given twice is as unclear."""
     names = [name for name, _ in request.query_params.multi_items()]
     for name in names:

@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from cli import options
-from cli.output import show
+from cli.output import moment, remark, show
 
 
 @click.group()
@@ -21,8 +21,30 @@ def companies() -> None:
 def create(company_id: str, name: str, data_dir: Path | None, *, as_json: bool) -> None:
     """Create a company."""
     from cli import registry
-    from cli.connection import connected
+    from cli.connection import connected, find_settings, open_vault
 
+    vault = open_vault(find_settings(data_dir))
     with connected(data_dir) as connection, connection.begin():
-        registry.create_company(connection, company_id, name)
+        registry.create_company(connection, company_id, name, vault=vault)
     show({"id": company_id, "name": name}, f"created company {company_id}", as_json=as_json)
+
+
+@companies.command("webhook-secret")
+@click.argument("company_id", metavar="ID", type=options.Word())
+@click.option("--rotate", is_flag=True, help="Make a new one; both sign for 24 hours.")
+@options.data_dir
+@options.as_json
+def webhook_secret(company_id: str, data_dir: Path | None, *, rotate: bool, as_json: bool) -> None:
+    """Show or change the secret that signs what goes to a job's callbackUrl.
+
+    Receivers verify with it; see `leadsweep webhooks listen`. Webhooks that were created with the API have secrets of their own.
+    """
+    from cli import registry
+    from cli.connection import connected, find_settings, open_vault
+
+    vault = open_vault(find_settings(data_dir))
+    with connected(data_dir) as connection, connection.begin():
+        secret, old_until = registry.webhook_secret(connection, company_id, vault, rotate=rotate)
+    if rotate:
+        remark(f"the old secret signs too until {moment(old_until)}")
+    show({"id": company_id, "webhookSecret": secret, "oldSecretUntil": moment(old_until)}, secret, as_json=as_json)

@@ -18,6 +18,7 @@ from cli.runtime import running_stack
 from shared.database import create_sync_engine
 from shared.migrations import current_version, newest_version
 from shared.settings import Settings
+from shared.signatures import Vault
 
 
 @contextmanager
@@ -57,6 +58,13 @@ def find_settings(data_dir: Path | None) -> Settings:
             f"no stack is running in {folder}{other}", "start one: leadsweep up" + (f" --data-dir {folder}" if data_dir else "")
         )
     return settings.model_copy(update=stack)
+
+
+def open_vault(settings: Settings) -> Vault:
+    """What encrypts secrets. Raises Failure where there is no key."""
+    if not settings.secrets_key:
+        raise Failure("LEADSWEEP_SECRETS_KEY is not set", "set the one that the API has; a new one: openssl rand -base64 32")
+    return Vault(settings.secrets_key)
 
 
 def read_settings() -> Settings:

@@ -26,6 +26,7 @@ import redis
 from cli.failure import Failure
 from cli.processes import last_words, port_of, reserve_port, spawn, stop, write_private
 from cli.signals import uninterrupted
+from shared.signatures import new_secrets_key
 
 Process = subprocess.Popen[bytes]
 
@@ -69,6 +70,14 @@ def _password(data_dir: Path) -> str:
     path = data_dir / "password"
     if not path.exists():
         write_private(path, secrets.token_hex(24))
+    return path.read_text()
+
+
+def secrets_key(data_dir: Path) -> str:
+    """The key that encrypts webhook secrets, made on first use."""
+    path = data_dir / "secrets_key"
+    if not path.exists():
+        write_private(path, new_secrets_key())
     return path.read_text()
 
 

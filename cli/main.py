@@ -18,6 +18,7 @@ from cli.keys import keys
 from cli.leads import leads
 from cli.migrate import migrate
 from cli.up import up
+from cli.webhooks import webhooks
 
 FAILED, USAGE = 1, 2
 
@@ -82,5 +83,5 @@ def main() -> None:
     """
 
 
-for _command in (up, demo, migrate, doctor, companies, campaigns, keys, leads):
+for _command in (up, demo, migrate, doctor, companies, campaigns, keys, leads, webhooks):
     main.add_command(_command)

@@ -14,6 +14,7 @@ from sqlalchemy.dialects.postgresql import insert
 from cli.failure import Failure
 from shared.keys import hash_key, new_key
 from shared.models import api_keys, campaigns, companies, leads
+from shared.signatures import BOTH_SIGN, Vault, new_secret
 
 
 class NewKey(NamedTuple):
@@ -37,11 +38,33 @@ class KeyTerms(NamedTuple):
     rate_limit_read: str | None = None
 
 
-def create_company(connection: Connection, company_id: str, name: str = "") -> None:
-    """Adds a company. Raises Failure if the id is taken."""
-    added = insert(companies).values(id=company_id, name=name).on_conflict_do_nothing().returning(companies.c.id)
+def create_company(connection: Connection, company_id: str, name: str = "", *, vault: Vault) -> None:
+    """Adds a company, with the secret that signs its callbacks. Raises Failure if the id is taken."""
+    values = {"id": company_id, "name": name, "webhook_secret": vault.lock(new_secret())}
+    added = insert(companies).values(values).on_conflict_do_nothing().returning(companies.c.id)
     if connection.scalar(added) is None:
         raise Failure(f"company {company_id} already exists", "choose another id")
+
+
+def webhook_secret(connection: Connection, company_id: str, vault: Vault, *, rotate: bool) -> tuple[str, datetime | None]:
+    """The secret that signs a company's callbacks, and until when the one before signs too.
+
+    A company without one, and one that is to `rotate`, gets a new one. Raises Failure for an unknown company or another key.
+    """
+    _require_company(connection, company_id)
+    named, now = companies.c.id == company_id, func.clock_timestamp()
+    new = {"webhook_secret": vault.lock(new_secret())}
+    if rotate:
+        old = {"old_webhook_secret": companies.c.webhook_secret, "webhook_secret_rotated_at": now}
+        connection.execute(update(companies).where(named).values(new | old))
+    else:
+        connection.execute(update(companies).where(named, companies.c.webhook_secret.is_(None)).values(new))
+    old_until = case((companies.c.old_webhook_secret.is_not(None), companies.c.webhook_secret_rotated_at + BOTH_SIGN))
+    locked, until = connection.execute(select(companies.c.webhook_secret, old_until).where(named)).one()
+    try:
+        return vault.unlock(locked), until
+    except ValueError as error:
+        raise Failure(str(error), "set the key that the API has; older keys after a comma") from None
 
 
 def create_campaign(connection: Connection, campaign_id: str, company_id: str, name: str = "") -> None:

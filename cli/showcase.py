@@ -6,10 +6,12 @@ It believes nobody: the leads are counted before and after, and each entry's out
 import io
 import os
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from queue import Empty, Queue
 from typing import Any
 
 import httpx2
@@ -21,10 +23,13 @@ from cli import registry, sample
 from cli.connection import connected_to, read_settings
 from cli.failure import Failure
 from cli.importer import import_leads
+from cli.listener import Listener, Received
 from cli.output import console as output_console
 from cli.reader import read
 from cli.signals import uninterrupted
 from cli.supervisor import Address, Stack
+from shared.destinations import LOOPBACK, parse_networks
+from shared.signatures import Vault
 from shared.states import JobState
 
 _PATIENCE = 60.0  # seconds for the job; it takes a small part of one
@@ -32,6 +37,7 @@ _CHUNK_SIZE = 100  # entries, so that there is progress to be seen; the default 
 _POLL = 0.01  # seconds between two looks at it; callers are polite and wait for Retry-After
 
 _BULK_DELETE = "/api/v1/leads/bulk-delete"
+_TOLD = ("jobId", "status", "total", "deleted", "notFound", "unprocessed", "deletedIdentifiers", "notFoundIdentifiers")
 _WIDTH = 100  # columns at most; what is piped is not folded otherwise
 
 Json = dict[str, Any]
@@ -66,7 +72,14 @@ def run_showcase(*, story_on_stderr: bool) -> Json:
     story = Story(output_console(stderr=story_on_stderr))
     story.console.print("Leadsweep's main job, on real servers in a folder of their own\n")
     began = time.perf_counter()
-    own = {"database_url": "", "broker_url": "", "redis_url": ""}  # never a database of somebody else
+    # Never a database of somebody else.
+    own: Json = {
+        "database_url": "",
+        "broker_url": "",
+        "redis_url": "",
+        "secrets_key": "",
+        "webhook_allow": parse_networks(LOOPBACK),
+    }
     with uninterrupted():  # else a file that tries out the temporary folder may stay
         folder = tempfile.TemporaryDirectory(prefix="leadsweep-demo-")
     # A worker that is slow to end is killed, and what it has in TMPDIR is to go with the rest.
@@ -74,7 +87,7 @@ def run_showcase(*, story_on_stderr: bool) -> Json:
     with folder, Stack(read_settings().model_copy(update=own), Path(folder.name), Address(port=0)) as stack:
         _start(stack, story)
         with connected_to(stack.settings) as connection:
-            job = _show_main_job(stack.address.url, connection, story)
+            job = _show_main_job(stack, connection, story)
         stopping = time.perf_counter()
     story.took("stop", time.perf_counter() - stopping, "stopped everything and removed its folder")
     story.console.print(f"\nThat took {time.perf_counter() - began:.1f} s in all. To keep it running: make up")
@@ -88,26 +101,33 @@ def _start(stack: Stack, story: Story) -> None:
     with story.part("migrate", "creating the tables") as done:
         stack.migrate(lambda _: None)
         done.append("created the tables")
-    with story.part("processes", "starting the API, a worker and the ticker") as done:
+    with story.part("processes", "starting the API, a worker, a deliverer and the ticker") as done:
         stack.start_processes()
-        done.append(f"started the API on {stack.address.url}, a worker and the ticker")
+        done.append(f"started the API on {stack.address.url}, a worker, a deliverer and the ticker")
 
 
-def _show_main_job(url: str, connection: Connection, story: Story) -> Json:
+def _show_main_job(stack: Stack, connection: Connection, story: Story) -> Json:
+    vault = Vault(stack.settings.secrets_key)
     with story.part("key", "making a company, campaigns and a key") as done, connection.begin():
-        registry.create_company(connection, sample.COMPANY)
+        registry.create_company(connection, sample.COMPANY, vault=vault)
         for campaign_id in (sample.CAMPAIGN, sample.OTHER_CAMPAIGN):
             registry.create_campaign(connection, campaign_id, sample.COMPANY)
         key = registry.create_key(connection, registry.KeyTerms(sample.COMPANY, "write", name="demo")).key
+        secret, _ = registry.webhook_secret(connection, sample.COMPANY, vault, rotate=False)
         done.append("made a company, two campaigns and a write key")
     with story.part("load", "loading leads") as done:
         _load(connection, sample.CAMPAIGN, sample.csv_of_leads())
         _load(connection, sample.OTHER_CAMPAIGN, sample.csv_of_other_leads())
         done.append(f"loaded {sample.LEADS:,} leads, and {sample.OTHER_LEADS} into the other campaign")
     before = _count(connection)
-    with httpx2.Client(base_url=url, headers={"x-api-key": key}, trust_env=False, timeout=10) as client:
+    headers = {"x-api-key": key}
+    with (
+        httpx2.Client(base_url=stack.address.url, headers=headers, trust_env=False, timeout=10) as client,
+        _listening(secret) as (callback_url, received),
+    ):
         kinds = sample.request()
-        job = _wait_for(client, _submit(client, kinds, story), story)
+        job = _wait_for(client, _submit(client, kinds, callback_url, story), story)
+        _wait_for_webhook(received, job, story)
         results = _get(client, f"/api/v1/jobs/{job['jobId']}/results?limit=10000")["items"]
     _print_status(story.console, job, results)
     after = _count(connection)
@@ -132,7 +152,7 @@ def _count(connection: Connection) -> tuple[int, int]:
         return registry.count_leads(connection, sample.CAMPAIGN), registry.count_leads(connection, sample.OTHER_CAMPAIGN)
 
 
-def _submit(client: httpx2.Client, kinds: list[sample.Kind], story: Story) -> Json:
+def _submit(client: httpx2.Client, kinds: list[sample.Kind], callback_url: str, story: Story) -> Json:
     entries = [entry for kind in kinds for entry in kind.entries]
     story.console.print(f"\nPOST {client.base_url.join(_BULK_DELETE)} with {len(entries):,} entries:")
     for kind in kinds:
@@ -140,7 +160,7 @@ def _submit(client: httpx2.Client, kinds: list[sample.Kind], story: Story) -> Js
         story.console.print(f"  {len(kind.entries):>8}  {kind.words}, e.g. {example}")
     story.console.print()
     with story.part("submit", "submitting") as done:
-        answer = client.post(_BULK_DELETE, json={"campaignId": sample.CAMPAIGN, "leads": entries})
+        answer = client.post(_BULK_DELETE, json={"campaignId": sample.CAMPAIGN, "callbackUrl": callback_url, "leads": entries})
         job = _content(answer, httpx2.codes.ACCEPTED)
         done.append(f"202 Accepted, job {job['jobId']}, {job['status']}")
     return job
@@ -172,6 +192,33 @@ def _wait_for(client: httpx2.Client, job: Json, story: Story) -> Json:
             story.console.print(f"            {told[0]}, {told[1]:,} of {job['total']:,} processed")
     story.took("job", time.perf_counter() - began, f"{job['status']}, {job['processed']:,} of {job['total']:,} processed")
     return job
+
+
+@contextmanager
+def _listening(secret: str) -> Iterator[tuple[str, "Queue[Received]"]]:
+    """A receiver of webhooks: its URL, and what comes."""
+    received: Queue[Received] = Queue()
+    with Listener(("127.0.0.1", 0), [secret], received.put) as listener:
+        threading.Thread(target=listener.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{listener.server_address[1]}/hook", received
+        listener.shutdown()
+
+
+def _wait_for_webhook(received: "Queue[Received]", job: Json, story: Story) -> None:
+    """Prints the event of the job's end. Raises Failure unless one comes that is signed and says what the job's status says."""
+    began = time.perf_counter()
+    try:
+        webhook = received.get(timeout=_PATIENCE)
+    except Empty:
+        raise Failure(f"no webhook came within {_PATIENCE:.0f} s") from None
+    if webhook.event is None:
+        raise Failure(f"the webhook was not signed as it should be: {webhook.wrong}")
+    told = webhook.event["data"]
+    differs = [name for name in _TOLD if told[name] != job[name]]
+    if differs or webhook.event["type"] != f"job.{job['status']}":
+        raise Failure(f"the webhook says otherwise than the job: {', '.join(differs) or webhook.event['type']}")
+    done = f"webhook {webhook.event['type']} came to {job['callbackUrl']}, signature verified, {told['deleted']:,} deleted"
+    story.took("webhook", time.perf_counter() - began, done)
 
 
 def _print_status(console: Console, job: Json, results: list[Json]) -> None:

@@ -1,4 +1,4 @@
-"""Keeps a whole stack running: the servers that are not given, the API, the worker and the ticker, each restarted when it dies.
+"""Keeps a whole stack running: the servers that are not given, API, worker, deliverer and ticker. What dies is restarted.
 
 What runs where stands in `runtime.json` in the data folder, by which the other commands find the stack. Nothing outlives the
 supervisor: it stops its children in order, and if it is killed itself the kernel ends them.
@@ -19,7 +19,7 @@ from sqlalchemy import Connection
 
 from cli.child import Child, Process
 from cli.connection import check_schema, connected_to
-from cli.embedded import Embedded
+from cli.embedded import Embedded, secrets_key
 from cli.failure import Failure
 from cli.output import remark
 from cli.processes import port_of, reserve_port, spawn, stop, write_private
@@ -29,7 +29,12 @@ from shared.settings import Settings
 
 READY_SECONDS = 90  # until all answer; a healthy stack takes about three
 STOP_SECONDS = 9.5  # for all of it; what is not gone by then is killed
-_SHARES = {"api": 3.0, "ticker": 1.0, "worker": 4.0}  # of those seconds, in the order of stopping; the servers have the rest
+_SHARES = {
+    "api": 2.5,
+    "ticker": 1.0,
+    "deliverer": 1.5,
+    "worker": 3.0,
+}  # of those seconds, in the order of stopping; the servers have the rest
 _LOOK_SECONDS = 0.1  # between looks at the children
 _FRUITLESS_STARTS = 5  # of one child, before the stack is ready
 _ANY_ADDRESS = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - what to call where the operator says so
@@ -71,11 +76,12 @@ class Stack:
             raise
         self.address = address._replace(port=port_of(self._held))
         self._runtime.unlink(missing_ok=True)  # of one that was killed
-        urls = {
+        given = {
             "database_url": settings.database_url or self._embedded.database_url,
             "broker_url": settings.broker_url or self._embedded.broker_url,
+            "secrets_key": settings.secrets_key or secrets_key(self._embedded.data_dir),
         }
-        self.settings = settings.model_copy(update=urls)
+        self.settings = settings.model_copy(update=given)
 
     def __enter__(self) -> Self:
         """What is started from here on is stopped at the end of the block."""
@@ -102,11 +108,12 @@ class Stack:
             return afterwards(connection)
 
     def start_processes(self) -> None:
-        """Starts API, worker and ticker, and waits until the API says that all is well. Raises Failure if it never does."""
+        """Starts the four processes, and waits until the API says that all is well. Raises Failure if it never does."""
         host, port = self.address
         with uninterrupted():
             self._add_module("api", ["api", "--host", host, "--port", str(port)])
             self._add_module("worker", ["worker", "--processes", str(self._workers)])
+            self._add_module("deliverer", ["worker", "--webhooks"])
             self._add_module("ticker", ["worker.ticker"])
         self._write_runtime()
         self._wait_until_ready()
@@ -123,14 +130,16 @@ class Stack:
     def _add_module(self, role: str, command: list[str]) -> None:
         # -P: the operator's working directory may hold folders that are called as ours are.
         python = [sys.executable, "-P", "-m", *command]
-        urls = {
+        given = {
             "DATABASE_URL": self.settings.database_url,
             "BROKER_URL": self.settings.broker_url,
             "REDIS_URL": self.settings.limiter_url,
+            "LEADSWEEP_SECRETS_KEY": self.settings.secrets_key,
+            "LEADSWEEP_WEBHOOK_ALLOW": ",".join(map(str, self.settings.webhook_allow)),
         }
 
         def start() -> Process:
-            return spawn(python, self._embedded.logs / f"{role}.log", env=os.environ | urls)
+            return spawn(python, self._embedded.logs / f"{role}.log", env=os.environ | given)
 
         self._add(role, start)
 
@@ -164,6 +173,7 @@ class Stack:
             "pid": os.getpid(),
             "database_url": self.settings.database_url,
             "broker_url": self.settings.broker_url,
+            "secrets_key": self.settings.secrets_key,
             "ports": {"api": self.address.port} | {role: port for role, port in self._embedded.ports.items() if not given[role]},
             "children": [{"role": child.role, "pid": child.process.pid} for child in self._children.values()],
         }

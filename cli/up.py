@@ -5,6 +5,7 @@ A database without companies is a newcomer's: it gets a little of everything, so
 
 import json
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,8 @@ import click
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
+
+    from shared.signatures import Vault
 
 _DEMO = "demo"  # the company's id, and the campaign's
 _LEADS = 5
@@ -29,21 +32,26 @@ _LEADS = 5
 def up(host: str, port: int, data_dir: Path | None, workers: int) -> None:
     """Keep the whole stack running.
 
-    PostgreSQL and Redis, where DATABASE_URL and BROKER_URL name none, the API, the worker and the ticker. What dies is started
-    again; Ctrl-C stops all of it. On first start there is a campaign to try it on.
+    PostgreSQL and Redis, where DATABASE_URL and BROKER_URL name none, the API, the worker, the deliverer of webhooks and the
+    ticker. What dies is started again; Ctrl-C stops all of it. On first start there is a campaign to try it on.
     """
     from cli.connection import read_settings
     from cli.signals import stop_by_signals
     from cli.supervisor import Address, Stack
+    from shared.destinations import LOOPBACK, parse_networks
+    from shared.signatures import Vault
 
     settings = read_settings()
+    if not settings.webhook_allow:
+        settings = settings.model_copy(update={"webhook_allow": parse_networks(LOOPBACK)})
     stop_by_signals()
     with suppress(KeyboardInterrupt), Stack(settings, data_dir or settings.data_dir, Address(host, port), workers, _say) as stack:
         stack.start_servers()
-        key = stack.migrate(_prepare_first_start)
+        key = stack.migrate(partial(_prepare_first_start, Vault(stack.settings.secrets_key)))
         stack.start_processes()
         if key:
             _show_how_to_begin(stack.address.url, key)
+        _say(f"webhooks may go to {', '.join(map(str, stack.settings.webhook_allow))} too, over HTTP: LEADSWEEP_WEBHOOK_ALLOW")
         _say(f"ready: {stack.address.url}")
         stack.watch()
 
@@ -54,7 +62,7 @@ def _say(line: str) -> None:
         click.echo(line)
 
 
-def _prepare_first_start(connection: "Connection") -> str | None:
+def _prepare_first_start(vault: "Vault", connection: "Connection") -> str | None:
     """If there is no company yet: one, with a campaign, a few leads and a key, which is returned."""
     from sqlalchemy import exists, insert, select
 
@@ -63,7 +71,7 @@ def _prepare_first_start(connection: "Connection") -> str | None:
 
     if connection.scalar(select(exists().select_from(companies))):
         return None
-    create_company(connection, _DEMO)
+    create_company(connection, _DEMO, vault=vault)
     create_campaign(connection, _DEMO, _DEMO)
     numbers = range(1, _LEADS + 1)
     rows = [{"campaign_id": _DEMO, "external_id": f"CRM_{n:03}", "phone_number": f"+15555550{n:03}"} for n in numbers]

@@ -14,7 +14,8 @@ from kombu import Exchange, Queue
 
 JOBS_QUEUE = "jobs"
 OFF_PEAK_QUEUE = "off-peak"
-QUEUES = (JOBS_QUEUE, OFF_PEAK_QUEUE)
+WEBHOOKS_QUEUE = "webhooks"
+JOB_QUEUES = (JOBS_QUEUE, OFF_PEAK_QUEUE)
 RUN_NEXT = "leadsweep.run_next"
 
 # A few messages wake all idle workers; each worker that finds more work sends the next one itself.
@@ -31,7 +32,7 @@ def create_celery(broker_url: str) -> Celery:
     redis = broker_url.startswith(("redis://", "rediss://"))
     app.conf.update(
         # The anonymous exchange routes by queue name alone: no binding that FLUSHALL could take away.
-        task_queues=[Queue(queue, Exchange(""), routing_key=queue) for queue in QUEUES],
+        task_queues=[Queue(queue, Exchange(""), routing_key=queue) for queue in (*JOB_QUEUES, WEBHOOKS_QUEUE)],
         task_default_queue=JOBS_QUEUE,
         task_default_exchange="",
         task_default_routing_key=JOBS_QUEUE,

@@ -8,8 +8,11 @@ from shared.database import database_url
 from shared.settings import Settings, settings
 
 
-def process_settings() -> Settings:
-    """The settings of this process. Ends it with exit code 1 and one line on stderr where they cannot be used."""
+def process_settings(*, secrets: bool = False) -> Settings:
+    """The settings of this process, one that needs `secrets` of webhooks or not.
+
+    Ends it with exit code 1 and one line on stderr where they cannot be used.
+    """
     try:
         chosen = settings()
     except ValidationError as error:
@@ -20,6 +23,8 @@ def process_settings() -> Settings:
     for name, url in (("DATABASE_URL", chosen.database_url), ("BROKER_URL", chosen.broker_url)):
         if not url:
             sys.exit(f"{name} is not set; set it, or run everything with: leadsweep up")
+    if secrets and not chosen.secrets_key:
+        sys.exit("LEADSWEEP_SECRETS_KEY is not set; make it once with: openssl rand -base64 32")
     try:
         database_url(chosen.database_url)
     except ValueError as error:

@@ -9,6 +9,7 @@ from sqlalchemy import (
     Boolean,
     CheckConstraint,
     Column,
+    Computed,
     DateTime,
     ForeignKey,
     Identity,
@@ -45,6 +46,9 @@ companies = Table(
     metadata,
     Column("id", Text, primary_key=True),
     Column("name", Text, nullable=False, server_default=""),
+    Column("webhook_secret", LargeBinary, comment="signs what goes to a job's callbackUrl; encrypted; null: none needed yet"),
+    Column("old_webhook_secret", LargeBinary, comment="the one before, which signs too until a while after the rotation"),
+    Column("webhook_secret_rotated_at", _TIME),
 )
 
 campaigns = Table(
@@ -116,6 +120,7 @@ jobs = Table(
     Column("dry_run", Boolean, nullable=False, server_default=text("false"), comment="a preview: changes no lead"),
     Column("source_job_id", Uuid, comment="the finished job that this one follows: retry, execute or restore"),
     Column("schedule", JSONB, comment="as the caller wrote it"),
+    Column("callback_url", Text, comment="told when the job ends"),
     Column("run_window", Text, comment="runs only within, e.g. 22:00-06:00 mon-sun Europe/Berlin; null: at any time"),
     Column("total", Integer, nullable=False),
     Column("created_at", _TIME, nullable=False, server_default=_NOW),
@@ -244,10 +249,56 @@ idempotency_keys = Table(
     Column("created_at", _TIME, nullable=False, server_default=_NOW, index=True),
 )
 
+webhooks = Table(
+    "webhooks",
+    metadata,
+    Column("id", Uuid, primary_key=True),
+    Column("company_id", Text, ForeignKey("companies.id"), nullable=False, index=True),
+    Column("url", Text, nullable=False),
+    Column("events", ARRAY(Text), nullable=False),
+    Column("description", Text, nullable=False, server_default=""),
+    Column("enabled", Boolean, nullable=False, server_default=text("true")),
+    Column("disabled_reason", Text, comment="why we disabled it; null: its owner did, or it is enabled"),
+    Column("failing_since", _TIME, comment="the first failed attempt since the last that was delivered"),
+    Column("secret", LargeBinary, nullable=False, comment="encrypted"),
+    Column("old_secret", LargeBinary, comment="the one before, which signs too until a while after the rotation"),
+    Column("secret_rotated_at", _TIME),
+    Column("created_at", _TIME, nullable=False, server_default=_NOW),
+    CheckConstraint("disabled_reason IS NULL OR NOT enabled", name="reason_when_disabled"),
+)
+
+# The body is not stored: it is made of the job's row and chunks, which do not change any more, at every attempt. What is purged
+# there is purged here.
+deliveries = Table(
+    "deliveries",
+    metadata,
+    Column("id", Uuid, primary_key=True, comment="webhook-id, of each of its attempts"),
+    Column("company_id", Text, nullable=False),
+    Column("job_id", Uuid, ForeignKey("jobs.id", ondelete="CASCADE"), comment="null: a test"),
+    Column("webhook_id", Uuid, ForeignKey("webhooks.id", ondelete="CASCADE"), comment="null: the job's callback_url"),
+    Column("url", Text, comment="of a callback; a webhook's is read when it is sent"),
+    Column("receiver", Text, Computed("coalesce(webhook_id::text, url)", persisted=True), nullable=False),
+    Column("event", Text, nullable=False),
+    Column("state", Text, nullable=False, server_default="pending"),
+    Column("created_at", _TIME, nullable=False, server_default=_NOW),
+    Column("due_at", _TIME, nullable=False, server_default=_NOW, comment="of the next attempt"),
+    Column("claimed_until", _TIME, comment="an attempt is under way until then at most; its end says whose"),
+    Column("attempts", SmallInteger, nullable=False, server_default="0", comment="since it was created or asked for again"),
+    Column("tried", JSONB, nullable=False, server_default=text("'[]'"), comment="the last attempts: at, status, latency, error"),
+    Column("error", Text, comment="why it was given up"),
+    CheckConstraint("state IN ('pending', 'delivered', 'failed')", name="state"),
+    CheckConstraint("(state = 'failed') = (error IS NOT NULL)", name="error_when_failed"),
+    CheckConstraint("(webhook_id IS NULL) <> (url IS NULL)", name="one_receiver"),
+    Index("deliveries_due_idx", "company_id", "receiver", "due_at", postgresql_where=text("state = 'pending'")),
+    Index("deliveries_under_way_idx", "claimed_until", postgresql_where=text("claimed_until IS NOT NULL")),
+    Index("deliveries_by_job_idx", "job_id", "created_at", "id"),
+    Index("deliveries_by_webhook_idx", "webhook_id", "created_at", "id"),
+)
+
 heartbeats = Table(
     "heartbeats",
     metadata,
-    Column("role", Text, primary_key=True, comment="worker or ticker"),
+    Column("role", Text, primary_key=True, comment="worker, deliverer or ticker"),
     Column("process", Text, primary_key=True, comment="host:pid"),
     Column("beat_at", _TIME, nullable=False),
 )

@@ -12,6 +12,8 @@ from typing import Annotated, Literal, NamedTuple
 from pydantic import AliasChoices, BeforeValidator, Field
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from shared.destinations import Network, parse_networks
+from shared.signatures import parse_secrets_key
 from shared.windows import Window, parse_window
 
 _PERIODS = {"second": timedelta(seconds=1), "minute": timedelta(minutes=1), "hour": timedelta(hours=1)}
@@ -38,6 +40,9 @@ RateSetting = Annotated[Rate, NoDecode, BeforeValidator(parse_rate)]  # no JSON:
 
 
 WindowSetting = Annotated[Window, NoDecode, BeforeValidator(parse_window)]  # likewise
+
+
+NetworksSetting = Annotated[tuple[Network, ...], NoDecode, BeforeValidator(parse_networks)]  # likewise
 
 
 class Settings(BaseSettings):
@@ -89,6 +94,16 @@ class Settings(BaseSettings):
     retention_days: int = Field(30, ge=1, le=36500, description="Days after which the identifiers of a finished job are purged")
     archive_days: int = Field(
         30, ge=1, le=36500, description="Days for which archived leads can be restored; then they are purged"
+    )
+    secrets_key: Annotated[str, BeforeValidator(parse_secrets_key)] = Field(
+        "",
+        description="Encrypts webhook secrets: 32 random bytes in base64 (`openssl rand -base64 32`); after a comma, older keys. "
+        "The embedded stack makes its own",
+    )
+    webhook_allow: NetworksSetting = Field(
+        (),
+        description="Networks to which webhooks may be sent though they are not public, over HTTP and to any port, e.g. "
+        "`127.0.0.0/8,::1/128`; for development",
     )
     pool_size: int = Field(10, ge=1, le=100, description="Database connections of one API process")
     prepare_statements: bool = Field(

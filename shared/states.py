@@ -76,6 +76,26 @@ class ChunkState(StrEnum):
     DONE = "done"
 
 
+class Event(StrEnum):
+    """What webhooks tell of: the ends of a job, and a test that its owner asks for."""
+
+    COMPLETED = "job.completed"
+    FAILED = "job.failed"
+    CANCELLED = "job.cancelled"
+    TEST = "webhook.test"
+
+
+JOB_EVENTS = (Event.COMPLETED, Event.FAILED, Event.CANCELLED)
+
+
+class DeliveryState(StrEnum):
+    """The state of a delivery: it is tried again, was answered 2xx, or is given up."""
+
+    PENDING = "pending"
+    DELIVERED = "delivered"
+    FAILED = "failed"
+
+
 class Outcome(IntEnum):
     """What became of one entry, with how and why: one element of `chunks.outcomes`. Numbers are never reused."""
 

@@ -9,7 +9,9 @@ import redis
 from cli.embedded import Embedded
 from shared import migrations
 from shared.database import create_sync_engine
+from shared.destinations import LOOPBACK, parse_networks
 from shared.settings import Settings
+from shared.signatures import new_secrets_key
 
 _numbers = count()
 
@@ -55,7 +57,9 @@ def redis_url(servers):
 @pytest.fixture
 def settings(database_url, redis_url):
     """The settings of this test's database and Redis."""
-    return Settings(database_url=database_url, broker_url=redis_url)
+    return Settings(
+        database_url=database_url, broker_url=redis_url, secrets_key=new_secrets_key(), webhook_allow=parse_networks(LOOPBACK)
+    )
 
 
 @pytest.fixture

@@ -4,9 +4,10 @@ from uuid import uuid4
 
 from sqlalchemy import insert, select, text
 
-from shared.broker import QUEUES
+from shared.broker import JOB_QUEUES
 from shared.models import campaigns, chunks, jobs, leads
 from shared.settings import Settings
+from worker.finisher import Wake
 from worker.runner import run_next
 from worker.ticker import tick
 
@@ -59,16 +60,16 @@ def remaining_leads(connection, campaign="cmp"):
 def one_tick(engine, settings=None):
     """One round of the ticker; the queues that it sends for, sorted."""
     sent = []
-    tick(engine, settings or Settings(), sent.append, lambda _: None)
+    tick(engine, settings or Settings(), Wake(lambda _: None, sent.append))
     return sorted(sent)
 
 
 def work_off(engine):
     """Runs everything that can run now, as a worker would on its messages."""
-    for queue in QUEUES:
-        messages = [queue]
-        while messages:
-            run_next(engine, messages.pop(), messages.append)
+    messages = list(JOB_QUEUES)
+    wake = Wake(lambda _: None, lambda queue: messages.append(queue) if queue in JOB_QUEUES else None)
+    while messages:
+        run_next(engine, messages.pop(0), wake)
 
 
 def let_leases_expire(connection):

@@ -17,14 +17,17 @@ from uuid import uuid4
 from sqlalchemy import insert
 
 from cli.embedded import free_port
+from shared.destinations import LOOPBACK
 from shared.keys import hash_key, new_key
 from shared.models import api_keys
+from shared.signatures import new_secrets_key
 
 PROJECT = Path(__file__).parent.parent
 STOP_SECONDS = 10
+SECRETS_KEY = new_secrets_key()  # where the settings have none
 
 __all__ = [
-    "environment", "free_port", "listens", "make_key", "running", "running_api", "running_ticker", "running_worker", "wait_for",
+    "environment", "free_port", "listens", "make_key", "running", "running_api", "running_deliverer", "running_ticker", "running_worker", "wait_for",
 ]  # fmt: skip
 
 
@@ -39,7 +42,13 @@ def wait_for(condition, seconds=30):
 
 def environment(settings, **extra):
     """The environment variables that give a process these settings' servers; `extra` are further ones, in full."""
-    return {"DATABASE_URL": settings.database_url, "BROKER_URL": settings.broker_url, "REDIS_URL": settings.redis_url} | extra
+    return {
+        "DATABASE_URL": settings.database_url,
+        "BROKER_URL": settings.broker_url,
+        "REDIS_URL": settings.redis_url,
+        "LEADSWEEP_SECRETS_KEY": settings.secrets_key or SECRETS_KEY,
+        "LEADSWEEP_WEBHOOK_ALLOW": LOOPBACK,
+    } | extra
 
 
 def make_key(connection, company, scope="write", campaign=None, **columns):
@@ -96,6 +105,14 @@ def running_worker(env, processes=2):
     """A worker with its pool; yields its Popen once it is ready."""
     with running("worker", "--processes", processes, env=env) as process:
         _wait_until(process, lambda: "worker ready" in process.log.read_text())
+        yield process
+
+
+@contextmanager
+def running_deliverer(env, threads=16):
+    """A deliverer; yields its Popen once it is ready."""
+    with running("worker", "--webhooks", "--threads", threads, env=env) as process:
+        _wait_until(process, lambda: "deliverer ready" in process.log.read_text())
         yield process
 
 

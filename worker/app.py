@@ -1,4 +1,4 @@
-"""The Celery application of the workers: its sign of life, and how it outlives its broker's outages."""
+"""The Celery application of workers and deliverers: its sign of life, and how it outlives its broker's outages."""
 
 import os
 import threading
@@ -27,14 +27,19 @@ PATIENCE = 15.0  # seconds without a message, while work lies idle, after which 
 
 # Celery has been seen to stay up and deaf after its broker and its pool were killed while it started. The ticker sends a
 # message each second while there is work, so a worker that gets none is of no use: it ends, and whoever keeps it starts anew.
-_WORK_LIES_IDLE = text("""
+_WORK_LIES_IDLE = {
+    "worker": text("""
     SELECT EXISTS (
         SELECT FROM jobs JOIN chunks ON job_id = jobs.id
         WHERE jobs.state IN ('queued', 'running') AND jobs.created_at < clock_timestamp() - interval '15 s'
             AND wanted IS NULL AND (closes_at IS NULL OR closes_at > clock_timestamp())
             AND chunks.state = 'pending' AND retry_at < clock_timestamp() - interval '15 s'
     )
-""")
+"""),
+    "deliverer": text("""
+    SELECT EXISTS (SELECT FROM deliveries WHERE state = 'pending' AND due_at < clock_timestamp() - interval '15 s')
+"""),
+}
 
 _last_message = [time.monotonic()]
 
@@ -61,7 +66,7 @@ class PatientConsumer(Consumer):
 warnings.filterwarnings("ignore", category=SecurityWarning)
 
 app = create_celery(process_settings().broker_url)
-app.conf.update(imports=("worker.tasks",), worker_consumer=PatientConsumer)
+app.conf.update(imports=("worker.tasks",), worker_consumer=PatientConsumer, role="worker")  # the last is ours; or "deliverer"
 
 _stopping = threading.Event()
 
@@ -75,7 +80,10 @@ def _set_up_logging(**_: Any) -> None:
 def _start_beating(**_: Any) -> None:
     # In the parent, with a connection for each beat: there is none that a forked pool process could inherit.
     threading.Thread(target=_beat_until_stopped, name="heartbeat", daemon=True).start()
-    log.info("worker ready")
+    if app.conf.role == "deliverer":
+        log.info("deliverer ready")
+    else:
+        log.info("worker ready")
 
 
 @signals.worker_shutting_down.connect
@@ -89,12 +97,14 @@ def _note_message(**_: Any) -> None:
 
 
 def _beat_until_stopped() -> None:
+    role = app.conf.role
     engine = create_sync_engine(settings(), "heartbeat", poolclass=NullPool)
     while True:
         try:
             with engine.begin() as connection:
-                beat(connection, "worker")
-                forgotten = time.monotonic() - _last_message[0] > PATIENCE and connection.execute(_WORK_LIES_IDLE).scalar_one()
+                beat(connection, role)
+                deaf = time.monotonic() - _last_message[0] > PATIENCE
+                forgotten = deaf and connection.execute(_WORK_LIES_IDLE[role]).scalar_one()
         except SQLAlchemyError as error:
             log.warning("no heartbeat", error=type(error).__name__, mend="check DATABASE_URL and that the database is up")
         else:

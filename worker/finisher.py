@@ -8,6 +8,7 @@ import structlog
 from sqlalchemy import Boolean, Connection, Integer, Uuid, bindparam, text
 
 from shared.arrays import smallint_array
+from shared.broker import WEBHOOKS_QUEUE
 from shared.states import COUNTS, Outcome
 
 # The chunk in hand is written by the same statement, which saves a round trip a chunk; :number is null where there is none.
@@ -34,21 +35,40 @@ _FINISH = text("""
     ending AS (
         SELECT counts.*, CASE WHEN :cancelled THEN 'cancelled' WHEN unprocessed > 0 THEN 'failed' ELSE 'completed' END AS state
         FROM counts
+    ),
+    finished AS (
+        UPDATE jobs SET
+            state = ending.state,
+            error = CASE WHEN ending.state = 'failed' THEN format(
+                '%s of %s leads could not be processed; the results with outcome=unprocessed say why', ending.unprocessed, total
+            ) END,
+            finished_at = clock_timestamp(), wanted = NULL, wanted_by = NULL,
+            history = history || jsonb_build_object(
+                'status', ending.state, 'at', clock_timestamp(), 'by', CASE WHEN :cancelled THEN wanted_by END),
+            deleted = ending.deleted, would_delete = ending.would_delete, restored = ending.restored,
+            conflict = ending.conflict, not_found = ending.not_found, unprocessed = ending.unprocessed
+        FROM ending
+        WHERE jobs.id = :job_id AND jobs.state NOT IN ('completed', 'failed', 'cancelled')
+            AND NOT (dry_run AND :number IS NOT NULL) AND NOT EXISTS (
+                SELECT FROM chunks WHERE job_id = :job_id AND state = 'pending' AND number IS DISTINCT FROM :number
+            )
+        RETURNING jobs.id, jobs.state, jobs.total, jobs.deleted, jobs.would_delete, jobs.restored, jobs.conflict, jobs.not_found,
+            jobs.unprocessed, jobs.awaited, jobs.company_id, jobs.callback_url
+    ),
+    written AS (
+        INSERT INTO deliveries (id, company_id, job_id, webhook_id, url, event)
+        SELECT gen_random_uuid(), company_id, finished.id, webhook_id, url, 'job.' || state
+        FROM finished CROSS JOIN LATERAL (
+            SELECT CAST(NULL AS uuid) AS webhook_id, callback_url AS url WHERE callback_url IS NOT NULL
+            UNION ALL
+            SELECT id, NULL FROM webhooks
+            WHERE company_id = finished.company_id AND enabled AND 'job.' || finished.state = ANY(events)
+        ) AS receiver
+        RETURNING id
     )
-    UPDATE jobs SET
-        state = ending.state,
-        error = CASE WHEN ending.state = 'failed' THEN format(
-            '%s of %s leads could not be processed; the results with outcome=unprocessed say why', ending.unprocessed, total) END,
-        finished_at = clock_timestamp(), wanted = NULL, wanted_by = NULL,
-        history = history || jsonb_build_object(
-            'status', ending.state, 'at', clock_timestamp(), 'by', CASE WHEN :cancelled THEN wanted_by END),
-        deleted = ending.deleted, would_delete = ending.would_delete, restored = ending.restored, conflict = ending.conflict,
-        not_found = ending.not_found, unprocessed = ending.unprocessed
-    FROM ending
-    WHERE jobs.id = :job_id AND jobs.state NOT IN ('completed', 'failed', 'cancelled') AND NOT (dry_run AND :number IS NOT NULL)
-        AND NOT EXISTS (SELECT FROM chunks WHERE job_id = :job_id AND state = 'pending' AND number IS DISTINCT FROM :number)
-    RETURNING jobs.id, jobs.state, jobs.total, jobs.deleted, jobs.would_delete, jobs.restored, jobs.conflict, jobs.not_found,
-        jobs.unprocessed, jobs.awaited
+    SELECT id, state, total, deleted, would_delete, restored, conflict, not_found, unprocessed, awaited,
+        (SELECT count(*) FROM written) AS deliveries
+    FROM finished
 """).bindparams(bindparam("number", type_=Integer), bindparam("job_id", type_=Uuid), bindparam("cancelled", type_=Boolean))
 
 _UNFINISHED = text("""
@@ -62,11 +82,19 @@ _NUMBERS = {count: bytes(outcome for outcome in Outcome if outcome.count == coun
 
 log = structlog.get_logger()
 
-Announce = Callable[[UUID], None]
+
+class Wake(NamedTuple):
+    """How others are woken, after a commit: who waits for a job, and the workers of a queue. Neither raises, or must be heard."""
+
+    callers: Callable[[UUID], object]
+    workers: Callable[[str], object]
+
+
+NOBODY = Wake(lambda _: None, lambda _: None)
 
 
 class Finished(NamedTuple):
-    """A job that has just ended, and how; `awaited` if somebody may wait for it."""
+    """A job that has just ended, and how; `awaited` if somebody may wait for it; so many `deliveries` were written with it."""
 
     id: UUID
     state: str
@@ -78,6 +106,7 @@ class Finished(NamedTuple):
     not_found: int
     unprocessed: int
     awaited: bool
+    deliveries: int
 
 
 class DecidedChunk(NamedTuple):
@@ -108,9 +137,11 @@ def unfinished(connection: Connection) -> list[UUID]:
     return list(connection.execute(_UNFINISHED).scalars())
 
 
-def tell(finished: Finished, announce: Announce) -> None:
+def tell(finished: Finished, wake: Wake) -> None:
     """Logs the end of a job and wakes who waits for it: after its commit, since a commit can still fail."""
     if finished.awaited:
-        announce(finished.id)
+        wake.callers(finished.id)
+    if finished.deliveries:
+        wake.workers(WEBHOOKS_QUEUE)
     fields = finished._asdict() | {"job": str(finished.id)}
     log.info("job finished", **{name: value for name, value in fields.items() if name not in {"id", "awaited"}})

@@ -6,7 +6,6 @@ A claim that is not the chunk's last any more (its lease ran out, or was revoked
 
 import random
 import time
-from collections.abc import Callable
 from itertools import count
 
 import structlog
@@ -18,7 +17,7 @@ from shared.broker import JOBS_QUEUE
 from shared.states import Mode, Outcome
 from worker.claimer import MAX_ATTEMPTS, Claim, claim, give_back
 from worker.decider import Entries
-from worker.finisher import Announce, DecidedChunk, Finished, finish, tell
+from worker.finisher import NOBODY, DecidedChunk, Finished, Wake, finish, tell
 from worker.previewer import conclude, preview
 from worker.refusals import is_refusal, is_transient
 from worker.restorer import restore
@@ -46,11 +45,7 @@ _LOCK_CHUNK = text("""
 log = structlog.get_logger()
 
 
-def nobody(_job_id: object) -> None:
-    """Stands for an Announce where nobody waits."""
-
-
-def run_next(engine: Engine, queue: str, send: Callable[[str], None], announce: Announce = nobody) -> None:
+def run_next(engine: Engine, queue: str, wake: Wake) -> None:
     """Works on the queue's chunks for about TURN, carries out what was asked of jobs, and sends one message.
 
     Finding nothing to do, it just ends. Between chunks of another queue it looks for ordinary jobs: they never wait for longer
@@ -58,14 +53,14 @@ def run_next(engine: Engine, queue: str, send: Callable[[str], None], announce: 
     """
     end_of_turn = time.monotonic() + TURN
     if claimed := _claim_of(engine, queue):
-        run_chunk(engine, claimed, announce)
-    carry_out_requests(engine, announce)
+        run_chunk(engine, claimed, wake)
+    carry_out_requests(engine, wake)
     while claimed:
         if time.monotonic() >= end_of_turn:
-            send(queue)
+            wake.workers(queue)
             return
         if claimed := _claim_of(engine, JOBS_QUEUE) or (_claim_of(engine, queue) if queue != JOBS_QUEUE else None):
-            run_chunk(engine, claimed, announce)
+            run_chunk(engine, claimed, wake)
 
 
 def _claim_of(engine: Engine, queue: str) -> Claim | None:
@@ -73,7 +68,7 @@ def _claim_of(engine: Engine, queue: str) -> Claim | None:
         return claim(connection, queue)
 
 
-def run_chunk(engine: Engine, claimed: Claim, announce: Announce = nobody) -> None:
+def run_chunk(engine: Engine, claimed: Claim, wake: Wake = NOBODY) -> None:
     """Decides a claimed chunk, retrying what is nobody's fault; else its lease runs out and the attempt counts."""
     careful = False
     for retry in count():
@@ -84,7 +79,7 @@ def run_chunk(engine: Engine, claimed: Claim, announce: Announce = nobody) -> No
                 with engine.begin() as connection:
                     finished = (conclude if claimed.dry_run else finish)(connection, claimed.job_id)
             if finished:
-                tell(finished, announce)
+                tell(finished, wake)
         except DBAPIError as error:
             if is_refusal(error) and not careful:
                 careful = True

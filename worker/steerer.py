@@ -13,7 +13,7 @@ from sqlalchemy.exc import DBAPIError
 
 from shared.states import Outcome
 from shared.windows import next_opening, parse_window
-from worker.finisher import Announce, Finished, tell
+from worker.finisher import Finished, Wake, tell
 from worker.previewer import conclude
 
 MOST = 10  # requests that a worker carries out in one turn: when a window shuts on thousands of jobs, its own work goes on
@@ -62,7 +62,7 @@ _CANCEL_THE_REST = text("""
 log = structlog.get_logger()
 
 
-def carry_out_requests(engine: Engine, announce: Announce, most: int = MOST) -> None:
+def carry_out_requests(engine: Engine, wake: Wake, most: int = MOST) -> None:
     """Carries out what is asked of up to `most` jobs. One whose chunk in hand takes long is left for the next time.
 
     Raises DBAPIError where the connection is lost.
@@ -82,9 +82,9 @@ def carry_out_requests(engine: Engine, announce: Announce, most: int = MOST) -> 
             log.warning("request put off", job=str(job_id), wanted=wanted, error=type(cause).__name__)
             continue
         if finished:
-            tell(finished, announce)
+            tell(finished, wake)
         else:
-            announce(job_id)
+            wake.callers(job_id)
         log.info("request carried out", job=str(job_id), wanted=wanted)
 
 

@@ -1,42 +1,57 @@
 """The one Celery task. Its message says that a queue has work; what to do stands in the database."""
 
+import threading
 from functools import cache
 
 import structlog
 from sqlalchemy import Engine
 from sqlalchemy.exc import DBAPIError
 
-from shared.broker import RUN_NEXT, Sender
+from shared.broker import RUN_NEXT, WEBHOOKS_QUEUE, Sender
 from shared.database import create_sync_engine
 from shared.settings import settings
+from shared.signatures import Vault
 from shared.wakeups import Announcer
 from worker import runner
 from worker.app import app
+from worker.deliverer import Terms, deliver_next
+from worker.finisher import Wake
 
 log = structlog.get_logger()
 
 
-# All are made by the first task of a pool process: an engine or a thread of the parent's would not survive the fork.
+CONNECTIONS = 8  # of a deliverer: its threads need one for a moment before and after each POST
+
+_one_at_a_time = threading.Lock()  # a deliverer's threads begin together
+
+
+# Made by the first task of a process: an engine or a thread of the parent's would not survive the fork.
 @cache
-def _engine() -> Engine:
-    return create_sync_engine(settings(), "worker", pool_size=1, max_overflow=0)
+def _engine(role: str, connections: int) -> Engine:
+    return create_sync_engine(settings(), role, pool_size=connections, max_overflow=0)
 
 
 @cache
-def _sender() -> Sender:
-    return Sender(settings().broker_url)
+def _wake() -> Wake:
+    return Wake(Announcer(settings().limiter_url).announce, Sender(settings().broker_url).send)
 
 
 @cache
-def _announcer() -> Announcer:
-    return Announcer(settings().limiter_url)
+def _terms() -> Terms:
+    return Terms(Vault(settings().secrets_key), settings().webhook_allow)
 
 
 @app.task(name=RUN_NEXT)
 def run_next(queue: str) -> None:
     """Works on `queue` for one turn. Never raises for what the database says: the ticker will send again."""
+    delivers = queue == WEBHOOKS_QUEUE
+    with _one_at_a_time:
+        engine, wake = _engine("deliverer", CONNECTIONS) if delivers else _engine("worker", 1), _wake()
     try:
-        runner.run_next(_engine(), queue, _sender().send, _announcer().announce)
+        if delivers:
+            deliver_next(engine, _terms(), wake)
+        else:
+            runner.run_next(engine, queue, wake)
     except DBAPIError as error:  # whose text may hold identifiers
         state = getattr(error.orig, "sqlstate", None)
         mend = "check that the database is up, and its log; work goes on by itself"

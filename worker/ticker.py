@@ -19,7 +19,7 @@ from shared.environment import process_settings
 from shared.heartbeats import beat, forget_the_dead
 from shared.settings import Settings
 from shared.wakeups import Announcer
-from worker.finisher import Announce, tell, unfinished
+from worker.finisher import Wake, tell, unfinished
 from worker.previewer import conclude
 from worker.purger import purge_archive, purge_identifiers, purge_keys
 from worker.scheduler import close_windows, queue_due
@@ -42,12 +42,14 @@ _QUEUES_WITH_WORK = text("""
             AND wanted IS NULL AND (closes_at IS NULL OR closes_at > clock_timestamp())
             AND chunks.state = 'pending' AND retry_at <= clock_timestamp()
     )
+    UNION ALL
+    SELECT 'webhooks' WHERE EXISTS (SELECT FROM deliveries WHERE state = 'pending' AND due_at <= clock_timestamp())
 """)
 
 log = structlog.get_logger()
 
 
-def tick(engine: Engine, settings: Settings, send: Callable[[str], None], announce: Announce) -> None:
+def tick(engine: Engine, settings: Settings, wake: Wake) -> None:
     """One round: every step in transactions of its own. A step that fails is logged, and has its next try in a second."""
 
     def in_transaction(step: Callable[[Connection], None]) -> Callable[[], None]:
@@ -66,10 +68,10 @@ def tick(engine: Engine, settings: Settings, send: Callable[[str], None], announ
     for step in (
         in_transaction(_show_life),
         in_transaction(queue_due),
-        lambda: _send_for_work(engine, send),
+        lambda: _send_for_work(engine, wake),
         in_transaction(close_windows),
-        lambda: carry_out_requests(engine, announce, REQUESTS),
-        lambda: _finish_forgotten(engine, announce),
+        lambda: carry_out_requests(engine, wake, REQUESTS),
+        lambda: _finish_forgotten(engine, wake),
         in_transaction(purge),
     ):
         try:
@@ -84,14 +86,14 @@ def _show_life(connection: Connection) -> None:
     forget_the_dead(connection)
 
 
-def _send_for_work(engine: Engine, send: Callable[[str], None]) -> None:
+def _send_for_work(engine: Engine, wake: Wake) -> None:
     with engine.begin() as connection:
         queues = connection.execute(_QUEUES_WITH_WORK).scalars().all()
     for queue in queues:
-        send(queue)
+        wake.workers(queue)
 
 
-def _finish_forgotten(engine: Engine, announce: Announce) -> None:
+def _finish_forgotten(engine: Engine, wake: Wake) -> None:
     with engine.begin() as connection:
         job_ids = unfinished(connection)
     for job_id in job_ids:
@@ -103,14 +105,14 @@ def _finish_forgotten(engine: Engine, announce: Announce) -> None:
             log.warning("job not finished", job=str(job_id), error=type(getattr(error, "orig", error)).__name__)
         else:
             if finished:
-                tell(finished, announce)
+                tell(finished, wake)
 
 
-def run(engine: Engine, settings: Settings, sender: Sender, announce: Announce) -> None:
+def run(engine: Engine, settings: Settings, wake: Wake) -> None:
     """Ticks once a second until SIGTERM or SIGINT comes."""
     while True:
         next_round = time.monotonic() + PERIOD
-        tick(engine, settings, sender.top_up, announce)
+        tick(engine, settings, wake)
         if signal.sigtimedwait(_STOP, max(0.0, next_round - time.monotonic())):
             return
 
@@ -123,7 +125,7 @@ def main() -> None:
     sender = Sender(settings.broker_url)
     engine = create_sync_engine(settings, "ticker", pool_size=1, max_overflow=0)
     log.info("ticker ready")
-    run(engine, settings, sender, Announcer(settings.limiter_url).announce)
+    run(engine, settings, Wake(Announcer(settings.limiter_url).announce, sender.top_up))
     sender.close()
 
 

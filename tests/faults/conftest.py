@@ -11,7 +11,7 @@ from tests.faults import dying
 from tests.invariants import check
 from tests.jobs import add_campaign, add_leads
 from tests.oracle import Lead
-from tests.stack import environment, make_key, running, running_api, running_ticker, wait_for
+from tests.stack import environment, make_key, running, running_api, running_deliverer, running_ticker, wait_for
 
 
 class Ground:
@@ -83,6 +83,7 @@ def stack(ground):
     with ExitStack() as processes:
         url = processes.enter_context(running_api(ground.env(LEADSWEEP_CHUNK_SIZE="10")))
         processes.enter_context(running("tests.faults.dying", ground.points, "worker", "--processes", 2, env=ground.env()))
+        processes.enter_context(running_deliverer(ground.env()))
         processes.enter_context(running_ticker(ground.env()))
         ground.caller = ground.caller_of(url)
         wait_for(lambda: ground.caller.http.get("/api/health").status_code == 200)

@@ -32,6 +32,7 @@ from tests.jobs import (
 )
 from tests.worker.test_properties import World
 from worker.claimer import MAX_ATTEMPTS, claim
+from worker.finisher import NOBODY, Wake
 from worker.runner import run_chunk, run_next
 from worker.steerer import MOST, carry_out_requests
 
@@ -77,7 +78,7 @@ class SteeredWorld(World):
     def carry_out(self):
         """The jobs that it was told of."""
         told = []
-        carry_out_requests(self.engine, told.append)
+        carry_out_requests(self.engine, Wake(told.append, lambda _: None))
         return told
 
     def outcomes_of(self, job_id):
@@ -606,7 +607,7 @@ def test_a_window_that_shuts_on_many_jobs_does_not_keep_a_worker_from_its_work(e
         ordinary = queue_job(connection, [("a", None)])
         connection.execute(text("UPDATE jobs SET wanted = 'close' WHERE queue = 'off-peak'"))
         asked = queue_job(connection, [("a", None)], state="queued", wanted="pause")
-    run_next(engine, "jobs", lambda _: None)
+    run_next(engine, "jobs", NOBODY)
     with engine.begin() as connection:
         assert job_row(connection, ordinary).state == "completed"
         assert job_row(connection, asked).state == "paused", "what somebody waits for comes first"

@@ -1,0 +1,163 @@
+"""The routes of webhooks and deliveries. A webhook tells of all of a company's jobs, so its owner must see all of them."""
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Path, Query, Request
+
+from api import deliveries, webhooks
+from api.answers import Answer, success
+from api.authenticator import Authenticator, Key
+from api.body import read_json, read_nothing
+from api.errors import Forbidden
+from api.jobs import check_visible, parse_job_id
+from api.routes import Reader, refuse_unknown_parameters
+from shared.broker import WEBHOOKS_QUEUE
+from shared.states import DeliveryState, Event
+
+router = APIRouter(redirect_slashes=False)
+
+Limit = Annotated[int, Query(ge=1, le=200)]
+
+
+async def _owner(request: Request) -> Key:
+    """Admits a call by a company-wide write key."""
+    key = await _admit(request)
+    if key.campaign_id is not None:
+        raise Forbidden
+    return key
+
+
+async def _admit(request: Request) -> Key:
+    authenticator: Authenticator = request.app.state.authenticator
+    return await authenticator.admit(request, writing=True)
+
+
+@router.post("/api/v1/webhooks", operation_id="createWebhook", summary="Create a webhook", tags=["Webhooks"])
+async def create_webhook(request: Request) -> Answer:
+    """Tells a URL of the ends of all jobs."""
+    key = await _owner(request)
+    asked = webhooks.parse_registration(await read_json(request), whole=True)
+    refuse_unknown_parameters(request, set())
+    webhook = await webhooks.add(request.app.state.engine, request.app.state.settings, key, asked)
+    return success(webhook, 201, {"Location": f"/api/v1/webhooks/{webhook['webhookId']}"})
+
+
+@router.get("/api/v1/webhooks", operation_id="listWebhooks", summary="List webhooks", tags=["Webhooks"])
+async def get_webhooks(request: Request, cursor: str | None = None, limit: Limit = 50) -> Answer:
+    """The company's webhooks, newest first."""
+    key = await _owner(request)
+    refuse_unknown_parameters(request, {"cursor", "limit"})
+    items, following = await webhooks.list_webhooks(request.app.state.engine, key, cursor, limit)
+    return success({"items": items, "nextCursor": following})
+
+
+@router.get("/api/v1/webhooks/{webhookId}", operation_id="getWebhook", summary="Read a webhook", tags=["Webhooks"])
+async def get_webhook(request: Request, webhook_id: Annotated[str, Path(alias="webhookId")]) -> Answer:
+    """The webhook as it stands."""
+    key = await _owner(request)
+    refuse_unknown_parameters(request, set())
+    return success(await webhooks.read(request.app.state.engine, key, webhooks.parse_webhook_id(webhook_id)))
+
+
+@router.patch("/api/v1/webhooks/{webhookId}", operation_id="changeWebhook", summary="Change a webhook", tags=["Webhooks"])
+async def patch_webhook(request: Request, webhook_id: Annotated[str, Path(alias="webhookId")]) -> Answer:
+    """Changes what is said, and leaves the rest."""
+    key = await _owner(request)
+    asked = webhooks.parse_registration(await read_json(request), whole=False)
+    refuse_unknown_parameters(request, set())
+    state, found = request.app.state, webhooks.parse_webhook_id(webhook_id)
+    return success(await webhooks.change(state.engine, state.settings, key, found, asked))
+
+
+@router.delete("/api/v1/webhooks/{webhookId}", operation_id="deleteWebhook", summary="Delete a webhook", tags=["Webhooks"])
+async def delete_webhook(request: Request, webhook_id: Annotated[str, Path(alias="webhookId")]) -> Answer:
+    """Removes the webhook and the record of its deliveries."""
+    key = await _owner(request)
+    await read_nothing(request)
+    refuse_unknown_parameters(request, set())
+    await webhooks.remove(request.app.state.engine, key, webhooks.parse_webhook_id(webhook_id))
+    return success({"deleted": True})
+
+
+@router.post("/api/v1/webhooks/{webhookId}/rotate", operation_id="rotateWebhook", summary="Change its secret", tags=["Webhooks"])
+async def rotate_webhook(request: Request, webhook_id: Annotated[str, Path(alias="webhookId")]) -> Answer:
+    """A new secret; both sign for 24 hours."""
+    key = await _owner(request)
+    await read_nothing(request)
+    refuse_unknown_parameters(request, set())
+    state, found = request.app.state, webhooks.parse_webhook_id(webhook_id)
+    return success(await webhooks.rotate(state.engine, state.settings, key, found))
+
+
+@router.post("/api/v1/webhooks/{webhookId}/test", operation_id="testWebhook", summary="Send a test", tags=["Webhooks"])
+async def test_webhook(request: Request, webhook_id: Annotated[str, Path(alias="webhookId")]) -> Answer:
+    """Sends an event of the type `webhook.test`, at once, also to a webhook that is disabled."""
+    key = await _owner(request)
+    await read_nothing(request)
+    refuse_unknown_parameters(request, set())
+    state, found = request.app.state, webhooks.parse_webhook_id(webhook_id)
+    await webhooks.read(state.engine, key, found)
+    delivery = await deliveries.test(state.engine, key, found)
+    state.sender.send(WEBHOOKS_QUEUE)
+    return success(delivery, 202)
+
+
+@router.get(
+    "/api/v1/webhooks/{webhookId}/deliveries",
+    operation_id="listWebhookDeliveries",
+    summary="List a webhook's deliveries",
+    tags=["Deliveries"],
+)
+async def get_webhook_deliveries(
+    request: Request,
+    webhook_id: Annotated[str, Path(alias="webhookId")],
+    key: Reader,
+    status: DeliveryState | None = None,
+    event: Event | None = None,
+    cursor: str | None = None,
+    limit: Limit = 50,
+) -> Answer:
+    """What was sent to it, of the jobs that the key sees; newest first."""
+    _refuse_unknown_filters(request)
+    found = webhooks.parse_webhook_id(webhook_id)
+    await webhooks.read(request.app.state.engine, key, found)
+    return await _page(request, key, {"webhook_id": found, "state": status, "event": event}, cursor, limit)
+
+
+@router.get(
+    "/api/v1/jobs/{jobId}/deliveries", operation_id="listJobDeliveries", summary="List a job's deliveries", tags=["Deliveries"]
+)
+async def get_job_deliveries(
+    request: Request,
+    job_id: Annotated[str, Path(alias="jobId")],
+    key: Reader,
+    status: DeliveryState | None = None,
+    event: Event | None = None,
+    cursor: str | None = None,
+    limit: Limit = 50,
+) -> Answer:
+    """What was sent when the job ended, to its callback and to webhooks; newest first."""
+    _refuse_unknown_filters(request)
+    found = parse_job_id(job_id)
+    await check_visible(request.app.state.engine, key, found)
+    return await _page(request, key, {"job_id": found, "state": status, "event": event}, cursor, limit)
+
+
+@router.post("/api/v1/deliveries/{deliveryId}/redeliver", operation_id="redeliver", summary="Send it again", tags=["Deliveries"])
+async def redeliver(request: Request, delivery_id: Annotated[str, Path(alias="deliveryId")]) -> Answer:
+    """Sends the same event again, with the same `webhook-id`, at once and from the first attempt on."""
+    key = await _admit(request)
+    await read_nothing(request)
+    refuse_unknown_parameters(request, set())
+    delivery = await deliveries.redeliver(request.app.state.engine, key, delivery_id)
+    request.app.state.sender.send(WEBHOOKS_QUEUE)
+    return success(delivery, 202)
+
+
+def _refuse_unknown_filters(request: Request) -> None:
+    refuse_unknown_parameters(request, {"status", "event", "cursor", "limit"})
+
+
+async def _page(request: Request, key: Key, filters: dict[str, Any], cursor: str | None, limit: int) -> Answer:
+    items, following = await deliveries.list_deliveries(request.app.state.engine, key, filters, cursor, limit)
+    return success({"items": items, "nextCursor": following})

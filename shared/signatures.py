@@ -1,0 +1,72 @@
+"""Secrets of webhooks: how they are made, kept and signed with, by the Standard Webhooks specification 1.0.
+
+Unlike API keys they must be read again, to sign with, so they are stored encrypted (Fernet), never in clear.
+"""
+
+import base64
+import binascii
+import secrets
+from collections.abc import Iterable
+from datetime import UTC, datetime, timedelta
+
+from cryptography.fernet import Fernet, InvalidToken, MultiFernet
+from standardwebhooks import Webhook
+
+BOTH_SIGN = timedelta(hours=24)  # after a rotation, so that receivers can change over
+_KEY_BYTES = 32
+
+
+def new_secret() -> str:
+    """A new secret: `whsec_` and 32 random bytes in base64."""
+    return "whsec_" + base64.b64encode(secrets.token_bytes(32)).decode()
+
+
+def new_secrets_key() -> str:
+    """A new LEADSWEEP_SECRETS_KEY."""
+    return base64.b64encode(secrets.token_bytes(_KEY_BYTES)).decode()
+
+
+def parse_secrets_key(text: object) -> str:
+    """`text`, one key or several with commas between. Raises ValueError that says how to make one."""
+    for key in str(text).split(",") if text else ():
+        try:
+            right = len(base64.b64decode(key.translate(_STANDARD), validate=True)) == _KEY_BYTES
+        except (binascii.Error, ValueError):
+            right = False
+        if not right:
+            raise ValueError("must be 32 random bytes in base64; make it with: openssl rand -base64 32")
+    return str(text)
+
+
+_STANDARD = str.maketrans("-_", "+/")
+_URL_SAFE = str.maketrans("+/", "-_")
+
+
+class Vault:
+    """Encrypts and decrypts secrets. Of several keys the first encrypts, all decrypt: so a key can be changed."""
+
+    def __init__(self, secrets_key: str) -> None:
+        """`secrets_key` as in the settings, not empty."""
+        self._fernet = MultiFernet([Fernet(key.translate(_URL_SAFE)) for key in secrets_key.split(",")])
+
+    def lock(self, secret: str) -> bytes:
+        """For the database."""
+        return self._fernet.encrypt(secret.encode())
+
+    def unlock(self, locked: bytes) -> str:
+        """The secret. Raises ValueError where it was encrypted with another key."""
+        try:
+            return self._fernet.decrypt(locked).decode()
+        except InvalidToken:
+            raise ValueError("LEADSWEEP_SECRETS_KEY is not the key that this secret was encrypted with") from None
+
+
+def sign(signing_secrets: Iterable[str], webhook_id: str, moment: datetime, body: bytes) -> dict[str, str]:
+    """The three headers of the specification, with a signature for each secret."""
+    moment = moment.astimezone(UTC)
+    signatures = [Webhook(secret).sign(webhook_id, moment, body.decode()) for secret in signing_secrets]
+    return {
+        "webhook-id": webhook_id,
+        "webhook-timestamp": str(int(moment.timestamp())),
+        "webhook-signature": " ".join(signatures),
+    }
