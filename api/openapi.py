@@ -3,13 +3,12 @@
 That is the bodies, as the routes read raw bytes and answer plain dicts, and every status with its headers and error texts.
 """
 
-from typing import Any
-
 from fastapi import FastAPI
 
-from api.exporter import CSV_HEAD
+from api.responses import HEADERS, RESPONSES
 from api.schemas import JOB_ID, OUTCOME, SCHEMAS
-from api.shapes import Schema, reference, success
+from api.shapes import Schema, reference
+from api.webhook_schemas import DELIVERY_ID, WEBHOOK_ID
 
 ABOUT = """\
 Deletes leads in bulk, in the background, and says what became of each.
@@ -21,155 +20,6 @@ Every answer, errors included, is `{"success", "data", "error"}` and carries `X-
 `404` (`Not found`), another method `405` (`Method not allowed`), what is no HTTP `400` (`Invalid HTTP request`), headers over
 64 KiB `431` (`Request header is too large`).
 """
-
-_RATE_HEADERS = ("X-RateLimit-Limit", "X-RateLimit-Remaining", "X-RateLimit-Reset")
-
-
-def _header(description: str, *, required: bool = True, **schema: Any) -> Schema:
-    return {"description": description, "required": required, "schema": schema}
-
-
-_HEADERS = {
-    "X-Request-ID": _header("The caller's own where it sent a sane one, else a new one", type="string", pattern="^[!-~]{1,128}$"),
-    "X-RateLimit-Limit": _header("Calls allowed in each period", type="integer", minimum=1),
-    "X-RateLimit-Remaining": _header("Calls left in this period", type="integer", minimum=0),
-    "X-RateLimit-Reset": _header("When this period ends, in unix seconds", type="integer"),
-    "Preference-Applied": _header("The `Prefer` that was honoured", required=False, type="string"),
-    "Idempotency-Replayed": _header("Present where the answer is that of an earlier call", required=False, const="true"),
-    "ETag": _header("For `If-None-Match`", type="string"),
-    "Content-Disposition": _header("A name for the file, of results to take away", required=False, type="string"),
-    "Location": _header("The job's status", type="string", format="uri-reference"),
-    "Retry-After": _header("Seconds to wait before the next call", type="integer", minimum=1),
-    "Retry-After-Pending": _header("Seconds to wait before asking again", required=False, type="integer", minimum=1),
-    "Retry-After-Unfinished": _header(
-        "Seconds to wait before asking again; only while the job is not final",
-        required=False,
-        type="integer",
-        minimum=1,
-        maximum=10,
-    ),
-}
-_HEADERS |= {
-    f"{name}-Counted": _HEADERS[name] | {"required": False, "description": "Present where the call was counted"}
-    for name in _RATE_HEADERS
-}
-
-_KEY_ERROR = "Idempotency-Key must be 1 to 255 printable ASCII characters"
-
-_BODY_ERRORS = [
-    "Request body is not valid JSON",
-    "Request body must be an object",
-    "Unknown field: dry_run",
-    "clientReference must be a string",
-    "clientReference is longer than 255 characters",
-    "clientReference contains U+0000",
-    "phoneFallback must be a boolean",
-    "mode must be delete or archive",
-    "schedule must be an object",
-    "schedule must have exactly one of runAt, offPeak, window",
-    "schedule.runAt must be an ISO 8601 time with an offset, as 2026-01-31T22:00:00+01:00",
-    "schedule.window.start must be written as HH:MM",
-    "campaignId is required",
-    "campaignId must be a string",
-    "leads array is required",
-    "leads array cannot be empty",
-    "Maximum 1000 leads per bulk delete request",
-    "leads[0] must be an object",
-    "leads[0]: externalId must be a string",
-    "leads[0]: At least one of phoneNumber or externalId is required",
-    "leads[0]: externalId is longer than 255 characters",
-    "leads[0]: externalId contains U+0000",
-    "Invalid query parameter: dryRun",
-    _KEY_ERROR,
-]
-
-
-def _response(description: str, schema: Schema, headers: dict[str, str], examples: dict[str, Any] | None = None) -> Schema:
-    """`headers` maps the name of each header to its component."""
-    content: Schema = {"schema": schema} | ({"examples": examples} if examples else {})
-    pointers = {name: reference(component, "headers") for name, component in ({"X-Request-ID": "X-Request-ID"} | headers).items()}
-    return {"description": description, "headers": pointers, "content": {"application/json": content}}
-
-
-_COUNTED = {name: name for name in _RATE_HEADERS}
-_MAYBE_COUNTED = {name: f"{name}-Counted" for name in _RATE_HEADERS}
-_RETRY = {"Retry-After": "Retry-After"}
-
-
-_REPLAYED = {"Idempotency-Replayed": "Idempotency-Replayed"}
-_FILE = {"Content-Disposition": "Content-Disposition"}
-_APPLIED = _REPLAYED | {"Preference-Applied": "Preference-Applied"}
-_JOB_HEADERS = (
-    {"X-Request-ID": "X-Request-ID"}
-    | _COUNTED
-    | {"Retry-After": "Retry-After-Unfinished", "ETag": "ETag", "Preference-Applied": "Preference-Applied"}
-)
-
-
-def _success(description: str, schema: str, headers: dict[str, str] = _COUNTED) -> Schema:
-    body = {"success": True, "data": SCHEMAS[schema]["examples"][0], "error": None}
-    return _response(description, success(reference(schema)), headers, {"answer": {"value": body}})
-
-
-def _error(description: str, texts: list[str], headers: dict[str, str] = _COUNTED) -> Schema:
-    examples = {text: {"value": {"success": False, "data": None, "error": text}} for text in texts}
-    return _response(description, reference("Error"), headers, examples)
-
-
-def _with_streams(response: Schema) -> Schema:
-    streams = {
-        "text/csv": {"schema": {"type": "string"}, "example": CSV_HEAD.decode()},
-        "application/x-ndjson": {"schema": {"type": "string"}},
-    }
-    return response | {"content": response["content"] | streams}
-
-
-def _refusal(description: str, schema: str, headers: dict[str, str]) -> Schema:
-    return _response(description, reference(schema), headers, {"answer": {"value": SCHEMAS[schema]["examples"][0]}})
-
-
-_RESPONSES = {
-    "InvalidBody": _error("The body is wrong; the first error found is the answer", _BODY_ERRORS),
-    "InvalidQuery": _error("A parameter is wrong, unknown or given twice", ["Invalid query parameter: limit"]),
-    "Unauthorized": _error("No key, or none that is active", ["Missing API key", "Invalid or inactive API key"], {}),
-    "Forbidden": _error("The key lacks the scope, or may not see this campaign, or there is none", ["Forbidden"]),
-    "JobNotFound": _error("No such job, or not one that the key may see", ["Job not found"]),
-    "InvalidAction": _error("It takes no options", ["Request body must be empty", "Invalid query parameter: dryRun", _KEY_ERROR]),
-    "Impossible": _error(
-        "The job's state does not allow it; or another call has the same key, or the job, in hand",
-        [
-            "Cannot pause a job that is completed",
-            "Cannot resume a job that is being cancelled",
-            "Cannot execute this job: it is not a preview",
-            "Cannot execute this job: the preview is older than 24 hours",
-            "Cannot restore this job: it archived no leads",
-            "Another request is in progress; try again",
-        ],
-        _COUNTED | {"Retry-After": "Retry-After-Pending"},
-    ),
-    "InProgress": _error(
-        "Another call with the same key is in progress", ["Another request is in progress; try again"], _COUNTED | _RETRY
-    ),
-    "KeyReused": _error("The key stands for another request", ["Idempotency-Key was already used with a different request"]),
-    "Purged": _error("What became of each entry was removed since", ["The identifiers of this job have been purged"]),
-    "NotModified": {
-        "description": "The job is as `If-None-Match` says",
-        "headers": {name: reference(component, "headers") for name, component in _JOB_HEADERS.items()},
-    },
-    "TooLarge": _error("The body is over 1 MiB", ["Request body is too large"]),
-    "NotJson": _error("Another content type", ["Content-Type must be application/json"]),
-    "RateLimited": _refusal("The key has used up its calls", "RateLimited", _COUNTED | _RETRY),
-    "HealthRateLimited": _refusal("This address has used up its calls", "RateLimited", _RETRY),
-    "Unavailable": _error("The database cannot be reached", ["Service temporarily unavailable"], _MAYBE_COUNTED | _RETRY),
-    "Unhealthy": _refusal("Something is down", "Unhealthy", _RETRY),
-    "Completed": _success("It completed within the time that the caller was ready to wait", "Published", _COUNTED | _APPLIED),
-    "Accepted": _success("Accepted, durably", "AcceptedJob", _COUNTED | _RETRY | _REPLAYED | {"Location": "Location"}),
-    "InForce": _success("In force, now or before", "AcceptedJob", _COUNTED | _REPLAYED | {"Location": "Location"}),
-    "Job": _success("The job as it stands now", "Job", _JOB_HEADERS),
-    "JobPage": _success("A page of jobs", "JobPage"),
-    "ResultPage": _with_streams(_success("A page of results; or all of them, as `Accept` says", "ResultPage", _COUNTED | _FILE)),
-    "Healthy": _success("Everything is up", "Health", {}),
-}
 
 _KEYED = {401: "Unauthorized", 429: "RateLimited", 503: "Unavailable"}
 _BULK = {200: "Completed", 202: "Accepted", 400: "InvalidBody", 403: "Forbidden", 409: "InProgress", 413: "TooLarge"}
@@ -185,6 +35,10 @@ _ACTION = {
 _STEER = {200: "InForce", 202: "Accepted"} | _ACTION
 _FOLLOW = {200: "Completed", 202: "Accepted"} | _ACTION
 
+_OWNED = {403: "Forbidden"} | _KEYED
+_ASKED = {400: "InvalidCall", 413: "TooLarge"} | _OWNED
+_WRITTEN = {400: "InvalidWebhook", 413: "TooLarge", 415: "NotJson"} | _OWNED
+
 # Of each operation, which response stands for which status.
 _STATUSES = {
     "bulkDeleteLeads": _BULK,
@@ -198,6 +52,16 @@ _STATUSES = {
     "getJob": {200: "Job", 304: "NotModified", 400: "InvalidQuery", 404: "JobNotFound"} | _KEYED,
     "listJobs": {200: "JobPage", 400: "InvalidQuery"} | _KEYED,
     "listResults": {200: "ResultPage", 400: "InvalidQuery", 404: "JobNotFound", 410: "Purged"} | _KEYED,
+    "createWebhook": {201: "WebhookCreated", 409: "TooManyWebhooks"} | _WRITTEN,
+    "listWebhooks": {200: "WebhookPage", 400: "InvalidQuery"} | _OWNED,
+    "getWebhook": {200: "Webhook", 400: "InvalidQuery", 404: "WebhookNotFound"} | _OWNED,
+    "changeWebhook": {200: "Webhook", 404: "WebhookNotFound"} | _WRITTEN,
+    "deleteWebhook": {200: "WebhookDeleted", 404: "WebhookNotFound"} | _ASKED,
+    "rotateWebhook": {200: "WebhookRotated", 404: "WebhookNotFound"} | _ASKED,
+    "testWebhook": {202: "DeliveryStarted", 404: "WebhookNotFound"} | _ASKED,
+    "listWebhookDeliveries": {200: "DeliveryPage", 400: "InvalidQuery", 404: "WebhookNotFound"} | _KEYED,
+    "listJobDeliveries": {200: "DeliveryPage", 400: "InvalidQuery", 404: "JobNotFound"} | _KEYED,
+    "redeliver": {202: "DeliveryStarted", 404: "DeliveryNotFound", 409: "WebhookDisabled"} | _ASKED,
     "getHealth": {200: "Healthy", 429: "HealthRateLimited", 503: "Unhealthy"},
 }
 
@@ -225,6 +89,25 @@ _IF_NONE_MATCH = _request_header(
     '"0123456789abcdef01234567"',
 )
 
+# What Leadsweep sends, rather than what it takes.
+_SENT = {
+    "operationId": "jobEnded",
+    "summary": "A job has ended",
+    "tags": ["Webhooks"],
+    "description": "Signed as Standard Webhooks 1.0 has it. Answer 2xx within 20 seconds; anything else is tried again.",
+    "security": [],
+    "parameters": [
+        {"name": name, "in": "header", "required": True, "description": description, "schema": {"type": "string"}}
+        for name, description in {
+            "webhook-id": "The delivery: the same for each attempt, so that you can tell a repetition",
+            "webhook-timestamp": "Of the attempt, in unix seconds; refuse what is older than 5 minutes",
+            "webhook-signature": "`v1,` and the base64 HMAC-SHA256 of id, timestamp and body; several with spaces between",
+        }.items()
+    ],
+    "requestBody": {"required": True, "content": {"application/json": {"schema": reference("WebhookEvent")}}},
+    "responses": {"2XX": {"description": "Delivered"}, "410": {"description": "Not wanted any more: disables the webhook"}},
+}
+
 # The headers that an operation looks at beside the key's.
 _REQUEST_HEADERS = {
     **dict.fromkeys(("bulkDeleteLeads", "bulkDeleteRecords", "retryJob", "executeJob", "restoreJob"), (_IDEMPOTENCY, _WAIT)),
@@ -232,9 +115,20 @@ _REQUEST_HEADERS = {
     "getJob": (_WAIT, _IF_NONE_MATCH),
 }
 
+# The body that an operation takes.
+_BODIES = {
+    "bulkDeleteLeads": "BulkDelete",
+    "bulkDeleteRecords": "BulkDelete",
+    "createWebhook": "NewWebhook",
+    "changeWebhook": "WebhookChange",
+}
+
 _PARAMETERS: dict[str, Schema] = {
     "jobId": {"description": "As the bulk delete answered it", "example": JOB_ID},
-    "status": {"description": "Only jobs in this state"},
+    "webhookId": {"description": "As it was answered when it was created", "example": WEBHOOK_ID},
+    "deliveryId": {"description": "As lists of deliveries have it; also the `webhook-id` that was sent", "example": DELIVERY_ID},
+    "status": {"description": "Only those in this state"},
+    "event": {"description": "Only those that tell of this"},
     "campaignId": {"description": "Only jobs of this campaign", "example": "cmp_1"},
     "clientReference": {"description": "Only jobs that were sent with this reference", "example": "nightly"},
     "outcome": {"description": "Only entries with this outcome", "schema": OUTCOME},
@@ -260,20 +154,20 @@ def _completed(description: Schema) -> Schema:
             _complete(operation)
     components = {
         "schemas": SCHEMAS,
-        "headers": _HEADERS,
-        "responses": _RESPONSES,
+        "headers": HEADERS,
+        "responses": RESPONSES,
         "securitySchemes": {
             "key": {"type": "apiKey", "in": "header", "name": "x-api-key", "description": "`leadsweep keys create` makes one"}
         },
     }
-    return description | {"components": components, "security": [{"key": []}]}
+    return description | {"components": components, "security": [{"key": []}], "webhooks": {"jobEnded": {"post": _SENT}}}
 
 
 def _complete(operation: Schema) -> None:
     name = operation["operationId"]
     operation["responses"] = {str(s): reference(n, "responses") for s, n in sorted(_STATUSES[name].items())}
-    if _STATUSES[name] is _BULK:
-        operation["requestBody"] = {"required": True, "content": {"application/json": {"schema": reference("BulkDelete")}}}
+    if body := _BODIES.get(name):
+        operation["requestBody"] = {"required": True, "content": {"application/json": {"schema": reference(body)}}}
     if name == "getHealth":
         operation["security"] = []
     for parameter in operation.get("parameters", ()):

@@ -2,6 +2,7 @@
 
 from api.parser import MAX_ENTRIES, MAX_EXTERNAL_ID, MAX_PHONE_NUMBER, MAX_REFERENCE
 from api.shapes import Schema, or_null, reference, text
+from api.webhook_schemas import CALLBACK_URL
 from shared.states import Mode
 from shared.windows import DAY_NAMES
 
@@ -91,6 +92,7 @@ _BULK_DELETE = {
             "default": False,
             "description": "A preview: says what would be deleted, changes nothing, and can be executed within 24 hours",
         },
+        "callbackUrl": CALLBACK_URL,
         "schedule": {"anyOf": [reference("Schedule"), {"type": "null"}]},
     },
     "examples": [

@@ -5,8 +5,10 @@ Written by hand, as the routes read raw bytes and write plain dicts; tests hold 
 
 from typing import Any
 
+from api.health import ROLES
 from api.request_schemas import REQUEST_SCHEMAS
 from api.shapes import MOMENT, Schema, count, list_of, moment, or_null, reference, text, whole
+from api.webhook_schemas import WEBHOOK_SCHEMAS
 from shared.states import Action, JobState, Mode, Outcome
 
 JOB_ID = "0b8f3c1e-6f0e-4f0a-9a43-0d7f5c1b2a90"
@@ -44,6 +46,7 @@ _SUMMARY = {
     "unprocessed": 0,
     "error": None,
     "schedule": None,
+    "callbackUrl": None,
     "createdAt": MOMENT,
     "runAt": None,
     "startedAt": "2026-01-01T02:00:00.012Z",
@@ -86,6 +89,7 @@ _SUMMARY_FIELDS = {
     "unprocessed": count("Entries that could not be processed after all retries"),
     "error": or_null(text("Why the job failed")),
     "schedule": {"anyOf": [reference("Schedule"), {"type": "null"}], "description": "As it was sent"},
+    "callbackUrl": or_null(text("As it was sent; a job that follows this one has it too")),
     "createdAt": moment("When the job was accepted"),
     "runAt": _RUN_AT,
     "startedAt": or_null(moment("When its first chunk was begun")),
@@ -142,6 +146,7 @@ _PUBLISHED["properties"] |= {
 
 SCHEMAS: dict[str, Schema] = {
     **REQUEST_SCHEMAS,
+    **WEBHOOK_SCHEMAS,
     "Published": _PUBLISHED,
     "Change": whole(
         {"status": "queued", "at": MOMENT, "by": "nightly clean-up"},
@@ -174,8 +179,8 @@ SCHEMAS: dict[str, Schema] = {
     ),
     "ResultPage": _page("Result", "1000", _RESULT),
     "Health": whole(
-        {"database": "up", "broker": "up", "worker": "up", "ticker": "up"},
-        **dict.fromkeys(("database", "broker", "worker", "ticker"), _UP_OR_DOWN),
+        {"database": "up", "broker": "up", "worker": "up", "deliverer": "up", "ticker": "up"},
+        **dict.fromkeys(("database", "broker", *ROLES), _UP_OR_DOWN),
     ),
     "Error": whole(None, success={"const": False}, data={"type": "null"}, error=text("What is wrong")),
     "RateLimited": whole(
@@ -197,7 +202,7 @@ SCHEMAS: dict[str, Schema] = {
     "Unhealthy": whole(
         {
             "success": False,
-            "data": {"database": "up", "broker": "up", "worker": "down", "ticker": "up"},
+            "data": {"database": "up", "broker": "up", "worker": "down", "deliverer": "up", "ticker": "up"},
             "error": "Service temporarily unavailable",
         },
         success={"const": False},

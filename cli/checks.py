@@ -59,7 +59,14 @@ def _failed(name: str, failure: Failure) -> Check:
 
 def _database_checks(settings: Settings) -> Iterator[Check]:
     """Those that need the database; where it cannot be had, they say so."""
-    pending = {"database": _database, "clock": _clock, "schema": _schema, "worker": _worker, "ticker": _ticker}
+    pending = {
+        "database": _database,
+        "clock": _clock,
+        "schema": _schema,
+        "worker": _worker,
+        "deliverer": _deliverer,
+        "ticker": _ticker,
+    }
     try:
         with connected_to(settings) as connection:
             while pending:
@@ -94,6 +101,10 @@ def _schema(connection: Connection) -> Check:
 
 def _worker(connection: Connection) -> Check:
     return _sign_of_life(connection, "worker", "python -m worker")
+
+
+def _deliverer(connection: Connection) -> Check:
+    return _sign_of_life(connection, "deliverer", "python -m worker --webhooks")
 
 
 def _ticker(connection: Connection) -> Check:

@@ -14,7 +14,7 @@ def running_stack(folder: Path) -> dict[str, str] | None:
             os.kill(runtime["pid"], 0)
             fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:  # locked: the file is no remnant
-        return {name: runtime[name] for name in ("database_url", "broker_url", "secrets_key")}
+        return {name: runtime.get(name, "") for name in ("database_url", "broker_url", "secrets_key")}
     except (FileNotFoundError, ProcessLookupError):
         return None
     return None

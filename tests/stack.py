@@ -27,7 +27,8 @@ STOP_SECONDS = 10
 SECRETS_KEY = new_secrets_key()  # where the settings have none
 
 __all__ = [
-    "environment", "free_port", "listens", "make_key", "running", "running_api", "running_deliverer", "running_ticker", "running_worker", "wait_for",
+    "environment", "free_port", "listens", "make_key", "running", "running_api", "running_deliverer", "running_ticker",
+    "running_worker", "wait_for",
 ]  # fmt: skip
 
 

@@ -21,6 +21,7 @@ from shared.states import COUNTS, Action, JobState, Outcome
 from shared.wakeups import Announcer
 from tests.api.conftest import Service
 from tests.jobs import add_leads, job_row, let_leases_expire, one_tick, outcomes_of_job, remaining_leads
+from worker.finisher import Wake
 from worker.claimer import MAX_ATTEMPTS, claim
 from worker.runner import run_chunk, run_next
 from worker.steerer import carry_out_requests
@@ -53,6 +54,7 @@ async def service(settings, engine):
     async with app.router.lifespan_context(app):
         service = Service(app, engine)
         service.announce = Announcer(settings.limiter_url).announce
+        service.wake = Wake(service.announce, lambda _: None)
         yield service
         await service.http.aclose()
 
@@ -71,7 +73,7 @@ def work(service):
     """A worker's part, with the wake-ups that it sends."""
     messages = ["jobs"]
     while messages:
-        run_next(service.engine, messages.pop(), messages.append, service.announce)
+        run_next(service.engine, messages.pop(), Wake(service.announce, messages.append))
 
 
 def decide_one(service):
@@ -83,7 +85,7 @@ def decide_one(service):
 def ask(service, job_id, action):
     """As if the action had been asked for, and carried out."""
     execute(service, "UPDATE jobs SET wanted = :action, wanted_by = 'tests' WHERE id = :job_id", job_id=job_id, action=action)
-    carry_out_requests(service.engine, service.announce)
+    carry_out_requests(service.engine, service.wake)
 
 
 async def submitted(service, entries=4, **options):
@@ -121,9 +123,9 @@ async def acted(service, job_id, *actions):
 
     def carry_out():
         while not over.is_set():
-            carry_out_requests(service.engine, service.announce)
+            carry_out_requests(service.engine, service.wake)
             service.announce(job_id)
-        carry_out_requests(service.engine, service.announce)
+        carry_out_requests(service.engine, service.wake)
 
     carrying_out = asyncio.create_task(asyncio.to_thread(carry_out))
     try:

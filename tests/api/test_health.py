@@ -11,7 +11,7 @@ async def test_health_names_each_part(service):
     assert answer.status_code == 503
     assert answer.json() == {
         "success": False,
-        "data": {"database": "up", "broker": "up", "worker": "down", "ticker": "down"},
+        "data": {"database": "up", "broker": "up", "worker": "down", "deliverer": "down", "ticker": "down"},
         "error": "Service temporarily unavailable",
     }
     one_tick(service.engine)

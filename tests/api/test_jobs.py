@@ -42,7 +42,7 @@ async def test_a_job_tells_its_whole_story(service):
     assert list(before) == [
         "jobId", "campaignId", "status", "requested", "clientReference", "mode", "dryRun", "phoneFallback", "sourceJobId",
         "total", "processed", "deleted", "wouldDelete", "restored", "conflict", "notFound", "unprocessed", "error", "schedule",
-        "createdAt", "runAt", "startedAt", "finishedAt", "identifiersPurgedAt", "history",
+        "callbackUrl", "createdAt", "runAt", "startedAt", "finishedAt", "identifiersPurgedAt", "history",
         "deletedIdentifiers", "wouldDeleteIdentifiers", "restoredIdentifiers", "conflictIdentifiers",
         "notFoundIdentifiers", "unprocessedIdentifiers",
     ]  # fmt: skip

@@ -53,11 +53,12 @@ async def test_every_route_is_described_and_nothing_else(description, settings):
         if route.include_in_schema
     }
     assert routed == {(path, method) for path, method, _ in operations(description)}
-    assert len({operation["operationId"] for *_, operation in operations(description)}) == len(routed) == 12
+    assert len({operation["operationId"] for *_, operation in operations(description)}) == len(routed) == 22
 
 
 def test_every_operation_says_which_statuses_it_has(description):
     bulk = {"200", "202", "400", "401", "403", "409", "413", "415", "422", "429", "503"}
+    owned = {"400", "401", "403", "429", "503"}
     action = bulk - {"415"} | {"404"}
     assert {operation["operationId"]: set(operation["responses"]) for *_, operation in operations(description)} == {
         "bulkDeleteLeads": bulk,
@@ -67,6 +68,16 @@ def test_every_operation_says_which_statuses_it_has(description):
         "listJobs": {"200", "400", "401", "429", "503"},
         "listResults": {"200", "400", "401", "404", "410", "429", "503"},
         "getHealth": {"200", "429", "503"},
+        "createWebhook": owned | {"201", "409", "413", "415"},
+        "listWebhooks": owned | {"200"},
+        "getWebhook": owned | {"200", "404"},
+        "changeWebhook": owned | {"200", "404", "413", "415"},
+        "deleteWebhook": owned | {"200", "404", "413"},
+        "rotateWebhook": owned | {"200", "404", "413"},
+        "testWebhook": owned | {"202", "404", "413"},
+        "listWebhookDeliveries": owned - {"403"} | {"200", "404"},
+        "listJobDeliveries": owned - {"403"} | {"200", "404"},
+        "redeliver": owned | {"202", "404", "409", "413"},
     }
 
 

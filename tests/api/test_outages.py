@@ -30,6 +30,7 @@ async def test_connections_that_the_server_has_closed_cost_no_call_its_answer(se
     job_id = await service.submit({"externalId": "x"})
     with service.engine.begin() as connection:
         beat(connection, "worker")
+        beat(connection, "deliverer")
         beat(connection, "ticker")
     for call in (
         lambda: service.post(ENTRY),

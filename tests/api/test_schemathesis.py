@@ -63,6 +63,7 @@ class Described:
             self._any_job = self._queue(connection)
             self.headers = {"x-api-key": make_key(connection, "co")}
             beat(connection, "worker")
+            beat(connection, "deliverer")
             beat(connection, "ticker")
         app = create_app(configuration.model_copy(update=UNLIMITED))
         description = deepcopy(app.openapi())

@@ -7,6 +7,7 @@ import pytest
 from click.testing import CliRunner
 
 from cli.main import main
+from shared.signatures import new_secrets_key
 
 
 class Ran(NamedTuple):
@@ -30,6 +31,7 @@ class Ran(NamedTuple):
 def leadsweep(engine, monkeypatch):
     """`leadsweep(*args, stdin=b"")`, with DATABASE_URL naming the test's database."""
     monkeypatch.setenv("DATABASE_URL", engine.url.set(drivername="postgresql").render_as_string(hide_password=False))
+    monkeypatch.setenv("LEADSWEEP_SECRETS_KEY", new_secrets_key())
     return run
 
 

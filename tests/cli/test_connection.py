@@ -7,13 +7,20 @@ from contextlib import contextmanager
 
 import pytest
 
+from shared.signatures import new_secrets_key
+
 NOWHERE = "postgresql://127.0.0.1:1/nowhere"
 
 
 @contextmanager
 def stack_in(folder, database_url):
     """What a running stack shows of itself."""
-    runtime = {"pid": os.getpid(), "database_url": database_url, "broker_url": "redis://127.0.0.1:1/0"}
+    runtime = {
+        "pid": os.getpid(),
+        "database_url": database_url,
+        "broker_url": "redis://127.0.0.1:1/0",
+        "secrets_key": new_secrets_key(),
+    }
     (folder / "runtime.json").write_text(json.dumps(runtime))
     with (folder / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -41,7 +48,8 @@ def test_database_url_beats_the_default_folder(leadsweep, tmp_path, monkeypatch)
 
 def test_without_either_it_is_the_stack_in_the_default_folder(leadsweep, stack, monkeypatch):
     monkeypatch.delenv("DATABASE_URL")
+    monkeypatch.delenv("LEADSWEEP_SECRETS_KEY")
     monkeypatch.chdir(stack.parent)
     monkeypatch.setenv("LEADSWEEP_DATA_DIR", stack.name)
-    assert leadsweep("companies", "create", "acme").code == 0
+    assert leadsweep("companies", "create", "acme").code == 0, "with the key of the stack"
     assert leadsweep("doctor", "--json").json["checks"][-1]["finding"].startswith("redis://127.0.0.1:1/0 does not answer")

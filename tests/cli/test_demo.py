@@ -59,6 +59,7 @@ def test_the_demo_shows_the_main_job_and_leaves_nothing(start_demo):
         "notFound     50",
         "NOBODY-19",
         "10,000 leads before and 9,050 after",
+        "webhook job.completed received, signature verified, 950 deleted",
         "stopped everything and removed its folder",
     ):
         assert words in out
@@ -71,7 +72,7 @@ def test_with_json_the_result_alone_is_on_stdout(start_demo):
     result = json.loads(out)
     job = result["job"]
     assert (job["status"], job["total"], job["deleted"], job["notFound"], job["unprocessed"]) == ("completed", 1000, 950, 50, 0)
-    assert result["seconds"].keys() == {"servers", "migrate", "processes", "key", "load", "submit", "job", "stop"}
+    assert result["seconds"].keys() == {"servers", "migrate", "processes", "key", "load", "submit", "job", "webhook", "stop"}
     assert "202 Accepted" in err
 
 

@@ -7,7 +7,7 @@ from sqlalchemy import text
 
 from shared.heartbeats import beat
 
-NAMES = ["settings", "database", "clock", "schema", "worker", "ticker", "broker"]
+NAMES = ["settings", "database", "clock", "schema", "worker", "deliverer", "ticker", "broker"]
 
 
 @pytest.fixture
@@ -16,6 +16,7 @@ def healthy(leadsweep, engine, redis_url, monkeypatch):
     monkeypatch.setenv("BROKER_URL", redis_url)
     with engine.begin() as connection:
         beat(connection, "worker")
+        beat(connection, "deliverer")
         beat(connection, "ticker")
     return lambda *options: leadsweep("doctor", *options)
 
@@ -45,7 +46,7 @@ def test_silent_workers_and_tickers_are_told_apart_from_those_that_never_were(he
     ran = healthy("--json")
     assert ran.code == 1
     found = wrong(ran)
-    assert found.keys() == {"worker", "ticker"}
+    assert found.keys() == {"worker", "deliverer", "ticker"}
     assert found["worker"].startswith("last sign of life 6")
     assert found["worker"].endswith("-> read its log, then start it again: python -m worker")
     assert found["ticker"] == "none has given a sign of life -> start one: python -m worker.ticker"
@@ -57,6 +58,7 @@ def test_a_schema_that_is_missing_is_to_be_migrated_and_what_needs_it_is_not_che
     assert wrong(healthy("--json")) == {
         "schema": "the database has no tables of Leadsweep yet -> run: leadsweep migrate",
         "worker": "not checked -> mend the schema first",
+        "deliverer": "not checked -> mend the schema first",
         "ticker": "not checked -> mend the schema first",
     }
 

@@ -38,7 +38,7 @@ def test_companies_and_campaigns_are_made_as_told(leadsweep, engine):
     made = leadsweep("campaigns", "create", "spring", "--company", "acme")
     assert made == (0, "created campaign spring of company acme\n", "")
     with engine.connect() as connection:
-        assert connection.execute(select(companies)).all() == [("acme", "Acme, Inc. [x]")]
+        assert connection.execute(select(companies.c.id, companies.c.name)).all() == [("acme", "Acme, Inc. [x]")]
         assert connection.execute(select(campaigns)).all() == [("spring", "acme", "", None)]
 
 

@@ -26,7 +26,7 @@ from tests.cli.conftest import run
 from tests.jobs import add_campaign
 from tests.stack import end, wait_for
 
-ROLES = ["redis", "postgres", "api", "worker", "ticker"]
+ROLES = ["redis", "postgres", "api", "worker", "deliverer", "ticker"]
 STOPPED_WITHIN = 10  # seconds
 RESTARTED_WITHIN = 2
 UP = [sys.executable, "-c", "from cli.main import main; main()", "up"]
@@ -158,7 +158,7 @@ def runtime_is_true(up, url):
     assert sorted(up.pids.values()) == sorted(child.pid for child in psutil.Process(up.process.pid).children())
     for port in runtime["ports"].values():
         socket.create_connection(("127.0.0.1", port)).close()
-    assert running_stack(up.folder) == {name: runtime[name] for name in ("database_url", "broker_url")}
+    assert running_stack(up.folder) == {name: runtime[name] for name in ("database_url", "broker_url", "secrets_key")}
     with psycopg.connect(runtime["database_url"]) as connection:
         assert connection.execute("SELECT count(*) FROM companies").fetchone() == (1,)
 

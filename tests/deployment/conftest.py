@@ -2,9 +2,12 @@
 
 import pytest
 
+from shared.signatures import new_secrets_key
+
 
 @pytest.fixture
 def values(database_url, redis_url):
     """What .env would hold: servers of our own, and passwords that are not used."""
     urls = {"DATABASE_URL": database_url, "BROKER_URL": redis_url, "REDIS_URL": redis_url}
-    return urls | {"POSTGRES_PASSWORD": "unused", "REDIS_PASSWORD": "unused", "WORKER_PROCESSES": "1"}
+    key = {"LEADSWEEP_SECRETS_KEY": new_secrets_key()}
+    return urls | key | {"POSTGRES_PASSWORD": "unused", "REDIS_PASSWORD": "unused", "WORKER_PROCESSES": "1"}

@@ -10,7 +10,7 @@ from shared.settings import Settings
 from tests.deployment.compose import ROOT, TEXT, interpolate, services, variables
 from tests.deployment.containers import Container
 
-OURS = ("migrate", "api", "worker", "ticker")
+OURS = ("migrate", "api", "worker", "deliverer", "ticker")
 LASTING = sorted(set(services()) - {"migrate"})
 EMBEDDED_ONLY = {"LEADSWEEP_DATA_DIR"}
 
@@ -39,7 +39,7 @@ def test_the_migration_runs_once_and_ours_start_after_it():
     everything = services()
     assert everything["migrate"]["restart"] == "no"
     assert everything["migrate"]["depends_on"] == {"postgres": {"condition": "service_healthy"}}
-    for name in ("api", "worker", "ticker"):
+    for name in ("api", "worker", "deliverer", "ticker"):
         assert everything[name]["depends_on"]["migrate"] == {"condition": "service_completed_successfully"}
 
 
@@ -77,8 +77,8 @@ def test_only_the_api_is_published_and_by_default_to_this_machine_alone():
 
 
 def test_no_secret_has_a_default():
-    secrets = [use for use in variables() if "PASSWORD" in use[0]]
-    assert {name for name, sign, _ in secrets if sign == ":?"} == {"POSTGRES_PASSWORD", "REDIS_PASSWORD"}
+    secrets = [use for use in variables() if "PASSWORD" in use[0] or "SECRET" in use[0]]
+    assert {name for name, sign, _ in secrets if sign == ":?"} == {"POSTGRES_PASSWORD", "REDIS_PASSWORD", "LEADSWEEP_SECRETS_KEY"}
     assert not [use for use in secrets if use[1] == ":-" and use[2]]
     with pytest.raises(KeyError):
         interpolate(TEXT, {})
@@ -92,7 +92,7 @@ def test_every_setting_reaches_the_containers():
 def test_the_example_explains_every_variable_and_no_other_and_holds_no_secret():
     example = dict(re.findall(r"^#?([A-Z_]+)=(.*)$", (ROOT / ".env.example").read_text(), re.MULTILINE))
     assert set(example) == environment_names() | {name for name, _, _ in variables()} | {"COMPOSE_PROFILES"}
-    assert {value for name, value in example.items() if "PASSWORD" in name} == {""}
+    assert {value for name, value in example.items() if "PASSWORD" in name or "SECRET" in name} == {""}
     for name, sign, word in variables():
         if sign == ":-" and not name.endswith("_URL"):
             assert example[name] == word
@@ -119,7 +119,7 @@ def test_the_migration_ends_well(values, tmp_path):
     assert container.process.wait(timeout=60) == 0, container.log.read_text()
 
 
-@pytest.mark.parametrize("name", ["api", "worker", "ticker"])
+@pytest.mark.parametrize("name", ["api", "worker", "deliverer", "ticker"])
 def test_a_service_is_unhealthy_until_it_runs_and_stops_when_told(name, values, tmp_path):
     container = Container(name, values, tmp_path, port=free_port())
     assert container.check() != 0

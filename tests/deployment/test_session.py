@@ -94,10 +94,18 @@ def terminal(values, tmp_path):
     (programs / "curl").chmod(0o755)
     port = free_port()
     with ExitStack() as running:
-        for name in ("api", "worker", "ticker"):
+        for name in ("api", "worker", "deliverer", "ticker"):
             running.enter_context(Container(name, values, tmp_path, port))
         path = f"{programs}:{Path(sys.executable).parent}:{os.environ['PATH']}"
-        yield Terminal(tmp_path, {"PATH": path, "DATABASE_URL": values["DATABASE_URL"], "PORT": str(port)})
+        yield Terminal(
+            tmp_path,
+            {
+                "PATH": path,
+                "DATABASE_URL": values["DATABASE_URL"],
+                "LEADSWEEP_SECRETS_KEY": values["LEADSWEEP_SECRETS_KEY"],
+                "PORT": str(port),
+            },
+        )
 
 
 def test_the_session_of_the_readme_goes_as_it_is_shown(terminal):

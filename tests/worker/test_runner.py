@@ -10,6 +10,7 @@ from sqlalchemy import event, text
 from shared.states import Outcome
 from tests.jobs import add_campaign, add_leads, job_row, let_leases_expire, outcomes_of_job, queue_job, remaining_leads
 from worker.claimer import MAX_ATTEMPTS, claim
+from worker.finisher import NOBODY, Wake
 from worker.runner import run_chunk, run_next
 
 LEADS = [("a", "+1"), ("b", "+2"), ("c", None), (None, "+4")]
@@ -39,7 +40,7 @@ def claim_and_run(engine):
 def test_a_job_runs_to_its_end_and_touches_nothing_else(campaign):
     job_id = queue_in(campaign, [("a", None), (None, "+2"), ("nobody", "+9"), ("c", "+4")])
     sent = []
-    run_next(campaign, "jobs", sent.append)
+    run_next(campaign, "jobs", Wake(lambda _: None, sent.append))
     with campaign.begin() as connection:
         job = job_row(connection, job_id)
         assert outcomes_of_job(connection, job_id) == [1, 2, 3, 1]
@@ -53,14 +54,14 @@ def test_a_job_runs_to_its_end_and_touches_nothing_else(campaign):
 def test_a_turn_that_ends_with_work_left_sends_exactly_one_message(campaign):
     queue_in(campaign, [(f"x{i}", None) for i in range(2000)], chunk_size=1)
     sent = []
-    run_next(campaign, "jobs", sent.append)
+    run_next(campaign, "jobs", Wake(lambda _: None, sent.append))
     assert sent == ["jobs"]
 
 
 def test_doubled_messages_change_nothing(campaign):
     job_id = queue_in(campaign, [("a", None), ("b", None)], chunk_size=1)
     for _ in range(3):
-        run_next(campaign, "jobs", lambda _: None)
+        run_next(campaign, "jobs", NOBODY)
     with campaign.begin() as connection:
         assert outcomes_of_job(connection, job_id) == [1, 1]
         assert connection.execute(text("SELECT array_agg(attempts) FROM chunks")).scalar_one() == [1, 1]
@@ -91,7 +92,7 @@ def test_a_chunk_that_used_up_its_attempts_is_failed_and_the_rest_is_done(campai
         with campaign.begin() as connection:
             assert claim(connection, "jobs").number == 0
             connection.execute(text("UPDATE chunks SET retry_at = '-infinity' WHERE number = 0"))
-    run_next(campaign, "jobs", lambda _: None)
+    run_next(campaign, "jobs", NOBODY)
     with campaign.begin() as connection:
         job = job_row(connection, job_id)
         assert outcomes_of_job(connection, job_id) == [Outcome.FAILED, Outcome.DELETED_BY_EXTERNAL_ID]
