@@ -21,8 +21,8 @@ from shared.states import COUNTS, Action, JobState, Outcome
 from shared.wakeups import Announcer
 from tests.api.conftest import Service
 from tests.jobs import add_leads, job_row, let_leases_expire, one_tick, outcomes_of_job, remaining_leads
-from worker.finisher import Wake
 from worker.claimer import MAX_ATTEMPTS, claim
+from worker.finisher import Wake
 from worker.runner import run_chunk, run_next
 from worker.steerer import carry_out_requests
 
