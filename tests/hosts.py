@@ -9,7 +9,16 @@ FORBIDDEN_ADDRESSES = [
     "5f00::1", "fc00::1", "fd12:3456:789a::1", "fe80::1", "fec0::1", "ff02::1",
 ]  # fmt: skip
 
-PUBLIC_ADDRESSES = ["1.1.1.1", "8.8.8.8", "172.32.0.1", "192.0.1.1", "198.17.255.255", "2606:4700::1111", "2a00:1450::1", "2001:200::1"]
+PUBLIC_ADDRESSES = [
+    "1.1.1.1",
+    "8.8.8.8",
+    "172.32.0.1",
+    "192.0.1.1",
+    "198.17.255.255",
+    "2606:4700::1111",
+    "2a00:1450::1",
+    "2001:200::1",
+]
 
 # Of each the host leads to loopback, for some resolver or some parser. `{port}` is where a listener counts connections.
 TRICKS = [

@@ -68,7 +68,7 @@ _CLAIM = text("""
         FROM waiting
     ),
     chosen AS MATERIALIZED (
-        SELECT due.id, row_number() OVER () AS place
+        SELECT due.id, row_number() OVER (ORDER BY of_company, due.due_at) AS place
         FROM busy CROSS JOIN LATERAL (
             SELECT id, due_at FROM deliveries
             WHERE state = 'pending' AND company_id = busy.company_id AND receiver = busy.receiver AND due_at <= clock_timestamp()
@@ -76,7 +76,7 @@ _CLAIM = text("""
             ORDER BY due_at LIMIT :at_once - of_receiver
         ) AS due
         WHERE of_receiver < :at_once AND of_company < :at_once_of_company
-        ORDER BY of_company, due.due_at LIMIT 2
+        ORDER BY place LIMIT 2
     ),
     claimed AS (
         UPDATE deliveries SET claimed_until = now_and.then, due_at = now_and.then, attempts = attempts + 1,
@@ -269,6 +269,7 @@ def parse_retry_after(written: str | None, now: datetime) -> timedelta:
     if written.strip().isascii() and written.strip().isdigit():
         return timedelta(seconds=min(int(written.strip()[:9]), 10**6))
     try:
-        return parsedate_to_datetime(written).astimezone(UTC) - now
+        moment = parsedate_to_datetime(written)
+        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)) - now
     except (ValueError, OverflowError):
         return timedelta(0)
