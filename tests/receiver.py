@@ -57,8 +57,8 @@ class Receiver:
             self.connections += 1
             threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
 
-    def _serve(self, connection):
-        with suppress(OSError), self._tls.wrap_socket(connection, server_side=True) if self._tls else connection as connection:
+    def _serve(self, accepted):
+        with suppress(OSError), self._tls.wrap_socket(accepted, server_side=True) if self._tls else accepted as connection:
             came = self._read(connection)
             with self._lock:
                 self.at_once[came.path] = self.at_once.get(came.path, 0) + 1

@@ -84,7 +84,7 @@ def steer(caller, job_id, action):
 
 def kill_one(dice, folder):
     children = json.loads((folder / "runtime.json").read_text())["children"]
-    role = dice.choice(["api", "worker", "pool process", "pool process", "ticker", "redis", "postgres"])
+    role = dice.choice(["api", "worker", "pool process", "pool process", "deliverer", "ticker", "redis", "postgres"])
     pid = next(child["pid"] for child in children if child["role"] == role.replace("pool process", "worker"))
     try:
         victim = psutil.Process(pid)

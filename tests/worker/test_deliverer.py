@@ -1,4 +1,4 @@
-"""Deliveries: which is sent next, what is sent, and what follows from the answer. The clock is the database's, and is moved there."""
+"""Deliveries: which is sent next, what is sent, what follows from the answer. The clock is the database's, and is moved there."""
 
 import json
 from datetime import UTC, datetime, timedelta
