@@ -13,7 +13,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import NamedTuple
 
-from benchmarks import contests
+from benchmarks import contests, webhooks
 from benchmarks.ground import Ground, Processes
 from cli.embedded import Embedded
 from shared import migrations
@@ -49,6 +49,8 @@ GOALS = {
     "cancel": Goal("ms", "cancel until in force, longest of 20, two workers busy", "a second", 1, at_most=True),
     "schedule": Goal("% of a core", "ticker and its connection, 10,000 scheduled jobs", "limit", 1, at_most=True),
     "beside": Goal("ms", "POST of an ordinary job to its end beside off-peak jobs", "on an idle stack", 3, at_most=True),
+    "webhook": Goal("ms", "the end of a job of 1000 to its receiver, median of 40", "limit", 1, at_most=True),
+    "deliveries": Goal("deliveries/s", "one deliverer process to a local receiver", "limit", 1),
 }
 
 
@@ -82,7 +84,8 @@ def _contest(name, ground, processes, chosen):
     print(f"\n{name}, {goal.unit}\n  ours:   {goal.ours}\n  theirs: {goal.theirs}", flush=True)
     rounds = []
     for number in range(chosen.rounds):
-        result = getattr(contests, name)(ground, processes, number, chosen.scale)
+        contest = getattr(contests, name, None) or getattr(webhooks, name)
+        result = contest(ground, processes, number, chosen.scale)
         rounds.append(result)
         print(
             f"  round {number + 1}: {result.ours:12,.1f} {result.theirs:12,.1f}   ratio {result.ours / result.theirs:.2f}",

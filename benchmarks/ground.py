@@ -15,7 +15,9 @@ import psycopg
 import redis
 
 from shared.arrays import smallint_array, text_array
+from shared.destinations import LOOPBACK
 from shared.keys import hash_key, new_key
+from shared.signatures import new_secrets_key
 
 CAMPAIGN = "bench"
 JOB = 1000  # leads of a job
@@ -56,7 +58,8 @@ class Ground:
             client.flushall()
         with self.connect() as connection:
             connection.execute(
-                "TRUNCATE companies, campaigns, leads, api_keys, jobs, chunks, served_companies, archived_leads, idempotency_keys"
+                "TRUNCATE companies, campaigns, leads, api_keys, jobs, chunks, served_companies, archived_leads,"
+                " idempotency_keys, webhooks, deliveries"
             )
             connection.execute("INSERT INTO companies VALUES ('bench', '')")
             connection.execute("INSERT INTO campaigns VALUES (%s, 'bench', '')", (CAMPAIGN,))
@@ -150,6 +153,8 @@ class Processes:
         self._env = os.environ | {
             "DATABASE_URL": ground.url,
             "BROKER_URL": ground.servers.broker_url,
+            "LEADSWEEP_SECRETS_KEY": new_secrets_key(),
+            "LEADSWEEP_WEBHOOK_ALLOW": LOOPBACK,
             "LEADSWEEP_RATE_LIMIT_SUBMIT": "1000000000/hour",
             "LEADSWEEP_RATE_LIMIT_READ": "1000000000/hour",
             "LEADSWEEP_RATE_LIMIT_HEALTH": "1000000000/hour",

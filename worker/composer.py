@@ -10,27 +10,36 @@ import msgspec
 from sqlalchemy import Connection, text
 
 from shared.states import Event, Outcome
+from worker.outbox import Claimed
 
 MAX_BODY = 20_000  # bytes; above that the lists are left out
 
 _SHORTEST = len('"1",')  # of an identifier in a list: what cannot fit is not read
 
-_DECIDED = text("""
-    SELECT coalesce(written_external_ids, external_ids), coalesce(written_phone_numbers, phone_numbers), outcomes
-    FROM chunks WHERE job_id = :job_id ORDER BY number
+# With the chunks of a job whose lists may fit.
+_JOB = text("""
+    SELECT id, campaign_id, client_reference, jobs.state, mode, dry_run, total, jobs.deleted, jobs.not_found, jobs.unprocessed,
+        finished_at, outcomes, coalesce(written_external_ids, external_ids) AS external_ids,
+        coalesce(written_phone_numbers, phone_numbers) AS phone_numbers
+    FROM jobs LEFT JOIN chunks ON job_id = id AND (jobs.deleted + jobs.not_found) * :shortest < :most
+    WHERE id = :job_id ORDER BY number
 """)
 
 _encode = msgspec.json.Encoder().encode
 
 
-def compose_test(delivery: Any) -> bytes:
-    """The body of a test. `delivery` has `webhook_id` and `created_at`."""
-    content = {"webhookId": str(delivery.webhook_id)}
-    return _encode({"type": Event.TEST, "timestamp": _time_text(delivery.created_at), "data": content})
+def compose(connection: Connection, claimed: Claimed) -> bytes:
+    """The body of a delivery. Raises LookupError where its job has been removed meanwhile."""
+    if claimed.job_id is None:
+        content = {"webhookId": str(claimed.webhook_id)}
+        return _encode({"type": Event.TEST, "timestamp": _time_text(claimed.created_at), "data": content})
+    values = {"job_id": claimed.job_id, "shortest": _SHORTEST, "most": MAX_BODY}
+    return _of_job(claimed.event, connection.execute(_JOB, values).all())
 
 
-def compose(connection: Connection, event: str, job: Any) -> bytes:
-    """The body that tells of a job's end; `job` is its row."""
+def _of_job(event: str, parts: Sequence[Any]) -> bytes:
+    """Of a job with each of its chunks. Raises LookupError where there is none."""
+    job = parts[0]
     content: dict[str, Any] = {
         "jobId": str(job.id),
         "campaignId": job.campaign_id,
@@ -45,18 +54,17 @@ def compose(connection: Connection, event: str, job: Any) -> bytes:
         "statusUrl": f"/api/v1/jobs/{job.id}",
     }
     told = {"type": event, "timestamp": _time_text(job.finished_at)}
-    if job.identifiers_purged_at is None and (job.deleted + job.not_found) * _SHORTEST < MAX_BODY:
-        chunks = connection.execute(_DECIDED, {"job_id": job.id}).all()
-        body = _encode(told | {"data": content | _lists(chunks)})
+    if job.outcomes is not None:  # else they are too many, or purged
+        body = _encode(told | {"data": content | _lists(parts)})
         if len(body) < MAX_BODY:
             return body
     return _encode(told | {"data": content | {"identifiersOmitted": True}})
 
 
-def _lists(chunks: Sequence[Any]) -> dict[str, list[str]]:
+def _lists(parts: Sequence[Any]) -> dict[str, list[str]]:
     lists: dict[str, list[str]] = {"deleted": [], "not_found": []}
-    for external_ids, phone_numbers, outcomes in chunks:
-        for external_id, phone_number, outcome in zip(external_ids, phone_numbers, outcomes, strict=True):
+    for part in parts:
+        for external_id, phone_number, outcome in zip(part.external_ids, part.phone_numbers, part.outcomes, strict=True):
             if (counted := _COUNTED[outcome]) in lists:
                 lists[counted].append(external_id or phone_number)
     return {"deletedIdentifiers": lists["deleted"], "notFoundIdentifiers": lists["not_found"]}
