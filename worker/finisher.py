@@ -35,41 +35,39 @@ _FINISH = text("""
     ending AS (
         SELECT counts.*, CASE WHEN :cancelled THEN 'cancelled' WHEN unprocessed > 0 THEN 'failed' ELSE 'completed' END AS state
         FROM counts
-    ),
-    finished AS (
-        UPDATE jobs SET
-            state = ending.state,
-            error = CASE WHEN ending.state = 'failed' THEN format(
-                '%s of %s leads could not be processed; the results with outcome=unprocessed say why', ending.unprocessed, total
-            ) END,
-            finished_at = clock_timestamp(), wanted = NULL, wanted_by = NULL,
-            history = history || jsonb_build_object(
-                'status', ending.state, 'at', clock_timestamp(), 'by', CASE WHEN :cancelled THEN wanted_by END),
-            deleted = ending.deleted, would_delete = ending.would_delete, restored = ending.restored,
-            conflict = ending.conflict, not_found = ending.not_found, unprocessed = ending.unprocessed
-        FROM ending
-        WHERE jobs.id = :job_id AND jobs.state NOT IN ('completed', 'failed', 'cancelled')
-            AND NOT (dry_run AND :number IS NOT NULL) AND NOT EXISTS (
-                SELECT FROM chunks WHERE job_id = :job_id AND state = 'pending' AND number IS DISTINCT FROM :number
-            )
-        RETURNING jobs.id, jobs.state, jobs.total, jobs.deleted, jobs.would_delete, jobs.restored, jobs.conflict, jobs.not_found,
-            jobs.unprocessed, jobs.awaited, jobs.company_id, jobs.callback_url
-    ),
-    written AS (
-        INSERT INTO deliveries (id, company_id, job_id, webhook_id, url, event)
-        SELECT gen_random_uuid(), company_id, finished.id, webhook_id, url, 'job.' || state
-        FROM finished CROSS JOIN LATERAL (
-            SELECT CAST(NULL AS uuid) AS webhook_id, callback_url AS url WHERE callback_url IS NOT NULL
-            UNION ALL
-            SELECT id, NULL FROM webhooks
-            WHERE company_id = finished.company_id AND enabled AND 'job.' || finished.state = ANY(events)
-        ) AS receiver
-        RETURNING id
     )
-    SELECT id, state, total, deleted, would_delete, restored, conflict, not_found, unprocessed, awaited,
-        (SELECT count(*) FROM written) AS deliveries
-    FROM finished
+    UPDATE jobs SET
+        state = ending.state,
+        error = CASE WHEN ending.state = 'failed' THEN format(
+            '%s of %s leads could not be processed; the results with outcome=unprocessed say why', ending.unprocessed, total
+        ) END,
+        finished_at = clock_timestamp(), wanted = NULL, wanted_by = NULL,
+        history = history || jsonb_build_object(
+            'status', ending.state, 'at', clock_timestamp(), 'by', CASE WHEN :cancelled THEN wanted_by END),
+        deleted = ending.deleted, would_delete = ending.would_delete, restored = ending.restored,
+        conflict = ending.conflict, not_found = ending.not_found, unprocessed = ending.unprocessed
+    FROM ending
+    WHERE jobs.id = :job_id AND jobs.state NOT IN ('completed', 'failed', 'cancelled')
+        AND NOT (dry_run AND :number IS NOT NULL) AND NOT EXISTS (
+            SELECT FROM chunks WHERE job_id = :job_id AND state = 'pending' AND number IS DISTINCT FROM :number
+        )
+    RETURNING jobs.id, jobs.state, jobs.total, jobs.deleted, jobs.would_delete, jobs.restored, jobs.conflict, jobs.not_found,
+        jobs.unprocessed, jobs.awaited, jobs.callback_url IS NOT NULL
+            OR EXISTS (SELECT FROM webhooks WHERE company_id = jobs.company_id AND enabled) AS told
 """).bindparams(bindparam("number", type_=Integer), bindparam("job_id", type_=Uuid), bindparam("cancelled", type_=Boolean))
+
+# In the same transaction: a job has ended and its deliveries are written, or neither.
+_WRITE_DELIVERIES = text("""
+    INSERT INTO deliveries (id, company_id, job_id, webhook_id, url, event)
+    SELECT gen_random_uuid(), company_id, jobs.id, webhook_id, url, 'job.' || state
+    FROM jobs CROSS JOIN LATERAL (
+        SELECT CAST(NULL AS uuid) AS webhook_id, callback_url AS url WHERE callback_url IS NOT NULL
+        UNION ALL
+        SELECT id, NULL FROM webhooks WHERE company_id = jobs.company_id AND enabled AND 'job.' || jobs.state = ANY(events)
+    ) AS receiver
+    WHERE jobs.id = :job_id
+    RETURNING id
+""")
 
 _UNFINISHED = text("""
     SELECT id FROM jobs
@@ -122,7 +120,11 @@ def finish(
     """Writes `chunk`, then finishes the job if nothing of it is pending, else returns None. The caller commits, then tells."""
     values = {"job_id": job_id, "cancelled": cancelled} | _values(chunk)
     row = connection.execute(_FINISH, values).one_or_none()
-    return Finished._make(row) if row else None
+    if row is None:
+        return None
+    *ending, told = row
+    written = connection.execute(_WRITE_DELIVERIES, {"job_id": job_id}).all() if told else ()
+    return Finished._make((*ending, len(written)))
 
 
 def _values(chunk: DecidedChunk | None) -> dict[str, object]:

@@ -16,7 +16,9 @@ class Container:
     def __init__(self, name, values, folder, port=None):
         self.service = services()[name]
         self.values, self.folder, self.port = values, folder, port
-        set_here = {key: interpolate(value, values) for key, value in self.service["environment"].items() if value is not None}
+        given = self.service["environment"]
+        set_here = {key: interpolate(value, values) for key, value in given.items() if value is not None}
+        set_here |= {key: values[key] for key, value in given.items() if value is None and key in values}
         self.environment = {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"} | set_here
         self.log = folder / f"{name}.log"
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from cli.embedded import free_port
+from shared.destinations import LOOPBACK
 from tests.deployment.compose import ROOT
 from tests.deployment.containers import Container
 
@@ -95,7 +96,7 @@ def terminal(values, tmp_path):
     port = free_port()
     with ExitStack() as running:
         for name in ("api", "worker", "deliverer", "ticker"):
-            running.enter_context(Container(name, values, tmp_path, port))
+            running.enter_context(Container(name, values | {"LEADSWEEP_WEBHOOK_ALLOW": LOOPBACK}, tmp_path, port))
         path = f"{programs}:{Path(sys.executable).parent}:{os.environ['PATH']}"
         yield Terminal(
             tmp_path,

@@ -1,0 +1,119 @@
+"""`leadsweep webhooks listen`: what is signed is printed and passed on, what is not is refused. And the company's secret."""
+
+import json
+import os
+import subprocess
+import sys
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+
+import httpx2
+import pytest
+
+from shared.signatures import Vault, new_secret, sign
+from tests.receiver import receiving
+from tests.stack import wait_for
+
+LISTEN = [sys.executable, "-c", "from cli.main import main; main()", "webhooks", "listen", "--port", "0"]
+EVENT = {"type": "job.completed", "timestamp": "2026-01-01T02:00:00.000Z", "data": {"jobId": "j", "deleted": 2, "error": None}}
+BODY = json.dumps(EVENT).encode()
+
+
+@contextmanager
+def listening(folder, *options):
+    """Runs the command; yields it with its `url`, what it `printed` and what it `remarked`."""
+    out, err = folder / "out", folder / "err"
+    with out.open("wb") as stdout, err.open("wb") as stderr:
+        process = subprocess.Popen([*LISTEN, *options], stdout=stdout, stderr=stderr, stdin=subprocess.DEVNULL)
+    process.printed = lambda: out.read_text().splitlines()
+    process.remarked = lambda: err.read_text().splitlines()
+    try:
+        process.url = wait_for(process.remarked)[0].removeprefix("listening on ")
+        yield process
+    finally:
+        process.terminate()
+        assert process.wait(10) == 0
+
+
+def deliver(url, secret, body=BODY, moment=None, **headers):
+    signed = sign([secret], "msg_1", moment or datetime.now(UTC), body)
+    return httpx2.post(
+        url, content=body, headers=signed | {"content-type": "application/json"} | headers, trust_env=False
+    ).status_code
+
+
+def test_what_is_signed_with_one_of_the_secrets_is_printed_in_a_line(tmp_path):
+    secrets = [new_secret(), new_secret()]
+    with listening(tmp_path, *(word for secret in secrets for word in ("--secret", secret))) as process:
+        assert [deliver(process.url, secret) for secret in secrets] == [204, 204]
+        wait_for(lambda: len(process.printed()) == 2)
+        assert process.printed()[0] == "2026-01-01T02:00:00.000Z job.completed jobId=j deleted=2"
+
+
+def test_what_is_not_signed_or_too_old_or_changed_is_refused_and_not_printed(tmp_path):
+    secret = new_secret()
+    with listening(tmp_path, "--secret", secret) as process:
+        assert deliver(process.url, new_secret()) == 401
+        assert deliver(process.url, secret, moment=datetime.now(UTC) - timedelta(minutes=6)) == 401
+        assert deliver(process.url, secret, **{"webhook-id": "msg_2"}) == 401
+        assert deliver(process.url, secret, **{"webhook-signature": "rubbish"}) == 401
+        assert httpx2.post(process.url, content=BODY, trust_env=False).status_code == 401
+        assert deliver(process.url, secret) == 204
+        assert len(process.printed()) == 1
+        assert any(line.startswith("refused msg_1: ") for line in process.remarked())
+
+
+def test_as_json_the_events_are_as_they_were_sent(tmp_path):
+    secret = new_secret()
+    with listening(tmp_path, "--secret", secret, "--json") as process:
+        deliver(process.url, secret)
+        assert json.loads(wait_for(process.printed)[0]) == EVENT
+
+
+def test_what_is_forwarded_keeps_its_signature_and_the_answer_is_the_forwarded_one(tmp_path):
+    secret = new_secret()
+    with receiving() as behind, listening(tmp_path, "--secret", secret, "--forward", f"{behind.url}/503") as process:
+        assert deliver(process.url, secret) == 503
+        assert deliver(process.url, new_secret()) == 401
+        (came,) = behind.came
+        assert came.verified(secret) == EVENT
+        wait_for(process.printed)
+        assert process.printed()[0].endswith("forwarded: 503")
+    with listening(tmp_path, "--secret", secret, "--forward", "http://127.0.0.1:1/") as process:
+        assert deliver(process.url, secret) == 502
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ((), "Missing option '--secret'"),
+        (("--secret", "whsec_ä"), "a secret is written whsec_… and holds base64"),
+        (("--secret", "whsec_"), "a secret is written whsec_… and holds base64"),
+    ],
+)
+def test_without_a_secret_it_does_not_begin(leadsweep, options, said):
+    assert said in leadsweep("webhooks", "listen", "--port", "0", *options).error
+
+
+def test_a_companys_secret_is_shown_and_rotated(leadsweep, engine, monkeypatch):
+    leadsweep("companies", "create", "acme")
+    first = leadsweep("companies", "webhook-secret", "acme").out.strip()
+    assert leadsweep("companies", "webhook-secret", "acme", "--json").json == {
+        "id": "acme",
+        "webhookSecret": first,
+        "oldSecretUntil": None,
+    }
+    rotated = leadsweep("companies", "webhook-secret", "acme", "--rotate")
+    assert rotated.err.startswith("the old secret signs too until 20")
+    second = rotated.out.strip()
+    assert first != second == leadsweep("companies", "webhook-secret", "acme").out.strip()
+    with engine.begin() as connection:
+        stored = connection.exec_driver_sql("SELECT webhook_secret, old_webhook_secret FROM companies").one()
+        connection.exec_driver_sql("INSERT INTO companies (id) VALUES ('by-hand')")
+    vault = Vault(os.environ["LEADSWEEP_SECRETS_KEY"])
+    assert [vault.unlock(bytes(locked)) for locked in stored] == [second, first]
+    by_hand = leadsweep("companies", "webhook-secret", "by-hand").out
+    assert by_hand == leadsweep("companies", "webhook-secret", "by-hand").out, "made once"
+    assert "company nobody does not exist" in leadsweep("companies", "webhook-secret", "nobody").error
+    monkeypatch.setenv("LEADSWEEP_SECRETS_KEY", "A" * 43 + "=")
+    assert "LEADSWEEP_SECRETS_KEY is not the key" in leadsweep("companies", "webhook-secret", "acme").error
