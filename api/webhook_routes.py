@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Path, Query, Request
+from fastapi import APIRouter, Depends, Path, Query, Request
 
 from api import deliveries, webhooks
 from api.answers import Answer, success
@@ -19,23 +19,28 @@ router = APIRouter(redirect_slashes=False)
 Limit = Annotated[int, Query(ge=1, le=200)]
 
 
-async def _owner(request: Request) -> Key:
+async def writer(request: Request) -> Key:
+    """Admits a call by a key that may write."""
+    authenticator: Authenticator = request.app.state.authenticator
+    return await authenticator.admit(request, writing=True)
+
+
+Writer = Annotated[Key, Depends(writer)]
+
+
+async def owner(key: Writer) -> Key:
     """Admits a call by a company-wide write key."""
-    key = await _admit(request)
     if key.campaign_id is not None:
         raise Forbidden
     return key
 
 
-async def _admit(request: Request) -> Key:
-    authenticator: Authenticator = request.app.state.authenticator
-    return await authenticator.admit(request, writing=True)
+Owner = Annotated[Key, Depends(owner)]
 
 
 @router.post("/api/v1/webhooks", operation_id="createWebhook", summary="Create a webhook", tags=["Webhooks"])
-async def create_webhook(request: Request) -> Answer:
+async def create_webhook(request: Request, key: Owner) -> Answer:
     """Tells a URL of the ends of all jobs."""
-    key = await _owner(request)
     asked = webhooks.parse_registration(await read_json(request), whole=True)
     refuse_unknown_parameters(request, set())
     webhook = await webhooks.add(request.app.state.engine, request.app.state.settings, key, asked)
@@ -43,26 +48,23 @@ async def create_webhook(request: Request) -> Answer:
 
 
 @router.get("/api/v1/webhooks", operation_id="listWebhooks", summary="List webhooks", tags=["Webhooks"])
-async def get_webhooks(request: Request, cursor: str | None = None, limit: Limit = 50) -> Answer:
+async def get_webhooks(request: Request, key: Owner, cursor: str | None = None, limit: Limit = 50) -> Answer:
     """The company's webhooks, newest first."""
-    key = await _owner(request)
     refuse_unknown_parameters(request, {"cursor", "limit"})
     items, following = await webhooks.list_webhooks(request.app.state.engine, key, cursor, limit)
     return success({"items": items, "nextCursor": following})
 
 
 @router.get("/api/v1/webhooks/{webhookId}", operation_id="getWebhook", summary="Read a webhook", tags=["Webhooks"])
-async def get_webhook(request: Request, webhook_id: Annotated[str, Path(alias="webhookId")]) -> Answer:
+async def get_webhook(request: Request, key: Owner, webhook_id: Annotated[str, Path(alias="webhookId")]) -> Answer:
     """The webhook as it stands."""
-    key = await _owner(request)
     refuse_unknown_parameters(request, set())
     return success(await webhooks.read(request.app.state.engine, key, webhooks.parse_webhook_id(webhook_id)))
 
 
 @router.patch("/api/v1/webhooks/{webhookId}", operation_id="changeWebhook", summary="Change a webhook", tags=["Webhooks"])
-async def patch_webhook(request: Request, webhook_id: Annotated[str, Path(alias="webhookId")]) -> Answer:
+async def patch_webhook(request: Request, key: Owner, webhook_id: Annotated[str, Path(alias="webhookId")]) -> Answer:
     """Changes what is said, and leaves the rest."""
-    key = await _owner(request)
     asked = webhooks.parse_registration(await read_json(request), whole=False)
     refuse_unknown_parameters(request, set())
     state, found = request.app.state, webhooks.parse_webhook_id(webhook_id)
@@ -70,9 +72,8 @@ async def patch_webhook(request: Request, webhook_id: Annotated[str, Path(alias=
 
 
 @router.delete("/api/v1/webhooks/{webhookId}", operation_id="deleteWebhook", summary="Delete a webhook", tags=["Webhooks"])
-async def delete_webhook(request: Request, webhook_id: Annotated[str, Path(alias="webhookId")]) -> Answer:
+async def delete_webhook(request: Request, key: Owner, webhook_id: Annotated[str, Path(alias="webhookId")]) -> Answer:
     """Removes the webhook and the record of its deliveries."""
-    key = await _owner(request)
     await read_nothing(request)
     refuse_unknown_parameters(request, set())
     await webhooks.remove(request.app.state.engine, key, webhooks.parse_webhook_id(webhook_id))
@@ -80,9 +81,8 @@ async def delete_webhook(request: Request, webhook_id: Annotated[str, Path(alias
 
 
 @router.post("/api/v1/webhooks/{webhookId}/rotate", operation_id="rotateWebhook", summary="Change its secret", tags=["Webhooks"])
-async def rotate_webhook(request: Request, webhook_id: Annotated[str, Path(alias="webhookId")]) -> Answer:
+async def rotate_webhook(request: Request, key: Owner, webhook_id: Annotated[str, Path(alias="webhookId")]) -> Answer:
     """A new secret; both sign for 24 hours."""
-    key = await _owner(request)
     await read_nothing(request)
     refuse_unknown_parameters(request, set())
     state, found = request.app.state, webhooks.parse_webhook_id(webhook_id)
@@ -90,9 +90,8 @@ async def rotate_webhook(request: Request, webhook_id: Annotated[str, Path(alias
 
 
 @router.post("/api/v1/webhooks/{webhookId}/test", operation_id="testWebhook", summary="Send a test", tags=["Webhooks"])
-async def test_webhook(request: Request, webhook_id: Annotated[str, Path(alias="webhookId")]) -> Answer:
+async def test_webhook(request: Request, key: Owner, webhook_id: Annotated[str, Path(alias="webhookId")]) -> Answer:
     """Sends an event of the type `webhook.test`, at once, also to a webhook that is disabled."""
-    key = await _owner(request)
     await read_nothing(request)
     refuse_unknown_parameters(request, set())
     state, found = request.app.state, webhooks.parse_webhook_id(webhook_id)
@@ -144,9 +143,8 @@ async def get_job_deliveries(
 
 
 @router.post("/api/v1/deliveries/{deliveryId}/redeliver", operation_id="redeliver", summary="Send it again", tags=["Deliveries"])
-async def redeliver(request: Request, delivery_id: Annotated[str, Path(alias="deliveryId")]) -> Answer:
+async def redeliver(request: Request, key: Writer, delivery_id: Annotated[str, Path(alias="deliveryId")]) -> Answer:
     """Sends the same event again, with the same `webhook-id`, at once and from the first attempt on."""
-    key = await _admit(request)
     await read_nothing(request)
     refuse_unknown_parameters(request, set())
     delivery = await deliveries.redeliver(request.app.state.engine, key, delivery_id)

@@ -7,6 +7,7 @@ httpcore speaks HTTP and TLS, over connections that are made and bounded here.
 import ssl
 import time
 from collections.abc import Iterable, Sequence
+from contextlib import closing
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -83,6 +84,7 @@ class _Checked(httpcore2.NetworkBackend):
         self._addresses = addresses
         self._deadline = deadline
         self._sockets = httpcore2.SyncBackend()
+        self._stream: httpcore2.NetworkStream | None = None
 
     def connect_tcp(
         self,
@@ -103,7 +105,13 @@ class _Checked(httpcore2.NetworkBackend):
 
     def _connect(self, address: Address, port: int) -> httpcore2.NetworkStream:
         seconds = min(CONNECT_SECONDS, _left_until(self._deadline))
-        return _Bounded(self._sockets.connect_tcp(str(address), port, seconds, None, ()), self._deadline)
+        self._stream = self._sockets.connect_tcp(str(address), port, seconds, None, ())
+        return _Bounded(self._stream, self._deadline)
+
+    def close(self) -> None:
+        """Closes the connection if it was not handed on, as where time ran out between connecting and TLS."""
+        if self._stream:
+            self._stream.close()
 
 
 def post(url: str, headers: dict[str, str], body: bytes, allowed: Sequence[Network]) -> Reply:
@@ -153,8 +161,10 @@ def _exchange(url: str, headers: dict[str, str], body: bytes, allowed: Sequence[
     request = httpcore2.Request(
         "POST", parts, headers=[*({"host": host} | _HEADERS | headers).items(), ("content-length", str(len(body)))], content=body
     )
-    backend = _Checked(addresses, deadline)
-    with httpcore2.HTTPConnection(parts.origin, ssl_context=_tls(), network_backend=backend) as connection:
+    with (
+        closing(_Checked(addresses, deadline)) as backend,
+        httpcore2.HTTPConnection(parts.origin, ssl_context=_tls(), network_backend=backend) as connection,
+    ):
         response = connection.handle_request(request)
         reply = Reply(response.status, _header(response, b"retry-after"))
         _read_the_rest(response)

@@ -6,6 +6,7 @@ from functools import cache
 import structlog
 from sqlalchemy import Engine
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from shared.broker import RUN_NEXT, WEBHOOKS_QUEUE, Sender
 from shared.database import create_sync_engine
@@ -52,7 +53,7 @@ def run_next(queue: str) -> None:
             deliver_next(engine, _terms(), wake)
         else:
             runner.run_next(engine, queue, wake)
-    except DBAPIError as error:  # whose text may hold identifiers
-        state = getattr(error.orig, "sqlstate", None)
+    except (DBAPIError, PoolTimeoutError) as error:  # whose text may hold identifiers
+        cause = getattr(error, "orig", error)
         mend = "check that the database is up, and its log; work goes on by itself"
-        log.warning("work put off", error=type(error.orig).__name__, sqlstate=state, mend=mend)
+        log.warning("work put off", error=type(cause).__name__, sqlstate=getattr(cause, "sqlstate", None), mend=mend)

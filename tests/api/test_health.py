@@ -16,7 +16,9 @@ async def test_health_names_each_part(service):
     }
     one_tick(service.engine)
     with service.engine.begin() as connection:
-        connection.exec_driver_sql("INSERT INTO heartbeats VALUES ('worker', 'x:1', clock_timestamp() - interval '14 s')")
+        for role in ("worker", "deliverer"):
+            beat = "INSERT INTO heartbeats VALUES (%s, 'x:1', clock_timestamp() - interval '14 s')"
+            connection.exec_driver_sql(beat, (role,))
     answer = await service.http.get("/api/health")
     assert answer.status_code == 200
     assert set(answer.json()["data"].values()) == {"up"}

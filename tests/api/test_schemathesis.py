@@ -1,6 +1,7 @@
 """Schemathesis over the description: whatever it makes of it, valid or not, every answer is one that is described."""
 
 from copy import deepcopy
+from uuid import uuid4
 
 import pytest
 import schemathesis
@@ -30,7 +31,10 @@ CHECKS = [
     checks.unsupported_method,
 ]
 ACTIONS = [f"{action}Job" for action in Action]
+OF_WEBHOOKS = ["getWebhook", "changeWebhook", "deleteWebhook", "rotateWebhook", "testWebhook", "listWebhookDeliveries"]
 OPERATIONS = ["bulkDeleteLeads", "bulkDeleteRecords", *ACTIONS, "getJob", "listJobs", "listResults", "getHealth"]
+OPERATIONS += ["createWebhook", "listWebhooks", *OF_WEBHOOKS, "listJobDeliveries", "redeliver"]
+URLS = ["https://1.1.1.1/", "http://127.0.0.1:9/hook?a=b"]
 CALLS = 100  # for each operation and mode
 SEARCH = settings(
     max_examples=CALLS,
@@ -61,6 +65,7 @@ class Described:
         with engine.begin() as connection:
             self._job_of = jobs | {"pauseJob": self._queue(connection, state="paused")}
             self._any_job = self._queue(connection)
+            self._webhook, self._delivery = self._add_webhook(connection)
             self.headers = {"x-api-key": make_key(connection, "co")}
             beat(connection, "worker")
             beat(connection, "deliverer")
@@ -78,10 +83,25 @@ class Described:
         entries = [(identifier, None) for identifier in identifiers] or [("nobody", None), (None, "+1")]
         return queue_job(connection, entries, campaign="cmp_1", **columns)
 
+    @staticmethod
+    def _add_webhook(connection):
+        """A webhook with a delivery; their ids."""
+        ids = {"webhook": uuid4(), "delivery": uuid4()}
+        webhook = (
+            "INSERT INTO webhooks (id, company_id, url, events, secret) VALUES (:webhook, 'co', 'https://1.1.1.1/', '{}', '')"
+        )
+        connection.execute(text(webhook), ids)
+        delivery = "INSERT INTO deliveries (id, company_id, webhook_id, event) VALUES (:delivery, 'co', :webhook, 'webhook.test')"
+        connection.execute(text(delivery), ids)
+        return ids.values()
+
     def _narrow(self, description):
         """What no schema can say: which zones there are, that clocks differ. And nobody waits for a job that no worker runs."""
         schemas = description["components"]["schemas"]
         schemas["Schedule"]["properties"]["runAt"]["enum"] = ["2020-01-31T22:00:00+01:00", "2999-12-31T23:59:59Z"]
+        schemas["NewWebhook"]["properties"]["url"]["enum"] = URLS
+        for name, field in (("WebhookChange", "url"), ("BulkDelete", "callbackUrl")):
+            schemas[name]["properties"][field]["enum"] = [*URLS, None]
         window = schemas["Window"]["properties"]
         window["start"]["enum"], window["end"]["enum"] = ["22:00", "00:00"], ["06:00", "24:00"]
         window["timeZone"]["enum"] = ["UTC", "America/New_York", None]
@@ -94,13 +114,17 @@ class Described:
         return self.schema.find_operation_by_id(name)
 
     def cases(self, name, mode):
-        """A strategy of calls; half of those of one job are about the one that there is."""
+        """A strategy of calls; half of those of one job, webhook or delivery are about one that there is."""
         operation = self.operation(name)
         cases = operation.as_strategy(generation_mode=mode)
-        if "{jobId}" in operation.path:
-            cases |= operation.as_strategy(
-                generation_mode=mode, path_parameters={"jobId": str(self._job_of.get(name, self._any_job))}
-            )
+        there_is = {
+            "jobId": self._job_of.get(name, self._any_job),
+            "webhookId": self._webhook,
+            "deliveryId": self._delivery,
+        }
+        for parameter, value in there_is.items():
+            if f"{{{parameter}}}" in operation.path:
+                cases |= operation.as_strategy(generation_mode=mode, path_parameters={parameter: str(value)})
         return cases
 
     def status(self, case):
@@ -109,6 +133,10 @@ class Described:
         # an idempotency key may have been used before.
         unsure = [checks.positive_data_acceptance, checks.negative_data_rejection] if case.query else []
         unsure += [checks.positive_data_acceptance] if "Idempotency-Key" in (case.headers or {}) else []
+        # Other URLs than those that it was narrowed to are as good.
+        unsure += (
+            [checks.negative_data_rejection] if isinstance(case.body, dict) and {"url", "callbackUrl"} & set(case.body) else []
+        )
         return case.call_and_validate(headers=self.headers, checks=CHECKS, excluded_checks=unsure).status_code
 
 
@@ -128,7 +156,7 @@ def test_random_calls_that_the_description_allows_get_described_answers(describe
         statuses.add(described.status(case))
 
     every_answer_is_described()
-    assert statuses & {200, 202}, "some calls succeed"
+    assert statuses & {200, 201, 202}, "some calls succeed"
 
 
 @pytest.mark.parametrize("name", [name for name in OPERATIONS if name != "getHealth"])  # it takes nothing that could be wrong

@@ -12,7 +12,7 @@ from shared import migrations
 from shared.database import create_sync_engine
 from shared.settings import Settings
 from tests.faults.conftest import Ground, mixed
-from tests.stack import running_api, running_ticker, running_worker, wait_for
+from tests.stack import running_api, running_deliverer, running_ticker, running_worker, wait_for
 
 
 @pytest.fixture(scope="module")
@@ -37,6 +37,7 @@ def broken(own_servers, tmp_path):
     with (
         running_api(ground.env(LEADSWEEP_CHUNK_SIZE="10")) as url,
         running_worker(ground.env()),
+        running_deliverer(ground.env()),
         running_ticker(ground.env()),
     ):
         ground.servers = own_servers

@@ -51,9 +51,7 @@ def test_what_is_locked_opens_with_the_key_it_was_locked_with_also_when_that_is_
         Vault(new).unlock(locked)
 
 
-@pytest.mark.parametrize(
-    "key", ["x", "A" * 43, "A" * 42 + "==", "whsec_", new_secrets_key() + ",", f"{new_secrets_key()} , x", "ä" * 44]
-)
+@pytest.mark.parametrize("key", ["x", "A" * 43, "A" * 42 + "==", "whsec_", "A" * 43 + "=,", "A" * 43 + "= , x", "ä" * 44])
 def test_what_is_no_key_is_refused_with_the_command_that_makes_one(key):
     with pytest.raises(ValueError, match="openssl rand -base64 32"):
         parse_secrets_key(key)
