@@ -4,7 +4,8 @@ A check never raises: what it needs and cannot have is its finding.
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,7 +13,7 @@ import redis
 from kombu import Connection as BrokerConnection
 from sqlalchemy import Connection, text
 
-from cli.connection import address, check_schema, connected_to, find_settings
+from cli.connection import address, check_schema, connected_to, find_settings, open_vault
 from cli.failure import Failure
 from shared.heartbeats import NEWEST_BEATS, STALE_SECONDS
 from shared.migrations import current_version
@@ -25,6 +26,11 @@ _TIMEOUT = 2  # seconds for one answer of the broker
 _SERVER = text("""
     SELECT current_setting('server_version') AS version, current_setting('server_version_num')::int / 10000 AS major,
         current_setting('server_encoding') AS encoding, pg_is_in_recovery() AS standby
+""")
+
+_A_SECRET = text("""
+    (SELECT secret FROM webhooks ORDER BY created_at LIMIT 1)
+    UNION ALL (SELECT webhook_secret FROM companies WHERE webhook_secret IS NOT NULL LIMIT 1) LIMIT 1
 """)
 
 _CLOCK = text("SELECT extract(epoch FROM clock_timestamp())::float")
@@ -59,10 +65,11 @@ def _failed(name: str, failure: Failure) -> Check:
 
 def _database_checks(settings: Settings) -> Iterator[Check]:
     """Those that need the database; where it cannot be had, they say so."""
-    pending = {
+    pending: dict[str, Callable[[Connection], Check]] = {
         "database": _database,
         "clock": _clock,
         "schema": _schema,
+        "secrets": partial(_secrets, settings),
         "worker": _worker,
         "deliverer": _deliverer,
         "ticker": _ticker,
@@ -97,6 +104,20 @@ def _database(connection: Connection) -> Check:
 def _schema(connection: Connection) -> Check:
     check_schema(connection)
     return Check("schema", ok=True, finding=f"version {current_version(connection)}, as this Leadsweep needs")
+
+
+def _secrets(settings: Settings, connection: Connection) -> Check:
+    """Whether the key opens the secrets that there are; one of them is enough to tell."""
+    try:
+        vault = open_vault(settings)
+        locked = connection.execute(_A_SECRET).scalar_one_or_none()
+        if locked is not None:
+            vault.unlock(locked)
+    except Failure as failure:
+        return _failed("secrets", failure)
+    except ValueError as error:
+        return Check("secrets", ok=False, finding=str(error), mend="set the key that it was; older keys after a comma")
+    return Check("secrets", ok=True, finding="LEADSWEEP_SECRETS_KEY is set" + (" and opens what it encrypted" if locked else ""))
 
 
 def _worker(connection: Connection) -> Check:

@@ -23,6 +23,7 @@ RETRIES_AT_ONCE = 32  # of all: receivers that failed before never take all thre
 PATIENCE = timedelta(days=5)  # with a webhook that fails, before it is disabled
 GONE = 410
 KEPT_ATTEMPTS = 50
+MUCH = 200  # deliveries that are due; so many are cheaply looked through
 
 # One claim at a time, of all deliverers: so each sees what the others have under way, and the limits hold exactly.
 _TAKE_TURNS = text("""
@@ -30,21 +31,30 @@ _TAKE_TURNS = text("""
         set_config('idle_in_transaction_session_timeout', '5s', true), pg_advisory_xact_lock(2718281828)
 """)
 
-# `waiting` goes from receiver to receiver along deliveries_due_idx, so that the backlog of one that hangs costs nothing. The
-# company with the fewest under way comes first, then what has been due the longest.
+# Mostly little is due: then those are the receivers to choose from. Where it is much, `walk` goes from receiver to receiver along
+# deliveries_by_receiver_idx, so that the backlog of one that hangs costs nothing. The company with the fewest under way comes
+# first, then what has been due the longest.
 _CLAIM = text("""
     WITH RECURSIVE under_way AS MATERIALIZED (
         SELECT company_id, receiver, attempts > 1 AS again FROM deliveries WHERE claimed_until > clock_timestamp()
     ),
-    waiting (company_id, receiver) AS (
-        (SELECT company_id, receiver FROM deliveries WHERE state = 'pending' ORDER BY company_id, receiver LIMIT 1)
+    overdue AS MATERIALIZED (
+        SELECT company_id, receiver FROM deliveries WHERE state = 'pending' AND due_at <= clock_timestamp()
+        ORDER BY due_at LIMIT :much
+    ),
+    walk (company_id, receiver) AS (
+        (
+            SELECT company_id, receiver FROM deliveries WHERE state = 'pending' AND (SELECT count(*) FROM overdue) = :much
+            ORDER BY company_id, receiver LIMIT 1
+        )
         UNION ALL
-        SELECT further.* FROM waiting CROSS JOIN LATERAL (
+        SELECT further.* FROM walk CROSS JOIN LATERAL (
             SELECT company_id, receiver FROM deliveries
-            WHERE state = 'pending' AND (company_id, receiver) > (waiting.company_id, waiting.receiver)
+            WHERE state = 'pending' AND (company_id, receiver) > (walk.company_id, walk.receiver)
             ORDER BY company_id, receiver LIMIT 1
         ) AS further
     ),
+    waiting AS (SELECT company_id, receiver FROM overdue UNION SELECT company_id, receiver FROM walk),
     busy AS (
         SELECT waiting.*, (SELECT count(*) FROM under_way WHERE under_way.company_id = waiting.company_id) AS of_company, (
             SELECT count(*) FROM under_way
@@ -135,7 +145,7 @@ class Claimed(NamedTuple):
 def claim(connection: Connection) -> Claimed | None:
     """Takes on what is due next, or returns None where nothing may be sent now. The caller commits."""
     connection.execute(_TAKE_TURNS)
-    limits = {"at_once": AT_ONCE, "at_once_of_company": AT_ONCE_OF_COMPANY, "retries_at_once": RETRIES_AT_ONCE}
+    limits = {"at_once": AT_ONCE, "at_once_of_company": AT_ONCE_OF_COMPANY, "retries_at_once": RETRIES_AT_ONCE, "much": MUCH}
     times = {"lease": LEASE, "both_sign": BOTH_SIGN, "kept": KEPT_ATTEMPTS}
     row = connection.execute(_CLAIM, limits | times).one_or_none()
     return Claimed._make(row) if row else None

@@ -7,6 +7,7 @@ import jsonschema_rs
 import pytest
 from fastapi.routing import iter_route_contexts
 
+from api import webhooks
 from api.app import create_app
 from api.schemas import JOB_ID
 from shared.settings import parse_rate
@@ -192,6 +193,11 @@ async def test_refusals_without_a_database_and_of_too_much_curiosity_are_as_desc
             answer = await http.get(path, headers={"x-api-key": "any"})
             assert answer.status_code == status
             check_described(description, path, answer)
+
+
+@pytest.mark.parametrize("schema", ["NewWebhook", "WebhookChange"])
+def test_what_is_described_of_a_webhook_is_what_is_read(description, schema):
+    assert set(description["components"]["schemas"][schema]["properties"]) == webhooks.FIELDS
 
 
 async def test_the_description_is_served_and_is_the_same(description, service):

@@ -7,7 +7,7 @@ from sqlalchemy import text
 
 from shared.heartbeats import beat
 
-NAMES = ["settings", "database", "clock", "schema", "worker", "deliverer", "ticker", "broker"]
+NAMES = ["settings", "database", "clock", "schema", "secrets", "worker", "deliverer", "ticker", "broker"]
 
 
 @pytest.fixture
@@ -57,6 +57,7 @@ def test_a_schema_that_is_missing_is_to_be_migrated_and_what_needs_it_is_not_che
         connection.execute(text("DELETE FROM alembic_version"))
     assert wrong(healthy("--json")) == {
         "schema": "the database has no tables of Leadsweep yet -> run: leadsweep migrate",
+        "secrets": "not checked -> mend the schema first",
         "worker": "not checked -> mend the schema first",
         "deliverer": "not checked -> mend the schema first",
         "ticker": "not checked -> mend the schema first",
@@ -105,3 +106,13 @@ def test_without_database_and_stack_it_says_how_to_start_one(healthy, monkeypatc
     assert wrong(healthy("--json")) == {
         "settings": f"no stack is running in {tmp_path}, and DATABASE_URL is not set -> start one: leadsweep up"
     }
+
+
+def test_a_key_that_does_not_open_the_secrets_is_found_out(healthy, leadsweep, monkeypatch):
+    leadsweep("companies", "create", "acme")
+    assert wrong(healthy("--json")) == {}
+    monkeypatch.setenv("LEADSWEEP_SECRETS_KEY", "A" * 43 + "=")
+    flaw = "LEADSWEEP_SECRETS_KEY is not the key that this secret was encrypted with"
+    assert wrong(healthy("--json")) == {"secrets": f"{flaw} -> set the key that it was; older keys after a comma"}
+    monkeypatch.delenv("LEADSWEEP_SECRETS_KEY")
+    assert wrong(healthy("--json"))["secrets"].startswith("LEADSWEEP_SECRETS_KEY is not set")

@@ -63,7 +63,7 @@ def test_on_the_way_down_no_job_is_left_that_the_older_code_would_run_wrongly(en
         add_leads(connection, [("a", None), ("b", None)])
         source = queue_job(connection, [("a", None)], dry_run=True)
         queue_job(connection, [("b", None)], mode="archive")
-        done = queue_job(connection, [("nobody", None)])
+        done = queue_job(connection, [("nobody", None)], callback_url="https://example.com/")
     work_off(engine)
     with engine.begin() as connection:
         queue_job(connection, [("a", None)], source_job_id=source)

@@ -16,7 +16,7 @@ from worker.backoff import DELAYS, next_delay, parse_retry_after
 from worker.composer import MAX_BODY
 from worker.deliverer import Terms, deliver_next
 from worker.finisher import Wake
-from worker.outbox import AT_ONCE, AT_ONCE_OF_COMPANY, RETRIES_AT_ONCE, claim, record
+from worker.outbox import AT_ONCE, AT_ONCE_OF_COMPANY, MUCH, RETRIES_AT_ONCE, claim, record
 from worker.poster import Reply
 from worker.purger import purge_identifiers
 
@@ -413,8 +413,9 @@ def test_a_thread_that_sees_more_to_do_wakes_another_and_one_at_its_end_sends_fo
     assert world.deliver() == ["webhooks"], "which is enough: it wakes the next"
 
 
-def test_a_claim_looks_past_a_long_queue_of_a_receiver_that_hangs(world):
-    world.pending(3000, "/hang")
+@pytest.mark.parametrize("backlog", [MUCH - 2, MUCH - 1, MUCH, 15 * MUCH])
+def test_a_claim_looks_past_a_long_queue_of_a_receiver_that_hangs(world, backlog):
+    world.pending(backlog, "/hang")
     world.claim_all()
     world.pending(1, "/201")
     assert world.claim().url.endswith("/201")

@@ -77,7 +77,8 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", name=op.f("deliveries_pkey")),
     )
     pending = sa.text("state = 'pending'")
-    op.create_index("deliveries_due_idx", "deliveries", ["company_id", "receiver", "due_at"], postgresql_where=pending)
+    op.create_index("deliveries_by_receiver_idx", "deliveries", ["company_id", "receiver", "due_at"], postgresql_where=pending)
+    op.create_index("deliveries_due_idx", "deliveries", ["due_at"], postgresql_where=pending)
     under_way = sa.text("claimed_until IS NOT NULL")
     op.create_index("deliveries_under_way_idx", "deliveries", ["claimed_until"], postgresql_where=under_way)
     op.create_index("deliveries_by_job_idx", "deliveries", ["job_id", "created_at", "id"])
