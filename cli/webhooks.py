@@ -66,5 +66,9 @@ def _line(event: dict[str, object]) -> str:
     """`2026-01-01T02:00:00.000Z job.completed jobId=… deleted=3 …`: what is one word of an event, in one line."""
     content = event.get("data")
     facts = content.items() if isinstance(content, dict) else ()
-    words = [f"{name}={value}" for name, value in facts if value is not None and not isinstance(value, list)]
+    words = [f"{name}={_word(value)}" for name, value in facts if value is not None and not isinstance(value, list)]
     return " ".join([str(event.get("timestamp")), str(event.get("type")), *words])
+
+
+def _word(value: object) -> str:
+    return value if isinstance(value, str) else json.dumps(value)

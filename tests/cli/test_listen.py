@@ -15,7 +15,11 @@ from tests.receiver import receiving
 from tests.stack import wait_for
 
 LISTEN = [sys.executable, "-c", "from cli.main import main; main()", "webhooks", "listen", "--port", "0"]
-EVENT = {"type": "job.completed", "timestamp": "2026-01-01T02:00:00.000Z", "data": {"jobId": "j", "deleted": 2, "error": None}}
+EVENT = {
+    "type": "job.completed",
+    "timestamp": "2026-01-01T02:00:00.000Z",
+    "data": {"jobId": "j", "deleted": 2, "dryRun": False, "error": None},
+}
 BODY = json.dumps(EVENT).encode()
 
 
@@ -47,7 +51,7 @@ def test_what_is_signed_with_one_of_the_secrets_is_printed_in_a_line(tmp_path):
     with listening(tmp_path, *(word for secret in secrets for word in ("--secret", secret))) as process:
         assert [deliver(process.url, secret) for secret in secrets] == [204, 204]
         wait_for(lambda: len(process.printed()) == 2)
-        assert process.printed()[0] == "2026-01-01T02:00:00.000Z job.completed jobId=j deleted=2"
+        assert process.printed()[0] == "2026-01-01T02:00:00.000Z job.completed jobId=j deleted=2 dryRun=false"
 
 
 def test_what_is_not_signed_or_too_old_or_changed_is_refused_and_not_printed(tmp_path):
