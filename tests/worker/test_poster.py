@@ -1,10 +1,12 @@
 """One POST, whatever is at the other end: a scripted receiver on real sockets, and names that lead where they like."""
 
 import os
+import random
 import socket
 import ssl
 import time
 import tracemalloc
+from datetime import UTC, datetime
 
 import pytest
 
@@ -13,6 +15,7 @@ from tests.certificates import make_certificate
 from tests.hosts import TRICKS
 from tests.receiver import receiving, server_context
 from worker import poster
+from worker.backoff import next_delay
 from worker.poster import Reply, post
 
 LOOPBACK = parse_networks("127.0.0.0/8,::1/128")
@@ -95,6 +98,28 @@ def test_a_hostile_receiver_costs_a_bounded_time_and_is_told_of_in_few_words(rec
     assert send(receiver.url + path) == reply
     assert time.monotonic() - began < SECONDS + 1
     assert receiver.connections == 1, "nothing is followed"
+
+
+GOOD = b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\ntransfer-encoding: chunked\r\nretry-after: 5\r\n\r\n5\r\nhello\r\n0\r\n\r\n"
+
+
+def test_an_answer_with_errors_anywhere_is_a_reply_or_none_and_never_more(receiver):
+    dice = random.Random(7)
+    for _ in range(300):
+        broken = bytearray(GOOD)
+        for _ in range(dice.randint(1, 4)):
+            broken[dice.randrange(len(broken))] = dice.randrange(256)
+        receiver.script["/x"] = bytes(broken)
+        reply = send(f"{receiver.url}/x")
+        assert (reply.status is None) == (reply.error is not None), bytes(broken)
+        next_delay(1, reply, datetime.now(UTC))
+
+
+def test_who_does_not_read_what_we_send_is_cut_off(short):
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        began = time.monotonic()
+        assert send(f"http://127.0.0.1:{silent.getsockname()[1]}/", body=b"x" * 20_000_000).error == "timed out"
+        assert time.monotonic() - began < SECONDS + 1
 
 
 def test_an_answer_is_neither_unpacked_nor_kept(receiver):
