@@ -10,7 +10,9 @@ from contextlib import suppress
 import httpx2
 import psutil
 
+from shared.signatures import Vault
 from tests.faults.conftest import Ground, batches, mixed
+from tests.receiver import receiving
 from tests.stack import end, wait_for
 
 KILLS = 40
@@ -27,7 +29,9 @@ def test_forty_kills_in_a_row_lose_and_double_nothing(tmp_path):
         runtime = json.loads((folder / "runtime.json").read_text())
         ground = Ground(runtime["database_url"], runtime["broker_url"], tmp_path)
         try:
-            submit_while_killing(ground, ground.caller_of(runtime["url"]), folder)
+            with receiving() as receiver:
+                jobs = submit_while_killing(ground, ground.caller_of(runtime["url"]), folder, f"{receiver.url}/204")
+                each_is_told_of(ground, jobs, receiver, Vault(runtime["secrets_key"]))
         finally:
             ground.close()
     except BaseException:
@@ -37,14 +41,15 @@ def test_forty_kills_in_a_row_lose_and_double_nothing(tmp_path):
         end(up)
 
 
-def submit_while_killing(ground, caller, folder):
+def submit_while_killing(ground, caller, folder, callback_url):
+    """The jobs, by id."""
     dice = random.Random(SEED)
     parts = batches(ground.add_leads(2000), 50)
     before = ground.leads()
     sent = {}
     for number in range(KILLS):
         entries = sent[str(number)] = mixed(parts[number])
-        job_id = submit(caller, entries, str(number), mode=("delete", "archive")[number % 2])
+        job_id = submit(caller, entries, str(number), mode=("delete", "archive")[number % 2], callbackUrl=callback_url)
         steer(caller, job_id, (None, "pause", None, "cancel")[number % 4])
         kill_one(dice, folder)
         wait_for(lambda: answers(caller), 30)
@@ -62,6 +67,29 @@ def submit_while_killing(ground, caller, folder):
     submitted = {job["jobId"]: sent[job["clientReference"]] for job in jobs_of(caller)}
     assert sorted(job["clientReference"] for job in jobs_of(caller)) == sorted(sent), "each is there, and once"
     ground.check(caller, submitted, before)
+    return submitted
+
+
+def each_is_told_of(ground, jobs, receiver, vault):
+    """With one webhook-id and one body, however often, signed with the company's secret."""
+
+    def all_delivered():
+        with ground.engine.begin() as connection:
+            connection.exec_driver_sql(
+                "UPDATE deliveries SET due_at = due_at - interval '1 hour', claimed_until = claimed_until - interval '1 hour'"
+                " WHERE state = 'pending'"
+            )
+            states = connection.exec_driver_sql("SELECT state FROM deliveries").scalars().all()
+        return states == ["delivered"] * len(jobs)
+
+    wait_for(all_delivered, 60)
+    with ground.engine.connect() as connection:
+        secret = vault.unlock(connection.exec_driver_sql("SELECT webhook_secret FROM companies WHERE id = 'co'").scalar_one())
+    told = {}
+    for came in receiver.came:
+        told.setdefault(came.verified(secret)["data"]["jobId"], set()).add((came.headers["webhook-id"], came.body))
+    assert told.keys() == jobs.keys()
+    assert {len(versions) for versions in told.values()} == {1}
 
 
 def submit(caller, entries, reference, **options):
