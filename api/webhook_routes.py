@@ -1,6 +1,7 @@
 """The routes of webhooks and deliveries. A webhook tells of all of a company's jobs, so its owner must see all of them."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
+from uuid import UUID
 
 from fastapi import APIRouter, Depends, Path, Query, Request
 
@@ -101,6 +102,27 @@ async def test_webhook(request: Request, key: Owner, webhook_id: Annotated[str, 
     return success(delivery, 202)
 
 
+class Wanted(NamedTuple):
+    """Which deliveries a caller asks for."""
+
+    filters: dict[str, Any]
+    cursor: str | None
+    limit: int
+
+
+async def wanted(
+    request: Request,
+    _key: Reader,
+    status: DeliveryState | None = None,
+    event: Event | None = None,
+    cursor: str | None = None,
+    limit: Limit = 50,
+) -> Wanted:
+    """Reads the parameters of both lists of deliveries."""
+    refuse_unknown_parameters(request, {"status", "event", "cursor", "limit"})
+    return Wanted({"state": status, "event": event}, cursor, limit)
+
+
 @router.get(
     "/api/v1/webhooks/{webhookId}/deliveries",
     operation_id="listWebhookDeliveries",
@@ -111,35 +133,30 @@ async def get_webhook_deliveries(
     request: Request,
     webhook_id: Annotated[str, Path(alias="webhookId")],
     key: Reader,
-    status: DeliveryState | None = None,
-    event: Event | None = None,
-    cursor: str | None = None,
-    limit: Limit = 50,
+    asked: Annotated[Wanted, Depends(wanted)],
 ) -> Answer:
     """What was sent to it, of the jobs that the key sees; newest first."""
-    _refuse_unknown_filters(request)
     found = webhooks.parse_webhook_id(webhook_id)
     await webhooks.read(request.app.state.engine, key, found)
-    return await _page(request, key, {"webhook_id": found, "state": status, "event": event}, cursor, limit)
+    return await _page(request, key, asked, webhook_id=found)
 
 
 @router.get(
     "/api/v1/jobs/{jobId}/deliveries", operation_id="listJobDeliveries", summary="List a job's deliveries", tags=["Deliveries"]
 )
 async def get_job_deliveries(
-    request: Request,
-    job_id: Annotated[str, Path(alias="jobId")],
-    key: Reader,
-    status: DeliveryState | None = None,
-    event: Event | None = None,
-    cursor: str | None = None,
-    limit: Limit = 50,
+    request: Request, job_id: Annotated[str, Path(alias="jobId")], key: Reader, asked: Annotated[Wanted, Depends(wanted)]
 ) -> Answer:
     """What was sent when the job ended, to its callback and to webhooks; newest first."""
-    _refuse_unknown_filters(request)
     found = parse_job_id(job_id)
     await check_visible(request.app.state.engine, key, found)
-    return await _page(request, key, {"job_id": found, "state": status, "event": event}, cursor, limit)
+    return await _page(request, key, asked, job_id=found)
+
+
+async def _page(request: Request, key: Key, asked: Wanted, **place: UUID) -> Answer:
+    engine = request.app.state.engine
+    items, following = await deliveries.list_deliveries(engine, key, asked.filters | place, asked.cursor, asked.limit)
+    return success({"items": items, "nextCursor": following})
 
 
 @router.post("/api/v1/deliveries/{deliveryId}/redeliver", operation_id="redeliver", summary="Send it again", tags=["Deliveries"])
@@ -150,12 +167,3 @@ async def redeliver(request: Request, key: Writer, delivery_id: Annotated[str, P
     delivery = await deliveries.redeliver(request.app.state.engine, key, delivery_id)
     request.app.state.sender.send(WEBHOOKS_QUEUE)
     return success(delivery, 202)
-
-
-def _refuse_unknown_filters(request: Request) -> None:
-    refuse_unknown_parameters(request, {"status", "event", "cursor", "limit"})
-
-
-async def _page(request: Request, key: Key, filters: dict[str, Any], cursor: str | None, limit: int) -> Answer:
-    items, following = await deliveries.list_deliveries(request.app.state.engine, key, filters, cursor, limit)
-    return success({"items": items, "nextCursor": following})
