@@ -5,7 +5,7 @@
 A fail point is a file in FOLDER, named `before FRAGMENT` or `after FRAGMENT`: the process that is about to execute (or has just
 executed) a statement that contains FRAGMENT, itself or in a parameter, removes the file and dies. `before COMMIT` is the moment
 before a commit is sent, `after COMMIT` when the connection goes back to its pool. Each file kills one process, once; one whose
-name begins with `always` stays.
+name begins with `always` stays, and grows by a byte with each death.
 """
 
 import os
@@ -24,12 +24,20 @@ def arm(folder: Path, point: str) -> None:
     (folder / point).touch()
 
 
+def deaths_at(folder: Path, point: str) -> int:
+    """How many processes the fail point `point`, an `always …`, has killed."""
+    return (folder / point).stat().st_size
+
+
 def _die_at(folder: Path, when: str, statement: str, parameters: object = None) -> None:
     for point in folder.iterdir():
         moment, _, fragment = point.name.removeprefix("always ").partition(" ")
         if moment == when and (fragment in statement or fragment in repr(parameters)):
             try:
-                if not point.name.startswith("always "):
+                if point.name.startswith("always "):
+                    with point.open("ab", buffering=0) as deaths:
+                        deaths.write(b".")
+                else:
                     point.unlink()
             except FileNotFoundError:  # another process was faster, and dies of it
                 continue
