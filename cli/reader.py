@@ -5,58 +5,89 @@ Only a file that cannot be read as a whole is a Failure.
 """
 
 import itertools
-from collections.abc import Iterator
-from typing import BinaryIO, Literal
+from collections.abc import Iterable, Iterator
+from typing import BinaryIO, Literal, NamedTuple
 
 import msgspec
 
-from cli.csv_reader import TOO_LONG, read_csv
 from cli.failure import Failure
 from cli.rows import NOT_UTF_8, Flaw, Row, checked, meant
-
-MAX_LINE = 1 << 20  # bytes; a longer line is rejected unread, so that a file without line ends cannot fill the memory
-
-_BOM = b"\xef\xbb\xbf"
-_UTF_16 = (b"\xff\xfe", b"\xfe\xff")
+from shared.blocks import SIZE, TOO_LONG, Block, Unreadable, blocks
+from shared.csv_reader import read_csv
 
 Format = Literal["csv", "ndjson"]
+
+
+class _Columns(NamedTuple):
+    """Where the header says that things are; `others` are metadata."""
+
+    width: int
+    external_id: int | None
+    phone_number: int | None
+    others: list[tuple[int, str]]
 
 
 def read(file: BinaryIO, form: Format | None = None) -> Iterator[Row]:
     """The rows of `file`, blank lines left out. Without `form`, a file that begins with `{` is NDJSON.
 
-    Raises Failure, at once or with the first row, if the file as a whole cannot be read.
+    Raises Failure if the file as a whole cannot be read.
     """
-    lines = _lines(file)
-    first = next(lines, b"")
-    if first is not None:
-        if first.startswith(_UTF_16):
-            raise Failure("the file is UTF-16", "save it as UTF-8")
-        first = first.removeprefix(_BOM)
-    is_json = form == "ndjson" if form else bool(first and first.lstrip().startswith(b"{"))
-    everything = itertools.chain([first], lines)
-    return _read_json(everything) if is_json else read_csv(everything)
+    coming = blocks(iter(lambda: file.read(SIZE), b""))
+    try:
+        first = next(coming, Block(1, b""))
+        is_json = form == "ndjson" if form else bool(first.lines and first.lines.lstrip().startswith(b"{"))
+        everything = itertools.chain([first], coming)
+        return _read_json(everything) if is_json else _read_csv(everything)
+    except Unreadable as error:
+        raise Failure(error.what, error.mend) from None
 
 
-def _lines(file: BinaryIO) -> Iterator[bytes | None]:
-    """The lines with their ends; None for one that is too long."""
-    while line := file.readline(MAX_LINE):
-        if len(line) < MAX_LINE or line.endswith(b"\n"):
-            yield line
-        else:
-            while (rest := file.readline(MAX_LINE)) and not rest.endswith(b"\n"):
-                pass
-            yield None
+def _read_csv(coming: Iterable[Block]) -> Iterator[Row]:
+    """Raises Unreadable, and Failure for a header that would lose columns."""
+    names, records = read_csv(coming)
+    columns = _columns(names)
+    return (_csv_row(line, fields, columns) for some in records for line, fields in zip(*some, strict=True))
 
 
-def _read_json(lines: Iterator[bytes | None]) -> Iterator[Row]:
-    for number, line in enumerate(lines, 1):
-        if line is None or line.strip():
-            try:
-                row = _json_row(number, line)
-            except Flaw as flaw:
-                row = Row(number, None, None, None, str(flaw))
-            yield row
+def _columns(names: list[str]) -> _Columns:
+    """Raises Failure for a header that would lose columns, or turn identifiers into metadata."""
+    if not names:
+        raise Failure("the CSV header, line 1, cannot be read: it is empty", "it names the columns")
+    for number, name in enumerate(names, 1):
+        if not name or not name.isprintable() or name in names[: number - 1]:
+            raise Failure(f"the CSV header, line 1: the name of column {number} is missing, repeated or not printable")
+        if right := meant(name):
+            raise Failure(f"the CSV header, line 1: column {name} would become metadata", f"write {right}, or rename it")
+    places = {name: place for place, name in enumerate(names)}
+    external_id, phone_number = places.pop("externalId", None), places.pop("phoneNumber", None)
+    if external_id is None and phone_number is None:
+        raise Failure("the CSV header, line 1, names neither externalId nor phoneNumber", "it names the columns")
+    return _Columns(len(names), external_id, phone_number, [(place, name) for name, place in places.items()])
+
+
+def _csv_row(line: int, fields: list[str] | str, columns: _Columns) -> Row:
+    try:
+        if isinstance(fields, str):
+            raise Flaw(fields)
+        if len(fields) != columns.width:
+            raise Flaw(f"{len(fields)} columns, the header has {columns.width}")
+        external_id = None if columns.external_id is None else fields[columns.external_id]
+        phone_number = None if columns.phone_number is None else fields[columns.phone_number]
+        return checked(line, external_id, phone_number, {name: fields[place] for place, name in columns.others if fields[place]})
+    except Flaw as flaw:
+        return Row(line, None, None, None, str(flaw))
+
+
+def _read_json(coming: Iterable[Block]) -> Iterator[Row]:
+    for block in coming:
+        lines = [None] if block.lines is None else block.lines.split(b"\n")
+        for number, line in enumerate(lines, block.first_line):
+            if line is None or line.strip():
+                try:
+                    row = _json_row(number, line)
+                except Flaw as flaw:
+                    row = Row(number, None, None, None, str(flaw))
+                yield row
 
 
 def _json_row(number: int, line: bytes | None) -> Row:

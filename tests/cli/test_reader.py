@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cli.failure import Failure
-from cli.reader import MAX_LINE, read
+from cli.reader import read
 from cli.rows import Row
+from shared.blocks import MAX_LINE
 
 
 def rows(text: str | bytes, form=None) -> list[Row]:
@@ -44,8 +45,10 @@ def test_csv_needs_only_one_of_the_two_identifier_columns():
         b"externalId,phoneNumber\nA,1\nB,2",
         b'"externalId","phoneNumber"\n"A","1"\n"B","2"\n',
         b"externalId , phoneNumber\n A ,1\n\tB, 2\n",
+        b"externalId;phoneNumber\nA;1\nB;2\n",
+        b'"externalId"\t"phoneNumber"\nA\t1\nB\t2\n',
     ],
-    ids=["byte order mark", "CRLF", "no last line end", "all quoted", "spaces"],
+    ids=["byte order mark", "CRLF", "no last line end", "all quoted", "spaces", "semicolons", "tabs"],
 )
 def test_csv_of_every_dialect_gives_the_same_leads(text):
     assert leads(text) == {2: ("A", "1", "{}"), 3: ("B", "2", "{}")}
@@ -112,7 +115,7 @@ def test_what_an_unclosed_quote_swallowed_is_read_again():
         (b"", "it is empty"),
         (b"\n\n", "it is empty"),
         (b"name,city\nA,B\n", "names neither externalId nor phoneNumber"),
-        (b"externalId;phoneNumber\nA;1\n", "separate the columns by commas"),
+        (b"externalId|phoneNumber\nA|1\n", "names neither externalId nor phoneNumber"),
         (b"externalId,phone_number\nA,1\n", "write phoneNumber"),
         (b"ExternalID\nA\n", "write externalId"),
         (b"externalId,externalId\nA,B\n", "column 2 is missing, repeated or not printable"),
