@@ -16,13 +16,14 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
-from api import pages, webhook_routes
+from api import pages, upload_routes, webhook_routes
 from api.answers import Answer
 from api.authenticator import Authenticator
 from api.errors import ApiError, InvalidRequest, Unavailable
 from api.limiter import Limiter, open_redis
 from api.middleware import Envelope
 from api.openapi import ABOUT, Described
+from api.receiver import Receiver
 from api.routes import router
 from api.waiter import Waiter
 from shared.broker import Sender
@@ -45,6 +46,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     )
     app.state.settings = settings or environment()
     app.include_router(router)
+    app.include_router(upload_routes.router)
     app.include_router(webhook_routes.router)
     app.include_router(pages.router)
     app.add_middleware(Envelope)
@@ -67,6 +69,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     state.limiter = Limiter(redis)
     state.authenticator = Authenticator(state.engine, state.limiter, settings)
     state.sender = Sender(settings.broker_url)
+    state.receiver = Receiver(state.engine, settings)
     state.waiter = Waiter(state.engine, settings.limiter_url)
     tasks = [asyncio.create_task(work) for work in (state.authenticator.note_uses(), state.waiter.run())]
     # What is loaded by now stays: else each body's thousand dicts would have the collector walk all of it again and again.
@@ -81,6 +84,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         await asyncio.gather(*tasks, return_exceptions=True)
         await state.authenticator.note_used()
         state.sender.close()
+        state.receiver.close()
         if redis:
             await redis.aclose()
         await state.engine.dispose()

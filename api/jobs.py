@@ -16,6 +16,8 @@ from api.errors import ApiError
 from shared.models import chunks, jobs
 from shared.states import COUNTS, Action, JobState, Outcome
 
+MAX_LISTED = 1000  # entries; the status of a bigger job leads to its results instead of listing its identifiers
+
 # The field that lists the identifiers of an outcome, by the column that counts it.
 _LIST_OF = {
     "deleted": "deletedIdentifiers",
@@ -24,6 +26,7 @@ _LIST_OF = {
     "conflict": "conflictIdentifiers",
     "not_found": "notFoundIdentifiers",
     "unprocessed": "unprocessedIdentifiers",
+    "invalid": "invalidIdentifiers",
 }
 _LIST_OF_NUMBER = {int(outcome): _LIST_OF[outcome.count] for outcome in Outcome if outcome.count}
 
@@ -43,22 +46,19 @@ _columns = [
 ]
 
 # One statement, so one snapshot: state, counts and lists always agree. Callers who poll ask mostly for jobs that have not begun:
-# a chunk none of whose entries is decided has nothing for the lists.
+# a chunk none of whose entries is decided has nothing for the lists. Nor has one of a job that is too big for them.
 _JOB_WITH_CHUNKS = text(f"""
     SELECT {", ".join(f"jobs.{column.name}" for column in jobs.c if column.name not in COUNTS)},
-        coalesce(jobs.deleted, live.deleted) AS deleted, coalesce(jobs.would_delete, live.would_delete) AS would_delete,
-        coalesce(jobs.restored, live.restored) AS restored, coalesce(jobs.conflict, live.conflict) AS conflict,
-        coalesce(jobs.not_found, live.not_found) AS not_found, coalesce(jobs.unprocessed, live.unprocessed) AS unprocessed,
+        {", ".join(f"coalesce(jobs.{count}, live.{count}) AS {count}" for count in COUNTS)},
         extract(epoch FROM clock_timestamp() - created_at)::float AS age_seconds,
         decided.external_ids, decided.phone_numbers, decided.outcomes
     FROM jobs LEFT JOIN LATERAL (
-        SELECT sum(deleted) AS deleted, sum(would_delete) AS would_delete, sum(restored) AS restored, sum(conflict) AS conflict,
-            sum(not_found) AS not_found, sum(unprocessed) AS unprocessed
+        SELECT {", ".join(f"sum({count}) AS {count}" for count in COUNTS)}
         FROM chunks WHERE job_id = jobs.id AND jobs.finished_at IS NULL
     ) AS live ON true LEFT JOIN LATERAL (
         SELECT number, coalesce(written_external_ids, external_ids) AS external_ids,
             coalesce(written_phone_numbers, phone_numbers) AS phone_numbers, outcomes
-        FROM chunks WHERE job_id = jobs.id AND deleted + would_delete + restored + conflict + not_found + unprocessed > 0
+        FROM chunks WHERE job_id = jobs.id AND jobs.total <= {MAX_LISTED} AND {" + ".join(COUNTS)} > 0
     ) AS decided ON true
     WHERE jobs.id = :job_id AND company_id = :company_id
         AND (CAST(:campaign_id AS text) IS NULL OR campaign_id = CAST(:campaign_id AS text))
@@ -160,15 +160,18 @@ def _described(row: Found) -> dict[str, Any]:
         "conflict": row.conflict,
         "notFound": row.not_found,
         "unprocessed": row.unprocessed,
+        "invalid": row.invalid,
         "error": row.error,
         "schedule": row.schedule,
         "callbackUrl": row.callback_url,
+        "maxLeadsPerSecond": row.max_leads_per_second,
         "createdAt": time_text(row.created_at),
         "runAt": time_text(row.run_at),
         "startedAt": time_text(row.started_at),
         "finishedAt": time_text(row.finished_at),
         "identifiersPurgedAt": time_text(row.identifiers_purged_at),
         "history": [_change(**change) for change in row.history],
+        "resultsUrl": f"/api/v1/jobs/{row.id}/results",
     }
 
 
@@ -176,16 +179,18 @@ def _change(status: str, at: str, by: str | None) -> dict[str, Any]:
     return {"status": status, "at": time_text(datetime.fromisoformat(at)), "by": by}
 
 
-def _identifiers(parts: Sequence[Found]) -> dict[str, list[str] | None]:
+def _identifiers(parts: Sequence[Found]) -> dict[str, Any]:
+    if parts[0].total > MAX_LISTED:
+        return {"identifiersOmitted": True}
     if parts[0].identifiers_purged_at:
-        return dict.fromkeys(_LIST_OF.values())
+        return dict.fromkeys(_LIST_OF.values()) | {"identifiersOmitted": False}
     lists: dict[str, list[str]] = {name: [] for name in _LIST_OF.values()}
     for part in parts:
         decided = (part.external_ids or (), part.phone_numbers or (), part.outcomes or ())
         for external_id, phone_number, outcome in zip(*decided, strict=True):
-            if outcome:
-                lists[_LIST_OF_NUMBER[outcome]].append(external_id or phone_number)
-    return dict(lists)
+            if outcome and (identifier := external_id or phone_number):  # what is invalid may have none
+                lists[_LIST_OF_NUMBER[outcome]].append(identifier)
+    return lists | {"identifiersOmitted": False}
 
 
 def _retry_after(row: Found) -> int | None:

@@ -1,69 +1,91 @@
 """Reads a submission from the raw bytes of its body, and finds the first error in the contract's order.
 
-A body without errors, which is nearly every one, is checked all entries at once; only where that finds something unusual are
-the entries gone through one by one, to say which and what. FastAPI's own parsing answers NaN and lone surrogates with 500.
+FastAPI's own parsing answers NaN and lone surrogates with 500.
 """
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping
 from typing import Any, NamedTuple, NoReturn
 
 import msgspec
 
 from api.checker import checked_url
+from api.entries import Identifiers, flaw, identified
 from api.errors import InvalidRequest
 from api.scheduling import Schedule, parse_schedule
-from shared.identifiers import canonical_external_id, canonical_phone_number
+from shared.identifiers import canonical_external_id
 from shared.states import Mode
 
 MAX_ENTRIES = 1000
-MAX_EXTERNAL_ID = 255  # code points, before trimming
-MAX_PHONE_NUMBER = 32
 MAX_REFERENCE = 255
+MAX_RATE = 1_000_000  # leads a second; more than any database deletes
 
-FIELDS = frozenset({"campaignId", "leads", "clientReference", "phoneFallback", "mode", "dryRun", "schedule", "callbackUrl"})
+OPTIONS = ("clientReference", "phoneFallback", "mode", "dryRun", "schedule", "callbackUrl", "maxLeadsPerSecond")
+FIELDS = frozenset({"campaignId", "leads", *OPTIONS})
 
 _decode = msgspec.json.Decoder().decode
-_TEXT_OR_NOTHING = {str, type(None)}
-# What shared.identifiers takes away.
-_SPACE = " \t\n\r\f\v\u00a0"
-_NOISE = _SPACE + ".-()"
-
-Texts = Sequence[str | None]
 
 
-class Submission(NamedTuple):
-    """A valid submission: four sequences of one length, None where an identifier is missing or blank, and the options."""
+class Options(NamedTuple):
+    """How a job is to be done: as JSON has it, or the query of a file."""
 
-    campaign_id: str
-    external_ids: Texts
-    phone_numbers: Texts
-    canonical_external_ids: Texts
-    canonical_phone_numbers: Texts
     client_reference: str | None
     phone_fallback: bool
     mode: Mode
     dry_run: bool
     schedule: Schedule | None
     callback_url: str | None
+    max_leads_per_second: int | None
+
+
+class Submission(NamedTuple):
+    """A valid submission."""
+
+    campaign_id: str
+    identifiers: Identifiers
+    options: Options
 
 
 def parse(body: bytes) -> Submission:
     """The submission in `body`. Raises InvalidRequest with the first error in the contract's order."""
     fields = decode_object(body, FIELDS)
-    reference, fallback = _reference(fields.get("clientReference")), checked_flag(fields, "phoneFallback", default=True)
-    mode, dry_run = _mode(fields.get("mode")), checked_flag(fields, "dryRun", default=False)
-    schedule = parse_schedule(fields.get("schedule"))
-    callback_url = None if fields.get("callbackUrl") is None else checked_url("callbackUrl", fields["callbackUrl"])
-    campaign_id = _campaign_id(fields.get("campaignId"))
+    options = parse_options(fields)
+    campaign_id = parse_campaign_id(fields.get("campaignId"))
+    return Submission(campaign_id, _identifiers(parse_leads(fields, "bulk delete")), options)
+
+
+def parse_options(fields: Mapping[str, Any]) -> Options:
+    """The options among `fields`; null counts as missing. Raises InvalidRequest."""
+    return Options(
+        _reference(fields.get("clientReference")),
+        checked_flag(fields, "phoneFallback", default=True),
+        _mode(fields.get("mode")),
+        checked_flag(fields, "dryRun", default=False),
+        parse_schedule(fields.get("schedule")),
+        None if fields.get("callbackUrl") is None else checked_url("callbackUrl", fields["callbackUrl"]),
+        parse_rate(fields.get("maxLeadsPerSecond")),
+    )
+
+
+def parse_leads(fields: Mapping[str, Any], what: str) -> list[Any]:
+    """The `leads` of a request for `what`, not yet looked at. Raises InvalidRequest."""
     entries = fields.get("leads")
     if not isinstance(entries, list):
         raise InvalidRequest("leads array is required")
     if not entries:
         raise InvalidRequest("leads array cannot be empty")
     if len(entries) > MAX_ENTRIES:
-        raise InvalidRequest("Maximum 1000 leads per bulk delete request")
-    return Submission(campaign_id, *_identifiers(entries), reference, fallback, mode, dry_run, schedule, callback_url)
+        raise InvalidRequest(f"Maximum {MAX_ENTRIES} leads per {what} request")
+    return entries
+
+
+def parse_rate(value: Any) -> int | None:
+    """The `maxLeadsPerSecond`, None for as fast as it goes. Raises InvalidRequest."""
+    if value is None:
+        return None
+    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= MAX_RATE:
+        raise InvalidRequest(f"maxLeadsPerSecond must be an integer from 1 to {MAX_RATE}")
+    return value
 
 
 def decode_object(body: bytes, known: frozenset[str]) -> dict[str, Any]:
@@ -113,7 +135,7 @@ def checked_text(field: str, value: Any) -> str:
     return value
 
 
-def checked_flag(fields: dict[str, Any], name: str, *, default: bool) -> bool:
+def checked_flag(fields: Mapping[str, Any], name: str, *, default: bool) -> bool:
     value = fields.get(name)
     if value is None:
         return default
@@ -130,7 +152,8 @@ def _mode(value: Any) -> Mode:
     return Mode(value)
 
 
-def _campaign_id(value: Any) -> str:
+def parse_campaign_id(value: Any) -> str:
+    """Raises InvalidRequest where it is missing or blank."""
     if value is not None and not isinstance(value, str):
         raise InvalidRequest("campaignId must be a string")
     if value is None or not canonical_external_id(value):
@@ -138,82 +161,21 @@ def _campaign_id(value: Any) -> str:
     return value
 
 
-def _identifiers(entries: list[Any]) -> tuple[Texts, Texts, Texts, Texts]:
-    """The four sequences of Submission."""
+def _identifiers(entries: list[Any]) -> Identifiers:
     try:
-        external_ids: list[Any] = [entry.get("externalId") for entry in entries]
-        phone_numbers: list[Any] = [entry.get("phoneNumber") for entry in entries]
-    except AttributeError:
-        _raise_first_error(entries)
-    if not {*map(type, external_ids), *map(type, phone_numbers)} <= _TEXT_OR_NOTHING:
-        _raise_first_error(entries)
-    try:
-        canonical_ids = _canonical(external_ids, MAX_EXTERNAL_ID, _unusual_in_ids, canonical_external_id)
-        canonical_numbers = _canonical(phone_numbers, MAX_PHONE_NUMBER, _unusual_in_numbers, canonical_phone_number)
-    except ValueError:
-        _raise_first_error(entries)
-    if (None, None) in zip(canonical_ids, canonical_numbers, strict=True):
-        _raise_first_error(entries)
-    return (
-        _as_written(external_ids, canonical_ids),
-        _as_written(phone_numbers, canonical_numbers),
-        canonical_ids,
-        canonical_numbers,
-    )
+        return identified([entry.get("externalId") for entry in entries], [entry.get("phoneNumber") for entry in entries])
+    except (AttributeError, ValueError):
+        raise_first_error(entries)
 
 
-def _canonical(
-    written: list[str | None], longest: int, unusual: Callable[[str], bool], canonical: Callable[[str], str]
-) -> list[str | None]:
-    """The canonical form of each, None where that is empty. Raises ValueError if any is too long or has U+0000.
-
-    All are looked at as one long text first: nearly always it has nothing `unusual`, and each is its own canonical form.
-    """
-    present = list(filter(None, written))
-    joined = "\0".join(present)
-    if present and (max(map(len, present)) > longest or joined.count("\0") >= len(present)):
-        raise ValueError
-    if unusual(joined):
-        return [canonical(text) or None if text else None for text in written]
-    return [text or None for text in written]
-
-
-def _unusual_in_ids(joined: str) -> bool:
-    return any(map(joined.__contains__, _SPACE))
-
-
-def _unusual_in_numbers(joined: str) -> bool:
-    return any(map(joined.__contains__, _NOISE)) or joined.startswith("00") or "\x0000" in joined
-
-
-def _as_written(written: list[str | None], canonical: list[str | None]) -> list[str | None]:
-    """`canonical` itself where nothing was written otherwise; blank identifiers count as missing."""
-    if written == canonical:
-        return canonical
-    return [text if kept else None for text, kept in zip(written, canonical, strict=True)]
-
-
-def _raise_first_error(entries: list[Any]) -> NoReturn:
+def raise_first_error(entries: list[Any]) -> NoReturn:
+    """Raises InvalidRequest, for entries of which one has an error."""
     for index, entry in enumerate(entries):
         if not isinstance(entry, dict):
             raise InvalidRequest(f"leads[{index}] must be an object")
-        _check_entry(f"leads[{index}]:", entry.get("externalId"), entry.get("phoneNumber"))
+        if found := flaw(entry.get("externalId"), entry.get("phoneNumber")):
+            raise InvalidRequest(f"leads[{index}]: {found.text}")
     raise AssertionError("an error was seen in the entries, but not in any of them")
-
-
-def _check_entry(where: str, external_id: Any, phone_number: Any) -> None:
-    named = (("externalId", external_id, MAX_EXTERNAL_ID), ("phoneNumber", phone_number, MAX_PHONE_NUMBER))
-    for name, value, _ in named:
-        if value is not None and not isinstance(value, str):
-            raise InvalidRequest(f"{where} {name} must be a string")
-    if not canonical_external_id(external_id or "") and not canonical_phone_number(phone_number or ""):
-        raise InvalidRequest(f"{where} At least one of phoneNumber or externalId is required")
-    for name, value, longest in named:
-        if value and len(value) > longest:
-            raise InvalidRequest(f"{where} {name} is longer than {longest} characters")
-    for name, value, _ in named:
-        if value and "\0" in value:
-            raise InvalidRequest(f"{where} {name} contains U+0000")
 
 
 def _printable(name: str) -> str:

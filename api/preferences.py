@@ -35,11 +35,21 @@ def preferred_wait(request: Request) -> int | None:
 
 def idempotency_key(request: Request, body: bytes) -> IdempotencyKey | None:
     """The caller's key with what it is for: canonical path, query and body. Raises InvalidRequest."""
+    key = written_key(request)
+    return IdempotencyKey(key, hash_of(request, body).digest()) if key else None
+
+
+def written_key(request: Request) -> str | None:
+    """The caller's key alone. Raises InvalidRequest."""
     written = request.headers.getlist("idempotency-key")
     if not written:
         return None
     if len(written) > 1 or not _KEY.fullmatch(written[0]):
         raise InvalidRequest("Idempotency-Key must be 1 to 255 printable ASCII characters")
+    return written[0]
+
+
+def hash_of(request: Request, body: bytes = b"") -> "hashlib._Hash":
+    """The SHA-256 of a request, to which more of its body may be added."""
     path = request.url.path.replace("/records/", "/leads/", 1)  # the alias is the same endpoint
-    parts = (path.encode(), request.url.query.encode(), body)
-    return IdempotencyKey(written[0], hashlib.sha256(b"\0".join(parts)).digest())
+    return hashlib.sha256(b"\0".join((path.encode(), request.url.query.encode(), body)))

@@ -95,6 +95,13 @@ async def replayed(engine: AsyncEngine, asked: Asked) -> Accepted | None:
     return Accepted._make((job_id, *answer, True, JOBS_QUEUE))
 
 
+async def is_taken(engine: AsyncEngine, asked: Asked) -> bool:
+    """Whether this key has an answer already, for whatever it was."""
+    if asked.idempotency is None:
+        return False
+    return bool(await rows(engine, _FIND, {"company_id": asked.key.company_id, "key": asked.idempotency.key}))
+
+
 async def note_answer(engine: AsyncEngine, asked: Asked, accepted: Accepted) -> None:
     """Writes down another state than the one that was stored, where a call has waited for it."""
     if asked.idempotency is not None:

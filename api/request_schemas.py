@@ -1,6 +1,7 @@
 """The bodies that callers send, as JSON Schema with examples. What it cannot say, the parser does."""
 
-from api.parser import MAX_ENTRIES, MAX_EXTERNAL_ID, MAX_PHONE_NUMBER, MAX_REFERENCE
+from api.entries import MAX_EXTERNAL_ID, MAX_PHONE_NUMBER
+from api.parser import MAX_ENTRIES, MAX_RATE, MAX_REFERENCE
 from api.shapes import Schema, or_null, reference, text
 from api.webhook_schemas import CALLBACK_URL
 from shared.states import Mode
@@ -60,6 +61,13 @@ _SCHEDULE = {
     ],
 }
 
+MAX_LEADS_PER_SECOND: Schema = {
+    "type": ["integer", "null"],
+    "minimum": 1,
+    "maximum": MAX_RATE,
+    "description": "The pace at which its leads are worked on, averaged over 10 seconds; without it, as fast as it goes",
+}
+
 _BULK_DELETE = {
     "type": "object",
     "additionalProperties": False,
@@ -94,6 +102,7 @@ _BULK_DELETE = {
         },
         "callbackUrl": CALLBACK_URL,
         "schedule": {"anyOf": [reference("Schedule"), {"type": "null"}]},
+        "maxLeadsPerSecond": MAX_LEADS_PER_SECOND,
     },
     "examples": [
         {

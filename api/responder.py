@@ -19,8 +19,8 @@ from shared.states import Action, JobState
 
 IN_FORCE_WITHIN = 1.0  # seconds in which an action is in force, unless a chunk is stuck
 
-_PUBLISHED = ("deleted", "notFound", "deletedIdentifiers", "notFoundIdentifiers")
-_FURTHER = ("wouldDelete", "restored", "conflict")  # counts that only some jobs have
+_PUBLISHED = ("deleted", "notFound", "deletedIdentifiers", "notFoundIdentifiers", "jobId", "status")
+_FURTHER = ("wouldDelete", "restored", "conflict", "invalid")  # counts that only some jobs have
 
 
 async def answer_accepted(
@@ -74,7 +74,8 @@ async def _results_in_time(state: State, asked: Asked, accepted: Accepted, ended
     if job.body["status"] != JobState.COMPLETED or job.took is None or job.took > accepted.wait:
         return None
     further = [name for count in _FURTHER if job.body[count] for name in (count, f"{count}Identifiers")]
-    return {name: job.body[name] for name in (*_PUBLISHED, *further, "jobId", "status")}
+    omitted = ["identifiersOmitted", "resultsUrl"] if job.body["identifiersOmitted"] else []
+    return {name: job.body[name] for name in (*_PUBLISHED, *further, *omitted) if name in job.body}
 
 
 def _accepted(accepted: Accepted, headers: dict[str, str]) -> Answer:

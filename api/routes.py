@@ -30,14 +30,15 @@ MAX_PAGE = 10_000
 
 async def reader(request: Request) -> Key:
     """Admits a call that only reads."""
-    return await _authenticator(request).admit(request)
+    return await authenticator_of(request).admit(request)
 
 
 Reader = Annotated[Key, Depends(reader)]
 JobId = Annotated[str, Path(alias="jobId")]
 
 
-def _authenticator(request: Request) -> Authenticator:
+def authenticator_of(request: Request) -> Authenticator:
+    """Who admits callers."""
     authenticator: Authenticator = request.app.state.authenticator
     return authenticator
 
@@ -49,7 +50,7 @@ def _authenticator(request: Request) -> Authenticator:
 async def bulk_delete(request: Request) -> Response:
     """Accepts a bulk delete as a job."""
     state = request.app.state
-    key = await _authenticator(request).admit(request, submitting=True)
+    key = await authenticator_of(request).admit(request, submitting=True)
     body = await read_json(request)
     submission = parse(body)
     refuse_unknown_parameters(request, set())
@@ -62,7 +63,7 @@ async def bulk_delete(request: Request) -> Response:
 async def _follow(request: Request, job_id: JobId, action: Action) -> Response:
     """Makes the job that follows, and answers as a bulk delete does."""
     state = request.app.state
-    key = await _authenticator(request).admit(request, submitting=True)
+    key = await authenticator_of(request).admit(request, submitting=True)
     body = await read_nothing(request)
     refuse_unknown_parameters(request, set())
     preferred = preferred_wait(request)
@@ -74,7 +75,7 @@ async def _follow(request: Request, job_id: JobId, action: Action) -> Response:
 async def _steer(request: Request, job_id: JobId, action: Action) -> Response:
     """Asks for the action, and answers once it is in force."""
     state = request.app.state
-    key = await _authenticator(request).admit(request, writing=True)
+    key = await authenticator_of(request).admit(request, writing=True)
     body = await read_nothing(request)
     refuse_unknown_parameters(request, set())
     found = jobs.parse_job_id(job_id)

@@ -6,6 +6,7 @@ Written by hand, as the routes read raw bytes and write plain dicts; tests hold 
 from typing import Any
 
 from api.health import ROLES
+from api.jobs import MAX_LISTED
 from api.request_schemas import REQUEST_SCHEMAS
 from api.shapes import MOMENT, Schema, count, list_of, moment, or_null, reference, text, whole
 from api.webhook_schemas import WEBHOOK_SCHEMAS
@@ -44,9 +45,11 @@ _SUMMARY = {
     "conflict": 0,
     "notFound": 1,
     "unprocessed": 0,
+    "invalid": 0,
     "error": None,
     "schedule": None,
     "callbackUrl": None,
+    "maxLeadsPerSecond": None,
     "createdAt": MOMENT,
     "runAt": None,
     "startedAt": "2026-01-01T02:00:00.012Z",
@@ -57,6 +60,7 @@ _SUMMARY = {
         {"status": "running", "at": "2026-01-01T02:00:00.012Z", "by": None},
         {"status": "completed", "at": _FINISHED_AT, "by": None},
     ],
+    "resultsUrl": f"/api/v1/jobs/{JOB_ID}/results",
 }
 _LISTS = {
     "deletedIdentifiers": ["CRM_001"],
@@ -65,6 +69,7 @@ _LISTS = {
     "conflictIdentifiers": [],
     "notFoundIdentifiers": ["+15555551234"],
     "unprocessedIdentifiers": [],
+    "invalidIdentifiers": [],
 }
 
 _SUMMARY_FIELDS = {
@@ -87,20 +92,24 @@ _SUMMARY_FIELDS = {
     "conflict": count("Leads not put back, as their identifier is taken again"),
     "notFound": count("Entries that named no lead, or one that another entry took"),
     "unprocessed": count("Entries that could not be processed after all retries"),
+    "invalid": count("Rows of a file that name no lead, sent with `onInvalid=skip`"),
     "error": or_null(text("Why the job failed")),
     "schedule": {"anyOf": [reference("Schedule"), {"type": "null"}], "description": "As it was sent"},
     "callbackUrl": or_null(text("As it was sent; a job that follows this one has it too")),
+    "maxLeadsPerSecond": or_null(count("As it was sent, or changed to")),
     "createdAt": moment("When the job was accepted"),
     "runAt": _RUN_AT,
     "startedAt": or_null(moment("When its first chunk was begun")),
     "finishedAt": or_null(moment("When it became final; nothing changes after that")),
     "identifiersPurgedAt": or_null(moment("When its identifiers were removed, a while after it had finished")),
     "history": list_of(reference("Change"), "Every change of its status, oldest first"),
+    "resultsUrl": text("Where the outcome of each entry is", format="uri-reference"),
 }
 _LIST_FIELDS = {
     name: or_null(list_of({"type": "string"}, "Identifiers as they were sent, in request order; null once they are purged"))
     for name in _LISTS
 }
+_OMITTED = {"type": "boolean", "description": f"Above {MAX_LISTED} entries the lists are left out: read `resultsUrl`"}
 
 _RESULT = {
     "index": 0,
@@ -124,6 +133,11 @@ def _page(item: str, cursor: str, example: Any) -> Schema:
     )
 
 
+def _without_lists(schema: Schema) -> None:
+    """The lists may be left out."""
+    schema["required"] = [name for name in schema["required"] if name not in _LISTS]
+
+
 _PUBLISHED = whole(
     {
         "deleted": 1,
@@ -140,9 +154,14 @@ _PUBLISHED = whole(
 )
 _PUBLISHED["properties"] |= {
     name: {**_SUMMARY_FIELDS, **_LIST_FIELDS}[name]
-    for word in ("wouldDelete", "restored", "conflict")
+    for word in ("wouldDelete", "restored", "conflict", "invalid")
     for name in (word, f"{word}Identifiers")
 }
+_PUBLISHED["properties"] |= {"resultsUrl": _SUMMARY_FIELDS["resultsUrl"], "identifiersOmitted": _OMITTED}
+_without_lists(_PUBLISHED)
+
+_JOB = whole(_SUMMARY | _LISTS | {"identifiersOmitted": False}, **_SUMMARY_FIELDS, **_LIST_FIELDS, identifiersOmitted=_OMITTED)
+_without_lists(_JOB)
 
 SCHEMAS: dict[str, Schema] = {
     **REQUEST_SCHEMAS,
@@ -164,7 +183,7 @@ SCHEMAS: dict[str, Schema] = {
         createdAt=_SUMMARY_FIELDS["createdAt"],
         runAt=_RUN_AT,
     ),
-    "Job": whole(_SUMMARY | _LISTS, **_SUMMARY_FIELDS, **_LIST_FIELDS),
+    "Job": _JOB,
     "JobSummary": whole(_SUMMARY, **_SUMMARY_FIELDS),
     "JobPage": _page("JobSummary", "MjAyNi0wMS0wMVQwMjowMDow", _SUMMARY),
     "Result": whole(
@@ -172,7 +191,7 @@ SCHEMAS: dict[str, Schema] = {
         index=count("The entry's place in the request"),
         externalId=or_null(text("As it was sent; null where it was missing or blank")),
         phoneNumber=or_null(text("As it was sent; null where it was missing or blank")),
-        identifier=text("`externalId`, or `phoneNumber` where there is none"),
+        identifier=or_null(text("`externalId`, or `phoneNumber` where there is none; null where an invalid row has neither")),
         outcome=OUTCOME,
         matchedBy=or_null(text("What found the lead", enum=["externalId", "phoneNumber"])),
         reason=or_null(text("Why the lead was not found or not processed", enum=_REASONS)),

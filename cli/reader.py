@@ -66,11 +66,11 @@ def _columns(names: list[str]) -> _Columns:
 
 
 def _csv_row(line: int, fields: list[str] | str, columns: _Columns) -> Row:
+    if isinstance(fields, list) and len(fields) != columns.width:
+        fields = f"{len(fields)} columns, the header has {columns.width}"
+    if isinstance(fields, str):
+        return Row(line, None, None, None, fields)
     try:
-        if isinstance(fields, str):
-            raise Flaw(fields)
-        if len(fields) != columns.width:
-            raise Flaw(f"{len(fields)} columns, the header has {columns.width}")
         external_id = None if columns.external_id is None else fields[columns.external_id]
         phone_number = None if columns.phone_number is None else fields[columns.phone_number]
         return checked(line, external_id, phone_number, {name: fields[place] for place, name in columns.others if fields[place]})

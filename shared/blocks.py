@@ -35,12 +35,10 @@ def blocks(parts: Iterable[bytes]) -> Iterator[Block]:
     looked_at = 0  # bytes of the buffer that are known to hold no line end
     too_long = False  # inside a line that is being dropped
     for part in parts:
-        if too_long:
-            _, end, part = part.partition(b"\n")  # noqa: PLW2901 - the rest of it
-            if not end:
-                continue
-            too_long = False
-        buffer += part
+        if too_long and b"\n" not in part:
+            continue
+        buffer += part.partition(b"\n")[2] if too_long else part
+        too_long = False
         if len(buffer) < SIZE:
             continue
         end = buffer.find(b"\n", looked_at)

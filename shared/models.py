@@ -122,6 +122,8 @@ jobs = Table(
     Column("schedule", JSONB, comment="as the caller wrote it"),
     Column("callback_url", Text, comment="told when the job ends"),
     Column("run_window", Text, comment="runs only within, e.g. 22:00-06:00 mon-sun Europe/Berlin; null: at any time"),
+    Column("max_leads_per_second", Integer, comment="null: as fast as it goes"),
+    Column("paced_at", _TIME, comment="of a job with max_leads_per_second: when the next may be claimed"),
     Column("total", Integer, nullable=False),
     Column("created_at", _TIME, nullable=False, server_default=_NOW),
     Column("run_at", _TIME, comment="with a window: its next or current opening"),
@@ -135,15 +137,17 @@ jobs = Table(
     Column("history", JSONB, nullable=False, server_default=text("'[]'"), comment="each change of state: status, at, by"),
     Column("identifiers_purged_at", _TIME),
     Column("archive_purged_at", _TIME),
-    Column("deleted", Integer, comment="frozen when the job finishes, as the next five"),
+    Column("deleted", Integer, comment="frozen when the job finishes, as the next six"),
     Column("would_delete", Integer),
     Column("restored", Integer),
     Column("conflict", Integer),
     Column("not_found", Integer),
     Column("unprocessed", Integer),
+    Column("invalid", Integer),
     Column("error", Text),
     CheckConstraint("state IN ('scheduled', 'queued', 'running', 'paused', 'completed', 'failed', 'cancelled')", name="state"),
     CheckConstraint("total > 0", name="total"),
+    CheckConstraint("max_leads_per_second > 0", name="max_leads_per_second"),
     CheckConstraint(
         "CASE WHEN state IN ('completed', 'failed', 'cancelled')"
         f" THEN finished_at IS NOT NULL AND wanted IS NULL AND coalesce({_SUM} = total, false)"
@@ -210,6 +214,7 @@ chunks = Table(
     Column("conflict", Integer, nullable=False, server_default="0"),
     Column("not_found", Integer, nullable=False, server_default="0", comment="before it is done: its duplicates"),
     Column("unprocessed", Integer, nullable=False, server_default="0"),
+    Column("invalid", Integer, nullable=False, server_default="0"),
     CheckConstraint("state IN ('pending', 'done')", name="state"),
     # Looked at on INSERT only, since the arrays never change: reading them at every claim would cost 3 % of the drain.
     CheckConstraint(

@@ -115,6 +115,10 @@ class Outcome(IntEnum):
     CONFLICT = 13
     PURGED = 14
     CANCELLED = 15
+    UNREADABLE = 16
+    NO_IDENTIFIER = 17
+    TOO_LONG = 18
+    UNUSABLE_CHARACTER = 19
 
     @property
     def word(self) -> str:
@@ -154,6 +158,10 @@ _WORDS: dict[Outcome, tuple[str, str | None, str | None]] = {
     Outcome.CONFLICT: ("conflict", None, None),
     Outcome.PURGED: ("notFound", None, "purged"),
     Outcome.CANCELLED: ("unprocessed", None, "cancelled"),
+    Outcome.UNREADABLE: ("invalid", None, "unreadable"),
+    Outcome.NO_IDENTIFIER: ("invalid", None, "noIdentifier"),
+    Outcome.TOO_LONG: ("invalid", None, "tooLong"),
+    Outcome.UNUSABLE_CHARACTER: ("invalid", None, "unusableCharacter"),
 }
 
 _COUNT_OF_WORD = {
@@ -164,6 +172,7 @@ _COUNT_OF_WORD = {
     "conflict": "conflict",
     "notFound": "not_found",
     "unprocessed": "unprocessed",
+    "invalid": "invalid",
 }
 
 COUNTS = tuple(dict.fromkeys(_COUNT_OF_WORD.values()))

@@ -11,24 +11,25 @@ from shared.arrays import smallint_array
 from shared.broker import WEBHOOKS_QUEUE
 from shared.states import COUNTS, Outcome
 
+_COUNTS = ", ".join(COUNTS)
+_SUMS = ", ".join(f"sum({count}) AS {count}" for count in COUNTS)
+
 # The chunk in hand is written by the same statement, which saves a round trip a chunk; :number is null where there is none.
-# The statement does not see its own write, so it counts that chunk by what it returns. The counts are read only once nothing
-# else is pending, so trying costs one index probe; they are frozen on the job's row here. A preview is never finished with a
-# chunk in hand: what it found twice is settled first.
-_FINISH = text("""
+# A part of a paced job's chunk leaves it pending, and claimable again. The statement does not see its own write, so it counts
+# that chunk by what it returns. The counts are read only once nothing else is pending, so trying costs one index probe; they
+# are frozen on the job's row here. A preview is never finished with a chunk in hand: what it found twice is settled first.
+_FINISH = text(f"""
     WITH done AS (
-        UPDATE chunks SET state = 'done', outcomes = CAST(:outcomes AS smallint[]), deleted = :deleted,
-            would_delete = :would_delete, restored = :restored, conflict = :conflict, not_found = :not_found,
-            unprocessed = :unprocessed
+        UPDATE chunks SET {", ".join(f"{count} = :{count}" for count in COUNTS)}, outcomes = CAST(:outcomes AS smallint[]),
+            state = CASE WHEN :whole THEN 'done' ELSE state END, attempts = CASE WHEN :whole THEN attempts ELSE 0 END,
+            retry_at = CASE WHEN :whole THEN retry_at ELSE '-infinity' END
         WHERE job_id = :job_id AND number = :number AND state = 'pending'
-        RETURNING deleted, would_delete, restored, conflict, not_found, unprocessed
+        RETURNING {_COUNTS}
     ),
     counts AS (
-        SELECT sum(deleted) AS deleted, sum(would_delete) AS would_delete, sum(restored) AS restored, sum(conflict) AS conflict,
-            sum(not_found) AS not_found, sum(unprocessed) AS unprocessed
+        SELECT {_SUMS}
         FROM (
-            SELECT deleted, would_delete, restored, conflict, not_found, unprocessed
-            FROM chunks WHERE job_id = :job_id AND number IS DISTINCT FROM :number
+            SELECT {_COUNTS} FROM chunks WHERE job_id = :job_id AND number IS DISTINCT FROM :number
             UNION ALL SELECT * FROM done
         ) AS each_chunk
     ),
@@ -44,17 +45,21 @@ _FINISH = text("""
         finished_at = clock_timestamp(), wanted = NULL, wanted_by = NULL,
         history = history || jsonb_build_object(
             'status', ending.state, 'at', clock_timestamp(), 'by', CASE WHEN :cancelled THEN wanted_by END),
-        deleted = ending.deleted, would_delete = ending.would_delete, restored = ending.restored,
-        conflict = ending.conflict, not_found = ending.not_found, unprocessed = ending.unprocessed
+        {", ".join(f"{count} = ending.{count}" for count in COUNTS)}
     FROM ending
     WHERE jobs.id = :job_id AND jobs.state NOT IN ('completed', 'failed', 'cancelled')
-        AND NOT (dry_run AND :number IS NOT NULL) AND NOT EXISTS (
+        AND :whole AND NOT (dry_run AND :number IS NOT NULL) AND NOT EXISTS (
             SELECT FROM chunks WHERE job_id = :job_id AND state = 'pending' AND number IS DISTINCT FROM :number
         )
-    RETURNING jobs.id, jobs.state, jobs.total, jobs.deleted, jobs.would_delete, jobs.restored, jobs.conflict, jobs.not_found,
-        jobs.unprocessed, jobs.awaited, jobs.callback_url IS NOT NULL
+    RETURNING jobs.id, jobs.state, jobs.total, {", ".join(f"jobs.{count}" for count in COUNTS)}, jobs.awaited,
+        jobs.callback_url IS NOT NULL
             OR EXISTS (SELECT FROM webhooks WHERE company_id = jobs.company_id AND enabled) AS told
-""").bindparams(bindparam("number", type_=Integer), bindparam("job_id", type_=Uuid), bindparam("cancelled", type_=Boolean))
+""").bindparams(
+    bindparam("number", type_=Integer),
+    bindparam("job_id", type_=Uuid),
+    bindparam("cancelled", type_=Boolean),
+    bindparam("whole", type_=Boolean),
+)
 
 # In the same transaction: a job has ended and its deliveries are written, or neither.
 _WRITE_DELIVERIES = text("""
@@ -103,12 +108,13 @@ class Finished(NamedTuple):
     conflict: int
     not_found: int
     unprocessed: int
+    invalid: int
     awaited: bool
     deliveries: int
 
 
 class DecidedChunk(NamedTuple):
-    """A chunk, locked by the caller's transaction, whose entries all have an outcome now."""
+    """A chunk, locked by the caller's transaction, with its outcomes: 0 where the job's pace leaves an entry for later."""
 
     number: int
     outcomes: bytes
@@ -129,9 +135,10 @@ def finish(
 
 def _values(chunk: DecidedChunk | None) -> dict[str, object]:
     if chunk is None:
-        return dict.fromkeys(("number", "outcomes", *COUNTS))
+        return dict.fromkeys(("number", "outcomes", *COUNTS)) | {"whole": True}
     counts = {count: sum(map(chunk.outcomes.count, numbers)) for count, numbers in _NUMBERS.items()}
-    return {"number": chunk.number, "outcomes": smallint_array(chunk.outcomes)} | counts
+    whole = Outcome.PENDING not in chunk.outcomes
+    return {"number": chunk.number, "outcomes": smallint_array(chunk.outcomes), "whole": whole} | counts
 
 
 def unfinished(connection: Connection) -> list[UUID]:

@@ -11,7 +11,7 @@ import structlog
 from sqlalchemy import Connection, Engine, text
 from sqlalchemy.exc import DBAPIError
 
-from shared.states import Outcome
+from shared.states import COUNTS, Outcome
 from shared.windows import next_opening, parse_window
 from worker.finisher import Finished, Wake, tell
 from worker.previewer import conclude
@@ -53,9 +53,9 @@ _CLOSE = text("""
 
 _WAIT_FOR_ALL_CHUNKS = text("SELECT 1 FROM chunks WHERE job_id = :job_id AND state = 'pending' ORDER BY number FOR UPDATE")
 
-_CANCEL_THE_REST = text("""
+_CANCEL_THE_REST = text(f"""
     UPDATE chunks SET state = 'done', outcomes = array_replace(outcomes, 0::smallint, CAST(:cancelled AS smallint)),
-        unprocessed = cardinality(outcomes) - not_found
+        unprocessed = unprocessed + cardinality(outcomes) - ({" + ".join(COUNTS)})
     WHERE job_id = :job_id AND state = 'pending'
 """)
 

@@ -1,0 +1,87 @@
+"""Receives files: each in a thread of its own, so that the event loop goes on answering others.
+
+An upload holds a database connection, and a transaction while its entries arrive: so few go on at once.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from functools import partial
+
+import anyio
+from anyio import to_thread
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from api.checker import check_host
+from api.drafter import draft
+from api.errors import Unavailable
+from api.loader import load
+from api.parser import Options
+from api.replayer import Accepted, Asked, in_progress, is_in_progress, is_taken, replayed
+from api.upload import Upload
+from shared.database import create_sync_engine
+from shared.settings import Settings
+
+AT_ONCE = 8  # uploads of one process
+PATIENCE = 5.0  # seconds that one more waits for its turn
+
+
+class Receiver:
+    """Takes the uploads of one process."""
+
+    def __init__(self, engine: AsyncEngine, settings: Settings) -> None:
+        """`engine` is for what comes before and after."""
+        self._engine = engine
+        self._settings = settings
+        self._loading = create_sync_engine(settings, "upload", pool_size=AT_ONCE, max_overflow=0)
+        self._turns = asyncio.Semaphore(AT_ONCE)
+        self._threads = anyio.CapacityLimiter(AT_ONCE)
+
+    def close(self) -> None:
+        """Ends its connections."""
+        self._loading.dispose()
+
+    async def receive(self, upload: Upload, asked: Asked, campaign_id: str, options: Options) -> Accepted:
+        """Makes the job, which is durable then, or finds the answer that the Idempotency-Key already had.
+
+        Raises Forbidden, InvalidRequest, Unavailable, ApiError 408, 409, 413 and 422, DBAPIError.
+        """
+        values = await draft(self._engine, self._settings, asked, campaign_id, options)
+        taken = await is_taken(self._engine, asked)
+        if options.callback_url and not taken:  # what was accepted once is not looked at again
+            await check_host("callbackUrl", options.callback_url, self._settings.webhook_allow)
+        load_it = partial(
+            load,
+            self._loading,
+            values,
+            upload,
+            chunk_size=self._settings.chunk_size,
+            most=self._settings.max_file_entries,
+        )
+        async with self._turn():
+            try:
+                if not taken and (loaded := await to_thread.run_sync(load_it, limiter=self._threads)):
+                    return Accepted(asked.job_id, *loaded, asked.wait, queue=values["queue"])
+                await to_thread.run_sync(upload.exhaust, limiter=self._threads)
+            except DBAPIError as error:
+                if is_in_progress(error):
+                    raise in_progress() from None
+                raise
+        earlier = await replayed(self._engine, asked._replace(idempotency=upload.idempotency))
+        if earlier is None:
+            raise in_progress()
+        return earlier
+
+    @asynccontextmanager
+    async def _turn(self) -> AsyncIterator[None]:
+        """Raises Unavailable where others take too long."""
+        try:
+            async with asyncio.timeout(PATIENCE):
+                await self._turns.acquire()
+        except TimeoutError:
+            raise Unavailable from None
+        try:
+            yield
+        finally:
+            self._turns.release()

@@ -1,0 +1,89 @@
+"""A file on its way in: its bytes, as a thread reads them while they arrive, and the entries that they hold."""
+
+import asyncio
+import time
+from collections.abc import Iterator
+from itertools import chain
+
+from anyio import from_thread
+from starlette.requests import ClientDisconnect, Request
+
+from api import file_reader
+from api.errors import ApiError, InvalidRequest
+from api.inflater import inflated
+from api.preferences import IdempotencyKey, hash_of
+
+STALL = 30.0  # seconds without a byte after which an upload is ended
+LONGEST = 3600.0  # seconds that an upload may take: its transaction keeps the database from cleaning up
+BYTES_AN_ENTRY = 1024  # on average, other columns too: bounds what is read of a file that has none
+
+
+class Upload:
+    """The body of a request. What is not async is for a thread that the event loop's waits for."""
+
+    def __init__(self, request: Request, key: str | None, *, skip_invalid: bool) -> None:
+        """`key` is the Idempotency-Key. Raises ApiError 415."""
+        self._media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+        if self._media_type not in {file_reader.CSV, file_reader.NDJSON}:
+            raise ApiError(415, f"Content-Type must be {file_reader.CSV} or {file_reader.NDJSON}")
+        encoding = request.headers.get("content-encoding", "identity").strip().lower()
+        if encoding not in {"gzip", "identity"}:
+            raise ApiError(415, "Content-Encoding must be gzip")
+        self._is_gzip = encoding == "gzip"
+        self._skip_invalid = skip_invalid
+        self._key = key
+        self._hash = hash_of(request)
+        self._stream = request.stream()
+        self._deadline = time.monotonic() + LONGEST
+        self._parts = self._arriving()
+
+    @property
+    def idempotency(self) -> IdempotencyKey | None:
+        """The key with what it is for: complete once all has been read."""
+        return IdempotencyKey(self._key, self._hash.digest()) if self._key else None
+
+    def batches(self, most: int) -> Iterator[file_reader.Batch]:
+        """The entries, of which `most` are allowed. Raises InvalidRequest for a file without any, ApiError 400, 408 and 413."""
+        content = inflated(self._parts) if self._is_gzip else self._parts
+        batches = file_reader.read(_bounded(content, most * BYTES_AN_ENTRY), self._media_type, skip_invalid=self._skip_invalid)
+        first = next(batches, None)  # what is no file costs no transaction
+        if first is None:
+            raise InvalidRequest("File contains no leads")
+        return _counted(chain([first], batches), most)
+
+    def exhaust(self) -> None:
+        """Reads what is left, for its hash. Raises ApiError 400 and 408."""
+        for _ in self._parts:
+            pass
+
+    def _arriving(self) -> Iterator[bytes]:
+        while (part := from_thread.run(self._next_part)) is not None:
+            self._hash.update(part)
+            yield part
+
+    async def _next_part(self) -> bytes | None:
+        try:
+            async with asyncio.timeout(min(STALL, self._deadline - time.monotonic())):
+                return await anext(self._stream, None)
+        except TimeoutError:
+            raise ApiError(408, "Request body took too long to arrive") from None
+        except ClientDisconnect:
+            raise ApiError(400, "Request body broke off") from None  # nobody is there to read it
+
+
+def _bounded(parts: Iterator[bytes], most: int) -> Iterator[bytes]:
+    length = 0
+    for part in parts:
+        length += len(part)
+        if length > most:
+            raise ApiError(413, "Request body is too large")
+        yield part
+
+
+def _counted(batches: Iterator[file_reader.Batch], most: int) -> Iterator[file_reader.Batch]:
+    total = 0
+    for batch in batches:
+        total += len(batch.identifiers.external_ids)
+        if total > most:
+            raise InvalidRequest(f"Maximum {most} leads per file")
+        yield batch

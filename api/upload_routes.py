@@ -1,0 +1,67 @@
+"""The route of files: a bulk delete of millions, sent as CSV or NDJSON, with the options of the JSON form in the query."""
+
+from typing import Any
+from uuid import uuid4
+
+import msgspec
+from fastapi import APIRouter, Request
+from starlette.responses import Response
+
+from api.errors import InvalidRequest
+from api.parser import OPTIONS, Options, parse_campaign_id, parse_options
+from api.preferences import IdempotencyKey, preferred_wait, written_key
+from api.replayer import Asked
+from api.responder import answer_accepted
+from api.routes import authenticator_of, refuse_unknown_parameters
+from api.upload import Upload
+
+router = APIRouter(redirect_slashes=False)
+
+_FLAGS = {"true": True, "false": False}
+_ON_INVALID = {"fail": False, "skip": True}
+
+
+@router.post(
+    "/api/v1/records/bulk-delete/files",
+    operation_id="bulkDeleteRecordsFile",
+    summary="The same, by another name",
+    tags=["Bulk delete"],
+)
+@router.post(
+    "/api/v1/leads/bulk-delete/files",
+    operation_id="bulkDeleteLeadsFile",
+    summary="Delete the leads of a file",
+    tags=["Bulk delete"],
+)
+async def bulk_delete_file(request: Request) -> Response:
+    """Accepts a file of leads as one job."""
+    state = request.app.state
+    key = await authenticator_of(request).admit(request, submitting=True)
+    upload_key = written_key(request)
+    query = request.query_params
+    upload = Upload(request, upload_key, skip_invalid=_ON_INVALID.get(query.get("onInvalid", ""), False))
+    refuse_unknown_parameters(request, {"campaignId", "onInvalid", *OPTIONS})
+    if query.get("onInvalid", "fail") not in _ON_INVALID:
+        raise InvalidRequest("onInvalid must be fail or skip")
+    options = _options(query)
+    campaign_id = parse_campaign_id(query.get("campaignId"))
+    preferred = preferred_wait(request)
+    wait = state.settings.default_wait if preferred is None else preferred
+    asked = Asked(key, IdempotencyKey(upload_key, b"") if upload_key else None, wait, uuid4())
+    return await answer_accepted(state, asked, state.receiver.receive(upload, asked, campaign_id, options), preferred=preferred)
+
+
+def _options(query: Any) -> Options:
+    """Raises InvalidRequest, with the texts that the JSON form has."""
+    fields: dict[str, Any] = {name: value for name, value in query.items() if name in OPTIONS}
+    for name in ("phoneFallback", "dryRun"):
+        if name in fields:
+            fields[name] = _FLAGS.get(fields[name], fields[name])
+    if fields.get("maxLeadsPerSecond", "").isdecimal():
+        fields["maxLeadsPerSecond"] = int(fields["maxLeadsPerSecond"][:12])
+    if "schedule" in fields:
+        try:
+            fields["schedule"] = msgspec.json.decode(fields["schedule"])
+        except (msgspec.MsgspecError, RecursionError):
+            raise InvalidRequest("schedule must be an object") from None
+    return parse_options(fields)
