@@ -16,7 +16,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
-from api import pages, upload_routes, webhook_routes
+from api import lead_routes, pages, upload_routes, webhook_routes
 from api.answers import Answer
 from api.authenticator import Authenticator
 from api.errors import ApiError, InvalidRequest, Unavailable
@@ -47,6 +47,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.settings = settings or environment()
     app.include_router(router)
     app.include_router(upload_routes.router)
+    app.include_router(lead_routes.router)
     app.include_router(webhook_routes.router)
     app.include_router(pages.router)
     app.add_middleware(Envelope)

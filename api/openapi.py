@@ -5,6 +5,7 @@ That is the bodies, as the routes read raw bytes and answer plain dicts, and eve
 
 from fastapi import FastAPI
 
+from api.request_schemas import FILE_PARAMETERS, FILES
 from api.responses import HEADERS, RESPONSES
 from api.schemas import JOB_ID, OUTCOME, SCHEMAS
 from api.shapes import Schema, reference
@@ -39,19 +40,32 @@ _OWNED = {403: "Forbidden"} | _KEYED
 _ASKED = {400: "InvalidCall", 413: "TooLarge"} | _OWNED
 _WRITTEN = {400: "InvalidWebhook", 413: "TooLarge", 415: "NotJson"} | _OWNED
 
+_NEW_LEADS = {400: "InvalidLeads", 413: "TooLarge", 415: "NotJson"} | _OWNED
+_FILE = _BULK | {400: "InvalidFile", 408: "TooSlow", 413: "FileTooLarge", 415: "NotAFile"}
+_CHANGED = {400: "InvalidChange", 404: "JobNotFound", 409: "Final", 413: "TooLarge", 415: "NotJson"} | _OWNED
+
 # Of each operation, which response stands for which status.
 _STATUSES = {
     "bulkDeleteLeads": _BULK,
     "bulkDeleteRecords": _BULK,
+    "bulkDeleteLeadsFile": _FILE,
+    "bulkDeleteRecordsFile": _FILE,
     "cancelJob": _STEER,
     "pauseJob": _STEER,
     "resumeJob": _STEER,
     "retryJob": _FOLLOW,
     "executeJob": _FOLLOW,
     "restoreJob": _FOLLOW,
+    "changeJob": {200: "Job"} | _CHANGED,
     "getJob": {200: "Job", 304: "NotModified", 400: "InvalidQuery", 404: "JobNotFound"} | _KEYED,
     "listJobs": {200: "JobPage", 400: "InvalidQuery"} | _KEYED,
     "listResults": {200: "ResultPage", 400: "InvalidQuery", 404: "JobNotFound", 410: "Purged"} | _KEYED,
+    **dict.fromkeys(("createLeads", "createRecords"), {200: "LeadsCreated", 409: "RefusedLeads"} | _NEW_LEADS),
+    **dict.fromkeys(("listLeads", "listRecords"), {200: "LeadPage", 400: "InvalidLeadQuery"} | _OWNED),
+    **dict.fromkeys(
+        ("deleteLead", "deleteRecord"),
+        {200: "LeadDeleted", 400: "InvalidLeadQuery", 404: "LeadNotFound", 409: "RefusedLeads"} | _OWNED,
+    ),
     "createWebhook": {201: "WebhookCreated", 409: "TooManyWebhooks"} | _WRITTEN,
     "listWebhooks": {200: "WebhookPage", 400: "InvalidQuery"} | _OWNED,
     "getWebhook": {200: "Webhook", 400: "InvalidQuery", 404: "WebhookNotFound"} | _OWNED,
@@ -108,9 +122,12 @@ _SENT = {
     "responses": {"2XX": {"description": "Delivered"}, "410": {"description": "Not wanted any more: disables the webhook"}},
 }
 
+_SUBMITTING = ("bulkDeleteLeads", "bulkDeleteRecords")
+_TAKES_FILES = ("bulkDeleteLeadsFile", "bulkDeleteRecordsFile")
+
 # The headers that an operation looks at beside the key's.
 _REQUEST_HEADERS = {
-    **dict.fromkeys(("bulkDeleteLeads", "bulkDeleteRecords", "retryJob", "executeJob", "restoreJob"), (_IDEMPOTENCY, _WAIT)),
+    **dict.fromkeys((*_SUBMITTING, *_TAKES_FILES, "retryJob", "executeJob", "restoreJob"), (_IDEMPOTENCY, _WAIT)),
     **dict.fromkeys(("cancelJob", "pauseJob", "resumeJob"), (_IDEMPOTENCY,)),
     "getJob": (_WAIT, _IF_NONE_MATCH),
 }
@@ -121,6 +138,9 @@ _BODIES = {
     "bulkDeleteRecords": "BulkDelete",
     "createWebhook": "NewWebhook",
     "changeWebhook": "WebhookChange",
+    "changeJob": "JobChange",
+    "createLeads": "NewLeads",
+    "createRecords": "NewLeads",
 }
 
 _PARAMETERS: dict[str, Schema] = {
@@ -129,10 +149,12 @@ _PARAMETERS: dict[str, Schema] = {
     "deliveryId": {"description": "As lists of deliveries have it; also the `webhook-id` that was sent", "example": DELIVERY_ID},
     "status": {"description": "Only those in this state"},
     "event": {"description": "Only those that tell of this"},
-    "campaignId": {"description": "Only jobs of this campaign", "example": "cmp_1"},
+    "campaignId": {"description": "Only those of this campaign", "example": "cmp_1"},
+    "externalId": {"description": "Only the lead with this `externalId`", "example": "CRM_001"},
+    "phoneNumber": {"description": "Only the lead with this `phoneNumber`", "example": "+15555551234"},
     "clientReference": {"description": "Only jobs that were sent with this reference", "example": "nightly"},
     "outcome": {"description": "Only entries with this outcome", "schema": OUTCOME},
-    "cursor": {"description": "`nextCursor` of the page before"},
+    "cursor": {"description": "`nextCursor`, or `cursor`, of the page before"},
     "limit": {"description": "The most items in a page"},
     "raw": {"description": "`1`: CSV without the quote before what a spreadsheet would take for a formula"},
 }
@@ -170,8 +192,12 @@ def _complete(operation: Schema) -> None:
         operation["requestBody"] = {"required": True, "content": {"application/json": {"schema": reference(body)}}}
     if name == "getHealth":
         operation["security"] = []
-    for parameter in operation.get("parameters", ()):
-        _describe_parameter(parameter)
+    if name in _TAKES_FILES:
+        operation["requestBody"] = {"required": True, "content": FILES}
+        operation["parameters"] = FILE_PARAMETERS
+    else:
+        for parameter in operation.get("parameters", ()):
+            _describe_parameter(parameter)
     if headers := _REQUEST_HEADERS.get(name):
         operation["parameters"] = [*operation.get("parameters", ()), *headers]
 

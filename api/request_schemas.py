@@ -8,9 +8,10 @@ from shared.states import Mode
 from shared.windows import DAY_NAMES
 
 _WHITE = r"\t-\r \u00a0"  # \t-\r are \t \n \v \f \r
+CAMPAIGN_PATTERN = f"[^{_WHITE}]"
 _NO_NUL = r"^[^\u0000]*$"
 
-_ENTRY = {
+ENTRY = {
     "type": "object",
     "description": "Names one lead, by `externalId`, `phoneNumber` or both. Other fields are ignored, null counts as missing.",
     "properties": {
@@ -61,19 +62,45 @@ _SCHEDULE = {
     ],
 }
 
-MAX_LEADS_PER_SECOND: Schema = {
+_MAX_LEADS_PER_SECOND: Schema = {
     "type": ["integer", "null"],
     "minimum": 1,
     "maximum": MAX_RATE,
     "description": "The pace at which its leads are worked on, averaged over 10 seconds; without it, as fast as it goes",
 }
 
-_BULK_DELETE = {
+# What any submission can say of how it is to be done.
+_OPTIONS: dict[str, Schema] = {
+    "clientReference": or_null(
+        text("Stored with the job, echoed, and a filter of the list", maxLength=MAX_REFERENCE, pattern=_NO_NUL)
+    ),
+    "phoneFallback": {
+        "type": ["boolean", "null"],
+        "default": True,
+        "description": "Whether an entry whose `externalId` names no lead may take the one with its `phoneNumber`",
+    },
+    "mode": {
+        "type": ["string", "null"],
+        "enum": [Mode.DELETE, Mode.ARCHIVE, None],
+        "default": Mode.DELETE,
+        "description": "`archive` keeps the leads for a while, so that the job can be restored",
+    },
+    "dryRun": {
+        "type": ["boolean", "null"],
+        "default": False,
+        "description": "A preview: says what would be deleted, changes nothing, and can be executed within 24 hours",
+    },
+    "callbackUrl": CALLBACK_URL,
+    "schedule": {"anyOf": [reference("Schedule"), {"type": "null"}]},
+    "maxLeadsPerSecond": _MAX_LEADS_PER_SECOND,
+}
+
+_BULK_DELETE: Schema = {
     "type": "object",
     "additionalProperties": False,
     "required": ["campaignId", "leads"],
     "properties": {
-        "campaignId": text("The campaign that all leads belong to", pattern=f"[^{_WHITE}]"),
+        "campaignId": text("The campaign that all leads belong to", pattern=CAMPAIGN_PATTERN),
         "leads": {
             "type": "array",
             "description": "The leads to delete",
@@ -81,28 +108,7 @@ _BULK_DELETE = {
             "maxItems": MAX_ENTRIES,
             "items": reference("Entry"),
         },
-        "clientReference": or_null(
-            text("Stored with the job, echoed, and a filter of the list", maxLength=MAX_REFERENCE, pattern=_NO_NUL)
-        ),
-        "phoneFallback": {
-            "type": ["boolean", "null"],
-            "default": True,
-            "description": "Whether an entry whose `externalId` names no lead may take the one with its `phoneNumber`",
-        },
-        "mode": {
-            "type": ["string", "null"],
-            "enum": [Mode.DELETE, Mode.ARCHIVE, None],
-            "default": Mode.DELETE,
-            "description": "`archive` keeps the leads for a while, so that the job can be restored",
-        },
-        "dryRun": {
-            "type": ["boolean", "null"],
-            "default": False,
-            "description": "A preview: says what would be deleted, changes nothing, and can be executed within 24 hours",
-        },
-        "callbackUrl": CALLBACK_URL,
-        "schedule": {"anyOf": [reference("Schedule"), {"type": "null"}]},
-        "maxLeadsPerSecond": MAX_LEADS_PER_SECOND,
+        **_OPTIONS,
     },
     "examples": [
         {
@@ -113,4 +119,58 @@ _BULK_DELETE = {
     ],
 }
 
-REQUEST_SCHEMAS: dict[str, Schema] = {"BulkDelete": _BULK_DELETE, "Entry": _ENTRY, "Schedule": _SCHEDULE, "Window": _WINDOW}
+_JOB_CHANGE = {
+    "type": "object",
+    "additionalProperties": False,
+    "required": ["maxLeadsPerSecond"],
+    "properties": {"maxLeadsPerSecond": _MAX_LEADS_PER_SECOND},
+    "examples": [{"maxLeadsPerSecond": 500}],
+}
+
+
+def _parameter(name: str, schema: Schema, *, required: bool = False) -> Schema:
+    """An option as a parameter of the query, where there is no null."""
+    kept = {keyword: value for keyword, value in schema.items() if keyword != "description"}
+    for keyword in ("type", "enum"):
+        if isinstance(kept.get(keyword), list):
+            kept[keyword] = [one for one in kept[keyword] if one not in {None, "null"}]
+    if isinstance(kept.get("type"), list):
+        (kept["type"],) = kept["type"]
+    return {"name": name, "in": "query", "required": required, "description": schema["description"], "schema": kept}
+
+
+_ON_INVALID = text(
+    "What a row that is no entry does: `fail` refuses the file, `skip` gives the row the outcome `invalid`",
+    enum=["fail", "skip"],
+    default="fail",
+)
+
+FILE_PARAMETERS = [
+    _parameter("campaignId", _BULK_DELETE["properties"]["campaignId"], required=True),
+    _parameter("onInvalid", _ON_INVALID),
+    *(_parameter(name, schema) for name, schema in _OPTIONS.items() if name != "schedule"),
+    {
+        "name": "schedule",
+        "in": "query",
+        "description": "As the JSON form has it",
+        "content": {"application/json": {"schema": reference("Schedule")}},
+    },
+]
+"""What the query of a file can say."""
+
+FILES: Schema = {
+    "text/csv": {"schema": {"type": "string"}, "example": "externalId,phoneNumber\nCRM_001,\n,+15555551234\n"},
+    "application/x-ndjson": {
+        "schema": {"type": "string"},
+        "example": '{"externalId": "CRM_001"}\n{"phoneNumber": "+15555551234"}\n',
+    },
+}
+"""What its body can be."""
+
+REQUEST_SCHEMAS: dict[str, Schema] = {
+    "JobChange": _JOB_CHANGE,
+    "BulkDelete": _BULK_DELETE,
+    "Entry": ENTRY,
+    "Schedule": _SCHEDULE,
+    "Window": _WINDOW,
+}

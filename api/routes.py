@@ -16,7 +16,7 @@ from api.authenticator import Authenticator, Key
 from api.body import read_json, read_nothing
 from api.errors import ApiError, InvalidRequest, RateLimited
 from api.follower import follow
-from api.parser import parse
+from api.parser import decode_object, parse, parse_rate
 from api.preferences import idempotency_key, preferred_wait
 from api.replayer import Asked
 from api.responder import answer_accepted, answer_requested
@@ -33,7 +33,13 @@ async def reader(request: Request) -> Key:
     return await authenticator_of(request).admit(request)
 
 
+async def writer(request: Request) -> Key:
+    """Admits a call by a key that may write."""
+    return await authenticator_of(request).admit(request, writing=True)
+
+
 Reader = Annotated[Key, Depends(reader)]
+Writer = Annotated[Key, Depends(writer)]
 JobId = Annotated[str, Path(alias="jobId")]
 
 
@@ -111,6 +117,18 @@ def _route_of(does: Callable[..., Coroutine[Any, Any, Response]], action: Action
 
 
 _add_actions()
+
+
+@router.patch("/api/v1/jobs/{jobId}", operation_id="changeJob", summary="Change a job's pace", tags=["Actions"])
+async def change_job(request: Request, job_id: Annotated[str, Path(alias="jobId")], key: Writer) -> Answer:
+    """Lets an unfinished job work faster or slower; `null` as fast as it goes."""
+    fields = decode_object(await read_json(request), frozenset({"maxLeadsPerSecond"}))
+    refuse_unknown_parameters(request, set())
+    if "maxLeadsPerSecond" not in fields:
+        raise InvalidRequest("maxLeadsPerSecond is required")
+    engine, found = request.app.state.engine, jobs.parse_job_id(job_id)
+    await steering.change_pace(engine, key, found, parse_rate(fields["maxLeadsPerSecond"]))
+    return success((await jobs.read_job(engine, key, found)).body)
 
 
 @router.get("/api/v1/jobs/{jobId}", operation_id="getJob", summary="Read a job", tags=["Jobs"])

@@ -7,6 +7,7 @@ from typing import Any
 
 from api.health import ROLES
 from api.jobs import MAX_LISTED
+from api.lead_schemas import LEAD_SCHEMAS
 from api.request_schemas import REQUEST_SCHEMAS
 from api.shapes import MOMENT, Schema, count, list_of, moment, or_null, reference, text, whole
 from api.webhook_schemas import WEBHOOK_SCHEMAS
@@ -165,6 +166,7 @@ _without_lists(_JOB)
 
 SCHEMAS: dict[str, Schema] = {
     **REQUEST_SCHEMAS,
+    **LEAD_SCHEMAS,
     **WEBHOOK_SCHEMAS,
     "Published": _PUBLISHED,
     "Change": whole(

@@ -1,11 +1,14 @@
-"""Records what callers ask of a job: pause, resume, cancel. A worker, or the ticker, carries it out once no chunk is in hand."""
+"""Records what callers ask of a job: pause, resume, cancel, which a worker or the ticker carries out once no chunk is in hand;
+and another pace, which is in force at once.
+"""
 
 from uuid import UUID
 
-from sqlalchemy import text
+from sqlalchemy import Integer, bindparam, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from api.authenticator import Key
 from api.database import rows
 from api.errors import ApiError
 from api.jobs import check_visible, job_not_found
@@ -49,6 +52,12 @@ _RESUME = text(f"""
     SELECT job_id, state, total, created_at, run_at FROM go
 """)
 
+# A new pace counts from now.
+_CHANGE = text("""
+    UPDATE jobs SET max_leads_per_second = :rate, paced_at = CASE WHEN CAST(:rate AS int) IS NOT NULL THEN clock_timestamp() END
+    WHERE id = :job_id AND finished_at IS NULL RETURNING id
+""").bindparams(bindparam("rate", type_=Integer))
+
 _STATE = text("SELECT state, wanted FROM jobs WHERE id = :job_id")
 
 _LEADS_TO = {Action.PAUSE: JobState.PAUSED, Action.CANCEL: JobState.CANCELLED}
@@ -82,6 +91,14 @@ async def request(engine: AsyncEngine, asked: Asked, job_id: UUID, action: Actio
     if earlier := await replayed(engine, asked):  # the key was taken meanwhile
         return earlier
     raise await _impossible(engine, job_id, action)
+
+
+async def change_pace(engine: AsyncEngine, key: Key, job_id: UUID, rate: int | None) -> None:
+    """Lets the job work on up to `rate` leads a second from now on; None: as fast as it goes. Raises ApiError 404, 409."""
+    await check_visible(engine, key, job_id)
+    if not await rows(engine, _CHANGE, {"job_id": job_id, "rate": rate}):
+        state, _ = await state_of(engine, job_id)
+        raise ApiError(409, f"Cannot change a job that is {state}")
 
 
 async def state_of(engine: AsyncEngine, job_id: UUID) -> tuple[str, str | None]:

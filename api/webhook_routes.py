@@ -7,26 +7,17 @@ from fastapi import APIRouter, Depends, Path, Query, Request
 
 from api import deliveries, webhooks
 from api.answers import Answer, success
-from api.authenticator import Authenticator, Key
+from api.authenticator import Key
 from api.body import read_json, read_nothing
 from api.errors import Forbidden
 from api.jobs import check_visible, parse_job_id
-from api.routes import Reader, refuse_unknown_parameters
+from api.routes import Reader, Writer, refuse_unknown_parameters
 from shared.broker import WEBHOOKS_QUEUE
 from shared.states import DeliveryState, Event
 
 router = APIRouter(redirect_slashes=False)
 
 Limit = Annotated[int, Query(ge=1, le=200)]
-
-
-async def writer(request: Request) -> Key:
-    """Admits a call by a key that may write."""
-    authenticator: Authenticator = request.app.state.authenticator
-    return await authenticator.admit(request, writing=True)
-
-
-Writer = Annotated[Key, Depends(writer)]
 
 
 async def owner(key: Writer) -> Key:

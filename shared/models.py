@@ -179,6 +179,7 @@ jobs = Table(
     ),
     Index("jobs_due_idx", "run_at", postgresql_where=text("state = 'scheduled'")),
     Index("jobs_closing_idx", "closes_at", postgresql_where=text("closes_at IS NOT NULL AND state IN ('queued', 'running')")),
+    Index("jobs_paced_idx", "paced_at", postgresql_where=text("paced_at IS NOT NULL AND state IN ('queued', 'running')")),
     Index("jobs_wanted_idx", "id", postgresql_where=text("wanted IS NOT NULL")),
     # One retry, one execution, one restoration of a job, whoever asks how often.
     Index("jobs_source_key", "source_job_id", "mode", unique=True, postgresql_where=text("source_job_id IS NOT NULL")),

@@ -11,12 +11,25 @@ from uuid import UUID
 
 from sqlalchemy import Connection, text
 
+from shared.states import COUNTS
+
+BURST = timedelta(
+    seconds=1
+)  # that a paced job may catch up after waiting for a worker: a tenth of what its pace is averaged over
 LEASE = timedelta(seconds=20)  # longer than a chunk takes even when its statements run into their time-outs once
 TRIES = 3  # of a claim that a request forestalled: the next job is as good
 MAX_ATTEMPTS = 5  # a chunk that killed five workers would kill a sixth
 
+# May be claimed: nothing is asked of the job, its window is open, its pace allows it.
+_CLAIMABLE = """
+    jobs.state IN ('queued', 'running') AND jobs.wanted IS NULL
+    AND (jobs.closes_at IS NULL OR jobs.closes_at > clock_timestamp())
+    AND (jobs.paced_at IS NULL OR jobs.paced_at <= clock_timestamp())
+"""
+
+# A claim of a paced job is for half a second's worth of leads, and moves on the time of the next one by as much.
 # The recursion skips from company to company along jobs_active_idx: distinct companies without reading all their jobs.
-_CLAIM = text("""
+_CLAIM = text(f"""
     WITH RECURSIVE no_wait_for_disk AS (
         SELECT set_config('synchronous_commit', 'off', true), -- losing a claim in a crash of the database costs nothing
             set_config('lock_timeout', '2s', true), -- and a worker frozen at this very moment must not freeze the others
@@ -37,16 +50,17 @@ _CLAIM = text("""
         WHERE id IS NOT NULL ORDER BY served_at
     ),
     next_chunk AS (
-        SELECT claimable.job_id, claimable.number
+        SELECT claimable.job_id, claimable.number, claimable.most
         FROM turn CROSS JOIN LATERAL (
-            SELECT pending.job_id, pending.number
+            SELECT pending.job_id, pending.number, pending.most
             FROM jobs CROSS JOIN LATERAL (
-                SELECT job_id, number FROM chunks
+                SELECT job_id, number, CASE WHEN jobs.max_leads_per_second IS NOT NULL THEN
+                    least(cardinality(outcomes) - ({" + ".join(COUNTS)}), greatest(1, jobs.max_leads_per_second / 2)) END AS most
+                FROM chunks
                 WHERE job_id = jobs.id AND state = 'pending' AND retry_at <= clock_timestamp()
                 ORDER BY number LIMIT 1 FOR UPDATE SKIP LOCKED
             ) AS pending
-            WHERE jobs.queue = :queue AND jobs.company_id = turn.company_id AND jobs.state IN ('queued', 'running')
-                AND jobs.wanted IS NULL AND (jobs.closes_at IS NULL OR jobs.closes_at > clock_timestamp())
+            WHERE jobs.queue = :queue AND jobs.company_id = turn.company_id AND {_CLAIMABLE}
             ORDER BY jobs.served_at, jobs.id LIMIT 1
         ) AS claimable
         ORDER BY turn.served_at LIMIT 1
@@ -54,10 +68,11 @@ _CLAIM = text("""
     served_job AS ( -- looks again: a request that came meanwhile is committed by now, or waits for this row
         UPDATE jobs SET state = 'running', started_at = coalesce(started_at, clock_timestamp()), served_at = clock_timestamp(),
             history = CASE WHEN state = 'running' THEN history
-                ELSE history || jsonb_build_object('status', 'running', 'at', clock_timestamp(), 'by', NULL) END
-        FROM next_chunk WHERE jobs.id = next_chunk.job_id AND jobs.state IN ('queued', 'running')
-            AND jobs.wanted IS NULL AND (jobs.closes_at IS NULL OR jobs.closes_at > clock_timestamp())
-        RETURNING jobs.id, jobs.company_id, jobs.campaign_id, jobs.phone_fallback, jobs.mode, jobs.dry_run
+                ELSE history || jsonb_build_object('status', 'running', 'at', clock_timestamp(), 'by', NULL) END,
+            paced_at = greatest(coalesce(paced_at, clock_timestamp()), clock_timestamp() - CAST(:burst AS interval))
+                + next_chunk.most * interval '1 s' / max_leads_per_second
+        FROM next_chunk WHERE jobs.id = next_chunk.job_id AND {_CLAIMABLE}
+        RETURNING jobs.id, jobs.company_id, jobs.campaign_id, jobs.phone_fallback, jobs.mode, jobs.dry_run, next_chunk.most
     ),
     claimed AS (
         UPDATE chunks SET attempts = attempts + 1, retry_at = clock_timestamp() + :lease
@@ -70,7 +85,7 @@ _CLAIM = text("""
         ON CONFLICT (company_id) DO UPDATE SET served_at = excluded.served_at
     )
     SELECT claimed.job_id, claimed.number, claimed.attempts, claimed.retry_at, served_job.campaign_id,
-        served_job.phone_fallback, served_job.mode, served_job.dry_run
+        served_job.phone_fallback, served_job.mode, served_job.dry_run, served_job.most
     FROM no_wait_for_disk, next_chunk LEFT JOIN claimed ON true LEFT JOIN served_job ON true
 """)
 
@@ -83,7 +98,10 @@ _GIVE_BACK = text("""
 
 
 class Claim(NamedTuple):
-    """A chunk in hand, with what is needed of its job. `attempts` counts this one; `lease_end` is whose claim it is."""
+    """A chunk in hand, with what is needed of its job. `attempts` counts this one; `lease_end` is whose claim it is.
+
+    Of a paced job, no more than `most` of the entries that are undecided are to be worked on.
+    """
 
     job_id: UUID
     number: int
@@ -93,12 +111,13 @@ class Claim(NamedTuple):
     phone_fallback: bool
     mode: str
     dry_run: bool
+    most: int | None
 
 
 def claim(connection: Connection, queue: str) -> Claim | None:
     """Claims the next chunk of `queue`, or returns None where none is claimable. The caller commits."""
     for _ in range(TRIES):
-        row = connection.execute(_CLAIM, {"queue": queue, "lease": LEASE}).one_or_none()
+        row = connection.execute(_CLAIM, {"queue": queue, "lease": LEASE, "burst": BURST}).one_or_none()
         if row is None:
             return None
         if row.job_id:

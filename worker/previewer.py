@@ -6,7 +6,7 @@ the first; so before a preview ends, the later entry is made a duplicate.
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from sqlalchemy import Connection, text
@@ -16,6 +16,7 @@ from shared.states import Outcome
 from worker.claimer import Claim
 from worker.decider import Column, Entries, TakenLead, decide
 from worker.finisher import Finished, finish
+from worker.taker import KnownLeads
 
 _FIND: dict[Column, Any] = {
     "external_id": text("""
@@ -67,7 +68,19 @@ _WOULD_DELETE = bytes.maketrans(
 )
 
 
-def preview(connection: Connection, claimed: Claim, entries: Entries) -> bytes:
+class Place(NamedTuple):
+    """Where the entries in hand stand in their chunk, of `length`, and the leads that were found for those before them."""
+
+    part: slice
+    found: KnownLeads
+    length: int
+
+    def filled(self, column: Sequence[Any], before: Sequence[Any] | None) -> list[Any]:
+        """A column of the whole chunk: what was there before, those in hand, and nothing for the rest."""
+        return [*(before or ())[: self.part.start], *column, *[None] * (self.length - self.part.stop)]
+
+
+def preview(connection: Connection, claimed: Claim, entries: Entries, place: Place) -> bytes:
     """Finds the leads that the entries name and writes them down with the chunk; the outcome of each entry."""
     found: dict[tuple[Column, str], tuple[str | None, str | None, int]] = {}
 
@@ -87,7 +100,11 @@ def preview(connection: Connection, claimed: Claim, entries: Entries) -> bytes:
         for outcome, external_id, phone_number in zip(outcomes, entries.external_ids, entries.phone_numbers, strict=True)
     ]
     external_ids, phone_numbers, ids = zip(*leads, strict=True)
-    arrays = {"ids": bigint_array(ids), "external_ids": text_array(external_ids), "phone_numbers": text_array(phone_numbers)}
+    arrays = {
+        "ids": bigint_array(place.filled(ids, place.found.ids)),
+        "external_ids": text_array(place.filled(external_ids, place.found.external_ids)),
+        "phone_numbers": text_array(place.filled(phone_numbers, place.found.phone_numbers)),
+    }
     connection.execute(_WRITE_DOWN, {"job_id": claimed.job_id, "number": claimed.number} | arrays)
     return bytes(outcomes).translate(_WOULD_DELETE)
 

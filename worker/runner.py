@@ -6,6 +6,7 @@ A claim that is not the chunk's last any more (its lease ran out, or was revoked
 
 import random
 import time
+from collections.abc import Sequence
 from itertools import count
 
 import structlog
@@ -18,7 +19,7 @@ from shared.states import Mode, Outcome
 from worker.claimer import MAX_ATTEMPTS, Claim, claim, give_back
 from worker.decider import Entries
 from worker.finisher import NOBODY, DecidedChunk, Finished, Wake, finish, tell
-from worker.previewer import conclude, preview
+from worker.previewer import Place, conclude, preview
 from worker.refusals import is_refusal, is_transient
 from worker.restorer import restore
 from worker.steerer import carry_out_requests
@@ -116,16 +117,28 @@ def _decide_chunk(connection: Connection, claimed: Claim, *, careful: bool) -> F
     row = connection.execute(_LOCK_CHUNK, values).one_or_none()
     if row is None:
         return None
-    entries, leads, manner = Entries._make(row[:3]), KnownLeads._make(row[3:6]), Manner(careful, veto=row[6])
+    part = _part_of(row.outcomes, claimed.most)
+    entries = Entries(*(column[part] for column in row[:3]))
+    leads = KnownLeads(*(column and column[part] for column in row[3:6]))
+    manner = Manner(careful, veto=row[6])
     if claimed.attempts > MAX_ATTEMPTS:
         outcomes = bytes(outcome or Outcome.FAILED for outcome in entries.outcomes)
         log.error("chunk failed", job=str(claimed.job_id), chunk=claimed.number, attempts=MAX_ATTEMPTS)
     elif claimed.dry_run:
-        outcomes = preview(connection, claimed, entries)
+        outcomes = preview(connection, claimed, entries, Place(part, KnownLeads._make(row[3:6]), len(row.outcomes)))
     elif claimed.mode == Mode.RESTORE:
         outcomes = restore(connection, claimed.job_id, entries, leads, careful=careful)
     elif leads.ids is not None:
         outcomes = take_known(connection, claimed, entries, leads, manner)
     else:
         outcomes = look_up_and_take(connection, claimed, entries, manner)
-    return finish(connection, claimed.job_id, DecidedChunk(claimed.number, outcomes))
+    before, after = bytes(row.outcomes[: part.start]), bytes(row.outcomes[part.stop :])
+    return finish(connection, claimed.job_id, DecidedChunk(claimed.number, before + outcomes + after))
+
+
+def _part_of(outcomes: Sequence[int], most: int | None) -> slice:
+    """The entries to be worked on now: all of a chunk, or those up to the last that the job's pace allows."""
+    if most is None:
+        return slice(0, len(outcomes))
+    undecided = [i for i, outcome in enumerate(outcomes) if not outcome]
+    return slice(undecided[0], undecided[most] if most < len(undecided) else len(outcomes))

@@ -6,6 +6,7 @@ the database only, keeps nothing in memory, and may run any number of times: eve
 import signal
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import timedelta
 
 import structlog
@@ -28,6 +29,7 @@ from worker.steerer import carry_out_requests
 REQUESTS = 1000  # carried out in one round, which takes some 2 s then
 
 PERIOD = 1.0  # seconds; what lost or wiped messages cost
+SHORTEST = 0.05  # seconds between looks at paced jobs
 
 _STOP = {signal.SIGTERM, signal.SIGINT}
 
@@ -40,10 +42,17 @@ _QUEUES_WITH_WORK = text("""
         SELECT FROM jobs JOIN chunks ON job_id = jobs.id
         WHERE jobs.queue = busy.queue AND jobs.state IN ('queued', 'running')
             AND wanted IS NULL AND (closes_at IS NULL OR closes_at > clock_timestamp())
+            AND (paced_at IS NULL OR paced_at <= clock_timestamp())
             AND chunks.state = 'pending' AND retry_at <= clock_timestamp()
     )
     UNION ALL
     SELECT 'webhooks' WHERE EXISTS (SELECT FROM deliveries WHERE state = 'pending' AND due_at <= clock_timestamp())
+""")
+
+# Those whose pace lets them go on before the next round is due.
+_NEXT_PACED = text("""
+    SELECT extract(epoch FROM min(paced_at) - clock_timestamp())::float
+    FROM jobs WHERE paced_at > clock_timestamp() AND state IN ('queued', 'running')
 """)
 
 log = structlog.get_logger()
@@ -109,12 +118,32 @@ def _finish_forgotten(engine: Engine, wake: Wake) -> None:
 
 
 def run(engine: Engine, settings: Settings, wake: Wake) -> None:
-    """Ticks once a second until SIGTERM or SIGINT comes."""
+    """Ticks once a second, and sends for paced jobs when they may go on, until SIGTERM or SIGINT comes."""
     while True:
         next_round = time.monotonic() + PERIOD
         tick(engine, settings, wake)
-        if signal.sigtimedwait(_STOP, max(0.0, next_round - time.monotonic())):
-            return
+        while (left := next_round - time.monotonic()) > 0:
+            pace = _next_paced(engine, left)
+            if signal.sigtimedwait(_STOP, pace):
+                return
+            if pace < left:
+                send_for_paced(engine, wake)
+
+
+def _next_paced(engine: Engine, longest: float) -> float:
+    """Seconds, at most `longest`, until a paced job may go on."""
+    try:
+        with engine.begin() as connection:
+            seconds = connection.execute(_NEXT_PACED).scalar_one()
+    except SQLAlchemyError:  # the next round says so
+        return longest
+    return longest if seconds is None else min(longest, max(SHORTEST, seconds))
+
+
+def send_for_paced(engine: Engine, wake: Wake) -> None:
+    """Sends for what may go on by now."""
+    with suppress(SQLAlchemyError):
+        _send_for_work(engine, wake)
 
 
 def main() -> None:

@@ -40,6 +40,12 @@ def upgrade() -> None:
     op.add_column("jobs", sa.Column("max_leads_per_second", sa.Integer(), comment="null: as fast as it goes"))
     op.add_column("jobs", sa.Column("paced_at", sa.DateTime(timezone=True), comment=_PACED_AT))
     op.create_check_constraint(op.f("jobs_max_leads_per_second"), "jobs", "max_leads_per_second > 0")
+    op.create_index(
+        "jobs_paced_idx",
+        "jobs",
+        ["paced_at"],
+        postgresql_where=sa.text("paced_at IS NOT NULL AND state IN ('queued', 'running')"),
+    )
     op.add_column("jobs", sa.Column("invalid", sa.Integer(), server_default="0"))
     op.alter_column("jobs", "invalid", server_default=None)
     op.alter_column("jobs", "deleted", comment="frozen when the job finishes, as the next six")
@@ -65,6 +71,7 @@ def downgrade() -> None:
     op.drop_column("jobs", "invalid")
     op.drop_column("chunks", "invalid")
     op.drop_constraint(op.f("jobs_max_leads_per_second"), "jobs")
+    op.drop_index("jobs_paced_idx", "jobs")
     op.drop_column("jobs", "paced_at")
     op.drop_column("jobs", "max_leads_per_second")
     op.alter_column("jobs", "deleted", comment="frozen when the job finishes, as the next five")

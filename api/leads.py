@@ -1,0 +1,232 @@
+"""Leads, a few at a time: creates them, lists them, deletes one at once."""
+
+import base64
+import binascii
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import msgspec
+from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from api.answers import time_text
+from api.authenticator import Key
+from api.database import Found, rows
+from api.entries import Identifiers, flaw, identified
+from api.errors import ApiError, Forbidden, InvalidRequest
+from api.parser import decode_object, parse_campaign_id, parse_leads
+from shared.arrays import text_array
+from shared.identifiers import canonical_external_id, canonical_phone_number
+
+_FIELDS = frozenset({"campaignId", "leads"})
+_OF_LEAD = {"externalId", "phoneNumber", "metadata"}
+_REFUSALS = ("23", "P0001")  # SQLSTATE of what an operator's constraints and triggers say
+
+# In the order of the request, so that of two with one identifier the first wins. Each draws its id beforehand: what was left
+# out is known by that.
+_CREATE = text("""
+    WITH entry AS MATERIALIZED (
+        SELECT campaigns.id AS campaign_id, position, external_id, phone_number, CAST(metadata AS jsonb) AS metadata,
+            nextval(pg_get_serial_sequence('leads', 'id')) AS id
+        FROM campaigns CROSS JOIN unnest(CAST(:external_ids AS text[]), CAST(:phone_numbers AS text[]), CAST(:metadata AS text[]))
+            WITH ORDINALITY AS entry (external_id, phone_number, metadata, position)
+        WHERE campaigns.id = :campaign_id AND company_id = :company_id
+    ),
+    created AS (
+        INSERT INTO leads (id, campaign_id, external_id, phone_number, metadata)
+        SELECT id, campaign_id, external_id, phone_number, metadata FROM entry ORDER BY position
+        ON CONFLICT DO NOTHING RETURNING id
+    )
+    SELECT created.id FROM entry LEFT JOIN created ON created.id = entry.id ORDER BY position
+""")
+
+# Along the unique indexes: first those with an external id, by it, then those without, by number. An index for paging alone
+# would cost every deletion.
+_PAGE = """
+    SELECT page.* FROM campaigns LEFT JOIN LATERAL (
+        SELECT id, external_id, phone_number, metadata, created_at FROM leads
+        WHERE campaign_id = campaigns.id AND CONDITION LIMIT :most
+    ) AS page ON true
+    WHERE campaigns.id = :campaign_id AND company_id = :company_id
+"""
+_BY_EXTERNAL_ID = text(_PAGE.replace("CONDITION", "external_id > :after ORDER BY external_id"))
+_BY_PHONE_NUMBER = text(_PAGE.replace("CONDITION", "phone_number > :after AND external_id IS NULL ORDER BY phone_number"))
+
+_FIND = text("""
+    SELECT leads.id, external_id, phone_number, metadata, leads.created_at
+    FROM campaigns LEFT JOIN leads ON campaign_id = campaigns.id
+        AND (CAST(:external_id AS text) IS NULL OR external_id = :external_id)
+        AND (CAST(:phone_number AS text) IS NULL OR phone_number = :phone_number)
+    WHERE campaigns.id = :campaign_id AND company_id = :company_id
+""")
+
+_DELETE = text("""
+    WITH campaign AS (SELECT id FROM campaigns WHERE id = :campaign_id AND company_id = :company_id),
+    named AS (
+        SELECT leads.id FROM leads JOIN campaign ON campaign_id = campaign.id
+        WHERE external_id = :external_id OR phone_number = :phone_number
+        ORDER BY external_id IS NOT DISTINCT FROM :external_id DESC LIMIT 1
+    ),
+    gone AS (
+        DELETE FROM leads USING named
+        WHERE leads.id = named.id AND (external_id = :external_id OR phone_number = :phone_number)
+        RETURNING leads.id
+    )
+    SELECT (SELECT id FROM named) AS named, (SELECT id FROM gone) AS gone FROM campaign
+""")
+
+
+class NewLeads(NamedTuple):
+    """Leads to be created: `metadata` is JSON text."""
+
+    campaign_id: str
+    identifiers: Identifiers
+    metadata: Sequence[str]
+
+
+def parse_new(body: bytes) -> NewLeads:
+    """The leads in `body`. Raises InvalidRequest with the first error."""
+    fields = decode_object(body, _FIELDS)
+    campaign_id = parse_campaign_id(fields.get("campaignId"))
+    entries = parse_leads(fields, "bulk")
+    metadata = [_checked(index, entry) for index, entry in enumerate(entries)]
+    return NewLeads(
+        campaign_id,
+        identified([entry.get("externalId") for entry in entries], [entry.get("phoneNumber") for entry in entries]),
+        metadata,
+    )
+
+
+def _checked(index: int, entry: Any) -> str:
+    """The metadata of a lead. What is not understood is refused: it would be lost."""
+    where = f"leads[{index}]"
+    if not isinstance(entry, dict):
+        raise InvalidRequest(f"{where} must be an object")
+    if found := flaw(entry.get("externalId"), entry.get("phoneNumber")):
+        raise InvalidRequest(f"{where}: {found.text}")
+    for name in entry:
+        if name not in _OF_LEAD:
+            raise InvalidRequest(f"{where}: Unknown field: {''.join(c if c.isprintable() else '?' for c in name[:64])}")
+    metadata = entry.get("metadata")
+    if metadata is None:
+        return "{}"
+    if not isinstance(metadata, dict):
+        raise InvalidRequest(f"{where}: metadata must be an object")
+    written = msgspec.json.encode(metadata)
+    if b"\\u0000" in written.replace(b"\\\\", b""):
+        raise InvalidRequest(f"{where}: metadata contains U+0000")
+    return written.decode()
+
+
+async def create(engine: AsyncEngine, key: Key, new: NewLeads) -> dict[str, Any]:
+    """Creates the leads whose identifiers are free. Raises Forbidden, ApiError 409, DBAPIError."""
+    entries = new.identifiers
+    found = await _in_campaign(
+        engine,
+        key,
+        new.campaign_id,
+        _CREATE,
+        external_ids=text_array(entries.canonical_external_ids),
+        phone_numbers=text_array(entries.canonical_phone_numbers),
+        metadata=text_array(new.metadata),
+    )
+    created = [str(row.id) for row in found if row.id is not None]
+    written = zip(found, entries.external_ids, entries.phone_numbers, strict=True)
+    return {
+        "created": len(created),
+        "skipped": len(found) - len(created),
+        "createdIds": created,
+        "skippedIdentifiers": [external_id or number for row, external_id, number in written if row.id is None],
+    }
+
+
+async def list_leads(engine: AsyncEngine, key: Key, campaign_id: str, cursor: str | None, limit: int) -> dict[str, Any]:
+    """A page of the campaign's leads. Raises Forbidden, InvalidRequest."""
+    by_external_id, after = _after(cursor)
+    found: list[Found] = []
+    if by_external_id:
+        found += await _in_campaign(engine, key, campaign_id, _BY_EXTERNAL_ID, after=after, most=limit + 1)
+        found = [row for row in found if row.id is not None]
+        after = ""
+    if len(found) <= limit:
+        found += await _in_campaign(engine, key, campaign_id, _BY_PHONE_NUMBER, after=after, most=limit + 1 - len(found))
+        found = [row for row in found if row.id is not None]
+    return _listed(campaign_id, found[:limit], _cursor(found[limit - 1]) if len(found) > limit else None)
+
+
+async def find(engine: AsyncEngine, key: Key, campaign_id: str, external_id: str | None, number: str | None) -> dict[str, Any]:
+    """The lead with these identifiers, if there is one. Raises Forbidden."""
+    found = await _in_campaign(engine, key, campaign_id, _FIND, **_named(external_id, number))
+    return _listed(campaign_id, [row for row in found if row.id is not None], None)
+
+
+async def delete(engine: AsyncEngine, key: Key, campaign_id: str, external_id: str | None, number: str | None) -> None:
+    """Deletes the lead with this external id or, if there is none, with this number. Raises Forbidden, ApiError 404, 409."""
+    (found,) = await _in_campaign(engine, key, campaign_id, _DELETE, **_named(external_id, number))
+    if found.named is None:
+        raise ApiError(404, "Lead not found")
+    if found.gone is None:  # a trigger says no without a word
+        raise _refused()
+
+
+async def _in_campaign(engine: AsyncEngine, key: Key, campaign_id: str, statement: Any, **values: Any) -> Sequence[Found]:
+    """Executes what has no rows unless the campaign is the company's. Raises Forbidden, ApiError 409, DBAPIError."""
+    if not key.sees(campaign_id) or "\0" in campaign_id:
+        raise Forbidden
+    try:
+        found = await rows(engine, statement, values | {"campaign_id": campaign_id, "company_id": key.company_id})
+    except DBAPIError as error:
+        if str(getattr(error.orig, "sqlstate", "")).startswith(_REFUSALS):
+            raise _refused() from None
+        raise
+    if not found:
+        raise Forbidden
+    return found
+
+
+def _refused() -> ApiError:
+    return ApiError(409, "The database refuses this: a constraint or a trigger of its operator is against it")
+
+
+def _named(external_id: str | None, number: str | None) -> dict[str, str | None]:
+    """The identifiers in canonical form; what no lead can have becomes what none has."""
+    canonical = {
+        "external_id": external_id and canonical_external_id(external_id),
+        "phone_number": number and canonical_phone_number(number),
+    }
+    return {name: "" if value and "\0" in value else value for name, value in canonical.items()}
+
+
+def _listed(campaign_id: str, found: Sequence[Found], cursor: str | None) -> dict[str, Any]:
+    leads = [
+        {
+            "id": str(row.id),
+            "campaignId": campaign_id,
+            "externalId": row.external_id,
+            "phoneNumber": row.phone_number,
+            "metadata": row.metadata,
+            "createdAt": time_text(row.created_at),
+        }
+        for row in found
+    ]
+    return {"leads": leads, "count": len(leads), "cursor": cursor, "hasMore": cursor is not None}
+
+
+def _cursor(row: Found) -> str:
+    """Stands for the page that begins after `row`."""
+    written = f"e{row.external_id}" if row.external_id is not None else f"p{row.phone_number}"
+    return base64.urlsafe_b64encode(written.encode()).rstrip(b"=").decode()
+
+
+def _after(cursor: str | None) -> tuple[bool, str]:
+    """Whether the page begins among those with an external id, and after which identifier. Raises InvalidRequest."""
+    if cursor is None:
+        return True, ""
+    try:
+        written = base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True).decode()
+    except (binascii.Error, ValueError):
+        written = ""
+    if written[:1] not in {"e", "p"} or "\0" in written:
+        raise InvalidRequest("Invalid query parameter: cursor")
+    return written[0] == "e", written[1:]
