@@ -11,7 +11,7 @@ _WHITE = r"\t-\r \u00a0"  # \t-\r are \t \n \v \f \r
 CAMPAIGN_PATTERN = f"[^{_WHITE}]"
 _NO_NUL = r"^[^\u0000]*$"
 
-ENTRY = {
+ENTRY: Schema = {
     "type": "object",
     "description": "Names one lead, by `externalId`, `phoneNumber` or both. Other fields are ignored, null counts as missing.",
     "properties": {
