@@ -58,6 +58,8 @@ def read(parts: Iterable[bytes], media_type: str, *, skip_invalid: bool) -> Iter
 
 def _read_csv(coming: Iterable[Block], skip_invalid: bool) -> Iterator[Batch]:
     names, records = read_csv(coming)
+    if not names and not any(some.lines for some in records):
+        return
     external_id, phone_number = _place("externalId", names), _place("phoneNumber", names)
     if external_id is None and phone_number is None:
         raise InvalidRequest("line 1: The header names neither externalId nor phoneNumber")

@@ -5,7 +5,7 @@ from collections import Counter
 from tests import oracle
 
 FINAL = {"completed", "failed", "cancelled"}
-COUNTED = ("deleted", "wouldDelete", "restored", "conflict", "notFound", "unprocessed")
+COUNTED = ("deleted", "wouldDelete", "restored", "conflict", "notFound", "unprocessed", "invalid")
 COUNTED_AS = {"archived": "deleted"}
 TAKEN = {"deleted", "archived"}
 

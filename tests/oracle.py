@@ -6,6 +6,7 @@ looked up; the others, cut into chunks in request order, are decided chunk by ch
 
 import re
 from dataclasses import dataclass, field
+from itertools import groupby
 
 _ENDS = re.compile(r"\A[ \t\n\r\f\v\u00a0]+|[ \t\n\r\f\v\u00a0]+\Z")
 _INSIDE = re.compile(r"[ \t\n\r\f\v\u00a0.()-]")
@@ -47,8 +48,11 @@ class Verdict:
     remaining: set = field(default_factory=set)
 
 
-def judge(entries, leads, *, campaign, chunk_size=1000, phone_fallback=True, refused=frozenset()):
-    """Decides `entries`, pairs of (externalId, phoneNumber) as written, over `leads`; `refused` leads can't be deleted."""
+def judge(entries, leads, *, campaign, chunk_size=1000, phone_fallback=True, refused=frozenset(), of_file=False):
+    """Decides `entries`, pairs of (externalId, phoneNumber) as written, over `leads`; `refused` leads can't be deleted.
+
+    The chunks of a file have `chunk_size` entries, those of a request so many that are no duplicates.
+    """
     canonical = [(canonical_external_id(e), canonical_phone_number(p)) for e, p in entries]
     outcomes: list = [None] * len(entries)
     seen = set()
@@ -61,17 +65,18 @@ def judge(entries, leads, *, campaign, chunk_size=1000, phone_fallback=True, ref
             seen.add(key)
             looked_up.append(i)
     present = set(leads)
-    for start in range(0, len(looked_up), chunk_size):
-        _judge_chunk(looked_up[start : start + chunk_size], canonical, outcomes, present, campaign, phone_fallback, refused)
+    for _, chunk in groupby(enumerate(looked_up), lambda one: one[of_file] // chunk_size):
+        _judge_chunk([i for _, i in chunk], canonical, outcomes, present, campaign, phone_fallback, refused)
     return Verdict(outcomes, present)
 
 
 def _judge_chunk(chunk, canonical, outcomes, present, campaign, phone_fallback, refused):
     taken = set()
+    here = [lead for lead in present if lead.campaign == campaign]
 
     def find(**wanted):
         (attribute, value) = next(iter(wanted.items()))
-        return next((x for x in present - taken if x.campaign == campaign and getattr(x, attribute) == value), None)
+        return next((x for x in here if getattr(x, attribute) == value and x not in taken), None)
 
     def take(i, lead, outcome):
         taken.add(lead)

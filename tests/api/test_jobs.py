@@ -2,6 +2,7 @@
 
 import asyncio
 
+import pytest
 from sqlalchemy import text
 
 from tests.jobs import job_row
@@ -41,10 +42,11 @@ async def test_a_job_tells_its_whole_story(service):
     before = (await service.get(f"/api/v1/jobs/{job_id}")).json()["data"]
     assert list(before) == [
         "jobId", "campaignId", "status", "requested", "clientReference", "mode", "dryRun", "phoneFallback", "sourceJobId",
-        "total", "processed", "deleted", "wouldDelete", "restored", "conflict", "notFound", "unprocessed", "error", "schedule",
-        "callbackUrl", "createdAt", "runAt", "startedAt", "finishedAt", "identifiersPurgedAt", "history",
+        "total", "processed", "deleted", "wouldDelete", "restored", "conflict", "notFound", "unprocessed", "invalid", "error",
+        "schedule", "callbackUrl", "maxLeadsPerSecond", "createdAt", "runAt", "startedAt", "finishedAt", "identifiersPurgedAt",
+        "history", "resultsUrl",
         "deletedIdentifiers", "wouldDeleteIdentifiers", "restoredIdentifiers", "conflictIdentifiers",
-        "notFoundIdentifiers", "unprocessedIdentifiers",
+        "notFoundIdentifiers", "unprocessedIdentifiers", "invalidIdentifiers", "identifiersOmitted",
     ]  # fmt: skip
     assert (before["status"], before["processed"], before["notFound"]) == ("queued", 1, 1), "the duplicate is known already"
     assert before["notFoundIdentifiers"] == ["a"]
@@ -218,3 +220,43 @@ async def test_two_hundred_submissions_at_once_are_all_accepted(service):
     assert {answer.status_code for answer in answers} == {202}
     with service.engine.connect() as connection:
         assert connection.execute(text("SELECT sum(total) FROM jobs")).scalar_one() == 20_000
+
+
+async def change(service, job_id, body, key=None):
+    sent = {"x-api-key": key or service.write}
+    return await service.http.patch(f"/api/v1/jobs/{job_id}", json=body, headers=sent)
+
+
+async def test_the_pace_of_a_job_can_be_changed_until_it_has_ended(service):
+    job_id = await service.submit(*SUBMITTED, maxLeadsPerSecond=2)
+    assert (await service.job(job_id))["maxLeadsPerSecond"] == 2
+    faster = await change(service, job_id, {"maxLeadsPerSecond": 5000})
+    assert (faster.status_code, faster.json()["data"]["maxLeadsPerSecond"]) == (200, 5000)
+    unpaced = await change(service, job_id, {"maxLeadsPerSecond": None})
+    assert unpaced.json()["data"]["maxLeadsPerSecond"] is None
+    await service.work()
+    ended = await change(service, job_id, {"maxLeadsPerSecond": 1})
+    assert (ended.status_code, ended.json()["error"]) == (409, "Cannot change a job that is completed")
+
+
+@pytest.mark.parametrize(
+    ("body", "error"),
+    [
+        ({}, "maxLeadsPerSecond is required"),
+        ({"maxLeadsPerSecond": 0}, "maxLeadsPerSecond must be an integer from 1 to 1000000"),
+        ({"maxLeadsPerSecond": 1.5}, "maxLeadsPerSecond must be an integer from 1 to 1000000"),
+        ({"maxLeadsPerSecond": True}, "maxLeadsPerSecond must be an integer from 1 to 1000000"),
+        ({"maxLeadsPerSecond": 1, "mode": "archive"}, "Unknown field: mode"),
+    ],
+)
+async def test_a_change_that_makes_no_sense_is_refused(service, body, error):
+    job_id = await service.submit(*SUBMITTED)
+    answer = await change(service, job_id, body)
+    assert (answer.status_code, answer.json()["error"]) == (400, error)
+
+
+async def test_only_who_may_write_changes_a_job_that_it_sees(service):
+    job_id = await service.submit(*SUBMITTED)
+    statuses = [(await change(service, job_id, {"maxLeadsPerSecond": 1}, key)).status_code for key in
+                (service.read, service.limited, service.foreign)]  # fmt: skip
+    assert statuses == [403, 404, 404]

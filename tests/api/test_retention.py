@@ -5,7 +5,9 @@ from sqlalchemy import text
 from shared.settings import Settings
 from tests.jobs import one_tick
 
-LISTS = [f"{word}Identifiers" for word in ("deleted", "wouldDelete", "restored", "conflict", "notFound", "unprocessed")]
+LISTS = [
+    f"{word}Identifiers" for word in ("deleted", "wouldDelete", "restored", "conflict", "notFound", "unprocessed", "invalid")
+]
 
 
 def age(service, job_id, days):
@@ -22,7 +24,7 @@ async def test_the_identifiers_of_an_old_job_are_purged_and_its_counts_stay(serv
     age(service, job_id, 30)
     one_tick(service.engine)
     job = await service.job(job_id)
-    assert [job[name] for name in LISTS] == [None] * 6
+    assert [job[name] for name in LISTS] == [None] * 7
     assert job["identifiersPurgedAt"] > before["createdAt"]
     kept = ("status", "total", "processed", "deleted", "notFound", "unprocessed", "history", "createdAt", "startedAt")
     assert {name: job[name] for name in kept} == {name: before[name] for name in kept}
@@ -75,8 +77,8 @@ async def test_a_backlog_is_purged_a_little_at_a_time(service):
         connection.execute(
             text("""
                 INSERT INTO jobs (id, company_id, campaign_id, total, state, finished_at, deleted, would_delete, restored,
-                    conflict, not_found, unprocessed)
-                SELECT gen_random_uuid(), 'co', 'cmp', 1, 'completed', now() - interval '1 year', 1, 0, 0, 0, 0, 0
+                    conflict, not_found, unprocessed, invalid)
+                SELECT gen_random_uuid(), 'co', 'cmp', 1, 'completed', now() - interval '1 year', 1, 0, 0, 0, 0, 0, 0
                 FROM generate_series(1, 120)
             """)
         )
@@ -112,7 +114,7 @@ async def test_cancelled_and_failed_jobs_are_purged_with_who_did_what_kept(servi
         after = await service.job(job_id)
         gone = {*LISTS, "identifiersPurgedAt", "finishedAt"}
         assert {k: v for k, v in after.items() if k not in gone} == {k: v for k, v in before.items() if k not in gone}
-        assert [after[name] for name in LISTS] == [None] * 6
+        assert [after[name] for name in LISTS] == [None] * 7
 
 
 async def test_a_job_is_purged_once(service):

@@ -13,7 +13,7 @@ WORKER_STATEMENTS = {
     "lock the chunk": "FOR UPDATE OF chunks",
     "delete by external id": "external_id = ANY",
     "delete by phone number": "phone_number = ANY",
-    "write the outcomes and finish the job": "SET state = 'done'",
+    "write the outcomes and finish the job": "WITH done AS",
     "commit": dying.COMMIT,
 }
 

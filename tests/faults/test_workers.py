@@ -15,9 +15,9 @@ from tests.stack import running_api, running_ticker, running_worker, wait_for
 def test_work_in_a_dead_workers_hands_goes_on_within_45_seconds(stack):
     pairs = stack.add_leads(25)
     before = stack.leads()
-    stack.arm("after SET state = 'done'")
+    stack.arm("after WITH done AS")
     job_id = stack.caller.submit(mixed(pairs))
-    stack.fired("after SET state = 'done'")
+    stack.fired("after WITH done AS")
     killed = time.monotonic()
     stack.caller.finished(job_id, seconds=45)
     assert time.monotonic() - killed < 45

@@ -35,8 +35,8 @@ def test_migrating_twice_changes_nothing(engine):
     "lie",
     [
         "UPDATE jobs SET state = 'completed'",
-        "UPDATE jobs SET state = 'completed', finished_at = now(), deleted = 1, not_found = 0, unprocessed = 0",
-        "UPDATE jobs SET state = 'failed', finished_at = now(), deleted = 2, not_found = 0, unprocessed = 0",
+        "UPDATE jobs SET state = 'completed', finished_at = now(), deleted = 1, not_found = 0, unprocessed = 0, invalid = 0",
+        "UPDATE jobs SET state = 'failed', finished_at = now(), deleted = 2, not_found = 0, unprocessed = 0, invalid = 0",
         "UPDATE jobs SET deleted = 1",
         "UPDATE jobs SET state = 'lost'",
         "UPDATE chunks SET state = 'done'",

@@ -102,7 +102,7 @@ class World:
         )
 
 
-ZERO = "deleted = 0, would_delete = 0, restored = 0, conflict = 0, not_found = 1, unprocessed = 0"
+ZERO = "deleted = 0, would_delete = 0, restored = 0, conflict = 0, not_found = 1, unprocessed = 0, invalid = 0"
 
 
 @pytest.fixture

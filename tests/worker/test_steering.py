@@ -17,7 +17,7 @@ from api.parser import parse
 from api.replayer import Asked
 from api.steering import request
 from shared.settings import Settings
-from shared.states import POSSIBLE_IN, Action, JobState, Outcome
+from shared.states import COUNTS, POSSIBLE_IN, Action, JobState, Outcome
 from shared.windows import next_opening, parse_window
 from tests.jobs import (
     add_campaign,
@@ -288,7 +288,7 @@ def test_a_job_whose_last_worker_died_before_it_could_finish_it_is_finished(worl
     job_id = world.submit(FOUR, chunk_size=4, dryRun=dry_run)
     claimed = world.claim()
     run_chunk(world.engine, claimed)
-    counts = "deleted = NULL, would_delete = NULL, restored = NULL, conflict = NULL, not_found = NULL, unprocessed = NULL"
+    counts = ", ".join(f"{count} = NULL" for count in COUNTS)
     world.execute(f"UPDATE jobs SET state = 'running', finished_at = NULL, {counts}")
     world.act(job_id, action)
     one_tick(world.engine)

@@ -1,0 +1,392 @@
+"""Files: what is accepted, what is refused and with which line, and what becomes of each row, by the oracle."""
+
+import asyncio
+import csv
+import gzip
+import io
+import json
+import random
+import socket
+
+import httpx2
+import pytest
+from hypothesis import HealthCheck, given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+from sqlalchemy import text
+
+from tests.jobs import add_leads, one_tick, remaining_leads
+from tests.oracle import Lead, judge
+from tests.stack import environment, running_api, wait_for
+
+PATH = "/api/v1/leads/bulk-delete/files"
+CSV, NDJSON = "text/csv", "application/x-ndjson"
+
+
+async def upload(service, body, media_type=CSV, key=None, headers=None, path=PATH, **query):
+    sent = {"x-api-key": key or service.write, "content-type": media_type} | (headers or {})
+    return await service.http.post(path, content=body, headers=sent, params={"campaignId": "cmp"} | query)
+
+
+async def accepted(service, *arguments, **options):
+    """The id of the job."""
+    answer = await upload(service, *arguments, **options)
+    assert answer.status_code == 202, answer.text
+    return answer.json()["data"]["jobId"]
+
+
+async def all_results(service, job_id):
+    answer = await service.http.get(f"/api/v1/jobs/{job_id}/results", headers={"x-api-key": service.write, "accept": NDJSON})
+    return [json.loads(line) for line in answer.text.splitlines()]
+
+
+def as_csv(entries):
+    written = io.StringIO()
+    csv.writer(written).writerows([("externalId", "phoneNumber"), *((e or "", n or "") for e, n in entries)])
+    return written.getvalue().encode()
+
+
+def as_ndjson(entries):
+    return b"".join(json.dumps({"externalId": e, "phoneNumber": n}).encode() + b"\n" for e, n in entries)
+
+
+def some_entries(count):
+    """By id, by number, by both, unknown, repeated, as people write them."""
+    numbers = random.Random(count)
+    entries = []
+    for i in range(count):
+        lead = numbers.randrange(count)
+        entries.append(
+            numbers.choice(
+                [(f"crm-{lead}", None), (None, f"+1555{lead:06d}"), (f" crm-{lead} ", f"00 1555 {lead:06d}"), (f"x-{i}", None)]
+            )
+        )
+    return entries
+
+
+@pytest.mark.parametrize("count", [1, 2, 1000, 1001, 3500])
+@pytest.mark.parametrize(("form", "media_type"), [(as_csv, CSV), (as_ndjson, NDJSON)])
+async def test_each_row_of_a_file_gets_the_outcome_of_the_contract(service, count, form, media_type):
+    pairs = [(f"crm-{i}", f"+1555{i:06d}") for i in range(0, count, 2)]
+    with service.engine.begin() as connection:
+        add_leads(connection, pairs)
+    entries = some_entries(count)
+    job_id = await accepted(service, form(entries), media_type)
+    await service.work()
+    job = await service.job(job_id)
+    with service.engine.connect() as connection:
+        left = remaining_leads(connection)
+    results = await all_results(service, job_id)
+    before = {Lead("cmp", *pair) for pair in [*pairs, ("a", "+1"), ("b", "+2"), ("c", None)]}
+    assert [(r["externalId"], r["phoneNumber"]) for r in results] == entries
+    verdict = judge(entries, before, campaign="cmp", of_file=True)
+    assert [(r["outcome"], r["matchedBy"], r["reason"]) for r in results] == verdict.outcomes
+    assert {Lead("cmp", *pair) for pair in left} == verdict.remaining
+    assert (job["status"], job["total"], job["deleted"]) == ("completed", count, len(before) - len(left))
+    assert job["identifiersOmitted"] == (count > 1000) == ("deletedIdentifiers" not in job)
+    assert job["resultsUrl"] == f"/api/v1/jobs/{job_id}/results"
+
+
+IDENTIFIER = st.sampled_from(["a", "b", " a", "c", "+1", "00 1", "+2", None])
+ENTRY = st.tuples(IDENTIFIER, IDENTIFIER).filter(lambda entry: any((one or "").strip() for one in entry))
+
+
+@hypothesis_settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(entries=st.lists(ENTRY, min_size=1, max_size=14), fallback=st.booleans())
+async def test_repeated_entries_are_found_across_chunks(service, entries, fallback):
+    """With chunks of three, a repetition is seldom in the chunk of what it repeats."""
+    service.app.state.settings.chunk_size = 3
+    job_id = await accepted(service, as_ndjson(entries), NDJSON, phoneFallback=str(fallback).lower())
+    verdict = judge(entries, set(), campaign="cmp", phone_fallback=fallback, chunk_size=3, of_file=True)
+    found = [r["reason"] == "duplicate" for r in await all_results(service, job_id)]
+    assert found == [outcome == ("notFound", None, "duplicate") for outcome in verdict.outcomes]
+    await service.work()
+    job = await service.job(job_id)
+    assert (job["status"], job["processed"]) == ("completed", len(entries))
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"externalId,phoneNumber\na,\n,+2\n",
+        b"\xef\xbb\xbfexternalId,phoneNumber\r\na,\r\n,+2\r\n",
+        b'"phoneNumber","externalId"\n"","a"\n"+2",""',
+        b"externalId;phoneNumber\na;\n;+2\n",
+        b"name\texternalId\tphoneNumber\nAnn\ta\t\nBob\t\t+2\n",
+        b'name,externalId,note,phoneNumber\n"Ann, ""A""",a,"one\ntwo",\nBob,,,+2\n',
+        b"externalId,name,phoneNumber\na,\xff\xfe not UTF-8,\n\n  ,,+2\n",
+        b" externalId , phoneNumber \n a ,\n,00 2 \n",
+    ],
+    ids=["plain", "BOM and CRLF", "quoted", "semicolons", "tabs", "quoted line end", "other columns in Latin-1", "spaces"],
+)
+async def test_csv_of_every_dialect_is_understood(service, body):
+    job_id = await accepted(service, body)
+    await service.work()
+    assert (await service.job(job_id))["deleted"] == 2
+
+
+async def test_a_file_may_be_compressed_also_in_several_members(service):
+    body = as_ndjson([("a", None)]), as_ndjson([(None, "+2")])
+    gzipped = {"headers": {"content-encoding": "gzip"}}
+    whole = await accepted(service, gzip.compress(b"".join(body)), NDJSON, **gzipped)
+    parts = await accepted(service, b"".join(map(gzip.compress, body)), NDJSON, **gzipped)
+    assert [r["identifier"] for r in await all_results(service, whole)] == ["a", "+2"]
+    assert [r["identifier"] for r in await all_results(service, parts)] == ["a", "+2"]
+
+
+LONG = "x" * 256
+DAMAGED = [
+    (CSV, b"", 400, "File contains no leads"),
+    (CSV, b"\n\n", 400, "File contains no leads"),
+    (CSV, b"externalId\n", 400, "File contains no leads"),
+    (CSV, b"externalId\n\n\n", 400, "File contains no leads"),
+    (NDJSON, b"\n \n", 400, "File contains no leads"),
+    (CSV, b"name,number\na,b\n", 400, "line 1: The header names neither externalId nor phoneNumber"),
+    (CSV, b"externalId,externalId\na,b\n", 400, "line 1: The header names externalId twice"),
+    (CSV, "externalId\na\n".encode("utf-16"), 400, "line 1: the file is UTF-16; save it as UTF-8"),
+    (CSV, b"externalId,phoneNumber\na,\n,\n", 400, "line 3: At least one of phoneNumber or externalId is required"),
+    (CSV, b"externalId,phoneNumber\na,\n\nb\n", 400, "line 4: 1 columns, the header has 2"),
+    (CSV, b"externalId,phoneNumber\na,1,2\n", 400, "line 2: 3 columns, the header has 2"),
+    (CSV, b'externalId,note\na,"b\nc"\nd,"e\n', 400, "line 4: a quote is never closed"),
+    (CSV, b'externalId\n"a"b\n', 400, "line 2: a quoted field goes on after its closing quote"),
+    (CSV, f"externalId\n{LONG}\n".encode(), 400, "line 2: externalId is longer than 255 characters"),
+    (CSV, f"phoneNumber\n{LONG}\n".encode(), 400, "line 2: phoneNumber is longer than 32 characters"),
+    (CSV, b"externalId\na\x00\n", 400, "line 2: externalId contains U+0000"),
+    (CSV, b"externalId\n\xff\n", 400, "line 2: externalId is not valid UTF-8"),
+    (NDJSON, b'{"externalId": "a"}\n{"externalId": \n', 400, "line 2: not valid JSON"),
+    (NDJSON, b'{"externalId": "a"}\n\n["b"]', 400, "line 3: must be an object"),
+    (NDJSON, b'{"externalId": 7}', 400, "line 1: externalId must be a string"),
+    (NDJSON, b'{"external_id": "a"}', 400, "line 1: At least one of phoneNumber or externalId is required"),
+    (NDJSON, b'{"externalId": "\\u0000"}', 400, "line 1: externalId contains U+0000"),
+    (NDJSON, b'{"externalId": "\\ud800"}', 400, "line 1: not valid JSON"),
+    (NDJSON, b'{"externalId": "a", "x": ' + b"[" * 5000 + b"}", 400, "line 1: not valid JSON"),
+    (NDJSON, b'{"externalId": "' + b"a" * (1 << 20) + b'"}\n', 400, "line 1: line is longer than 1 MiB"),
+    ("application/json", b"{}", 415, "Content-Type must be text/csv or application/x-ndjson"),
+]
+
+
+@pytest.mark.parametrize(("media_type", "body", "status", "error"), DAMAGED, ids=range(len(DAMAGED)))
+async def test_a_damaged_file_is_refused_with_its_line_and_leaves_nothing(service, media_type, body, status, error):
+    answer = await upload(service, body, media_type)
+    assert (answer.status_code, answer.json()["error"]) == (status, error)
+    assert nothing_is_left(service.engine)
+
+
+def nothing_is_left(engine):
+    with engine.connect() as connection:
+        return connection.execute(text("SELECT (SELECT count(*) FROM jobs) + (SELECT count(*) FROM chunks)")).scalar_one() == 0
+
+
+async def test_damage_far_into_a_file_has_its_line_too(service):
+    lines = [f"crm-{i},\n" for i in range(30_000)]
+    for place, line in {7: 'a,"b\nc"\n', 20_000: '"d,\n', 25_000: ",\n"}.items():
+        lines[place] = line
+    text = "externalId,phoneNumber\n" + "".join(lines)
+    answer = await upload(service, text.encode())
+    expected = 20_000 + 3  # the header, lines counted from 1, the line end in a field
+    assert answer.json()["error"] == f"line {expected}: a quote is never closed"
+    job_id = await accepted(service, text.encode(), onInvalid="skip")
+    invalid = {r["index"]: r["reason"] for r in await all_results(service, job_id) if r["outcome"] == "invalid"}
+    assert invalid == {20_000: "unreadable", 25_000: "noIdentifier"}
+    assert (await service.job(job_id))["total"] == 30_000
+
+
+async def test_broken_rows_can_be_skipped_and_are_accounted_for(service):
+    body = f'externalId,phoneNumber\na,\n,\n{LONG},+7\n"b"x,\n,+2\nn\x00,\n'.encode()
+    job_id = await accepted(service, body, onInvalid="skip")
+    await service.work()
+    job = await service.job(job_id)
+    assert (job["status"], job["total"], job["deleted"], job["invalid"]) == ("completed", 6, 2, 4)
+    assert job["invalidIdentifiers"] == ["+7"]
+    assert [(r["identifier"], r["outcome"], r["reason"]) for r in await all_results(service, job_id)] == [
+        ("a", "deleted", None),
+        (None, "invalid", "noIdentifier"),
+        ("+7", "invalid", "tooLong"),
+        (None, "invalid", "unreadable"),
+        ("+2", "deleted", None),
+        (None, "invalid", "unusableCharacter"),
+    ]
+
+
+async def test_a_file_of_nothing_but_broken_rows_ends_by_itself(service):
+    body = b"\n".join([b"{}"] * 1500)
+    job_id = await accepted(service, body, NDJSON, onInvalid="skip")
+    one_tick(service.engine)
+    job = await service.job(job_id)
+    assert (job["status"], job["total"], job["invalid"]) == ("completed", 1500, 1500)
+
+
+@pytest.mark.parametrize(
+    ("query", "error"),
+    [
+        ({"dry_run": "true"}, "Invalid query parameter: dry_run"),
+        ({"onInvalid": "ignore"}, "onInvalid must be fail or skip"),
+        ({"dryRun": "yes"}, "dryRun must be a boolean"),
+        ({"mode": "restore"}, "mode must be delete or archive"),
+        ({"clientReference": "x" * 256}, "clientReference is longer than 255 characters"),
+        ({"maxLeadsPerSecond": "0"}, "maxLeadsPerSecond must be an integer from 1 to 1000000"),
+        ({"maxLeadsPerSecond": "-1"}, "maxLeadsPerSecond must be an integer from 1 to 1000000"),
+        ({"schedule": "tonight"}, "schedule must be an object"),
+        ({"schedule": '{"offPeak": false}'}, "schedule.offPeak must be true"),
+        ({"campaignId": " "}, "campaignId is required"),
+    ],
+)
+async def test_the_options_of_the_json_form_are_in_the_query_and_checked_alike(service, query, error):
+    answer = await upload(service, b"externalId\na\n", **query)
+    assert (answer.status_code, answer.json()["error"]) == (400, error)
+
+
+async def test_the_options_take_effect(service):
+    job_id = await accepted(
+        service,
+        b"externalId\na\n",
+        dryRun="true",
+        mode="archive",
+        phoneFallback="false",
+        clientReference="file 1",
+        schedule='{"runAt": "2999-01-01T00:00:00Z"}',
+        maxLeadsPerSecond="7",
+        path=PATH.replace("leads", "records"),
+    )
+    job = await service.job(job_id)
+    told = [job[name] for name in ("status", "dryRun", "mode", "phoneFallback", "clientReference", "maxLeadsPerSecond")]
+    assert told == ["scheduled", True, "archive", False, "file 1", 7]
+
+
+async def test_who_may_not_is_refused_before_anything_is_read(service):
+    body = b"externalId\na\n"
+    answers = [
+        await upload(service, body, key="nobody"),
+        await upload(service, body, key=service.read),
+        await upload(service, body, campaignId="foreign"),
+        await upload(service, body, campaignId="none"),
+        await upload(service, body, key=service.limited),
+    ]
+    assert [answer.status_code for answer in answers] == [401, 403, 403, 403, 403]
+    assert nothing_is_left(service.engine)
+
+
+async def test_a_file_may_have_only_so_many_entries(service):
+    service.app.state.settings.max_file_entries = 10
+    assert (await upload(service, as_csv([(str(i), None) for i in range(10)]))).status_code == 202
+    answer = await upload(service, as_csv([(str(i), None) for i in range(11)]))
+    assert (answer.status_code, answer.json()["error"]) == (400, "Maximum 10 leads per file")
+    answer = await upload(service, b"externalId\na\n" + b"\n" * 11_000)
+    assert (answer.status_code, answer.json()["error"]) == (413, "Request body is too large")
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "error"),
+    [
+        (gzip.compress(b"externalId\n" + b"\n" * 50_000_000), 413, "Request body is too large"),
+        (gzip.compress(gzip.compress(b"externalId\n" + b"a\n" * 10_000_000)), 400, None),
+        (gzip.compress(b"externalId\na\n")[:-9], 400, "Request body is not valid gzip"),
+        (gzip.compress(b"externalId\na\n") + b"rubbish", 400, "Request body is not valid gzip"),
+        (b"externalId\na\n", 400, "Request body is not valid gzip"),
+        (b"", 400, "File contains no leads"),
+    ],
+    ids=["bomb", "twice", "cut", "rubbish after it", "not at all", "nothing"],
+)
+async def test_what_is_no_honest_gzip_is_refused(service, body, status, error):
+    answer = await upload(service, body, headers={"content-encoding": "gzip"})
+    assert answer.status_code == status
+    assert error is None or answer.json()["error"] == error
+    assert nothing_is_left(service.engine)
+
+
+async def test_another_encoding_is_refused(service):
+    answer = await upload(service, b"externalId\na\n", headers={"content-encoding": "br"})
+    assert (answer.status_code, answer.json()["error"]) == (415, "Content-Encoding must be gzip")
+
+
+async def test_a_repeated_upload_is_answered_as_the_first_was(service):
+    key = {"headers": {"idempotency-key": "file-1"}}
+    body = as_csv(some_entries(3000))
+    first = await upload(service, body, **key)
+    again = await upload(service, body, **key, path=PATH.replace("leads", "records"))
+    assert first.status_code == 202
+    assert (again.json(), again.headers["idempotency-replayed"]) == (first.json(), "true")
+    for other in (await upload(service, body + b"z,\n", **key), await upload(service, body, **key, dryRun="true")):
+        assert (other.status_code, other.json()["error"]) == (422, "Idempotency-Key was already used with a different request")
+    refused = {"headers": {"idempotency-key": "file-2"}}
+    assert (await upload(service, b"externalId\n,\n", **refused)).status_code == 400
+    assert (await upload(service, b"externalId\na\n", **refused)).status_code == 202, "errors are not remembered"
+
+
+async def test_a_caller_may_wait_for_the_end(service):
+    body = as_csv([(f"crm-{i}", None) for i in range(1001)])
+    waiting = await upload(service, body, headers={"prefer": "wait=1"})
+    assert waiting.status_code == 202
+    await service.work()
+    found = await service.http.get(
+        f"/api/v1/jobs/{waiting.json()['data']['jobId']}", headers={"x-api-key": service.write, "prefer": "wait=5"}
+    )
+    assert found.json()["data"]["status"] == "completed"
+
+
+@pytest.fixture
+def api(settings, engine, service):
+    """A real one, with the key and campaign of `service`; yields its port."""
+    with running_api(environment(settings)) as url:
+        yield int(url.rpartition(":")[2])
+
+
+def begin_upload(port, key, *more):
+    connection = socket.create_connection(("127.0.0.1", port), timeout=10)
+    head = (
+        f"POST {PATH}?campaignId=cmp HTTP/1.1\r\nHost: x\r\nx-api-key: {key}\r\nContent-Type: text/csv\r\n"
+        "Transfer-Encoding: chunked\r\n"
+    )
+    connection.sendall((head + "".join(f"{line}\r\n" for line in more) + "\r\n").encode())
+    send_part(connection, b"externalId\n" + b"".join(b"crm-%d\n" % i for i in range(50_000)))
+    return connection
+
+
+def send_part(connection, part):
+    connection.sendall(f"{len(part):x}\r\n".encode() + part + b"\r\n")
+
+
+def uploads_in_hand(engine):
+    with engine.connect() as connection:
+        counted = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'leadsweep-upload' AND state <> 'idle'"
+        return connection.execute(text(counted)).scalar_one()
+
+
+async def test_an_upload_that_breaks_off_leaves_no_job_and_no_rows(service, api):
+    connection = begin_upload(api, service.write, "Idempotency-Key: cut")
+    wait_for(lambda: uploads_in_hand(service.engine))
+    connection.close()
+    wait_for(lambda: not uploads_in_hand(service.engine))
+    assert nothing_is_left(service.engine)
+    with service.engine.connect() as database:
+        assert database.execute(text("SELECT count(*) FROM idempotency_keys")).scalar_one() == 0
+
+
+async def test_one_key_is_in_one_upload_at_a_time(service, api):
+    connection = begin_upload(api, service.write, "Idempotency-Key: twice")
+    wait_for(lambda: uploads_in_hand(service.engine))
+    answer = await upload(service, b"externalId\na\n", headers={"idempotency-key": "twice"})
+    assert (answer.status_code, answer.json()["error"]) == (409, "Another request is in progress; try again")
+    send_part(connection, b"")
+    assert b"HTTP/1.1 202" in connection.recv(1000)
+    connection.close()
+
+
+async def test_an_upload_that_stalls_is_ended(service, monkeypatch):
+    monkeypatch.setattr("api.upload.STALL", 0.2)
+
+    async def stalling():
+        yield b"externalId\na\n"
+        await asyncio.Event().wait()
+
+    answer = await upload(service, stalling())
+    assert (answer.status_code, answer.json()["error"]) == (408, "Request body took too long to arrive")
+    assert nothing_is_left(service.engine)
+
+
+async def test_results_wait_for_nothing_and_other_calls_are_answered_during_an_upload(service, api):
+    connection = begin_upload(api, service.write)
+    wait_for(lambda: uploads_in_hand(service.engine))
+    answer = httpx2.get(f"http://127.0.0.1:{api}/api/v1/jobs", headers={"x-api-key": service.write}, trust_env=False)
+    assert (answer.status_code, answer.json()["data"]["items"]) == (200, [])
+    connection.close()

@@ -1,0 +1,167 @@
+"""Leads over HTTP: created a thousand at a time, listed page by page, deleted one by one."""
+
+import pytest
+from sqlalchemy import text
+
+from tests.jobs import add_leads, remaining_leads
+
+
+async def create(service, *leads, key=None, path="/api/v1/leads/bulk", **fields):
+    return await service.post({"campaignId": "cmp", "leads": list(leads)} | fields, key, path=path)
+
+
+async def delete(service, key=None, path="/api/v1/leads", **query):
+    return await service.http.delete(path, params=query, headers={"x-api-key": key or service.write})
+
+
+def left(service):
+    with service.engine.connect() as connection:
+        return remaining_leads(connection)
+
+
+async def test_leads_are_created_and_those_whose_identifiers_are_taken_are_skipped(service):
+    answer = await create(
+        service,
+        {"externalId": " new ", "phoneNumber": "00 49 1", "metadata": {"city": "Paris", "n": 12345678901234567890}},
+        {"externalId": "a"},
+        {"phoneNumber": "+2"},
+        {"externalId": "new"},
+        {"phoneNumber": "+3"},
+    )
+    assert answer.status_code == 200
+    told = answer.json()["data"]
+    assert (told["created"], told["skipped"], told["skippedIdentifiers"]) == (2, 3, ["a", "+2", "new"])
+    assert left(service) >= {("new", "+491"), (None, "+3")}
+    (lead,) = (await service.get("/api/v1/leads", params={"campaignId": "cmp", "externalId": "new"})).json()["data"]["leads"]
+    assert lead.pop("createdAt").endswith("Z")
+    assert lead == {
+        "id": told["createdIds"][0],
+        "campaignId": "cmp",
+        "externalId": "new",
+        "phoneNumber": "+491",
+        "metadata": {"city": "Paris", "n": 12345678901234567890},
+    }
+    again = await create(service, {"externalId": "new"}, path="/api/v1/records/bulk")
+    assert again.json()["data"] == {"created": 0, "skipped": 1, "createdIds": [], "skippedIdentifiers": ["new"]}
+
+
+@pytest.mark.parametrize(
+    ("leads", "error"),
+    [
+        ([], "leads array cannot be empty"),
+        ([{"externalId": "x"}] * 1001, "Maximum 1000 leads per bulk request"),
+        ([{"externalId": "x"}, 7], "leads[1] must be an object"),
+        ([{"externalId": 7}], "leads[0]: externalId must be a string"),
+        ([{"metadata": {}}], "leads[0]: At least one of phoneNumber or externalId is required"),
+        ([{"externalId": "x", "external_id": "y"}], "leads[0]: Unknown field: external_id"),
+        ([{"externalId": "x", "metadata": 7}], "leads[0]: metadata must be an object"),
+        ([{"externalId": "x", "metadata": {"a": ["\0"]}}], "leads[0]: metadata contains U+0000"),
+        ([{"externalId": "x" * 256}], "leads[0]: externalId is longer than 255 characters"),
+    ],
+)
+async def test_what_is_no_lead_is_refused_and_nothing_is_created(service, leads, error):
+    before = left(service)
+    answer = await create(service, {"externalId": "first"}, *leads) if leads[:1] == [7] else await create(service, *leads)
+    assert (answer.status_code, answer.json()["error"]) == (400, error)
+    assert left(service) == before
+
+
+async def test_a_backslash_before_u0000_is_not_a_nul(service):
+    answer = await create(service, {"externalId": "x", "metadata": {"a": "\\u0000"}})
+    assert answer.status_code == 200
+    found = await service.get("/api/v1/leads", params={"campaignId": "cmp", "externalId": "x"})
+    assert found.json()["data"]["leads"][0]["metadata"] == {"a": "\\u0000"}
+
+
+async def test_all_leads_are_listed_once_page_by_page(service):
+    with service.engine.begin() as connection:
+        add_leads(connection, [(f"e{i:02d}", f"+49{i}" if i % 2 else None) for i in range(12)])
+        add_leads(connection, [(None, f"+77{i:02d}") for i in range(9)])
+    found, cursor, pages = [], None, 0
+    while True:
+        page = await service.get(
+            "/api/v1/records", params={"campaignId": "cmp", "limit": 4} | ({"cursor": cursor} if cursor else {}), key=service.read
+        )
+        told = page.json()["data"]
+        found += [(lead["externalId"], lead["phoneNumber"]) for lead in told["leads"]]
+        pages += 1
+        assert told["count"] == len(told["leads"]) <= 4
+        assert told["hasMore"] == (told["cursor"] is not None)
+        if not told["hasMore"]:
+            break
+        cursor = told["cursor"]
+    assert len(found) == len(set(found)) == 24
+    assert (set(found), pages) == (left(service), 6)
+    whole = (await service.get("/api/v1/leads", params={"campaignId": "cmp"})).json()["data"]
+    assert (whole["count"], whole["hasMore"]) == (24, False)
+
+
+async def test_a_lead_is_found_by_either_identifier_however_it_is_written(service):
+    async def found(**query):
+        return [lead["externalId"] for lead in (await listed(service, **query)).json()["data"]["leads"]]
+
+    assert await found(phoneNumber="00 2") == ["b"]
+    assert await found(externalId=" a ") == ["a"]
+    assert await found(externalId="a", phoneNumber="+2") == []
+    assert await found(externalId="nobody") == []
+    assert await found(externalId="a\0") == []
+
+
+async def listed(service, key=None, **query):
+    return await service.get("/api/v1/leads", key, params={"campaignId": "cmp"} | query)
+
+
+async def test_a_lead_is_deleted_at_once_by_external_id_first(service):
+    assert (await delete(service, campaignId="cmp", externalId=" a ", phoneNumber="+2")).json()["data"] == {"deleted": True}
+    assert left(service) == {("b", "+2"), ("c", None)}
+    assert (await delete(service, campaignId="cmp", externalId="nobody", phoneNumber="+2")).status_code == 200
+    assert left(service) == {("c", None)}
+    again = await delete(service, campaignId="cmp", externalId="a")
+    assert (again.status_code, again.json()["error"]) == (404, "Lead not found")
+    assert (await delete(service, campaignId="cmp", externalId="c", path="/api/v1/records")).status_code == 200
+
+
+UNNAMED = "At least one of phoneNumber or externalId query parameter is required"
+
+
+@pytest.mark.parametrize(
+    ("query", "error"),
+    [
+        ({"externalId": "a"}, "campaignId query parameter is required"),
+        ({"campaignId": " ", "externalId": "a"}, "campaignId query parameter is required"),
+        ({"campaignId": "cmp"}, UNNAMED),
+        ({"campaignId": "cmp", "externalId": " ", "phoneNumber": "()"}, UNNAMED),
+        ({"campaignId": "cmp", "external_id": "a"}, "Invalid query parameter: external_id"),
+    ],
+)
+async def test_a_deletion_that_names_nothing_deletes_nothing(service, query, error):
+    answer = await delete(service, **query)
+    assert (answer.status_code, answer.json()["error"]) == (400, error)
+    assert len(left(service)) == 3
+
+
+@pytest.mark.parametrize("query", [{"limit": "0"}, {"limit": "8001"}, {"cursor": "x"}, {"cursor": "eA\0"}, {"page": "1"}])
+async def test_a_page_that_cannot_be_is_refused(service, query):
+    answer = await listed(service, **query)
+    assert (answer.status_code, answer.json()["error"]) == (400, f"Invalid query parameter: {next(iter(query))}")
+
+
+async def test_nobody_sees_or_touches_the_leads_of_others(service):
+    for key, status in ((service.read, 403), (service.limited, 403), (service.foreign, 403)):
+        assert (await create(service, {"externalId": "x"}, key=key)).status_code == status
+        assert (await delete(service, key, campaignId="cmp", externalId="a")).status_code == status
+    for key in (service.limited, service.foreign):
+        assert (await listed(service, key)).status_code == 403
+        assert (await listed(service, key, externalId="a")).status_code == 403
+    assert (await listed(service, campaignId="nowhere")).status_code == 403
+    assert len(left(service)) == 3
+
+
+async def test_what_the_database_refuses_is_409_and_not_a_fault(service):
+    with service.engine.begin() as connection:
+        connection.execute(text("CREATE TABLE calls (lead_id bigint REFERENCES leads)"))
+        connection.execute(text("INSERT INTO calls SELECT id FROM leads WHERE external_id = 'a'"))
+        connection.execute(text("ALTER TABLE leads ADD CONSTRAINT no_x CHECK (external_id <> 'x')"))
+    for answer in (await delete(service, campaignId="cmp", externalId="a"), await create(service, {"externalId": "x"})):
+        assert answer.status_code == 409
+        assert answer.json()["error"].startswith("The database refuses this")
