@@ -56,7 +56,7 @@ _STATUSES = {
     "retryJob": _FOLLOW,
     "executeJob": _FOLLOW,
     "restoreJob": _FOLLOW,
-    "changeJob": {200: "Job"} | _CHANGED,
+    "changeJob": {200: "JobChanged"} | _CHANGED,
     "getJob": {200: "Job", 304: "NotModified", 400: "InvalidQuery", 404: "JobNotFound"} | _KEYED,
     "listJobs": {200: "JobPage", 400: "InvalidQuery"} | _KEYED,
     "listResults": {200: "ResultPage", 400: "InvalidQuery", 404: "JobNotFound", 410: "Purged"} | _KEYED,
@@ -198,6 +198,8 @@ def _complete(operation: Schema) -> None:
     else:
         for parameter in operation.get("parameters", ()):
             _describe_parameter(parameter)
+            if parameter["name"] == "campaignId" and name != "listJobs":
+                parameter["required"] = True
     if headers := _REQUEST_HEADERS.get(name):
         operation["parameters"] = [*operation.get("parameters", ()), *headers]
 

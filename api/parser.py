@@ -83,9 +83,9 @@ def parse_rate(value: Any) -> int | None:
     """The `maxLeadsPerSecond`, None for as fast as it goes. Raises InvalidRequest."""
     if value is None:
         return None
-    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= MAX_RATE:
+    if not isinstance(value, int | float) or isinstance(value, bool) or not 1 <= value <= MAX_RATE or value % 1:
         raise InvalidRequest(f"maxLeadsPerSecond must be an integer from 1 to {MAX_RATE}")
-    return value
+    return int(value)  # to JSON, 5.0 is an integer too
 
 
 def decode_object(body: bytes, known: frozenset[str]) -> dict[str, Any]:

@@ -187,6 +187,7 @@ RESPONSES = {
     "Accepted": _success("Accepted, durably", "AcceptedJob", _COUNTED | _RETRY | _REPLAYED | {"Location": "Location"}),
     "InForce": _success("In force, now or before", "AcceptedJob", _COUNTED | _REPLAYED | {"Location": "Location"}),
     "Job": _success("The job as it stands now", "Job", _JOB_HEADERS),
+    "JobChanged": _success("The job as it stands now", "Job"),
     "JobPage": _success("A page of jobs", "JobPage"),
     "ResultPage": _with_streams(_success("A page of results; or all of them, as `Accept` says", "ResultPage", _COUNTED | _FILE)),
     "LeadsCreated": _success("What was created, and what was there already", "LeadsCreated"),

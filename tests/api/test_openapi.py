@@ -54,7 +54,7 @@ async def test_every_route_is_described_and_nothing_else(description, settings):
         if route.include_in_schema
     }
     assert routed == {(path, method) for path, method, _ in operations(description)}
-    assert len({operation["operationId"] for *_, operation in operations(description)}) == len(routed) == 22
+    assert len({operation["operationId"] for *_, operation in operations(description)}) == len(routed) == 31
 
 
 def test_every_operation_says_which_statuses_it_has(description):
@@ -64,6 +64,12 @@ def test_every_operation_says_which_statuses_it_has(description):
     assert {operation["operationId"]: set(operation["responses"]) for *_, operation in operations(description)} == {
         "bulkDeleteLeads": bulk,
         "bulkDeleteRecords": bulk,
+        "bulkDeleteLeadsFile": bulk | {"408"},
+        "bulkDeleteRecordsFile": bulk | {"408"},
+        "changeJob": owned | {"200", "404", "409", "413", "415"},
+        **dict.fromkeys(("createLeads", "createRecords"), owned | {"200", "409", "413", "415"}),
+        **dict.fromkeys(("listLeads", "listRecords"), owned | {"200"}),
+        **dict.fromkeys(("deleteLead", "deleteRecord"), owned | {"200", "404", "409"}),
         **dict.fromkeys((f"{action}Job" for action in Action), action),
         "getJob": {"200", "304", "400", "401", "404", "429", "503"},
         "listJobs": {"200", "400", "401", "429", "503"},
@@ -147,7 +153,7 @@ async def test_bodies_that_the_description_allows_are_accepted_and_others_refuse
 
 def check_described(description, path, answer):
     """Fails unless body and headers of `answer` are as described for its status."""
-    (operation,) = description["paths"][path].values()
+    operation = description["paths"][path][answer.request.method.lower()]
     response = resolved(description, operation["responses"][str(answer.status_code)])
     validator(description, media(description, response)["schema"]).validate(answer.json())
     for name, pointer in response["headers"].items():
@@ -160,7 +166,8 @@ def check_described(description, path, answer):
 
 
 async def test_refusals_are_as_described(description, service):
-    bulk, jobs = "/api/v1/leads/bulk-delete", "/api/v1/jobs"
+    bulk, jobs, leads = "/api/v1/leads/bulk-delete", "/api/v1/jobs", "/api/v1/leads/bulk"
+    files = f"{bulk}/files"
     with service.engine.begin() as connection:
         slow = make_key(connection, "co", rate_limit_submit="1/hour", rate_limit_read="1/hour")
     body = {"campaignId": "cmp", "leads": LEADS}
@@ -177,9 +184,13 @@ async def test_refusals_are_as_described(description, service):
         (jobs, await service.get(jobs, slow)),
         (jobs, await service.get(f"{jobs}?limit=0")),
         (f"{jobs}/{{jobId}}", await service.get(f"{jobs}/{JOB_ID}")),
+        (files, await service.post(b"externalId\n", path=f"{files}?campaignId=cmp", headers={"content-type": "text/csv"})),
+        (leads, await service.post({"campaignId": "cmp", "leads": [{}]}, path=leads)),
+        ("/api/v1/leads", await service.get("/api/v1/leads")),
         ("/api/health", await service.http.get("/api/health")),
     ]
-    assert [answer.status_code for _, answer in answers] == [202, 429, 403, 403, 401, 413, 415, 400, 200, 429, 400, 404, 503]
+    expected = [202, 429, 403, 403, 401, 413, 415, 400, 200, 429, 400, 404, 400, 400, 400, 503]
+    assert [answer.status_code for _, answer in answers] == expected
     for path, answer in answers:
         check_described(description, path, answer)
 

@@ -33,8 +33,13 @@ CHECKS = [
 ACTIONS = [f"{action}Job" for action in Action]
 OF_WEBHOOKS = ["getWebhook", "changeWebhook", "deleteWebhook", "rotateWebhook", "testWebhook", "listWebhookDeliveries"]
 OPERATIONS = ["bulkDeleteLeads", "bulkDeleteRecords", *ACTIONS, "getJob", "listJobs", "listResults", "getHealth"]
+OPERATIONS += ["bulkDeleteLeadsFile", "bulkDeleteRecordsFile", "changeJob"]
+OPERATIONS += ["createLeads", "createRecords", "listLeads", "listRecords", "deleteLead", "deleteRecord"]
 OPERATIONS += ["createWebhook", "listWebhooks", *OF_WEBHOOKS, "listJobDeliveries", "redeliver"]
 URLS = ["https://1.1.1.1/", "http://127.0.0.1:9/hook?a=b"]
+OF_LEADS = ["listLeads", "listRecords", "deleteLead", "deleteRecord", "bulkDeleteLeadsFile", "bulkDeleteRecordsFile"]
+TO_DELETE = [f"lead-{i}" for i in range(20)]
+OF_LEADS_ENUMS = {"campaignId": ["cmp_1"], "externalId": TO_DELETE, "callbackUrl": URLS}
 CALLS = 100  # for each operation and mode
 SEARCH = settings(
     max_examples=CALLS,
@@ -46,13 +51,19 @@ SEARCH = settings(
 )
 
 
+@schemathesis.serializer("text/csv", "application/x-ndjson")
+def as_it_is(_context, value):
+    """Files are texts to their schema."""
+    return value if isinstance(value, bytes) else str(value).encode("utf-8", "replace")
+
+
 class Described:
     """The API as it describes itself, with a key and a job; everything is up."""
 
     def __init__(self, configuration, engine):
         with engine.begin() as connection:
             add_campaign(connection, "cmp_1")
-            add_leads(connection, [("a", None), ("b", None)], campaign="cmp_1")
+            add_leads(connection, [("a", None), ("b", None), *((name, None) for name in TO_DELETE)], campaign="cmp_1")
             jobs = {
                 "cancelJob": self._queue(connection, wanted="cancel"),
                 "executeJob": self._queue(connection, "a", dry_run=True),
@@ -96,7 +107,7 @@ class Described:
         return ids.values()
 
     def _narrow(self, description):
-        """What no schema can say: which zones there are, that clocks differ. And nobody waits for a job that no worker runs."""
+        """What no schema can say: which zones there are, that clocks differ, that U+0000 is nowhere. And nobody waits for a job that no worker runs."""
         schemas = description["components"]["schemas"]
         schemas["Schedule"]["properties"]["runAt"]["enum"] = ["2020-01-31T22:00:00+01:00", "2999-12-31T23:59:59Z"]
         schemas["NewWebhook"]["properties"]["url"]["enum"] = URLS
@@ -105,8 +116,16 @@ class Described:
         window = schemas["Window"]["properties"]
         window["start"]["enum"], window["end"]["enum"] = ["22:00", "00:00"], ["06:00", "24:00"]
         window["timeZone"]["enum"] = ["UTC", "America/New_York", None]
+        schemas["NewLeads"]["properties"]["campaignId"]["enum"] = ["cmp_1"]
+        schemas["NewLead"]["properties"]["metadata"]["enum"] = [{"a": ["b", {"c": None}]}, {}, None]
         for methods in description["paths"].values():
             for operation in methods.values():
+                for form in operation.get("requestBody", {}).get("content", {}).values():
+                    if "example" in form:
+                        form["schema"] = {"enum": [form["example"]]}
+                for parameter in operation.get("parameters", ()):
+                    if operation["operationId"] in OF_LEADS and parameter["name"] in OF_LEADS_ENUMS:
+                        parameter["schema"] = {"enum": OF_LEADS_ENUMS[parameter["name"]]}
                 parameters = operation.get("parameters", ())
                 operation["parameters"] = [parameter for parameter in parameters if parameter["name"] != "Prefer"]
 
