@@ -14,13 +14,15 @@ Found = Row[*tuple[Any, ...]]  # any number of columns
 PATIENCE = 5.0  # seconds; the longest statement takes a few hundredths of one
 
 
-async def rows(engine: AsyncEngine, statement: Executable, values: dict[str, Any] | None = None) -> Sequence[Found]:
-    """All rows. Raises DBAPIError, sqlalchemy's and Python's TimeoutError.
+async def rows(
+    engine: AsyncEngine, statement: Executable, values: dict[str, Any] | None = None, *, patience: float = PATIENCE
+) -> Sequence[Found]:
+    """All rows, within `patience` seconds. Raises DBAPIError, sqlalchemy's and Python's TimeoutError.
 
     A statement whose connection is found broken is sent once more: the pool's connections all break when the server restarts.
     So `statement` must bear being executed twice.
     """
-    return await within(PATIENCE, _rows(engine, statement, values))
+    return await within(patience, _rows(engine, statement, values))
 
 
 async def _rows(engine: AsyncEngine, statement: Executable, values: dict[str, Any] | None) -> Sequence[Found]:

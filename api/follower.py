@@ -19,6 +19,8 @@ from shared.broker import JOBS_QUEUE
 from shared.settings import Settings
 from shared.states import POSSIBLE_IN, Action, JobState, Mode, Outcome, outcomes_of
 
+PATIENCE = 60.0  # seconds; a million entries are copied in some two
+
 _SOURCE = text("""
     SELECT state, jobs.campaign_id, mode, dry_run, identifiers_purged_at IS NOT NULL AS purged,
         finished_at > clock_timestamp() - interval '24 h' AS is_fresh,
@@ -141,7 +143,8 @@ async def follow(engine: AsyncEngine, settings: Settings, asked: Asked, source_i
         "chunk_size": settings.chunk_size,
     }
     try:
-        made = await rows(engine, _FOLLOW_ARCHIVE if action == Action.RESTORE else _FOLLOW_CHUNKS, values)
+        statement = _FOLLOW_ARCHIVE if action == Action.RESTORE else _FOLLOW_CHUNKS
+        made = await rows(engine, statement, values, patience=PATIENCE)
     except IntegrityError:  # somebody else's new job took its place before this one's key was checked
         made = ()
     except DBAPIError as error:

@@ -10,13 +10,18 @@ from sqlalchemy import Connection, text
 
 KEYS_KEPT = timedelta(hours=72)  # as the contract says
 JOBS = 50  # whose identifiers go in one round
+ENTRIES = 1_000_000  # of such jobs, in one round; that of a bigger job is one round's work alone
 LEADS = 10_000  # archived ones that go in one round
 
 _PURGE_IDENTIFIERS = text("""
-    WITH old AS (
-        SELECT id FROM jobs
+    WITH oldest AS (
+        SELECT id, finished_at, total FROM jobs
         WHERE identifiers_purged_at IS NULL AND finished_at IS NOT NULL AND finished_at < clock_timestamp() - :kept
         ORDER BY finished_at LIMIT :jobs FOR NO KEY UPDATE SKIP LOCKED
+    ),
+    old AS (
+        SELECT id FROM (SELECT id, sum(total) OVER (ORDER BY finished_at, id) - total AS before FROM oldest) AS added_up
+        WHERE before < :entries
     ),
     gone AS (DELETE FROM chunks USING old WHERE job_id = old.id)
     UPDATE jobs SET identifiers_purged_at = clock_timestamp() FROM old WHERE jobs.id = old.id
@@ -47,7 +52,7 @@ log = structlog.get_logger()
 
 def purge_identifiers(connection: Connection, kept: timedelta) -> None:
     """Removes the entries and outcomes of jobs that finished more than `kept` ago. The caller commits."""
-    if purged := connection.execute(_PURGE_IDENTIFIERS, {"kept": kept, "jobs": JOBS}).rowcount:
+    if purged := connection.execute(_PURGE_IDENTIFIERS, {"kept": kept, "jobs": JOBS, "entries": ENTRIES}).rowcount:
         log.info("identifiers purged", jobs=purged)
 
 

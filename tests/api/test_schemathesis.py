@@ -107,7 +107,10 @@ class Described:
         return ids.values()
 
     def _narrow(self, description):
-        """What no schema can say: which zones there are, that clocks differ, that U+0000 is nowhere. And nobody waits for a job that no worker runs."""
+        """What no schema can say: which zones there are, that clocks differ, that U+0000 is nowhere.
+
+        And nobody waits for a job that no worker runs.
+        """
         schemas = description["components"]["schemas"]
         schemas["Schedule"]["properties"]["runAt"]["enum"] = ["2020-01-31T22:00:00+01:00", "2999-12-31T23:59:59Z"]
         schemas["NewWebhook"]["properties"]["url"]["enum"] = URLS

@@ -1,0 +1,50 @@
+"""The Python client of Leadsweep, for callers: submits, waits, reads results, verifies webhooks.
+
+    from client import Client
+
+    with Client("http://127.0.0.1:8000", key) as leadsweep:
+        job = leadsweep.wait(leadsweep.submit("spring", [{"externalId": "CRM_001"}]).job_id)
+        missing = [result.identifier for result in leadsweep.results(job.job_id, outcome="notFound")]
+
+`AsyncClient` has the same methods, to be awaited. Neither knows anything of the server but its HTTP API.
+"""
+
+from client.clients import AsyncClient, Client
+from client.errors import (
+    Conflict,
+    KeyRefused,
+    LeadsweepError,
+    NotFound,
+    RateLimited,
+    Refused,
+    ServerFailed,
+    ServerNotReached,
+    WaitTimedOut,
+)
+from client.models import Change, Ended, Event, Job, Lead, Options, Result, Submitted
+from client.steps import Retries
+from client.webhooks import verify
+
+__all__ = [
+    "AsyncClient",
+    "Change",
+    "Client",
+    "Conflict",
+    "Ended",
+    "Event",
+    "Job",
+    "KeyRefused",
+    "Lead",
+    "LeadsweepError",
+    "NotFound",
+    "Options",
+    "RateLimited",
+    "Refused",
+    "Result",
+    "Retries",
+    "ServerFailed",
+    "ServerNotReached",
+    "Submitted",
+    "WaitTimedOut",
+    "verify",
+]

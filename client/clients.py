@@ -1,0 +1,137 @@
+"""The two clients. All that they differ in is here: how a request is sent and how a pause is made."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Iterator
+from types import TracebackType
+from typing import Any, BinaryIO, Self
+
+import httpx2
+
+from client.calls import Calls
+from client.steps import Answered, Call, Pause, Retries, Steps, T, Unanswered, advanced
+
+PART = 1 << 16  # bytes of a file that are sent at a time
+TIMEOUT = 30.0  # seconds without a sign of life
+CONNECT = 5.0  # seconds
+
+
+class Client(Calls):
+    """Does what it is told before it returns. Close it, or use it with `with`."""
+
+    def __init__(
+        self, url: str, key: str, *, retries: Retries | None = None, transport: httpx2.BaseTransport | None = None
+    ) -> None:
+        """`url` is the server's, as `https://leads.example.com`; `key` is an API key; `transport` is for tests."""
+        super().__init__(retries)
+        self._http = httpx2.Client(base_url=url, headers={"x-api-key": key}, transport=transport)
+
+    def __enter__(self) -> Self:
+        """Itself."""
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        """Closes it."""
+        self.close()
+
+    def close(self) -> None:
+        """Ends its connections."""
+        self._http.close()
+
+    def _run(self, steps: Steps[T]) -> T:
+        try:
+            step = next(steps)
+            while True:
+                if isinstance(step, Pause):
+                    time.sleep(step.seconds)
+                    step = next(steps)
+                else:
+                    step = advanced(steps, self._exchange(step))
+        except StopIteration as end:
+            result: T = end.value
+            return result
+
+    def _exchange(self, call: Call) -> Answered | Unanswered:
+        content = call.content if isinstance(call.content, bytes | None) else _parts(call.content)
+        try:
+            return _answered(self._http.request(**_request(call), content=content))
+        except httpx2.TransportError as error:
+            return _unanswered(error)
+
+
+class AsyncClient(Calls):
+    """Does what it is told when it is awaited. Close it, or use it with `async with`."""
+
+    is_async = True
+
+    def __init__(
+        self, url: str, key: str, *, retries: Retries | None = None, transport: httpx2.AsyncBaseTransport | None = None
+    ) -> None:
+        """As Client."""
+        super().__init__(retries)
+        self._http = httpx2.AsyncClient(base_url=url, headers={"x-api-key": key}, transport=transport)
+
+    async def __aenter__(self) -> Self:
+        """Itself."""
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        """Closes it."""
+        await self.close()
+
+    async def close(self) -> None:
+        """Ends its connections."""
+        await self._http.aclose()
+
+    async def _run(self, steps: Steps[T]) -> T:
+        try:
+            step = next(steps)
+            while True:
+                if isinstance(step, Pause):
+                    await asyncio.sleep(step.seconds)
+                    step = next(steps)
+                else:
+                    step = advanced(steps, await self._exchange(step))
+        except StopIteration as end:
+            result: T = end.value
+            return result
+
+    async def _exchange(self, call: Call) -> Answered | Unanswered:
+        content = call.content if isinstance(call.content, bytes | None) else _async_parts(call.content)
+        try:
+            return _answered(await self._http.request(**_request(call), content=content))
+        except httpx2.TransportError as error:
+            return _unanswered(error)
+
+
+def _request(call: Call) -> dict[str, Any]:
+    return {
+        "method": call.method,
+        "url": call.path,
+        "params": dict(call.params),
+        "headers": dict(call.headers),
+        "timeout": httpx2.Timeout(TIMEOUT + call.wait, connect=CONNECT),
+    }
+
+
+def _answered(answer: httpx2.Response) -> Answered:
+    return Answered(answer.status_code, answer.headers, answer.content)
+
+
+def _unanswered(error: httpx2.TransportError) -> Unanswered:
+    unanswered = Unanswered(f"{type(error).__name__}: {error}" if str(error) else type(error).__name__)
+    unanswered.__cause__ = error
+    return unanswered
+
+
+def _parts(file: BinaryIO) -> Iterator[bytes]:
+    """From its beginning, as this may be another attempt."""
+    file.seek(0)
+    while part := file.read(PART):
+        yield part
+
+
+async def _async_parts(file: BinaryIO) -> AsyncIterator[bytes]:
+    file.seek(0)
+    while part := await asyncio.to_thread(file.read, PART):
+        yield part

@@ -1,0 +1,73 @@
+"""Everything that a call can raise.
+
+LeadsweepError
+├── Refused             the server says no, and why (4xx)
+│   ├── KeyRefused      401 and 403: no such key, or it may not do this
+│   ├── NotFound        404
+│   ├── Conflict        409
+│   └── RateLimited     429, and the wait would be too long
+├── ServerFailed        5xx, again and again
+├── ServerNotReached    no answer, again and again
+└── WaitTimedOut        the job goes on: nothing is said of how it will end
+"""
+
+from http import HTTPStatus
+
+from client.models import Job
+
+
+class LeadsweepError(Exception):
+    """The root."""
+
+
+class Refused(LeadsweepError):
+    """The server's own words, its HTTP status, and the id under which it logged the request."""
+
+    def __init__(self, message: str, status: int, request_id: str | None) -> None:
+        super().__init__(message)
+        self.status = status
+        self.request_id = request_id
+
+
+class KeyRefused(Refused):
+    """No such key, or it may not do this."""
+
+
+class NotFound(Refused):
+    """There is no such thing, or not for this key."""
+
+
+class Conflict(Refused):
+    """The state of the job, or something else, forbids it."""
+
+
+class RateLimited(Refused):
+    """The key has used up its calls for longer than is worth waiting."""
+
+
+class ServerFailed(LeadsweepError):
+    """The server could not answer. What was asked for may have been done: send it again with the same idempotency key."""
+
+
+class ServerNotReached(LeadsweepError):
+    """There was no answer. What was asked for may have been done: send it again with the same idempotency key."""
+
+
+class WaitTimedOut(LeadsweepError, TimeoutError):
+    """The time for waiting is over; `job` is how it stood then. It goes on."""
+
+    def __init__(self, job: Job) -> None:
+        super().__init__(
+            f"job {job.job_id} is still {job.status}, {job.processed} of {job.total} entries are processed; it goes on"
+        )
+        self.job = job
+
+
+_BY_STATUS: dict[int, type[Refused]] = {401: KeyRefused, 403: KeyRefused, 404: NotFound, 409: Conflict, 429: RateLimited}
+
+
+def failure(status: int, message: str, request_id: str | None) -> LeadsweepError:
+    """The error of an answer that is none of success."""
+    if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+        return ServerFailed(f"{message} (HTTP {status}, request {request_id})")
+    return _BY_STATUS.get(status, Refused)(message, status, request_id)

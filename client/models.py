@@ -1,0 +1,144 @@
+"""What the server answers, typed. Times are aware, in UTC. What a newer server adds is ignored."""
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any, Literal, TypedDict
+
+import msgspec
+
+FINAL = frozenset({"completed", "failed", "cancelled"})
+
+
+class Lead(TypedDict, total=False):
+    """An entry: names one lead by at least one of the two."""
+
+    externalId: str | None
+    phoneNumber: str | None
+
+
+class Options(TypedDict, total=False):
+    """How a job is to be done; what is left out is as the server has it. `schedule` is written as the API has it."""
+
+    client_reference: str | None
+    phone_fallback: bool
+    mode: Literal["delete", "archive"]
+    dry_run: bool
+    schedule: Mapping[str, Any] | None
+    callback_url: str | None
+    max_leads_per_second: int | None
+
+
+class Model(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """camelCase there, snake_case here."""
+
+
+class Submitted(Model, frozen=True):
+    """A job as it was accepted. `replayed` if an earlier call with the same idempotency key had made it."""
+
+    job_id: str
+    status: str
+    total: int
+    created_at: datetime
+    run_at: datetime | None
+    replayed: bool = False
+
+
+class Change(Model, frozen=True):
+    """A change of a job's status; `by` is the name of the key that asked for it."""
+
+    status: str
+    at: datetime
+    by: str | None
+
+
+class Job(Model, frozen=True):
+    """A job as it stands. The lists are None where they are left out (`identifiers_omitted`) or purged: see `Client.results`."""
+
+    job_id: str
+    campaign_id: str
+    status: str
+    requested: str | None
+    client_reference: str | None
+    mode: str
+    dry_run: bool
+    phone_fallback: bool
+    source_job_id: str | None
+    total: int
+    processed: int
+    deleted: int
+    would_delete: int
+    restored: int
+    conflict: int
+    not_found: int
+    unprocessed: int
+    invalid: int
+    error: str | None
+    schedule: dict[str, Any] | None
+    callback_url: str | None
+    max_leads_per_second: int | None
+    created_at: datetime
+    run_at: datetime | None
+    started_at: datetime | None
+    finished_at: datetime | None
+    identifiers_purged_at: datetime | None
+    history: list[Change]
+    results_url: str
+    identifiers_omitted: bool = False
+    deleted_identifiers: list[str] | None = None
+    would_delete_identifiers: list[str] | None = None
+    restored_identifiers: list[str] | None = None
+    conflict_identifiers: list[str] | None = None
+    not_found_identifiers: list[str] | None = None
+    unprocessed_identifiers: list[str] | None = None
+    invalid_identifiers: list[str] | None = None
+
+    @property
+    def final(self) -> bool:
+        """Whether nothing about it changes any more."""
+        return self.status in FINAL
+
+
+class Result(Model, frozen=True):
+    """What became of one entry."""
+
+    index: int
+    external_id: str | None
+    phone_number: str | None
+    identifier: str | None
+    outcome: str
+    matched_by: str | None
+    reason: str | None
+
+
+class Page(Model, frozen=True):
+    """Some of a list, and where it goes on."""
+
+    items: list[msgspec.Raw]
+    next_cursor: str | None
+
+
+class Ended(Model, frozen=True):
+    """What a webhook says of a job that has ended."""
+
+    job_id: str
+    campaign_id: str
+    client_reference: str | None
+    status: str
+    mode: str
+    dry_run: bool
+    total: int
+    deleted: int
+    not_found: int
+    unprocessed: int
+    status_url: str
+    deleted_identifiers: list[str] | None = None
+    not_found_identifiers: list[str] | None = None
+    identifiers_omitted: bool = False
+
+
+class Event(Model, frozen=True):
+    """A webhook that was verified. `job` is None for a test."""
+
+    type: str
+    timestamp: datetime
+    job: Ended | None
