@@ -1,0 +1,235 @@
+"""The client, sync and async alike: what it sends, how often, and what it makes of the answers. First against a scripted server,
+then against the real one.
+"""
+
+import asyncio
+import gzip
+import io
+import json
+from datetime import UTC, datetime
+from inspect import isawaitable
+
+import httpx2
+import pytest
+from standardwebhooks import WebhookVerificationError
+
+import client
+from client import (
+    AsyncClient,
+    Client,
+    Conflict,
+    KeyRefused,
+    NotFound,
+    RateLimited,
+    Refused,
+    Retries,
+    ServerFailed,
+    ServerNotReached,
+    WaitTimedOut,
+)
+from shared.signatures import new_secret, sign
+from tests.faults.conftest import ground  # noqa: F401 - a fixture
+from tests.stack import running_api, running_ticker, running_worker
+
+ACCEPTED = {"jobId": "j", "status": "queued", "total": 1, "createdAt": "2026-01-01T02:00:00.000Z", "runAt": None}
+LEAD = {"externalId": "a"}
+
+
+class Script:
+    """A server that answers with `answers`, one after another, the last for ever: a status, headers and data; or an exception."""
+
+    def __init__(self, *answers):
+        self.answers = list(answers)
+        self.requests = []
+        self.pauses = []
+
+    def __call__(self, request):
+        self.requests.append((request, request.read()))
+        return self._answer()
+
+    async def async_call(self, request):
+        self.requests.append((request, await request.aread()))
+        return self._answer()
+
+    def _answer(self):
+        answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+        if isinstance(answer, Exception):
+            raise answer
+        status, headers, content = answer
+        if isinstance(content, bytes):
+            return httpx2.Response(status, headers=headers, content=content)
+        body = {"success": status < 400, "data": content} | {"error": None if status < 400 else content}
+        return httpx2.Response(status, headers=headers, json=body)
+
+
+@pytest.fixture(params=["sync", "async"])
+def carried_out(request, monkeypatch):
+    """Carries a call out on a client of either kind: `carried_out(script, lambda c: c.job("j"))`."""
+
+    def run(script, do, retries=None):
+        monkeypatch.setattr("time.sleep", script.pauses.append)
+        if request.param == "sync":
+            with Client("http://leads", "key", retries=retries, transport=httpx2.MockTransport(script)) as sync:
+                result = do(sync)
+                return result if not hasattr(result, "__next__") else list(result)
+
+        async def pause(seconds):
+            script.pauses.append(seconds)
+
+        async def run_async():
+            monkeypatch.setattr("asyncio.sleep", pause)
+            transport = httpx2.MockTransport(script.async_call)
+            async with AsyncClient("http://leads", "key", retries=retries, transport=transport) as concurrent:
+                result = do(concurrent)
+                return await result if isawaitable(result) else [item async for item in result]
+
+        return asyncio.run(run_async())
+
+    return run
+
+
+def lost():
+    return httpx2.ReadError("connection reset")
+
+
+def test_what_fails_for_a_while_is_sent_again_with_the_same_key_after_a_random_pause(carried_out):
+    script = Script(
+        lost(), (503, {"retry-after": "5"}, "Service temporarily unavailable"), (502, {}, b"<html>"), (202, {}, ACCEPTED)
+    )
+    submitted = carried_out(script, lambda c: c.submit("cmp", [LEAD]))
+    assert (submitted.job_id, submitted.replayed) == ("j", False)
+    keys = {request.headers["idempotency-key"] for request, _ in script.requests}
+    bodies = {body for _, body in script.requests}
+    assert (len(script.requests), len(keys), len(bodies)) == (4, 1, 1)
+    first, second, third = script.pauses
+    assert 0 <= first <= 0.5
+    assert 5 <= second <= 6
+    assert 0 <= third <= 2
+    assert script.requests[0][0].headers["x-api-key"] == "key"
+
+
+def test_a_file_is_sent_again_from_its_beginning(carried_out):
+    script = Script(lost(), (202, {"idempotency-replayed": "true"}, ACCEPTED))
+    file = io.BytesIO(b"externalId\na\n")
+    assert carried_out(script, lambda c: c.submit_file("cmp", file, media_type="text/csv", dry_run=True)).replayed
+    assert [body for _, body in script.requests] == [b"externalId\na\n"] * 2
+    request = script.requests[0][0]
+    assert dict(request.url.params) == {"campaignId": "cmp", "dryRun": "true", "onInvalid": "fail"}
+    assert request.headers["content-type"] == "text/csv"
+
+
+def test_what_never_succeeds_is_given_up_and_said_so(carried_out):
+    for answer, error in ((lost(), ServerNotReached), ((500, {}, "Internal server error"), ServerFailed)):
+        script = Script(answer)
+        with pytest.raises(error):
+            carried_out(script, lambda c: c.job("j"), Retries(attempts=3))
+        assert len(script.requests) == 3
+
+
+@pytest.mark.parametrize(
+    ("status", "error"), [(400, Refused), (401, KeyRefused), (403, KeyRefused), (404, NotFound), (409, Conflict), (422, Refused)]
+)
+def test_what_is_refused_is_not_asked_again(carried_out, status, error):
+    script = Script((status, {"x-request-id": "r"}, "the server's words"))
+    with pytest.raises(error, match="the server's words") as raised:
+        carried_out(script, lambda c: c.job("j"))
+    assert (raised.value.status, raised.value.request_id, len(script.requests)) == (status, "r", 1)
+
+
+def test_a_rate_limit_is_waited_for_unless_it_takes_too_long(carried_out):
+    script = Script((429, {"retry-after": "7"}, "slow down"), (202, {}, ACCEPTED))
+    carried_out(script, lambda c: c.submit("cmp", [LEAD]))
+    assert 7 <= script.pauses[0] <= 7.5
+    with pytest.raises(RateLimited):
+        carried_out(Script((429, {"retry-after": "3600"}, "slow down")), lambda c: c.submit("cmp", [LEAD]))
+
+
+def test_the_options_are_those_of_the_api(carried_out):
+    script = Script((202, {}, ACCEPTED))
+    schedule = {"offPeak": True}
+    options = {"client_reference": "r", "phone_fallback": False, "mode": "archive", "dry_run": True, "schedule": schedule}
+    options |= {"callback_url": "https://x.example/", "max_leads_per_second": 7, "idempotency_key": "mine"}
+    carried_out(script, lambda c: c.submit("cmp", [LEAD], **options))
+    carried_out(script, lambda c: c.submit("cmp", [LEAD] * 1001, **options))
+    (_, body), (file_request, file) = script.requests
+    fields = {"clientReference": "r", "phoneFallback": False, "mode": "archive", "dryRun": True, "schedule": schedule}
+    fields |= {"callbackUrl": "https://x.example/", "maxLeadsPerSecond": 7}
+    assert json.loads(body) == {"campaignId": "cmp", "leads": [LEAD]} | fields
+    query = dict(file_request.url.params)
+    assert {name: json.loads(value) if name in {"schedule", "dryRun", "phoneFallback", "maxLeadsPerSecond"} else value
+            for name, value in query.items()} == {"campaignId": "cmp"} | fields  # fmt: skip
+    assert file == b'{"externalId":"a"}\n' * 1001
+    assert file_request.headers["idempotency-key"] == "mine"
+
+
+def test_the_name_of_a_file_says_what_it_is(carried_out, tmp_path):
+    for name, media_type in (("a.csv", "text/csv"), ("a.ndjson.gz", "application/x-ndjson"), ("a.tsv.gz", "text/csv")):
+        (tmp_path / name).write_bytes(gzip.compress(b"x") if name.endswith("gz") else b"x")
+        script = Script((202, {}, ACCEPTED))
+        carried_out(script, lambda c, name=name: c.submit_file("cmp", tmp_path / name))
+        headers = script.requests[0][0].headers
+        assert (headers["content-type"], headers.get("content-encoding")) == (media_type, "gzip" if name.endswith("gz") else None)
+    (tmp_path / "leads").write_bytes(b"x")
+    with pytest.raises(ValueError, match="give a media_type"):
+        carried_out(Script((202, {}, ACCEPTED)), lambda c: c.submit_file("cmp", tmp_path / "leads"))
+
+
+def test_items_of_all_pages_come_one_after_another(carried_out):
+    item = {"index": 0, "externalId": "a", "phoneNumber": None, "identifier": "a", "outcome": "deleted", "matchedBy": None,
+            "reason": None, "new": 1}  # fmt: skip
+    script = Script((200, {}, {"items": [item] * 2, "nextCursor": "2"}), lost(), (200, {}, {"items": [item], "nextCursor": None}))
+    results = carried_out(script, lambda c: c.results("j", outcome="deleted"))
+    assert [result.identifier for result in results] == ["a"] * 3
+    assert [request.url.params.get("cursor") for request, _ in script.requests] == [None, "2", "2"]
+
+
+def test_a_webhook_is_verified_and_read():
+    secret, now = new_secret(), datetime.now(UTC)
+    ended = {"jobId": "j", "campaignId": "c", "clientReference": None, "status": "completed", "mode": "delete", "dryRun": False}
+    ended |= {"total": 2, "deleted": 1, "notFound": 1, "unprocessed": 0, "statusUrl": "/j", "deletedIdentifiers": ["a"]}
+    body = json.dumps({"type": "job.completed", "timestamp": "2026-01-01T02:00:00.000Z", "data": ended}).encode()
+    headers = sign([secret], "msg_1", now, body)
+    event = client.verify(body, headers, new_secret(), secret)
+    assert (event.type, event.job.job_id, event.job.deleted_identifiers) == ("job.completed", "j", ["a"])
+    test = json.dumps({"type": "webhook.test", "timestamp": "2026-01-01T02:00:00.000Z", "data": {"webhookId": "w"}}).encode()
+    assert client.verify(test, sign([secret], "msg_2", now, test), secret).job is None
+    for secrets in ((), (new_secret(),)):
+        with pytest.raises(WebhookVerificationError):
+            client.verify(body, headers, *secrets)
+
+
+@pytest.fixture
+def server(ground):  # noqa: F811
+    """A whole stack; yields the ground it is on, with its `url`."""
+    with running_api(ground.env()) as url, running_worker(ground.env()), running_ticker(ground.env()):
+        ground.url = url
+        yield ground
+
+
+def test_the_whole_way_against_the_real_server(server):
+    pairs = server.add_leads(1500)
+    with Client(server.url, server.key) as leads:
+        entries = [{"externalId": e} for e, _ in pairs] + [{"phoneNumber": "+999"}, LEAD]
+        submitted = leads.submit("cmp", iter(entries), client_reference="all")
+        job = leads.wait(submitted.job_id, timeout=30)
+        assert (job.status, job.deleted, job.not_found, job.identifiers_omitted) == ("completed", 1500, 2, True)
+        assert [r.identifier for r in leads.results(job.job_id, outcome="notFound")] == ["+999", "a"]
+        assert [j.job_id for j in leads.jobs(client_reference="all")] == [job.job_id]
+        slow = leads.submit("cmp", [{"externalId": f"x{i}"} for i in range(500)], max_leads_per_second=10)
+        with pytest.raises(WaitTimedOut, match="it goes on") as raised:
+            leads.wait(slow.job_id, timeout=0.3, long_poll=False)
+        assert raised.value.job.status in {"queued", "running"}
+        assert leads.change_pace(slow.job_id, None).max_leads_per_second is None
+        assert leads.wait(slow.job_id, long_poll=False).status == "completed"
+        with pytest.raises(Conflict, match="completed"):
+            leads.act(slow.job_id, "pause")
+    with pytest.raises(KeyRefused), Client(server.url, "nobody") as stranger:
+        next(stranger.jobs())
+
+
+async def test_the_async_client_waits_for_many_at_once(server):
+    pairs = server.add_leads(30)
+    async with AsyncClient(server.url, server.key) as leads:
+        submitted = await asyncio.gather(*(leads.submit("cmp", [{"externalId": e}]) for e, _ in pairs))
+        jobs = await asyncio.gather(*(leads.wait(one.job_id) for one in submitted))
+    assert {(job.status, job.deleted) for job in jobs} == {("completed", 1)}
