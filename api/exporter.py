@@ -15,6 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from api.database import rows
 from api.results import WORDS_OF, described
+from shared.spreadsheets import guarded
 from shared.states import Outcome
 
 CSV, NDJSON = "text/csv", "application/x-ndjson"
@@ -23,7 +24,6 @@ COLUMNS = ("index", "externalId", "phoneNumber", "identifier", "outcome", "match
 
 _CHUNKS_AT_ONCE = 4
 _QUALITY = re.compile(r"0(\.\d{0,3})?|1(\.0{0,3})?")
-_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")  # the last four in full width
 
 _NEXT_CHUNKS = text("""
     SELECT number, first_index, coalesce(written_external_ids, external_ids), coalesce(written_phone_numbers, phone_numbers),
@@ -88,7 +88,7 @@ def as_ndjson(results: list[Any]) -> bytes:
 
 def as_csv(results: list[Any], *, raw: bool) -> bytes:
     """Rows of COLUMNS. Unless `raw`, what a spreadsheet would take for a formula, phone numbers too, begins with a quote."""
-    guard = _as_written if raw else _guarded
+    guard = _as_written if raw else guarded
     lines = io.StringIO()
     csv.writer(lines).writerows(
         (index, guard(external_id), guard(phone_number), guard(external_id or phone_number), *WORDS_OF[outcome])
@@ -102,7 +102,3 @@ CSV_HEAD = (",".join(COLUMNS) + "\r\n").encode()
 
 def _as_written(cell: str | None) -> str | None:
     return cell
-
-
-def _guarded(cell: str | None) -> str | None:
-    return f"'{cell}" if cell and cell.startswith(_FORMULA) else cell

@@ -1,7 +1,8 @@
 """The `leadsweep` command: its groups, and what becomes of an error.
 
-Exit codes: 0 done, 1 failed, 2 used wrongly. An error is one line on stderr, never a traceback. Commands import what is heavy
-(SQLAlchemy, httpx2, Alembic) when they run, so that `--help` answers at once.
+Exit codes: 0 done, 1 failed, 2 used wrongly, 130 interrupted; those of callers' commands are in cli.server. An error is one
+line on stderr, never a traceback. Commands import what is heavy (SQLAlchemy, httpx2, Alembic) when they run, so that `--help`
+answers at once.
 """
 
 import os
@@ -14,13 +15,15 @@ from cli.campaigns import campaigns
 from cli.companies import companies
 from cli.demo import demo
 from cli.doctor import doctor
+from cli.jobs import completion, jobs, results, status, watch
 from cli.keys import keys
 from cli.leads import leads
 from cli.migrate import migrate
+from cli.submit import submit
 from cli.up import up
 from cli.webhooks import webhooks
 
-FAILED, USAGE = 1, 2
+FAILED, USAGE, INTERRUPTED = 1, 2, 130
 
 
 class OneLineErrors(click.Group):
@@ -55,12 +58,17 @@ def _explain(error: Exception) -> int:
         case click.ClickException():
             return _one_line(error.format_message(), error.exit_code)
         case click.Abort():
-            return _one_line("stopped before it was done", FAILED)
+            return _one_line("stopped before it was done", INTERRUPTED if _is_interrupted(error) else FAILED)
         case OSError():
             return _one_line(f"{error.filename}: {error.strerror}" if error.filename else str(error), FAILED)
     if os.environ.get("LEADSWEEP_LOG_LEVEL") == "DEBUG":
         raise error
     return _one_line(f"unexpected {type(error).__name__}: {error} (LEADSWEEP_LOG_LEVEL=DEBUG shows where)", FAILED)
+
+
+def _is_interrupted(error: BaseException) -> bool:
+    """Whether it was Ctrl-C, rather than an answer to a question."""
+    return isinstance(error.__cause__ or error.__context__, KeyboardInterrupt)
 
 
 def _one_line(message: str, code: int) -> int:
@@ -79,9 +87,26 @@ def _reader_has_gone() -> int:
 def main() -> None:
     """Bulk deletion of leads that says what it did.
 
-    Exit codes: 0 done, 1 failed, 2 used wrongly.
+    Callers use submit, status, watch, results and jobs; all else is for who runs the server.
+    Exit codes: 0 done, 1 failed, 2 used wrongly, 130 interrupted; callers' commands have more.
     """
 
 
-for _command in (up, demo, migrate, doctor, companies, campaigns, keys, leads, webhooks):
+for _command in (
+    up,
+    demo,
+    submit,
+    status,
+    watch,
+    results,
+    jobs,
+    migrate,
+    doctor,
+    companies,
+    campaigns,
+    keys,
+    leads,
+    webhooks,
+    completion,
+):
     main.add_command(_command)

@@ -99,3 +99,11 @@ def data_dir(command: Command) -> Command:
 def as_json(command: Command) -> Command:
     """Adds `--json`: the result as one JSON object on stdout."""
     return click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")(command)
+
+
+def waiting(command: Command) -> Command:
+    """Adds what a command that waits for a job can be told."""
+    command = click.option("--fail-on-not-found", is_flag=True, help="Exit code 3 if leads were not found.")(command)
+    return click.option(
+        "--timeout", type=click.FloatRange(0, min_open=True), metavar="SECONDS", help="Wait no longer than that."
+    )(command)

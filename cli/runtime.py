@@ -7,14 +7,14 @@ from pathlib import Path
 
 
 def running_stack(folder: Path) -> dict[str, str] | None:
-    """The settings of the stack that runs in `folder`: `database_url`, `broker_url` and `secrets_key`. None if there is none."""
+    """`database_url`, `broker_url`, `secrets_key` and the API's `url` of the stack that runs in `folder`. None if none does."""
     try:
         runtime = json.loads((folder / "runtime.json").read_text())
         with (folder / "lock").open() as lock:
             os.kill(runtime["pid"], 0)
             fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:  # locked: the file is no remnant
-        return {name: runtime.get(name, "") for name in ("database_url", "broker_url", "secrets_key")}
+        return {name: runtime.get(name, "") for name in ("database_url", "broker_url", "secrets_key", "url")}
     except (FileNotFoundError, ProcessLookupError):
         return None
     return None

@@ -135,17 +135,18 @@ class Calls:
         file: str | Path | BinaryIO,
         *,
         media_type: str | None = None,
+        compressed: bool = False,
         on_invalid: str = "fail",
         idempotency_key: str | None = None,
         **options: Unpack[Options],
     ) -> Steps[Submitted]:
         """Submits a file as one job: a path, or an open file that can be read again from its beginning.
 
-        `media_type` is text/csv or application/x-ndjson; a path says so by its suffix, and by `.gz` that it is compressed.
+        `media_type` is text/csv or application/x-ndjson, `compressed` that it is gzip; a path says both by its suffixes.
         Raises ValueError where nothing says so.
         """
         fields = _fields(options) | {"onInvalid": on_invalid}
-        headers = _keyed(idempotency_key)
+        headers = _keyed(idempotency_key) | ({"content-encoding": "gzip"} if compressed else {})
         if not isinstance(file, str | Path):
             return (yield from self._file(campaign_id, file, _checked(media_type, ""), fields, headers))
         path = Path(file)

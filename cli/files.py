@@ -1,0 +1,149 @@
+"""Makes a file as the server takes it of what a person has: a file, a pipe, columns of other names, a list. And counts it."""
+
+import csv
+import gzip
+import io
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from typing import BinaryIO, Literal, NamedTuple
+
+import click
+
+from cli.failure import Failure
+from shared.blocks import SIZE, Unreadable, blocks
+from shared.csv_reader import DELIMITERS, read_csv
+
+CSV, NDJSON = "text/csv", "application/x-ndjson"
+Format = Literal["csv", "ndjson"]
+Identifier = Literal["externalId", "phoneNumber"]
+
+_MEDIA_TYPES: dict[str, str] = {"csv": CSV, "ndjson": NDJSON}
+_BY_SUFFIX = {".csv": CSV, ".tsv": CSV, ".ndjson": NDJSON, ".jsonl": NDJSON}
+_GZIP = b"\x1f\x8b"
+
+
+class Prepared(NamedTuple):
+    """A file that can be read again from its beginning; `leads` says how many rows it has, broken ones too."""
+
+    file: BinaryIO
+    media_type: str
+    compressed: bool
+    leads: int
+
+
+def prepare(
+    stack: ExitStack, path: str, form: Format | None, by: Identifier | None, columns: Mapping[str, Identifier]
+) -> Prepared:
+    """The file at `path`, `-` for stdin; with `by` it is one identifier a line; `columns` gives theirs by those of the file.
+
+    Raises Failure where it cannot be read, OSError. `stack` closes it.
+    """
+    file = _opened(stack, path)
+    compressed = _begins_with(file, _GZIP)
+    if compressed and (by or columns):
+        file = _copied(stack, _content(stack, file, compressed=True))
+        compressed = False
+    if by:
+        file = _as_csv(stack, file, by)
+    media_type = CSV if by else _media_type(stack, path, form, file, compressed=compressed)
+    if columns:
+        file = _renamed(stack, file, columns)
+    count = _count(_content(stack, file, compressed=compressed), media_type)
+    file.seek(0)
+    return Prepared(file, media_type, compressed, count)
+
+
+def _content(stack: ExitStack, file: BinaryIO, *, compressed: bool) -> BinaryIO | gzip.GzipFile:
+    if not compressed:
+        return file
+    inflated = gzip.GzipFile(fileobj=file)
+    stack.callback(inflated.close)
+    return inflated
+
+
+def _opened(stack: ExitStack, path: str) -> BinaryIO:
+    if path != "-":
+        return stack.enter_context(Path(path).open("rb"))  # noqa: SIM115 - the stack closes it
+    return _copied(stack, click.get_binary_stream("stdin"))
+
+
+def _copied(stack: ExitStack, source: BinaryIO | gzip.GzipFile) -> BinaryIO:
+    """On disk, as it must be counted first and perhaps sent twice."""
+    copy = stack.enter_context(tempfile.TemporaryFile())  # noqa: SIM115 - the stack closes it
+    try:
+        shutil.copyfileobj(source, copy)
+    except (gzip.BadGzipFile, EOFError):
+        raise Failure("the file is not valid gzip") from None
+    copy.seek(0)
+    return copy
+
+
+def _begins_with(file: BinaryIO, mark: bytes) -> bool:
+    begins = file.read(len(mark)) == mark
+    file.seek(0)
+    return begins
+
+
+def _media_type(stack: ExitStack, path: str, form: Format | None, file: BinaryIO, *, compressed: bool) -> str:
+    """As it was said; else by the name; else by the first character."""
+    if form:
+        return _MEDIA_TYPES[form]
+    suffixes = [suffix.lower() for suffix in Path(path).suffixes if suffix.lower() != ".gz"]
+    if suffixes and suffixes[-1] in _BY_SUFFIX:
+        return _BY_SUFFIX[suffixes[-1]]
+    is_json = _content(stack, file, compressed=compressed).read(1000).lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"{")
+    file.seek(0)
+    return NDJSON if is_json else CSV
+
+
+def _as_csv(stack: ExitStack, file: BinaryIO, by: Identifier) -> BinaryIO:
+    """A list of identifiers, one a line, as a CSV of one column. Blank lines are left out."""
+    copy = stack.enter_context(tempfile.TemporaryFile())  # noqa: SIM115 - the stack closes it
+    copy.write(f"{by}\n".encode())
+    for line in file:
+        if identifier := line.strip():
+            copy.write(b'"' + identifier.removeprefix(b"\xef\xbb\xbf").replace(b'"', b'""') + b'"\n')
+    copy.seek(0)
+    return copy
+
+
+def _renamed(stack: ExitStack, file: BinaryIO, columns: Mapping[str, Identifier]) -> BinaryIO:
+    """A CSV whose header names the identifiers as the server does. Raises Failure for a column that is not there."""
+    header = file.readline().decode("utf-8-sig", "surrogateescape").rstrip("\r\n")
+    read = [next(csv.reader([header], delimiter=delimiter), []) for delimiter in DELIMITERS]
+    delimiter, names = max(zip(DELIMITERS, read, strict=True), key=lambda one: (len({*one[1]} & {*columns}), len(one[1])))
+    names = [name.strip() for name in names]
+    for column in columns:
+        if column not in names:
+            raise Failure(f"the file has no column {column}", f"it has {', '.join(names)}")
+    taken = set(columns.values())  # a column of that name which is not meant must not get in the way
+    renamed = [columns.get(name) or (f"{name} of the file" if name in taken else name) for name in names]
+    written = io.StringIO()
+    csv.writer(written, delimiter=delimiter, lineterminator="\n").writerow(renamed)
+    copy = stack.enter_context(tempfile.TemporaryFile())  # noqa: SIM115 - the stack closes it
+    copy.write(written.getvalue().encode("utf-8", "surrogateescape"))
+    shutil.copyfileobj(file, copy)
+    copy.seek(0)
+    return copy
+
+
+def _count(content: BinaryIO | gzip.GzipFile, media_type: str) -> int:
+    """Raises Failure for what is no file of leads as a whole."""
+    try:
+        coming = blocks(_parts(content))
+        if media_type == NDJSON:
+            return sum(sum(map(bool, map(bytes.strip, (block.lines or b"x").split(b"\n")))) for block in coming)
+        _, records = read_csv(coming)
+        return sum(len(some.lines) for some in records)
+    except Unreadable as error:
+        raise Failure(error.what, error.mend) from None
+    except (gzip.BadGzipFile, EOFError):
+        raise Failure("the file is not valid gzip") from None
+
+
+def _parts(content: BinaryIO | gzip.GzipFile) -> Iterator[bytes]:
+    while part := content.read(SIZE):
+        yield part

@@ -1,0 +1,72 @@
+"""How a job looks at a terminal, and in a pipe."""
+
+from typing import TYPE_CHECKING
+
+import click
+
+from cli.output import console, moment, show
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from client import Job
+
+_COUNTS = {
+    "deleted": "deleted",
+    "would_delete": "would delete",
+    "restored": "restored",
+    "conflict": "conflict",
+    "not_found": "not found",
+    "unprocessed": "unprocessed",
+    "invalid": "invalid",
+}
+
+
+def show_job(job: "Job", *, as_json: bool) -> None:
+    """Prints the job: as the API has it, or a fact a line."""
+    if as_json:
+        import msgspec
+
+        click.echo(msgspec.json.encode(job).decode())
+        return
+    facts = {
+        "job": job.job_id,
+        "status": job.status + (f", {job.requested} requested" if job.requested else ""),
+        "campaign": job.campaign_id,
+        "reference": job.client_reference,
+        "mode": ("preview of " if job.dry_run else "") + job.mode,
+        "pace": f"{job.max_leads_per_second:,}/s" if job.max_leads_per_second else None,
+        "total": f"{job.total:,}",
+        "pending": f"{job.total - job.processed:,}" if job.processed < job.total else None,
+        **{words: f"{getattr(job, name):,}" for name, words in _COUNTS.items() if getattr(job, name)},
+        "error": job.error,
+        "created": moment(job.created_at),
+        "runs at": moment(job.run_at),
+        "started": moment(job.started_at),
+        "finished": moment(job.finished_at),
+    }
+    for name, fact in facts.items():
+        if fact is not None:
+            click.echo(f"{name:<12} {fact}")
+
+
+def show_jobs(jobs: "Sequence[Job]", *, as_json: bool) -> None:
+    """Prints a list of jobs."""
+    if as_json:
+        import msgspec
+
+        show({"items": msgspec.to_builtins(jobs)}, "", as_json=True)
+        return
+    from rich.table import Table
+
+    table = Table("JOB", "STATUS", "CAMPAIGN", "TOTAL", "DELETED", "NOT FOUND", "CREATED", "REFERENCE", box=None, pad_edge=False)
+    for job in jobs:
+        counts = (f"{count:,}" for count in (job.total, job.deleted, job.not_found))
+        table.add_row(job.job_id, job.status, job.campaign_id, *counts, moment(job.created_at), job.client_reference)
+    console().print(table)
+
+
+def summary(job: "Job") -> str:
+    """`completed: 7 of 10 deleted, 3 not found`."""
+    counts = [f"{getattr(job, name):,} {words}" for name, words in _COUNTS.items() if getattr(job, name)]
+    return f"{job.status}: {', '.join(counts) or 'nothing done'}, of {job.total:,}"

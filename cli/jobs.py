@@ -1,0 +1,223 @@
+"""`leadsweep jobs`, and the three commands for one job that are used most: `status`, `watch` and `results`."""
+
+import itertools
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
+
+import click
+
+from cli import options
+from cli.failure import Failure
+from cli.output import remark, show
+from cli.server import EXIT_CODES, leave, server
+from cli.submit import confirm
+
+if TYPE_CHECKING:
+    from client import Result
+
+_JOB = click.argument("job_id", metavar="JOB", type=options.Word())
+
+_OUTCOMES = ("pending", "deleted", "archived", "wouldDelete", "restored", "conflict", "notFound", "unprocessed", "invalid")
+_BY_SUFFIX = {".csv": "csv", ".ndjson": "ndjson", ".jsonl": "ndjson", ".txt": "identifiers"}
+_LINES = 1000  # results written at a time
+
+
+@click.command(epilog=EXIT_CODES)
+@_JOB
+@options.as_json
+def status(job_id: str, *, as_json: bool) -> None:
+    """Show a job as it stands now."""
+    from cli.job_view import show_job
+
+    with server() as leadsweep:
+        show_job(leadsweep.job(job_id), as_json=as_json)
+
+
+@click.command(epilog=EXIT_CODES)
+@_JOB
+@options.waiting
+@options.as_json
+def watch(job_id: str, timeout: float | None, *, fail_on_not_found: bool, as_json: bool) -> None:
+    """Watch a job until it ends: what is done, how fast, how long it will take.
+
+    Goes on while the server restarts. Ctrl-C leaves the job alone.
+    """
+    from cli.job_view import show_job
+    from cli.watcher import watch as watch_job
+
+    with server() as leadsweep:
+        job = watch_job(leadsweep, job_id, timeout)
+    show_job(job, as_json=as_json)
+    leave(job, fail_on_not_found=fail_on_not_found)
+
+
+@click.command(epilog=EXIT_CODES)
+@_JOB
+@click.option("--outcome", type=click.Choice(_OUTCOMES), help="Only entries with this outcome.")
+@click.option("-o", "--output", type=click.Path(path_type=Path, dir_okay=False), help="Write to this file; whole, or not at all.")
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["csv", "ndjson", "identifiers"]),
+    help="identifiers: one a line, for submit --by.  [default: by the name of the output, else csv]",
+)
+@click.option("--guard", is_flag=True, help="For spreadsheets: a quote before what they would take for a formula, as +1555….")
+def results(job_id: str, outcome: str | None, output: Path | None, form: str | None, *, guard: bool) -> None:
+    """Print what became of each entry, in their order, also while the job runs."""
+    chosen = form or (_BY_SUFFIX.get(output.suffix.lower(), "csv") if output else "csv")
+    with server() as leadsweep:
+        found = leadsweep.results(job_id, outcome=outcome)
+        first = list(itertools.islice(found, 1))  # what is refused is refused before anything is written
+        with _written(output) as file:
+            for part in _lines(itertools.chain(first, found), chosen, guard=guard):
+                file.write(part)
+    if output:
+        remark(f"written: {output}")
+
+
+@contextmanager
+def _written(output: Path | None) -> Iterator[BinaryIO]:
+    """Stdout; or a file that has its name only once it is whole."""
+    if output is None:
+        yield sys.stdout.buffer
+        return
+    partial = output.with_name(f".{output.name}.{os.getpid()}.part")
+    try:
+        with partial.open("wb") as file:
+            yield file
+        partial.replace(output)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _lines(found: Iterable["Result"], form: str, *, guard: bool) -> Iterator[bytes]:
+    write = {"csv": _as_csv, "ndjson": _as_ndjson, "identifiers": _as_identifiers}[form]
+    if form == "csv":
+        yield b"index,externalId,phoneNumber,identifier,outcome,matchedBy,reason\r\n"
+    source = iter(found)
+    while some := list(itertools.islice(source, _LINES)):
+        yield write(some, guard=guard)
+
+
+def _as_csv(some: list["Result"], *, guard: bool) -> bytes:
+    import csv
+    import io
+
+    from shared.spreadsheets import guarded
+
+    guard_it: Callable[[str | None], str | None] = guarded if guard else lambda cell: cell
+    lines = io.StringIO()
+    csv.writer(lines).writerows(
+        (r.index, guard_it(r.external_id), guard_it(r.phone_number), guard_it(r.identifier), r.outcome, r.matched_by, r.reason)
+        for r in some
+    )
+    return lines.getvalue().encode()
+
+
+def _as_ndjson(some: list["Result"], *, guard: bool) -> bytes:  # noqa: ARG001 - as the others
+    import msgspec
+
+    return msgspec.json.Encoder().encode_lines(some)
+
+
+def _as_identifiers(some: list["Result"], *, guard: bool) -> bytes:  # noqa: ARG001 - as the others
+    return "".join(f"{r.identifier}\n" for r in some if r.identifier).encode()
+
+
+@click.group()
+def jobs() -> None:
+    """Jobs: list them, and steer them."""
+
+
+@jobs.command("list", epilog=EXIT_CODES)
+@click.option("--status", "wanted", metavar="STATUS", help="Only those in this state.")
+@click.option("--campaign", "campaign_id", metavar="ID", help="Only those of this campaign.")
+@click.option("--reference", "client_reference", help="Only those with this reference.")
+@click.option("--limit", type=click.IntRange(1), default=20, show_default=True, help="The most to be shown.")
+@options.as_json
+def list_(wanted: str | None, campaign_id: str | None, client_reference: str | None, limit: int, *, as_json: bool) -> None:
+    """List jobs, newest first."""
+    from cli.job_view import show_jobs
+
+    with server() as leadsweep:
+        found = leadsweep.jobs(status=wanted, campaign_id=campaign_id, client_reference=client_reference)
+        shown = list(itertools.islice(found, limit))
+    if shown or as_json:
+        show_jobs(shown, as_json=as_json)
+    else:
+        remark("no jobs; make one: leadsweep submit FILE --campaign ID")
+
+
+@jobs.command(epilog=EXIT_CODES)
+@_JOB
+@click.argument("leads_per_second", metavar="LEADS_PER_SECOND|none")
+@options.as_json
+def pace(job_id: str, leads_per_second: str, *, as_json: bool) -> None:
+    """Let an unfinished job work on so many leads a second from now on; none: as fast as it goes."""
+    from cli.job_view import show_job
+
+    if leads_per_second != "none" and not leads_per_second.isdecimal():
+        raise click.BadParameter("write a whole number, or none", param_hint="LEADS_PER_SECOND")
+    with server() as leadsweep:
+        rate = None if leads_per_second == "none" else int(leads_per_second)
+        show_job(leadsweep.change_pace(job_id, rate), as_json=as_json)
+
+
+def _steer(action: str, does: str) -> None:
+    @jobs.command(action, help=does, epilog=EXIT_CODES)
+    @_JOB
+    @options.as_json
+    def steer(job_id: str, *, as_json: bool) -> None:
+        with server() as leadsweep:
+            asked = leadsweep.act(job_id, action)
+        show({"jobId": asked.job_id, "status": asked.status}, f"job {asked.job_id} is {asked.status}", as_json=as_json)
+
+
+def _follow(action: str, does: str) -> None:
+    @jobs.command(action, help=does, epilog=EXIT_CODES)
+    @_JOB
+    @click.option("--wait", is_flag=True, help="Watch the new job until it ends; its end decides the exit code.")
+    @options.waiting
+    @click.option("--yes", is_flag=True, help="Do not ask.")
+    @options.as_json
+    def follow(job_id: str, timeout: float | None, *, wait: bool, fail_on_not_found: bool, yes: bool, as_json: bool) -> None:
+        from cli.job_view import show_job
+        from cli.watcher import watch as watch_job
+
+        with server() as leadsweep:
+            source = leadsweep.job(job_id)
+            if not yes and action != "restore" and not (source.dry_run and action == "retry"):
+                count = source.would_delete if action == "execute" else source.unprocessed
+                confirm(f"{source.mode.capitalize()} up to {count:,} leads of campaign {source.campaign_id}?")
+            made = leadsweep.act(job_id, action)
+            if not wait:
+                show({"jobId": made.job_id, "status": made.status, "total": made.total}, made.job_id, as_json=as_json)
+                return
+            job = watch_job(leadsweep, made.job_id, timeout)
+        show_job(job, as_json=as_json)
+        leave(job, fail_on_not_found=fail_on_not_found)
+
+
+_steer("pause", "Pause a job; what is done stays done.")
+_steer("resume", "Let a paused job go on.")
+_steer("cancel", "Cancel a job; what is done stays done.")
+_follow("retry", "Make a new job of what a failed one could not process.")
+_follow("execute", "Delete what a preview found, and nothing else.")
+_follow("restore", "Put back what an archive job took away.")
+
+
+@click.command(epilog='Load it with:  eval "$(leadsweep completion bash)"  in ~/.bashrc; likewise zsh. fish: pipe it to source.')
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+def completion(shell: str) -> None:
+    """Print the shell's completion script."""
+    from click.shell_completion import get_completion_class
+
+    kind = get_completion_class(shell)
+    root = click.get_current_context().find_root()
+    if kind is None:
+        raise Failure(f"no completion for {shell}")
+    click.echo(kind(root.command, {}, "leadsweep", "_LEADSWEEP_COMPLETE").source())

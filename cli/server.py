@@ -1,0 +1,83 @@
+"""The server that a caller's command speaks to, and which exit code stands for which way it may fail."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from cli.failure import Failure
+from cli.runtime import running_stack
+
+if TYPE_CHECKING:
+    from client import Client, Job
+
+DEFAULT_URL = "http://127.0.0.1:8000"
+
+NOT_FOUND, NOT_DONE, REFUSED_KEY, NOT_REACHED, TIMED_OUT, INTERRUPTED = 3, 4, 5, 7, 124, 130
+
+
+class KeyFailure(Failure):
+    """The server does not take the key."""
+
+    exit_code = REFUSED_KEY
+
+
+class ServerFailure(Failure):
+    """The server does not answer, or not as it should."""
+
+    exit_code = NOT_REACHED
+
+
+class WaitFailure(Failure):
+    """The time for waiting is over."""
+
+    exit_code = TIMED_OUT
+
+
+EXIT_CODES = """\b
+Exit codes: 0 done; 1 refused, or not possible; 2 used wrongly; 3 done, with leads not found (--fail-on-not-found);
+4 the job failed or was cancelled; 5 key refused; 7 server not reached; 124 wait timed out; 130 interrupted.
+The server is LEADSWEEP_URL, else the stack that runs here; the key is LEADSWEEP_API_KEY.
+"""
+
+
+@contextmanager
+def server(attempts: int = 4) -> Iterator["Client"]:
+    """A client of the server. What it raises becomes a Failure with its exit code."""
+    import client
+
+    url, key = server_url(), os.environ.get("LEADSWEEP_API_KEY", "")
+    if not key:
+        raise KeyFailure("LEADSWEEP_API_KEY is not set", "make a key: leadsweep keys create --company ID --scope write")
+    try:
+        with client.Client(url, key, retries=client.Retries(attempts)) as found:
+            yield found
+    except client.KeyRefused as error:
+        raise KeyFailure(str(error), "check LEADSWEEP_API_KEY, its scope, and the campaign") from None
+    except client.ServerNotReached as error:
+        raise ServerFailure(f"no answer from {url}: {error}", "check LEADSWEEP_URL and that the server runs") from None
+    except client.ServerFailed as error:
+        raise ServerFailure(f"{url} answers: {error}", "try again later") from None
+    except client.LeadsweepError as error:
+        raise Failure(str(error)) from None
+
+
+def server_url() -> str:
+    """LEADSWEEP_URL; else that of the stack that runs in LEADSWEEP_DATA_DIR or .leadsweep; else the usual one."""
+    if url := os.environ.get("LEADSWEEP_URL"):
+        if not url.startswith(("http://", "https://")):
+            raise Failure("LEADSWEEP_URL is not a URL", f"write it as {DEFAULT_URL}")
+        return url
+    stack = running_stack(Path(os.environ.get("LEADSWEEP_DATA_DIR", ".leadsweep")))
+    return (stack or {}).get("url") or DEFAULT_URL
+
+
+def leave(job: "Job", *, fail_on_not_found: bool) -> None:
+    """Ends the command as the job has ended."""
+    if job.status in {"failed", "cancelled"}:
+        raise click.exceptions.Exit(NOT_DONE)
+    if fail_on_not_found and job.not_found:
+        raise click.exceptions.Exit(NOT_FOUND)

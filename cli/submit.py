@@ -1,0 +1,157 @@
+"""`leadsweep submit`."""
+
+import sys
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from cli import options
+from cli.failure import Failure
+from cli.output import remark, show
+from cli.server import EXIT_CODES, leave, server
+
+if TYPE_CHECKING:
+    from cli.files import Format, Identifier
+
+IDENTIFIERS = ("externalId", "phoneNumber")
+
+
+def _read_columns(_ctx: click.Context, _param: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:
+    """`externalId=CRM ID`, turned round."""
+    columns = {}
+    for value in values:
+        identifier, _, column = value.partition("=")
+        if identifier not in IDENTIFIERS or not column:
+            raise click.BadParameter("write it as externalId=COLUMN or phoneNumber=COLUMN")
+        columns[column] = identifier
+    return columns
+
+
+@click.command(epilog=EXIT_CODES)
+@click.argument("file", metavar="FILE|-")
+@click.option("--campaign", "campaign_id", required=True, metavar="ID", type=options.Word(), help="Whose leads they are.")
+@click.option("--format", "form", type=click.Choice(["csv", "ndjson"]), help="[default: by the file's name or first character]")
+@click.option("--by", type=click.Choice(IDENTIFIERS), help="FILE is a list: one identifier of this kind a line.")
+@click.option(
+    "--column",
+    "columns",
+    multiple=True,
+    metavar="externalId=NAME",
+    callback=_read_columns,
+    help="Which column of a CSV has the externalId, or the phoneNumber.",
+)
+@click.option(
+    "--on-invalid", type=click.Choice(["fail", "skip"]), default="fail", show_default=True, help="Rows that are no leads."
+)
+@click.option(
+    "--mode", type=click.Choice(["delete", "archive"]), default="delete", show_default=True, help="archive can be undone."
+)
+@click.option("--dry-run", is_flag=True, help="A preview: say what would be deleted, change nothing.")
+@click.option("--no-phone-fallback", is_flag=True, help="Look leads with an externalId up by that only.")
+@click.option("--reference", "client_reference", help="Your own name for the job.")
+@click.option("--run-at", metavar="TIME", help="Not before this time, as 2030-01-31T22:00:00+01:00.")
+@click.option("--off-peak", is_flag=True, help="Within the campaign's off-peak window.")
+@click.option(
+    "--window", metavar="WINDOW", callback=options.checked_window, help="Within it: '22:00-06:00 mon-fri Europe/Berlin'."
+)
+@click.option("--max-leads-per-second", type=click.IntRange(1), metavar="N", help="No faster than that.")
+@click.option("--callback-url", metavar="URL", help="Told when the job ends.")
+@click.option("--idempotency-key", metavar="KEY", help="What is submitted twice with one key is done once.")
+@click.option("--wait", is_flag=True, help="Watch the job until it ends; its end decides the exit code.")
+@options.waiting
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@options.as_json
+def submit(
+    file: str,
+    campaign_id: str,
+    form: "Format | None",
+    by: "Identifier | None",
+    columns: "dict[str, Identifier]",
+    timeout: float | None,
+    *,
+    wait: bool,
+    fail_on_not_found: bool,
+    yes: bool,
+    as_json: bool,
+    **wishes: Any,
+) -> None:
+    """Submit a bulk delete of the leads in FILE (- for stdin): CSV, NDJSON, or with --by a list of identifiers.
+
+    Prints the id of the job; with --wait, the job when it has ended. Asks before a real deletion if a person is at the terminal.
+    """
+    from cli.files import prepare
+    from cli.job_view import show_job
+    from cli.watcher import watch
+
+    if by and (form or columns):
+        raise click.UsageError("--by is for a bare list: it has no format and no columns")
+    with ExitStack() as stack:
+        prepared = prepare(stack, file, form, by, columns)
+        if prepared.leads == 0:
+            raise Failure(f"{file} contains no leads")
+        if not wishes["dry_run"] and not yes:
+            confirm(f"{wishes['mode'].capitalize()} up to {prepared.leads:,} leads of campaign {campaign_id}?")
+        with server() as leadsweep:
+            submitted = leadsweep.submit_file(
+                campaign_id,
+                prepared.file,
+                media_type=prepared.media_type,
+                compressed=prepared.compressed,
+                **_job_options(**wishes),
+            )
+            accepted = f"accepted: {submitted.total:,} leads, {submitted.status}"
+            if not wait:
+                remark(f"{accepted}. Watch it: leadsweep watch {submitted.job_id}")
+                show(
+                    {"jobId": submitted.job_id, "status": submitted.status, "total": submitted.total},
+                    submitted.job_id,
+                    as_json=as_json,
+                )
+                return
+            remark(f"{accepted}, job {submitted.job_id}")
+            job = watch(leadsweep, submitted.job_id, timeout)
+    show_job(job, as_json=as_json)
+    leave(job, fail_on_not_found=fail_on_not_found)
+
+
+def confirm(question: str) -> None:
+    """Asks the person at the terminal, if there is one. Raises Abort unless the answer is yes."""
+    if not sys.stderr.isatty():
+        return
+    if sys.stdin.isatty():
+        click.confirm(question, abort=True, err=True)
+        return
+    with ExitStack() as stack:  # stdin is the file
+        try:
+            terminal = stack.enter_context(open("/dev/tty", encoding="utf-8"))  # noqa: PTH123 - a device
+        except OSError:
+            return
+        click.echo(f"{question} [y/N]: ", err=True, nl=False)
+        if terminal.readline().strip().lower() not in {"y", "yes"}:
+            raise click.Abort
+
+
+def _job_options(
+    *, no_phone_fallback: bool, run_at: str | None, off_peak: bool, window: str | None, **others: Any
+) -> dict[str, Any]:
+    """As the client has them. Raises UsageError where more than one schedule is asked for."""
+    schedules: list[dict[str, Any]] = []
+    if run_at:
+        schedules.append({"runAt": run_at})
+    if off_peak:
+        schedules.append({"offPeak": True})
+    if window:
+        schedules.append({"window": _window(window)})
+    if len(schedules) > 1:
+        raise click.UsageError("only one of --run-at, --off-peak and --window")
+    return {"phone_fallback": not no_phone_fallback, "schedule": schedules[0] if schedules else None} | others
+
+
+def _window(written: str) -> dict[str, Any]:
+    """As the API has it."""
+    from shared.windows import DAY_NAMES, parse_window
+
+    window = parse_window(written)
+    start, _, end = written.partition(" ")[0].partition("-")
+    return {"start": start, "end": end, "timeZone": window.zone, "days": [DAY_NAMES[day] for day in sorted(window.days)]}

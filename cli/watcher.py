@@ -1,0 +1,99 @@
+"""Watches a job from outside: how much is done, how fast, how long it will take. Survives the server's restarts."""
+
+import sys
+import time
+from collections import deque
+from typing import TYPE_CHECKING
+
+import click
+
+from cli.job_view import summary
+from cli.output import remark
+from cli.server import INTERRUPTED, WaitFailure
+
+if TYPE_CHECKING:
+    from client import Client, Job
+
+EVERY = 0.5  # seconds between two looks
+PLAIN_EVERY = 10.0  # seconds between two lines in a pipe
+OVER = 10.0  # seconds over which the rate is averaged
+
+_BACK = "\r\x1b[K"  # to the beginning of the line, and erase it
+
+
+def watch(server: "Client", job_id: str, timeout: float | None) -> "Job":
+    """The job once it is final; progress goes to stderr. Raises Failure when the time is over, Exit when interrupted."""
+    from client import ServerFailed, ServerNotReached
+
+    deadline = None if timeout is None else time.monotonic() + timeout
+    progress = _Progress()
+    job = server.job(job_id)  # the first answer must come, else there is nothing to watch
+    try:
+        while not job.final:
+            progress.show(job)
+            left = EVERY if deadline is None else min(EVERY, deadline - time.monotonic())
+            if left <= 0:
+                raise WaitFailure(f"job {job_id} is still {job.status} after {timeout:g} s; it goes on", _again(job_id))
+            time.sleep(left)
+            try:
+                job = server.job(job_id)
+            except (ServerNotReached, ServerFailed):
+                progress.say("the server is not reached; trying again")
+    except KeyboardInterrupt:
+        progress.end()
+        remark(f"detached; the job goes on. {_again(job_id).capitalize()}")
+        raise click.exceptions.Exit(INTERRUPTED) from None
+    finally:
+        progress.end()
+    remark(summary(job))
+    return job
+
+
+def _again(job_id: str) -> str:
+    return f"watch it again: leadsweep watch {job_id}"
+
+
+class _Progress:
+    """One line on a terminal, redrawn; a line now and then in a pipe."""
+
+    def __init__(self) -> None:
+        self._terminal = sys.stderr.isatty()
+        self._seen: deque[tuple[float, int]] = deque()
+        self._last = ("", 0.0)
+        self._drawn = False
+
+    def show(self, job: "Job") -> None:
+        """Where it stands now."""
+        now = time.monotonic()
+        self._seen.append((now, job.processed))
+        while now - self._seen[0][0] > OVER:
+            self._seen.popleft()
+        began, before = self._seen[0]
+        rate = (job.processed - before) / (now - began) if now > began else 0.0
+        words = [job.status, f"{job.processed:,} of {job.total:,} ({job.processed * 100 // job.total} %)"]
+        if rate:
+            words += [f"{rate:,.0f}/s", f"{_span((job.total - job.processed) / rate)} left"]
+        self.say("  ".join(words), kind=job.status)
+
+    def say(self, text: str, kind: str = "trouble") -> None:
+        """Says `text`; in a pipe only if it is of another kind than the last, or that is a while ago."""
+        if self._terminal:
+            click.echo(f"{_BACK}{text}", err=True, nl=False)
+            self._drawn = True
+            return
+        last, at = self._last
+        if kind != last or time.monotonic() - at >= PLAIN_EVERY:
+            click.echo(text, err=True)
+            self._last = (kind, time.monotonic())
+
+    def end(self) -> None:
+        """Leaves the terminal's line empty."""
+        if self._drawn:
+            click.echo(_BACK, err=True, nl=False)
+            self._drawn = False
+
+
+def _span(seconds: float) -> str:
+    minutes, rest = divmod(int(seconds) + 1, 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s" if minutes else f"{rest} s"
