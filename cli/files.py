@@ -4,13 +4,12 @@ import csv
 import gzip
 import io
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import BinaryIO, Literal, NamedTuple
-
-import click
 
 from cli.failure import Failure
 from shared.blocks import SIZE, Unreadable, blocks
@@ -66,13 +65,17 @@ def _content(stack: ExitStack, file: BinaryIO, *, compressed: bool) -> BinaryIO 
 
 def _opened(stack: ExitStack, path: str) -> BinaryIO:
     if path != "-":
-        return stack.enter_context(Path(path).open("rb"))  # noqa: SIM115 - the stack closes it
-    return _copied(stack, click.get_binary_stream("stdin"))
+        return stack.enter_context(Path(path).open("rb"))
+    return _copied(stack, sys.stdin.buffer)
+
+
+def _temporary(stack: ExitStack) -> BinaryIO:
+    return stack.enter_context(tempfile.TemporaryFile())
 
 
 def _copied(stack: ExitStack, source: BinaryIO | gzip.GzipFile) -> BinaryIO:
     """On disk, as it must be counted first and perhaps sent twice."""
-    copy = stack.enter_context(tempfile.TemporaryFile())  # noqa: SIM115 - the stack closes it
+    copy = _temporary(stack)
     try:
         shutil.copyfileobj(source, copy)
     except (gzip.BadGzipFile, EOFError):
@@ -101,7 +104,7 @@ def _media_type(stack: ExitStack, path: str, form: Format | None, file: BinaryIO
 
 def _as_csv(stack: ExitStack, file: BinaryIO, by: Identifier) -> BinaryIO:
     """A list of identifiers, one a line, as a CSV of one column. Blank lines are left out."""
-    copy = stack.enter_context(tempfile.TemporaryFile())  # noqa: SIM115 - the stack closes it
+    copy = _temporary(stack)
     copy.write(f"{by}\n".encode())
     for line in file:
         if identifier := line.strip():
@@ -123,7 +126,7 @@ def _renamed(stack: ExitStack, file: BinaryIO, columns: Mapping[str, Identifier]
     renamed = [columns.get(name) or (f"{name} of the file" if name in taken else name) for name in names]
     written = io.StringIO()
     csv.writer(written, delimiter=delimiter, lineterminator="\n").writerow(renamed)
-    copy = stack.enter_context(tempfile.TemporaryFile())  # noqa: SIM115 - the stack closes it
+    copy = _temporary(stack)
     copy.write(written.getvalue().encode("utf-8", "surrogateescape"))
     shutil.copyfileobj(file, copy)
     copy.seek(0)

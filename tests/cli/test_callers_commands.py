@@ -1,0 +1,283 @@
+"""The commands of callers, against the real server: through pipes, and at a terminal with a person who answers or leaves."""
+
+import csv
+import gzip
+import json
+import os
+import subprocess
+import sys
+import time
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from tests.cli.terminal import terminal
+from tests.faults.conftest import ground  # noqa: F401 - a fixture
+from tests.stack import free_port, running, running_api, running_ticker, running_worker, wait_for
+
+LEADSWEEP = [sys.executable, "-c", "from cli.main import main; main(prog_name='leadsweep')"]
+
+
+class Shell:
+    """Runs the command as a script would, with its environment."""
+
+    def __init__(self, place):
+        self.place = place
+        self.env = {"LEADSWEEP_URL": place.url, "LEADSWEEP_API_KEY": place.key, "LEADSWEEP_DATA_DIR": "/nowhere"}
+
+    def run(self, *words, stdin=b"", code=0, **env):
+        """What it printed; it must end with `code`."""
+        ran = subprocess.run(
+            [*LEADSWEEP, *map(str, words)],
+            input=stdin,
+            capture_output=True,
+            env=os.environ | self.env | env,
+            timeout=60,
+            check=False,
+        )
+        self.err = ran.stderr.decode()
+        assert ran.returncode == code, self.err
+        return ran.stdout.decode()
+
+    def at_terminal(self, *words, stdin=None):
+        return terminal(*LEADSWEEP, *words, env=self.env, stdin=stdin)
+
+    def results(self, job_id):
+        return list(csv.DictReader(self.run("results", job_id).splitlines()))
+
+
+@pytest.fixture
+def shell(ground):  # noqa: F811
+    """A whole stack with ten leads, and a shell."""
+    ground.add_leads(10)
+    with running_api(ground.env()) as url, running_worker(ground.env(), processes=1), running_ticker(ground.env()):
+        ground.url = url
+        yield Shell(ground)
+
+
+FILES = {
+    "leads.csv": b"externalId\ncrm-0\nnobody\n",
+    "leads.tsv": b"externalId\tname\ncrm-0\tAnn\nnobody\tBob\n",
+    "leads.ndjson": b'{"externalId": "crm-0"}\n{"externalId": "nobody"}\n',
+    "leads.csv.gz": gzip.compress(b"externalId\ncrm-0\nnobody\n"),
+    "leads": b'\n{"externalId": "crm-0"}\n{"externalId": "nobody"}\n',
+}
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_files_of_every_kind_are_submitted_and_their_job_is_waited_for(shell, tmp_path, name):
+    (tmp_path / name).write_bytes(FILES[name])
+    job = json.loads(shell.run("submit", tmp_path / name, "--campaign", "cmp", "--wait", "--json", "--reference", "r"))
+    assert (job["status"], job["deleted"], job["notFound"], job["clientReference"]) == ("completed", 1, 1, "r")
+    assert "accepted: 2 leads" in shell.err
+    assert "completed: 1 deleted, 1 not found, of 2" in shell.err
+    assert "\x1b" not in shell.err, "plain, as it is piped"
+
+
+def test_a_pipe_a_bare_list_and_columns_of_other_names_are_taken_too(shell, tmp_path):
+    submit = ("submit", "-", "--campaign", "cmp")
+    from_pipe = shell.run(*submit, stdin=b"phoneNumber\n+1324000001\n").strip()
+    listed = shell.run(*submit, "--by", "externalId", stdin=b'crm-2\n\n  say "hi", crm\n').strip()
+    (tmp_path / "crm.csv").write_bytes('externalId;CRM Ñ;Tel.\nold;crm-3;"+1 (324) 000-004"\n'.encode())
+    mapped = shell.run(
+        "submit", tmp_path / "crm.csv", "--campaign", "cmp", "--column", "externalId=CRM Ñ", "--column", "phoneNumber=Tel."
+    ).strip()
+    zipped = shell.run(*submit, "--by", "externalId", stdin=gzip.compress(b"crm-5\n")).strip()
+    for job_id in (from_pipe, listed, mapped, zipped):
+        shell.run("watch", job_id)
+    assert [r["identifier"] for r in shell.results(listed)] == ["crm-2", 'say "hi", crm']
+    assert [(r["externalId"], r["phoneNumber"]) for r in shell.results(mapped)] == [("crm-3", "+1 (324) 000-004")]
+    assert [r["outcome"] for r in shell.results(zipped)] == ["deleted"]
+    missing = shell.run("submit", tmp_path / "crm.csv", "--campaign", "cmp", "--column", "externalId=ID", code=1)
+    assert (missing, shell.err) == ("", "Error: the file has no column ID; it has externalId, CRM Ñ, Tel.\n")
+
+
+def test_every_option_of_the_api_can_be_said(shell):
+    options = ["--mode", "archive", "--dry-run", "--no-phone-fallback", "--reference", "r", "--max-leads-per-second", "7"]
+    options += ["--on-invalid", "skip", "--callback-url", "http://127.0.0.1:9/", "--idempotency-key", "mine"]
+    options += ["--window", "22:00-06:00 fri,sat America/New_York"]
+    said = ("submit", "-", "--campaign", "cmp", *options)
+    job_id = shell.run(*said, stdin=b"externalId\ncrm-0\n,,\n").strip()
+    assert shell.run(*said, stdin=b"externalId\ncrm-0\n,,\n").strip() == job_id, "the key makes it one job"
+    job = json.loads(shell.run("status", job_id, "--json"))
+    told = [job[name] for name in ("mode", "dryRun", "phoneFallback", "clientReference", "maxLeadsPerSecond", "callbackUrl")]
+    assert told == ["archive", True, False, "r", 7, "http://127.0.0.1:9/"]
+    assert job["schedule"] == {
+        "window": {"start": "22:00", "end": "06:00", "timeZone": "America/New_York", "days": ["fri", "sat"]}
+    }
+    shell.run(
+        "submit", "-", "--campaign", "cmp", "--off-peak", "--run-at", "2030-01-01T00:00:00Z", stdin=b"externalId\na\n", code=2
+    )
+
+
+def test_the_end_of_the_job_decides_the_exit_code(shell):
+    submit = ("submit", "-", "--campaign", "cmp", "--by", "externalId")
+    shell.run(*submit, "--wait", "--fail-on-not-found", stdin=b"crm-0\n", code=0)
+    shell.run(*submit, "--wait", "--fail-on-not-found", stdin=b"nobody\n", code=3)
+    slow = shell.run(*submit, "--max-leads-per-second", "1", stdin=b"x\n" + b"".join(b"%d\n" % i for i in range(99))).strip()
+    shell.run("watch", slow, "--timeout", "0.3", code=124)
+    assert f"it goes on; watch it again: leadsweep watch {slow}" in shell.err
+    assert "pace         1/s" in shell.run("status", slow)
+    shell.run("jobs", "pause", slow)
+    assert "paused" in shell.run("status", slow)
+    assert shell.run("jobs", "resume", slow) == f"job {slow} is queued\n"
+    assert json.loads(shell.run("jobs", "pace", slow, "2", "--json"))["maxLeadsPerSecond"] == 2
+    shell.run("jobs", "cancel", slow)
+    shell.run("watch", slow, code=4)
+    assert "cancelled" in shell.err
+    rows = shell.run("jobs", "list", "--status", "cancelled").splitlines()
+    assert (len(rows), rows[1].split()[:2]) == (2, [slow, "cancelled"])
+    assert json.loads(shell.run("jobs", "list", "--limit", "1", "--json"))["items"][0]["jobId"] == slow
+
+
+def test_previews_are_executed_archives_restored_failures_retried(shell):
+    preview = shell.run(
+        "submit", "-", "--campaign", "cmp", "--dry-run", "--mode", "archive", "--wait", "--json", stdin=b"externalId\ncrm-7\n"
+    )
+    assert json.loads(preview)["wouldDelete"] == 1
+    executed = json.loads(shell.run("jobs", "execute", json.loads(preview)["jobId"], "--wait", "--json"))
+    assert executed["deleted"] == 1
+    restored = json.loads(shell.run("jobs", "restore", executed["jobId"], "--wait", "--json"))
+    assert restored["restored"] == 1
+    shell.run("jobs", "retry", executed["jobId"], code=1)
+    assert shell.err == "Error: Cannot retry a job that is completed\n"
+
+
+def test_results_are_written_as_they_are_wanted_and_whole(shell, tmp_path):
+    job_id = shell.run(
+        "submit", "-", "--campaign", "cmp", "--wait", "--json", stdin=b"externalId,phoneNumber\ncrm-0,\n,+99\nx,\n"
+    )
+    job_id = json.loads(job_id)["jobId"]
+    missing = ("results", job_id, "--outcome", "notFound")
+    assert shell.run(*missing, "--format", "identifiers") == "+99\nx\n"
+    shell.run(*missing, "-o", tmp_path / "missing.ndjson")
+    assert [json.loads(line)["index"] for line in (tmp_path / "missing.ndjson").read_text().splitlines()] == [1, 2]
+    shell.run(*missing, "-o", tmp_path / "missing.csv", "--guard")
+    assert [row["phoneNumber"] for row in csv.DictReader((tmp_path / "missing.csv").read_text().splitlines())] == ["'+99", ""]
+    shell.run("results", "unknown", "-o", tmp_path / "none.csv", code=1)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["missing.csv", "missing.ndjson"]
+
+
+def test_what_goes_wrong_has_an_exit_code_of_its_own_and_one_line(shell, tmp_path):
+    listed = ("jobs", "list")
+    shell.run(*listed, code=5, LEADSWEEP_API_KEY="wrong")
+    assert shell.err.startswith("Error: Invalid or inactive API key; check LEADSWEEP_API_KEY")
+    shell.run(*listed, code=5, LEADSWEEP_API_KEY="")
+    assert "leadsweep keys create" in shell.err
+    shell.run(*listed, code=7, LEADSWEEP_URL=f"http://127.0.0.1:{free_port()}")
+    assert shell.err.startswith("Error: no answer from http://127.0.0.1:")
+    shell.run(*listed, code=1, LEADSWEEP_URL="leads.example.com")
+    (tmp_path / "empty.csv").write_bytes(b"externalId\n")
+    for words, said in {
+        ("submit", tmp_path / "none.csv", "--campaign", "cmp"): "No such file",
+        ("submit", tmp_path / "empty.csv", "--campaign", "cmp"): "contains no leads",
+        ("status", "unknown"): "Job not found",
+    }.items():
+        shell.run(*words, code=1)
+        assert said in shell.err
+        assert shell.err.count("\n") == 1
+    shell.run("submit", "-", "--campaign", "cmp", stdin=b"externalId\n,\n", code=1)
+    assert shell.err == "Error: line 2: 2 columns, the header has 1\n"
+    shell.run("submit", "-", "--campaign", "elsewhere", stdin=b"externalId\na\n", code=5)
+
+
+def test_at_a_terminal_a_real_deletion_is_asked_about_with_its_count(shell, tmp_path):
+    file = tmp_path / "leads.csv"
+    file.write_bytes(b"externalId\n" + b"".join(b"nobody-%d\n" % i for i in range(1234)))
+    submit = ("submit", str(file), "--campaign", "cmp")
+    with shell.at_terminal(*submit) as person:
+        person.expect("Delete up to 1,234 leads of campaign cmp? [y/N]:")
+        person.type("n\n")
+        assert person.end() == 1
+    assert shell.run("jobs", "list") == ""
+    with shell.at_terminal(*submit, "--wait") as person:
+        person.expect("[y/N]:")
+        person.type("y\n")
+        assert person.end() == 0
+        assert "1,234 not found" in person.seen
+    with shell.at_terminal(*submit, "--yes") as person:
+        assert person.end() == 0
+        assert "[y/N]" not in person.seen
+    with shell.at_terminal(*submit, "--dry-run") as person:
+        assert person.end() == 0
+    with file.open("rb") as stdin, shell.at_terminal("submit", "-", "--campaign", "cmp", stdin=stdin) as person:
+        person.expect("Delete up to 1,234 leads")
+        person.type("no\n")
+        assert person.end() == 1, "the question goes to the terminal though the leads come through a pipe"
+
+
+def test_ctrl_c_leaves_the_job_alone_and_says_how_to_come_back(shell):
+    slow = b"".join(b"%d\n" % i for i in range(500))
+    job_id = shell.run(
+        "submit", "-", "--campaign", "cmp", "--by", "externalId", "--max-leads-per-second", "5", stdin=slow
+    ).strip()
+    with shell.at_terminal("watch", job_id) as person:
+        person.expect("of 500 (")
+        person.expect("left")
+        person.interrupt()
+        assert person.end() == 130
+        assert f"detached; the job goes on. Watch it again: leadsweep watch {job_id}" in person.seen
+    assert json.loads(shell.run("status", job_id, "--json"))["status"] == "running"
+    with shell.at_terminal("jobs", "execute", job_id) as person:
+        person.expect("[y/N]:")
+        person.interrupt()
+        assert person.end() == 130
+
+
+def test_watching_survives_a_restart_of_the_api(ground):  # noqa: F811
+    port = free_port()
+    ground.url = f"http://127.0.0.1:{port}"
+    shell = Shell(ground)
+    with ExitStack() as stack:
+        stack.enter_context(running_worker(ground.env(), processes=1))
+        stack.enter_context(running_ticker(ground.env()))
+        api = ("api", "--port", port)
+        with running(*api, env=ground.env()):
+            wait_for(lambda: answers(shell))
+            ids = b"".join(b"%d\n" % i for i in range(60))
+            submit = ("submit", "-", "--campaign", "cmp", "--by", "externalId", "--max-leads-per-second", "5")
+            job_id = shell.run(*submit, stdin=ids).strip()
+            person = stack.enter_context(shell.at_terminal("watch", job_id))
+            person.expect("running")
+        person.expect("the server is not reached; trying again")
+        with running(*api, env=ground.env()):
+            shell_key = {"LEADSWEEP_API_KEY": ground.key}
+            wait_for(lambda: answers(shell))
+            shell.run("jobs", "pace", job_id, "none", **shell_key)
+            assert person.end(40) == 0
+            assert "60 not found" in person.seen
+
+
+def answers(shell):
+    try:
+        shell.run("jobs", "list")
+    except AssertionError:
+        return False
+    return True
+
+
+@pytest.mark.parametrize(
+    ("shell_name", "told"), [("bash", "complete -o"), ("zsh", "#compdef leadsweep"), ("fish", "complete --no-files")]
+)
+def test_shells_can_complete(shell_name, told, leadsweep):
+    assert told in leadsweep("completion", shell_name).out
+
+
+def test_it_starts_within_a_third_of_a_second():
+    """The fastest of a few, as other tests run beside it."""
+
+    def seconds(*words):
+        began = time.perf_counter()
+        subprocess.run([*LEADSWEEP, *words], env=os.environ | {"LEADSWEEP_API_KEY": ""}, capture_output=True, check=False)
+        return time.perf_counter() - began
+
+    for words in (("--help",), ("jobs", "list"), ("submit", "--help")):
+        assert min(seconds(*words) for _ in range(5)) <= 0.3
+
+
+def test_without_an_address_it_is_the_stack_that_runs_here(monkeypatch, tmp_path, leadsweep):
+    monkeypatch.delenv("LEADSWEEP_URL", raising=False)
+    monkeypatch.setenv("LEADSWEEP_DATA_DIR", str(Path(tmp_path) / "none"))
+    monkeypatch.setenv("LEADSWEEP_API_KEY", "")
+    assert leadsweep("jobs", "list").code == 5
