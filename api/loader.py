@@ -23,7 +23,7 @@ from api.upload import Upload
 from shared.arrays import smallint_array, text_array
 from shared.states import ChunkState, Outcome
 
-HASHES_AT_ONCE = 500_000  # compared in one go: as a set they take 40 MB
+HASHES_AT_ONCE = 300_000  # compared in one go: as a set they take 20 MB
 
 _BEGIN = text(f"WITH {JOB.strip()} SELECT (SELECT id FROM job) AS id FROM subject")
 

@@ -64,34 +64,40 @@ def judge(entries, leads, *, campaign, chunk_size=1000, phone_fallback=True, ref
         else:
             seen.add(key)
             looked_up.append(i)
-    present = set(leads)
+    here = [lead for lead in leads if lead.campaign == campaign]
+    present = {
+        kind: {getattr(lead, kind): lead for lead in here if getattr(lead, kind)} for kind in ("external_id", "phone_number")
+    }
     for _, chunk in groupby(enumerate(looked_up), lambda one: one[of_file] // chunk_size):
-        _judge_chunk([i for _, i in chunk], canonical, outcomes, present, campaign, phone_fallback, refused)
-    return Verdict(outcomes, present)
+        _judge_chunk([i for _, i in chunk], canonical, outcomes, present, phone_fallback, refused)
+    left = set(present["external_id"].values()) | set(present["phone_number"].values())
+    return Verdict(outcomes, left | {lead for lead in leads if lead.campaign != campaign})
 
 
-def _judge_chunk(chunk, canonical, outcomes, present, campaign, phone_fallback, refused):
-    taken = set()
-    here = [lead for lead in present if lead.campaign == campaign]
+def _judge_chunk(chunk, canonical, outcomes, present, phone_fallback, refused):
+    """`present` has the campaign's leads by external id and by number; those that are deleted are taken out of it."""
+    taken = {}
 
-    def find(**wanted):
-        (attribute, value) = next(iter(wanted.items()))
-        return next((x for x in here if getattr(x, attribute) == value and x not in taken), None)
+    def find(kind, identifier):
+        lead = present[kind].get(identifier)
+        return None if lead in taken else lead
 
     def take(i, lead, outcome):
-        taken.add(lead)
+        taken[lead] = None
         outcomes[i] = REFUSED if lead in refused else outcome
 
     for i in chunk:
         external_id, _ = canonical[i]
-        if external_id and (lead := find(external_id=external_id)):
+        if external_id and (lead := find("external_id", external_id)):
             take(i, lead, DELETED_BY_EXTERNAL_ID)
     by_number = [i for i in chunk if not outcomes[i] and canonical[i][1] and (phone_fallback or not canonical[i][0])]
     for i in by_number:
-        if lead := find(phone_number=canonical[i][1]):
+        if lead := find("phone_number", canonical[i][1]):
             take(i, lead, DELETED_BY_PHONE_NUMBER)
+    taken_numbers = {lead.phone_number for lead in taken}
+    twice = {i for i in by_number if canonical[i][1] in taken_numbers}
     for i in chunk:
-        if not outcomes[i]:
-            names_taken = i in by_number and any(lead.phone_number == canonical[i][1] for lead in taken)
-            outcomes[i] = DUPLICATE if names_taken else NO_SUCH_LEAD
-    present -= taken - set(refused)
+        outcomes[i] = outcomes[i] or (DUPLICATE if i in twice else NO_SUCH_LEAD)
+    for lead in set(taken) - set(refused):
+        for kind, leads in present.items():
+            leads.pop(getattr(lead, kind), None)

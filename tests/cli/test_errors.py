@@ -114,7 +114,7 @@ def test_ctrl_c_in_the_middle_of_an_import_imports_nothing_and_is_one_line(leads
         process.stdin.flush()
         wait_for_copy(engine)
         process.send_signal(signal.SIGINT)
-        assert process.wait(timeout=30) == 1
+        assert process.wait(timeout=30) == 130
         assert process.stderr.read().strip() == b"Error: stopped before it was done"
         process.stdin.close()
     assert leadsweep("leads", "count", "--campaign", "spring").out == "0\n"
@@ -133,7 +133,7 @@ def test_a_reader_that_goes_away_ends_the_command_quietly(engine):
     os.close(read_end)
     with leadsweep_process(engine, "keys", "list", "--json", stdout=write_end) as process:
         os.close(write_end)
-        assert process.wait(timeout=30) == 1
+        assert process.wait(timeout=30) == 130
         assert process.stderr.read() == b""
 
 
