@@ -13,7 +13,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import NamedTuple
 
-from benchmarks import contests, webhooks
+from benchmarks import contests, files, webhooks
 from benchmarks.ground import Ground, Processes
 from cli.embedded import Embedded
 from shared import migrations
@@ -50,6 +50,13 @@ GOALS = {
     "schedule": Goal("% of a core", "ticker and its connection, 10,000 scheduled jobs", "limit", 1, at_most=True),
     "beside": Goal("ms", "POST of an ordinary job to its end beside off-peak jobs", "on an idle stack", 3, at_most=True),
     "webhook": Goal("ms", "the end of a job of 1000 to its receiver, median of 40", "limit", 1, at_most=True),
+    "file": Goal(
+        "leads/s", "a file of 1,000,000 from upload to last outcome, 2 worker processes", "COPY of it, then plain DELETEs", 0.5
+    ),
+    "ingest": Goal("entries/s", "a file of 1,000,000, from its first byte to the 202", "limit", 1),
+    "results": Goal("rows/s", "results of 1,000,000 entries as NDJSON", "limit", 1),
+    "fair": Goal("ms", "POST of a job of 1000 to its end beside a job of a million", "on an idle stack", 3, at_most=True),
+    "crowd": Goal("ms", "delay of a job of 1000 by 5,000 of another company, longest of 10", "limit", 1, at_most=True),
     "deliveries": Goal("deliveries/s", "one deliverer process to a local receiver", "limit", 1),
 }
 
@@ -84,7 +91,7 @@ def _contest(name, ground, processes, chosen):
     print(f"\n{name}, {goal.unit}\n  ours:   {goal.ours}\n  theirs: {goal.theirs}", flush=True)
     rounds = []
     for number in range(chosen.rounds):
-        contest = getattr(contests, name, None) or getattr(webhooks, name)
+        (contest,) = (getattr(module, name) for module in (contests, webhooks, files) if hasattr(module, name))
         result = contest(ground, processes, number, chosen.scale)
         rounds.append(result)
         print(

@@ -132,8 +132,8 @@ class Ground:
             """
             WITH old AS (
                 INSERT INTO jobs (id, company_id, campaign_id, total, state, finished_at, deleted, would_delete, restored,
-                    conflict, not_found, unprocessed)
-                SELECT gen_random_uuid(), 'bench', %s, 100, 'completed', clock_timestamp(), 100, 0, 0, 0, 0, 0
+                    conflict, not_found, unprocessed, invalid)
+                SELECT gen_random_uuid(), 'bench', %s, 100, 'completed', clock_timestamp(), 100, 0, 0, 0, 0, 0, 0
                 FROM generate_series(1, %s) RETURNING id
             )
             INSERT INTO chunks (job_id, number, first_index, external_ids, phone_numbers, outcomes, state, attempts, deleted)
