@@ -13,6 +13,7 @@ COPY shared shared
 COPY worker worker
 COPY api api
 COPY cli cli
+COPY client client
 RUN pip wheel --no-deps --wheel-dir /wheels . \
     && pip --python /opt/leadsweep/bin/python install --no-deps --no-index /wheels/*.whl
 

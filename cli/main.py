@@ -72,7 +72,8 @@ def _is_interrupted(error: BaseException) -> bool:
 
 
 def _one_line(message: str, code: int) -> int:
-    click.echo(f"{click.style('Error:', fg='red')} {' '.join(message.split())}", err=True)
+    colour = False if os.environ.get("NO_COLOR") else None  # None: as stderr is a terminal
+    click.echo(f"{click.style('Error:', fg='red')} {' '.join(message.split())}", err=True, color=colour)
     return code
 
 

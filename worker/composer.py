@@ -2,13 +2,13 @@
 same bytes, and nothing that is to be purged lies anywhere else.
 """
 
-from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
 from sqlalchemy import Connection, text
 
+from shared.arrays import smallint_array
 from shared.states import Event, Outcome
 from worker.outbox import Claimed
 
@@ -16,14 +16,30 @@ MAX_BODY = 20_000  # bytes; above that the lists are left out
 
 _SHORTEST = len('"1",')  # of an identifier in a list: what cannot fit is not read
 
-# With the chunks of a job whose lists may fit.
+# With the lists of a job, where they may fit: of millions of entries only those that would be listed are fetched.
 _JOB = text("""
-    SELECT id, campaign_id, client_reference, jobs.state, mode, dry_run, total, jobs.deleted, jobs.not_found, jobs.unprocessed,
-        finished_at, outcomes, coalesce(written_external_ids, external_ids) AS external_ids,
-        coalesce(written_phone_numbers, phone_numbers) AS phone_numbers
-    FROM jobs LEFT JOIN chunks ON job_id = id AND (jobs.deleted + jobs.not_found) * :shortest < :most
-    WHERE id = :job_id ORDER BY number
+    SELECT id, campaign_id, client_reference, state, mode, dry_run, total, deleted, not_found, unprocessed, finished_at,
+        identifiers_purged_at IS NULL AND (deleted + not_found) * :shortest < :most AS may_fit,
+        lists.deleted_identifiers, lists.not_found_identifiers
+    FROM jobs CROSS JOIN LATERAL (
+        SELECT
+            array_agg(identifier ORDER BY number, position) FILTER (WHERE NOT is_missing) AS deleted_identifiers,
+            array_agg(identifier ORDER BY number, position) FILTER (WHERE is_missing) AS not_found_identifiers
+        FROM (
+            SELECT number, position, coalesce(external_id, phone_number) AS identifier,
+                outcome = ANY(CAST(:not_found AS smallint[])) AS is_missing
+            FROM chunks CROSS JOIN unnest(
+                coalesce(written_external_ids, external_ids), coalesce(written_phone_numbers, phone_numbers), outcomes
+            ) WITH ORDINALITY AS entry (external_id, phone_number, outcome, position)
+            WHERE job_id = jobs.id AND (jobs.deleted + jobs.not_found) * :shortest < :most
+                AND chunks.deleted + chunks.not_found > 0 AND outcome = ANY(CAST(:listed AS smallint[]))
+        ) AS entry
+    ) AS lists
+    WHERE id = :job_id
 """)
+
+_NOT_FOUND = [outcome for outcome in Outcome if outcome.count == "not_found"]
+_LISTED = [outcome for outcome in Outcome if outcome.count in {"deleted", "not_found"}]
 
 _encode = msgspec.json.Encoder().encode
 
@@ -34,12 +50,14 @@ def compose(connection: Connection, claimed: Claimed) -> bytes:
         content = {"webhookId": str(claimed.webhook_id)}
         return _encode({"type": Event.TEST, "timestamp": _time_text(claimed.created_at), "data": content})
     values = {"job_id": claimed.job_id, "shortest": _SHORTEST, "most": MAX_BODY}
-    return _of_job(claimed.event, connection.execute(_JOB, values).all())
+    values |= {"not_found": smallint_array(_NOT_FOUND), "listed": smallint_array(_LISTED)}
+    job = connection.execute(_JOB, values).one_or_none()
+    if job is None:
+        raise LookupError(claimed.job_id)
+    return _of_job(claimed.event, job)
 
 
-def _of_job(event: str, parts: Sequence[Any]) -> bytes:
-    """Of a job with each of its chunks. Raises LookupError where there is none."""
-    job = parts[0]
+def _of_job(event: str, job: Any) -> bytes:
     content: dict[str, Any] = {
         "jobId": str(job.id),
         "campaignId": job.campaign_id,
@@ -54,23 +72,15 @@ def _of_job(event: str, parts: Sequence[Any]) -> bytes:
         "statusUrl": f"/api/v1/jobs/{job.id}",
     }
     told = {"type": event, "timestamp": _time_text(job.finished_at)}
-    if job.outcomes is not None:  # else they are too many, or purged
-        body = _encode(told | {"data": content | _lists(parts)})
+    if job.may_fit:
+        lists = {
+            "deletedIdentifiers": job.deleted_identifiers or [],
+            "notFoundIdentifiers": job.not_found_identifiers or [],
+        }
+        body = _encode(told | {"data": content | lists})
         if len(body) < MAX_BODY:
             return body
     return _encode(told | {"data": content | {"identifiersOmitted": True}})
-
-
-def _lists(parts: Sequence[Any]) -> dict[str, list[str]]:
-    lists: dict[str, list[str]] = {"deleted": [], "not_found": []}
-    for part in parts:
-        for external_id, phone_number, outcome in zip(part.external_ids, part.phone_numbers, part.outcomes, strict=True):
-            if (counted := _COUNTED[outcome]) in lists:
-                lists[counted].append(external_id or phone_number)
-    return {"deletedIdentifiers": lists["deleted"], "notFoundIdentifiers": lists["not_found"]}
-
-
-_COUNTED = {int(outcome): outcome.count for outcome in Outcome}
 
 
 def _time_text(moment: datetime) -> str:

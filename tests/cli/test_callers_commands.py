@@ -207,6 +207,16 @@ def test_at_a_terminal_a_real_deletion_is_asked_about_with_its_count(shell, tmp_
         assert person.end() == 1, "the question goes to the terminal though the leads come through a pipe"
 
 
+def test_colours_are_for_terminals_that_want_them(shell):
+    with shell.at_terminal("status", "unknown") as person:
+        assert person.end() == 1
+        assert "\x1b[31m" in person.seen
+    shell.env["NO_COLOR"] = "1"
+    with shell.at_terminal("status", "unknown") as person:
+        assert person.end() == 1
+        assert "\x1b[3" not in person.seen
+
+
 def test_ctrl_c_leaves_the_job_alone_and_says_how_to_come_back(shell):
     slow = b"".join(b"%d\n" % i for i in range(500))
     job_id = shell.run(

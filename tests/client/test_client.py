@@ -6,6 +6,7 @@ import asyncio
 import gzip
 import io
 import json
+import time
 from datetime import UTC, datetime
 from inspect import isawaitable
 
@@ -29,7 +30,7 @@ from client import (
 )
 from shared.signatures import new_secret, sign
 from tests.faults.conftest import ground  # noqa: F401 - a fixture
-from tests.stack import running_api, running_ticker, running_worker
+from tests.stack import running_api, running_ticker, running_worker, wait_for
 
 ACCEPTED = {"jobId": "j", "status": "queued", "total": 1, "createdAt": "2026-01-01T02:00:00.000Z", "runAt": None}
 LEAD = {"externalId": "a"}
@@ -225,6 +226,24 @@ def test_the_whole_way_against_the_real_server(server):
             leads.act(slow.job_id, "pause")
     with pytest.raises(KeyRefused), Client(server.url, "nobody") as stranger:
         next(stranger.jobs())
+
+
+def test_a_pace_is_kept_on_the_whole_stack(server):
+    """Over ten seconds, within a tenth; the job's own start aside, as its first half second's worth is done at once."""
+    with Client(server.url, server.key) as leads:
+        job_id = leads.submit("cmp", [{"externalId": f"x{i}"} for i in range(1000)], max_leads_per_second=50).job_id
+        seen = []
+
+        def ten_seconds_are_over():
+            job = leads.job(job_id)
+            if job.processed and (not seen or job.processed > seen[-1][1]):
+                seen.append((time.monotonic(), job.processed))
+            return seen and seen[-1][0] - seen[0][0] >= 10
+
+        wait_for(ten_seconds_are_over, 30)
+        leads.act(job_id, "cancel")
+    (began, before), (ended, after) = seen[0], seen[-1]
+    assert 45 <= (after - before) / (ended - began) <= 55
 
 
 async def test_the_async_client_waits_for_many_at_once(server):

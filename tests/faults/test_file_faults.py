@@ -1,5 +1,6 @@
 """Files, while things die: a million entries while a worker is killed every second, and an API that dies in the middle."""
 
+import gzip
 import random
 import signal
 import threading
@@ -71,12 +72,22 @@ class Sampler(threading.Thread):
         return max(sizes)
 
 
+def write_csv(path, entries):
+    path.write_text("externalId,phoneNumber\n" + "".join(f"{e or ''},{n or ''}\n" for e, n in entries))
+
+
+def write_ndjson(path, entries):
+    with gzip.open(path, "wt", 1) as file:
+        file.writelines(f'{{"externalId":"{e}"}}\n' if e else f'{{"phoneNumber":"{n}"}}\n' for e, n in entries)
+
+
 @pytest.mark.timeout(400)
-def test_a_million_entries_are_decided_as_the_oracle_says_while_a_worker_is_killed_every_second(ground, tmp_path):
+@pytest.mark.parametrize(("name", "write"), [("million.csv", write_csv), ("million.ndjson.gz", write_ndjson)])
+def test_a_million_entries_are_decided_as_the_oracle_says_while_a_worker_is_killed_every_second(ground, tmp_path, name, write):
     before = add_half_a_million_leads(ground.engine)
     entries = a_million_entries()
-    path = tmp_path / "million.csv"
-    path.write_text("externalId,phoneNumber\n" + "".join(f"{e or ''},{n or ''}\n" for e, n in entries))
+    path = tmp_path / name
+    write(path, entries)
     with (
         running("api", "--port", port := free_port(), env=ground.env()) as api,
         running_worker(ground.env()) as worker,

@@ -184,6 +184,17 @@ def test_a_body_stays_under_its_limit_and_says_so_where_lists_are_left_out(world
         assert "identifiersOmitted" not in content
 
 
+def test_of_a_big_job_the_few_that_are_listed_are_sent(world):
+    """A preview lists what it would delete nowhere, however much that is."""
+    leads = [(f"crm-{i}", None) for i in range(2500)]
+    entries = [*leads[:1700], ("nobody", None), *leads[1700:], ("nor he", None)]
+    world.finished_job(entries, leads=leads, dry_run=True)
+    world.deliver()
+    (came,) = world.receiver.came
+    content = came.verified(world.secret)["data"]
+    assert (content["total"], content["deletedIdentifiers"], content["notFoundIdentifiers"]) == (2502, [], ["nobody", "nor he"])
+
+
 def test_what_is_purged_with_the_job_is_not_sent_any_more(world):
     world.finished_job(path="/500")
     world.deliver()
