@@ -1,7 +1,6 @@
 """The tables. Migrations create them; `make check` holds the two against each other.
 
-Invariants are CHECK constraints here rather than care elsewhere. `companies`, `campaigns` and `leads` belong to the operator as
-well: what stands on them beyond the published columns has a default.
+Invariants are CHECK constraints. What `companies`, `campaigns` and `leads` have beyond the published columns has a default.
 """
 
 from sqlalchemy import (
@@ -70,19 +69,9 @@ leads = Table(
     Column("metadata", JSONB, nullable=False, server_default=text("'{}'")),
     Column("created_at", _TIME, nullable=False, server_default=_NOW),
     CheckConstraint("external_id IS NOT NULL OR phone_number IS NOT NULL", name="identified"),
+    Index("leads_external_id_key", "campaign_id", "external_id", unique=True, postgresql_where=text("external_id IS NOT NULL")),
     Index(
-        "leads_external_id_key",
-        "campaign_id",
-        "external_id",
-        unique=True,
-        postgresql_where=text("external_id IS NOT NULL"),
-    ),
-    Index(
-        "leads_phone_number_key",
-        "campaign_id",
-        "phone_number",
-        unique=True,
-        postgresql_where=text("phone_number IS NOT NULL"),
+        "leads_phone_number_key", "campaign_id", "phone_number", unique=True, postgresql_where=text("phone_number IS NOT NULL")
     ),
 )
 
@@ -169,14 +158,7 @@ jobs = Table(
         "id",
         postgresql_where=text("client_reference IS NOT NULL"),
     ),
-    Index(
-        "jobs_active_idx",
-        "queue",
-        "company_id",
-        "served_at",
-        "id",
-        postgresql_where=text("state IN ('queued', 'running')"),
-    ),
+    Index("jobs_active_idx", "queue", "company_id", "served_at", "id", postgresql_where=text("state IN ('queued', 'running')")),
     Index("jobs_due_idx", "run_at", postgresql_where=text("state = 'scheduled'")),
     Index("jobs_closing_idx", "closes_at", postgresql_where=text("closes_at IS NOT NULL AND state IN ('queued', 'running')")),
     Index("jobs_paced_idx", "paced_at", postgresql_where=text("paced_at IS NOT NULL AND state IN ('queued', 'running')")),

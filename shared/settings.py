@@ -76,7 +76,10 @@ class Settings(BaseSettings):
         description="Entries decided in one transaction; smaller chunks hold locks for a shorter time",
     )
     max_file_entries: int = Field(
-        5_000_000, ge=1, le=100_000_000, description="Entries that a file may have; one of 5 million takes about a minute of work"
+        5_000_000,
+        ge=1,
+        le=100_000_000,
+        description="Entries that a file may have; one of 5 million takes some 10 seconds to come in, and 20 to be worked off",
     )
     rate_limit_submit: RateSetting = Field(Rate(1000, timedelta(hours=1)), description="Submissions of one key, e.g. `1000/hour`")
     rate_limit_read: RateSetting = Field(Rate(60000, timedelta(hours=1)), description="Other calls of one key, e.g. `60000/hour`")

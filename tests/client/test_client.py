@@ -6,6 +6,7 @@ import asyncio
 import gzip
 import io
 import json
+import re
 import time
 from datetime import UTC, datetime
 from inspect import isawaitable
@@ -30,7 +31,7 @@ from client import (
 )
 from shared.signatures import new_secret, sign
 from tests.faults.conftest import ground  # noqa: F401 - a fixture
-from tests.stack import running_api, running_ticker, running_worker, wait_for
+from tests.stack import PROJECT, running_api, running_ticker, running_worker, wait_for
 
 ACCEPTED = {"jobId": "j", "status": "queued", "total": 1, "createdAt": "2026-01-01T02:00:00.000Z", "runAt": None}
 LEAD = {"externalId": "a"}
@@ -226,6 +227,15 @@ def test_the_whole_way_against_the_real_server(server):
             leads.act(slow.job_id, "pause")
     with pytest.raises(KeyRefused), Client(server.url, "nobody") as stranger:
         next(stranger.jobs())
+
+
+def test_the_example_of_the_readme_runs(server, monkeypatch):
+    server.add_leads(1)
+    monkeypatch.setenv("LEADSWEEP_API_KEY", server.key)
+    (example,) = re.findall(r"^```py\n(.*?)^```", (PROJECT / "README.md").read_text(), re.MULTILINE | re.DOTALL)
+    names = {}
+    exec(compile(example.replace("http://127.0.0.1:8000", server.url).replace('"spring"', '"cmp"'), "README.md", "exec"), names)
+    assert (names["job"].status, len(names["unknown"])) == ("completed", 100_000)
 
 
 def test_a_pace_is_kept_on_the_whole_stack(server):

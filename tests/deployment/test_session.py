@@ -69,7 +69,7 @@ class Terminal:
         if re.match(r"\w+\(\)", command):
             self.functions += f"{command}\n"
             return ""
-        name = re.match(r"(\w+)=", command)
+        name = re.match(r"(?:export )?(\w+)=", command)
         shell = f'{command}; printf %s "${name[1]}"' if name else command
         done = subprocess.run(
             ["sh", "-c", self.functions + shell],
@@ -105,6 +105,7 @@ def terminal(values, tmp_path):
                 "DATABASE_URL": values["DATABASE_URL"],
                 "LEADSWEEP_SECRETS_KEY": values["LEADSWEEP_SECRETS_KEY"],
                 "PORT": str(port),
+                "LEADSWEEP_URL": f"http://127.0.0.1:{port}",
             },
         )
 
