@@ -1,6 +1,7 @@
 """`python -m api --host H --port P`: the API on uvicorn, one process."""
 
 import argparse
+import asyncio
 import socket
 import sys
 from contextlib import suppress
@@ -13,6 +14,9 @@ from api.protocol import BoundedProtocol
 from shared import logs
 from shared.environment import process_settings
 
+STOPS_WITHIN = 5  # seconds for requests in hand
+UPLOADS_END = 3.0  # seconds for files, so that who sends one still gets an answer
+
 
 class Server(uvicorn.Server):
     """Stops soon: calls that wait for a job are answered with what there is, not cut off."""
@@ -23,8 +27,9 @@ class Server(uvicorn.Server):
         self._app = app
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Ends the waiting, then serves what is in hand."""
+        """Ends the waiting, then serves what is in hand; a file that is still coming in has a little time to end."""
         self._app.state.waiter.end()
+        asyncio.get_running_loop().call_later(UPLOADS_END, self._app.state.receiver.end)
         await super().shutdown(sockets)
 
 
@@ -47,7 +52,7 @@ def main() -> None:
         access_log=False,
         server_header=False,
         proxy_headers=False,  # an address is whoever speaks to us, not whom it says it is
-        timeout_graceful_shutdown=5,
+        timeout_graceful_shutdown=STOPS_WITHIN,
     )
     server = Server(app, config)
     with suppress(KeyboardInterrupt):

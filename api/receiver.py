@@ -36,7 +36,13 @@ class Receiver:
         self._settings = settings
         self._loading = create_sync_engine(settings, "upload", pool_size=AT_ONCE, max_overflow=0)
         self._turns = asyncio.Semaphore(AT_ONCE)
+        self._uploads: set[Upload] = set()
         self._threads = anyio.CapacityLimiter(AT_ONCE)
+
+    def end(self) -> None:
+        """Ends what is still coming in, as the process is about to stop."""
+        for upload in self._uploads:
+            upload.end()
 
     def close(self) -> None:
         """Ends its connections."""
@@ -59,7 +65,7 @@ class Receiver:
             chunk_size=self._settings.chunk_size,
             most=self._settings.max_file_entries,
         )
-        async with self._turn():
+        async with self._turn(upload):
             try:
                 if not taken and (loaded := await to_thread.run_sync(load_it, limiter=self._threads)):
                     return Accepted(asked.job_id, *loaded, asked.wait, queue=values["queue"])
@@ -74,14 +80,16 @@ class Receiver:
         return earlier
 
     @asynccontextmanager
-    async def _turn(self) -> AsyncIterator[None]:
+    async def _turn(self, upload: Upload) -> AsyncIterator[None]:
         """Raises Unavailable where others take too long."""
         try:
             async with asyncio.timeout(PATIENCE):
                 await self._turns.acquire()
         except TimeoutError:
             raise Unavailable from None
+        self._uploads.add(upload)
         try:
             yield
         finally:
+            self._uploads.discard(upload)
             self._turns.release()

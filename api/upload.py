@@ -9,7 +9,7 @@ from anyio import from_thread
 from starlette.requests import ClientDisconnect, Request
 
 from api import file_reader
-from api.errors import ApiError, InvalidRequest
+from api.errors import ApiError, InvalidRequest, Unavailable
 from api.inflater import inflated
 from api.preferences import IdempotencyKey, hash_of
 
@@ -36,6 +36,8 @@ class Upload:
         self._stream = request.stream()
         self._deadline = time.monotonic() + LONGEST
         self._parts = self._arriving()
+        self._patience: asyncio.Timeout | None = None
+        self._ended = False
 
     @property
     def idempotency(self) -> IdempotencyKey | None:
@@ -43,7 +45,10 @@ class Upload:
         return IdempotencyKey(self._key, self._hash.digest()) if self._key else None
 
     def batches(self, most: int) -> Iterator[file_reader.Batch]:
-        """The entries, of which `most` are allowed. Raises InvalidRequest for a file without any, ApiError 400, 408 and 413."""
+        """The entries, of which `most` are allowed, and one at least.
+
+        Raises InvalidRequest, Unavailable, ApiError 400, 408 and 413.
+        """
         content = inflated(self._parts) if self._is_gzip else self._parts
         batches = file_reader.read(_bounded(content, most * BYTES_AN_ENTRY), self._media_type, skip_invalid=self._skip_invalid)
         first = next(batches, None)  # what is no file costs no transaction
@@ -52,9 +57,15 @@ class Upload:
         return _counted(chain([first], batches), most)
 
     def exhaust(self) -> None:
-        """Reads what is left, for its hash. Raises ApiError 400 and 408."""
+        """Reads what is left, for its hash. Raises Unavailable, ApiError 400 and 408."""
         for _ in self._parts:
             pass
+
+    def end(self) -> None:
+        """Ends it, as the process is about to stop: who reads it gets Unavailable."""
+        self._ended = True
+        if self._patience:
+            self._patience.reschedule(asyncio.get_running_loop().time())
 
     def _arriving(self) -> Iterator[bytes]:
         while (part := from_thread.run(self._next_part)) is not None:
@@ -62,10 +73,14 @@ class Upload:
             yield part
 
     async def _next_part(self) -> bytes | None:
+        if self._ended:
+            raise Unavailable
         try:
-            async with asyncio.timeout(min(STALL, self._deadline - time.monotonic())):
+            async with asyncio.timeout(min(STALL, self._deadline - time.monotonic())) as self._patience:
                 return await anext(self._stream, None)
         except TimeoutError:
+            if self._ended:
+                raise Unavailable from None
             raise ApiError(408, "Request body took too long to arrive") from None
         except ClientDisconnect:
             raise ApiError(400, "Request body broke off") from None  # nobody is there to read it

@@ -1,12 +1,12 @@
 """Everything that a call can raise.
 
 LeadsweepError
-├── Refused             the server says no, and why (4xx)
+├── Refused             the server says no, and why (4xx; 3xx: it is elsewhere)
 │   ├── KeyRefused      401 and 403: no such key, or it may not do this
 │   ├── NotFound        404
 │   ├── Conflict        409
 │   └── RateLimited     429, and the wait would be too long
-├── ServerFailed        5xx, again and again
+├── ServerFailed        5xx, again and again; or something else answers in its place
 ├── ServerNotReached    no answer, again and again
 └── WaitTimedOut        the job goes on: nothing is said of how it will end
 """

@@ -10,7 +10,7 @@ from typing import Any, BinaryIO, NamedTuple, TypeVar
 
 import msgspec
 
-from client.errors import ServerNotReached, failure
+from client.errors import ServerFailed, ServerNotReached, failure
 
 T = TypeVar("T")
 
@@ -81,7 +81,7 @@ def asked(call: Call, retries: Retries) -> Steps[Answered]:
             yield Pause(_jitter(attempt, retries))
             continue
         status = answered.status
-        if status < HTTPStatus.BAD_REQUEST:
+        if status < HTTPStatus.MULTIPLE_CHOICES:
             return answered
         may_pass = status == HTTPStatus.TOO_MANY_REQUESTS or status >= HTTPStatus.INTERNAL_SERVER_ERROR
         after = _retry_after(answered)
@@ -92,11 +92,16 @@ def asked(call: Call, retries: Retries) -> Steps[Answered]:
 
 
 def content_of(answered: Answered, kind: type[T]) -> T:
-    """The `data` of the envelope."""
-    return msgspec.json.decode(msgspec.json.decode(answered.body, type=_Envelope).data, type=kind)
+    """The `data` of the envelope. Raises ServerFailed for what is no answer of Leadsweep's."""
+    try:
+        return msgspec.json.decode(msgspec.json.decode(answered.body, type=_Envelope).data, type=kind)
+    except msgspec.MsgspecError as error:
+        raise ServerFailed(f"this is no answer of Leadsweep's: {error}") from None
 
 
 def _error_of(answered: Answered) -> str:
+    if location := answered.headers.get("location"):
+        return f"the server is elsewhere: {location}"
     try:
         return msgspec.json.decode(answered.body, type=_Envelope).error or f"HTTP {answered.status}"
     except msgspec.MsgspecError:  # of a proxy in between

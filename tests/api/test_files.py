@@ -17,7 +17,7 @@ from sqlalchemy import text
 
 from tests.jobs import add_leads, one_tick, remaining_leads
 from tests.oracle import Lead, judge
-from tests.stack import environment, running_api, wait_for
+from tests.stack import environment, free_port, listens, running, running_api, wait_for
 
 PATH = "/api/v1/leads/bulk-delete/files"
 CSV, NDJSON = "text/csv", "application/x-ndjson"
@@ -123,6 +123,21 @@ async def test_csv_of_every_dialect_is_understood(service, body):
     job_id = await accepted(service, body)
     await service.work()
     assert (await service.job(job_id))["deleted"] == 2
+
+
+@hypothesis_settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.lists(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0\r\n"), min_size=1, max_size=6), min_size=1)
+)
+async def test_whatever_an_identifier_is_made_of_comes_back(service, written):
+    """Quotes, braces, backslashes, NULL: nothing is taken for what it means to CSV, arrays or COPY."""
+    rows = [one for one in ("NULL", "\\N", "\\.", '{"', *written) if one.strip(" \t\v\f\u00a0")]
+    for body, media_type in (
+        (as_csv([(one, None) for one in rows]), CSV),
+        (as_ndjson([(one, None) for one in rows]), NDJSON),
+    ):
+        found = await all_results(service, await accepted(service, body, media_type))
+        assert [result["externalId"] for result in found] == rows
 
 
 async def test_a_file_may_be_compressed_also_in_several_members(service):
@@ -390,3 +405,18 @@ async def test_results_wait_for_nothing_and_other_calls_are_answered_during_an_u
     answer = httpx2.get(f"http://127.0.0.1:{api}/api/v1/jobs", headers={"x-api-key": service.write}, trust_env=False)
     assert (answer.status_code, answer.json()["data"]["items"]) == (200, [])
     connection.close()
+
+
+async def test_a_server_that_stops_says_so_to_who_is_still_sending(service, settings):
+    port = free_port()
+    with running("api", "--port", port, env=environment(settings)) as process:
+        wait_for(lambda: listens(port))
+        connection = begin_upload(port, service.write)
+        wait_for(lambda: uploads_in_hand(service.engine))
+        process.terminate()
+        answer = connection.recv(2000)
+        connection.close()
+        process.wait(10)
+        assert b"HTTP/1.1 503" in answer
+        assert b"Traceback" not in process.log.read_bytes()
+    assert nothing_is_left(service.engine)

@@ -138,6 +138,13 @@ def test_what_is_refused_is_not_asked_again(carried_out, status, error):
     assert (raised.value.status, raised.value.request_id, len(script.requests)) == (status, "r", 1)
 
 
+def test_who_answers_in_the_servers_place_is_not_believed(carried_out):
+    with pytest.raises(ServerFailed, match="no answer of Leadsweep's"):
+        carried_out(Script((200, {}, b"<html>welcome</html>")), lambda c: c.job("j"))
+    with pytest.raises(Refused, match=r"elsewhere: https://leads\.example\.com/"):
+        carried_out(Script((301, {"location": "https://leads.example.com/"}, b"")), lambda c: c.job("j"))
+
+
 def test_a_rate_limit_is_waited_for_unless_it_takes_too_long(carried_out):
     script = Script((429, {"retry-after": "7"}, "slow down"), (202, {}, ACCEPTED))
     carried_out(script, lambda c: c.submit("cmp", [LEAD]))
