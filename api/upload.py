@@ -69,7 +69,8 @@ class Upload:
 
     def _arriving(self) -> Iterator[bytes]:
         while (part := from_thread.run(self._next_part)) is not None:
-            self._hash.update(part)
+            if self._key:
+                self._hash.update(part)
             yield part
 
     async def _next_part(self) -> bytes | None:
@@ -84,6 +85,8 @@ class Upload:
             raise ApiError(408, "Request body took too long to arrive") from None
         except ClientDisconnect:
             raise ApiError(400, "Request body broke off") from None  # nobody is there to read it
+        finally:
+            self._patience = None
 
 
 def _bounded(parts: Iterator[bytes], most: int) -> Iterator[bytes]:
