@@ -21,7 +21,7 @@ from api.parser import parse
 from api.replayer import Asked
 from api.results import read_results
 from shared.database import create_api_engine
-from shared.models import chunks, jobs, leads
+from shared.models import jobs, leads
 from shared.settings import Settings
 from shared.states import Outcome
 from tests import oracle
@@ -63,10 +63,11 @@ class World:
             for lead in wanted:
                 connection.execute(insert(leads), _row(lead))
 
-    def submit(self, written, *, campaign="cmp", chunk_size=1000, phone_fallback=True):
+    def submit(self, written, *, campaign="cmp", chunk_size=1000, phone_fallback=True, rate=None):
         body = {
             "campaignId": campaign,
             "phoneFallback": phone_fallback,
+            "maxLeadsPerSecond": rate,
             "leads": [{"externalId": e, "phoneNumber": n, "note": "ignored"} for e, n in written],
         }
         job_id = uuid4()
@@ -129,7 +130,9 @@ class Crash(BaseException):
 
 
 class Life(RuleBasedStateMachine):
-    """Chunks are run one at a time, and each that becomes done is judged by the oracle over the leads as they stood then."""
+    """Chunks are run one at a time, and what is decided of each, all or the part that the job's pace allows, is judged by the
+    oracle over the leads as they stood then.
+    """
 
     world: World
 
@@ -146,11 +149,12 @@ class Life(RuleBasedStateMachine):
         campaign=st.sampled_from(CAMPAIGNS),
         chunk_size=st.integers(1, 4),
         phone_fallback=st.booleans(),
+        rate=st.sampled_from([None, None, 2, 4]),
     )
     def submit(self, **options):
         job_id = self.world.submit(**options)
         self.submitted[job_id] = options
-        self.judged[job_id] = {}
+        self.judged[job_id] = _duplicates(options["written"])
         self.most_processed[job_id] = 0
 
     @rule()
@@ -260,33 +264,28 @@ class Life(RuleBasedStateMachine):
         with self.world.engine.begin() as connection:
             let_leases_expire(connection)
             connection.execute(text("UPDATE chunks SET attempts = 0 WHERE state = 'pending'"))
+            connection.execute(text("UPDATE jobs SET paced_at = paced_at - interval '1 hour'"))
 
     def _judge_what_is_done(self):
-        """At most one chunk has been decided since the last look."""
-        with self.world.engine.begin() as connection:
-            statement = select(chunks.c.job_id, chunks.c.number, chunks.c.first_index, chunks.c.outcomes).where(
-                chunks.c.state == "done"
-            )
-            done = [row for row in connection.execute(statement) if row.number not in self.judged[row.job_id]]
-        assert len(done) <= 1
-        for row in done:
-            options = self.submitted[row.job_id]
-            duplicates = _duplicates(options["written"])
-            indexes = range(row.first_index, row.first_index + len(row.outcomes))
-            looked_up = [i for i in indexes if i not in duplicates]
+        """At most one chunk, or a part of one, has been decided since the last look."""
+        for job_id, options in self.submitted.items():
+            outcomes = self.world.outcomes(job_id)
+            decided = [i for i, outcome in enumerate(outcomes) if outcome[0] != "pending" and i not in self.judged[job_id]]
+            if not decided:
+                continue
+            most = options["chunk_size"] if options["rate"] is None else min(options["chunk_size"], options["rate"] // 2)
+            assert len(decided) <= most
             verdict = oracle.judge(
-                [options["written"][i] for i in looked_up],
+                [options["written"][i] for i in decided],
                 self.present,
                 campaign=options["campaign"],
                 phone_fallback=options["phone_fallback"],
             )
-            expected = dict(zip(looked_up, verdict.outcomes, strict=True)) | {
-                i: oracle.DUPLICATE for i in indexes if i in duplicates
-            }
-            outcomes = self.world.outcomes(row.job_id)
-            assert [outcomes[i] for i in indexes] == [expected[i] for i in indexes]
-            self.judged[row.job_id][row.number] = True
+            assert [outcomes[i] for i in decided] == verdict.outcomes
+            assert all(outcomes[i] == oracle.DUPLICATE for i in _duplicates(options["written"]))
+            self.judged[job_id] |= set(decided)
             self.present = verdict.remaining
+            return
 
 
 _fresh = count()
