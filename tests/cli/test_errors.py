@@ -133,7 +133,7 @@ def test_a_reader_that_goes_away_ends_the_command_quietly(engine):
     os.close(read_end)
     with leadsweep_process(engine, "keys", "list", "--json", stdout=write_end) as process:
         os.close(write_end)
-        assert process.wait(timeout=30) == 130
+        assert process.wait(timeout=30) == 1
         assert process.stderr.read() == b""
 
 

@@ -158,7 +158,7 @@ def runtime_is_true(up, url):
     assert sorted(up.pids.values()) == sorted(child.pid for child in psutil.Process(up.process.pid).children())
     for port in runtime["ports"].values():
         socket.create_connection(("127.0.0.1", port)).close()
-    assert running_stack(up.folder) == {name: runtime[name] for name in ("database_url", "broker_url", "secrets_key")}
+    assert running_stack(up.folder) == {name: runtime[name] for name in ("database_url", "broker_url", "secrets_key", "url")}
     with psycopg.connect(runtime["database_url"]) as connection:
         assert connection.execute("SELECT count(*) FROM companies").fetchone() == (1,)
 
