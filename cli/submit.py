@@ -1,8 +1,9 @@
 """`leadsweep submit`."""
 
+import select
 import sys
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from cli.files import Format, Identifier
 
 IDENTIFIERS = ("externalId", "phoneNumber")
+LOOK_UP = 0.1  # seconds: a Ctrl-C just before a read that blocks would be heeded only after it
 
 
 def _read_columns(_ctx: click.Context, _param: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:
@@ -119,15 +121,16 @@ def confirm(question: str) -> None:
     """Asks the person at the terminal, if there is one. Raises Abort unless the answer is yes."""
     if not sys.stderr.isatty():
         return
-    if sys.stdin.isatty():
-        click.confirm(question, abort=True, err=True)
-        return
-    with ExitStack() as stack:  # stdin is the file
-        try:
-            terminal = stack.enter_context(open("/dev/tty", encoding="utf-8"))  # noqa: PTH123 - a device
-        except OSError:
-            return
+    with ExitStack() as stack:
+        terminal: TextIO = sys.stdin
+        if not terminal.isatty():  # stdin is the file
+            try:
+                terminal = stack.enter_context(open("/dev/tty", encoding="utf-8"))  # noqa: PTH123 - a device
+            except OSError:
+                return
         click.echo(f"{question} [y/N]: ", err=True, nl=False)
+        while not select.select([terminal], [], [], LOOK_UP)[0]:
+            pass
         if terminal.readline().strip().lower() not in {"y", "yes"}:
             raise click.Abort
 
