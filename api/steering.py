@@ -52,9 +52,13 @@ _RESUME = text(f"""
     SELECT job_id, state, total, created_at, run_at FROM go
 """)
 
-# A new pace counts from now.
+# A new pace counts from now; what the old one still owes is paid at the new one, or saying a pace again would let more through.
 _CHANGE = text("""
-    UPDATE jobs SET max_leads_per_second = :rate, paced_at = CASE WHEN CAST(:rate AS int) IS NOT NULL THEN clock_timestamp() END
+    UPDATE jobs SET max_leads_per_second = :rate, paced_at = CASE WHEN CAST(:rate AS int) IS NOT NULL THEN coalesce(
+        CASE WHEN paced_at > clock_timestamp()
+            THEN clock_timestamp() + (paced_at - clock_timestamp()) * max_leads_per_second / CAST(:rate AS int) ELSE paced_at END,
+        clock_timestamp()
+    ) END
     WHERE id = :job_id AND finished_at IS NULL RETURNING id
 """).bindparams(bindparam("rate", type_=Integer))
 

@@ -13,9 +13,7 @@ from sqlalchemy import Connection, text
 
 from shared.states import COUNTS
 
-BURST = timedelta(
-    seconds=1
-)  # that a paced job may catch up after waiting for a worker: a tenth of what its pace is averaged over
+BURST = timedelta(seconds=0.85)  # that a paced job may catch up after waiting for a worker, of 10 s over which its pace holds
 LEASE = timedelta(seconds=20)  # longer than a chunk takes even when its statements run into their time-outs once
 TRIES = 3  # of a claim that a request forestalled: the next job is as good
 MAX_ATTEMPTS = 5  # a chunk that killed five workers would kill a sixth
@@ -27,7 +25,7 @@ _CLAIMABLE = """
     AND (jobs.paced_at IS NULL OR jobs.paced_at <= clock_timestamp())
 """
 
-# A claim of a paced job is for half a second's worth of leads, and moves on the time of the next one by as much.
+# A claim of a paced job is for an eighth of a second's worth of leads, and moves on the time of the next one by as much.
 # The recursion skips from company to company along jobs_active_idx: distinct companies without reading all their jobs.
 _CLAIM = text(f"""
     WITH RECURSIVE no_wait_for_disk AS (
@@ -55,7 +53,7 @@ _CLAIM = text(f"""
             SELECT pending.job_id, pending.number, pending.most
             FROM jobs CROSS JOIN LATERAL (
                 SELECT job_id, number, CASE WHEN jobs.max_leads_per_second IS NOT NULL THEN
-                    least(cardinality(outcomes) - ({" + ".join(COUNTS)}), greatest(1, jobs.max_leads_per_second / 2)) END AS most
+                    least(cardinality(outcomes) - ({" + ".join(COUNTS)}), greatest(1, jobs.max_leads_per_second / 8)) END AS most
                 FROM chunks
                 WHERE job_id = jobs.id AND state = 'pending' AND retry_at <= clock_timestamp()
                 ORDER BY number LIMIT 1 FOR UPDATE SKIP LOCKED

@@ -1,6 +1,7 @@
 """What callers are told of an accepted job, from the 202 to its end."""
 
 import asyncio
+import time
 
 import pytest
 from sqlalchemy import text
@@ -237,6 +238,18 @@ async def test_the_pace_of_a_job_can_be_changed_until_it_has_ended(service):
     await service.work()
     ended = await change(service, job_id, {"maxLeadsPerSecond": 1})
     assert (ended.status_code, ended.json()["error"]) == (409, "Cannot change a job that is completed")
+
+
+async def test_a_new_pace_counts_from_now_and_saying_it_again_lets_nothing_more_through(service):
+    job_id = await service.submit(*({"externalId": f"x{i}"} for i in range(1000)), maxLeadsPerSecond=1)
+    began = time.monotonic()
+    for _ in range(20):
+        await change(service, job_id, {"maxLeadsPerSecond": 1})
+        await service.work()
+    assert 1 <= (await service.job(job_id))["processed"] <= 2 + time.monotonic() - began
+    await change(service, job_id, {"maxLeadsPerSecond": 5000})
+    await service.work()
+    assert (await service.job(job_id))["status"] == "completed", "what was owed at one lead a second is not waited for"
 
 
 @pytest.mark.parametrize(

@@ -28,6 +28,7 @@ from tests import oracle
 from tests.jobs import add_campaign, let_leases_expire, one_tick
 from tests.worker.strategies import CAMPAIGNS, campaigns_of_leads, entries
 from worker.claimer import claim
+from worker.finisher import Wake
 from worker.runner import run_chunk, run_next
 
 KEY = Key(uuid4(), "co", None, "write", "tests", None, None)
@@ -116,7 +117,7 @@ def test_every_entry_of_every_job_ends_as_the_contract_says(world, present, writ
             nonlocal work_left
             work_left = True
 
-        run_next(world.engine, "jobs", more)
+        run_next(world.engine, "jobs", Wake(lambda _: None, more))
     verdict = oracle.judge(written, present, campaign="cmp", chunk_size=chunk_size, phone_fallback=phone_fallback)
     assert world.outcomes(job_id) == verdict.outcomes
     assert world.leads() == verdict.remaining
