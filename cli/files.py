@@ -3,13 +3,17 @@
 import csv
 import gzip
 import io
+import json
 import shutil
 import sys
 import tempfile
+import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import BinaryIO, Literal, NamedTuple
+
+import click
 
 from cli.failure import Failure
 from shared.blocks import SIZE, Unreadable, blocks
@@ -22,6 +26,7 @@ Identifier = Literal["externalId", "phoneNumber"]
 _MEDIA_TYPES: dict[str, str] = {"csv": CSV, "ndjson": NDJSON}
 _BY_SUFFIX = {".csv": CSV, ".tsv": CSV, ".ndjson": NDJSON, ".jsonl": NDJSON}
 _GZIP = b"\x1f\x8b"
+NOT_GZIP = (gzip.BadGzipFile, EOFError, zlib.error)
 
 
 class Prepared(NamedTuple):
@@ -46,9 +51,11 @@ def prepare(
         file = _copied(stack, _content(stack, file, compressed=True))
         compressed = False
     if by:
-        file = _as_csv(stack, file, by)
-    media_type = CSV if by else _media_type(stack, path, form, file, compressed=compressed)
+        file = _as_ndjson(stack, file, by)
+    media_type = NDJSON if by else _media_type(stack, path, form, file, compressed=compressed)
     if columns:
+        if media_type == NDJSON:
+            raise click.UsageError("--column is for CSV: this is NDJSON, whose entries name externalId and phoneNumber")
         file = _renamed(stack, file, columns)
     count = _count(_content(stack, file, compressed=compressed), media_type)
     file.seek(0)
@@ -64,21 +71,28 @@ def _content(stack: ExitStack, file: BinaryIO, *, compressed: bool) -> BinaryIO 
 
 
 def _opened(stack: ExitStack, path: str) -> BinaryIO:
-    if path != "-":
-        return stack.enter_context(Path(path).open("rb"))
-    return _copied(stack, sys.stdin.buffer)
+    if path == "-":
+        if not sys.stdin:
+            raise Failure("stdin is closed", "name a file")
+        return _copied(stack, sys.stdin.buffer)  # even of a file, of which somebody may have read a part
+    return _seekable(stack, stack.enter_context(Path(path).open("rb")))
 
 
 def _temporary(stack: ExitStack) -> BinaryIO:
     return stack.enter_context(tempfile.TemporaryFile())
 
 
+def _seekable(stack: ExitStack, file: BinaryIO) -> BinaryIO:
+    """It must be counted first, and perhaps sent twice."""
+    return file if file.seekable() else _copied(stack, file)
+
+
 def _copied(stack: ExitStack, source: BinaryIO | gzip.GzipFile) -> BinaryIO:
-    """On disk, as it must be counted first and perhaps sent twice."""
+    """On disk."""
     copy = _temporary(stack)
     try:
         shutil.copyfileobj(source, copy)
-    except (gzip.BadGzipFile, EOFError):
+    except NOT_GZIP:
         raise Failure("the file is not valid gzip") from None
     copy.seek(0)
     return copy
@@ -97,18 +111,23 @@ def _media_type(stack: ExitStack, path: str, form: Format | None, file: BinaryIO
     suffixes = [suffix.lower() for suffix in Path(path).suffixes if suffix.lower() != ".gz"]
     if suffixes and suffixes[-1] in _BY_SUFFIX:
         return _BY_SUFFIX[suffixes[-1]]
-    is_json = _content(stack, file, compressed=compressed).read(1000).lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"{")
+    try:
+        beginning = _content(stack, file, compressed=compressed).read(1000)
+    except NOT_GZIP:
+        raise Failure("the file is not valid gzip") from None
+    is_json = beginning.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"{")
     file.seek(0)
     return NDJSON if is_json else CSV
 
 
-def _as_csv(stack: ExitStack, file: BinaryIO, by: Identifier) -> BinaryIO:
-    """A list of identifiers, one a line, as a CSV of one column. Blank lines are left out."""
+def _as_ndjson(stack: ExitStack, file: BinaryIO, by: Identifier) -> BinaryIO:
+    """A list of identifiers, one a line, as NDJSON: line by line, so that what is wrong is found in the same line of both."""
     copy = _temporary(stack)
-    copy.write(f"{by}\n".encode())
-    for line in file:
-        if identifier := line.strip():
-            copy.write(b'"' + identifier.removeprefix(b"\xef\xbb\xbf").replace(b'"', b'""') + b'"\n')
+    encode = json.JSONEncoder(ensure_ascii=False).encode
+    for number, line in enumerate(file):
+        text = line.decode("utf-8", "surrogateescape").removeprefix("\ufeff" if number == 0 else "")
+        entry = encode({by: text.strip()}) if text.strip() else ""
+        copy.write(f"{entry}\n".encode("utf-8", "surrogateescape"))
     copy.seek(0)
     return copy
 
@@ -143,7 +162,7 @@ def _count(content: BinaryIO | gzip.GzipFile, media_type: str) -> int:
         return sum(len(some.lines) for some in records)
     except Unreadable as error:
         raise Failure(error.what, error.mend) from None
-    except (gzip.BadGzipFile, EOFError):
+    except NOT_GZIP:
         raise Failure("the file is not valid gzip") from None
 
 

@@ -1,6 +1,7 @@
 """How a job looks at a terminal, and in a pipe."""
 
-from typing import TYPE_CHECKING
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -25,9 +26,7 @@ _COUNTS = {
 def show_job(job: "Job", *, as_json: bool) -> None:
     """Prints the job: as the API has it, or a fact a line."""
     if as_json:
-        import msgspec
-
-        click.echo(msgspec.json.encode(job).decode())
+        show(_as_the_api_has_it(job), "", as_json=True)
         return
     facts = {
         "job": job.job_id,
@@ -53,17 +52,24 @@ def show_job(job: "Job", *, as_json: bool) -> None:
 def show_jobs(jobs: "Sequence[Job]", *, as_json: bool) -> None:
     """Prints a list of jobs."""
     if as_json:
-        import msgspec
-
-        show({"items": msgspec.to_builtins(jobs)}, "", as_json=True)
+        show({"items": [_as_the_api_has_it(job) for job in jobs]}, "", as_json=True)
         return
-    from rich.table import Table
+    from rich.table import Column, Table
 
-    table = Table("JOB", "STATUS", "CAMPAIGN", "TOTAL", "DELETED", "NOT FOUND", "CREATED", "REFERENCE", box=None, pad_edge=False)
+    whole = Column("JOB", no_wrap=True, min_width=36)  # it is there to be copied
+    table = Table(whole, "STATUS", "CAMPAIGN", "TOTAL", "DELETED", "NOT FOUND", "CREATED", "REFERENCE", box=None, pad_edge=False)
     for job in jobs:
         counts = (f"{count:,}" for count in (job.total, job.deleted, job.not_found))
         table.add_row(job.job_id, job.status, job.campaign_id, *counts, moment(job.created_at), job.client_reference)
     console().print(table)
+
+
+def _as_the_api_has_it(job: "Job") -> dict[str, Any]:
+    """But for the lists that it leaves out."""
+    import msgspec
+
+    found = msgspec.to_builtins(job, builtin_types=(datetime,))
+    return {name: fact for name, fact in found.items() if fact is not None or not name.endswith("Identifiers")}
 
 
 def summary(job: "Job") -> str:

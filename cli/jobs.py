@@ -14,6 +14,7 @@ from cli import options
 from cli.failure import Failure
 from cli.output import remark, show
 from cli.server import EXIT_CODES, leave, server
+from cli.signals import stop_by_signals
 from cli.submit import confirm
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 _JOB = click.argument("job_id", metavar="JOB", type=options.Word())
 
 _OUTCOMES = ("pending", "deleted", "archived", "wouldDelete", "restored", "conflict", "notFound", "unprocessed", "invalid")
+_STATES = ("scheduled", "queued", "running", "paused", "completed", "failed", "cancelled")
 _BY_SUFFIX = {".csv": "csv", ".ndjson": "ndjson", ".jsonl": "ndjson", ".txt": "identifiers"}
 _LINES = 1000  # results written at a time
 
@@ -58,7 +60,12 @@ def watch(job_id: str, timeout: float | None, *, fail_on_not_found: bool, as_jso
 @click.command(epilog=EXIT_CODES)
 @_JOB
 @click.option("--outcome", type=click.Choice(_OUTCOMES), help="Only entries with this outcome.")
-@click.option("-o", "--output", type=click.Path(path_type=Path, dir_okay=False), help="Write to this file; whole, or not at all.")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path, dir_okay=False, allow_dash=True, writable=True),
+    help="Write to this file; whole, or not at all.",
+)
 @click.option(
     "--format",
     "form",
@@ -68,6 +75,8 @@ def watch(job_id: str, timeout: float | None, *, fail_on_not_found: bool, as_jso
 @click.option("--guard", is_flag=True, help="For spreadsheets: a quote before what they would take for a formula, as +1555….")
 def results(job_id: str, outcome: str | None, output: Path | None, form: str | None, *, guard: bool) -> None:
     """Print what became of each entry, in their order, also while the job runs."""
+    if output == Path("-"):
+        output = None
     chosen = form or (_BY_SUFFIX.get(output.suffix.lower(), "csv") if output else "csv")
     with server() as leadsweep:
         found = leadsweep.results(job_id, outcome=outcome)
@@ -81,15 +90,25 @@ def results(job_id: str, outcome: str | None, output: Path | None, form: str | N
 
 @contextmanager
 def _written(output: Path | None) -> Iterator[BinaryIO]:
-    """Stdout; or a file that has its name only once it is whole."""
+    """Stdout; or a file that has its name only once it is whole. A pipe or a device is written to as it is."""
     if output is None:
+        if not sys.stdout:
+            raise Failure("stdout is closed", "name a file: -o FILE")
         yield sys.stdout.buffer
         return
-    partial = output.with_name(f".{output.name}.{os.getpid()}.part")
+    if output.exists() and not output.is_file():
+        with output.open("wb") as device:
+            yield device
+        return
+    stop_by_signals()
+    whole = output.resolve()  # where a link leads
+    if not whole.parent.is_dir():
+        raise Failure(f"there is no folder {output.parent}")
+    partial = whole.with_name(f".{whole.name}.{os.getpid()}.part")
     try:
         with partial.open("wb") as file:
             yield file
-        partial.replace(output)
+        partial.replace(whole)
     finally:
         partial.unlink(missing_ok=True)
 
@@ -134,7 +153,7 @@ def jobs() -> None:
 
 
 @jobs.command("list", epilog=EXIT_CODES)
-@click.option("--status", "wanted", metavar="STATUS", help="Only those in this state.")
+@click.option("--status", "wanted", type=click.Choice(_STATES), help="Only those in this state.")
 @click.option("--campaign", "campaign_id", metavar="ID", help="Only those of this campaign.")
 @click.option("--reference", "client_reference", help="Only those with this reference.")
 @click.option("--limit", type=click.IntRange(1), default=20, show_default=True, help="The most to be shown.")
@@ -188,6 +207,7 @@ def _follow(action: str, does: str) -> None:
         from cli.job_view import show_job
         from cli.watcher import watch as watch_job
 
+        options.check_waiting(timeout, wait=wait, fail_on_not_found=fail_on_not_found)
         with server() as leadsweep:
             source = leadsweep.job(job_id)
             if not yes and action != "restore" and not (source.dry_run and action == "retry"):
@@ -197,7 +217,7 @@ def _follow(action: str, does: str) -> None:
             if not wait:
                 show({"jobId": made.job_id, "status": made.status, "total": made.total}, made.job_id, as_json=as_json)
                 return
-            job = watch_job(leadsweep, made.job_id, timeout)
+            job = watch_job(leadsweep, made.job_id, timeout, accepted=True)
         show_job(job, as_json=as_json)
         leave(job, fail_on_not_found=fail_on_not_found)
 

@@ -40,6 +40,19 @@ class Word(click.ParamType[str]):
         return text
 
 
+class Printable(click.ParamType[str]):
+    """What can be sent in a header: printable ASCII, at most 255 characters."""
+
+    name = "text"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """`value` itself, or a usage error."""
+        text = str(value)
+        if not (text.isascii() and text.isprintable() and 0 < len(text) <= MAX_WORD):
+            self.fail(f"must be 1 to {MAX_WORD} printable ASCII characters", param, ctx)
+        return text
+
+
 class Expiry(click.ParamType[datetime | timedelta]):
     """When a key ends: a time (ISO 8601; UTC if it names no zone) or how long from now (30m, 12h, 90d, 4w)."""
 
@@ -99,6 +112,12 @@ def data_dir(command: Command) -> Command:
 def as_json(command: Command) -> Command:
     """Adds `--json`: the result as one JSON object on stdout."""
     return click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")(command)
+
+
+def check_waiting(timeout: float | None, *, wait: bool, fail_on_not_found: bool) -> None:
+    """Raises UsageError where something is said of a wait that was not asked for."""
+    if not wait and (timeout is not None or fail_on_not_found):
+        raise click.UsageError("--timeout and --fail-on-not-found are for --wait")
 
 
 def waiting(command: Command) -> Command:

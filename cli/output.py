@@ -6,6 +6,7 @@ So `KEY=$(leadsweep keys create …)` and `leadsweep leads count … --json | jq
 import json
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -18,13 +19,14 @@ _PIPE_WIDTH = 1000  # columns; what is piped must not be wrapped or cut to some 
 
 
 def show(result: Mapping[str, object], text: str, *, as_json: bool) -> None:
-    """Prints `result` as one line of JSON, or else `text`."""
-    click.echo(json.dumps(result, ensure_ascii=False) if as_json else text)
+    """Prints `result` as one line of JSON, its times as the API has them, or else `text`."""
+    click.echo(json.dumps(result, ensure_ascii=False, default=moment) if as_json else text)
 
 
 def remark(text: str) -> None:
-    """Says something to the person at the terminal that is not part of the result."""
-    click.echo(text, err=True)
+    """Says something to the person at the terminal that is not part of the result, if anybody listens."""
+    with suppress(BrokenPipeError):
+        click.echo(text, err=True)
 
 
 def console(*, stderr: bool = False) -> "Console":

@@ -49,9 +49,11 @@ def server(attempts: int = 4) -> Iterator["Client"]:
     """A client of the server. What it raises becomes a Failure with its exit code."""
     import client
 
-    url, key = server_url(), os.environ.get("LEADSWEEP_API_KEY", "")
+    url, key = server_url(), os.environ.get("LEADSWEEP_API_KEY", "").strip()
     if not key:
         raise KeyFailure("LEADSWEEP_API_KEY is not set", "make a key: leadsweep keys create --company ID --scope write")
+    if not (key.isascii() and key.isprintable()):
+        raise KeyFailure("LEADSWEEP_API_KEY is no key", "it is one line of letters, digits and signs")
     try:
         with client.Client(url, key, retries=client.Retries(attempts)) as found:
             yield found

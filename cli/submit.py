@@ -1,9 +1,10 @@
 """`leadsweep submit`."""
 
+import os
 import select
-import sys
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
 import click
 
@@ -13,9 +14,13 @@ from cli.output import remark, show
 from cli.server import EXIT_CODES, leave, server
 
 if TYPE_CHECKING:
-    from cli.files import Format, Identifier
+    from cli.files import Format, Identifier, Prepared
+    from client import Client, Submitted
 
 IDENTIFIERS = ("externalId", "phoneNumber")
+ATTEMPTS = 6  # of sending a file, which may take as long as a restart of the server does
+STDIN, STDERR = 0, 2
+ANSWER = 1024  # bytes, at most
 LOOK_UP = 0.1  # seconds: a Ctrl-C just before a read that blocks would be heeded only after it
 
 
@@ -31,7 +36,7 @@ def _read_columns(_ctx: click.Context, _param: click.Parameter, values: tuple[st
 
 
 @click.command(epilog=EXIT_CODES)
-@click.argument("file", metavar="FILE|-")
+@click.argument("file", metavar="FILE|-", type=click.Path(allow_dash=True))
 @click.option("--campaign", "campaign_id", required=True, metavar="ID", type=options.Word(), help="Whose leads they are.")
 @click.option("--format", "form", type=click.Choice(["csv", "ndjson"]), help="[default: by the file's name or first character]")
 @click.option("--by", type=click.Choice(IDENTIFIERS), help="FILE is a list: one identifier of this kind a line.")
@@ -59,7 +64,9 @@ def _read_columns(_ctx: click.Context, _param: click.Parameter, values: tuple[st
 )
 @click.option("--max-leads-per-second", type=click.IntRange(1), metavar="N", help="No faster than that.")
 @click.option("--callback-url", metavar="URL", help="Told when the job ends.")
-@click.option("--idempotency-key", metavar="KEY", help="What is submitted twice with one key is done once.")
+@click.option(
+    "--idempotency-key", metavar="KEY", type=options.Printable(), help="What is submitted twice with one key is done once."
+)
 @click.option("--wait", is_flag=True, help="Watch the job until it ends; its end decides the exit code.")
 @options.waiting
 @click.option("--yes", is_flag=True, help="Do not ask.")
@@ -88,20 +95,15 @@ def submit(
 
     if by and (form or columns):
         raise click.UsageError("--by is for a bare list: it has no format and no columns")
+    options.check_waiting(timeout, wait=wait, fail_on_not_found=fail_on_not_found)
     with ExitStack() as stack:
         prepared = prepare(stack, file, form, by, columns)
         if prepared.leads == 0:
             raise Failure(f"{file} contains no leads")
         if not wishes["dry_run"] and not yes:
             confirm(f"{wishes['mode'].capitalize()} up to {prepared.leads:,} leads of campaign {campaign_id}?")
-        with server() as leadsweep:
-            submitted = leadsweep.submit_file(
-                campaign_id,
-                prepared.file,
-                media_type=prepared.media_type,
-                compressed=prepared.compressed,
-                **_job_options(**wishes),
-            )
+        with server(ATTEMPTS) as leadsweep:
+            submitted = _sent(leadsweep, campaign_id, prepared, _job_options(**wishes))
             accepted = f"accepted: {submitted.total:,} leads, {submitted.status}"
             if not wait:
                 remark(f"{accepted}. Watch it: leadsweep watch {submitted.job_id}")
@@ -112,27 +114,34 @@ def submit(
                 )
                 return
             remark(f"{accepted}, job {submitted.job_id}")
-            job = watch(leadsweep, submitted.job_id, timeout)
+            job = watch(leadsweep, submitted.job_id, timeout, accepted=True)
     show_job(job, as_json=as_json)
     leave(job, fail_on_not_found=fail_on_not_found)
 
 
+def _sent(leadsweep: "Client", campaign_id: str, prepared: "Prepared", wishes: dict[str, Any]) -> "Submitted":
+    """The job. Where there is no answer, it may have been accepted all the same: says how to find out."""
+    from client import ServerFailed, ServerNotReached
+
+    key = wishes.pop("idempotency_key") or str(uuid4())
+    wishes |= {"media_type": prepared.media_type, "compressed": prepared.compressed, "idempotency_key": key}
+    try:
+        return leadsweep.submit_file(campaign_id, prepared.file, **wishes)
+    except (ServerFailed, ServerNotReached):
+        remark(f"it may have been accepted: to have it done once, submit it again with --idempotency-key {key}")
+        raise
+
+
 def confirm(question: str) -> None:
     """Asks the person at the terminal, if there is one. Raises Abort unless the answer is yes."""
-    if not sys.stderr.isatty():
+    terminal = next(filter(os.isatty, (STDIN, STDERR)), None)  # either may be redirected
+    if terminal is None:
         return
-    with ExitStack() as stack:
-        terminal: TextIO = sys.stdin
-        if not terminal.isatty():  # stdin is the file
-            try:
-                terminal = stack.enter_context(open("/dev/tty", encoding="utf-8"))  # noqa: PTH123 - a device
-            except OSError:
-                return
-        click.echo(f"{question} [y/N]: ", err=True, nl=False)
-        while not select.select([terminal], [], [], LOOK_UP)[0]:
-            pass
-        if terminal.readline().strip().lower() not in {"y", "yes"}:
-            raise click.Abort
+    os.write(terminal, f"{question} [y/N]: ".encode())
+    while not select.select([terminal], [], [], LOOK_UP)[0]:
+        pass
+    if os.read(terminal, ANSWER).decode(errors="replace").strip().lower() not in {"y", "yes"}:
+        raise click.Abort
 
 
 def _job_options(

@@ -1,5 +1,6 @@
 """Watches a job from outside: how much is done, how fast, how long it will take. Survives the server's restarts."""
 
+import math
 import sys
 import time
 from collections import deque
@@ -15,30 +16,31 @@ if TYPE_CHECKING:
     from client import Client, Job
 
 EVERY = 0.5  # seconds between two looks
+PATIENCE = 5.0  # seconds for one, before it is said that the server is away
 PLAIN_EVERY = 10.0  # seconds between two lines in a pipe
 OVER = 10.0  # seconds over which the rate is averaged
 
 _BACK = "\r\x1b[K"  # to the beginning of the line, and erase it
 
 
-def watch(server: "Client", job_id: str, timeout: float | None) -> "Job":
-    """The job once it is final; progress goes to stderr. Raises Failure when the time is over, Exit when interrupted."""
-    from client import ServerFailed, ServerNotReached
+def watch(server: "Client", job_id: str, timeout: float | None, *, accepted: bool = False) -> "Job":
+    """The job once it is final; progress goes to stderr. Raises Failure when the time is over, Exit when interrupted.
 
-    deadline = None if timeout is None else time.monotonic() + timeout
+    Of one that was just `accepted` no first answer is needed to know that it is there.
+    """
+    deadline = math.inf if timeout is None else time.monotonic() + timeout
     progress = _Progress()
-    job = server.job(job_id)  # the first answer must come, else there is nothing to watch
     try:
-        while not job.final:
-            progress.show(job)
-            left = EVERY if deadline is None else min(EVERY, deadline - time.monotonic())
+        job = None if accepted else server.job(job_id, timeout=timeout)
+        while not (job and job.final):
+            if job:
+                progress.show(job)
+            left = deadline - time.monotonic()
             if left <= 0:
-                raise WaitFailure(f"job {job_id} is still {job.status} after {timeout:g} s; it goes on", _again(job_id))
-            time.sleep(left)
-            try:
-                job = server.job(job_id)
-            except (ServerNotReached, ServerFailed):
-                progress.say("the server is not reached; trying again")
+                state = job.status if job else "under way"
+                raise WaitFailure(f"job {job_id} is still {state} after {timeout:g} s; it goes on", _again(job_id))
+            time.sleep(min(EVERY, left))
+            job = _look(server, job_id, max(0.0, deadline - time.monotonic()), progress) or job
     except KeyboardInterrupt:
         progress.end()
         remark(f"detached; the job goes on. {_again(job_id).capitalize()}")
@@ -47,6 +49,20 @@ def watch(server: "Client", job_id: str, timeout: float | None) -> "Job":
         progress.end()
     remark(summary(job))
     return job
+
+
+def _look(server: "Client", job_id: str, left: float, progress: "_Progress") -> "Job | None":
+    """The job, if the server is there."""
+    from client import RateLimited, ServerFailed, ServerNotReached
+
+    try:
+        return server.job(job_id, timeout=min(PATIENCE, left))
+    except (ServerNotReached, ServerFailed):
+        progress.say("the server is not reached; trying again")
+    except RateLimited:
+        progress.say("the key has used up its calls; trying again")
+        time.sleep(min(PATIENCE, left))
+    return None
 
 
 def _again(job_id: str) -> str:

@@ -5,19 +5,21 @@
 """
 
 import functools
+import math
 import tempfile
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Mapping
-from itertools import chain, islice
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Coroutine, Iterable, Iterator, Mapping
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Concatenate, Generic, ParamSpec, TypeVar, Unpack, overload
+from urllib.parse import quote
 from uuid import uuid4
 
 import msgspec
 
-from client.errors import WaitTimedOut
-from client.models import Job, Lead, Options, Page, Result, Submitted
-from client.steps import Call, Pause, Retries, Steps, asked, content_of
+from client.errors import LeadsweepError, RateLimited, ServerFailed, ServerNotReached, WaitTimedOut
+from client.models import Accepted, Job, Lead, Options, Page, Result, Submitted
+from client.steps import Call, Pause, Retries, Steps, Take, asked, content_of, retry_after
 
 if TYPE_CHECKING:
     from client.clients import AsyncClient, Client
@@ -26,9 +28,13 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 IN_A_REQUEST = 1000  # leads; more are sent as a file
+LARGEST_REQUEST = 1 << 20  # bytes; likewise
 IN_MEMORY = 1 << 23  # bytes of such a file; the rest is on disk
 A_PAGE = 10_000  # results
 LONG_POLL = 30  # seconds for which the server is asked to hold an answer back
+LONGEST_PAUSE = 10.0  # seconds between two tries of who waits for a job, while the server is away
+
+_AT_ONCE = {"prefer": "wait=0"}  # whatever the server does by default: who wants to wait has `wait`
 
 MEDIA_TYPES = {".csv": "text/csv", ".tsv": "text/csv", ".ndjson": "application/x-ndjson", ".jsonl": "application/x-ndjson"}
 
@@ -106,27 +112,30 @@ class Calls:
     def submit(
         self,
         campaign_id: str,
-        leads: Iterable[Lead],
+        leads: Iterable[Lead] | AsyncIterable[Lead],
         *,
         idempotency_key: str | None = None,
         **options: Unpack[Options],
     ) -> Steps[Submitted]:
-        """Submits any number of leads as one job: up to 1000 in a request, more as a file.
+        """Submits any number of leads as one job: up to 1000 in a request, more as a file. What is async is for an AsyncClient.
 
-        Without an `idempotency_key` one is made, so that what is sent again after a lost connection is done once.
+        Without an `idempotency_key` one is made, so that what is sent again after a lost connection is done once; errors have it.
         """
+        keyed = _keyed(idempotency_key)
         fields = _fields(options)
-        entries = iter(leads)
-        first = list(islice(entries, IN_A_REQUEST + 1))
-        if len(first) <= IN_A_REQUEST:
-            body = msgspec.json.encode({"campaignId": campaign_id, "leads": first} | fields)
-            headers = {"content-type": "application/json"} | _keyed(idempotency_key)
-            return (yield from self._submitted(Call("POST", "/api/v1/leads/bulk-delete", headers=headers, content=body)))
+        entries = aiter(leads) if isinstance(leads, AsyncIterable) else iter(leads)
+        some = yield from _some(entries, IN_A_REQUEST + 1)
+        if len(some) <= IN_A_REQUEST:
+            body = msgspec.json.encode({"campaignId": campaign_id, "leads": some} | fields)
+            if len(body) <= LARGEST_REQUEST:
+                headers = {"content-type": "application/json"} | keyed
+                return (yield from self._submitted(Call("POST", "/api/v1/leads/bulk-delete", headers=headers, content=body)))
         with tempfile.SpooledTemporaryFile(IN_MEMORY) as file:
-            entries = chain(first, entries)
-            while some := list(islice(entries, A_PAGE)):
+            while some:
                 file.write(_encode_lines(some))
-            return (yield from self._file(campaign_id, file, "application/x-ndjson", fields, _keyed(idempotency_key)))
+                yield Pause(0)  # others have their turn: a list may be long
+                some = yield from _some(entries, A_PAGE)
+            return (yield from self._file(campaign_id, file, "application/x-ndjson", fields, keyed))
 
     @call
     def submit_file(
@@ -143,11 +152,13 @@ class Calls:
         """Submits a file as one job: a path, or an open file that can be read again from its beginning.
 
         `media_type` is text/csv or application/x-ndjson, `compressed` that it is gzip; a path says both by its suffixes.
-        Raises ValueError where nothing says so.
+        Raises ValueError where nothing says so, or where the file cannot be sent again; OSError.
         """
         fields = _fields(options) | {"onInvalid": on_invalid}
         headers = _keyed(idempotency_key) | ({"content-encoding": "gzip"} if compressed else {})
         if not isinstance(file, str | Path):
+            if not file.seekable():
+                raise ValueError("the file cannot be read again from its beginning, as another attempt must; copy it first")
             return (yield from self._file(campaign_id, file, _checked(media_type, ""), fields, headers))
         path = Path(file)
         if path.suffix == ".gz":
@@ -157,34 +168,36 @@ class Calls:
             return (yield from self._file(campaign_id, opened, _checked(media_type, suffix), fields, headers))
 
     @call
-    def job(self, job_id: str) -> Steps[Job]:
-        """The job as it stands now."""
-        return (yield from self._job(job_id, 0))
+    def job(self, job_id: str, *, timeout: float | None = None) -> Steps[Job]:
+        """The job as it stands now. Raises ServerNotReached, or ServerFailed, after `timeout` seconds."""
+        return content_of((yield from asked(_get_job(job_id), self._retries, _deadline(timeout))), Job)
 
     @call
     def wait(self, job_id: str, *, timeout: float | None = None, long_poll: bool = True) -> Steps[Job]:
         """The job once it is final. Waits by long poll, or by asking as often as the server says.
 
-        Raises WaitTimedOut after `timeout` seconds: the job goes on, and nothing is said of how it will end.
+        A server that has answered once may be away then, for as long as it takes. Raises WaitTimedOut after `timeout` seconds:
+        the job goes on, and nothing is said of how it will end.
         """
-        deadline = None if timeout is None else time.monotonic() + timeout
-        while True:
-            left = LONG_POLL if deadline is None else max(0.0, deadline - time.monotonic())
-            call = _get_job(job_id, min(LONG_POLL, int(left)) if long_poll else 0)
-            answered = yield from asked(call, self._retries)
-            job = content_of(answered, Job)
-            if job.final:
-                return job
-            left = LONG_POLL if deadline is None else deadline - time.monotonic()
-            if left <= 0:
+        deadline = _deadline(timeout)
+        answered = yield from asked(_get_job(job_id), self._retries, deadline)
+        patient = self._retries._replace(longest=LONGEST_PAUSE)
+        while not (job := content_of(answered, Job)).final:
+            if (left := deadline - time.monotonic()) <= 0:
                 raise WaitTimedOut(job)
-            pause = 0.0 if "preference-applied" in answered.headers else float(answered.headers.get("retry-after", 1))
+            pause = 0.0 if long_poll else retry_after(answered, 1.0)
             yield Pause(min(left, pause))
+            seconds = int(min(LONG_POLL, max(0.0, deadline - time.monotonic()))) if long_poll else 0
+            try:
+                answered = yield from asked(_get_job(job_id, seconds), patient, deadline, patient=True)
+            except (ServerNotReached, ServerFailed, RateLimited):
+                raise WaitTimedOut(job) from None
+        return job
 
     @call
     def act(self, job_id: str, action: str, *, idempotency_key: str | None = None) -> Steps[Submitted]:
         """Asks for `cancel`, `pause` or `resume`; or for the job that follows: `retry`, `execute` or `restore`."""
-        call = Call("POST", f"/api/v1/jobs/{job_id}/{action}", headers=_keyed(idempotency_key))
+        call = Call("POST", f"{_path_of(job_id)}/{action}", headers=_keyed(idempotency_key))
         return (yield from self._submitted(call))
 
     @call
@@ -192,7 +205,7 @@ class Calls:
         """Lets an unfinished job work on so many leads a second; None: as fast as it goes."""
         body = msgspec.json.encode({"maxLeadsPerSecond": max_leads_per_second})
         headers = {"content-type": "application/json"}
-        answered = yield from asked(Call("PATCH", f"/api/v1/jobs/{job_id}", headers=headers, content=body), self._retries)
+        answered = yield from asked(Call("PATCH", _path_of(job_id), headers=headers, content=body), self._retries)
         return content_of(answered, Job)
 
     @listing
@@ -211,14 +224,18 @@ class Calls:
     @listing
     def results(self, cursor: str | None, job_id: str, *, outcome: str | None = None) -> Steps[tuple[list[Result], str | None]]:
         """What became of each entry, in request order; of those with one `outcome`, if that is given."""
-        return (yield from self._page(f"/api/v1/jobs/{job_id}/results", Result, cursor, A_PAGE, {"outcome": outcome}))
-
-    def _job(self, job_id: str, wait: int) -> Steps[Job]:
-        return content_of((yield from asked(_get_job(job_id, wait), self._retries)), Job)
+        return (yield from self._page(f"{_path_of(job_id)}/results", Result, cursor, A_PAGE, {"outcome": outcome}))
 
     def _submitted(self, call: Call) -> Steps[Submitted]:
-        answered = yield from asked(call, self._retries)
-        submitted = content_of(answered, Submitted)
+        try:
+            answered = yield from asked(call._replace(headers=_AT_ONCE | dict(call.headers)), self._retries)
+            accepted = content_of(answered, Accepted)
+            if accepted.total is None:  # whoever sent this key first has waited
+                answered = answered._replace(body=(yield from asked(_get_job(accepted.job_id), self._retries)).body)
+            submitted = content_of(answered, Submitted)
+        except LeadsweepError as error:
+            error.idempotency_key = call.headers["idempotency-key"]
+            raise
         return msgspec.structs.replace(submitted, replayed="idempotency-replayed" in answered.headers)
 
     def _file(
@@ -240,9 +257,26 @@ class Calls:
         return [msgspec.json.decode(item, type=kind) for item in page.items], page.next_cursor
 
 
-def _get_job(job_id: str, wait: int) -> Call:
+def _some(entries: Iterator[Lead] | AsyncIterator[Lead], most: int) -> Steps[list[Lead]]:
+    """Up to `most` of them."""
+    if isinstance(entries, AsyncIterator):
+        found: list[Lead] = yield Take(entries, most)
+        return found
+    return list(islice(entries, most))
+
+
+def _deadline(timeout: float | None) -> float:
+    """By the monotonic clock."""
+    return math.inf if timeout is None else time.monotonic() + timeout
+
+
+def _path_of(job_id: str) -> str:
+    return f"/api/v1/jobs/{quote(job_id, safe='')}"
+
+
+def _get_job(job_id: str, wait: int = 0) -> Call:
     headers = {"prefer": f"wait={wait}"} if wait else {}
-    return Call("GET", f"/api/v1/jobs/{job_id}", headers=headers, wait=wait)
+    return Call("GET", _path_of(job_id), headers=headers, wait=wait)
 
 
 def _fields(options: Mapping[str, Any]) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import Any, BinaryIO, Self
 import httpx2
 
 from client.calls import Calls
-from client.steps import Answered, Call, Pause, Retries, Steps, T, Unanswered, advanced
+from client.steps import Answered, Call, Pause, Retries, Steps, T, Take, Unanswered, advanced
 
 PART = 1 << 16  # bytes of a file that are sent at a time
 TIMEOUT = 30.0  # seconds without a sign of life
@@ -45,6 +45,8 @@ class Client(Calls):
                 if isinstance(step, Pause):
                     time.sleep(step.seconds)
                     step = next(steps)
+                elif isinstance(step, Take):
+                    raise TypeError("what is async is for an AsyncClient")
                 else:
                     step = advanced(steps, self._exchange(step))
         except StopIteration as end:
@@ -55,7 +57,7 @@ class Client(Calls):
         content = call.content if isinstance(call.content, bytes | None) else _parts(call.content)
         try:
             return _answered(self._http.request(**_request(call), content=content))
-        except httpx2.TransportError as error:
+        except httpx2.RequestError as error:
             return _unanswered(error)
 
 
@@ -90,6 +92,8 @@ class AsyncClient(Calls):
                 if isinstance(step, Pause):
                     await asyncio.sleep(step.seconds)
                     step = next(steps)
+                elif isinstance(step, Take):
+                    step = steps.send(await _taken(step))
                 else:
                     step = advanced(steps, await self._exchange(step))
         except StopIteration as end:
@@ -100,7 +104,7 @@ class AsyncClient(Calls):
         content = call.content if isinstance(call.content, bytes | None) else _async_parts(call.content)
         try:
             return _answered(await self._http.request(**_request(call), content=content))
-        except httpx2.TransportError as error:
+        except httpx2.RequestError as error:
             return _unanswered(error)
 
 
@@ -110,15 +114,25 @@ def _request(call: Call) -> dict[str, Any]:
         "url": call.path,
         "params": dict(call.params),
         "headers": dict(call.headers),
-        "timeout": httpx2.Timeout(TIMEOUT + call.wait, connect=CONNECT),
+        "timeout": httpx2.Timeout(min(TIMEOUT + call.wait, call.within), connect=min(CONNECT, call.within)),
     }
+
+
+async def _taken(take: Take) -> list[Any]:
+    taken: list[Any] = []
+    while len(taken) < take.most:
+        try:
+            taken.append(await anext(take.items))
+        except StopAsyncIteration:
+            break
+    return taken
 
 
 def _answered(answer: httpx2.Response) -> Answered:
     return Answered(answer.status_code, answer.headers, answer.content)
 
 
-def _unanswered(error: httpx2.TransportError) -> Unanswered:
+def _unanswered(error: httpx2.RequestError) -> Unanswered:
     unanswered = Unanswered(f"{type(error).__name__}: {error}" if str(error) else type(error).__name__)
     unanswered.__cause__ = error
     return unanswered

@@ -17,7 +17,9 @@ from client.models import Job
 
 
 class LeadsweepError(Exception):
-    """The root."""
+    """The root. What was submitted, and may have been accepted, is sent again with the same `idempotency_key`."""
+
+    idempotency_key: str | None = None
 
 
 class Refused(LeadsweepError):

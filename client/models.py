@@ -32,6 +32,13 @@ class Model(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """camelCase there, snake_case here."""
 
 
+class Accepted(Model, frozen=True):
+    """What every answer to a submission has; the total is left out where the server has waited for the job to end."""
+
+    job_id: str
+    total: int | None = None
+
+
 class Submitted(Model, frozen=True):
     """A job as it was accepted. `replayed` if an earlier call with the same idempotency key had made it."""
 

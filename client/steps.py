@@ -3,20 +3,27 @@
 So there is one text of every method, whoever carries it out: `Client` at once, `AsyncClient` when it is awaited.
 """
 
+import math
 import random
-from collections.abc import Generator, Mapping
+import time
+from collections.abc import AsyncIterator, Generator, Mapping
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from http import HTTPStatus
+from itertools import count
 from typing import Any, BinaryIO, NamedTuple, TypeVar
 
 import msgspec
 
-from client.errors import ServerFailed, ServerNotReached, failure
+from client.errors import LeadsweepError, ServerFailed, ServerNotReached, failure
 
 T = TypeVar("T")
 
+GRACE = 1.0  # seconds for an answer that is sent at the last moment
+
 
 class Call(NamedTuple):
-    """A request. A file is sent from its beginning; the answer may take `wait` seconds longer than usual."""
+    """A request. A file is sent from its beginning; the answer may take `wait` seconds longer than usual, `within` at most."""
 
     method: str
     path: str
@@ -24,12 +31,20 @@ class Call(NamedTuple):
     headers: Mapping[str, str] = {}
     content: bytes | BinaryIO | None = None
     wait: float = 0
+    within: float = math.inf
 
 
 class Pause(NamedTuple):
-    """Seconds in which nothing is done."""
+    """Seconds in which nothing is done, but by others."""
 
     seconds: float
+
+
+class Take(NamedTuple):
+    """Up to `most` of what is awaited one by one: only an AsyncClient can."""
+
+    items: AsyncIterator[Any]
+    most: int
 
 
 class Answered(NamedTuple):
@@ -44,10 +59,11 @@ class Unanswered(Exception):
     """There was none, or not all of it."""
 
 
-Steps = Generator[Call | Pause, Answered, T]
+Step = Call | Pause | Take
+Steps = Generator[Step, Any, T]
 
 
-def advanced(steps: Steps[T], outcome: Answered | Unanswered) -> Call | Pause:
+def advanced(steps: Steps[T], outcome: Answered | Unanswered) -> Step:
     """The next step after a call that had this outcome. Raises StopIteration with the result at the end."""
     return steps.throw(outcome) if isinstance(outcome, Unanswered) else steps.send(outcome)
 
@@ -57,12 +73,9 @@ class Retries(NamedTuple):
     and after what the server asks for. Where it asks for more than `longest`, that is the end.
     """
 
-    attempts: int = 6
+    attempts: int = 8
     first: float = 0.5  # seconds, before the second attempt at most
     longest: float = 120.0  # seconds, between two attempts
-
-
-NO_RETRIES = Retries(attempts=1)
 
 
 class _Envelope(msgspec.Struct):
@@ -70,24 +83,31 @@ class _Envelope(msgspec.Struct):
     error: str | None = None
 
 
-def asked(call: Call, retries: Retries) -> Steps[Answered]:
-    """The answer to `call`, 2xx, after as many tries as it takes. Raises Refused, ServerFailed, ServerNotReached."""
-    for attempt in range(1, retries.attempts + 1):
+def asked(call: Call, retries: Retries, deadline: float = math.inf, *, patient: bool = False) -> Steps[Answered]:
+    """The answer to `call`, 2xx, after as many tries as it takes, until `deadline` by the monotonic clock.
+
+    Who is `patient` tries until then, however often, and however long the server asks to wait.
+    Raises Refused, ServerFailed, ServerNotReached.
+    """
+    for attempt in count(1):
+        error: LeadsweepError
         try:
-            answered = yield call
-        except Unanswered as error:
-            if attempt == retries.attempts:
-                raise ServerNotReached(str(error)) from error.__cause__
-            yield Pause(_jitter(attempt, retries))
-            continue
-        status = answered.status
-        if status < HTTPStatus.MULTIPLE_CHOICES:
-            return answered
-        may_pass = status == HTTPStatus.TOO_MANY_REQUESTS or status >= HTTPStatus.INTERNAL_SERVER_ERROR
-        after = _retry_after(answered)
-        if not may_pass or attempt == retries.attempts or after > retries.longest:
-            raise failure(status, _error_of(answered), answered.headers.get("x-request-id"))
-        yield Pause(after + _jitter(attempt, retries))
+            answered: Answered = yield call._replace(within=max(0.0, deadline - time.monotonic()) + GRACE)
+        except Unanswered as unanswered:
+            error, after = ServerNotReached(str(unanswered)), 0.0
+            error.__cause__ = unanswered.__cause__
+        else:
+            if answered.status < HTTPStatus.MULTIPLE_CHOICES:
+                return answered
+            error, after = _error_of(answered), retry_after(answered, 0.0)
+            if not _may_pass(answered) or (after > retries.longest and not patient):
+                raise error
+        if attempt >= retries.attempts and not patient:
+            raise error
+        pause, left = after + _jitter(attempt, retries), deadline - time.monotonic()
+        yield Pause(max(0.0, min(pause, left)))
+        if pause >= left:
+            raise error
     raise AssertionError("the last attempt returns or raises")
 
 
@@ -99,7 +119,29 @@ def content_of(answered: Answered, kind: type[T]) -> T:
         raise ServerFailed(f"this is no answer of Leadsweep's: {error}") from None
 
 
-def _error_of(answered: Answered) -> str:
+def retry_after(answered: Answered, usual: float) -> float:
+    """Seconds after which the server wants to be asked again, however it says so; `usual` where it does not."""
+    written: Any = answered.headers.get("retry-after", "")
+    if written.isdecimal():
+        return float(written)
+    try:
+        moment = parsedate_to_datetime(written)
+    except ValueError:
+        return usual
+    return max(0.0, ((moment if moment.tzinfo else moment.replace(tzinfo=UTC)) - datetime.now(UTC)).total_seconds())
+
+
+def _may_pass(answered: Answered) -> bool:
+    """A conflict does only where the server says when: another request with the same Idempotency-Key is in progress."""
+    conflict = answered.status == HTTPStatus.CONFLICT and "retry-after" in answered.headers
+    return conflict or answered.status == HTTPStatus.TOO_MANY_REQUESTS or answered.status >= HTTPStatus.INTERNAL_SERVER_ERROR
+
+
+def _error_of(answered: Answered) -> LeadsweepError:
+    return failure(answered.status, _words_of(answered), answered.headers.get("x-request-id"))
+
+
+def _words_of(answered: Answered) -> str:
     if location := answered.headers.get("location"):
         return f"the server is elsewhere: {location}"
     try:
@@ -108,11 +150,6 @@ def _error_of(answered: Answered) -> str:
         return f"HTTP {answered.status}"
 
 
-def _retry_after(answered: Answered) -> float:
-    written: Any = answered.headers.get("retry-after", "")
-    return float(written) if written.isdecimal() else 0.0
-
-
 def _jitter(attempt: int, retries: Retries) -> float:
     """Any part of a span that doubles with each attempt: callers who failed together do not come back together."""
-    return random.uniform(0, min(retries.longest, retries.first * 2 ** (attempt - 1)))  # noqa: S311 - no secret
+    return random.uniform(0, min(retries.longest, retries.first * 2 ** min(attempt - 1, 30)))  # noqa: S311 - no secret

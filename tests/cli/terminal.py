@@ -12,15 +12,15 @@ from contextlib import contextmanager
 
 
 class Terminal:
-    """A command that runs in a terminal. `seen` is all that it wrote; `stdin` may be a file, as behind a `<`."""
+    """A command that runs in a terminal. `seen` is all that it wrote; `stdin` and `stderr` may be files, as behind `<` and `2>`."""
 
-    def __init__(self, command, env, stdin=None):
+    def __init__(self, command, env, stdin=None, stderr=None):
         self._master, slave = pty.openpty()
         self.process = subprocess.Popen(
             [str(word) for word in command],
             stdin=stdin or slave,
             stdout=slave,
-            stderr=slave,
+            stderr=stderr or slave,
             env=os.environ | env,
             start_new_session=True,
             preexec_fn=lambda: fcntl.ioctl(1, termios.TIOCSCTTY, 0),  # noqa: PLW1509 - no threads here
@@ -66,9 +66,9 @@ class Terminal:
 
 
 @contextmanager
-def terminal(*command, env, stdin=None):
+def terminal(*command, env, stdin=None, stderr=None):
     """A Terminal, closed at the end."""
-    opened = Terminal(command, env, stdin)
+    opened = Terminal(command, env, stdin, stderr)
     try:
         yield opened
     finally:

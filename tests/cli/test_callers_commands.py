@@ -4,6 +4,8 @@ import csv
 import gzip
 import json
 import os
+import signal
+import socket
 import subprocess
 import sys
 import time
@@ -40,8 +42,8 @@ class Shell:
         assert ran.returncode == code, self.err
         return ran.stdout.decode()
 
-    def at_terminal(self, *words, stdin=None):
-        return terminal(*LEADSWEEP, *words, env=self.env, stdin=stdin)
+    def at_terminal(self, *words, stdin=None, stderr=None):
+        return terminal(*LEADSWEEP, *words, env=self.env, stdin=stdin, stderr=stderr)
 
     def results(self, job_id):
         return list(csv.DictReader(self.run("results", job_id).splitlines()))
@@ -93,6 +95,28 @@ def test_a_pipe_a_bare_list_and_columns_of_other_names_are_taken_too(shell, tmp_
     assert (missing, shell.err) == ("", "Error: the file has no column ID; it has externalId, CRM Ñ, Tel.\n")
 
 
+def test_what_can_be_read_only_once_is_taken_too(shell, tmp_path):
+    reading, writing = os.pipe()
+    os.write(writing, b"externalId\ncrm-0\n")
+    os.close(writing)
+    submit = [*LEADSWEEP, "submit", f"/dev/fd/{reading}", "--campaign", "cmp", "--wait"]
+    ran = subprocess.run(
+        submit, env=os.environ | shell.env, capture_output=True, pass_fds=[reading], timeout=60, check=True, text=True
+    )
+    os.close(reading)
+    assert "completed: 1 deleted, of 1" in ran.stderr
+
+
+def test_what_is_wrong_with_a_list_is_told_with_its_line(shell):
+    listed = b"\xef\xbb\xbfcrm-0\n\n\xc2\xa0\n" + b"x" * 300 + b"\n"
+    submit = ("submit", "-", "--campaign", "cmp", "--by", "externalId")
+    shell.run(*submit, stdin=listed, code=1)
+    assert shell.err == "Error: line 4: externalId is longer than 255 characters\n"
+    job_id = shell.run(*submit, "--on-invalid", "skip", stdin=listed + b"not \xff UTF-8\n").strip()
+    shell.run("watch", job_id)
+    assert [r["outcome"] for r in shell.results(job_id)] == ["deleted", "invalid", "invalid"]
+
+
 def test_every_option_of_the_api_can_be_said(shell):
     options = ["--mode", "archive", "--dry-run", "--no-phone-fallback", "--reference", "r", "--max-leads-per-second", "7"]
     options += ["--on-invalid", "skip", "--callback-url", "http://127.0.0.1:9/", "--idempotency-key", "mine"]
@@ -128,6 +152,9 @@ def test_the_end_of_the_job_decides_the_exit_code(shell):
     assert "cancelled" in shell.err
     rows = shell.run("jobs", "list", "--status", "cancelled").splitlines()
     assert (len(rows), rows[1].split()[:2]) == (2, [slow, "cancelled"])
+    with shell.at_terminal("jobs", "list") as person:
+        assert person.end() == 0
+        assert slow in person.seen, "whole, however narrow the terminal"
     assert json.loads(shell.run("jobs", "list", "--limit", "1", "--json"))["items"][0]["jobId"] == slow
 
 
@@ -156,7 +183,38 @@ def test_results_are_written_as_they_are_wanted_and_whole(shell, tmp_path):
     shell.run(*missing, "-o", tmp_path / "missing.csv", "--guard")
     assert [row["phoneNumber"] for row in csv.DictReader((tmp_path / "missing.csv").read_text().splitlines())] == ["'+99", ""]
     shell.run("results", "unknown", "-o", tmp_path / "none.csv", code=1)
+    assert shell.run(*missing, "--format", "identifiers", "-o", "-") == "+99\nx\n"
+    shell.run(*missing, "-o", tmp_path / "nowhere" / "missing.csv", code=1)
+    assert shell.err == f"Error: there is no folder {tmp_path / 'nowhere'}\n"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["missing.csv", "missing.ndjson"]
+
+
+def test_results_go_where_a_link_leads_and_into_what_is_no_file(shell, tmp_path):
+    job_id = shell.run("submit", "-", "--campaign", "cmp", stdin=b"externalId\nx\n").strip()
+    shell.run("watch", job_id)
+    (tmp_path / "link").symlink_to("target")
+    shell.run("results", job_id, "-o", tmp_path / "link", "--format", "identifiers")
+    assert ((tmp_path / "link").is_symlink(), (tmp_path / "target").read_text()) == (True, "x\n")
+    os.mkfifo(tmp_path / "pipe")
+    reading = os.open(tmp_path / "pipe", os.O_RDONLY | os.O_NONBLOCK)
+    shell.run("results", job_id, "-o", tmp_path / "pipe", "--format", "identifiers")
+    assert (os.read(reading, 100), (tmp_path / "pipe").is_fifo()) == (b"x\n", True)
+    os.close(reading)
+
+
+def test_who_may_have_submitted_something_is_told_how_to_find_out(shell):
+    nobody = f"http://127.0.0.1:{free_port()}"
+    submit = ("submit", "-", "--campaign", "cmp", "--idempotency-key", "mine")
+    shell.run(*submit, stdin=b"externalId\nx\n", code=7, LEADSWEEP_URL=nobody)
+    assert "to have it done once, submit it again with --idempotency-key mine\n" in shell.err
+
+
+def test_a_wait_ends_in_time_though_the_server_hangs(shell, tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        shell.env["LEADSWEEP_URL"] = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        began = time.monotonic()
+        shell.run("watch", "some-job", "--timeout", "0.5", code=7)
+    assert time.monotonic() - began < 20
 
 
 def test_what_goes_wrong_has_an_exit_code_of_its_own_and_one_line(shell, tmp_path):
@@ -168,11 +226,16 @@ def test_what_goes_wrong_has_an_exit_code_of_its_own_and_one_line(shell, tmp_pat
     shell.run(*listed, code=7, LEADSWEEP_URL=f"http://127.0.0.1:{free_port()}")
     assert shell.err.startswith("Error: no answer from http://127.0.0.1:")
     shell.run(*listed, code=1, LEADSWEEP_URL="leads.example.com")
+    shell.run(*listed, code=5, LEADSWEEP_API_KEY="schlüssel")
     (tmp_path / "empty.csv").write_bytes(b"externalId\n")
+    for name in ("damaged.csv.gz", "damaged"):
+        (tmp_path / name).write_bytes(gzip.compress(b"externalId\n" + bytes(range(256)) * 9)[:10] + b"\xff" * 99)
     for words, said in {
         ("submit", tmp_path / "none.csv", "--campaign", "cmp"): "No such file",
         ("submit", tmp_path / "empty.csv", "--campaign", "cmp"): "contains no leads",
         ("status", "unknown"): "Job not found",
+        ("submit", tmp_path / "damaged.csv.gz", "--campaign", "cmp"): "not valid gzip",
+        ("submit", tmp_path / "damaged", "--campaign", "cmp"): "not valid gzip",
     }.items():
         shell.run(*words, code=1)
         assert said in shell.err
@@ -180,6 +243,16 @@ def test_what_goes_wrong_has_an_exit_code_of_its_own_and_one_line(shell, tmp_pat
     shell.run("submit", "-", "--campaign", "cmp", stdin=b"externalId\n,\n", code=1)
     assert shell.err == "Error: line 2: 2 columns, the header has 1\n"
     shell.run("submit", "-", "--campaign", "elsewhere", stdin=b"externalId\na\n", code=5)
+    for misused in (["--timeout", "3"], ["--fail-on-not-found"], ["--idempotency-key", "ключ"]):
+        shell.run("submit", "-", "--campaign", "cmp", *misused, stdin=b"externalId\na\n", code=2)
+    shell.run("submit", "-", "--campaign", "cmp", "--column", "externalId=id", stdin=b'{"id": "a"}\n', code=2)
+    shell.run("jobs", "list", "--status", "bogus", code=2)
+    assert "'cancelled'" in shell.err
+    closed = subprocess.run(
+        ["sh", "-c", '"$@" <&-', "sh", *LEADSWEEP, "submit", "-", "--campaign", "cmp"],
+        env=os.environ | shell.env, capture_output=True, check=False,
+    )  # fmt: skip
+    assert (closed.returncode, closed.stderr) == (1, b"Error: stdin is closed; name a file\n")
 
 
 def test_at_a_terminal_a_real_deletion_is_asked_about_with_its_count(shell, tmp_path):
@@ -205,6 +278,10 @@ def test_at_a_terminal_a_real_deletion_is_asked_about_with_its_count(shell, tmp_
         person.expect("Delete up to 1,234 leads")
         person.type("no\n")
         assert person.end() == 1, "the question goes to the terminal though the leads come through a pipe"
+    with (tmp_path / "errors").open("wb") as errors, shell.at_terminal(*submit, stderr=errors) as person:
+        person.expect("Delete up to 1,234 leads")
+        person.type("no\n")
+        assert person.end() == 1, "or what goes wrong is written down elsewhere"
 
 
 def test_colours_are_for_terminals_that_want_them(shell):
@@ -265,6 +342,21 @@ def answers(shell):
     except AssertionError:
         return False
     return True
+
+
+def test_a_frozen_server_is_said_to_be_away_and_the_time_is_kept(ground):  # noqa: F811
+    ground.add_leads(1)
+    port = free_port()
+    ground.url = f"http://127.0.0.1:{port}"
+    shell = Shell(ground)
+    with running("api", "--port", port, env=ground.env()) as api:
+        wait_for(lambda: answers(shell))
+        job_id = shell.run("submit", "-", "--campaign", "cmp", stdin=b"externalId\nx\n").strip()
+        with shell.at_terminal("watch", job_id, "--timeout", "8") as person:
+            person.expect("queued")
+            api.send_signal(signal.SIGSTOP)
+            person.expect("the server is not reached; trying again")
+            assert person.end(30) == 124
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,10 @@ import gzip
 import io
 import json
 import re
+import socket
 import time
 from datetime import UTC, datetime
+from email.utils import formatdate
 from inspect import isawaitable
 
 import httpx2
@@ -33,6 +35,23 @@ from shared.signatures import new_secret, sign
 from tests.faults.conftest import ground  # noqa: F401 - a fixture
 from tests.stack import PROJECT, running_api, running_ticker, running_worker, wait_for
 
+NOTHING = "requested clientReference sourceJobId error schedule callbackUrl maxLeadsPerSecond runAt startedAt finishedAt"
+COUNTS = "processed deleted wouldDelete restored conflict notFound unprocessed invalid"
+RUNNING = {
+    **dict.fromkeys(f"{NOTHING} identifiersPurgedAt".split()),
+    **dict.fromkeys(COUNTS.split(), 0),
+    "jobId": "j",
+    "campaignId": "c",
+    "status": "running",
+    "mode": "delete",
+    "dryRun": False,
+    "phoneFallback": True,
+    "createdAt": "2026-01-01T02:00:00.000Z",
+    "history": [],
+    "resultsUrl": "/r",
+    "total": 5,
+}
+COMPLETED = RUNNING | {"status": "completed"}
 ACCEPTED = {"jobId": "j", "status": "queued", "total": 1, "createdAt": "2026-01-01T02:00:00.000Z", "runAt": None}
 LEAD = {"externalId": "a"}
 
@@ -151,6 +170,116 @@ def test_a_rate_limit_is_waited_for_unless_it_takes_too_long(carried_out):
     assert 7 <= script.pauses[0] <= 7.5
     with pytest.raises(RateLimited):
         carried_out(Script((429, {"retry-after": "3600"}, "slow down")), lambda c: c.submit("cmp", [LEAD]))
+
+
+def test_the_server_may_say_when_by_a_date(carried_out):
+    in_half_a_minute = formatdate(time.time() + 30, usegmt=True)
+    script = Script((429, {"retry-after": in_half_a_minute}, "slow down"), (202, {}, ACCEPTED))
+    carried_out(script, lambda c: c.submit("cmp", [LEAD]))
+    assert 20 <= script.pauses[0] <= 31
+    script = Script((200, {"retry-after": in_half_a_minute}, RUNNING), (200, {}, COMPLETED))
+    assert carried_out(script, lambda c: c.wait("j", long_poll=False)).final
+    assert 20 <= script.pauses[0] <= 31
+
+
+def test_what_is_still_in_progress_elsewhere_is_sent_again(carried_out):
+    in_progress = (409, {"retry-after": "1"}, "Another request is in progress; try again")
+    script = Script(lost(), in_progress, (202, {}, ACCEPTED))
+    assert carried_out(script, lambda c: c.submit("cmp", [LEAD])).job_id == "j"
+
+
+def test_a_server_that_waits_by_default_is_asked_not_to_and_understood_if_it_has(carried_out):
+    ended = {"deleted": 1, "notFound": 0, "deletedIdentifiers": ["a"], "notFoundIdentifiers": [], "jobId": "j"}
+    script = Script((200, {"idempotency-replayed": "true"}, ended | {"status": "completed"}), (200, {}, COMPLETED))
+    submitted = carried_out(script, lambda c: c.submit("cmp", [LEAD]))
+    assert (submitted.job_id, submitted.total, submitted.replayed) == ("j", 5, True)
+    assert script.requests[0][0].headers["prefer"] == "wait=0"
+
+
+def test_who_cannot_know_whether_it_was_accepted_is_told_the_key_to_send_again(carried_out):
+    script = Script(lost())
+    with pytest.raises(ServerNotReached) as raised:
+        carried_out(script, lambda c: c.submit("cmp", [LEAD]), Retries(attempts=2))
+    assert raised.value.idempotency_key == script.requests[0][0].headers["idempotency-key"]
+
+
+def test_an_answer_that_cannot_be_inflated_is_none(carried_out):
+    with pytest.raises(ServerNotReached):
+        carried_out(Script((200, {"content-encoding": "gzip"}, b"no gzip")), lambda c: c.job("j"), Retries(attempts=1))
+
+
+def test_an_id_stays_in_its_place(carried_out):
+    script = Script((200, {}, ACCEPTED))
+    carried_out(script, lambda c: c.act("x/cancel?", "pause"))
+    assert script.requests[0][0].url.raw_path == b"/api/v1/jobs/x%2Fcancel%3F/pause"
+
+
+@pytest.mark.parametrize("long_poll", [True, False])
+def test_a_server_that_has_answered_once_is_waited_for_however_long_it_is_away(carried_out, long_poll):
+    away = [lost(), (503, {"retry-after": "5"}, "away"), (429, {"retry-after": "3600"}, "slow down")] * 5
+    script = Script((200, {"retry-after": "1"}, RUNNING), *away, (200, {}, COMPLETED))
+    assert carried_out(script, lambda c: c.wait("j", long_poll=long_poll)).final
+    assert len(script.requests) == 17
+
+
+def test_waiting_keeps_to_its_time_and_never_says_that_the_job_failed(carried_out, monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
+    for away in (lost(), (429, {"retry-after": "100"}, "slow down"), (503, {"retry-after": "100"}, "away")):
+        script = Script((200, {"retry-after": "1"}, RUNNING), away)
+        script.pauses = Clock(now)
+        began = now[0]
+        with pytest.raises(WaitTimedOut, match="still running, 0 of 5"):
+            carried_out(script, lambda c: c.wait("j", timeout=20, long_poll=False))
+        assert now[0] - began == pytest.approx(20)
+
+
+class Clock(list):
+    """Pauses that take their time."""
+
+    def __init__(self, now):
+        self.now = now
+
+    def append(self, seconds):
+        super().append(seconds)
+        self.now[0] += seconds
+
+
+def test_a_server_that_takes_the_connection_and_says_nothing_is_not_waited_for_longer_than_was_said():
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        began = time.monotonic()
+        with Client(f"http://127.0.0.1:{silent.getsockname()[1]}", "k") as patient, pytest.raises(ServerNotReached):
+            patient.job("j", timeout=0.1)
+        assert time.monotonic() - began < 10, "its usual patience is 30 s, eight times"
+
+
+def test_leads_too_long_for_a_request_go_as_a_file(carried_out):
+    script = Script((202, {}, ACCEPTED))
+    carried_out(script, lambda c: c.submit("cmp", [{"externalId": "ü" * 255, "phoneNumber": "+" * 32, "x": "y" * 600}] * 1000))
+    assert script.requests[0][0].url.path == "/api/v1/leads/bulk-delete/files"
+
+
+def test_what_cannot_be_read_again_is_refused_at_once(carried_out):
+    class Pipe(io.BytesIO):
+        def seekable(self):
+            return False
+
+    with pytest.raises(ValueError, match="copy it first"):
+        carried_out(Script((202, {}, ACCEPTED)), lambda c: c.submit_file("cmp", Pipe(b"externalId\na\n"), media_type="text/csv"))
+
+
+@pytest.mark.parametrize("count", [3, 2500])
+async def test_leads_may_come_as_they_are_awaited(count):
+    async def entries():
+        for number in range(count):
+            yield {"externalId": str(number)}
+
+    script = Script((202, {}, ACCEPTED))
+    async with AsyncClient("http://leads", "key", transport=httpx2.MockTransport(script.async_call)) as leads:
+        await leads.submit("cmp", entries())
+    assert script.requests[0][1].count(b"externalId") == count
+    with Client("http://leads", "key") as sync, pytest.raises(TypeError, match="AsyncClient"):
+        sync.submit("cmp", entries())
 
 
 def test_the_options_are_those_of_the_api(carried_out):
