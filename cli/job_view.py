@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cli.output import console, moment, show
+from cli.output import moment, printable, show
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,6 +21,10 @@ _COUNTS = {
     "unprocessed": "unprocessed",
     "invalid": "invalid",
 }
+
+
+_HEAD = ("JOB", "STATUS", "CAMPAIGN", "TOTAL", "DELETED", "NOT FOUND", "CREATED", "REFERENCE")
+_ALIGN = (str.ljust, str.ljust, str.ljust, str.rjust, str.rjust, str.rjust, str.ljust, str.ljust)
 
 
 def show_job(job: "Job", *, as_json: bool) -> None:
@@ -46,22 +50,25 @@ def show_job(job: "Job", *, as_json: bool) -> None:
     }
     for name, fact in facts.items():
         if fact is not None:
-            click.echo(f"{name:<12} {fact}")
+            click.echo(f"{name:<12} {printable(fact)}")
 
 
 def show_jobs(jobs: "Sequence[Job]", *, as_json: bool) -> None:
-    """Prints a list of jobs."""
+    """Prints a list of jobs. Ids are never cut, as they are there to be copied."""
     if as_json:
         show({"items": [_as_the_api_has_it(job) for job in jobs]}, "", as_json=True)
         return
-    from rich.table import Column, Table
+    rows = [_HEAD, *map(_row_of, jobs)]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        aligned = (align(cell, width) for align, cell, width in zip(_ALIGN, row, widths, strict=True))
+        click.echo("  ".join(aligned).rstrip())
 
-    whole = Column("JOB", no_wrap=True, min_width=36)  # it is there to be copied
-    table = Table(whole, "STATUS", "CAMPAIGN", "TOTAL", "DELETED", "NOT FOUND", "CREATED", "REFERENCE", box=None, pad_edge=False)
-    for job in jobs:
-        counts = (f"{count:,}" for count in (job.total, job.deleted, job.not_found))
-        table.add_row(job.job_id, job.status, job.campaign_id, *counts, moment(job.created_at), job.client_reference)
-    console().print(table)
+
+def _row_of(job: "Job") -> tuple[str, ...]:
+    counts = (f"{count:,}" for count in (job.total, job.deleted, job.not_found))
+    words = (job.campaign_id, *counts, moment(job.created_at) or "", job.client_reference or "")
+    return (job.job_id, job.status, *map(printable, words))
 
 
 def _as_the_api_has_it(job: "Job") -> dict[str, Any]:

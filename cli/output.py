@@ -23,6 +23,11 @@ def show(result: Mapping[str, object], text: str, *, as_json: bool) -> None:
     click.echo(json.dumps(result, ensure_ascii=False, default=moment) if as_json else text)
 
 
+def printable(text: str) -> str:
+    """`text` on one line, and without what would steer a terminal: others may have written it."""
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
+
+
 def remark(text: str) -> None:
     """Says something to the person at the terminal that is not part of the result, if anybody listens."""
     with suppress(BrokenPipeError):

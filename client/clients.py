@@ -24,7 +24,7 @@ class Client(Calls):
     ) -> None:
         """`url` is the server's, as `https://leads.example.com`; `key` is an API key; `transport` is for tests."""
         super().__init__(retries)
-        self._http = httpx2.Client(base_url=url, headers={"x-api-key": key}, transport=transport)
+        self._http = httpx2.Client(base_url=url, headers={"x-api-key": key}, transport=transport, verify=_is_tls(url))
 
     def __enter__(self) -> Self:
         """Itself."""
@@ -71,7 +71,7 @@ class AsyncClient(Calls):
     ) -> None:
         """As Client."""
         super().__init__(retries)
-        self._http = httpx2.AsyncClient(base_url=url, headers={"x-api-key": key}, transport=transport)
+        self._http = httpx2.AsyncClient(base_url=url, headers={"x-api-key": key}, transport=transport, verify=_is_tls(url))
 
     async def __aenter__(self) -> Self:
         """Itself."""
@@ -106,6 +106,11 @@ class AsyncClient(Calls):
             return _answered(await self._http.request(**_request(call), content=content))
         except httpx2.RequestError as error:
             return _unanswered(error)
+
+
+def _is_tls(url: str) -> bool:
+    """Where there are no certificates to verify, as no redirect is followed, they are not loaded, which takes 60 ms."""
+    return not url.lower().startswith("http://")
 
 
 def _request(call: Call) -> dict[str, Any]:

@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 OPERATIONS = (ROOT / "docs/operations.md").read_text()
 DOCUMENTS = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
-ROOMS = ("api", "worker", "shared", "cli")
+ROOMS = ("api", "worker", "shared", "cli", "client")
 
 
 def section(text, title):

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 
 
 class Terminal:
-    """A command that runs in a terminal. `seen` is all that it wrote; `stdin` and `stderr` may be files, as behind `<` and `2>`."""
+    """A command that runs in a terminal. `seen` is all that it wrote; `stdin` and `stderr` may be files (`<`, `2>`)."""
 
     def __init__(self, command, env, stdin=None, stderr=None):
         self._master, slave = pty.openpty()
