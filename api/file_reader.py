@@ -27,14 +27,6 @@ class Batch(NamedTuple):
     outcomes: list[int] | None
 
 
-class _Entry(msgspec.Struct, gc=False):
-    externalId: str | None = None  # noqa: N815 - as it is written
-    phoneNumber: str | None = None  # noqa: N815
-
-
-_decode_lines = msgspec.json.Decoder(_Entry).decode_lines
-
-
 class _Row(NamedTuple):
     """What can be read of a row: its two identifiers, of whatever type; or what is wrong with it."""
 
@@ -95,18 +87,27 @@ def _place(name: str, names: list[str]) -> int | None:
 
 def _read_ndjson(coming: Iterable[Block], skip_invalid: bool) -> Iterator[Batch]:
     for block in coming:
-        if block.lines is not None:
-            try:
-                found = _decode_lines(block.lines)
-                if found:
-                    yield Batch(identified([row.externalId for row in found], [row.phoneNumber for row in found]), None)
-                continue
-            except (msgspec.MsgspecError, ValueError, RecursionError):
-                pass
         texts = [None] if block.lines is None else block.lines.split(b"\n")
+        if batch := _all_entries(texts):
+            yield batch
+            continue
         numbered = [(line, text) for line, text in enumerate(texts, block.first_line) if text is None or text.strip()]
         if numbered:
             yield _one_by_one([line for line, _ in numbered], (_json_row(text) for _, text in numbered), skip_invalid)
+
+
+def _all_entries(texts: Sequence[bytes | None]) -> Batch | None:
+    """The entries of lines that are one each; None where any is not, or there are none.
+
+    Line by line, and by the decoder that has the last word on a line: what one is must not depend on those around it.
+    """
+    try:
+        found = [_decode(text) for text in texts if text]
+        if found and {*map(type, found)} == {dict}:
+            return Batch(identified([row.get("externalId") for row in found], [row.get("phoneNumber") for row in found]), None)
+    except (msgspec.MsgspecError, ValueError, RecursionError):
+        pass
+    return None
 
 
 def _json_row(text: bytes | None) -> _Row:

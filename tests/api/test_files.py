@@ -7,6 +7,7 @@ import io
 import json
 import random
 import socket
+from itertools import repeat
 
 import httpx2
 import pytest
@@ -15,6 +16,8 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from sqlalchemy import text
 
+from api.file_reader import read
+from shared.states import Outcome
 from tests.jobs import add_leads, one_tick, remaining_leads
 from tests.oracle import Lead, judge
 from tests.stack import environment, free_port, listens, running, running_api, wait_for
@@ -190,6 +193,35 @@ async def test_a_damaged_file_is_refused_with_its_line_and_leaves_nothing(servic
 def nothing_is_left(engine):
     with engine.connect() as connection:
         return connection.execute(text("SELECT (SELECT count(*) FROM jobs) + (SELECT count(*) FROM chunks)")).scalar_one() == 0
+
+
+def rows_of(*parts):
+    """(externalId, outcome) of each row of an NDJSON file that arrives in `parts`."""
+    batches = read(parts, NDJSON, skip_invalid=True)
+    return [row for one in batches for row in zip(one.identifiers.external_ids, one.outcomes or repeat(0), strict=False)]
+
+
+@pytest.mark.parametrize(
+    ("line", "rows"),
+    [
+        (b'{"externalId": "a"} {"externalId": "b"}', [(None, Outcome.UNREADABLE)]),
+        (b'{"externalId":\n"a"}', [(None, Outcome.UNREADABLE)] * 2),
+        (b'{"externalId": "a", "name": "M\xfcller"}', [(None, Outcome.UNREADABLE)]),
+        (b'{"externalId": "a", "\xff": 1}', [(None, Outcome.UNREADABLE)]),
+        (b'{"externalId": "a", "n": 1e400}', [(None, Outcome.UNREADABLE)]),
+        (b'{"externalId": 7, "externalId": "a"}', [("a", 0)]),
+        (b'{"externalId": "a", "phoneNumber": null, "n": {"externalId": 7}}\r', [("a", 0)]),
+    ],
+)
+def test_what_a_line_is_does_not_depend_on_those_around_it(line, rows):
+    assert rows_of(line + b"\n") == rows
+    assert rows_of(b'{"externalId": "before"}\n', line, b'\n{"externalId": "after"}') == [("before", 0), *rows, ("after", 0)]
+    assert rows_of(line + b"\n{}\n") == [*rows, (None, Outcome.NO_IDENTIFIER)]
+
+
+def test_what_a_file_is_does_not_depend_on_how_it_arrives():
+    body = b"".join(b'{\n "externalId": "p%d"\n}\n{"externalId": "q%d"}\n' % (i, i) for i in range(3000))
+    assert rows_of(body) == rows_of(*(body[i : i + 999] for i in range(0, len(body), 999)))
 
 
 async def test_damage_far_into_a_file_has_its_line_too(service):
