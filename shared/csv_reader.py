@@ -110,13 +110,18 @@ def _read_at_once(first_line: int, text: str, delimiter: str) -> Records | None:
 
 
 def _read_with_care(source: _Rest, delimiter: str, *, at_end: bool) -> tuple[Records, _Rest]:
-    """Record by record; what may go on in the next block is left over."""
+    """Record by record; what may go on in the next block is left over.
+
+    The lines that a damaged record swallowed are read each on its own: a quote that is open at the end of one of them would lead
+    to the very place where that record failed. So no line is read more than three times, however many quotes are never closed.
+    """
     lines: list[int] = []
     fields: list[list[str] | str] = []
-    place = 0
-    while place < len(source.lines):
-        reader = csv.reader(itertools.islice(source.lines, place, None), delimiter=delimiter, strict=True)
-        begin = place
+    place = swallowed = 0  # the lines before `swallowed` are those
+    why = ""
+    while (begin := place) < len(source.lines):
+        end = begin + 1 if begin < swallowed else len(source.lines)
+        reader = csv.reader(map(source.lines.__getitem__, range(begin, end)), delimiter=delimiter, strict=True)
         try:
             for row in reader:
                 if row:
@@ -124,10 +129,14 @@ def _read_with_care(source: _Rest, delimiter: str, *, at_end: bool) -> tuple[Rec
                     fields.append(row)
                 place = begin + reader.line_num
         except csv.Error as error:
-            if _ENDS_TOO_SOON in str(error) and not at_end and sum(map(len, source.lines[place:])) < MAX_LINE:
-                return Records(lines, fields), _Rest(source.first_line + place, source.lines[place:])
+            is_open = _ENDS_TOO_SOON in str(error)
+            if place >= swallowed:
+                if is_open and not at_end and sum(map(len, source.lines[place:])) < MAX_LINE:
+                    return Records(lines, fields), _Rest(source.first_line + place, source.lines[place:])
+                swallowed = begin + reader.line_num - (not is_open)
+                why = _words(error)
             lines.append(source.first_line + place)
-            fields.append(_words(error))
+            fields.append(why if is_open else _words(error))
             place += 1
     return Records(lines, fields), _NOTHING
 

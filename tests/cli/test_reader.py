@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from cli.failure import Failure
 from cli.reader import read
 from cli.rows import Row
-from shared.blocks import MAX_LINE
+from shared.blocks import MAX_LINE, Block
+from shared.csv_reader import _words, read_csv
 
 
 def rows(text: str | bytes, form=None) -> list[Row]:
@@ -107,6 +108,42 @@ def test_what_an_unclosed_quote_swallowed_is_read_again():
         20_003: "a quote is never closed",
     }
     assert len(leads(text)) == 20_000
+
+
+def records_one_by_one(lines: list[str]) -> list[tuple[int, list[str] | str]]:
+    """What read_csv is to find below a header, however long that takes: from each line anew, as far as its record goes."""
+    found, place = [], 0
+    while place < len(lines):
+        reader = csv.reader(lines[place:], strict=True)
+        try:
+            row = next(reader)
+        except csv.Error as error:
+            found.append((place + 2, _words(error)))
+            place += 1
+        else:
+            if row:
+                found.append((place + 2, row))
+            place += reader.line_num
+    return found
+
+
+PIECES = st.sampled_from(["a", ",", '"', '""', '"a', 'a"', '","', "\r", " "])
+
+
+@given(st.lists(st.lists(PIECES, max_size=4).map(lambda pieces: "".join(pieces) + "\n"), max_size=12), st.integers(1, 12))
+def test_the_records_are_those_of_a_reader_that_begins_anew_at_every_line(lines, size):
+    cut = [Block(n + 2, "".join(lines[n : n + size]).encode()) for n in range(0, len(lines), size)]
+    _, records = read_csv([Block(1, b"externalId\n"), *cut])
+    assert [record for some in records for record in zip(*some, strict=True)] == records_one_by_one(lines)
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("first", ["", '"open\n'])
+@pytest.mark.parametrize("line", ["a\rb\n", 'a",,"b\n', '"a\n', '"a""\n', '"\n'])
+def test_damage_costs_as_much_as_it_is_long(first, line):
+    """Read anew from each line as far as its record goes, most of these would take minutes."""
+    count = 150_000
+    assert len(rows("externalId\n" + first + line * count)) >= count // 2
 
 
 @pytest.mark.parametrize(
