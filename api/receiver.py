@@ -4,8 +4,9 @@ An upload holds a database connection, and a transaction while its entries arriv
 """
 
 import asyncio
+from collections import defaultdict
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 
 import anyio
@@ -24,6 +25,7 @@ from shared.database import create_sync_engine
 from shared.settings import Settings
 
 AT_ONCE = 8  # uploads of one process
+OF_ONE_COMPANY = 4  # of these: another's file never waits for this one's
 PATIENCE = 5.0  # seconds that one more waits for its turn
 
 
@@ -36,6 +38,7 @@ class Receiver:
         self._settings = settings
         self._loading = create_sync_engine(settings, "upload", pool_size=AT_ONCE, max_overflow=0)
         self._turns = asyncio.Semaphore(AT_ONCE)
+        self._turns_of_company: defaultdict[str, asyncio.Semaphore] = defaultdict(lambda: asyncio.Semaphore(OF_ONE_COMPANY))
         self._uploads: set[Upload] = set()
         self._threads = anyio.CapacityLimiter(AT_ONCE)
 
@@ -65,7 +68,7 @@ class Receiver:
             chunk_size=self._settings.chunk_size,
             most=self._settings.max_file_entries,
         )
-        async with self._turn(upload):
+        async with self._turn(upload, asked.key.company_id):
             try:
                 if not taken and (loaded := await to_thread.run_sync(load_it, limiter=self._threads)):
                     return Accepted(asked.job_id, *loaded, asked.wait, queue=values["queue"])
@@ -80,16 +83,18 @@ class Receiver:
         return earlier
 
     @asynccontextmanager
-    async def _turn(self, upload: Upload) -> AsyncIterator[None]:
-        """Raises Unavailable where others take too long."""
-        try:
-            async with asyncio.timeout(PATIENCE):
-                await self._turns.acquire()
-        except TimeoutError:
-            raise Unavailable from None
+    async def _turn(self, upload: Upload, company_id: str) -> AsyncIterator[None]:
+        """For a file that has begun to arrive. Raises what Upload.begin raises, and Unavailable where others take too long."""
         self._uploads.add(upload)
         try:
-            yield
+            await upload.begin()
+            async with AsyncExitStack() as turns:
+                try:
+                    async with asyncio.timeout(PATIENCE):
+                        await turns.enter_async_context(self._turns_of_company[company_id])
+                        await turns.enter_async_context(self._turns)
+                except TimeoutError:
+                    raise Unavailable from None
+                yield
         finally:
             self._uploads.discard(upload)
-            self._turns.release()

@@ -35,6 +35,7 @@ class Upload:
         self._hash = hash_of(request)
         self._stream = request.stream()
         self._deadline = time.monotonic() + LONGEST
+        self._first: bytes | None = None
         self._parts = self._arriving()
         self._patience: asyncio.Timeout | None = None
         self._ended = False
@@ -44,13 +45,18 @@ class Upload:
         """The key with what it is for: complete once all has been read."""
         return IdempotencyKey(self._key, self._hash.digest()) if self._key else None
 
+    async def begin(self) -> None:
+        """Waits for the first part. Raises Unavailable, ApiError 400 and 408."""
+        self._first = await self._next_part()
+
     def batches(self, most: int) -> Iterator[file_reader.Batch]:
         """The entries, of which `most` are allowed, and one at least.
 
         Raises InvalidRequest, Unavailable, ApiError 400, 408 and 413.
         """
         content = inflated(self._parts) if self._is_gzip else self._parts
-        batches = file_reader.read(_bounded(content, most * BYTES_AN_ENTRY), self._media_type, skip_invalid=self._skip_invalid)
+        bounded = _bounded(self._in_time(content), most * BYTES_AN_ENTRY)
+        batches = file_reader.read(bounded, self._media_type, skip_invalid=self._skip_invalid)
         first = next(batches, None)  # what is no file costs no transaction
         if first is None:
             raise InvalidRequest("File contains no leads")
@@ -67,11 +73,22 @@ class Upload:
         if self._patience:
             self._patience.reschedule(asyncio.get_running_loop().time())
 
+    def _in_time(self, content: Iterator[bytes]) -> Iterator[bytes]:
+        """What has arrived may inflate to so much that reading it takes longer than it is allowed to."""
+        for part in content:
+            if self._ended:
+                raise Unavailable
+            if time.monotonic() > self._deadline:
+                raise _too_slow()
+            yield part
+
     def _arriving(self) -> Iterator[bytes]:
-        while (part := from_thread.run(self._next_part)) is not None:
+        part = self._first
+        while part is not None:
             if self._key:
                 self._hash.update(part)
             yield part
+            part = from_thread.run(self._next_part)
 
     async def _next_part(self) -> bytes | None:
         if self._ended:
@@ -82,11 +99,15 @@ class Upload:
         except TimeoutError:
             if self._ended:
                 raise Unavailable from None
-            raise ApiError(408, "Request body took too long to arrive") from None
+            raise _too_slow() from None
         except ClientDisconnect:
             raise ApiError(400, "Request body broke off") from None  # nobody is there to read it
         finally:
             self._patience = None
+
+
+def _too_slow() -> ApiError:
+    return ApiError(408, "Request body took too long to arrive")
 
 
 def _bounded(parts: Iterator[bytes], most: int) -> Iterator[bytes]:

@@ -3,6 +3,7 @@
 What a process logs goes to a file of its own and is printed if the test fails while it runs.
 """
 
+import asyncio
 import os
 import signal
 import socket
@@ -28,7 +29,7 @@ SECRETS_KEY = new_secrets_key()  # where the settings have none
 
 __all__ = [
     "environment", "free_port", "listens", "make_key", "running", "running_api", "running_deliverer", "running_ticker",
-    "running_worker", "wait_for",
+    "running_worker", "until", "wait_for",
 ]  # fmt: skip
 
 
@@ -39,6 +40,14 @@ def wait_for(condition, seconds=30):
         assert time.monotonic() < deadline, f"still {value!r} after {seconds} s: {getattr(condition, '__qualname__', condition)}"
         time.sleep(0.02)
     return value
+
+
+async def until(condition, seconds=30):
+    """Returns once `condition()` is true, and lets the event loop go on until then; fails as `wait_for` does."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"still not after {seconds} s: {getattr(condition, '__qualname__', condition)}"
+        await asyncio.sleep(0.002)
 
 
 def environment(settings, **extra):

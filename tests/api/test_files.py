@@ -17,10 +17,11 @@ from hypothesis import strategies as st
 from sqlalchemy import text
 
 from api.file_reader import read
+from api.receiver import AT_ONCE
 from shared.states import Outcome
 from tests.jobs import add_leads, one_tick, remaining_leads
 from tests.oracle import Lead, judge
-from tests.stack import environment, free_port, listens, running, running_api, wait_for
+from tests.stack import environment, free_port, listens, running, running_api, until, wait_for
 
 PATH = "/api/v1/leads/bulk-delete/files"
 CSV, NDJSON = "text/csv", "application/x-ndjson"
@@ -429,6 +430,42 @@ async def test_an_upload_that_stalls_is_ended(service, monkeypatch):
     answer = await upload(service, stalling())
     assert (answer.status_code, answer.json()["error"]) == (408, "Request body took too long to arrive")
     assert nothing_is_left(service.engine)
+
+
+async def test_an_upload_ends_in_time_also_while_what_has_arrived_is_read(service, monkeypatch):
+    monkeypatch.setattr("api.upload.LONGEST", 0.2)
+    body = gzip.compress(b"externalId\n" + b"".join(b"crm-%d\n" % i for i in range(2_000_000)), 1)
+    answer = await upload(service, body, headers={"content-encoding": "gzip"})
+    assert (answer.status_code, answer.json()["error"]) == (408, "Request body took too long to arrive")
+    assert nothing_is_left(service.engine)
+
+
+async def test_who_sends_no_body_holds_up_nobody(service):
+    async def silent():
+        await asyncio.Event().wait()
+        yield b""
+
+    silently = [asyncio.create_task(upload(service, silent())) for _ in range(AT_ONCE)]
+    await until(lambda: len(service.app.state.receiver._uploads) == AT_ONCE)
+    assert (await upload(service, b"externalId\na\n")).status_code == 202
+    for each in silently:
+        each.cancel()
+
+
+async def test_a_company_takes_half_of_the_turns_at_most(service, monkeypatch):
+    monkeypatch.setattr("api.receiver.PATIENCE", 0.2)
+    whole = asyncio.Event()
+
+    async def slow():
+        yield b"externalId\na\n"
+        await whole.wait()
+
+    slowly = [asyncio.create_task(upload(service, slow())) for _ in range(AT_ONCE)]
+    await until(lambda: sum(task.done() for task in slowly) == AT_ONCE // 2)
+    assert (await upload(service, b"externalId\na\n", key=service.foreign, campaignId="foreign")).status_code == 202
+    whole.set()
+    answers = [answer.status_code for answer in await asyncio.gather(*slowly)]
+    assert sorted(answers) == [202] * (AT_ONCE // 2) + [503] * (AT_ONCE // 2)
 
 
 async def test_results_wait_for_nothing_and_other_calls_are_answered_during_an_upload(service, api):
