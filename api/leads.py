@@ -18,10 +18,10 @@ from api.errors import ApiError, Forbidden, InvalidRequest
 from api.parser import decode_object, parse_campaign_id, parse_leads
 from shared.arrays import text_array
 from shared.identifiers import canonical_external_id, canonical_phone_number
+from shared.sqlstates import is_refusal
 
 _FIELDS = frozenset({"campaignId", "leads"})
 _OF_LEAD = {"externalId", "phoneNumber", "metadata"}
-_REFUSALS = ("23", "P0001")  # SQLSTATE of what an operator's constraints and triggers say
 
 # In the order of the request, so that of two with one identifier the first wins. Each draws its id beforehand: what was left
 # out is known by that.
@@ -122,7 +122,7 @@ def _checked(index: int, entry: Any) -> str:
 async def create(engine: AsyncEngine, key: Key, new: NewLeads) -> dict[str, Any]:
     """Creates the leads whose identifiers are free. Raises Forbidden, ApiError 409, DBAPIError."""
     entries = new.identifiers
-    found = await _in_campaign(
+    found = await _changed(
         engine,
         key,
         new.campaign_id,
@@ -163,7 +163,7 @@ async def find(engine: AsyncEngine, key: Key, campaign_id: str, external_id: str
 
 async def delete(engine: AsyncEngine, key: Key, campaign_id: str, external_id: str | None, number: str | None) -> None:
     """Deletes the lead with this external id or, if there is none, with this number. Raises Forbidden, ApiError 404, 409."""
-    (found,) = await _in_campaign(engine, key, campaign_id, _DELETE, **_named(external_id, number))
+    (found,) = await _changed(engine, key, campaign_id, _DELETE, **_named(external_id, number))
     if found.named is None:
         raise ApiError(404, "Lead not found")
     if found.gone is None:  # a trigger says no without a word
@@ -171,18 +171,23 @@ async def delete(engine: AsyncEngine, key: Key, campaign_id: str, external_id: s
 
 
 async def _in_campaign(engine: AsyncEngine, key: Key, campaign_id: str, statement: Any, **values: Any) -> Sequence[Found]:
-    """Executes what has no rows unless the campaign is the company's. Raises Forbidden, ApiError 409, DBAPIError."""
+    """Executes what has no rows unless the campaign is the company's. Raises Forbidden, DBAPIError."""
     if not key.sees(campaign_id) or "\0" in campaign_id:
         raise Forbidden
-    try:
-        found = await rows(engine, statement, values | {"campaign_id": campaign_id, "company_id": key.company_id})
-    except DBAPIError as error:
-        if str(getattr(error.orig, "sqlstate", "")).startswith(_REFUSALS):
-            raise _refused() from None
-        raise
+    found = await rows(engine, statement, values | {"campaign_id": campaign_id, "company_id": key.company_id})
     if not found:
         raise Forbidden
     return found
+
+
+async def _changed(engine: AsyncEngine, key: Key, campaign_id: str, statement: Any, **values: Any) -> Sequence[Found]:
+    """As _in_campaign, of what changes leads. Raises Forbidden, ApiError 409, DBAPIError."""
+    try:
+        return await _in_campaign(engine, key, campaign_id, statement, **values)
+    except DBAPIError as error:
+        if is_refusal(error):
+            raise _refused() from None
+        raise
 
 
 def _refused() -> ApiError:

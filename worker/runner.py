@@ -15,12 +15,12 @@ from sqlalchemy import Connection, Engine, text
 from sqlalchemy.exc import DBAPIError
 
 from shared.broker import JOBS_QUEUE
+from shared.sqlstates import is_refusal, is_transient
 from shared.states import Mode, Outcome
 from worker.claimer import MAX_ATTEMPTS, Claim, claim, give_back
 from worker.decider import Entries
 from worker.finisher import NOBODY, DecidedChunk, Finished, Wake, finish, tell
 from worker.previewer import Place, conclude, preview
-from worker.refusals import is_refusal, is_transient
 from worker.restorer import restore
 from worker.steerer import carry_out_requests
 from worker.taker import KnownLeads, Manner, look_up_and_take, take_known

@@ -165,3 +165,19 @@ async def test_what_the_database_refuses_is_409_and_not_a_fault(service):
     for answer in (await delete(service, campaignId="cmp", externalId="a"), await create(service, {"externalId": "x"})):
         assert answer.status_code == 409
         assert answer.json()["error"].startswith("The database refuses this")
+
+
+@pytest.mark.parametrize("state", ["P0001", "P0002", "42501", "22023", "23514", "LS001"])
+async def test_a_trigger_may_refuse_with_whatever_sqlstate_it_likes(service, state):
+    with service.engine.begin() as connection:
+        connection.execute(
+            text(f"""
+                CREATE FUNCTION no() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+                    RAISE EXCEPTION 'no' USING ERRCODE = '{state}';
+                END $$;
+                CREATE TRIGGER no BEFORE INSERT OR DELETE ON leads FOR EACH ROW EXECUTE FUNCTION no()
+            """)
+        )
+    for answer in (await delete(service, campaignId="cmp", externalId="a"), await create(service, {"externalId": "x"})):
+        assert answer.status_code == 409
+        assert answer.json()["error"].startswith("The database refuses this")
