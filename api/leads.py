@@ -1,7 +1,9 @@
 """Leads, a few at a time: creates them, lists them, deletes one at once."""
 
+import asyncio
 import base64
 import binascii
+import random
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -18,20 +20,26 @@ from api.errors import ApiError, Forbidden, InvalidRequest
 from api.parser import decode_object, parse_campaign_id, parse_leads
 from shared.arrays import text_array
 from shared.identifiers import canonical_external_id, canonical_phone_number
-from shared.sqlstates import is_refusal
+from shared.sqlstates import is_clash, is_refusal
+
+FIRST_PAUSE = 0.05  # seconds at most before a change that met a deadlock is tried again, doubled with each try …
+LONGEST_PAUSE = 1.0  # … up to this; the deadlock itself takes the database a second to notice
 
 _FIELDS = frozenset({"campaignId", "leads"})
 _OF_LEAD = {"externalId", "phoneNumber", "metadata"}
 
 # In the order of the request, so that of two with one identifier the first wins. Each draws its id beforehand: what was left
-# out is known by that.
+# out is known by that. Who creates leads of one campaign takes turns, by a lock that nobody else asks for: two with the same
+# leads in different order would deadlock.
 _CREATE = text("""
-    WITH entry AS MATERIALIZED (
-        SELECT campaigns.id AS campaign_id, position, external_id, phone_number, CAST(metadata AS jsonb) AS metadata,
+    WITH campaign AS (
+        SELECT id FROM campaigns WHERE id = :campaign_id AND company_id = :company_id FOR NO KEY UPDATE
+    ),
+    entry AS MATERIALIZED (
+        SELECT campaign.id AS campaign_id, position, external_id, phone_number, CAST(metadata AS jsonb) AS metadata,
             nextval(pg_get_serial_sequence('leads', 'id')) AS id
-        FROM campaigns CROSS JOIN unnest(CAST(:external_ids AS text[]), CAST(:phone_numbers AS text[]), CAST(:metadata AS text[]))
+        FROM campaign CROSS JOIN unnest(CAST(:external_ids AS text[]), CAST(:phone_numbers AS text[]), CAST(:metadata AS text[]))
             WITH ORDINALITY AS entry (external_id, phone_number, metadata, position)
-        WHERE campaigns.id = :campaign_id AND company_id = :company_id
     ),
     created AS (
         INSERT INTO leads (id, campaign_id, external_id, phone_number, metadata)
@@ -181,13 +189,21 @@ async def _in_campaign(engine: AsyncEngine, key: Key, campaign_id: str, statemen
 
 
 async def _changed(engine: AsyncEngine, key: Key, campaign_id: str, statement: Any, **values: Any) -> Sequence[Found]:
-    """As _in_campaign, of what changes leads. Raises Forbidden, ApiError 409, DBAPIError."""
-    try:
-        return await _in_campaign(engine, key, campaign_id, statement, **values)
-    except DBAPIError as error:
-        if is_refusal(error):
-            raise _refused() from None
-        raise
+    """As _in_campaign, of what changes leads, and tried again where somebody else was in the way.
+
+    Raises Forbidden, ApiError 409, DBAPIError.
+    """
+    pause = FIRST_PAUSE
+    while True:
+        try:
+            return await _in_campaign(engine, key, campaign_id, statement, **values)
+        except DBAPIError as error:
+            if is_refusal(error):
+                raise _refused() from None
+            if not is_clash(error) or pause > LONGEST_PAUSE:
+                raise
+        await asyncio.sleep(random.uniform(0, pause))  # noqa: S311 - jitter, no secret
+        pause *= 2
 
 
 def _refused() -> ApiError:

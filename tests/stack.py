@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from uuid import uuid4
 
-from sqlalchemy import insert
+from sqlalchemy import insert, text
 
 from cli.embedded import free_port
 from shared.destinations import LOOPBACK
@@ -28,8 +28,8 @@ STOP_SECONDS = 10
 SECRETS_KEY = new_secrets_key()  # where the settings have none
 
 __all__ = [
-    "environment", "free_port", "listens", "make_key", "running", "running_api", "running_deliverer", "running_ticker",
-    "running_worker", "until", "wait_for",
+    "environment", "free_port", "listens", "lock_waits", "make_key", "running", "running_api", "running_deliverer",
+    "running_ticker", "running_worker", "until", "wait_for",
 ]  # fmt: skip
 
 
@@ -48,6 +48,13 @@ async def until(condition, seconds=30):
     while not condition():
         assert time.monotonic() < deadline, f"still not after {seconds} s: {getattr(condition, '__qualname__', condition)}"
         await asyncio.sleep(0.002)
+
+
+def lock_waits(engine):
+    """How many wait for a lock in the database of `engine`."""
+    waiting = text("SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'")
+    with engine.connect() as connection:
+        return connection.execute(waiting).scalar_one()
 
 
 def environment(settings, **extra):

@@ -1,9 +1,12 @@
 """Leads over HTTP: created a thousand at a time, listed page by page, deleted one by one."""
 
+import asyncio
+
 import pytest
 from sqlalchemy import text
 
 from tests.jobs import add_leads, remaining_leads
+from tests.stack import lock_waits, until
 
 
 async def create(service, *leads, key=None, path="/api/v1/leads/bulk", **fields):
@@ -181,3 +184,30 @@ async def test_a_trigger_may_refuse_with_whatever_sqlstate_it_likes(service, sta
     for answer in (await delete(service, campaignId="cmp", externalId="a"), await create(service, {"externalId": "x"})):
         assert answer.status_code == 409
         assert answer.json()["error"].startswith("The database refuses this")
+
+
+async def test_who_create_the_same_leads_in_different_order_are_all_answered(service):
+    leads = [{"externalId": f"crm-{i}"} for i in range(1000)]
+    with service.engine.connect() as other:
+        other.execute(text("INSERT INTO leads (campaign_id, external_id) VALUES ('cmp', 'crm-500')"))
+        creating = [asyncio.create_task(create(service, *order)) for order in (leads, leads[::-1]) * 2]
+        await until(lambda: lock_waits(service.engine) == 4)
+        other.rollback()
+    answers = await asyncio.gather(*creating)
+    assert [answer.status_code for answer in answers] == [200] * 4
+    assert sorted(answer.json()["data"]["created"] for answer in answers) == [0, 0, 0, 1000]
+    assert left(service) == {("a", "+1"), ("b", "+2"), ("c", None), *((f"crm-{i}", None) for i in range(1000))}
+
+
+async def test_a_creation_that_meets_a_deadlock_is_tried_again(service):
+    with service.engine.connect() as other:
+        other.execute(text("SET LOCAL deadlock_timeout = '1min'"))  # it is the creation that must give way
+        other.execute(text("INSERT INTO leads (campaign_id, external_id) VALUES ('cmp', 'last')"))
+        creating = asyncio.create_task(create(service, {"externalId": "first"}, {"externalId": "last"}, {"externalId": "new"}))
+        await until(lambda: lock_waits(service.engine) == 1)
+        insert = text("INSERT INTO leads (campaign_id, external_id) VALUES ('cmp', 'first')")
+        await asyncio.to_thread(other.execute, insert)
+        other.commit()
+    answer = await creating
+    assert answer.status_code == 200
+    assert answer.json()["data"]["skippedIdentifiers"] == ["first", "last"]
