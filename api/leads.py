@@ -69,12 +69,13 @@ _FIND = text("""
     WHERE campaigns.id = :campaign_id AND company_id = :company_id
 """)
 
+# The lock looks at the lead again: one that another has just deleted is passed over, so that the number is tried.
 _DELETE = text("""
     WITH campaign AS (SELECT id FROM campaigns WHERE id = :campaign_id AND company_id = :company_id),
     named AS (
         SELECT leads.id FROM leads JOIN campaign ON campaign_id = campaign.id
         WHERE external_id = :external_id OR phone_number = :phone_number
-        ORDER BY external_id IS NOT DISTINCT FROM :external_id DESC LIMIT 1
+        ORDER BY external_id IS NOT DISTINCT FROM :external_id DESC LIMIT 1 FOR UPDATE OF leads
     ),
     gone AS (
         DELETE FROM leads USING named

@@ -124,6 +124,49 @@ async def test_a_lead_is_deleted_at_once_by_external_id_first(service):
     assert (await delete(service, campaignId="cmp", externalId="c", path="/api/v1/records")).status_code == 200
 
 
+@pytest.mark.parametrize(
+    ("meanwhile", "query", "status", "remaining"),
+    [
+        ("DELETE FROM leads WHERE external_id = 'a'", {"externalId": "a"}, 404, {("b", "+2"), ("c", None)}),
+        ("DELETE FROM leads WHERE external_id = 'a'", {"externalId": "a", "phoneNumber": "+2"}, 200, {("c", None)}),
+        (
+            "UPDATE leads SET external_id = 'z' WHERE external_id = 'a'",
+            {"externalId": "a"},
+            404,
+            {("z", "+1"), ("b", "+2"), ("c", None)},
+        ),
+        (
+            "UPDATE leads SET metadata = '{\"n\": 1}' WHERE external_id = 'a'",
+            {"externalId": "a"},
+            200,
+            {("b", "+2"), ("c", None)},
+        ),
+    ],
+)
+async def test_a_lead_that_is_changed_meanwhile_is_looked_at_again(service, meanwhile, query, status, remaining):
+    with service.engine.connect() as other:
+        other.execute(text(meanwhile))
+        deleting = asyncio.create_task(delete(service, campaignId="cmp", **query))
+        await until(lambda: lock_waits(service.engine) == 1)
+        other.commit()
+    assert (await deleting).status_code == status
+    assert left(service) == remaining
+
+
+async def test_a_lead_that_a_job_and_a_call_delete_at_once_is_recorded_by_one_of_them(service):
+    job_id = await service.submit({"externalId": "a"})
+    with service.engine.connect() as other:
+        other.execute(text("SELECT FROM leads WHERE external_id = 'a' FOR UPDATE"))
+        working = asyncio.create_task(service.work())
+        deleting = asyncio.create_task(delete(service, campaignId="cmp", externalId="a"))
+        await until(lambda: lock_waits(service.engine) == 2)
+        other.rollback()
+    await working
+    deleted = (await service.job(job_id))["deleted"]
+    assert ((await deleting).status_code, deleted) in {(200, 0), (404, 1)}
+    assert left(service) == {("b", "+2"), ("c", None)}
+
+
 UNNAMED = "At least one of phoneNumber or externalId query parameter is required"
 
 
