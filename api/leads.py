@@ -179,11 +179,14 @@ async def delete(engine: AsyncEngine, key: Key, campaign_id: str, external_id: s
         raise _refused()
 
 
-async def _in_campaign(engine: AsyncEngine, key: Key, campaign_id: str, statement: Any, **values: Any) -> Sequence[Found]:
+async def _in_campaign(
+    engine: AsyncEngine, key: Key, campaign_id: str, statement: Any, *, repeatable: bool = True, **values: Any
+) -> Sequence[Found]:
     """Executes what has no rows unless the campaign is the company's. Raises Forbidden, DBAPIError."""
     if not key.sees(campaign_id) or "\0" in campaign_id:
         raise Forbidden
-    found = await rows(engine, statement, values | {"campaign_id": campaign_id, "company_id": key.company_id})
+    values |= {"campaign_id": campaign_id, "company_id": key.company_id}
+    found = await rows(engine, statement, values, repeatable=repeatable)
     if not found:
         raise Forbidden
     return found
@@ -192,12 +195,13 @@ async def _in_campaign(engine: AsyncEngine, key: Key, campaign_id: str, statemen
 async def _changed(engine: AsyncEngine, key: Key, campaign_id: str, statement: Any, **values: Any) -> Sequence[Found]:
     """As _in_campaign, of what changes leads, and tried again where somebody else was in the way.
 
+    Not where the connection broke: what had been done would be told as skipped, or not found.
     Raises Forbidden, ApiError 409, DBAPIError.
     """
     pause = FIRST_PAUSE
     while True:
         try:
-            return await _in_campaign(engine, key, campaign_id, statement, **values)
+            return await _in_campaign(engine, key, campaign_id, statement, repeatable=False, **values)
         except DBAPIError as error:
             if is_refusal(error):
                 raise _refused() from None
@@ -211,7 +215,7 @@ def _refused() -> ApiError:
     return ApiError(409, "The database refuses this: a constraint or a trigger of its operator is against it")
 
 
-def _named(external_id: str | None, number: str | None) -> dict[str, str | None]:
+def _named(external_id: str | None, number: str | None) -> dict[str, Any]:
     """The identifiers in canonical form; what no lead can have becomes what none has."""
     canonical = {
         "external_id": external_id and canonical_external_id(external_id),

@@ -254,3 +254,18 @@ async def test_a_creation_that_meets_a_deadlock_is_tried_again(service):
     answer = await creating
     assert answer.status_code == 200
     assert answer.json()["data"]["skippedIdentifiers"] == ["first", "last"]
+
+
+async def test_a_change_whose_connection_breaks_is_not_done_twice(service):
+    """Whether it was done is known to nobody: it is 503, and not `skipped` or 404 by a second try."""
+    cut = text(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+    )
+    for call in (lambda: create(service, {"externalId": "new"}), lambda: delete(service, campaignId="cmp", externalId="a")):
+        with service.engine.connect() as other:
+            other.execute(text("LOCK TABLE leads"))
+            calling = asyncio.create_task(call())
+            await until(lambda: lock_waits(service.engine) == 1)
+            other.execute(cut)
+            assert (await calling).status_code == 503
+    assert left(service) == {("a", "+1"), ("b", "+2"), ("c", None)}
