@@ -16,30 +16,39 @@ from api.answers import time_text
 from api.authenticator import Key
 from api.database import Found, rows
 from api.entries import Identifiers, flaw, identified
-from api.errors import ApiError, Forbidden, InvalidRequest
+from api.errors import ApiError, Forbidden, InvalidRequest, Unavailable
 from api.parser import decode_object, parse_campaign_id, parse_leads
-from shared.arrays import text_array
+from shared.arrays import bigint_array, text_array
 from shared.identifiers import canonical_external_id, canonical_phone_number
 from shared.sqlstates import is_clash, is_refusal
 
 FIRST_PAUSE = 0.05  # seconds at most before a change that met a deadlock is tried again, doubled with each try …
 LONGEST_PAUSE = 1.0  # … up to this; the deadlock itself takes the database a second to notice
+FURTHER_IDS = (0, 1000, 100_000)  # drawn beyond those needed, try by try, where some are used already
 
 _FIELDS = frozenset({"campaignId", "leads"})
 _OF_LEAD = {"externalId", "phoneNumber", "metadata"}
 
-# In the order of the request, so that of two with one identifier the first wins. Each draws its id beforehand: what was left
-# out is known by that. Who creates leads of one campaign takes turns, by a lock that nobody else asks for: two with the same
-# leads in different order would deadlock.
+# An operator's own SQL may have used ids that are still to come: they are passed over, else those leads would seem to be taken.
+_DRAW = text("""
+    SELECT id FROM (
+        SELECT nextval((SELECT pg_get_serial_sequence('leads', 'id'))) AS id FROM generate_series(1, CAST(:most AS int))
+    ) AS drawn
+    WHERE NOT EXISTS (SELECT FROM leads WHERE leads.id = drawn.id)
+""")
+
+# In the order of the request, so that of two with one identifier the first wins. What was left out is known by its id. Who
+# creates leads of one campaign takes turns, by a lock that nobody else asks for: two with the same leads in different order
+# would deadlock.
 _CREATE = text("""
     WITH campaign AS (
         SELECT id FROM campaigns WHERE id = :campaign_id AND company_id = :company_id FOR NO KEY UPDATE
     ),
     entry AS MATERIALIZED (
-        SELECT campaign.id AS campaign_id, position, external_id, phone_number, CAST(metadata AS jsonb) AS metadata,
-            nextval(pg_get_serial_sequence('leads', 'id')) AS id
-        FROM campaign CROSS JOIN unnest(CAST(:external_ids AS text[]), CAST(:phone_numbers AS text[]), CAST(:metadata AS text[]))
-            WITH ORDINALITY AS entry (external_id, phone_number, metadata, position)
+        SELECT campaign.id AS campaign_id, lead.id, position, external_id, phone_number, CAST(metadata AS jsonb) AS metadata
+        FROM campaign CROSS JOIN unnest(
+            CAST(:ids AS bigint[]), CAST(:external_ids AS text[]), CAST(:phone_numbers AS text[]), CAST(:metadata AS text[])
+        ) WITH ORDINALITY AS lead (id, external_id, phone_number, metadata, position)
     ),
     created AS (
         INSERT INTO leads (id, campaign_id, external_id, phone_number, metadata)
@@ -129,13 +138,14 @@ def _checked(index: int, entry: Any) -> str:
 
 
 async def create(engine: AsyncEngine, key: Key, new: NewLeads) -> dict[str, Any]:
-    """Creates the leads whose identifiers are free. Raises Forbidden, ApiError 409, DBAPIError."""
+    """Creates the leads whose identifiers are free. Raises Forbidden, Unavailable, ApiError 409, DBAPIError."""
     entries = new.identifiers
     found = await _changed(
         engine,
         key,
         new.campaign_id,
         _CREATE,
+        ids=bigint_array(await _free_ids(engine, len(new.metadata))),
         external_ids=text_array(entries.canonical_external_ids),
         phone_numbers=text_array(entries.canonical_phone_numbers),
         metadata=text_array(new.metadata),
@@ -148,6 +158,16 @@ async def create(engine: AsyncEngine, key: Key, new: NewLeads) -> dict[str, Any]
         "createdIds": created,
         "skippedIdentifiers": [external_id or number for row, external_id, number in written if row.id is None],
     }
+
+
+async def _free_ids(engine: AsyncEngine, count: int) -> list[int]:
+    """Ids that no lead has. Raises Unavailable where too many to come are used; the next call goes on from there."""
+    ids: list[int] = []
+    for further in FURTHER_IDS:
+        ids += [row.id for row in await rows(engine, _DRAW, {"most": count + further})]
+        if len(ids) >= count:
+            return ids[:count]
+    raise Unavailable
 
 
 async def list_leads(engine: AsyncEngine, key: Key, campaign_id: str, cursor: str | None, limit: int) -> dict[str, Any]:

@@ -269,3 +269,16 @@ async def test_a_change_whose_connection_breaks_is_not_done_twice(service):
             other.execute(cut)
             assert (await calling).status_code == 503
     assert left(service) == {("a", "+1"), ("b", "+2"), ("c", None)}
+
+
+async def test_ids_that_an_operator_has_used_do_not_stand_in_the_way(service):
+    with service.engine.begin() as connection:
+        own = (
+            "INSERT INTO leads (id, campaign_id, external_id) SELECT i, 'cmp', 'own-' || i FROM generate_series(1000, 3000) AS i"
+        )
+        connection.execute(text(own))
+        connection.execute(text("SELECT setval('leads_id_seq', 998)"))
+    told = (await create(service, {"externalId": "new"}, {"externalId": "own-1000"}, {"externalId": "x"})).json()["data"]
+    assert (told["created"], told["skippedIdentifiers"]) == (2, ["own-1000"])
+    assert told["createdIds"][0] == "999"
+    assert left(service) >= {("new", None), ("x", None)}
