@@ -58,8 +58,8 @@ _CREATE = text("""
     SELECT created.id FROM entry LEFT JOIN created ON created.id = entry.id ORDER BY position
 """)
 
-# Along the unique indexes: first those with an external id, by it, then those without, by number. An index for paging alone
-# would cost every deletion.
+# Each page along an index: first the leads with an external id, by it, then those without, by number. The second index is for
+# this alone, and has those without only: the unique one of numbers would lead past all the others.
 _PAGE = """
     SELECT page.* FROM campaigns LEFT JOIN LATERAL (
         SELECT id, external_id, phone_number, metadata, created_at FROM leads

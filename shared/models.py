@@ -73,6 +73,8 @@ leads = Table(
     Index(
         "leads_phone_number_key", "campaign_id", "phone_number", unique=True, postgresql_where=text("phone_number IS NOT NULL")
     ),
+    # For listing; deleting a lead with an external id does not pay for it.
+    Index("leads_lone_number_idx", "campaign_id", "phone_number", postgresql_where=text("external_id IS NULL")),
 )
 
 api_keys = Table(

@@ -5,6 +5,7 @@ import asyncio
 import pytest
 from sqlalchemy import text
 
+from api import leads
 from tests.jobs import add_leads, remaining_leads
 from tests.stack import lock_waits, until
 
@@ -97,6 +98,18 @@ async def test_all_leads_are_listed_once_page_by_page(service):
     assert (set(found), pages) == (left(service), 6)
     whole = (await service.get("/api/v1/leads", params={"campaignId": "cmp"})).json()["data"]
     assert (whole["count"], whole["hasMore"]) == (24, False)
+
+
+@pytest.mark.parametrize("page", [leads._BY_EXTERNAL_ID, leads._BY_PHONE_NUMBER])
+def test_a_page_reads_no_lead_that_it_does_not_list(service, page):
+    with service.engine.begin() as connection:
+        add_leads(connection, [(f"crm-{i:05d}", f"+49{i:05d}") for i in range(5000)])
+        add_leads(connection, [(None, f"+77{i:02d}") for i in range(9)])
+        connection.execute(text("ANALYZE leads"))
+        values = {"campaign_id": "cmp", "company_id": "co", "after": "", "most": 9}
+        plan = "\n".join(connection.scalars(text(f"EXPLAIN (ANALYZE, COSTS OFF, TIMING OFF) {page}"), values))
+    assert "on leads (actual rows=9.00" in plan, plan
+    assert "Removed by Filter" not in plan
 
 
 async def test_a_lead_is_found_by_either_identifier_however_it_is_written(service):

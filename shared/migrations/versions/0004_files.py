@@ -1,4 +1,4 @@
-"""Files of millions of leads: entries that are invalid, and jobs that are paced."""
+"""Files of millions of leads: entries that are invalid, jobs that are paced, and leads that are listed."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -33,7 +33,8 @@ def _replace_checks(counts: str) -> None:
 
 
 def upgrade() -> None:
-    """Adds columns, which takes no time however many jobs there are; finished jobs have 0 invalid entries.
+    """Adds columns, which takes no time however many jobs there are; finished jobs have 0 invalid entries. Adds an index of
+    the leads without an external id, while nothing can change leads.
 
     Stop older workers first: they cannot finish a job, since they leave `invalid` empty.
     """
@@ -52,10 +53,14 @@ def upgrade() -> None:
     op.add_column("chunks", sa.Column("invalid", sa.Integer(), nullable=False, server_default="0"))
     op.execute("UPDATE jobs SET invalid = NULL WHERE finished_at IS NULL")
     _replace_checks(_SUM)
+    op.create_index(
+        "leads_lone_number_idx", "leads", ["campaign_id", "phone_number"], postgresql_where=sa.text("external_id IS NULL")
+    )
 
 
 def downgrade() -> None:
     """Counts invalid entries as not found, and pauses what must not run as fast as it goes."""
+    op.drop_index("leads_lone_number_idx", "leads")
     op.execute("""
         UPDATE jobs SET state = 'paused'
         WHERE max_leads_per_second IS NOT NULL AND state IN ('scheduled', 'queued', 'running')
