@@ -57,8 +57,9 @@ def _options(query: Any) -> Options:
     for name in ("phoneFallback", "dryRun"):
         if name in fields:
             fields[name] = _FLAGS.get(fields[name], fields[name])
-    if fields.get("maxLeadsPerSecond", "").isdecimal():
-        fields["maxLeadsPerSecond"] = int(fields["maxLeadsPerSecond"][:12])
+    pace = fields.get("maxLeadsPerSecond", "")
+    if pace.isascii() and pace.isdecimal():
+        fields["maxLeadsPerSecond"] = int(pace[:12])
     if "schedule" in fields:
         try:
             fields["schedule"] = msgspec.json.decode(fields["schedule"])

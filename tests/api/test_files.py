@@ -274,6 +274,7 @@ async def test_a_file_of_nothing_but_broken_rows_ends_by_itself(service):
         ({"clientReference": "x" * 256}, "clientReference is longer than 255 characters"),
         ({"maxLeadsPerSecond": "0"}, "maxLeadsPerSecond must be an integer from 1 to 1000000"),
         ({"maxLeadsPerSecond": "-1"}, "maxLeadsPerSecond must be an integer from 1 to 1000000"),
+        ({"maxLeadsPerSecond": "\u0663"}, "maxLeadsPerSecond must be an integer from 1 to 1000000"),
         ({"schedule": "tonight"}, "schedule must be an object"),
         ({"schedule": '{"offPeak": false}'}, "schedule.offPeak must be true"),
         ({"campaignId": " "}, "campaignId is required"),
