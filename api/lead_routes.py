@@ -1,8 +1,10 @@
 """The routes of leads, as the published API of the same family has them."""
 
+import re
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Request
+from pydantic import AfterValidator
 
 from api import leads
 from api.answers import Answer, success
@@ -18,7 +20,14 @@ MAX_PAGE = 8000
 Limit = Annotated[int, Query(ge=1, le=MAX_PAGE)]
 CampaignId = Annotated[str | None, Query(alias="campaignId")]
 ExternalId = Annotated[str | None, Query(alias="externalId")]
-PhoneNumber = Annotated[str | None, Query(alias="phoneNumber")]
+
+
+def _with_plus(written: str | None) -> str | None:
+    """A `+` that its caller did not escape arrives as a space, with which no number begins."""
+    return re.sub(r"\A (?=[0-9])", "+", written) if written else written
+
+
+PhoneNumber = Annotated[str | None, AfterValidator(_with_plus), Query(alias="phoneNumber")]
 
 
 @router.post("/api/v1/records/bulk", operation_id="createRecords", summary="The same, by another name", tags=["Leads"])

@@ -151,7 +151,10 @@ _PARAMETERS: dict[str, Schema] = {
     "event": {"description": "Only those that tell of this"},
     "campaignId": {"description": "Only those of this campaign", "example": "cmp_1"},
     "externalId": {"description": "Only the lead with this `externalId`", "example": "CRM_001"},
-    "phoneNumber": {"description": "Only the lead with this `phoneNumber`", "example": "+15555551234"},
+    "phoneNumber": {
+        "description": "Only the lead with this `phoneNumber`; a `+` may be written as it is, or as `%2B`",
+        "example": "+15555551234",
+    },
     "clientReference": {"description": "Only jobs that were sent with this reference", "example": "nightly"},
     "outcome": {"description": "Only entries with this outcome", "schema": OUTCOME},
     "cursor": {"description": "`nextCursor`, or `cursor`, of the page before"},

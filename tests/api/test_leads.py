@@ -123,6 +123,14 @@ async def test_a_lead_is_found_by_either_identifier_however_it_is_written(servic
     assert await found(externalId="a\0") == []
 
 
+async def test_a_plus_need_not_be_escaped(service):
+    found = await service.get("/api/v1/leads?campaignId=cmp&phoneNumber=+2")
+    assert [lead["externalId"] for lead in found.json()["data"]["leads"]] == ["b"]
+    deleted = await service.http.delete("/api/v1/leads?campaignId=cmp&phoneNumber=+2", headers={"x-api-key": service.write})
+    assert deleted.json()["data"] == {"deleted": True}
+    assert left(service) == {("a", "+1"), ("c", None)}
+
+
 async def listed(service, key=None, **query):
     return await service.get("/api/v1/leads", key, params={"campaignId": "cmp"} | query)
 
