@@ -58,30 +58,31 @@ _FIND_DUPLICATES = text("""
     FROM settled WHERE job_id = :job_id AND chunks.number = settled.number
 """)
 
-# A job of which nothing is left to be done is one whose end the ticker has yet to write down.
+# A job of which nothing is left to be done is answered like any other, but runs already: the ticker has yet to write down its
+# end.
 _END = text("""
-    WITH ending AS (
-        SELECT clock_timestamp() AS now, CASE
-            WHEN NOT EXISTS (SELECT FROM chunks WHERE job_id = :job_id AND state = 'pending') THEN 'running'
-            WHEN run_at > clock_timestamp() THEN 'scheduled' ELSE 'queued' END AS state
+    WITH accepted AS (
+        SELECT clock_timestamp() AS now, CASE WHEN run_at > clock_timestamp() THEN 'scheduled' ELSE 'queued' END AS state,
+            NOT EXISTS (SELECT FROM chunks WHERE job_id = :job_id AND state = 'pending') AS begun
         FROM jobs WHERE id = :job_id
     ),
     answered AS (
-        UPDATE idempotency_keys SET request_hash = :request_hash, state = ending.state, created_at = now
-        FROM ending WHERE company_id = :company_id AND key = :idempotency_key
+        UPDATE idempotency_keys SET request_hash = :request_hash, state = accepted.state, created_at = now
+        FROM accepted WHERE company_id = :company_id AND key = :idempotency_key
     )
-    UPDATE jobs SET total = :total, state = ending.state, created_at = now, served_at = now,
-        started_at = CASE WHEN ending.state = 'running' THEN now END,
-        history = jsonb_build_array(jsonb_build_object('status', ending.state, 'at', now, 'by', CAST(:key_name AS text)))
-    FROM ending WHERE id = :job_id
-    RETURNING jobs.state, total, jobs.created_at, run_at
+    UPDATE jobs SET total = :total, created_at = now, served_at = now,
+        state = CASE WHEN begun THEN 'running' ELSE accepted.state END, started_at = CASE WHEN begun THEN now END,
+        history = jsonb_build_array(jsonb_build_object('status', accepted.state, 'at', now, 'by', CAST(:key_name AS text)))
+            || CASE WHEN begun THEN jsonb_build_object('status', 'running', 'at', now, 'by', NULL) ELSE '[]' END
+    FROM accepted WHERE id = :job_id
+    RETURNING accepted.state, total, jobs.created_at, run_at
 """)
 
-_LOADED = text("SELECT state, total, created_at, run_at FROM jobs WHERE id = :job_id")
+_LOADED = text("SELECT history->0->>'status' AS state, total, created_at, run_at FROM jobs WHERE id = :job_id")
 
 
 class Loaded(NamedTuple):
-    """A job that was made of a file, as it stood then."""
+    """A job that was made of a file, as it was accepted."""
 
     state: str
     total: int

@@ -256,12 +256,19 @@ async def test_broken_rows_can_be_skipped_and_are_accounted_for(service):
     ]
 
 
-async def test_a_file_of_nothing_but_broken_rows_ends_by_itself(service):
-    body = b"\n".join([b"{}"] * 1500)
-    job_id = await accepted(service, body, NDJSON, onInvalid="skip")
+async def test_a_file_of_nothing_but_broken_rows_is_accepted_and_ends_by_itself(service):
+    body, key = b"\n".join([b"{}"] * 1500), {"idempotency-key": "broken"}
+    first, again = [await upload(service, body, NDJSON, headers=key, onInvalid="skip") for _ in range(2)]
+    assert (first.status_code, first.json()["data"]["status"], first.json()["data"]["total"]) == (202, "queued", 1500)
+    assert (again.status_code, again.json()) == (202, first.json())
     one_tick(service.engine)
-    job = await service.job(job_id)
+    job = await service.job(first.json()["data"]["jobId"])
     assert (job["status"], job["total"], job["invalid"]) == ("completed", 1500, 1500)
+    assert [(one["status"], one["by"]) for one in job["history"]] == [
+        ("queued", "the tests"),
+        ("running", None),
+        ("completed", None),
+    ]
 
 
 @pytest.mark.parametrize(
