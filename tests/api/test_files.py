@@ -322,29 +322,43 @@ async def test_who_may_not_is_refused_before_anything_is_read(service):
     assert nothing_is_left(service.engine)
 
 
-async def test_a_file_may_have_only_so_many_entries(service):
+BOTH = pytest.mark.parametrize(
+    ("media_type", "head", "line"),
+    [(CSV, b"externalId\n", b"a\n"), (NDJSON, b"", b'{"externalId": "a"}\n')],
+    ids=["CSV", "NDJSON"],
+)
+
+
+@BOTH
+async def test_a_file_may_have_only_so_many_entries(service, media_type, head, line):
     service.app.state.settings.max_file_entries = 10
-    assert (await upload(service, as_csv([(str(i), None) for i in range(10)]))).status_code == 202
-    answer = await upload(service, as_csv([(str(i), None) for i in range(11)]))
+    assert (await upload(service, head + line * 10, media_type)).status_code == 202
+    answer = await upload(service, head + line * 11, media_type)
     assert (answer.status_code, answer.json()["error"]) == (400, "Maximum 10 leads per file")
-    answer = await upload(service, b"externalId\na\n" + b"\n" * 11_000)
+    answer = await upload(service, head + line + b"\n" * 11_000, media_type)
     assert (answer.status_code, answer.json()["error"]) == (413, "Request body is too large")
 
 
+NO_GZIP = "Request body is not valid gzip"
+
+
+@BOTH
 @pytest.mark.parametrize(
-    ("body", "status", "error"),
+    ("damaged", "status", "error"),
     [
-        (gzip.compress(b"externalId\n" + b"\n" * 50_000_000), 413, "Request body is too large"),
-        (gzip.compress(gzip.compress(b"externalId\n" + b"a\n" * 10_000_000)), 400, None),
-        (gzip.compress(b"externalId\na\n")[:-9], 400, "Request body is not valid gzip"),
-        (gzip.compress(b"externalId\na\n") + b"rubbish", 400, "Request body is not valid gzip"),
-        (b"externalId\na\n", 400, "Request body is not valid gzip"),
-        (b"", 400, "File contains no leads"),
+        (lambda body: gzip.compress(body + b"\n" * 50_000_000), 413, "Request body is too large"),
+        (lambda body: gzip.compress(gzip.compress(body * 1_000_000)), 400, None),
+        (lambda body: gzip.compress(body)[:-9], 400, NO_GZIP),
+        (lambda body: gzip.compress(body) + b"rubbish", 400, NO_GZIP),
+        (lambda body: gzip.compress(body)[:-8] + bytes(8), 400, NO_GZIP),
+        (lambda body: gzip.compress(body * 50_000)[:-9], 400, NO_GZIP),
+        (lambda body: body, 400, NO_GZIP),
+        (lambda _: b"", 400, "File contains no leads"),
     ],
-    ids=["bomb", "twice", "cut", "rubbish after it", "not at all", "nothing"],
+    ids=["bomb", "twice", "cut", "rubbish after it", "wrong sum", "cut far into it", "not at all", "nothing"],
 )
-async def test_what_is_no_honest_gzip_is_refused(service, body, status, error):
-    answer = await upload(service, body, headers={"content-encoding": "gzip"})
+async def test_what_is_no_honest_gzip_is_refused(service, media_type, head, line, damaged, status, error):
+    answer = await upload(service, damaged(head + line), media_type, headers={"content-encoding": "gzip"})
     assert answer.status_code == status
     assert error is None or answer.json()["error"] == error
     assert nothing_is_left(service.engine)
@@ -371,13 +385,26 @@ async def test_a_repeated_upload_is_answered_as_the_first_was(service):
 
 async def test_a_caller_may_wait_for_the_end(service):
     body = as_csv([(f"crm-{i}", None) for i in range(1001)])
-    waiting = await upload(service, body, headers={"prefer": "wait=1"})
-    assert waiting.status_code == 202
+    late = await upload(service, body, headers={"prefer": "wait=1"})
+    assert late.status_code == 202
     await service.work()
     found = await service.http.get(
-        f"/api/v1/jobs/{waiting.json()['data']['jobId']}", headers={"x-api-key": service.write, "prefer": "wait=5"}
+        f"/api/v1/jobs/{late.json()['data']['jobId']}", headers={"x-api-key": service.write, "prefer": "wait=5"}
     )
     assert found.json()["data"]["status"] == "completed"
+
+
+@BOTH
+async def test_a_caller_who_waits_gets_the_results_of_a_file(service, media_type, head, line):
+    waiting = asyncio.create_task(upload(service, head + line * 2, media_type, headers={"prefer": "wait=30"}))
+    while not waiting.done():
+        await service.work()
+        await asyncio.sleep(0)
+    answer = await waiting
+    assert (answer.status_code, answer.headers["preference-applied"]) == (200, "wait=30")
+    told = answer.json()["data"]
+    assert (told["status"], told["deleted"], told["notFound"]) == ("completed", 1, 1)
+    assert (told["deletedIdentifiers"], told["notFoundIdentifiers"]) == (["a"], ["a"])
 
 
 @pytest.fixture
@@ -387,14 +414,14 @@ def api(settings, engine, service):
         yield int(url.rpartition(":")[2])
 
 
-def begin_upload(port, key, *more):
+def begin_upload(port, key, *more, media_type=CSV, first=None):
     connection = socket.create_connection(("127.0.0.1", port), timeout=10)
     head = (
-        f"POST {PATH}?campaignId=cmp HTTP/1.1\r\nHost: x\r\nx-api-key: {key}\r\nContent-Type: text/csv\r\n"
+        f"POST {PATH}?campaignId=cmp HTTP/1.1\r\nHost: x\r\nx-api-key: {key}\r\nContent-Type: {media_type}\r\n"
         "Transfer-Encoding: chunked\r\n"
     )
     connection.sendall((head + "".join(f"{line}\r\n" for line in more) + "\r\n").encode())
-    send_part(connection, b"externalId\n" + b"".join(b"crm-%d\n" % i for i in range(50_000)))
+    send_part(connection, first or b"externalId\n" + b"".join(b"crm-%d\n" % i for i in range(50_000)))
     return connection
 
 
@@ -408,8 +435,9 @@ def uploads_in_hand(engine):
         return connection.execute(text(counted)).scalar_one()
 
 
-async def test_an_upload_that_breaks_off_leaves_no_job_and_no_rows(service, api):
-    connection = begin_upload(api, service.write, "Idempotency-Key: cut")
+@BOTH
+async def test_an_upload_that_breaks_off_leaves_no_job_and_no_rows(service, api, media_type, head, line):
+    connection = begin_upload(api, service.write, "Idempotency-Key: cut", media_type=media_type, first=head + line * 50_000)
     wait_for(lambda: uploads_in_hand(service.engine))
     connection.close()
     wait_for(lambda: not uploads_in_hand(service.engine))
