@@ -41,7 +41,7 @@ async def accepted(service, *arguments, **options):
 
 async def all_results(service, job_id):
     answer = await service.http.get(f"/api/v1/jobs/{job_id}/results", headers={"x-api-key": service.write, "accept": NDJSON})
-    return [json.loads(line) for line in answer.text.splitlines()]
+    return [json.loads(line) for line in answer.content.splitlines()]  # of text, U+2028 would end a line too
 
 
 def as_csv(entries):
