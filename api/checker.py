@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from api.errors import InvalidRequest
-from shared.destinations import Network, may_use, parse_destination, resolve
+from shared.destinations import Address, Destination, Network, may_use, parse_destination, resolve
 
 PATIENCE = 2.0  # seconds for the look-up
 _CANNOT_TELL = {socket.EAI_AGAIN, socket.EAI_FAIL}
@@ -33,14 +33,19 @@ def checked_url(field: str, value: Any) -> str:
 async def check_host(field: str, url: str, allowed: Sequence[Network]) -> None:
     """Raises InvalidRequest unless `url`, of the right form, leads to where webhooks may be sent, or cannot be looked up now."""
     destination = parse_destination(url)
+    addresses = await _addresses(destination)
+    if addresses is None or not may_use(destination, addresses, allowed):
+        raise InvalidRequest(f"{field} must lead to a public address, over https on port 443 or 8443")
+
+
+async def _addresses(destination: Destination) -> list[Address] | None:
+    """What its host leads to: nothing where that cannot be told now, None where there is no such host."""
     try:
         looking = asyncio.get_running_loop().run_in_executor(_look_ups, resolve, destination)
-        addresses = await asyncio.wait_for(looking, PATIENCE)
+        return await asyncio.wait_for(looking, PATIENCE)
     except TimeoutError:
-        addresses = []
+        return []
     except socket.gaierror as error:
-        if error.errno not in _CANNOT_TELL:
-            raise InvalidRequest(f"{field} must lead to a public address, over https on port 443 or 8443") from None
-        addresses = []
-    if not may_use(destination, addresses, allowed):
-        raise InvalidRequest(f"{field} must lead to a public address, over https on port 443 or 8443")
+        return [] if error.errno in _CANNOT_TELL else None
+    except UnicodeError:  # a name that no resolver can be asked for
+        return None

@@ -34,6 +34,7 @@ _FORBIDDEN_6 = [
 ]
 
 _HOST = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.-]{0,251}[A-Za-z0-9_])?")
+_MAX_LABEL = 63  # characters between two dots; of more, and of none, look-ups make a UnicodeError
 _NUMBER = re.compile(r"[0-9]+|0[xX][0-9a-fA-F]*")
 _PRINTABLE = re.compile(r"[!-~]+")
 
@@ -48,7 +49,7 @@ class Destination(NamedTuple):
 
 
 def parse_destination(url: str) -> Destination:
-    """Takes `url` apart. Raises ValueError that says what it must be; whether it may be used is for `flaw_of` to say."""
+    """Takes `url` apart. Raises ValueError that says what it must be; whether it may be used is for `may_use` to say."""
     if len(url) > MAX_URL:
         raise ValueError(f"is longer than {MAX_URL} characters")
     try:
@@ -75,7 +76,7 @@ def _is_host(host: str) -> bool:
             return "%" not in host and bool(ip_address(host))
         except ValueError:
             return False
-    return bool(_HOST.fullmatch(host)) and ".." not in host
+    return bool(_HOST.fullmatch(host)) and all(0 < len(label) <= _MAX_LABEL for label in host.split("."))
 
 
 def resolve(destination: Destination) -> list[Address]:

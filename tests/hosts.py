@@ -37,6 +37,7 @@ TRICKS = [
     "https://127.0.0.1:{port}/", "HTTPS://127.0.0.1:{port}/", "ftp://127.0.0.1:{port}/", "file:///etc/passwd",
     "gopher://127.0.0.1:{port}/_x", "javascript:alert(1)", "http+unix://%2Ftmp%2Fsocket/", "http://%31%32%37.0.0.1:{port}/",
     "http://127.0.0.1:0{port}/", "http://127.0.0.1:{port}.", "http://[127.0.0.1]:{port}/", "http://127.0.0.1:{port}:{port}/",
-    "http://a..b:{port}/", "http://-a:{port}/", "http://:{port}/", "http://", "https://", "", "http://[", "http://[::1", "http://]:{port}/",
+    "http://a..b:{port}/", "http://a.:{port}/", "http://" + "a" * 64 + ":{port}/", "http://a." + "b" * 64 + ".example:{port}/",
+    "http://-a:{port}/", "http://:{port}/", "http://", "https://", "", "http://[", "http://[::1", "http://]:{port}/",
     "http://127.0.0.1:99999/", "http://127.0.0.1:-1/", "http://127.0.0.1:１２３/",
 ]  # fmt: skip
