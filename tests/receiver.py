@@ -25,9 +25,9 @@ class Came(NamedTuple):
 
 
 class Receiver:
-    """Listens on a port of its own. `/200`, `/404` … answer so; `script` maps further paths to bytes or functions of a socket."""
+    """Listens on one port. `/200`, `/404` … answer so; `script` maps further paths to bytes or functions of a socket."""
 
-    def __init__(self, host="127.0.0.1", tls=None):
+    def __init__(self, host="127.0.0.1", tls=None, port=0):
         self.came, self.connections, self.script, self.at_once, self.most_at_once = [], 0, {}, {}, {}
         self.goes_on = threading.Event()  # lets those go who hang
         self._tls = tls
@@ -35,7 +35,8 @@ class Receiver:
         if tls:
             tls.sni_callback = lambda _socket, name, _context: setattr(self._names, "name", name)
         self._lock = threading.Lock()
-        self._listener = socket.create_server((host, 0), family=socket.AF_INET6 if ":" in host else socket.AF_INET, backlog=512)
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        self._listener = socket.create_server((host, port), family=family, backlog=512)
         self.port = self._listener.getsockname()[1]
         self.url = f"{'https' if tls else 'http'}://{host}:{self.port}"
         self._thread = threading.Thread(target=self._accept, daemon=True)
@@ -135,9 +136,9 @@ _KNOWN = {
 
 
 @contextmanager
-def receiving(host="127.0.0.1", tls=None):
-    """A receiver, until the end of the block."""
-    receiver = Receiver(host, tls)
+def receiving(host="127.0.0.1", tls=None, port=0):
+    """A receiver, until the end of the block; `port` 0 is any."""
+    receiver = Receiver(host, tls, port)
     try:
         yield receiver
     finally:

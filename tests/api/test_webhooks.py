@@ -11,7 +11,7 @@ from api.app import create_app
 from shared.broker import WEBHOOKS_QUEUE
 from shared.destinations import LOOPBACK, parse_networks
 from shared.signatures import Vault
-from tests.hosts import TRICKS
+from tests.hosts import SPELLINGS, TRICKS, shut_network
 from tests.jobs import work_off
 from tests.receiver import receiving
 from tests.stack import make_key
@@ -144,13 +144,14 @@ async def test_the_first_error_of_a_body_is_the_answer(call, body, error):
         assert (await call("PATCH", f"{WEBHOOKS}/{uuid4()}", body))[2] == error
 
 
-async def test_a_url_that_leads_nowhere_public_is_refused_however_it_is_written(service, settings):
-    """On a server that allows no networks; for webhooks and for callbacks alike."""
+async def test_a_url_that_leads_nowhere_public_is_refused_however_it_is_written(service, settings, monkeypatch):
+    """On a server that allows no networks, and a port that is allowed; for webhooks and for callbacks alike."""
     app = create_app(settings.model_copy(update={"webhook_allow": ()}))
     service.http._transport.app = app
     with receiving() as receiver:
         async with app.router.lifespan_context(app):
-            for written in TRICKS:
+            tried = shut_network(monkeypatch, receiver.port)
+            for written in TRICKS + SPELLINGS:
                 url = written.format(port=receiver.port)
                 answers = [
                     await service.http.post(WEBHOOKS, headers={"x-api-key": service.write}, json={"url": url}),
@@ -160,6 +161,7 @@ async def test_a_url_that_leads_nowhere_public_is_refused_however_it_is_written(
                 assert answers[0].json()["error"].replace("url ", "", 1) == answers[1].json()["error"].replace(
                     "callbackUrl ", "", 1
                 )
+        assert tried == []
         assert receiver.connections == 0
 
 

@@ -6,7 +6,7 @@ from ipaddress import ip_address
 import pytest
 
 from shared.destinations import is_public, may_use, parse_destination, parse_networks, resolve
-from tests.hosts import FORBIDDEN_ADDRESSES, PUBLIC_ADDRESSES, TRICKS
+from tests.hosts import FORBIDDEN_ADDRESSES, PUBLIC_ADDRESSES, SPELLINGS, TRICKS, shut_network
 
 LOOPBACK = parse_networks("127.0.0.0/8,::1/128")
 
@@ -21,8 +21,9 @@ def test_a_public_address_is_not(address):
     assert is_public(ip_address(address))
 
 
-@pytest.mark.parametrize("written", TRICKS)
-def test_no_way_of_writing_a_url_leads_to_loopback(written):
+@pytest.mark.parametrize("written", TRICKS + SPELLINGS)
+def test_no_way_of_writing_a_url_leads_to_loopback(monkeypatch, written):
+    shut_network(monkeypatch, 8443)
     url = written.format(port=8443)
     try:
         destination = parse_destination(url)
@@ -31,6 +32,12 @@ def test_no_way_of_writing_a_url_leads_to_loopback(written):
         return
     assert addresses
     assert not may_use(destination, addresses, ())
+
+
+@pytest.mark.parametrize("written", SPELLINGS)
+def test_what_only_resolvers_take_for_an_address_is_no_host_wherever_it_leads(written):
+    with pytest.raises(ValueError, match="must be a URL such as"):
+        parse_destination(written.format(port=8443))
 
 
 @pytest.mark.parametrize(

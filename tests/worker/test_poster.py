@@ -12,7 +12,7 @@ import pytest
 
 from shared.destinations import parse_networks
 from tests.certificates import make_certificate
-from tests.hosts import TRICKS
+from tests.hosts import SPELLINGS, TRICKS, shut_network
 from tests.receiver import receiving, server_context
 from worker import poster
 from worker.backoff import next_delay
@@ -144,18 +144,29 @@ def test_nobody_listening_and_no_such_name_are_told_apart(monkeypatch):
     assert send("http://nowhere.invalid/") == Reply(error="name not resolved")
 
 
-@pytest.mark.parametrize("written", TRICKS)
-def test_no_trick_makes_a_connection(receiver, written):
-    reply = send(written.format(port=receiver.port), allowed=())
-    assert reply.status is None
-    assert reply.error in {"address not allowed", "name not resolved"}
-    assert receiver.connections == 0
+@pytest.mark.parametrize("written", TRICKS + SPELLINGS)
+def test_no_trick_makes_a_connection(monkeypatch, written):
+    with receiving() as four, receiving("::1", port=four.port) as six:
+        tried = shut_network(monkeypatch, four.port)
+        reply = send(written.format(port=four.port), allowed=())
+        assert reply.status is None
+        assert reply.error in {"address not allowed", "name not resolved"}
+        assert tried == []
+        assert four.connections == six.connections == 0
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "[::1]", "1.1.1.1"])
+def test_a_connection_to_what_is_allowed_would_be_tried_where_no_trick_made_one(monkeypatch, host):
+    tried = shut_network(monkeypatch, 8443)
+    assert send(f"https://{host}:8443/") == Reply(error="not connected")
+    assert set(tried) & {"127.0.0.1", "::1", "1.1.1.1"}
 
 
 def test_a_name_with_a_public_and_a_private_address_is_not_connected_to(receiver, monkeypatch):
+    tried = shut_network(monkeypatch, receiver.port)
     leading_to(monkeypatch, ["1.1.1.1", "127.0.0.1"])
     assert send(f"https://both.example:{receiver.port}/200", allowed=()) == Reply(error="address not allowed")
-    assert send("https://both.example/", allowed=()) == Reply(error="address not allowed")
+    assert tried == []
     assert receiver.connections == 0
 
 
