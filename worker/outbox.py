@@ -83,24 +83,30 @@ _CLAIM = text("""
     )
     SELECT claimed.id, claimed.company_id, claimed.job_id, claimed.webhook_id, claimed.event, claimed.created_at,
         claimed.claimed_until, claimed.attempts, claimed.due_at - :lease AS now, coalesce(claimed.url, webhooks.url) AS url,
-        failing_since, coalesce(secret, webhook_secret) AS secret, coalesce(old_secret, old_webhook_secret) AS old_secret,
+        coalesce(secret, webhook_secret) AS secret, coalesce(old_secret, old_webhook_secret) AS old_secret,
         coalesce(secret_rotated_at, webhook_secret_rotated_at) > clock_timestamp() - :both_sign AS both_sign,
         (SELECT count(*) FROM chosen) > 1 AS more
     FROM claimed LEFT JOIN webhooks ON webhooks.id = claimed.webhook_id
         LEFT JOIN companies ON companies.id = claimed.company_id AND claimed.webhook_id IS NULL
 """)
 
+# The webhook is locked before the delivery, as by who changes or deletes a webhook with its deliveries: else two wait for each
+# other. One that works, and is answered well, is not touched at all.
 _RECORD = text("""
+    WITH webhook AS MATERIALIZED (
+        SELECT FROM webhooks WHERE id = :webhook_id AND (failing_since IS NOT NULL OR :state <> 'delivered') FOR NO KEY UPDATE
+    )
     UPDATE deliveries SET claimed_until = NULL,
         state = CASE WHEN state = 'pending' OR :state = 'delivered' THEN :state ELSE state END,
         error = CASE WHEN :state = 'delivered' THEN NULL WHEN state = 'pending' THEN :error ELSE error END,
         due_at = clock_timestamp() + coalesce(:delay, interval '0'),
         tried = tried - (-1) || (tried -> -1 || jsonb_build_object(
             'status', CAST(:status AS int), 'latency', CAST(:latency AS int), 'error', CAST(:failure AS text)))
-    WHERE id = :id AND claimed_until = :claimed_until RETURNING id
+    FROM (SELECT count(*) > 0 AS is_locked FROM webhook) AS webhook
+    WHERE id = :id AND claimed_until = :claimed_until RETURNING webhook.is_locked
 """)
 
-_NOTE_SUCCESS = text("UPDATE webhooks SET failing_since = NULL WHERE id = :webhook_id AND failing_since IS NOT NULL")
+_NOTE_SUCCESS = text("UPDATE webhooks SET failing_since = NULL WHERE id = :webhook_id")
 
 _NOTE_FAILURE = text("""
     UPDATE webhooks SET failing_since = coalesce(failing_since, clock_timestamp()),
@@ -135,7 +141,6 @@ class Claimed(NamedTuple):
     attempts: int
     now: datetime
     url: str
-    failing_since: datetime | None
     secret: bytes | None
     old_secret: bytes | None
     both_sign: bool | None
@@ -160,6 +165,7 @@ def record(connection: Connection, claimed: Claimed, reply: Reply, seconds: floa
     why = "answered 410 Gone" if gone else "all attempts failed"
     values = {
         "id": claimed.id,
+        "webhook_id": claimed.webhook_id,
         "claimed_until": claimed.claimed_until,
         "state": state,
         "error": why if state == DeliveryState.FAILED else None,
@@ -168,18 +174,19 @@ def record(connection: Connection, claimed: Claimed, reply: Reply, seconds: floa
         "latency": round(seconds * 1000),
         "failure": reply.error,
     }
-    if connection.execute(_RECORD, values).one_or_none() is None:
+    webhook_is_locked = connection.execute(_RECORD, values).scalar_one_or_none()
+    if webhook_is_locked is None:
         return  # the lease ran out, and somebody else has it in hand
     log.info("webhook sent", delivery=str(claimed.id), status=reply.status, error=reply.error, state=state)
-    if claimed.webhook_id and delivered and claimed.failing_since:
-        connection.execute(_NOTE_SUCCESS, {"webhook_id": claimed.webhook_id})
-    elif claimed.webhook_id and not delivered:
-        _note_failure(connection, claimed.webhook_id, gone=gone)
+    if webhook_is_locked and delivered:
+        connection.execute(_NOTE_SUCCESS, values)
+    elif webhook_is_locked:
+        _note_failure(connection, claimed, gone=gone)
 
 
-def _note_failure(connection: Connection, webhook_id: UUID, *, gone: bool) -> None:
-    values: dict[str, Any] = {"webhook_id": webhook_id, "gone": gone, "patience": PATIENCE}
+def _note_failure(connection: Connection, claimed: Claimed, *, gone: bool) -> None:
+    values: dict[str, Any] = {"webhook_id": claimed.webhook_id, "gone": gone, "patience": PATIENCE}
     webhook = connection.execute(_NOTE_FAILURE, values).one_or_none()
     if webhook and webhook.disabled_reason:
-        connection.execute(_GIVE_UP_THE_REST, {"webhook_id": webhook_id})
-        log.warning("webhook disabled", webhook=str(webhook_id), reason=webhook.disabled_reason)
+        connection.execute(_GIVE_UP_THE_REST, values)
+        log.warning("webhook disabled", webhook=str(claimed.webhook_id), reason=webhook.disabled_reason)

@@ -1,6 +1,7 @@
 """Deliveries: which is sent next, what is sent, what follows from the answer. The clock is the database's, and is moved there."""
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from uuid import UUID, uuid4
 
@@ -12,6 +13,7 @@ from shared.models import deliveries, jobs, webhooks
 from shared.signatures import Vault, new_secret, new_secrets_key
 from tests.jobs import add_campaign, add_leads, queue_job, work_off
 from tests.receiver import receiving
+from tests.stack import wait_for
 from worker.backoff import DELAYS, next_delay, parse_retry_after
 from worker.composer import MAX_BODY
 from worker.deliverer import Terms, deliver_next
@@ -78,6 +80,11 @@ class World:
     def record(self, outbound, reply, seconds=0.01):
         with self.engine.begin() as connection:
             record(connection, outbound, reply, seconds)
+
+    def wait_for_waiting(self, many):
+        """Waits until so many statements wait for a lock."""
+        blocked = "SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+        wait_for(lambda: len(self.execute(blocked)) == many)
 
     def deliver(self):
         """What a thread does with one message; the messages that it sends."""
@@ -369,6 +376,47 @@ def test_one_success_in_between_and_it_is_not(world):
     world.let_time_pass(2 * 24 * 3600)
     world.deliver()
     assert world.execute("SELECT enabled FROM webhooks") == [(True,)]
+
+
+def test_a_success_counts_also_where_another_attempt_failed_while_it_was_under_way(world):
+    world.webhook()
+    for _ in range(2):
+        world.finished_job(path=None)
+    good, bad = world.claim_all()
+    world.record(bad, Reply(500))
+    assert world.execute("SELECT FROM webhooks WHERE failing_since IS NOT NULL")
+    world.record(good, Reply(200))
+    assert world.execute("SELECT failing_since FROM webhooks") == [(None,)]
+
+
+@pytest.mark.parametrize("then", ["DELETE FROM webhooks", "UPDATE deliveries SET due_at = due_at"])
+@pytest.mark.parametrize("status", [200, 410, 500])
+def test_who_records_takes_the_webhook_before_the_delivery_as_who_changes_or_deletes_it_does(world, status, then):
+    world.webhook(failing_since=NOW)
+    world.finished_job(path=None)
+    held = world.claim()
+    with ThreadPoolExecutor() as other:
+        with world.engine.begin() as connection:
+            connection.execute(text("SELECT FROM webhooks FOR UPDATE"))
+            recording = other.submit(world.record, held, Reply(status))
+            world.wait_for_waiting(1)
+            connection.execute(text(then))
+        recording.result(10)
+
+
+def test_two_attempts_that_both_disable_their_webhook_are_recorded_one_after_the_other(world):
+    world.webhook()
+    for _ in range(3):
+        world.finished_job(path=None)
+    with ThreadPoolExecutor() as others:
+        with world.engine.begin() as connection:
+            connection.execute(text("SELECT FROM webhooks FOR UPDATE"))
+            recording = [others.submit(world.record, held, Reply(410)) for held in world.claim_all()]
+            world.wait_for_waiting(2)
+        for attempt in recording:
+            attempt.result(10)
+    assert sorted(attempt["status"] for row in world.rows() for attempt in row.tried) == [410, 410]
+    assert {row.state for row in world.rows()} == {"failed"}
 
 
 def test_a_deliverer_that_dies_leaves_it_to_be_sent_again_with_the_same_id(world):
