@@ -24,11 +24,15 @@ _HEADERS = {"user-agent": "Leadsweep", "content-type": "application/json", "acce
 
 
 class Reply(NamedTuple):
-    """What became of a POST: the status of the answer, or why there was none, in words that tell nothing of the receiver."""
+    """What became of a POST: the status of the answer, or why there was none, in words that tell nothing of the receiver.
+
+    Where it was not even `sent`, that is our fault, and not the receiver's.
+    """
 
     status: int | None = None
     retry_after: str | None = None
     error: str | None = None
+    sent: bool = True
 
 
 class _Forbidden(Exception):

@@ -389,6 +389,37 @@ def test_a_success_counts_also_where_another_attempt_failed_while_it_was_under_w
     assert world.execute("SELECT failing_since FROM webhooks") == [(None,)]
 
 
+@pytest.mark.parametrize("status", [200, 410, 500])
+def test_what_the_old_url_answered_says_nothing_of_a_webhook_whose_url_was_changed_meanwhile(world, status):
+    world.webhook("/410", failing_since=NOW)
+    for _ in range(2):
+        world.finished_job(path=None)
+    held, other = world.claim_all()
+    world.execute("UPDATE webhooks SET url = :url", url=f"{world.receiver.url}/200")
+    world.record(held, Reply(status))
+    assert world.execute("SELECT enabled, failing_since FROM webhooks") == [(True, NOW)]
+    assert {row.id: row.state for row in world.rows()}[other.id] == "pending"
+
+
+def test_that_we_cannot_sign_is_no_failure_of_the_webhook(world):
+    world.webhook(secret=Vault(new_secrets_key()).lock(new_secret()))
+    world.finished_job(path=None)
+    world.deliver()
+    assert world.row().tried[-1]["error"] == "not signed"
+    assert world.execute("SELECT failing_since FROM webhooks") == [(None,)]
+
+
+def test_a_failed_test_of_a_webhook_that_is_disabled_changes_nothing_about_it(world):
+    webhook_id, _ = world.webhook(enabled=False, disabled_reason="It answered 410 Gone", failing_since=NOW)
+    with world.engine.begin() as connection:
+        connection.execute(
+            insert(deliveries), {"id": uuid4(), "company_id": "co", "webhook_id": webhook_id, "event": "webhook.test"}
+        )
+    world.record(world.claim(), Reply(500))
+    assert world.execute("SELECT enabled, disabled_reason, failing_since FROM webhooks") == [(False, "It answered 410 Gone", NOW)]
+    assert world.row().state == "pending"
+
+
 @pytest.mark.parametrize("then", ["DELETE FROM webhooks", "UPDATE deliveries SET due_at = due_at"])
 @pytest.mark.parametrize("status", [200, 410, 500])
 def test_who_records_takes_the_webhook_before_the_delivery_as_who_changes_or_deletes_it_does(world, status, then):
