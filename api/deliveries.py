@@ -15,10 +15,10 @@ from api.errors import ApiError
 from shared.models import deliveries, jobs, webhooks
 from shared.states import DeliveryState, Event
 
+# What is under way keeps its lease. Who has it in hand finds `attempts` at 0, and leaves it to be sent again.
 _RESTART = text("""
-    UPDATE deliveries SET state = 'pending', error = NULL, attempts = 0, due_at = clock_timestamp()
-    WHERE id = :id AND (claimed_until IS NULL OR claimed_until < clock_timestamp())
-    RETURNING id
+    UPDATE deliveries SET state = 'pending', error = NULL, attempts = 0, due_at = greatest(clock_timestamp(), claimed_until)
+    WHERE id = :id RETURNING id
 """)
 
 _TEST = text("""
@@ -52,7 +52,7 @@ async def list_deliveries(
 
 
 async def redeliver(engine: AsyncEngine, key: Key, written_id: str) -> dict[str, Any]:
-    """Sends it again, from the first attempt on; the same if an attempt is under way. Raises ApiError 404, 409."""
+    """Sends it again, from the first attempt on; once more if an attempt is under way. Raises ApiError 404, 409."""
     delivery = await _read(engine, key, _parse_delivery_id(written_id))
     if not delivery.enabled:
         raise ApiError(409, "Cannot redeliver to a webhook that is disabled")

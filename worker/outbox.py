@@ -92,6 +92,7 @@ _CLAIM = text("""
 
 # The webhook is locked before the delivery, as by who changes or deletes a webhook with its deliveries: else two wait for each
 # other. One that works, and is answered well, is not touched at all; nor one that leads elsewhere by now.
+# Without attempts, the delivery was asked for again while this one was under way: that is still to be done, and at once.
 _RECORD = text("""
     WITH webhook AS MATERIALIZED (
         SELECT FROM webhooks
@@ -99,13 +100,13 @@ _RECORD = text("""
         FOR NO KEY UPDATE
     )
     UPDATE deliveries SET claimed_until = NULL,
-        state = CASE WHEN state = 'pending' OR :state = 'delivered' THEN :state ELSE state END,
-        error = CASE WHEN :state = 'delivered' THEN NULL WHEN state = 'pending' THEN :error ELSE error END,
-        due_at = clock_timestamp() + coalesce(:delay, interval '0'),
+        state = CASE WHEN attempts > 0 AND (state = 'pending' OR :state = 'delivered') THEN :state ELSE state END,
+        error = CASE WHEN attempts > 0 AND (state = 'pending' OR :state = 'delivered') THEN :error ELSE error END,
+        due_at = clock_timestamp() + coalesce(CASE WHEN attempts > 0 THEN CAST(:delay AS interval) END, interval '0'),
         tried = tried - (-1) || (tried -> -1 || jsonb_build_object(
             'status', CAST(:status AS int), 'latency', CAST(:latency AS int), 'error', CAST(:failure AS text)))
     FROM (SELECT count(*) > 0 AS is_locked FROM webhook) AS webhook
-    WHERE id = :id AND claimed_until = :claimed_until RETURNING webhook.is_locked
+    WHERE id = :id AND claimed_until = :claimed_until RETURNING state, webhook.is_locked AS webhook_is_locked
 """)
 
 _NOTE_SUCCESS = text("UPDATE webhooks SET failing_since = NULL WHERE id = :webhook_id")
@@ -178,13 +179,13 @@ def record(connection: Connection, claimed: Claimed, reply: Reply, seconds: floa
         "latency": round(seconds * 1000),
         "failure": reply.error,
     }
-    webhook_is_locked = connection.execute(_RECORD, values).scalar_one_or_none()
-    if webhook_is_locked is None:
+    recorded = connection.execute(_RECORD, values).one_or_none()
+    if recorded is None:
         return  # the lease ran out, and somebody else has it in hand
-    log.info("webhook sent", delivery=str(claimed.id), status=reply.status, error=reply.error, state=state)
-    if webhook_is_locked and delivered:
+    log.info("webhook sent", delivery=str(claimed.id), status=reply.status, error=reply.error, state=recorded.state)
+    if recorded.webhook_is_locked and delivered:
         connection.execute(_NOTE_SUCCESS, values)
-    elif webhook_is_locked:
+    elif recorded.webhook_is_locked:
         _note_failure(connection, claimed, gone=gone)
 
 

@@ -17,6 +17,8 @@ from tests.receiver import receiving
 from tests.stack import make_key
 from worker.deliverer import Terms, deliver_next
 from worker.finisher import NOBODY, Wake
+from worker.outbox import claim, record
+from worker.poster import Reply
 from worker.runner import run_next
 
 WEBHOOKS = "/api/v1/webhooks"
@@ -259,6 +261,57 @@ async def test_a_delivery_is_sent_again_with_its_id_by_whoever_may_write_to_its_
     assert (first.headers["webhook-id"], first.body) == (second.headers["webhook-id"], second.body)
     (delivery,) = (await call("GET", f"/api/v1/jobs/{job_id}/deliveries"))[1]["items"]
     assert (delivery["status"], [attempt["statusCode"] for attempt in delivery["attempts"]]) == ("delivered", [410, 204])
+
+
+@pytest.fixture
+def held(service, receiver):
+    """A delivery that a deliverer has in hand, in its last attempt."""
+
+    async def held():
+        await service.submit({"externalId": "a"}, callbackUrl=f"{receiver.url}/204")
+        await service.work()
+        with service.engine.begin() as connection:
+            connection.execute(text("UPDATE deliveries SET attempts = 9"))
+            return claim(connection)
+
+    return held
+
+
+def attempts_of(service):
+    with service.engine.connect() as connection:
+        return connection.execute(text("SELECT state, attempts, error FROM deliveries")).one()
+
+
+@pytest.mark.parametrize("reply", [Reply(200), Reply(410), Reply(500)])
+async def test_what_is_asked_for_again_while_it_is_under_way_is_sent_once_more_and_at_once(
+    call, deliver, receiver, service, held, reply
+):
+    claimed = await held()
+    status, again, _ = await call("POST", f"/api/v1/deliveries/{claimed.id}/redeliver")
+    assert (status, again["status"], again["nextAttemptAt"]) == (202, "pending", None)
+    await deliver()
+    assert receiver.came == [], "it is in somebody's hands"
+    with service.engine.begin() as connection:
+        record(connection, claimed, reply, 0.1)
+    assert attempts_of(service) == ("pending", 0, None)
+    await deliver()
+    assert [came.headers["webhook-id"] for came in receiver.came] == [str(claimed.id)]
+    assert attempts_of(service) == ("delivered", 1, None)
+
+
+async def test_what_is_asked_for_again_of_a_deliverer_that_died_is_sent_once_its_lease_has_run_out(
+    call, deliver, receiver, service, held
+):
+    lost = await held()
+    assert (await call("POST", f"/api/v1/deliveries/{lost.id}/redeliver"))[0] == 202
+    with service.engine.begin() as connection:
+        past = "interval '61 s'"
+        connection.execute(text(f"UPDATE deliveries SET due_at = due_at - {past}, claimed_until = claimed_until - {past}"))
+    await deliver()
+    with service.engine.begin() as connection:
+        record(connection, lost, Reply(500), 0.1)
+    assert len(receiver.came) == 1
+    assert attempts_of(service) == ("delivered", 1, None)
 
 
 async def test_what_was_disabled_is_given_up_and_can_be_sent_once_it_is_enabled(call, deliver, receiver, service):
