@@ -30,19 +30,21 @@ _ADD = text("""
     RETURNING *, CAST(NULL AS timestamptz) AS both_sign_until
 """)
 
+# What is not wanted any more is given up, and not sent when the webhook is enabled again.
 _CHANGE = text("""
-    UPDATE webhooks SET url = coalesce(:url, url), events = coalesce(CAST(:events AS text[]), events),
-        description = coalesce(:description, description), enabled = coalesce(:enabled, enabled),
-        disabled_reason = CASE WHEN :enabled IS NULL THEN disabled_reason END,
-        failing_since = CASE WHEN :enabled OR :url IS NOT NULL THEN NULL ELSE failing_since END
-    WHERE id = :id AND company_id = :company_id
-    RETURNING *, secret_rotated_at + :both_sign AS both_sign_until
-""")
-
-# What is not wanted any more is not sent when the webhook is enabled again.
-_GIVE_UP = text("""
-    UPDATE deliveries SET state = 'failed', error = 'the webhook was disabled'
-    WHERE webhook_id = :id AND state = 'pending' RETURNING id
+    WITH changed AS (
+        UPDATE webhooks SET url = coalesce(:url, url), events = coalesce(CAST(:events AS text[]), events),
+            description = coalesce(:description, description), enabled = coalesce(:enabled, enabled),
+            disabled_reason = CASE WHEN :enabled IS NULL THEN disabled_reason END,
+            failing_since = CASE WHEN :enabled OR :url IS NOT NULL THEN NULL ELSE failing_since END
+        WHERE id = :id AND company_id = :company_id
+        RETURNING *, secret_rotated_at + :both_sign AS both_sign_until
+    ),
+    given_up AS (
+        UPDATE deliveries SET state = 'failed', error = 'the webhook was disabled'
+        FROM changed WHERE webhook_id = changed.id AND NOT :enabled AND state = 'pending'
+    )
+    SELECT * FROM changed
 """)
 
 _ROTATE = text("""
@@ -103,8 +105,6 @@ async def change(engine: AsyncEngine, settings: Settings, key: Key, webhook_id: 
     found = await rows(engine, _CHANGE, asked._asdict() | _place(key, webhook_id) | {"both_sign": BOTH_SIGN})
     if not found:
         raise webhook_not_found()
-    if asked.enabled is False:
-        await rows(engine, _GIVE_UP, {"id": webhook_id})
     return _described(found[0])
 
 

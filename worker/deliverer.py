@@ -53,8 +53,11 @@ def deliver_next(engine: Engine, terms: Terms, wake: Wake) -> None:
 
 
 def _claim(engine: Engine) -> Claimed | None:
-    with engine.begin() as connection:
-        return claim(connection)
+    while True:
+        with engine.begin() as connection:
+            claimed = claim(connection)
+        if claimed is None or claimed.wanted:
+            return claimed
 
 
 def _send(engine: Engine, terms: Terms, claimed: Claimed) -> Reply:

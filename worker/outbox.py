@@ -85,9 +85,16 @@ _CLAIM = text("""
         claimed.claimed_until, claimed.attempts, claimed.due_at - :lease AS now, coalesce(claimed.url, webhooks.url) AS url,
         coalesce(secret, webhook_secret) AS secret, coalesce(old_secret, old_webhook_secret) AS old_secret,
         coalesce(secret_rotated_at, webhook_secret_rotated_at) > clock_timestamp() - :both_sign AS both_sign,
-        (SELECT count(*) FROM chosen) > 1 AS more
+        (SELECT count(*) FROM chosen) > 1 AS more, event = 'webhook.test' OR coalesce(enabled, true) AS wanted
     FROM claimed LEFT JOIN webhooks ON webhooks.id = claimed.webhook_id
         LEFT JOIN companies ON companies.id = claimed.company_id AND claimed.webhook_id IS NULL
+""")
+
+# Of a job that ended while its webhook was being disabled. It was not tried.
+_GIVE_UP = text("""
+    UPDATE deliveries SET claimed_until = NULL, attempts = attempts - 1, tried = tried - (-1),
+        state = 'failed', error = 'the webhook was disabled'
+    WHERE id = :id
 """)
 
 # The webhook is locked before the delivery, as by who changes or deletes a webhook with its deliveries: else two wait for each
@@ -132,7 +139,7 @@ log = structlog.get_logger()
 class Claimed(NamedTuple):
     """A delivery in hand. `url` and the encrypted secrets are those of now; `claimed_until` is whose claim it is.
 
-    `more`: another is due that could be sent now.
+    `more`: another is due that could be sent now. One that is not `wanted`, as its webhook is disabled, has been given up.
     """
 
     id: UUID
@@ -149,6 +156,7 @@ class Claimed(NamedTuple):
     old_secret: bytes | None
     both_sign: bool | None
     more: bool
+    wanted: bool
 
 
 def claim(connection: Connection) -> Claimed | None:
@@ -157,6 +165,8 @@ def claim(connection: Connection) -> Claimed | None:
     limits = {"at_once": AT_ONCE, "at_once_of_company": AT_ONCE_OF_COMPANY, "retries_at_once": RETRIES_AT_ONCE, "much": MUCH}
     times = {"lease": LEASE, "both_sign": BOTH_SIGN, "kept": KEPT_ATTEMPTS}
     row = connection.execute(_CLAIM, limits | times).one_or_none()
+    if row and not row.wanted:
+        connection.execute(_GIVE_UP, {"id": row.id})
     return Claimed._make(row) if row else None
 
 

@@ -378,6 +378,19 @@ def test_one_success_in_between_and_it_is_not(world):
     assert world.execute("SELECT enabled FROM webhooks") == [(True,)]
 
 
+def test_what_is_written_while_its_webhook_is_being_disabled_is_given_up_unsent_and_the_next_is_sent(world):
+    world.webhook("/201")
+    for _ in range(2):
+        world.finished_job(path=None)
+    world.finished_job()
+    world.execute("UPDATE webhooks SET enabled = false")
+    world.deliver()
+    assert [came.path for came in world.receiver.came] == ["/200"]
+    of_webhook = [row for row in world.rows() if row.webhook_id]
+    assert [(row.state, row.error) for row in of_webhook] == [("failed", "the webhook was disabled")] * 3
+    assert [(row.attempts, row.tried, row.claimed_until) for row in of_webhook] == [(0, [], None)] * 3
+
+
 def test_a_success_counts_also_where_another_attempt_failed_while_it_was_under_way(world):
     world.webhook()
     for _ in range(2):
@@ -409,13 +422,14 @@ def test_that_we_cannot_sign_is_no_failure_of_the_webhook(world):
     assert world.execute("SELECT failing_since FROM webhooks") == [(None,)]
 
 
-def test_a_failed_test_of_a_webhook_that_is_disabled_changes_nothing_about_it(world):
-    webhook_id, _ = world.webhook(enabled=False, disabled_reason="It answered 410 Gone", failing_since=NOW)
+def test_a_test_is_sent_to_a_webhook_that_is_disabled_and_changes_nothing_about_it(world):
+    webhook_id, _ = world.webhook("/500", enabled=False, disabled_reason="It answered 410 Gone", failing_since=NOW)
     with world.engine.begin() as connection:
         connection.execute(
             insert(deliveries), {"id": uuid4(), "company_id": "co", "webhook_id": webhook_id, "event": "webhook.test"}
         )
-    world.record(world.claim(), Reply(500))
+    world.deliver()
+    assert len(world.receiver.came) == 1
     assert world.execute("SELECT enabled, disabled_reason, failing_since FROM webhooks") == [(False, "It answered 410 Gone", NOW)]
     assert world.row().state == "pending"
 
