@@ -57,6 +57,11 @@ class Key(NamedTuple):
         """Whether the key reaches this campaign of its company."""
         return self.campaign_id is None or self.campaign_id == campaign_id
 
+    @property
+    def owns_webhooks(self) -> bool:
+        """Whether the key may see and change the company's webhooks, which tell of all of its jobs."""
+        return self.scope == "write" and self.campaign_id is None
+
 
 class Authenticator:
     """Finds the key of a call and counts the call."""

@@ -1,4 +1,7 @@
-"""What was sent to webhooks, and how often: seen by whoever sees the job. Of an answer only status and time are known."""
+"""What was sent to webhooks, and how often: seen by whoever sees the job, but for where a webhook leads, which its owner sees.
+
+Of an answer only status and time are known.
+"""
 
 from datetime import datetime
 from typing import Any
@@ -12,6 +15,7 @@ from api.authenticator import Key
 from api.cursors import newest_first, page_of
 from api.database import Found, rows
 from api.errors import ApiError
+from api.webhooks import webhook_not_found
 from shared.models import deliveries, jobs, webhooks
 from shared.states import DeliveryState, Event
 
@@ -22,8 +26,10 @@ _RESTART = text("""
 """)
 
 _TEST = text("""
-    INSERT INTO deliveries (id, company_id, webhook_id, event) VALUES (:id, :company_id, :webhook_id, :event)
-    ON CONFLICT (id) DO UPDATE SET event = excluded.event RETURNING id
+    INSERT INTO deliveries (id, company_id, webhook_id, event)
+    SELECT :id, company_id, id, :event FROM webhooks WHERE id = :webhook_id AND company_id = :company_id FOR KEY SHARE
+    ON CONFLICT (id) DO UPDATE SET event = excluded.event
+    RETURNING id
 """)
 
 _under_way = deliveries.c.claimed_until > func.clock_timestamp()
@@ -48,7 +54,7 @@ async def list_deliveries(
         if value is not None:
             statement = statement.where(deliveries.c[name] == value)
     items, following = page_of(await rows(engine, statement.limit(limit + 1)), limit)
-    return [_described(row) for row in items], following
+    return [_described(row, key) for row in items], following
 
 
 async def redeliver(engine: AsyncEngine, key: Key, written_id: str) -> dict[str, Any]:
@@ -57,15 +63,16 @@ async def redeliver(engine: AsyncEngine, key: Key, written_id: str) -> dict[str,
     if not delivery.enabled:
         raise ApiError(409, "Cannot redeliver to a webhook that is disabled")
     await rows(engine, _RESTART, {"id": delivery.id})
-    return _described(await _read(engine, key, delivery.id))
+    return _described(await _read(engine, key, delivery.id), key)
 
 
 async def test(engine: AsyncEngine, key: Key, webhook_id: UUID) -> dict[str, Any]:
-    """Writes a delivery that says no more than that it arrived."""
+    """Writes a delivery that says no more than that it arrived. Raises ApiError 404."""
     delivery_id = uuid4()
     values = {"id": delivery_id, "company_id": key.company_id, "webhook_id": webhook_id, "event": Event.TEST}
-    await rows(engine, _TEST, values)
-    return _described(await _read(engine, key, delivery_id))
+    if not await rows(engine, _TEST, values):
+        raise webhook_not_found()
+    return _described(await _read(engine, key, delivery_id), key)
 
 
 async def _read(engine: AsyncEngine, key: Key, delivery_id: UUID) -> Found:
@@ -91,14 +98,15 @@ def _visible(key: Key) -> list[Any]:
     return own if key.campaign_id is None else [*own, jobs.c.campaign_id == key.campaign_id]
 
 
-def _described(row: Found) -> dict[str, Any]:
+def _described(row: Found, key: Key) -> dict[str, Any]:
+    shows_url = row.webhook_id is None or key.owns_webhooks
     waiting = row.state == DeliveryState.PENDING and not row.under_way
     return {
         "deliveryId": str(row.id),
         "event": row.event,
         "jobId": str(row.job_id) if row.job_id else None,
         "webhookId": str(row.webhook_id) if row.webhook_id else None,
-        "url": row.url,
+        "url": row.url if shows_url else None,
         "status": row.state,
         "error": row.error,
         "attempts": [_attempt(**attempt) for attempt in row.tried],

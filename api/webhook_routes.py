@@ -22,7 +22,7 @@ Limit = Annotated[int, Query(ge=1, le=200)]
 
 async def owner(key: Writer) -> Key:
     """Admits a call by a company-wide write key."""
-    if key.campaign_id is not None:
+    if not key.owns_webhooks:
         raise Forbidden
     return key
 
@@ -87,7 +87,6 @@ async def test_webhook(request: Request, key: Owner, webhook_id: Annotated[str, 
     await read_nothing(request)
     refuse_unknown_parameters(request, set())
     state, found = request.app.state, webhooks.parse_webhook_id(webhook_id)
-    await webhooks.read(state.engine, key, found)
     delivery = await deliveries.test(state.engine, key, found)
     state.sender.send(WEBHOOKS_QUEUE)
     return success(delivery, 202)
@@ -152,7 +151,10 @@ async def _page(request: Request, key: Key, asked: Wanted, **place: UUID) -> Ans
 
 @router.post("/api/v1/deliveries/{deliveryId}/redeliver", operation_id="redeliver", summary="Send it again", tags=["Deliveries"])
 async def redeliver(request: Request, key: Writer, delivery_id: Annotated[str, Path(alias="deliveryId")]) -> Answer:
-    """Sends the same event again, with the same `webhook-id`, at once and from the first attempt on."""
+    """Sends the same event again, with the same `webhook-id`, at once and from the first attempt on.
+
+    Where an attempt is under way, it is sent once more after that.
+    """
     await read_nothing(request)
     refuse_unknown_parameters(request, set())
     delivery = await deliveries.redeliver(request.app.state.engine, key, delivery_id)

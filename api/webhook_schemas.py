@@ -84,7 +84,7 @@ _DELIVERY_FIELDS = {
     "event": reference("Event"),
     "jobId": or_null(text("The job that ended; null for a test", format="uuid")),
     "webhookId": or_null(text("The webhook; null for a job's `callbackUrl`", format="uuid")),
-    "url": text("Where it is sent"),
+    "url": or_null(text("Where it is sent; of a webhook, null for keys that may not see webhooks")),
     "status": reference("DeliveryState"),
     "error": or_null(text("Why it was given up")),
     "attempts": list_of(_ATTEMPT, "Oldest first; the last 50"),

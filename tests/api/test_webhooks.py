@@ -14,7 +14,7 @@ from shared.signatures import Vault
 from tests.hosts import SPELLINGS, TRICKS, shut_network
 from tests.jobs import work_off
 from tests.receiver import receiving
-from tests.stack import make_key
+from tests.stack import lock_waits, make_key, wait_for
 from worker.deliverer import Terms, deliver_next
 from worker.finisher import NOBODY, Wake
 from worker.outbox import claim, record
@@ -210,11 +210,7 @@ async def test_deliveries_are_visible_as_their_job_is(call, deliver, receiver, s
     by_status = {item["status"]: item for item in listed["items"]}
     sent, failing = by_status["delivered"], by_status["pending"]
     assert (sent["url"], sent["webhookId"], sent["jobId"], sent["nextAttemptAt"]) == (f"{receiver.url}/201", None, job_id, None)
-    assert (failing["url"], failing["webhookId"], failing["event"]) == (
-        f"{receiver.url}/500",
-        webhook["webhookId"],
-        "job.completed",
-    )
+    assert (failing["webhookId"], failing["event"]) == (webhook["webhookId"], "job.completed")
     assert failing["nextAttemptAt"] > failing["createdAt"]
     assert failing["attempts"][0].keys() == {"at", "statusCode", "latencyMs", "error"}
     assert (failing["attempts"][0]["statusCode"], failing["attempts"][0]["error"]) == (500, None)
@@ -239,6 +235,33 @@ async def test_deliveries_are_visible_as_their_job_is(call, deliver, receiver, s
     assert (await call("GET", of_webhook, key=service.limited))[1]["items"] == []
     for path in (of_job, of_webhook):
         assert (await call("GET", path, key=service.foreign))[0] == 404
+
+
+async def test_where_a_webhook_leads_is_told_to_those_alone_who_may_see_webhooks(call, receiver, service):
+    _, webhook, _ = await call("POST", WEBHOOKS, {"url": f"{receiver.url}/201"})
+    job_id = await service.submit({"externalId": "a"}, callbackUrl=f"{receiver.url}/202")
+    await service.work()
+    with service.engine.begin() as connection:
+        limited = make_key(connection, "co", campaign="cmp")
+    callback, standing = f"{receiver.url}/202", f"{receiver.url}/201"
+    of_job, of_webhook = f"/api/v1/jobs/{job_id}/deliveries", f"{WEBHOOKS}/{webhook['webhookId']}/deliveries"
+    for key, seen in ((service.write, standing), (service.read, None), (limited, None)):
+        items = (await call("GET", of_job, key=key))[1]["items"]
+        assert {item["webhookId"]: item["url"] for item in items} == {None: callback, webhook["webhookId"]: seen}
+        items = (await call("GET", of_webhook, key=key))[1]["items"]
+        assert [item["url"] for item in items] == [seen]
+    again = f"/api/v1/deliveries/{items[0]['deliveryId']}/redeliver"
+    assert (await call("POST", again, key=limited))[1]["url"] is None
+    assert (await call("POST", again))[1]["url"] == standing
+
+
+async def test_a_test_of_a_webhook_that_is_deleted_at_that_moment_finds_none(call, receiver, service):
+    _, created, _ = await call("POST", WEBHOOKS, {"url": receiver.url})
+    with service.engine.begin() as connection:
+        connection.execute(text("DELETE FROM webhooks"))
+        asked = asyncio.create_task(call("POST", f"{WEBHOOKS}/{created['webhookId']}/test"))
+        await asyncio.to_thread(wait_for, lambda: lock_waits(service.engine))
+    assert await asked == (404, None, "Webhook not found")
 
 
 async def test_a_delivery_is_sent_again_with_its_id_by_whoever_may_write_to_its_job(call, deliver, receiver, service):

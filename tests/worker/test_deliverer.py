@@ -13,7 +13,7 @@ from shared.models import deliveries, jobs, webhooks
 from shared.signatures import Vault, new_secret, new_secrets_key
 from tests.jobs import add_campaign, add_leads, queue_job, work_off
 from tests.receiver import receiving
-from tests.stack import wait_for
+from tests.stack import lock_waits, wait_for
 from worker.backoff import DELAYS, next_delay, parse_retry_after
 from worker.composer import MAX_BODY
 from worker.deliverer import Terms, deliver_next
@@ -80,11 +80,6 @@ class World:
     def record(self, outbound, reply, seconds=0.01):
         with self.engine.begin() as connection:
             record(connection, outbound, reply, seconds)
-
-    def wait_for_waiting(self, many):
-        """Waits until so many statements wait for a lock."""
-        blocked = "SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
-        wait_for(lambda: len(self.execute(blocked)) == many)
 
     def deliver(self):
         """What a thread does with one message; the messages that it sends."""
@@ -444,7 +439,7 @@ def test_who_records_takes_the_webhook_before_the_delivery_as_who_changes_or_del
         with world.engine.begin() as connection:
             connection.execute(text("SELECT FROM webhooks FOR UPDATE"))
             recording = other.submit(world.record, held, Reply(status))
-            world.wait_for_waiting(1)
+            wait_for(lambda: lock_waits(world.engine) == 1)
             connection.execute(text(then))
         recording.result(10)
 
@@ -457,7 +452,7 @@ def test_two_attempts_that_both_disable_their_webhook_are_recorded_one_after_the
         with world.engine.begin() as connection:
             connection.execute(text("SELECT FROM webhooks FOR UPDATE"))
             recording = [others.submit(world.record, held, Reply(410)) for held in world.claim_all()]
-            world.wait_for_waiting(2)
+            wait_for(lambda: lock_waits(world.engine) == 2)
         for attempt in recording:
             attempt.result(10)
     assert sorted(attempt["status"] for row in world.rows() for attempt in row.tried) == [410, 410]
