@@ -16,7 +16,7 @@ from shared.states import DeliveryState
 from worker.backoff import next_delay
 from worker.poster import Reply
 
-LEASE = timedelta(seconds=60)  # longer than an exchange, even where the look-up of its name takes long
+LEASE = timedelta(seconds=60)  # much longer than an exchange, with what is done before and after it
 AT_ONCE = 2  # to one receiver
 AT_ONCE_OF_COMPANY = 16  # so that one company with many receivers that hang leaves threads to the others
 RETRIES_AT_ONCE = 32  # of all: receivers that failed before never take all threads from those that did not

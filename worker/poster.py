@@ -7,19 +7,22 @@ httpcore speaks HTTP and TLS, over connections that are made and bounded here.
 import ssl
 import time
 from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from functools import cache
 from typing import Any, NamedTuple
 
 import httpcore2
 
-from shared.destinations import Address, Network, may_use, parse_destination, resolve
+from shared.destinations import Address, Destination, Network, may_use, parse_destination, resolve
 
 SECONDS = 20.0  # for all of it, from the look-up of the name to the end of the answer
 BYTES = 64 * 1024  # of an answer that are read
 CONNECT_SECONDS = 5.0  # for each address, so that one that is silent leaves time for the next
+LOOK_UPS = 64  # at once; those of name servers that are silent go on for a while after we have given up
 _READ = 16 * 1024  # bytes at once
 
+_look_ups = ThreadPoolExecutor(LOOK_UPS, "look-up")  # since a look-up takes no time-out
 _HEADERS = {"user-agent": "Leadsweep", "content-type": "application/json", "accept-encoding": "identity", "connection": "close"}
 
 
@@ -150,7 +153,7 @@ _WORDS: tuple[tuple[type[Exception] | tuple[type[Exception], ...], str], ...] = 
 
 def _exchange(url: str, headers: dict[str, str], body: bytes, allowed: Sequence[Network], deadline: float) -> Reply:
     destination = parse_destination(url)
-    addresses = resolve(destination)
+    addresses = _resolve(destination, deadline)
     if not addresses or not may_use(destination, addresses, allowed):
         raise _Forbidden
     bracketed = f"[{destination.host}]" if ":" in destination.host else destination.host
@@ -173,6 +176,15 @@ def _exchange(url: str, headers: dict[str, str], body: bytes, allowed: Sequence[
         reply = Reply(response.status, _header(response, b"retry-after"))
         _read_the_rest(response)
     return reply
+
+
+def _resolve(destination: Destination, deadline: float) -> list[Address]:
+    """As `resolve`. Raises TimeoutError too."""
+    looking = _look_ups.submit(resolve, destination)
+    try:
+        return looking.result(_left_until(deadline))
+    finally:
+        looking.cancel()  # where it has not begun yet
 
 
 def _read_the_rest(response: httpcore2.Response) -> None:

@@ -4,6 +4,7 @@ import os
 import random
 import socket
 import ssl
+import threading
 import time
 import tracemalloc
 from datetime import UTC, datetime
@@ -120,6 +121,23 @@ def test_who_does_not_read_what_we_send_is_cut_off(short):
         began = time.monotonic()
         assert send(f"http://127.0.0.1:{silent.getsockname()[1]}/", body=b"x" * 20_000_000).error == "timed out"
         assert time.monotonic() - began < SECONDS + 1
+
+
+def test_a_look_up_that_takes_long_is_cut_off_and_holds_up_no_other(receiver, short, monkeypatch):
+    answers, real = threading.Event(), socket.getaddrinfo
+
+    def look_up(host, *further, **options):
+        if host == "slow.example":
+            answers.wait(10)
+        return real("127.0.0.1", *further, **options)
+
+    monkeypatch.setattr(socket, "getaddrinfo", look_up)
+    began = time.monotonic()
+    assert send(f"http://slow.example:{receiver.port}/200") == Reply(error="timed out")
+    assert time.monotonic() - began < SECONDS + 1
+    assert send(f"http://prompt.example:{receiver.port}/200") == Reply(200)
+    answers.set()
+    assert receiver.connections == 1
 
 
 def test_an_answer_is_neither_unpacked_nor_kept(receiver):
