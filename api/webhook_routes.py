@@ -74,7 +74,7 @@ async def delete_webhook(request: Request, key: Owner, webhook_id: Annotated[str
 
 @router.post("/api/v1/webhooks/{webhookId}/rotate", operation_id="rotateWebhook", summary="Change its secret", tags=["Webhooks"])
 async def rotate_webhook(request: Request, key: Owner, webhook_id: Annotated[str, Path(alias="webhookId")]) -> Answer:
-    """A new secret; both sign for 24 hours."""
+    """A new secret; the one before signs too for 24 hours, whatever follows. Of those before, at most five do."""
     await read_nothing(request)
     refuse_unknown_parameters(request, set())
     state, found = request.app.state, webhooks.parse_webhook_id(webhook_id)

@@ -56,7 +56,9 @@ _WEBHOOK_FIELDS = {
     "enabled": {"type": "boolean", "description": "Nothing is sent while it is not"},
     "disabledReason": or_null(text("Why it was disabled, where that was not its owner's doing")),
     "failingSince": or_null(moment("The first failed attempt since the last success; after 5 days it is disabled")),
-    "oldSecretUntil": or_null(moment("Until when the secret before the last signs too")),
+    "oldSecretUntil": or_null(
+        moment("Until when the secret before this one signs too; those before that, until 24 hours after their own rotation")
+    ),
     "createdAt": moment("When it was created"),
 }
 

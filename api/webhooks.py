@@ -3,7 +3,7 @@
 from typing import Any, NamedTuple
 from uuid import UUID, uuid4
 
-from sqlalchemy import func, select, text
+from sqlalchemy import case, func, select, text, update
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from api.answers import time_text
@@ -15,7 +15,7 @@ from api.errors import ApiError, InvalidRequest
 from api.parser import checked_flag, checked_text, decode_object
 from shared.models import webhooks
 from shared.settings import Settings
-from shared.signatures import BOTH_SIGN, Vault, new_secret
+from shared.signatures import Vault, last_end, new_secret, retired
 from shared.states import JOB_EVENTS
 
 FIELDS = frozenset({"url", "events", "description", "enabled"})
@@ -27,7 +27,7 @@ _ADD = text("""
     SELECT :id, :company_id, :url, CAST(:events AS text[]), :description, :enabled, :secret
     WHERE (SELECT count(*) FROM webhooks WHERE company_id = :company_id AND id <> :id) < :most
     ON CONFLICT (id) DO UPDATE SET url = excluded.url
-    RETURNING *, CAST(NULL AS timestamptz) AS both_sign_until
+    RETURNING *
 """)
 
 # What is not wanted any more is given up, and not sent when the webhook is enabled again.
@@ -38,20 +38,13 @@ _CHANGE = text("""
             disabled_reason = CASE WHEN :enabled IS NULL THEN disabled_reason END,
             failing_since = CASE WHEN :enabled OR :url IS NOT NULL THEN NULL ELSE failing_since END
         WHERE id = :id AND company_id = :company_id
-        RETURNING *, secret_rotated_at + :both_sign AS both_sign_until
+        RETURNING *
     ),
     given_up AS (
         UPDATE deliveries SET state = 'failed', error = 'the webhook was disabled'
         FROM changed WHERE webhook_id = changed.id AND NOT :enabled AND state = 'pending'
     )
     SELECT * FROM changed
-""")
-
-_ROTATE = text("""
-    UPDATE webhooks SET old_secret = CASE WHEN secret = :secret THEN old_secret ELSE secret END, secret = :secret,
-        secret_rotated_at = clock_timestamp()
-    WHERE id = :id AND company_id = :company_id
-    RETURNING *, secret_rotated_at + :both_sign AS both_sign_until
 """)
 
 _REMOVE = text("DELETE FROM webhooks WHERE id = :id AND company_id = :company_id RETURNING id")
@@ -102,20 +95,27 @@ async def change(engine: AsyncEngine, settings: Settings, key: Key, webhook_id: 
     """Changes what was said. Disabling it gives up what is still to be sent. Raises InvalidRequest, ApiError 404."""
     if asked.url is not None:
         await check_host("url", asked.url, settings.webhook_allow)
-    found = await rows(engine, _CHANGE, asked._asdict() | _place(key, webhook_id) | {"both_sign": BOTH_SIGN})
+    found = await rows(engine, _CHANGE, asked._asdict() | _place(key, webhook_id))
     if not found:
         raise webhook_not_found()
     return _described(found[0])
 
 
 async def rotate(engine: AsyncEngine, settings: Settings, key: Key, webhook_id: UUID) -> dict[str, Any]:
-    """Gives it a new secret, which is in the answer; the old one signs too for a while. Raises ApiError 404."""
+    """Gives it a new secret, which is in the answer; those before sign too for a while. Raises ApiError 404."""
     secret = new_secret()
-    locked = {"secret": Vault(settings.secrets_key).lock(secret), "both_sign": BOTH_SIGN}
-    found = await rows(engine, _ROTATE, _place(key, webhook_id) | locked)
+    found = await rows(engine, _rotation(key, webhook_id, Vault(settings.secrets_key).lock(secret)))
     if not found:
         raise webhook_not_found()
     return _described(found[0]) | {"secret": secret}
+
+
+def _rotation(key: Key, webhook_id: UUID, locked: bytes) -> Any:
+    """The statement; sent again, it changes nothing."""
+    now, old = webhooks.c.secret, webhooks.c.old_secrets
+    values = {"secret": locked, "old_secrets": case((now == locked, old), else_=retired(now, old))}
+    named = (webhooks.c.id == webhook_id) & (webhooks.c.company_id == key.company_id)
+    return update(webhooks).where(named).values(values).returning(*webhooks.c)
 
 
 async def remove(engine: AsyncEngine, key: Key, webhook_id: UUID) -> None:
@@ -153,10 +153,7 @@ def webhook_not_found() -> ApiError:
 
 
 def _select(key: Key) -> Any:
-    both_sign_until = (webhooks.c.secret_rotated_at + BOTH_SIGN).label("both_sign_until")
-    return select(*webhooks.c, both_sign_until, func.clock_timestamp().label("now")).where(
-        webhooks.c.company_id == key.company_id
-    )
+    return select(*webhooks.c, func.clock_timestamp().label("now")).where(webhooks.c.company_id == key.company_id)
 
 
 def _place(key: Key, webhook_id: UUID) -> dict[str, Any]:
@@ -172,6 +169,6 @@ def _described(row: Found) -> dict[str, Any]:
         "enabled": row.enabled,
         "disabledReason": row.disabled_reason,
         "failingSince": time_text(row.failing_since),
-        "oldSecretUntil": time_text(row.both_sign_until),
+        "oldSecretUntil": time_text(last_end(row.old_secrets)),
         "createdAt": time_text(row.created_at),
     }

@@ -28,9 +28,14 @@ _SERVER = text("""
         current_setting('server_encoding') AS encoding, pg_is_in_recovery() AS standby
 """)
 
-_A_SECRET = text("""
-    (SELECT secret FROM webhooks ORDER BY created_at LIMIT 1)
-    UNION ALL (SELECT webhook_secret FROM companies WHERE webhook_secret IS NOT NULL LIMIT 1) LIMIT 1
+_SECRETS = text("""
+    SELECT secret FROM webhooks UNION ALL SELECT webhook_secret FROM companies WHERE webhook_secret IS NOT NULL
+    UNION ALL
+    SELECT convert_to(old ->> 'secret', 'UTF8') FROM (
+        SELECT jsonb_array_elements(old_secrets) AS old FROM webhooks
+        UNION ALL SELECT jsonb_array_elements(old_webhook_secrets) FROM companies
+    ) AS before
+    WHERE CAST(old ->> 'until' AS timestamptz) > clock_timestamp()
 """)
 
 _CLOCK = text("SELECT extract(epoch FROM clock_timestamp())::float")
@@ -107,17 +112,17 @@ def _schema(connection: Connection) -> Check:
 
 
 def _secrets(settings: Settings, connection: Connection) -> Check:
-    """Whether the key opens the secrets that there are; one of them is enough to tell."""
+    """Whether the key opens all secrets that sign: a delivery is not sent if one of its cannot be read."""
     try:
         vault = open_vault(settings)
-        locked = connection.execute(_A_SECRET).scalar_one_or_none()
-        if locked is not None:
+        secrets = connection.execute(_SECRETS).scalars().all()
+        for locked in secrets:
             vault.unlock(locked)
     except Failure as failure:
         return _failed("secrets", failure)
     except ValueError as error:
         return Check("secrets", ok=False, finding=str(error), mend="set the key that it was; older keys after a comma")
-    return Check("secrets", ok=True, finding="LEADSWEEP_SECRETS_KEY is set" + (" and opens what it encrypted" if locked else ""))
+    return Check("secrets", ok=True, finding="LEADSWEEP_SECRETS_KEY is set" + (" and opens what it encrypted" if secrets else ""))
 
 
 def _worker(connection: Connection) -> Check:

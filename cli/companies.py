@@ -31,7 +31,7 @@ def create(company_id: str, name: str, data_dir: Path | None, *, as_json: bool) 
 
 @companies.command("webhook-secret")
 @click.argument("company_id", metavar="ID", type=options.Word())
-@click.option("--rotate", is_flag=True, help="Make a new one; both sign for 24 hours.")
+@click.option("--rotate", is_flag=True, help="Make a new one; the one before signs too for 24 hours.")
 @options.data_dir
 @options.as_json
 def webhook_secret(company_id: str, data_dir: Path | None, *, rotate: bool, as_json: bool) -> None:

@@ -14,7 +14,7 @@ from sqlalchemy.dialects.postgresql import insert
 from cli.failure import Failure
 from shared.keys import hash_key, new_key
 from shared.models import api_keys, campaigns, companies, leads
-from shared.signatures import BOTH_SIGN, Vault, new_secret
+from shared.signatures import Vault, last_end, new_secret, retired
 
 
 class NewKey(NamedTuple):
@@ -52,17 +52,17 @@ def webhook_secret(connection: Connection, company_id: str, vault: Vault, *, rot
     A company without one, and one that is to `rotate`, gets a new one. Raises Failure for an unknown company or another key.
     """
     _require_company(connection, company_id)
-    named, now = companies.c.id == company_id, func.clock_timestamp()
-    new = {"webhook_secret": vault.lock(new_secret())}
+    named, present = companies.c.id == company_id, companies.c.webhook_secret
+    new: dict[str, Any] = {"webhook_secret": vault.lock(new_secret())}
     if rotate:
-        old = {"old_webhook_secret": companies.c.webhook_secret, "webhook_secret_rotated_at": now}
-        connection.execute(update(companies).where(named).values(new | old))
+        old = companies.c.old_webhook_secrets
+        new["old_webhook_secrets"] = case((present.is_(None), old), else_=retired(present, old))
+        connection.execute(update(companies).where(named).values(new))
     else:
-        connection.execute(update(companies).where(named, companies.c.webhook_secret.is_(None)).values(new))
-    old_until = case((companies.c.old_webhook_secret.is_not(None), companies.c.webhook_secret_rotated_at + BOTH_SIGN))
-    locked, until = connection.execute(select(companies.c.webhook_secret, old_until).where(named)).one()
+        connection.execute(update(companies).where(named, present.is_(None)).values(new))
+    locked, old_secrets = connection.execute(select(present, companies.c.old_webhook_secrets).where(named)).one()
     try:
-        return vault.unlock(locked), until
+        return vault.unlock(locked), last_end(old_secrets)
     except ValueError as error:
         raise Failure(str(error), "set the key that the API has; older keys after a comma") from None
 

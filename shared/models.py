@@ -39,6 +39,7 @@ metadata = MetaData(
 _NOW = text("clock_timestamp()")
 _TIME = DateTime(timezone=True)
 _SUM = " + ".join(COUNTS)
+_OLD_SECRETS = "those before, newest first: secret, encrypted, and until when it signs too"
 
 companies = Table(
     "companies",
@@ -46,8 +47,7 @@ companies = Table(
     Column("id", Text, primary_key=True),
     Column("name", Text, nullable=False, server_default=""),
     Column("webhook_secret", LargeBinary, comment="signs what goes to a job's callbackUrl; encrypted; null: none needed yet"),
-    Column("old_webhook_secret", LargeBinary, comment="the one before, which signs too until a while after the rotation"),
-    Column("webhook_secret_rotated_at", _TIME),
+    Column("old_webhook_secrets", JSONB, nullable=False, server_default=text("'[]'"), comment=_OLD_SECRETS),
 )
 
 campaigns = Table(
@@ -251,8 +251,7 @@ webhooks = Table(
     Column("disabled_reason", Text, comment="why we disabled it; null: its owner did, or it is enabled"),
     Column("failing_since", _TIME, comment="the first failed attempt since the last that was delivered"),
     Column("secret", LargeBinary, nullable=False, comment="encrypted"),
-    Column("old_secret", LargeBinary, comment="the one before, which signs too until a while after the rotation"),
-    Column("secret_rotated_at", _TIME),
+    Column("old_secrets", JSONB, nullable=False, server_default=text("'[]'"), comment=_OLD_SECRETS),
     Column("created_at", _TIME, nullable=False, server_default=_NOW),
     CheckConstraint("disabled_reason IS NULL OR NOT enabled", name="reason_when_disabled"),
 )

@@ -6,13 +6,17 @@ Unlike API keys they must be read again, to sign with, so they are stored encryp
 import base64
 import binascii
 import secrets
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 from cryptography.fernet import Fernet, InvalidToken, MultiFernet
+from sqlalchemy import ColumnElement, cast, func
+from sqlalchemy.dialects.postgresql import JSONPATH
 from standardwebhooks import Webhook
 
 BOTH_SIGN = timedelta(hours=24)  # after a rotation, so that receivers can change over
+MOST_OLD = 5  # secrets of before that sign too: each makes the header longer
 _KEY_BYTES = 32
 
 
@@ -59,6 +63,25 @@ class Vault:
             return self._fernet.decrypt(locked).decode()
         except InvalidToken:
             raise ValueError("LEADSWEEP_SECRETS_KEY is not the key that this secret was encrypted with") from None
+
+
+def retired(secret: ColumnElement[bytes], old_secrets: ColumnElement[Any]) -> ColumnElement[Any]:
+    """What `old_secrets` becomes when `secret` is replaced: that in front, encrypted, with the end of its time."""
+    end = func.clock_timestamp() + BOTH_SIGN
+    newest = func.jsonb_build_object("secret", func.convert_from(secret, "UTF8"), "until", end)  # Fernet writes ASCII
+    return func.jsonb_path_query_array(
+        func.jsonb_build_array(newest).op("||")(old_secrets), cast(f"$[0 to {MOST_OLD - 1}]", JSONPATH)
+    )
+
+
+def in_force(old_secrets: Iterable[dict[str, str]], now: datetime) -> list[bytes]:
+    """Those of `old_secrets` that still sign, encrypted."""
+    return [old["secret"].encode() for old in old_secrets if datetime.fromisoformat(old["until"]) > now]
+
+
+def last_end(old_secrets: Sequence[dict[str, str]]) -> datetime | None:
+    """Until when the newest of `old_secrets` signs too."""
+    return datetime.fromisoformat(old_secrets[0]["until"]) if old_secrets else None
 
 
 def sign(signing_secrets: Iterable[str], webhook_id: str, moment: datetime, body: bytes) -> dict[str, str]:

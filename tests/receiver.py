@@ -8,7 +8,7 @@ import threading
 from contextlib import contextmanager, suppress
 from typing import NamedTuple
 
-from standardwebhooks import Webhook
+from standardwebhooks import Webhook, WebhookVerificationError
 
 
 class Came(NamedTuple):
@@ -22,6 +22,11 @@ class Came(NamedTuple):
     def verified(self, secret):
         """The event in it; raises unless the official library finds it signed with `secret`."""
         return Webhook(secret).verify(self.body, self.headers)
+
+    def is_signed_with(self, secret):
+        with suppress(WebhookVerificationError):
+            return bool(self.verified(secret))
+        return False
 
 
 class Receiver:

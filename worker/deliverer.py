@@ -12,7 +12,7 @@ from sqlalchemy import Connection, Engine, text
 
 from shared.broker import WEBHOOKS_QUEUE
 from shared.destinations import Network
-from shared.signatures import Vault, new_secret, sign
+from shared.signatures import Vault, in_force, new_secret, sign
 from worker.composer import compose
 from worker.finisher import Wake
 from worker.outbox import Claimed, claim, record
@@ -82,4 +82,4 @@ def _locked_secrets(connection: Connection, vault: Vault, claimed: Claimed) -> l
         secret = connection.execute(_GIVE_SECRET, values).scalar_one_or_none()
     if secret is None:
         raise ValueError("the company is gone")
-    return [secret, claimed.old_secret] if claimed.both_sign and claimed.old_secret else [secret]
+    return [secret, *in_force(claimed.old_secrets, claimed.now)]

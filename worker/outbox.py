@@ -11,7 +11,6 @@ from uuid import UUID
 import structlog
 from sqlalchemy import Connection, text
 
-from shared.signatures import BOTH_SIGN
 from shared.states import DeliveryState
 from worker.backoff import next_delay
 from worker.poster import Reply
@@ -83,8 +82,7 @@ _CLAIM = text("""
     )
     SELECT claimed.id, claimed.company_id, claimed.job_id, claimed.webhook_id, claimed.event, claimed.created_at,
         claimed.claimed_until, claimed.attempts, claimed.due_at - :lease AS now, coalesce(claimed.url, webhooks.url) AS url,
-        coalesce(secret, webhook_secret) AS secret, coalesce(old_secret, old_webhook_secret) AS old_secret,
-        coalesce(secret_rotated_at, webhook_secret_rotated_at) > clock_timestamp() - :both_sign AS both_sign,
+        coalesce(secret, webhook_secret) AS secret, coalesce(old_secrets, old_webhook_secrets, '[]') AS old_secrets,
         (SELECT count(*) FROM chosen) > 1 AS more, event = 'webhook.test' OR coalesce(enabled, true) AS wanted
     FROM claimed LEFT JOIN webhooks ON webhooks.id = claimed.webhook_id
         LEFT JOIN companies ON companies.id = claimed.company_id AND claimed.webhook_id IS NULL
@@ -153,8 +151,7 @@ class Claimed(NamedTuple):
     now: datetime
     url: str
     secret: bytes | None
-    old_secret: bytes | None
-    both_sign: bool | None
+    old_secrets: list[dict[str, str]]
     more: bool
     wanted: bool
 
@@ -163,8 +160,7 @@ def claim(connection: Connection) -> Claimed | None:
     """Takes on what is due next, or returns None where nothing may be sent now. The caller commits."""
     connection.execute(_TAKE_TURNS)
     limits = {"at_once": AT_ONCE, "at_once_of_company": AT_ONCE_OF_COMPANY, "retries_at_once": RETRIES_AT_ONCE, "much": MUCH}
-    times = {"lease": LEASE, "both_sign": BOTH_SIGN, "kept": KEPT_ATTEMPTS}
-    row = connection.execute(_CLAIM, limits | times).one_or_none()
+    row = connection.execute(_CLAIM, limits | {"lease": LEASE, "kept": KEPT_ATTEMPTS}).one_or_none()
     if row and not row.wanted:
         connection.execute(_GIVE_UP, {"id": row.id})
     return Claimed._make(row) if row else None

@@ -84,24 +84,32 @@ async def test_a_webhook_is_created_listed_read_changed_and_deleted(call, receiv
 
 async def test_secrets_are_stored_encrypted_and_shown_never_again(call, receiver, service):
     _, created, _ = await call("POST", WEBHOOKS, {"url": receiver.url})
+    await call("POST", f"{WEBHOOKS}/{created['webhookId']}/rotate")
     with service.engine.connect() as connection:
-        stored = connection.execute(text("SELECT secret FROM webhooks")).scalar_one()
-    assert created["secret"].removeprefix("whsec_").encode() not in bytes(stored)
+        stored = connection.execute(text("SELECT CAST(webhooks AS text) FROM webhooks")).scalar_one()
+    assert created["secret"].removeprefix("whsec_") not in stored
+    assert created["secret"].removeprefix("whsec_").encode().hex() not in stored
     for method, path in (("GET", ""), ("GET", f"/{created['webhookId']}")):
         assert "whsec" not in str(await call(method, WEBHOOKS + path))
 
 
-async def test_a_rotation_shows_the_new_secret_and_both_sign(call, deliver, receiver):
+async def test_a_rotation_shows_the_new_secret_and_those_of_before_sign_too(call, deliver, receiver):
     _, created, _ = await call("POST", WEBHOOKS, {"url": f"{receiver.url}/200"})
-    status, rotated, _ = await call("POST", f"{WEBHOOKS}/{created['webhookId']}/rotate")
-    assert (status, rotated["secret"][:6]) == (200, "whsec_")
-    assert rotated["oldSecretUntil"]
-    assert rotated["secret"] != created["secret"]
-    status, delivery, _ = await call("POST", f"{WEBHOOKS}/{created['webhookId']}/test")
+    path = f"{WEBHOOKS}/{created['webhookId']}"
+    secrets, ends = [created["secret"]], []
+    for _ in range(2):
+        status, rotated, _ = await call("POST", f"{path}/rotate")
+        assert (status, rotated["secret"][:6]) == (200, "whsec_")
+        secrets.append(rotated["secret"])
+        ends.append(rotated["oldSecretUntil"])
+    assert len(set(secrets)) == 3
+    assert ends == sorted(set(ends))
+    assert (await call("GET", path))[1]["oldSecretUntil"] == ends[-1]
+    status, delivery, _ = await call("POST", f"{path}/test")
     assert (status, delivery["event"], delivery["jobId"], delivery["status"]) == (202, "webhook.test", None, "pending")
     await deliver()
     (came,) = receiver.came
-    for secret in (created["secret"], rotated["secret"]):
+    for secret in secrets:
         assert came.verified(secret)["data"] == {"webhookId": created["webhookId"]}
     assert came.headers["webhook-id"] == delivery["deliveryId"]
 

@@ -1,5 +1,6 @@
 """The doctor finds what is wrong, says how to mend it, and exits with 1 if there is anything."""
 
+import os
 import socket
 
 import pytest
@@ -109,10 +110,16 @@ def test_without_database_and_stack_it_says_how_to_start_one(healthy, monkeypatc
 
 
 def test_a_key_that_does_not_open_the_secrets_is_found_out(healthy, leadsweep, monkeypatch):
+    flaw = "LEADSWEEP_SECRETS_KEY is not the key that this secret was encrypted with"
     leadsweep("companies", "create", "acme")
     assert wrong(healthy("--json")) == {}
-    monkeypatch.setenv("LEADSWEEP_SECRETS_KEY", "A" * 43 + "=")
-    flaw = "LEADSWEEP_SECRETS_KEY is not the key that this secret was encrypted with"
+    key, new_key = os.environ["LEADSWEEP_SECRETS_KEY"], "A" * 43 + "="
+    monkeypatch.setenv("LEADSWEEP_SECRETS_KEY", f"{new_key},{key}")
+    leadsweep("companies", "webhook-secret", "acme", "--rotate")
+    assert wrong(healthy("--json")) == {}
+    monkeypatch.setenv("LEADSWEEP_SECRETS_KEY", new_key)
+    assert wrong(healthy("--json"))["secrets"].startswith(flaw), "the secret of before signs too, and cannot be read"
+    monkeypatch.setenv("LEADSWEEP_SECRETS_KEY", "B" * 43 + "=")
     assert wrong(healthy("--json")) == {"secrets": f"{flaw} -> set the key that it was; older keys after a comma"}
     monkeypatch.delenv("LEADSWEEP_SECRETS_KEY")
     assert wrong(healthy("--json"))["secrets"].startswith("LEADSWEEP_SECRETS_KEY is not set")

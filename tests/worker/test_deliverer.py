@@ -6,11 +6,11 @@ from datetime import UTC, datetime, timedelta
 from uuid import UUID, uuid4
 
 import pytest
-from sqlalchemy import insert, select, text
+from sqlalchemy import insert, select, text, update
 
 from shared.destinations import parse_networks
 from shared.models import deliveries, jobs, webhooks
-from shared.signatures import Vault, new_secret, new_secrets_key
+from shared.signatures import Vault, new_secret, new_secrets_key, retired
 from tests.jobs import add_campaign, add_leads, queue_job, work_off
 from tests.receiver import receiving
 from tests.stack import lock_waits, wait_for
@@ -100,7 +100,9 @@ class World:
         past = f"interval '{seconds} s'"
         self.execute(f"UPDATE deliveries SET due_at = due_at - {past}, claimed_until = claimed_until - {past}")
         self.execute(
-            f"UPDATE webhooks SET failing_since = failing_since - {past}, secret_rotated_at = secret_rotated_at - {past}"
+            f"UPDATE webhooks SET failing_since = failing_since - {past}, old_secrets = (SELECT coalesce(jsonb_agg("
+            f"earlier || jsonb_build_object('until', CAST(earlier ->> 'until' AS timestamptz) - {past})), '[]')"
+            " FROM jsonb_array_elements(old_secrets) AS earlier)"
         )
 
 
@@ -223,23 +225,42 @@ def test_every_attempt_has_the_same_id_and_body_and_a_time_of_its_own(world):
         came.verified(world.secret)
 
 
-def test_after_a_rotation_both_secrets_sign_for_a_day(world):
-    webhook_id, old = world.webhook()
-    new = new_secret()
-    world.execute(
-        "UPDATE webhooks SET old_secret = secret, secret = :new, secret_rotated_at = clock_timestamp() WHERE id = :id",
-        new=world.vault.lock(new),
-        id=webhook_id,
-    )
+def rotate(world):
+    """Gives the webhook a new secret, which is returned."""
+    secret = new_secret()
+    old_secrets = retired(webhooks.c.secret, webhooks.c.old_secrets)
+    with world.engine.begin() as connection:
+        connection.execute(update(webhooks).values(secret=world.vault.lock(secret), old_secrets=old_secrets))
+    return secret
+
+
+def signed_with(world, secrets):
+    """Which of `secrets` sign what is sent now, and nothing else does."""
     world.finished_job(path=None)
     world.deliver()
-    for secret in (old, new):
-        world.receiver.came[-1].verified(secret)
-    world.let_time_pass(24 * 3600)
-    world.finished_job(path=None)
-    world.deliver()
-    assert world.receiver.came[-1].verified(new)
-    assert len(world.receiver.came[-1].headers["webhook-signature"].split()) == 1
+    came = world.receiver.came[-1]
+    good = [secret for secret in secrets if came.is_signed_with(secret)]
+    assert len(came.headers["webhook-signature"].split()) == len(good)
+    return good
+
+
+def test_after_a_rotation_each_secret_of_before_signs_too_for_a_day_of_its_own(world):
+    _, first = world.webhook()
+    assert signed_with(world, [first]) == [first]
+    second = rotate(world)
+    world.let_time_pass(13 * 3600)
+    third = rotate(world)
+    secrets = [first, second, third]
+    assert signed_with(world, secrets) == secrets
+    world.let_time_pass(12 * 3600)
+    assert signed_with(world, secrets) == [second, third]
+    world.let_time_pass(12 * 3600)
+    assert signed_with(world, secrets) == [third]
+
+
+def test_of_many_secrets_of_before_the_latest_five_sign(world):
+    secrets = [world.webhook()[1], *(rotate(world) for _ in range(7))]
+    assert signed_with(world, secrets) == secrets[-6:]
 
 
 def test_a_company_that_was_made_without_a_secret_gets_one_and_keeps_it(world):

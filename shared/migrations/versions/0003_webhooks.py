@@ -9,11 +9,12 @@ down_revision = "0002"
 
 _TIME = sa.DateTime(timezone=True)
 _NOW = sa.text("clock_timestamp()")
-_OLD_SECRET = "the one before, which signs too until a while after the rotation"  # noqa: S105 - a comment
+_EMPTY = sa.text("'[]'")
+_OLD_SECRETS = "those before, newest first: secret, encrypted, and until when it signs too"
 
 
 def upgrade() -> None:
-    """Adds columns that may be null, and tables."""
+    """Adds columns that older code may leave out, and tables."""
     op.add_column(
         "companies",
         sa.Column(
@@ -22,8 +23,10 @@ def upgrade() -> None:
             comment="signs what goes to a job's callbackUrl; encrypted; null: none needed yet",
         ),
     )
-    op.add_column("companies", sa.Column("old_webhook_secret", sa.LargeBinary(), comment=_OLD_SECRET))
-    op.add_column("companies", sa.Column("webhook_secret_rotated_at", _TIME))
+    op.add_column(
+        "companies",
+        sa.Column("old_webhook_secrets", postgresql.JSONB(), server_default=_EMPTY, nullable=False, comment=_OLD_SECRETS),
+    )
     op.add_column("jobs", sa.Column("callback_url", sa.Text(), comment="told when the job ends"))
     op.alter_column("heartbeats", "role", comment="worker, deliverer or ticker")
     op.create_table(
@@ -37,8 +40,7 @@ def upgrade() -> None:
         sa.Column("disabled_reason", sa.Text(), comment="why we disabled it; null: its owner did, or it is enabled"),
         sa.Column("failing_since", _TIME, comment="the first failed attempt since the last that was delivered"),
         sa.Column("secret", sa.LargeBinary(), nullable=False, comment="encrypted"),
-        sa.Column("old_secret", sa.LargeBinary(), comment=_OLD_SECRET),
-        sa.Column("secret_rotated_at", _TIME),
+        sa.Column("old_secrets", postgresql.JSONB(), server_default=_EMPTY, nullable=False, comment=_OLD_SECRETS),
         sa.Column("created_at", _TIME, server_default=_NOW, nullable=False),
         sa.CheckConstraint("disabled_reason IS NULL OR NOT enabled", name=op.f("webhooks_reason_when_disabled")),
         sa.ForeignKeyConstraint(["company_id"], ["companies.id"], name=op.f("webhooks_company_id_fkey")),
@@ -64,7 +66,7 @@ def upgrade() -> None:
         sa.Column(
             "tried",
             postgresql.JSONB(),
-            server_default=sa.text("'[]'"),
+            server_default=_EMPTY,
             nullable=False,
             comment="the last attempts: at, status, latency, error",
         ),
@@ -91,5 +93,5 @@ def downgrade() -> None:
     op.drop_table("webhooks")
     op.alter_column("heartbeats", "role", comment="worker or ticker")
     op.drop_column("jobs", "callback_url")
-    for name in ("webhook_secret_rotated_at", "old_webhook_secret", "webhook_secret"):
+    for name in ("old_webhook_secrets", "webhook_secret"):
         op.drop_column("companies", name)
