@@ -4,6 +4,7 @@ It is also the example of what a receiver does: read the raw bytes, verify them 
 """
 
 import json
+import socket
 from collections.abc import Callable, Sequence
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -45,6 +46,7 @@ class Listener(ThreadingHTTPServer):
             raise ValueError("a secret is written whsec_… and holds base64") from error
         self.tell = tell
         self.forward = forward
+        self.address_family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
         super().__init__(address, _Handler)
 
 

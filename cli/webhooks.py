@@ -1,6 +1,7 @@
 """`leadsweep webhooks`."""
 
 import json
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import click
@@ -10,12 +11,23 @@ from cli.failure import Failure
 from cli.output import remark
 
 if TYPE_CHECKING:
-    from cli.listener import Received
+    from cli.listener import Listener, Received
 
 
 @click.group()
 def webhooks() -> None:
     """Webhooks, which tell of the ends of jobs."""
+
+
+def _checked_url(_ctx: click.Context, _param: click.Parameter, value: str | None) -> str | None:
+    from shared.destinations import parse_destination
+
+    if value is not None:
+        try:
+            parse_destination(value)
+        except ValueError as error:
+            raise click.BadParameter(str(error)) from None
+    return value
 
 
 @webhooks.command()
@@ -30,45 +42,67 @@ def webhooks() -> None:
     metavar="whsec_…",
     help="To verify with; of several any will do.  [env: LEADSWEEP_WEBHOOK_SECRET]",
 )
-@click.option("--forward", metavar="URL", help="Pass on what is verified, and answer as it answers.")
+@click.option("--forward", metavar="URL", callback=_checked_url, help="Pass on what is verified, and answer as it answers.")
 @options.as_json
 def listen(port: int, host: str, secrets: tuple[str, ...], forward: str | None, *, as_json: bool) -> None:
     """Receive webhooks: verify them and print each as it comes, until Ctrl-C.
 
-    The secret of a job's callbackUrl is its company's: --secret "$(leadsweep companies webhook-secret ID)". A webhook that was
+    The secret of a job's callbackUrl is its company's, which `leadsweep companies webhook-secret ID` prints; a webhook that was
     created with the API has its own. With --json the events are printed as they were sent, one a line.
     """
     from contextlib import suppress
 
-    from cli.listener import Listener
     from cli.signals import stop_by_signals
 
+    unread: list[BrokenPipeError] = []
+
     def tell(received: "Received") -> None:
-        if received.event is None:
-            remark(f"refused {received.webhook_id or 'a request'}: {received.wrong}")
-            return
-        passed_on = f", forwarded: {received.forwarded}" if received.forwarded else ""
-        click.echo(json.dumps(received.event, ensure_ascii=False) if as_json else _line(received.event) + passed_on)
+        try:
+            _print(received, as_json=as_json)
+        except BrokenPipeError as error:  # nobody reads what is printed any more
+            unread.append(error)
+            listener.shutdown()
 
     stop_by_signals()
+    with _listening((host, port), secrets, tell, forward) as listener, suppress(KeyboardInterrupt):
+        written = f"[{host}]" if ":" in host else host
+        remark(f"listening on http://{written}:{listener.server_address[1]}/")
+        listener.serve_forever()
+    if unread:
+        raise unread[0]
+
+
+def _listening(
+    address: tuple[str, int], secrets: tuple[str, ...], tell: Callable[["Received"], object], forward: str | None
+) -> "Listener":
+    from cli.listener import Listener
+
     try:
-        listener = Listener((host, port), secrets, tell, forward)
+        return Listener(address, secrets, tell, forward)
     except ValueError as error:
         raise Failure(str(error)) from None
     except OSError as error:
-        raise Failure(f"cannot listen on {host}, port {port}: {error.strerror}") from None
-    with listener, suppress(KeyboardInterrupt):
-        remark(f"listening on http://{host}:{listener.server_address[1]}/")
-        listener.serve_forever()
+        raise Failure(f"cannot listen on {address[0]}, port {address[1]}: {error.strerror}") from None
+
+
+def _print(received: "Received", *, as_json: bool) -> None:
+    if received.event is None:
+        remark(f"refused {_word(received.webhook_id) or 'a request'}: {received.wrong}")
+        return
+    passed_on = f", forwarded: {received.forwarded}" if received.forwarded else ""
+    click.echo(json.dumps(received.event, ensure_ascii=False) if as_json else _line(received.event) + passed_on)
 
 
 def _line(event: dict[str, object]) -> str:
-    """`2026-01-01T02:00:00.000Z job.completed jobId=… deleted=3 …`: what is one word of an event, in one line."""
+    """`2026-01-01T02:00:00.000Z job.completed jobId=… deleted=3 …`: what is one value of an event, in one line."""
     content = event.get("data")
     facts = content.items() if isinstance(content, dict) else ()
     words = [f"{name}={_word(value)}" for name, value in facts if value is not None and not isinstance(value, list)]
-    return " ".join([str(event.get("timestamp")), str(event.get("type")), *words])
+    return " ".join([_word(event.get("timestamp")), _word(event.get("type")), *words])
 
 
 def _word(value: object) -> str:
-    return value if isinstance(value, str) else json.dumps(value)
+    """`value` as one word, else in quotes: what a caller wrote must not pass for further words or lines, nor move the cursor."""
+    if isinstance(value, str) and value.isprintable() and not {" ", '"'} & set(value):
+        return value
+    return json.dumps(value, ensure_ascii=not str(value).isprintable())

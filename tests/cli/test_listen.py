@@ -67,6 +67,53 @@ def test_what_is_not_signed_or_too_old_or_changed_is_refused_and_not_printed(tmp
         assert len(wait_for(process.printed)) == 1
 
 
+def test_what_a_caller_wrote_cannot_pass_for_more_than_one_word_of_one_line(tmp_path):
+    secret, forged = new_secret(), "x\n2026-01-01T02:00:00.000Z job.failed jobId=k\x1b[2J\u202e"
+    with listening(tmp_path, "--secret", secret) as process:
+        for reference in (forged, "ticket 17 deleted=5", 'a"b', "ü"):
+            event = EVENT | {"data": {"clientReference": reference}}
+            assert deliver(process.url, secret, json.dumps(event).encode()) == 204
+        deliver(process.url, new_secret(), **{"webhook-id": "\x1b[2J"})
+        wait_for(lambda: len(process.printed()) == 4 and len(process.remarked()) == 2)
+        assert sorted(line.partition("clientReference=")[2] for line in process.printed()) == sorted(
+            [json.dumps(forged), '"ticket 17 deleted=5"', '"a\\"b"', "ü"]
+        )
+        assert process.remarked()[1].startswith('refused "\\u001b[2J": ')
+
+
+def test_it_ends_without_a_word_when_nobody_reads_what_it_prints(tmp_path):
+    secret = new_secret()
+    with (tmp_path / "err").open("wb") as stderr:
+        process = subprocess.Popen([*LISTEN, "--secret", secret], stdout=subprocess.PIPE, stderr=stderr, stdin=subprocess.DEVNULL)
+    try:
+        (said,) = wait_for(lambda: (tmp_path / "err").read_text().splitlines())
+        url = said.removeprefix("listening on ")
+        deliver(url, secret)
+        assert process.stdout.readline()
+        process.stdout.close()
+        deliver(url, secret)
+        assert process.wait(10) == 1
+        assert (tmp_path / "err").read_text().splitlines() == [said]
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_it_listens_on_an_ipv6_address_too(tmp_path):
+    secret = new_secret()
+    with listening(tmp_path, "--secret", secret, "--host", "::1") as process:
+        assert process.url.startswith("http://[::1]:")
+        assert deliver(process.url, secret) == 204
+        assert len(wait_for(process.printed)) == 1
+
+
+@pytest.mark.parametrize("url", ["", "example.com", "http://", "http://[::1", "ftp://example.com/", "http://localhost:99999/"])
+def test_where_it_cannot_forward_to_it_does_not_begin(leadsweep, url):
+    ran = leadsweep("webhooks", "listen", "--port", "0", "--secret", new_secret(), "--forward", url)
+    assert ran.code == 2
+    assert "Invalid value for '--forward': must be a URL such as" in ran.error
+
+
 def test_as_json_the_events_are_as_they_were_sent(tmp_path):
     secret = new_secret()
     with listening(tmp_path, "--secret", secret, "--json") as process:
