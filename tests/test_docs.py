@@ -142,7 +142,7 @@ def code_of(text):
 def commands_in(text):
     """Every `leadsweep …` that a document shows, as words."""
     for code in code_of(text):
-        if found := re.match(r"(?:docker compose (?:exec|run) [\w -]*|\w+=\$\()?leadsweep(?= |$)([^#|<>)]*)", code):
+        if found := re.match(r"(?:docker compose (?:exec|run) [\w -]*|(?:export )?\w+=\$\()?leadsweep(?= |$)([^#|<>)]*)", code):
             yield shlex.split(found[1])
 
 
