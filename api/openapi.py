@@ -15,7 +15,8 @@ ABOUT = """\
 Deletes leads in bulk, in the background, and says what became of each.
 
 Send a bulk delete, get `202` and a job; read the job until its status is final. A `503` or a cut connection may hide a job
-that was accepted: send an `Idempotency-Key` of your own with every POST, and the same again when in doubt.
+that was accepted: send an `Idempotency-Key` of your own with every POST that makes a job or acts on one, and the same again when
+in doubt.
 
 Every answer, errors included, is `{"success", "data", "error"}` and carries `X-Request-ID`. A path that does not exist answers
 `404` (`Not found`), another method `405` (`Method not allowed`), what is no HTTP `400` (`Invalid HTTP request`), headers over

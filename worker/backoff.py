@@ -6,7 +6,7 @@ from email.utils import parsedate_to_datetime
 
 from worker.poster import Reply
 
-DELAYS = tuple(  # after each failed attempt; three days in all
+DELAYS = tuple(  # after each failed attempt; 75.6 hours in all, a fifth more or less
     timedelta(seconds=seconds) for seconds in (5, 300, 1800, 7200, 18_000, 36_000, 50_400, 72_000, 86_400)
 )
 SPREAD = 0.2  # of a delay, either way: what failed together does not come back together
