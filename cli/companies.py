@@ -45,6 +45,6 @@ def webhook_secret(company_id: str, data_dir: Path | None, *, rotate: bool, as_j
     vault = open_vault(find_settings(data_dir))
     with connected(data_dir) as connection, connection.begin():
         secret, old_until = registry.webhook_secret(connection, company_id, vault, rotate=rotate)
-    if rotate:
+    if rotate and old_until:
         remark(f"the old secret signs too until {moment(old_until)}")
     show({"id": company_id, "webhookSecret": secret, "oldSecretUntil": moment(old_until)}, secret, as_json=as_json)

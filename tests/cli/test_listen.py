@@ -161,11 +161,12 @@ def test_a_companys_secret_is_shown_and_rotated(leadsweep, engine, monkeypatch):
     assert third == leadsweep("companies", "webhook-secret", "acme").out.strip()
     with engine.begin() as connection:
         locked, old = connection.exec_driver_sql("SELECT webhook_secret, old_webhook_secrets FROM companies").one()
-        connection.exec_driver_sql("INSERT INTO companies (id) VALUES ('by-hand')")
+        connection.exec_driver_sql("INSERT INTO companies (id) VALUES ('by-hand'), ('rotated')")
     vault = Vault(os.environ["LEADSWEEP_SECRETS_KEY"])
     assert [vault.unlock(secret) for secret in (bytes(locked), *in_force(old, datetime.now(UTC)))] == [third, second, first]
     by_hand = leadsweep("companies", "webhook-secret", "by-hand").out
     assert by_hand == leadsweep("companies", "webhook-secret", "by-hand").out, "made once"
+    assert leadsweep("companies", "webhook-secret", "rotated", "--rotate").err == "", "there is no old one"
     assert "company nobody does not exist" in leadsweep("companies", "webhook-secret", "nobody").error
     monkeypatch.setenv("LEADSWEEP_SECRETS_KEY", "A" * 43 + "=")
     assert "LEADSWEEP_SECRETS_KEY is not the key" in leadsweep("companies", "webhook-secret", "acme").error
