@@ -73,8 +73,7 @@ leads = Table(
     Index(
         "leads_phone_number_key", "campaign_id", "phone_number", unique=True, postgresql_where=text("phone_number IS NOT NULL")
     ),
-    # For listing; deleting a lead with an external id does not pay for it.
-    Index("leads_lone_number_idx", "campaign_id", "phone_number", postgresql_where=text("external_id IS NULL")),
+    Index("leads_lone_number_idx", "campaign_id", "phone_number", postgresql_where=text("external_id IS NULL")),  # for listing
 )
 
 api_keys = Table(
@@ -208,8 +207,7 @@ chunks = Table(
         name="arrays_match",
     ),
     CheckConstraint(
-        f"{_SUM} <= cardinality(outcomes)"
-        f" AND (state = 'done') = ({_SUM} = cardinality(outcomes)"
+        f"{_SUM} <= cardinality(outcomes) AND (state = 'done') = ({_SUM} = cardinality(outcomes)"
         " AND array_position(outcomes, 0::smallint) IS NULL)",
         name="one_outcome_each_when_done",
     ),
