@@ -49,10 +49,11 @@ _QUEUES_WITH_WORK = text("""
     SELECT 'webhooks' WHERE EXISTS (SELECT FROM deliveries WHERE state = 'pending' AND due_at <= clock_timestamp())
 """)
 
-# Those whose pace lets them go on before the next round is due.
+# Those whose pace lets them go on before the next round is due. One that is due and was sent for a moment ago counts until a
+# worker has claimed it, which moves its time on; one that has been due for a whole round waits for something else.
 _NEXT_PACED = text("""
     SELECT extract(epoch FROM min(paced_at) - clock_timestamp())::float
-    FROM jobs WHERE paced_at > clock_timestamp() AND state IN ('queued', 'running')
+    FROM jobs WHERE paced_at > clock_timestamp() - CAST(:period AS interval) AND state IN ('queued', 'running')
 """)
 
 log = structlog.get_logger()
@@ -134,7 +135,7 @@ def _next_paced(engine: Engine, longest: float) -> float:
     """Seconds, at most `longest`, until a paced job may go on."""
     try:
         with engine.begin() as connection:
-            seconds = connection.execute(_NEXT_PACED).scalar_one()
+            seconds = connection.execute(_NEXT_PACED, {"period": timedelta(seconds=PERIOD)}).scalar_one()
     except SQLAlchemyError:  # the next round says so
         return longest
     return longest if seconds is None else min(longest, max(SHORTEST, seconds))

@@ -10,7 +10,7 @@ from shared.broker import JOBS_QUEUE
 from tests.jobs import add_campaign, add_leads, job_row, outcomes_of_job, queue_job, remaining_leads
 from worker.claimer import claim
 from worker.runner import run_chunk
-from worker.ticker import _NEXT_PACED, _QUEUES_WITH_WORK
+from worker.ticker import _QUEUES_WITH_WORK, SHORTEST, _next_paced
 
 
 def work_for(engine, job_id, seconds, step=0.25):
@@ -111,4 +111,12 @@ def test_the_ticker_sends_for_a_paced_job_only_when_it_may_go_on(engine, campaig
     run_chunk(engine, claimed_now(engine))
     with engine.connect() as connection:
         assert connection.execute(_QUEUES_WITH_WORK).scalars().all() == []
-        assert 0 < connection.execute(_NEXT_PACED).scalar_one() <= 1
+        assert 0 < _next_paced(engine, 9) <= 1
+
+
+@pytest.mark.parametrize(("due", "seconds"), [("5 ms", SHORTEST), ("2 s", 9)])
+def test_who_is_due_is_looked_at_again_soon_until_a_worker_has_claimed_it(engine, campaign, due, seconds):
+    with engine.begin() as connection:
+        queue_job(connection, [(f"crm-{i}", None) for i in range(10)], max_leads_per_second=1)
+        connection.execute(text("UPDATE jobs SET paced_at = clock_timestamp() - CAST(:due AS interval)"), {"due": due})
+    assert _next_paced(engine, 9) == seconds
