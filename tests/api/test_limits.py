@@ -22,8 +22,9 @@ ENTRY = {"campaignId": "cmp", "leads": [{"externalId": "a"}]}
 
 @pytest.fixture
 async def limiter():
+    """For how calls are counted: patient, as a fake Redis may be slower than a real one where much else goes on."""
     async with fakeredis.FakeAsyncRedis() as client:
-        yield Limiter(client)
+        yield Limiter(client, patience=30)
 
 
 async def test_calls_are_counted_down_and_then_refused(limiter):
