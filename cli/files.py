@@ -26,7 +26,7 @@ Identifier = Literal["externalId", "phoneNumber"]
 _MEDIA_TYPES: dict[str, str] = {"csv": CSV, "ndjson": NDJSON}
 _BY_SUFFIX = {".csv": CSV, ".tsv": CSV, ".ndjson": NDJSON, ".jsonl": NDJSON}
 _GZIP = b"\x1f\x8b"
-NOT_GZIP = (gzip.BadGzipFile, EOFError, zlib.error)
+_NOT_GZIP = (gzip.BadGzipFile, EOFError, zlib.error)
 
 
 class Prepared(NamedTuple):
@@ -45,6 +45,15 @@ def prepare(
 
     Raises Failure where it cannot be read, OSError. `stack` closes it.
     """
+    try:
+        return _prepared(stack, path, form, by, columns)
+    except _NOT_GZIP:
+        raise Failure("the file is not valid gzip") from None
+
+
+def _prepared(
+    stack: ExitStack, path: str, form: Format | None, by: Identifier | None, columns: Mapping[str, Identifier]
+) -> Prepared:
     file = _opened(stack, path)
     compressed = _begins_with(file, _GZIP)
     if compressed and (by or columns):
@@ -90,10 +99,7 @@ def _seekable(stack: ExitStack, file: BinaryIO) -> BinaryIO:
 def _copied(stack: ExitStack, source: BinaryIO | gzip.GzipFile) -> BinaryIO:
     """On disk."""
     copy = _temporary(stack)
-    try:
-        shutil.copyfileobj(source, copy)
-    except NOT_GZIP:
-        raise Failure("the file is not valid gzip") from None
+    shutil.copyfileobj(source, copy)
     copy.seek(0)
     return copy
 
@@ -111,10 +117,7 @@ def _media_type(stack: ExitStack, path: str, form: Format | None, file: BinaryIO
     suffixes = [suffix.lower() for suffix in Path(path).suffixes if suffix.lower() != ".gz"]
     if suffixes and suffixes[-1] in _BY_SUFFIX:
         return _BY_SUFFIX[suffixes[-1]]
-    try:
-        beginning = _content(stack, file, compressed=compressed).read(1000)
-    except NOT_GZIP:
-        raise Failure("the file is not valid gzip") from None
+    beginning = _content(stack, file, compressed=compressed).read(1000)
     is_json = beginning.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"{")
     file.seek(0)
     return NDJSON if is_json else CSV
@@ -162,8 +165,6 @@ def _count(content: BinaryIO | gzip.GzipFile, media_type: str) -> int:
         return sum(len(some.lines) for some in records)
     except Unreadable as error:
         raise Failure(error.what, error.mend) from None
-    except NOT_GZIP:
-        raise Failure("the file is not valid gzip") from None
 
 
 def _parts(content: BinaryIO | gzip.GzipFile) -> Iterator[bytes]:

@@ -31,7 +31,8 @@ def watch(server: "Client", job_id: str, timeout: float | None, *, accepted: boo
     deadline = math.inf if timeout is None else time.monotonic() + timeout
     progress = _Progress()
     try:
-        job = None if accepted else server.job(job_id, timeout=timeout)
+        left = PATIENCE if timeout is None else timeout
+        job = _look(server, job_id, left, progress) if accepted else server.job(job_id, timeout=timeout)
         while not (job and job.final):
             if job:
                 progress.show(job)
