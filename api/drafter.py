@@ -14,6 +14,7 @@ from api.parser import Options
 from api.replayer import KEYED, Asked
 from api.scheduling import Schedule
 from shared.broker import JOBS_QUEUE, OFF_PEAK_QUEUE
+from shared.identifiers import FORM
 from shared.settings import Settings
 from shared.windows import Window, next_opening, parse_window, window_text
 
@@ -29,10 +30,10 @@ JOB = f"""
     ),
     {KEYED},
     job AS (
-        INSERT INTO jobs (id, company_id, campaign_id, key_id, queue, state, client_reference, phone_fallback, mode, dry_run,
-            schedule, callback_url, max_leads_per_second, run_window, total, created_at, run_at, closes_at, awaited, history)
-        SELECT job_id, company_id, campaign_id, CAST(:key_id AS uuid), :queue, state, :client_reference, :phone_fallback,
-            :mode, :dry_run, CAST(:schedule AS jsonb), :callback_url, :max_leads_per_second, :run_window, :total, now, run_at,
+        INSERT INTO jobs (id, company_id, campaign_id, key_id, queue, state, client_reference, phone_fallback_rule, phone_region, form, mode,
+            dry_run, schedule, callback_url, max_leads_per_second, run_window, total, created_at, run_at, closes_at, awaited, history)
+        SELECT job_id, company_id, campaign_id, CAST(:key_id AS uuid), :queue, state, :client_reference, :phone_fallback_rule,
+            :phone_region, :form, :mode, :dry_run, CAST(:schedule AS jsonb), :callback_url, :max_leads_per_second, :run_window, :total, now, run_at,
             CAST(:closes_at AS timestamptz), :wait > 0,
             jsonb_build_array(jsonb_build_object('status', state, 'at', now, 'by', CAST(:key_name AS text)))
         FROM go
@@ -56,7 +57,8 @@ async def draft(engine: AsyncEngine, settings: Settings, asked: Asked, campaign_
         | {
             "campaign_id": campaign_id,
             "client_reference": options.client_reference,
-            "phone_fallback": options.phone_fallback,
+            "phone_fallback_rule": options.phone_fallback,
+            "form": FORM,
             "mode": options.mode,
             "dry_run": options.dry_run,
             "callback_url": options.callback_url,

@@ -14,13 +14,13 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from api.database import rows
-from api.results import WORDS_OF, described
+from api.results import CELLS_OF, described
 from shared.spreadsheets import guarded
 from shared.states import Outcome
 
 CSV, NDJSON = "text/csv", "application/x-ndjson"
 
-COLUMNS = ("index", "externalId", "phoneNumber", "identifier", "outcome", "matchedBy", "reason")
+COLUMNS = ("index", "externalId", "phoneNumber", "identifier", "outcome", "matchedBy", "reason", "erasedFromArchive")
 
 _CHUNKS_AT_ONCE = 4
 _QUALITY = re.compile(r"0(\.\d{0,3})?|1(\.0{0,3})?")
@@ -91,7 +91,7 @@ def as_csv(results: list[Any], *, raw: bool) -> bytes:
     guard = _as_written if raw else guarded
     lines = io.StringIO()
     csv.writer(lines).writerows(
-        (index, guard(external_id), guard(phone_number), guard(external_id or phone_number), *WORDS_OF[outcome])
+        (index, guard(external_id), guard(phone_number), guard(external_id or phone_number), *CELLS_OF[outcome])
         for index, external_id, phone_number, outcome in results
     )
     return lines.getvalue().encode()

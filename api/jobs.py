@@ -14,9 +14,11 @@ from api.cursors import newest_first, page_of
 from api.database import Found, rows
 from api.errors import ApiError
 from shared.models import chunks, jobs
-from shared.states import COUNTS, Action, JobState, Outcome
+from shared.states import COUNTS, NOTED, Action, JobState, Outcome, PhoneFallback
 
 MAX_LISTED = 1000  # entries; the status of a bigger job leads to its results instead of listing its identifiers
+
+ALL_COUNTS = (*COUNTS, *NOTED)
 
 # The field that lists the identifiers of an outcome, by the column that counts it.
 _LIST_OF = {
@@ -33,27 +35,27 @@ _LIST_OF_NUMBER = {int(outcome): _LIST_OF[outcome.count] for outcome in Outcome 
 # Sums over the chunks of a job that is not finished; of one that is, its row has the counts.
 _parts = chunks.alias("parts")
 _live = (
-    select(*(func.sum(_parts.c[name]).label(name) for name in COUNTS))
+    select(*(func.sum(_parts.c[name]).label(name) for name in ALL_COUNTS))
     .where(_parts.c.job_id == jobs.c.id, jobs.c.finished_at.is_(None))
     .correlate(jobs)
     .lateral("live")
 )
 
 _columns = [
-    *(column for column in jobs.c if column.name not in COUNTS),
-    *(func.coalesce(jobs.c[name], _live.c[name]).label(name) for name in COUNTS),
+    *(column for column in jobs.c if column.name not in ALL_COUNTS),
+    *(func.coalesce(jobs.c[name], _live.c[name]).label(name) for name in ALL_COUNTS),
     func.extract("epoch", func.clock_timestamp() - jobs.c.created_at).label("age_seconds"),
 ]
 
 # One statement, so one snapshot: state, counts and lists always agree. Callers who poll ask mostly for jobs that have not begun:
 # a chunk none of whose entries is decided has nothing for the lists. Nor has one of a job that is too big for them.
 _JOB_WITH_CHUNKS = text(f"""
-    SELECT {", ".join(f"jobs.{column.name}" for column in jobs.c if column.name not in COUNTS)},
-        {", ".join(f"coalesce(jobs.{count}, live.{count}) AS {count}" for count in COUNTS)},
+    SELECT {", ".join(f"jobs.{column.name}" for column in jobs.c if column.name not in ALL_COUNTS)},
+        {", ".join(f"coalesce(jobs.{count}, live.{count}) AS {count}" for count in ALL_COUNTS)},
         extract(epoch FROM clock_timestamp() - created_at)::float AS age_seconds,
         decided.external_ids, decided.phone_numbers, decided.outcomes
     FROM jobs LEFT JOIN LATERAL (
-        SELECT {", ".join(f"sum({count}) AS {count}" for count in COUNTS)}
+        SELECT {", ".join(f"sum({count}) AS {count}" for count in ALL_COUNTS)}
         FROM chunks WHERE job_id = jobs.id AND jobs.finished_at IS NULL
     ) AS live ON true LEFT JOIN LATERAL (
         SELECT number, coalesce(written_external_ids, external_ids) AS external_ids,
@@ -150,7 +152,8 @@ def _described(row: Found) -> dict[str, Any]:
         "clientReference": row.client_reference,
         "mode": row.mode,
         "dryRun": row.dry_run,
-        "phoneFallback": row.phone_fallback,
+        "phoneFallback": PhoneFallback(row.phone_fallback_rule).written,
+        "phoneRegion": row.phone_region,
         "sourceJobId": str(row.source_job_id) if row.source_job_id else None,
         "total": row.total,
         "processed": sum(getattr(row, name) for name in COUNTS),
@@ -161,6 +164,9 @@ def _described(row: Found) -> dict[str, Any]:
         "notFound": row.not_found,
         "unprocessed": row.unprocessed,
         "invalid": row.invalid,
+        "erasedFromArchive": row.erased,
+        "lacksPlus": row.lacks_plus,
+        "otherExternalId": row.other_external_id,
         "error": row.error,
         "schedule": row.schedule,
         "callbackUrl": row.callback_url,

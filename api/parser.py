@@ -14,13 +14,14 @@ from api.entries import Identifiers, flaw, identified
 from api.errors import InvalidRequest
 from api.scheduling import Schedule, parse_schedule
 from shared.identifiers import canonical_external_id
-from shared.states import Mode
+from shared.phone_regions import is_region
+from shared.states import Mode, PhoneFallback
 
 MAX_ENTRIES = 1000
 MAX_REFERENCE = 255
 MAX_RATE = 1_000_000  # leads a second; more than any database deletes
 
-OPTIONS = ("clientReference", "phoneFallback", "mode", "dryRun", "schedule", "callbackUrl", "maxLeadsPerSecond")
+OPTIONS = ("clientReference", "phoneFallback", "phoneRegion", "mode", "dryRun", "schedule", "callbackUrl", "maxLeadsPerSecond")
 FIELDS = frozenset({"campaignId", "leads", *OPTIONS})
 
 _decode = msgspec.json.Decoder().decode
@@ -30,7 +31,8 @@ class Options(NamedTuple):
     """How a job is to be done: as JSON has it, or the query of a file."""
 
     client_reference: str | None
-    phone_fallback: bool
+    phone_fallback: PhoneFallback
+    phone_region: str | None
     mode: Mode
     dry_run: bool
     schedule: Schedule | None
@@ -58,7 +60,8 @@ def parse_options(fields: Mapping[str, Any]) -> Options:
     """The options among `fields`; null counts as missing. Raises InvalidRequest."""
     return Options(
         _reference(fields.get("clientReference")),
-        checked_flag(fields, "phoneFallback", default=True),
+        _phone_fallback(fields.get("phoneFallback")),
+        parse_region(fields.get("phoneRegion")),
         _mode(fields.get("mode")),
         checked_flag(fields, "dryRun", default=False),
         parse_schedule(fields.get("schedule")),
@@ -141,6 +144,24 @@ def checked_flag(fields: Mapping[str, Any], name: str, *, default: bool) -> bool
         return default
     if not isinstance(value, bool):
         raise InvalidRequest(f"{name} must be a boolean")
+    return value
+
+
+def _phone_fallback(value: Any) -> PhoneFallback:
+    if value is None:
+        return PhoneFallback.ALWAYS
+    for rule in PhoneFallback:
+        if value is rule.written or value == rule == PhoneFallback.IF_UNIDENTIFIED:
+            return rule
+    raise InvalidRequest("phoneFallback must be true, false or onlyIfUnidentified")
+
+
+def parse_region(value: Any) -> str | None:
+    """The `phoneRegion`, None where none is named. Raises InvalidRequest."""
+    if value is None:
+        return None
+    if not isinstance(value, str) or not is_region(value):
+        raise InvalidRequest("phoneRegion must be an ISO 3166 country code, as DE")
     return value
 
 

@@ -30,12 +30,15 @@ async def read_results(
     return [described(*row) for row in found[:limit]], found[limit].entry_index if len(found) > limit else None
 
 
-WORDS_OF = {int(outcome): (outcome.word, outcome.matched_by, outcome.reason) for outcome in Outcome}
+WORDS_OF = {int(outcome): (outcome.word, outcome.matched_by, outcome.reason, outcome.erased) for outcome in Outcome}
+
+CELLS_OF = {number: (*words, "true" if erased else "false") for number, (*words, erased) in WORDS_OF.items()}
+"""The same as cells of CSV."""
 
 
 def described(index: int, external_id: str | None, phone_number: str | None, outcome: int) -> dict[str, Any]:
     """One result, as callers see it."""
-    word, matched_by, reason = WORDS_OF[outcome]
+    word, matched_by, reason, erased = WORDS_OF[outcome]
     return {
         "index": index,
         "externalId": external_id,
@@ -44,4 +47,5 @@ def described(index: int, external_id: str | None, phone_number: str | None, out
         "outcome": word,
         "matchedBy": matched_by,
         "reason": reason,
+        "erasedFromArchive": erased,
     }

@@ -24,7 +24,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import ARRAY, JSON, JSONB
 
-from shared.states import COUNTS
+from shared.states import COUNTS, NOTED
 
 metadata = MetaData(
     naming_convention={
@@ -57,6 +57,7 @@ campaigns = Table(
     Column("company_id", Text, ForeignKey("companies.id"), nullable=False, index=True),
     Column("name", Text, nullable=False, server_default=""),
     Column("off_peak", Text, comment="its window for off-peak jobs, e.g. 22:00-06:00 mon-sun Europe/Berlin; null: the server's"),
+    Column("phone_region", Text, comment="of submissions that name none, ISO 3166"),
 )
 
 leads = Table(
@@ -105,7 +106,6 @@ jobs = Table(
     Column("queue", Text, nullable=False, server_default="jobs"),
     Column("state", Text, nullable=False, server_default="queued"),
     Column("client_reference", Text),
-    Column("phone_fallback", Boolean, nullable=False, server_default=text("true")),
     Column("mode", Text, nullable=False, server_default="delete"),
     Column("dry_run", Boolean, nullable=False, server_default=text("false"), comment="a preview: changes no lead"),
     Column("source_job_id", Uuid, comment="the finished job that this one follows: retry, execute or restore"),
@@ -127,7 +127,7 @@ jobs = Table(
     Column("history", JSONB, nullable=False, server_default=text("'[]'"), comment="each change of state: status, at, by"),
     Column("identifiers_purged_at", _TIME),
     Column("archive_purged_at", _TIME),
-    Column("deleted", Integer, comment="frozen when the job finishes, as the next six"),
+    Column("deleted", Integer, comment="frozen when the job finishes, as all counts"),
     Column("would_delete", Integer),
     Column("restored", Integer),
     Column("conflict", Integer),
@@ -135,13 +135,21 @@ jobs = Table(
     Column("unprocessed", Integer),
     Column("invalid", Integer),
     Column("error", Text),
+    Column("phone_fallback_rule", Text, nullable=False, server_default="always", comment="shared.states.PhoneFallback"),
+    Column("phone_region", Text, comment="ISO 3166: whose numbers are meant that begin without a +"),
+    Column("form", SmallInteger, nullable=False, server_default="1", comment="shared.identifiers.FORM of its entries"),
+    Column("erased", Integer),
+    Column("lacks_plus", Integer),
+    Column("other_external_id", Integer),
+    CheckConstraint("phone_fallback_rule IN ('always', 'never', 'onlyIfUnidentified')", name="phone_fallback_rule"),
     CheckConstraint("state IN ('scheduled', 'queued', 'running', 'paused', 'completed', 'failed', 'cancelled')", name="state"),
     CheckConstraint("total > 0", name="total"),
     CheckConstraint("max_leads_per_second > 0", name="max_leads_per_second"),
     CheckConstraint(
         "CASE WHEN state IN ('completed', 'failed', 'cancelled')"
         f" THEN finished_at IS NOT NULL AND wanted IS NULL AND coalesce({_SUM} = total, false)"
-        f" ELSE finished_at IS NULL AND coalesce({', '.join(COUNTS)}) IS NULL END",
+        f"{''.join(f' AND {name} IS NOT NULL' for name in NOTED)}"
+        f" ELSE finished_at IS NULL AND coalesce({', '.join([*COUNTS, *NOTED])}) IS NULL END",
         name="counts_when_finished",
     ),
     CheckConstraint("(state = 'failed') = (error IS NOT NULL)", name="error_when_failed"),
@@ -199,6 +207,9 @@ chunks = Table(
     Column("not_found", Integer, nullable=False, server_default="0", comment="before it is done: its duplicates"),
     Column("unprocessed", Integer, nullable=False, server_default="0"),
     Column("invalid", Integer, nullable=False, server_default="0"),
+    Column("erased", Integer, nullable=False, server_default="0"),
+    Column("lacks_plus", Integer, nullable=False, server_default="0"),
+    Column("other_external_id", Integer, nullable=False, server_default="0"),
     CheckConstraint("state IN ('pending', 'done')", name="state"),
     # Looked at on INSERT only, since the arrays never change: reading them at every claim would cost 3 % of the drain.
     CheckConstraint(
@@ -220,8 +231,26 @@ archived_leads = Table(
     metadata,
     Column("job_id", Uuid, primary_key=True),
     Column("lead_id", BigInteger, primary_key=True, autoincrement=False),
-    Column("lead", JSON, nullable=False, comment="the whole row, an operator's own columns too"),
+    Column("lead", JSON, comment="the whole row, an operator's own columns too; null: erased"),
     Column("archived_at", _TIME, nullable=False, server_default=text("now()")),
+    Index(
+        "archived_leads_external_id_idx",
+        text("(lead ->> 'campaign_id')"),
+        text("(leadsweep_canonical_external_id(lead ->> 'external_id'))"),
+    ),
+    Index(
+        "archived_leads_phone_number_idx",
+        text("(lead ->> 'campaign_id')"),
+        text("(leadsweep_canonical_phone_number(lead ->> 'phone_number'))"),
+    ),
+    Index("archived_leads_archived_at_idx", "archived_at"),
+)
+
+# One row.
+canonical_forms = Table(
+    "canonical_forms",
+    metadata,
+    Column("form", SmallInteger, nullable=False, comment="shared.identifiers.FORM that all leads have at least"),
 )
 
 idempotency_keys = Table(

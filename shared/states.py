@@ -69,6 +69,20 @@ class Mode(StrEnum):
     RESTORE = "restore"
 
 
+class PhoneFallback(StrEnum):
+    """Whether an entry whose `externalId` names no lead may take the one with its `phoneNumber`."""
+
+    ALWAYS = "always"
+    NEVER = "never"
+    IF_UNIDENTIFIED = "onlyIfUnidentified"
+    """The phone, also that of an entry without an `externalId`, finds only leads that have none of their own."""
+
+    @property
+    def written(self) -> bool | str:
+        """As callers write it."""
+        return {PhoneFallback.ALWAYS: True, PhoneFallback.NEVER: False}.get(self, str(self))
+
+
 class ChunkState(StrEnum):
     """The state of a chunk: its entries are undecided, or all of them have an outcome."""
 
@@ -119,6 +133,17 @@ class Outcome(IntEnum):
     NO_IDENTIFIER = 17
     TOO_LONG = 18
     UNUSABLE_CHARACTER = 19
+    NOT_A_PHONE_NUMBER = 20
+    SPREADSHEET_NUMBER = 21
+    LACKS_PLUS = 22
+    AMBIGUOUS_NUMBER = 23
+    OTHER_EXTERNAL_ID = 24
+    ERASED = 25
+    ERASED_BY_EXTERNAL_ID = 26
+    ERASED_BY_PHONE_NUMBER = 27
+    WOULD_DELETE_OTHER = 28
+    INVALID_PHONE_NUMBER = 29
+    INVALID_SPREADSHEET_NUMBER = 30
 
     @property
     def word(self) -> str:
@@ -139,6 +164,11 @@ class Outcome(IntEnum):
     def count(self) -> str | None:
         """The column of `jobs` and `chunks` that counts it, or None while it is pending."""
         return _COUNT_OF_WORD.get(self.word)
+
+    @property
+    def erased(self) -> bool:
+        """Whether a copy in the archive went, too or alone."""
+        return self in NOTED["erased"]
 
 
 _WORDS: dict[Outcome, tuple[str, str | None, str | None]] = {
@@ -162,6 +192,17 @@ _WORDS: dict[Outcome, tuple[str, str | None, str | None]] = {
     Outcome.NO_IDENTIFIER: ("invalid", None, "noIdentifier"),
     Outcome.TOO_LONG: ("invalid", None, "tooLong"),
     Outcome.UNUSABLE_CHARACTER: ("invalid", None, "unusableCharacter"),
+    Outcome.NOT_A_PHONE_NUMBER: ("notFound", None, "notAPhoneNumber"),
+    Outcome.SPREADSHEET_NUMBER: ("notFound", None, "spreadsheetNumber"),
+    Outcome.LACKS_PLUS: ("notFound", None, "lacksPlus"),
+    Outcome.AMBIGUOUS_NUMBER: ("notFound", None, "ambiguousNumber"),
+    Outcome.OTHER_EXTERNAL_ID: ("notFound", None, "otherExternalId"),
+    Outcome.ERASED: ("notFound", None, "erased"),
+    Outcome.ERASED_BY_EXTERNAL_ID: ("deleted", "externalId", None),
+    Outcome.ERASED_BY_PHONE_NUMBER: ("deleted", "phoneNumber", None),
+    Outcome.WOULD_DELETE_OTHER: ("wouldDelete", "phoneNumber", "otherExternalId"),
+    Outcome.INVALID_PHONE_NUMBER: ("invalid", None, "notAPhoneNumber"),
+    Outcome.INVALID_SPREADSHEET_NUMBER: ("invalid", None, "spreadsheetNumber"),
 }
 
 _COUNT_OF_WORD = {
@@ -177,6 +218,13 @@ _COUNT_OF_WORD = {
 
 COUNTS = tuple(dict.fromkeys(_COUNT_OF_WORD.values()))
 """The columns that count outcomes; in a finished job they sum to `total`."""
+
+NOTED: dict[str, frozenset[Outcome]] = {
+    "erased": frozenset({Outcome.ERASED_BY_EXTERNAL_ID, Outcome.ERASED_BY_PHONE_NUMBER}),
+    "lacks_plus": frozenset({Outcome.LACKS_PLUS}),
+    "other_external_id": frozenset({Outcome.WOULD_DELETE_OTHER}),
+}
+"""The columns that count some outcomes besides, of those that COUNTS have: what a caller should look at."""
 
 
 def outcomes_of(word: str) -> list[Outcome]:

@@ -11,7 +11,7 @@ from uuid import UUID
 
 from sqlalchemy import Connection, text
 
-from shared.states import COUNTS
+from shared.states import COUNTS, PhoneFallback
 
 BURST = timedelta(seconds=0.85)  # that a paced job may catch up after waiting for a worker, of 10 s over which its pace holds
 LEASE = timedelta(seconds=20)  # longer than a chunk takes even when its statements run into their time-outs once
@@ -70,7 +70,8 @@ _CLAIM = text(f"""
             paced_at = greatest(coalesce(paced_at, clock_timestamp()), clock_timestamp() - CAST(:burst AS interval))
                 + next_chunk.most * interval '1 s' / max_leads_per_second
         FROM next_chunk WHERE jobs.id = next_chunk.job_id AND {_CLAIMABLE}
-        RETURNING jobs.id, jobs.company_id, jobs.campaign_id, jobs.phone_fallback, jobs.mode, jobs.dry_run, next_chunk.most
+        RETURNING jobs.id, jobs.company_id, jobs.campaign_id, jobs.phone_fallback_rule, jobs.phone_region,
+            jobs.form, jobs.mode, jobs.dry_run, next_chunk.most
     ),
     claimed AS (
         UPDATE chunks SET attempts = attempts + 1, retry_at = clock_timestamp() + :lease
@@ -83,7 +84,7 @@ _CLAIM = text(f"""
         ON CONFLICT (company_id) DO UPDATE SET served_at = excluded.served_at
     )
     SELECT claimed.job_id, claimed.number, claimed.attempts, claimed.retry_at, served_job.campaign_id,
-        served_job.phone_fallback, served_job.mode, served_job.dry_run, served_job.most
+        served_job.phone_fallback_rule, served_job.phone_region, served_job.form, served_job.mode, served_job.dry_run, served_job.most
     FROM no_wait_for_disk, next_chunk LEFT JOIN claimed ON true LEFT JOIN served_job ON true
 """)
 
@@ -106,7 +107,9 @@ class Claim(NamedTuple):
     attempts: int
     lease_end: datetime
     campaign_id: str
-    phone_fallback: bool
+    phone_fallback: PhoneFallback
+    phone_region: str | None
+    form: int
     mode: str
     dry_run: bool
     most: int | None
@@ -119,7 +122,7 @@ def claim(connection: Connection, queue: str) -> Claim | None:
         if row is None:
             return None
         if row.job_id:
-            return Claim._make(row)
+            return Claim._make(row)._replace(phone_fallback=PhoneFallback(row.phone_fallback_rule))
     return None
 
 

@@ -9,10 +9,11 @@ from sqlalchemy import Boolean, Connection, Integer, Uuid, bindparam, text
 
 from shared.arrays import smallint_array
 from shared.broker import WEBHOOKS_QUEUE
-from shared.states import COUNTS, Outcome
+from shared.states import COUNTS, NOTED, Outcome
 
-_COUNTS = ", ".join(COUNTS)
-_SUMS = ", ".join(f"sum({count}) AS {count}" for count in COUNTS)
+_WRITTEN = (*COUNTS, *NOTED)
+_COUNTS = ", ".join(_WRITTEN)
+_SUMS = ", ".join(f"sum({count}) AS {count}" for count in _WRITTEN)
 
 # The chunk in hand is written by the same statement, which saves a round trip a chunk; :number is null where there is none.
 # A part of a paced job's chunk leaves it pending, and claimable again. The statement does not see its own write, so it counts
@@ -20,7 +21,7 @@ _SUMS = ", ".join(f"sum({count}) AS {count}" for count in COUNTS)
 # are frozen on the job's row here. A preview is never finished with a chunk in hand: what it found twice is settled first.
 _FINISH = text(f"""
     WITH done AS (
-        UPDATE chunks SET {", ".join(f"{count} = :{count}" for count in COUNTS)}, outcomes = CAST(:outcomes AS smallint[]),
+        UPDATE chunks SET {", ".join(f"{count} = :{count}" for count in _WRITTEN)}, outcomes = CAST(:outcomes AS smallint[]),
             state = CASE WHEN :whole THEN 'done' ELSE state END, attempts = CASE WHEN :whole THEN attempts ELSE 0 END,
             retry_at = CASE WHEN :whole THEN retry_at ELSE '-infinity' END
         WHERE job_id = :job_id AND number = :number AND state = 'pending'
@@ -45,7 +46,7 @@ _FINISH = text(f"""
         finished_at = clock_timestamp(), wanted = NULL, wanted_by = NULL,
         history = history || jsonb_build_object(
             'status', ending.state, 'at', clock_timestamp(), 'by', CASE WHEN :cancelled THEN wanted_by END),
-        {", ".join(f"{count} = ending.{count}" for count in COUNTS)}
+        {", ".join(f"{count} = ending.{count}" for count in _WRITTEN)}
     FROM ending
     WHERE jobs.id = :job_id AND jobs.state NOT IN ('completed', 'failed', 'cancelled')
         AND :whole AND NOT (dry_run AND :number IS NOT NULL) AND NOT EXISTS (
@@ -81,7 +82,9 @@ _UNFINISHED = text("""
 """)
 
 # The numbers that each count counts.
-_NUMBERS = {count: bytes(outcome for outcome in Outcome if outcome.count == count) for count in COUNTS}
+_NUMBERS = {count: bytes(outcome for outcome in Outcome if outcome.count == count) for count in COUNTS} | {
+    count: bytes(outcomes) for count, outcomes in NOTED.items()
+}
 
 log = structlog.get_logger()
 
@@ -135,7 +138,7 @@ def finish(
 
 def _values(chunk: DecidedChunk | None) -> dict[str, object]:
     if chunk is None:
-        return dict.fromkeys(("number", "outcomes", *COUNTS)) | {"whole": True}
+        return dict.fromkeys(("number", "outcomes", *_WRITTEN)) | {"whole": True}
     counts = {count: sum(map(chunk.outcomes.count, numbers)) for count, numbers in _NUMBERS.items()}
     whole = Outcome.PENDING not in chunk.outcomes
     return {"number": chunk.number, "outcomes": smallint_array(chunk.outcomes), "whole": whole} | counts

@@ -12,7 +12,7 @@ from uuid import UUID
 from sqlalchemy import Connection, text
 
 from shared.arrays import bigint_array, text_array
-from shared.states import Outcome
+from shared.states import Outcome, PhoneFallback
 from worker.claimer import Claim
 from worker.decider import Column, Entries, TakenLead, decide
 from worker.finisher import Finished, finish
@@ -90,7 +90,7 @@ def preview(connection: Connection, claimed: Claim, entries: Entries, place: Pla
         found.update({(column, getattr(lead, column)): tuple(lead) for lead in leads})
         return [TakenLead(lead.external_id, lead.phone_number, refused=False) for lead in leads]
 
-    outcomes = decide(entries, phone_fallback=claimed.phone_fallback, take=take)
+    outcomes = decide(entries, phone_fallback=claimed.phone_fallback != PhoneFallback.NEVER, take=take)
     leads = [
         found["external_id", external_id or ""]
         if outcome == Outcome.DELETED_BY_EXTERNAL_ID

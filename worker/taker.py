@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from sqlalchemy import Connection, TextClause, text
 
 from shared.arrays import bigint_array, text_array
-from shared.states import Mode, Outcome
+from shared.states import Mode, Outcome, PhoneFallback
 from worker.claimer import Claim
 from worker.decider import Column, Entries, TakenLead, decide
 from worker.refusals import around_refused
@@ -90,7 +90,7 @@ def look_up_and_take(connection: Connection, claimed: Claim, entries: Entries, m
         return _take(connection, identifiers, partial(run, _TAKE[mode][column]), partial(run, _REFUSED[column]), manner)
 
     prepare(connection, careful=manner.careful)
-    outcomes = bytes(decide(entries, phone_fallback=claimed.phone_fallback, take=take))
+    outcomes = bytes(decide(entries, phone_fallback=claimed.phone_fallback != PhoneFallback.NEVER, take=take))
     return outcomes.translate(ARCHIVED) if mode == Mode.ARCHIVE else outcomes
 
 

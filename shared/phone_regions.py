@@ -1,0 +1,134 @@
+"""What a phone number means that is written as one writes it in its country: libphonenumber's reading, if that is valid.
+
+The library takes some 60 µs a number, too much for files of millions. So the plain case, a national number with or without its
+trunk prefix or country code, is recognised here by the library's own tables; whatever is not plain, or not valid, is for the
+library to decide. A test holds both against each other, in all regions.
+"""
+
+import re
+from collections.abc import Iterable, Sequence
+from functools import cache
+from typing import Any, NamedTuple
+
+import phonenumbers
+from phonenumbers import NumberParseException, PhoneMetadata, PhoneNumber, PhoneNumberFormat, shortnumberinfo
+
+LONGEST_SHORT_CODE = 6  # digits
+END_OF_ANOTHER = 4  # digits after a slash: so few are the end of a second number, as in 030 123456/57
+
+
+def is_region(code: str) -> bool:
+    """Whether `code` is the ISO 3166 code, in capitals, of a country that has phone numbers."""
+    return code in phonenumbers.SUPPORTED_REGIONS
+
+
+def reading(digits: str, region: str | None) -> str | None:
+    """The valid number, in E.164, that `digits` mean in `region`; None where there is none.
+
+    They may begin with `+`, which needs no region, and have slashes. Nothing else: the library would take letters for digits,
+    and drop an extension.
+    """
+    if region and digits.isdecimal() and (national := _country(region).plainly(digits)):
+        return f"+{_country(region).code}{national}"
+    if "/" in digits and len(digits) - digits.rindex("/") - 1 <= END_OF_ANOTHER:
+        return None
+    try:
+        number = phonenumbers.parse(digits, region)
+    except NumberParseException:
+        return None
+    if not phonenumbers.is_valid_number(number):
+        return None
+    return str(phonenumbers.format_number(number, PhoneNumberFormat.E164))
+
+
+def is_short_code(digits: str, region: str) -> bool:
+    """Whether `digits` are a number of the network, as 112, and no subscriber's."""
+    if len(digits) > LONGEST_SHORT_CODE or not digits.isdecimal():
+        return False
+    number = PhoneNumber(country_code=_country(region).code, national_number=int(digits))
+    return bool(shortnumberinfo.is_valid_short_number_for_region(number, region))
+
+
+class _Kind(NamedTuple):
+    """Numbers of one kind: how many digits they have, and which."""
+
+    lengths: frozenset[int]
+    pattern: re.Pattern[str]
+
+    def has(self, number: str) -> bool:
+        return len(number) in self.lengths and self.pattern.fullmatch(number) is not None
+
+
+class _Country(NamedTuple):
+    """What is needed of a region's table to recognise its plain numbers."""
+
+    code: str
+    abroad: re.Pattern[str]
+    trunk: re.Pattern[str]
+    general: _Kind
+    sharing: Sequence[tuple[re.Pattern[str] | None, Sequence[_Kind]]]
+
+    def plainly(self, digits: str) -> str | None:
+        """The valid national number that `digits` plainly are; None where that is not plain."""
+        if self.abroad.match(digits):
+            return None
+        is_national = self.general.has(digits)
+        if not is_national and digits.startswith(self.code):
+            digits = digits[len(self.code) :]
+            is_national = self.general.has(digits)
+            if not is_national or self.trunk.match(digits):
+                return None
+        elif trunk := self.trunk.match(digits):
+            if is_national or (trunk.groups() and trunk[trunk.re.groups]):
+                return None
+            digits = digits[trunk.end() :]
+        return digits if self.general.has(digits) and self._is_valid(digits) else None
+
+    def _is_valid(self, number: str) -> bool:
+        """In the first of the regions with this code that claims the number."""
+        for leading, kinds in self.sharing:
+            is_known = any(kind.has(number) for kind in kinds)
+            if leading.match(number) if leading else is_known:
+                return is_known
+        return False
+
+
+@cache
+def _country(region: str) -> _Country:
+    table = PhoneMetadata.metadata_for_region(region, None)
+    return _Country(
+        str(table.country_code),
+        _pattern(table.international_prefix),
+        _pattern(table.national_prefix_for_parsing),
+        next(iter(_kinds([table.general_desc]))),
+        [_of_sharing(other) for other in phonenumbers.COUNTRY_CODE_TO_REGION_CODE[table.country_code]],
+    )
+
+
+@cache
+def _of_sharing(region: str) -> tuple[re.Pattern[str] | None, Sequence[_Kind]]:
+    table = PhoneMetadata.metadata_for_region(region, None)
+    kinds = (
+        table.fixed_line,
+        table.mobile,
+        table.toll_free,
+        table.premium_rate,
+        table.shared_cost,
+        table.voip,
+        table.personal_number,
+        table.pager,
+        table.uan,
+        table.voicemail,
+    )
+    return (re.compile(table.leading_digits) if table.leading_digits else None), list(_kinds(kinds))
+
+
+def _kinds(descriptions: Iterable[Any]) -> Iterable[_Kind]:
+    for described in descriptions:
+        if described and described.national_number_pattern:
+            yield _Kind(frozenset(described.possible_length), re.compile(described.national_number_pattern))
+
+
+def _pattern(written: str | None) -> re.Pattern[str]:
+    """Nothing matches where there is none."""
+    return re.compile(written or r"(?!)")
