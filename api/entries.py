@@ -9,14 +9,11 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from shared.identifiers import IGNORED, canonical_external_id, canonical_phone_number, is_spreadsheet_number
-from shared.phone_regions import phone_number
+from shared.phone_regions import NOT_A_PHONE_NUMBER, SPREADSHEET_NUMBER, phone_number
 from shared.states import Outcome
 
 MAX_EXTERNAL_ID = 255  # code points, before trimming
 MAX_PHONE_NUMBER = 32
-
-NOT_A_PHONE_NUMBER = "phoneNumber is not a phone number"
-SPREADSHEET_NUMBER = "phoneNumber has a decimal point or an exponent, as spreadsheets write numbers; store it as text"
 
 _TEXT_OR_NOTHING = {str, type(None)}
 _ASCII_BLANKS = "".join(filter(str.isascii, IGNORED))
@@ -55,7 +52,9 @@ def identified(external_ids: list[Any], phone_numbers: list[Any], region: str | 
     if not {*map(type, external_ids), *map(type, phone_numbers)} <= _TEXT_OR_NOTHING:
         raise ValueError
     ids = _canonical(external_ids, MAX_EXTERNAL_ID, _are_plain_ids, canonical_external_id)
-    numbers = _canonical(phone_numbers, MAX_PHONE_NUMBER, partial(_are_plain_numbers, region), partial(phone_number, region=region))
+    numbers = _canonical(
+        phone_numbers, MAX_PHONE_NUMBER, partial(_are_plain_numbers, region), partial(phone_number, region=region)
+    )
     written_numbers = phone_numbers if phone_numbers == numbers else list(map(_unless_blank, phone_numbers))
     if (None, None) in zip(ids, numbers if strict else written_numbers, strict=True):
         raise ValueError
@@ -110,7 +109,10 @@ def encodable(text: str) -> bool:
 
 
 def _canonical(
-    written: list[str | None], longest: int, are_plain: Callable[[str, list[str], set[int]], bool], canonical: Callable[[str], str]
+    written: list[str | None],
+    longest: int,
+    are_plain: Callable[[str, list[str], set[int]], bool],
+    canonical: Callable[[str], str],
 ) -> list[str | None]:
     """The canonical form of each, None where that is empty. Raises ValueError if any is too long or cannot be stored.
 

@@ -98,6 +98,11 @@ def off_peak(connection: Connection, campaign_id: str) -> str | None:
     return connection.scalar(select(campaigns.c.off_peak).where(campaigns.c.id == campaign_id))
 
 
+def phone_region(connection: Connection, campaign_id: str) -> str | None:
+    """The country of the campaign's phone numbers that begin without a `+`, if it has one; perhaps none that is known."""
+    return connection.scalar(select(campaigns.c.phone_region).where(campaigns.c.id == campaign_id))
+
+
 def _require_company(connection: Connection, company_id: str) -> None:
     if connection.scalar(select(companies.c.id).where(companies.c.id == company_id)) is None:
         raise Failure(f"company {company_id} does not exist", f"create it: leadsweep companies create {company_id}")

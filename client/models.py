@@ -20,7 +20,8 @@ class Options(TypedDict, total=False):
     """How a job is to be done; what is left out is as the server has it. `schedule` is written as the API has it."""
 
     client_reference: str | None
-    phone_fallback: bool
+    phone_fallback: bool | Literal["onlyIfUnidentified"]
+    phone_region: str | None
     mode: Literal["delete", "archive"]
     dry_run: bool
     schedule: Mapping[str, Any] | None
@@ -68,7 +69,7 @@ class Job(Model, frozen=True):
     client_reference: str | None
     mode: str
     dry_run: bool
-    phone_fallback: bool
+    phone_fallback: bool | str
     source_job_id: str | None
     total: int
     processed: int
