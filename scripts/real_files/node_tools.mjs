@@ -37,8 +37,9 @@ write("csv-parse", "carriage-returns.csv", stringify(rows("mixed"), { ...options
 
 // json2csv writes ="…" so that a spreadsheet leaves a text alone; in the header too, unless that is formatted otherwise.
 const string = stringExcel;
-write("json2csv", "excel-strings.csv", new Parser({ formatters: { string, header: (name) => name } }).parse(rows("mixed")));
-write("json2csv", "excel-strings-in-header.csv", new Parser({ formatters: { string } }).parse(rows("mixed")));
+const filled = parse(text("mixed"), { columns: true, skip_records_with_empty_values: true });
+write("json2csv", "excel-strings.csv", new Parser({ formatters: { string, header: (name) => name } }).parse(filled));
+write("json2csv", "excel-strings-in-header.csv", new Parser({ formatters: { string } }).parse(filled));
 
 // export-to-csv has a title above the header, which is where its users put Excel's sep=.
 const titled = mkConfig({ showTitle: true, title: "sep=;", fieldSeparator: ";", useKeysAsHeaders: true });

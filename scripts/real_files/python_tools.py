@@ -4,8 +4,8 @@ import sys
 from pathlib import Path
 
 import duckdb
-import pandas
-import polars
+import pandas as pd
+import polars as pl
 import pyarrow.csv
 import pyarrow.parquet
 
@@ -25,13 +25,13 @@ def folder(name: str) -> Path:
 def write_with_pandas() -> None:
     """Read as pandas does without being told, but for those named text."""
     at = folder("pandas")
-    pandas.read_csv(NUMBERS).to_csv(at / "numbers.csv", index=False)
-    pandas.read_csv(GAPS).to_csv(at / "numbers-with-gaps.csv", index=False)
-    pandas.read_csv(EXPONENTS).to_csv(at / "exponents.csv", index=False)
-    pandas.read_csv(NUMBERS).to_csv(at / "numbers-and-index.csv")
-    pandas.read_csv(GAPS).to_json(at / "numbers.ndjson", orient="records", lines=True)
-    pandas.read_csv(NUMBERS).to_excel(at / "leads.xlsx", index=False)
-    text = pandas.read_csv(MIXED, dtype=str)
+    pd.read_csv(NUMBERS).to_csv(at / "numbers.csv", index=False)
+    pd.read_csv(GAPS).to_csv(at / "numbers-with-gaps.csv", index=False)
+    pd.read_csv(EXPONENTS).to_csv(at / "exponents.csv", index=False)
+    pd.read_csv(NUMBERS).to_csv(at / "numbers-and-index.csv")
+    pd.read_csv(GAPS).to_json(at / "numbers.ndjson", orient="records", lines=True)
+    pd.read_csv(NUMBERS).to_excel(at / "leads.xlsx", index=False)
+    text = pd.read_csv(MIXED, dtype=str)
     excel = text.rename(columns={"name": "name,\nas given"})
     excel.to_csv(at / "text-for-excel.csv", index=False, sep=";", encoding="utf-8-sig", lineterminator="\r\n")
     text.to_csv(at / "utf-16.csv", index=False, encoding="utf-16")
@@ -44,10 +44,10 @@ def write_with_pandas() -> None:
 def write_with_polars() -> None:
     """The plus stays: Polars takes no number that begins with one."""
     at = folder("polars")
-    polars.read_csv(NUMBERS).write_csv(at / "numbers.csv")
-    polars.read_csv(EXPONENTS).write_csv(at / "exponents.csv")
-    polars.read_csv(NUMBERS).write_ndjson(at / "numbers.ndjson")
-    text = polars.read_csv(MIXED, infer_schema=False)
+    pl.read_csv(NUMBERS).write_csv(at / "numbers.csv")
+    pl.read_csv(EXPONENTS).write_csv(at / "exponents.csv")
+    pl.read_csv(NUMBERS).write_ndjson(at / "numbers.ndjson")
+    text = pl.read_csv(MIXED, infer_schema=False)
     text.write_csv(at / "quoted.csv", include_bom=True, line_terminator="\r\n", quote_style="always")
     text.write_json(at / "text.json")
     text.write_parquet(at / "leads.parquet")
