@@ -160,3 +160,8 @@ def test_every_file_has_its_outcome_here():
     tested = {name for name, _, _ in READ} | {name for name, _ in REFUSED} | {"json2csv/excel-strings-in-header.csv"}
     there = {path.relative_to(FILES).as_posix() for path in FILES.glob("*/*")}
     assert tested == {name for name in there if not name.startswith("source/")}
+
+
+def test_the_page_about_files_names_each():
+    page = (FILES.parents[1] / "docs/files.md").read_text()
+    assert [path.name for path in FILES.glob("*/*") if f"`{path.name}`" not in page] == []
