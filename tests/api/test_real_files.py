@@ -57,6 +57,7 @@ READ = [
     ("pandas/text-for-excel.csv", "mixed", {}),
     ("pandas/text.ndjson", "mixed", {"": NOTHING}),
     ("polars/numbers.csv", "numbers", {}),  # 7 finds nothing, the number does
+    ("polars/plus-below.csv", "plus-below", {"+12025550101": LACKS_PLUS, "+442079460105": LACKS_PLUS}),
     ("polars/numbers.ndjson", "numbers", dict.fromkeys(("12345", "007", "9007199254740993"), UNREADABLE)),
     ("polars/exponents.csv", "exponents", EXPONENTS),
     ("polars/quoted.csv", "mixed", {}),
