@@ -70,6 +70,7 @@ class Job(Model, frozen=True):
     mode: str
     dry_run: bool
     phone_fallback: bool | str
+    phone_region: str | None = None
     source_job_id: str | None
     total: int
     processed: int
