@@ -70,7 +70,6 @@ class Job(Model, frozen=True):
     mode: str
     dry_run: bool
     phone_fallback: bool | str
-    phone_region: str | None = None
     source_job_id: str | None
     total: int
     processed: int
@@ -92,6 +91,7 @@ class Job(Model, frozen=True):
     identifiers_purged_at: datetime | None
     history: list[Change]
     results_url: str
+    phone_region: str | None = None
     identifiers_omitted: bool = False
     deleted_identifiers: list[str] | None = None
     would_delete_identifiers: list[str] | None = None

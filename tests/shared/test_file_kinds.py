@@ -23,7 +23,7 @@ def archive(*names):
 
 
 OTHERS = {
-    "UTF-16": [TEXT.encode("utf-16"), TEXT.encode("utf-16-le"), TEXT.encode("utf-16-be"), "Имя;externalId\r\nЯна;1\r\n".encode("utf-16-le")],
+    "UTF-16": [*map(TEXT.encode, ["utf-16", "utf-16-le", "utf-16-be"]), "Имя;externalId\r\n".encode("utf-16-le")],
     "UTF-32": [TEXT.encode("utf-32"), TEXT.encode("utf-32-le"), TEXT.encode("utf-32-be")],
     "an Excel workbook (xlsx)": [archive("[Content_Types].xml", "xl/workbook.xml"), archive("xl/_rels/workbook.xml.rels")],
     "an Office document (xlsx, or another)": [archive("[Content_Types].xml", "word/document.xml")],
