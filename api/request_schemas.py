@@ -145,9 +145,21 @@ _ON_INVALID = text(
     default="fail",
 )
 
+_COLUMNS = text(
+    "What the file calls the identifiers, its columns or keys: one line of CSV. A name that looks like an identifier's is refused "
+    "unless it is said here what it is",
+    minLength=1,
+    examples=["externalId:crm_id,phoneNumber:mobile", '"externalId:CRM, ID"'],
+)
+_IGNORE = text(
+    "Columns or keys that are no identifiers though they look like it: one line of CSV", minLength=1, examples=["mobile,fax"]
+)
+
 FILE_PARAMETERS = [
     _parameter("campaignId", _BULK_DELETE["properties"]["campaignId"], required=True),
     _parameter("onInvalid", _ON_INVALID),
+    _parameter("columns", _COLUMNS),
+    _parameter("ignore", _IGNORE),
     *(_parameter(name, schema) for name, schema in _OPTIONS.items() if name != "schedule"),
     {
         "name": "schedule",

@@ -116,6 +116,53 @@ def test_a_pipe_a_bare_list_and_columns_of_other_names_are_taken_too(shell, tmp_
     assert [(r["externalId"], r["outcome"]) for r in shell.results(keyed)] == [("crm-6", "deleted")]
 
 
+OTHERS = {
+    "book.xlsx": (b"PK\x03\x04" + b"[Content_Types].xml xl/workbook.xml", "the file is an Excel workbook (xlsx); save it as CSV"),
+    "old.xls": (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "the file is an Excel workbook (xls, or encrypted); save it as CSV"),
+    "wide.csv": ("externalId\ncrm-0\n".encode("utf-16-le"), "the file is UTF-16; save it as UTF-8"),
+    "array.json": (b'[{"externalId": "crm-0"}]', "the file is a JSON array; write it as NDJSON"),
+    "object.json": (b'{"leads": [{"externalId": "crm-0"}]}', "the file is one JSON object; write it as NDJSON"),
+    "packed.csv.gz": (gzip.compress(b"PAR1\x15"), "the file is Parquet; write it as CSV or NDJSON"),
+    "table.csv": (b"<table><tr><td>externalId", "the file is HTML; save it as CSV"),
+    "lead.csv": (b"crm_id,phoneNumber\na,+102\n", 'say --column externalId="crm_id" or --ignore "crm_id"'),
+    "none.csv": (
+        b"name\na\n",
+        "names neither externalId nor phoneNumber; it has: name. Say which they are: --column externalId=",
+    ),
+}
+
+
+def test_what_is_no_file_of_leads_is_named_before_anything_is_asked_or_sent(shell, tmp_path):
+    for name, (content, told) in OTHERS.items():
+        (tmp_path / name).write_bytes(content)
+        shell.run("submit", tmp_path / name, "--campaign", "cmp", code=1, LEADSWEEP_URL="http://127.0.0.1:9")
+        assert told in shell.err
+    listed = ("submit", "-", "--by", "externalId", "--campaign", "cmp")
+    for name in ("book.xlsx", "wide.csv", "packed.csv.gz"):
+        shell.run(*listed, stdin=OTHERS[name][0], code=1)
+        assert OTHERS[name][1] in shell.err
+    phones = ("submit", "-", "--campaign", "cmp", "--no-phone-fallback")
+    shell.run(*phones, stdin=b"phoneNumber\n+1324000001\n", code=1, LEADSWEEP_URL="http://127.0.0.1:9")
+    assert "the file has no column externalId" in shell.err
+    shell.run(
+        "submit", "-", "--campaign", "cmp", stdin=b'{"externalId": "a"}\n{"extId": "b", "phoneNumber": "+1324000001"}\n', code=1
+    )
+    assert "line 2: the entry has extId, which may be the externalId" in shell.err
+    assert "say --column externalId=extId or --ignore extId; with --on-invalid skip" in shell.err
+
+
+def test_what_it_prints_of_a_job_can_be_submitted_again(shell):
+    ids = ["'-17", "-17", '="x"', 'say "hi"', "a,b;c", "two\r\nlines", "\u2003wide", "crm-0"]
+    sent = "".join(f"{json.dumps({'externalId': one, 'phoneNumber': '+1 (324) 999'})}\n" for one in ids).encode()
+    submit = ("submit", "-", "--campaign", "cmp", "--dry-run")
+    job_id = shell.run(*submit, stdin=sent).strip()
+    shell.run("watch", job_id)
+    for form in (["--format", "csv"], ["--raw"], ["--format", "ndjson"]):
+        again = shell.run(*submit, stdin=shell.run("results", job_id, *form).encode()).strip()
+        printed = [json.loads(line) for line in shell.run("results", again, "--format", "ndjson").splitlines()]
+        assert [(r["externalId"], r["phoneNumber"]) for r in printed] == [(one, "+1 (324) 999") for one in ids]
+
+
 def test_what_can_be_read_only_once_is_taken_too(shell, tmp_path):
     reading, writing = os.pipe()
     os.write(writing, b"externalId\ncrm-0\n")

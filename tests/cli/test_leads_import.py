@@ -63,6 +63,49 @@ def test_ndjson_is_known_by_its_content_or_its_name(leadsweep, campaign, load, e
     assert left(engine) == {("A", None), ("B", None)}
 
 
+def test_columns_of_other_names_are_said_and_others_that_look_like_identifiers_become_metadata(load, engine):
+    text = "crm_id;Tel.;mobile\nA;+1 (555) 01;1\n"
+    assert "has crm_id, which may be the externalId" in load(text).error
+    assert '--column externalId="crm_id" or --ignore "crm_id"' in load(text).error
+    said = ("--column", "externalId=crm_id", "--column", "phoneNumber=Tel.", "--ignore", "mobile")
+    assert load(text, "--json", *said).json["imported"] == 1
+    assert load('{"crm_id": "B", "mobile": 2}\n', "--json", *said[:2], *said[4:]).json["imported"] == 1
+    assert "no entry has the key Tel." in load('{"crm_id": "C"}\n', *said[:4]).error
+    assert left(engine) == {("A", "+155501"), ("B", None)}
+    with engine.connect() as connection:
+        assert connection.scalars(select(leads.c["metadata"]).order_by(leads.c.id)).all() == [{"mobile": "1"}, {"mobile": 2}]
+
+
+def test_a_phone_number_that_is_none_is_rejected_also_beside_an_external_id(load, engine):
+    ran = load("externalId,phoneNumber\nA,N/A\nB,0000000\nC,15555550000.0\nD,112233\n,n/a\nE,'+15555550001\n", "--json")
+    assert rejections(ran) == {
+        2: "phoneNumber is not a phone number",
+        3: "phoneNumber is not a phone number",
+        4: "phoneNumber has a decimal point or an exponent, as spreadsheets write numbers; store it as text",
+        6: "phoneNumber is not a phone number",
+    }
+    assert left(engine) == {("D", "112233"), ("E", "+15555550001")}
+
+
+def test_numbers_are_read_as_in_the_region_that_is_named_else_in_the_campaigns(load, engine):
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE campaigns SET phone_region = 'DE' WHERE id = 'spring'"))
+    load("phoneNumber\n0170 1234567\n+49 (0)170 1234568\n", "--json")
+    ran = load("phoneNumber\n020 7946 0105\n112\n", "--json", "--phone-region", "GB")
+    assert rejections(ran) == {3: "phoneNumber is not a phone number"}
+    assert left(engine) == {(None, "+491701234567"), (None, "+491701234568"), (None, "+442079460105")}
+    assert load("phoneNumber\n1\n", "--phone-region", "XX").code == 2
+
+
+def test_what_is_no_file_of_leads_is_named_for_what_it_is(load):
+    for content, told in (
+        (b"PK\x03\x04xl/workbook.xml", "Error: the file is an Excel workbook (xlsx); save it as CSV, in UTF-8"),
+        (b'[{"externalId": "a"}]', "the file is a JSON array; write it as NDJSON"),
+        ("externalId\na\n".encode("utf-16"), "the file is UTF-16; save it as UTF-8"),
+    ):
+        assert told.removeprefix("Error: ") in load(content).error
+
+
 def test_duplicates_are_judged_on_the_canonical_form_and_the_first_row_wins(load, engine):
     ran = load(
         "externalId,phoneNumber\n"

@@ -300,6 +300,22 @@ def test_the_options_are_those_of_the_api(carried_out):
     assert file_request.headers["idempotency-key"] == "mine"
 
 
+def test_what_a_file_calls_the_identifiers_is_sent_as_lines_of_csv(carried_out, tmp_path):
+    (tmp_path / "crm.csv").write_bytes(b"x")
+    script = Script((202, {}, ACCEPTED))
+    columns = {"externalId": 'CRM, "ID"', "phoneNumber": "Tel."}
+    options = {"columns": columns, "ignore": ["fax", "a,b"], "phone_region": "DE", "phone_fallback": "onlyIfUnidentified"}
+    carried_out(script, lambda c: c.submit_file("cmp", tmp_path / "crm.csv", **options))
+    assert dict(script.requests[0][0].url.params) == {
+        "campaignId": "cmp",
+        "onInvalid": "fail",
+        "columns": '"externalId:CRM, ""ID""",phoneNumber:Tel.',
+        "ignore": 'fax,"a,b"',
+        "phoneRegion": "DE",
+        "phoneFallback": "onlyIfUnidentified",
+    }
+
+
 def test_the_name_of_a_file_says_what_it_is(carried_out, tmp_path):
     for name, media_type in (("a.csv", "text/csv"), ("a.ndjson.gz", "application/x-ndjson"), ("a.tsv.gz", "text/csv")):
         (tmp_path / name).write_bytes(gzip.compress(b"x") if name.endswith("gz") else b"x")
@@ -347,11 +363,11 @@ def server(ground):  # noqa: F811
 def test_the_whole_way_against_the_real_server(server):
     pairs = server.add_leads(1500)
     with Client(server.url, server.key) as leads:
-        entries = [{"externalId": e} for e, _ in pairs] + [{"phoneNumber": "+999"}, LEAD]
+        entries = [{"externalId": e} for e, _ in pairs] + [{"phoneNumber": "+998"}, LEAD]
         submitted = leads.submit("cmp", iter(entries), client_reference="all")
         job = leads.wait(submitted.job_id, timeout=30)
         assert (job.status, job.deleted, job.not_found, job.identifiers_omitted) == ("completed", 1500, 2, True)
-        assert [r.identifier for r in leads.results(job.job_id, outcome="notFound")] == ["+999", "a"]
+        assert [r.identifier for r in leads.results(job.job_id, outcome="notFound")] == ["+998", "a"]
         assert [j.job_id for j in leads.jobs(client_reference="all")] == [job.job_id]
         slow = leads.submit("cmp", [{"externalId": f"x{i}"} for i in range(500)], max_leads_per_second=10)
         with pytest.raises(WaitTimedOut, match="it goes on") as raised:
