@@ -160,7 +160,10 @@ _PARAMETERS: dict[str, Schema] = {
     "outcome": {"description": "Only entries with this outcome", "schema": OUTCOME},
     "cursor": {"description": "`nextCursor`, or `cursor`, of the page before"},
     "limit": {"description": "The most items in a page"},
-    "raw": {"description": "`1`: CSV without the quote before what a spreadsheet would take for a formula"},
+    "raw": {
+        "description": "`1`: CSV without the quote before what a spreadsheet would take for a formula; only where a cell would "
+        "else mean something else when it is sent back, as `'-17`, it has one"
+    },
 }
 
 
