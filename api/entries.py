@@ -67,6 +67,11 @@ def identified(external_ids: list[Any], phone_numbers: list[Any], region: str | 
     )
 
 
+def read_again(entries: Identifiers, region: str | None) -> Identifiers:
+    """The same entries, their numbers read as in `region`."""
+    return identified(list(entries.external_ids), list(entries.phone_numbers), region, strict=False)
+
+
 def _unless_blank(number: str | None) -> str | None:
     return number if number and canonical_phone_number(number) else None
 

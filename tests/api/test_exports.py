@@ -110,6 +110,22 @@ async def test_whatever_an_identifier_holds_comes_back_as_it_was(service):
     assert [json.loads(line)["externalId"] for line in lines] == odd
 
 
+@pytest.mark.parametrize(
+    ("written", "guarded", "raw"),
+    [
+        ("'-17", "''-17", "''-17"),
+        ("''@x", "'''@x", "'''@x"),
+        ('="00123"', '\'="00123"', '\'="00123"'),
+        ("+15551234", "'+15551234", "+15551234"),
+    ],
+)
+async def test_what_reads_like_a_guard_is_guarded_once_more_so_that_it_comes_back_the_same(service, written, guarded, raw):
+    job_id = await service.submit({"externalId": written})
+    for query, expected in [("", guarded), ("?raw=1", raw)]:
+        (row,) = csv.DictReader(io.StringIO((await fetched(service, job_id, CSV, query)).text, newline=""))
+        assert row["externalId"] == row["identifier"] == expected
+
+
 async def test_another_companys_results_are_not_found(service):
     job_id = await service.submit(*ENTRIES)
     for headers in (CSV, NDJSON, {}):
