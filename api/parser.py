@@ -197,7 +197,7 @@ def _identifiers(entries: list[Any], body: bytes, region: str | None) -> Identif
     names: Mapping[int, str] = {}
     try:
         columns = [[entry.get(name) for entry in entries] for name in IDENTIFIERS]
-        names = errors_in_names(entries, columns, body, partial(_names_in_entries, body))
+        names = errors_in_names(entries, columns, body, partial(names_in_entries, body))
         if not names:
             return identified(*columns, region, strict=False)
     except (AttributeError, ValueError, RecursionError):
@@ -230,8 +230,8 @@ def errors_in_names(
     return errors
 
 
-def _names_in_entries(body: bytes) -> list[list[str]]:
-    """Raises ValueError, RecursionError for what is nested too deeply."""
+def names_in_entries(body: bytes) -> list[list[str]]:
+    """The keys of each entry of a body, repeated ones too. Raises RecursionError for what is nested too deeply."""
     fields = dict(json.loads(body, object_pairs_hook=list))
     return [[name for name, _ in pairs] for pairs in fields["leads"]]
 
