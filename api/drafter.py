@@ -33,10 +33,12 @@ JOB = f"""
     ),
     {KEYED},
     job AS (
-        INSERT INTO jobs (id, company_id, campaign_id, key_id, queue, state, client_reference, phone_fallback_rule, phone_region, form, mode,
-            dry_run, schedule, callback_url, max_leads_per_second, run_window, total, created_at, run_at, closes_at, awaited, history)
+        INSERT INTO jobs (id, company_id, campaign_id, key_id, queue, state, client_reference, phone_fallback_rule,
+            phone_region, form, mode, dry_run, schedule, callback_url, max_leads_per_second, run_window, total, created_at,
+            run_at, closes_at, awaited, history)
         SELECT job_id, company_id, campaign_id, CAST(:key_id AS uuid), :queue, state, :client_reference, :phone_fallback_rule,
-            :phone_region, :form, :mode, :dry_run, CAST(:schedule AS jsonb), :callback_url, :max_leads_per_second, :run_window, :total, now, run_at,
+            :phone_region, :form, :mode, :dry_run, CAST(:schedule AS jsonb), :callback_url, :max_leads_per_second,
+            :run_window, :total, now, run_at,
             CAST(:closes_at AS timestamptz), :wait > 0,
             jsonb_build_array(jsonb_build_object('status', state, 'at', now, 'by', CAST(:key_name AS text)))
         FROM go

@@ -55,7 +55,9 @@ def identified(external_ids: list[Any], phone_numbers: list[Any], region: str | 
     if not {*map(type, external_ids), *map(type, phone_numbers)} <= _TEXT_OR_NOTHING:
         raise ValueError
     ids = _canonical(external_ids, MAX_EXTERNAL_ID, _are_plain_ids, canonical_external_id)
-    numbers = _canonical(phone_numbers, MAX_PHONE_NUMBER, partial(_are_plain_numbers, region), partial(phone_number, region=region))
+    numbers = _canonical(
+        phone_numbers, MAX_PHONE_NUMBER, partial(_are_plain_numbers, region), partial(phone_number, region=region)
+    )
     written_numbers = phone_numbers if phone_numbers == numbers else list(map(_unless_blank, phone_numbers))
     if (None, None) in zip(ids, numbers if strict else written_numbers, strict=True):
         raise ValueError
@@ -115,7 +117,10 @@ def encodable(text: str) -> bool:
 
 
 def _canonical(
-    written: list[str | None], longest: int, are_plain: Callable[[str, list[str], set[int]], bool], canonical: Callable[[str], str]
+    written: list[str | None],
+    longest: int,
+    are_plain: Callable[[str, list[str], set[int]], bool],
+    canonical: Callable[[str], str],
 ) -> list[str | None]:
     """The canonical form of each, None where that is empty. Raises ValueError if any is too long or cannot be stored.
 

@@ -109,6 +109,14 @@ class NewLeads(NamedTuple):
     metadata: Sequence[str]
 
 
+class Named(NamedTuple):
+    """A lead as its caller names it; `region` is whose phone numbers are meant, the campaign's where it is None."""
+
+    external_id: str | None
+    number: str | None
+    region: str | None
+
+
 def parse_new(body: bytes) -> NewLeads:
     """The leads in `body`. Raises InvalidRequest with the first error in their form."""
     fields = decode_object(body, _FIELDS)
@@ -127,7 +135,8 @@ def _identified(entries: list[dict[str, Any]], region: str | None) -> Identifier
     for index, entry in enumerate(entries):
         if found := phone_flaw(entry.get("phoneNumber"), region):
             raise InvalidRequest(f"leads[{index}]: {found.text}")
-    return identified(*([entry.get(name) for entry in entries] for name in IDENTIFIERS), region, strict=True)
+    external_ids, phone_numbers = ([entry.get(name) for entry in entries] for name in IDENTIFIERS)
+    return identified(external_ids, phone_numbers, region, strict=True)
 
 
 def _checked(index: int, entry: Any) -> str:
@@ -199,7 +208,7 @@ async def list_leads(engine: AsyncEngine, key: Key, campaign_id: str, cursor: st
     return _listed(campaign_id, found[:limit], _cursor(found[limit - 1]) if len(found) > limit else None)
 
 
-async def find(engine: AsyncEngine, key: Key, campaign_id: str, named: "Named") -> dict[str, Any]:
+async def find(engine: AsyncEngine, key: Key, campaign_id: str, named: Named) -> dict[str, Any]:
     """The lead with these identifiers, if there is one. Raises Forbidden."""
     found = await _in_campaign(engine, key, campaign_id, _FIND, **await _canonical(engine, key, campaign_id, named))
     return _listed(campaign_id, [row for row in found if row.id is not None], None)
@@ -248,14 +257,6 @@ async def _changed(engine: AsyncEngine, key: Key, campaign_id: str, statement: A
 
 def _refused() -> ApiError:
     return ApiError(409, "The database refuses this: a constraint or a trigger of its operator is against it")
-
-
-class Named(NamedTuple):
-    """A lead as its caller names it; `region` is whose phone numbers are meant, the campaign's where it is None."""
-
-    external_id: str | None
-    number: str | None
-    region: str | None
 
 
 async def _canonical(engine: AsyncEngine, key: Key, campaign_id: str, named: Named) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from api.checker import checked_url
 from api.entries import Identifiers, flaw, identified
 from api.errors import InvalidRequest
 from api.scheduling import Schedule, parse_schedule
-from shared.identifier_names import IDENTIFIERS, misnamed, printable
+from shared.identifier_names import EXTERNAL_ID, IDENTIFIERS, PHONE_NUMBER, misnamed, printable
 from shared.identifiers import canonical_external_id
 from shared.phone_regions import is_region
 from shared.states import Mode, PhoneFallback
@@ -196,13 +196,13 @@ def parse_campaign_id(value: Any) -> str:
 def _identifiers(entries: list[Any], body: bytes, region: str | None) -> Identifiers:
     names: Mapping[int, str] = {}
     try:
-        columns = [[entry.get(name) for entry in entries] for name in IDENTIFIERS]
-        names = errors_in_names(entries, columns, body, partial(names_in_entries, body))
-        if not names:
-            return identified(*columns, region, strict=False)
+        external_ids, phone_numbers = ([entry.get(name) for entry in entries] for name in IDENTIFIERS)
+        names = errors_in_names(entries, (external_ids, phone_numbers), body, partial(names_in_entries, body))
+        if names:
+            raise_first_error(entries, names, region)
+        return identified(external_ids, phone_numbers, region, strict=False)
     except (AttributeError, ValueError, RecursionError):
-        pass
-    raise_first_error(entries, names, region)
+        raise_first_error(entries, names, region)
 
 
 def errors_in_names(
@@ -226,7 +226,9 @@ def errors_in_names(
                 errors[index] = f"{printable(wrong.name)} may be the {wrong.identifier}; name it so, or leave it out"
     if is_escaped or in_text != [sum(name in entry for entry in entries) for name in IDENTIFIERS]:
         for index, names in enumerate(written()):
-            errors |= {index: f"{name} is given twice" for name in IDENTIFIERS if names.count(name) > 1}
+            for name in IDENTIFIERS:
+                if names.count(name) > 1:
+                    errors[index] = f"{name} is given twice"
     return errors
 
 
@@ -243,6 +245,6 @@ def raise_first_error(entries: list[Any], names: Mapping[int, str], region: str 
             raise InvalidRequest(f"leads[{index}] must be an object")
         if index in names:
             raise InvalidRequest(f"leads[{index}]: {names[index]}")
-        if found := flaw(*map(entry.get, IDENTIFIERS), region, strict=False):
+        if found := flaw(entry.get(EXTERNAL_ID), entry.get(PHONE_NUMBER), region, strict=False):
             raise InvalidRequest(f"leads[{index}]: {found.text}")
     raise InvalidRequest("Request body is not valid JSON")  # nested more deeply than its keys can be looked at

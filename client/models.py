@@ -80,10 +80,6 @@ class Job(Model, frozen=True):
     not_found: int
     unprocessed: int
     invalid: int
-    erased_from_archive: int = 0
-    lacks_plus: int = 0
-    other_external_id: int = 0
-    phone_region: str | None = None
     error: str | None
     schedule: dict[str, Any] | None
     callback_url: str | None
@@ -95,6 +91,10 @@ class Job(Model, frozen=True):
     identifiers_purged_at: datetime | None
     history: list[Change]
     results_url: str
+    erased_from_archive: int = 0
+    lacks_plus: int = 0
+    other_external_id: int = 0
+    phone_region: str | None = None
     identifiers_omitted: bool = False
     deleted_identifiers: list[str] | None = None
     would_delete_identifiers: list[str] | None = None

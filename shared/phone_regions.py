@@ -70,7 +70,7 @@ def is_short_code(digits: str, region: str) -> bool:
     """Whether `digits` are a number of the network, as 112, and no subscriber's."""
     if len(digits) > LONGEST_SHORT_CODE or not digits.isdecimal():
         return False
-    number = PhoneNumber(country_code=_country(region).code, national_number=int(digits))
+    number = PhoneNumber(country_code=int(_country(region).code), national_number=int(digits))
     return bool(shortnumberinfo.is_valid_short_number_for_region(number, region))
 
 
@@ -120,7 +120,7 @@ class _Country(NamedTuple):
 
 @cache
 def _country(region: str) -> _Country:
-    table = PhoneMetadata.metadata_for_region(region, None)
+    table = _table(region)
     return _Country(
         str(table.country_code),
         _pattern(table.international_prefix),
@@ -132,7 +132,7 @@ def _country(region: str) -> _Country:
 
 @cache
 def _of_sharing(region: str) -> tuple[re.Pattern[str] | None, Sequence[_Kind]]:
-    table = PhoneMetadata.metadata_for_region(region, None)
+    table = _table(region)
     kinds = (
         table.fixed_line,
         table.mobile,
@@ -146,6 +146,11 @@ def _of_sharing(region: str) -> tuple[re.Pattern[str] | None, Sequence[_Kind]]:
         table.voicemail,
     )
     return (re.compile(table.leading_digits) if table.leading_digits else None), list(_kinds(kinds))
+
+
+def _table(region: str) -> Any:
+    """The library's, whose types say that anything may be missing."""
+    return PhoneMetadata.metadata_for_region(region, None)
 
 
 def _kinds(descriptions: Iterable[Any]) -> Iterable[_Kind]:

@@ -16,10 +16,10 @@ from worker.runner import run_chunk, run_next
 
 SUBMITTED = [
     {"externalId": " a ", "phoneNumber": "(00) 1"},
-    {"phoneNumber": "+2"},
+    {"phoneNumber": "+102"},
     {"externalId": "a"},
     {"externalId": "nobody", "phoneNumber": " "},
-    {"externalId": "c", "phoneNumber": "+9"},
+    {"externalId": "c", "phoneNumber": "+109"},
 ]
 
 
@@ -60,7 +60,7 @@ async def test_a_job_tells_its_whole_story(service):
     assert "retry-after" not in after.headers
     assert (job["status"], job["clientReference"], job["error"]) == ("completed", "order 7", None)
     assert (job["total"], job["processed"], job["deleted"], job["notFound"], job["unprocessed"]) == (5, 5, 3, 2, 0)
-    assert job["deletedIdentifiers"] == [" a ", "+2", "c"]
+    assert job["deletedIdentifiers"] == [" a ", "+102", "c"]
     assert job["notFoundIdentifiers"] == ["a", "nobody"]
     assert before["createdAt"] == job["createdAt"] <= job["startedAt"] <= job["finishedAt"]
     assert [(change["status"], change["by"]) for change in job["history"]] == [
@@ -82,10 +82,10 @@ async def test_results_say_what_became_of_each_entry_as_it_was_written(service):
     assert page["nextCursor"] is None
     assert page["items"] == [
         result(0, " a ", "(00) 1", "deleted", "externalId", None),
-        result(1, None, "+2", "deleted", "phoneNumber", None),
+        result(1, None, "+102", "deleted", "phoneNumber", None),
         result(2, "a", None, "notFound", None, "duplicate"),
         result(3, "nobody", None, "notFound", None, "noSuchLead"),
-        result(4, "c", "+9", "deleted", "externalId", None),
+        result(4, "c", "+109", "deleted", "externalId", None),
     ]
 
 
@@ -156,10 +156,10 @@ async def test_a_failed_job_says_why_and_names_what_it_left(service):
 
 
 async def test_without_phone_fallback_only_what_was_named_first_is_looked_up(service):
-    job_id = await service.submit({"externalId": "zz", "phoneNumber": "+1"}, {"phoneNumber": "+2"}, phoneFallback=False)
+    job_id = await service.submit({"externalId": "zz", "phoneNumber": "+101"}, {"phoneNumber": "+102"}, phoneFallback=False)
     work(service.engine)
     job = (await service.get(f"/api/v1/jobs/{job_id}")).json()["data"]
-    assert (job["phoneFallback"], job["deletedIdentifiers"], job["notFoundIdentifiers"]) == (False, ["+2"], ["zz"])
+    assert (job["phoneFallback"], job["deletedIdentifiers"], job["notFoundIdentifiers"]) == (False, ["+102"], ["zz"])
 
 
 async def test_jobs_are_listed_newest_first_and_filtered(service):
