@@ -4,11 +4,18 @@ from api.entries import MAX_EXTERNAL_ID, MAX_PHONE_NUMBER
 from api.parser import MAX_ENTRIES, MAX_RATE, MAX_REFERENCE
 from api.shapes import Schema, or_null, reference, text
 from api.webhook_schemas import CALLBACK_URL
+from shared.identifiers import IGNORED, PUNCTUATION
+from shared.phone_regions import REGIONS
 from shared.states import Mode, PhoneFallback
 from shared.windows import DAY_NAMES
 
-_WHITE = r"\t-\r \u00a0"  # \t-\r are \t \n \v \f \r
-CAMPAIGN_PATTERN = f"[^{_WHITE}]"
+
+def _characters(text: str) -> str:
+    """For a class of a regular expression in JSON Schema."""
+    return "".join(f"\\u{ord(character):04x}" for character in text)
+
+
+CAMPAIGN_PATTERN = f"[^{_characters(IGNORED)}]"
 _NO_NUL = r"^[^\u0000]*$"
 
 ENTRY: Schema = {
@@ -22,8 +29,11 @@ ENTRY: Schema = {
         ),
     },
     "anyOf": [
-        {"required": ["externalId"], "properties": {"externalId": {"type": "string", "pattern": f"[^{_WHITE}]"}}},
-        {"required": ["phoneNumber"], "properties": {"phoneNumber": {"type": "string", "pattern": f"[^{_WHITE}.()-]"}}},
+        {"required": ["externalId"], "properties": {"externalId": {"type": "string", "pattern": CAMPAIGN_PATTERN}}},
+        {
+            "required": ["phoneNumber"],
+            "properties": {"phoneNumber": {"type": "string", "pattern": f"[^{_characters(IGNORED + PUNCTUATION)}]"}},
+        },
     ],
 }
 
@@ -74,7 +84,7 @@ PHONE_REGION: Schema = or_null(
     text(
         "Country (ISO 3166) as whose the phone numbers are read that begin without a `+`, if they are valid there; "
         "without it, the campaign's",
-        pattern="^[A-Z]{2}$",
+        enum=REGIONS,
         examples=["DE"],
     )
 )

@@ -19,6 +19,9 @@ from shared.identifiers import canonical_phone_number, is_phone_number, is_sprea
 _TRUNK_ZERO = re.compile(r"[(\uff08]\s*[0\uff10]\s*[)\uff09]")  # as in +44 (0)20: not dialled from abroad
 _READABLE = re.compile(r"\+?[0-9][0-9/]*")
 
+REGIONS = sorted(phonenumbers.SUPPORTED_REGIONS)
+"""ISO 3166 codes of the countries and territories that have phone numbers."""
+
 LONGEST_SHORT_CODE = 6  # digits
 END_OF_ANOTHER = 4  # digits after a slash: so few are the end of a second number, as in 030 123456/57
 

@@ -12,6 +12,7 @@ from shared.models import jobs
 from tests.jobs import job_row
 from tests.stack import make_key
 from worker.claimer import claim
+from worker.finisher import NOBODY
 from worker.runner import run_chunk, run_next
 
 SUBMITTED = [
@@ -24,7 +25,7 @@ SUBMITTED = [
 
 
 def work(engine):
-    run_next(engine, "jobs", lambda _: None)
+    run_next(engine, "jobs", NOBODY)
 
 
 async def test_an_accepted_job_is_answered_as_the_contract_has_it(service):
@@ -45,9 +46,9 @@ async def test_a_job_tells_its_whole_story(service):
     job_id = await service.submit(*SUBMITTED, clientReference="order 7", phoneFallback=True)
     before = (await service.get(f"/api/v1/jobs/{job_id}")).json()["data"]
     assert list(before) == [
-        "jobId", "campaignId", "status", "requested", "clientReference", "mode", "dryRun", "phoneFallback", "sourceJobId",
-        "total", "processed", "deleted", "wouldDelete", "restored", "conflict", "notFound", "unprocessed", "invalid", "error",
-        "schedule", "callbackUrl", "maxLeadsPerSecond", "createdAt", "runAt", "startedAt", "finishedAt", "identifiersPurgedAt",
+        "jobId", "campaignId", "status", "requested", "clientReference", "mode", "dryRun", "phoneFallback", "phoneRegion", "sourceJobId",
+        "total", "processed", "deleted", "wouldDelete", "restored", "conflict", "notFound", "unprocessed", "invalid",
+        "erasedFromArchive", "lacksPlus", "otherExternalId", "error", "schedule", "callbackUrl", "maxLeadsPerSecond", "createdAt", "runAt", "startedAt", "finishedAt", "identifiersPurgedAt",
         "history", "resultsUrl",
         "deletedIdentifiers", "wouldDeleteIdentifiers", "restoredIdentifiers", "conflictIdentifiers",
         "notFoundIdentifiers", "unprocessedIdentifiers", "invalidIdentifiers", "identifiersOmitted",
@@ -98,6 +99,7 @@ def result(index, external_id, number, outcome, matched_by, reason):
         "outcome": outcome,
         "matchedBy": matched_by,
         "reason": reason,
+        "erasedFromArchive": False,
     }
 
 

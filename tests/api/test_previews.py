@@ -39,7 +39,9 @@ async def executed(service, preview):
 
 
 async def test_a_preview_says_what_would_be_deleted_and_changes_no_lead(service):
-    job_id = await previewed(service, {"externalId": "a"}, {"phoneNumber": "+102"}, {"externalId": "nobody"}, {"phoneNumber": "+101"})
+    job_id = await previewed(
+        service, {"externalId": "a"}, {"phoneNumber": "+102"}, {"externalId": "nobody"}, {"phoneNumber": "+101"}
+    )
     job = await service.job(job_id)
     assert (job["status"], job["dryRun"], job["wouldDelete"], job["deleted"], job["notFound"]) == ("completed", True, 2, 0, 2)
     assert job["wouldDeleteIdentifiers"] == ["a", "+102"]
