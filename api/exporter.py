@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from api.database import rows
 from api.results import CELLS_OF, described
-from shared.spreadsheets import guarded
+from shared.spreadsheets import guarded, raw_safe
 from shared.states import Outcome
 
 CSV, NDJSON = "text/csv", "application/x-ndjson"
@@ -87,8 +87,11 @@ def as_ndjson(results: list[Any]) -> bytes:
 
 
 def as_csv(results: list[Any], *, raw: bool) -> bytes:
-    """Rows of COLUMNS. Unless `raw`, what a spreadsheet would take for a formula, phone numbers too, begins with a quote."""
-    guard = _as_written if raw else guarded
+    """Rows of COLUMNS. Unless `raw`, what a spreadsheet would take for a formula, phone numbers too, begins with a quote.
+
+    Either can be sent back and means the same.
+    """
+    guard = raw_safe if raw else guarded
     lines = io.StringIO()
     csv.writer(lines).writerows(
         (index, guard(external_id), guard(phone_number), guard(external_id or phone_number), *CELLS_OF[outcome])
@@ -98,7 +101,3 @@ def as_csv(results: list[Any], *, raw: bool) -> bytes:
 
 
 CSV_HEAD = (",".join(COLUMNS) + "\r\n").encode()
-
-
-def _as_written(cell: str | None) -> str | None:
-    return cell

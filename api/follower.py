@@ -66,10 +66,9 @@ _FOLLOW = """
         FROM picked GROUP BY part WINDOW by_part AS (ORDER BY part)
     ),
     subject AS MATERIALIZED (
-        SELECT CAST(:job_id AS uuid) AS job_id, company_id, campaign_id, client_reference, phone_fallback_rule, phone_region, form,
-            callback_url,
-            max_leads_per_second, 'queued' AS state, CAST(NULL AS timestamptz) AS run_at, clock_timestamp() AS now,
-            (SELECT sum(entries) FROM parts) AS total
+        SELECT CAST(:job_id AS uuid) AS job_id, company_id, campaign_id, client_reference, phone_fallback_rule, phone_region,
+            form, callback_url, max_leads_per_second, 'queued' AS state, CAST(NULL AS timestamptz) AS run_at,
+            clock_timestamp() AS now, (SELECT sum(entries) FROM parts) AS total
         FROM jobs WHERE id = :source_id AND EXISTS (SELECT FROM parts)
     ),
     KEYED,
@@ -77,7 +76,8 @@ _FOLLOW = """
         INSERT INTO jobs (id, company_id, campaign_id, key_id, queue, client_reference, phone_fallback_rule, phone_region, form,
             mode, dry_run, source_job_id, callback_url, max_leads_per_second, total, created_at, awaited, history)
         SELECT job_id, company_id, campaign_id, CAST(:key_id AS uuid), :queue, client_reference, phone_fallback_rule,
-            phone_region, form, :mode, :dry_run, CAST(:source_id AS uuid), callback_url, max_leads_per_second, total, now, :wait > 0,
+            phone_region, form, :mode, :dry_run, CAST(:source_id AS uuid), callback_url, max_leads_per_second, total, now,
+            :wait > 0,
             jsonb_build_array(jsonb_build_object('status', state, 'at', now, 'by', CAST(:key_name AS text)))
         FROM go
         ON CONFLICT DO NOTHING

@@ -5,9 +5,11 @@ import base64
 import binascii
 import random
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import msgspec
+from anyio import to_thread
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -15,18 +17,21 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from api.answers import time_text
 from api.authenticator import Key
 from api.database import Found, rows
-from api.entries import Identifiers, flaw, identified
+from api.drafter import region_of
+from api.entries import Identifiers, flaw, identified, phone_flaw
 from api.errors import ApiError, Forbidden, InvalidRequest, Unavailable
-from api.parser import decode_object, parse_campaign_id, parse_leads
+from api.parser import decode_object, errors_in_names, names_in_entries, parse_campaign_id, parse_leads, parse_region
 from shared.arrays import bigint_array, text_array
-from shared.identifiers import canonical_external_id, canonical_phone_number
+from shared.identifier_names import IDENTIFIERS, printable
+from shared.identifiers import canonical_external_id
+from shared.phone_regions import phone_number
 from shared.sqlstates import is_clash, is_refusal
 
 FIRST_PAUSE = 0.05  # seconds at most before a change that met a deadlock is tried again, doubled with each try …
 LONGEST_PAUSE = 1.0  # … up to this; the deadlock itself takes the database a second to notice
 FURTHER_IDS = (0, 1000, 100_000)  # drawn beyond those needed, try by try, where some are used already
 
-_FIELDS = frozenset({"campaignId", "leads"})
+_FIELDS = frozenset({"campaignId", "leads", "phoneRegion"})
 _OF_LEAD = {"externalId", "phoneNumber", "metadata"}
 
 # An operator's own SQL may have used ids that are still to come: they are passed over, else those leads would seem to be taken.
@@ -96,24 +101,42 @@ _DELETE = text("""
 
 
 class NewLeads(NamedTuple):
-    """Leads to be created: `metadata` is JSON text."""
+    """Leads to be created: `metadata` is JSON text; their numbers are yet to be read as in `region`, else in their campaign's."""
 
     campaign_id: str
-    identifiers: Identifiers
+    region: str | None
+    entries: list[dict[str, Any]]
     metadata: Sequence[str]
 
 
+class Named(NamedTuple):
+    """A lead as its caller names it; `region` is whose phone numbers are meant, the campaign's where it is None."""
+
+    external_id: str | None
+    number: str | None
+    region: str | None
+
+
 def parse_new(body: bytes) -> NewLeads:
-    """The leads in `body`. Raises InvalidRequest with the first error."""
+    """The leads in `body`. Raises InvalidRequest with the first error in their form."""
     fields = decode_object(body, _FIELDS)
+    region = parse_region(fields.get("phoneRegion"))
     campaign_id = parse_campaign_id(fields.get("campaignId"))
     entries = parse_leads(fields, "bulk")
     metadata = [_checked(index, entry) for index, entry in enumerate(entries)]
-    return NewLeads(
-        campaign_id,
-        identified([entry.get("externalId") for entry in entries], [entry.get("phoneNumber") for entry in entries]),
-        metadata,
-    )
+    columns = [[entry.get(name) for entry in entries] for name in IDENTIFIERS]
+    for index, error in sorted(errors_in_names(entries, columns, body, partial(names_in_entries, body)).items()):
+        raise InvalidRequest(f"leads[{index}]: {error}")
+    return NewLeads(campaign_id, region, entries, metadata)
+
+
+def _identified(entries: list[dict[str, Any]], region: str | None) -> Identifiers:
+    """Raises InvalidRequest for a phone number that is none: a lead that had it could be deleted by any other such."""
+    for index, entry in enumerate(entries):
+        if found := phone_flaw(entry.get("phoneNumber"), region):
+            raise InvalidRequest(f"leads[{index}]: {found.text}")
+    external_ids, phone_numbers = ([entry.get(name) for entry in entries] for name in IDENTIFIERS)
+    return identified(external_ids, phone_numbers, region, strict=True)
 
 
 def _checked(index: int, entry: Any) -> str:
@@ -121,11 +144,11 @@ def _checked(index: int, entry: Any) -> str:
     where = f"leads[{index}]"
     if not isinstance(entry, dict):
         raise InvalidRequest(f"{where} must be an object")
-    if found := flaw(entry.get("externalId"), entry.get("phoneNumber")):
+    if found := flaw(entry.get("externalId"), entry.get("phoneNumber"), strict=False):
         raise InvalidRequest(f"{where}: {found.text}")
     for name in entry:
         if name not in _OF_LEAD:
-            raise InvalidRequest(f"{where}: Unknown field: {''.join(c if c.isprintable() else '?' for c in name[:64])}")
+            raise InvalidRequest(f"{where}: Unknown field: {printable(name)}")
     metadata = entry.get("metadata")
     if metadata is None:
         return "{}"
@@ -139,7 +162,8 @@ def _checked(index: int, entry: Any) -> str:
 
 async def create(engine: AsyncEngine, key: Key, new: NewLeads) -> dict[str, Any]:
     """Creates the leads whose identifiers are free. Raises Forbidden, Unavailable, ApiError 409, DBAPIError."""
-    entries = new.identifiers
+    region = await _region(engine, key, new.campaign_id, new.region)
+    entries = await to_thread.run_sync(_identified, new.entries, region)
     found = await _changed(
         engine,
         key,
@@ -184,15 +208,15 @@ async def list_leads(engine: AsyncEngine, key: Key, campaign_id: str, cursor: st
     return _listed(campaign_id, found[:limit], _cursor(found[limit - 1]) if len(found) > limit else None)
 
 
-async def find(engine: AsyncEngine, key: Key, campaign_id: str, external_id: str | None, number: str | None) -> dict[str, Any]:
+async def find(engine: AsyncEngine, key: Key, campaign_id: str, named: Named) -> dict[str, Any]:
     """The lead with these identifiers, if there is one. Raises Forbidden."""
-    found = await _in_campaign(engine, key, campaign_id, _FIND, **_named(external_id, number))
+    found = await _in_campaign(engine, key, campaign_id, _FIND, **await _canonical(engine, key, campaign_id, named))
     return _listed(campaign_id, [row for row in found if row.id is not None], None)
 
 
-async def delete(engine: AsyncEngine, key: Key, campaign_id: str, external_id: str | None, number: str | None) -> None:
+async def delete(engine: AsyncEngine, key: Key, campaign_id: str, named: Named) -> None:
     """Deletes the lead with this external id or, if there is none, with this number. Raises Forbidden, ApiError 404, 409."""
-    (found,) = await _changed(engine, key, campaign_id, _DELETE, **_named(external_id, number))
+    (found,) = await _changed(engine, key, campaign_id, _DELETE, **await _canonical(engine, key, campaign_id, named))
     if found.named is None:
         raise ApiError(404, "Lead not found")
     if found.gone is None:  # a trigger says no without a word
@@ -235,13 +259,21 @@ def _refused() -> ApiError:
     return ApiError(409, "The database refuses this: a constraint or a trigger of its operator is against it")
 
 
-def _named(external_id: str | None, number: str | None) -> dict[str, Any]:
-    """The identifiers in canonical form; what no lead can have becomes what none has."""
+async def _canonical(engine: AsyncEngine, key: Key, campaign_id: str, named: Named) -> dict[str, Any]:
+    """The identifiers in canonical form; what no lead can have becomes what none has. Raises Forbidden."""
+    region = await _region(engine, key, campaign_id, named.region) if named.number else None
     canonical = {
-        "external_id": external_id and canonical_external_id(external_id),
-        "phone_number": number and canonical_phone_number(number),
+        "external_id": named.external_id and canonical_external_id(named.external_id),
+        "phone_number": named.number and phone_number(named.number, region),
     }
     return {name: "" if value and "\0" in value else value for name, value in canonical.items()}
+
+
+async def _region(engine: AsyncEngine, key: Key, campaign_id: str, region: str | None) -> str | None:
+    """`region`, or the campaign's. Raises Forbidden."""
+    if not key.sees(campaign_id) or "\0" in campaign_id:
+        raise Forbidden
+    return region or await region_of(engine, key.company_id, campaign_id)
 
 
 def _listed(campaign_id: str, found: Sequence[Found], cursor: str | None) -> dict[str, Any]:

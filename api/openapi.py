@@ -157,10 +157,21 @@ _PARAMETERS: dict[str, Schema] = {
         "example": "+15555551234",
     },
     "clientReference": {"description": "Only jobs that were sent with this reference", "example": "nightly"},
+    "createdAfter": {
+        "description": "Only jobs that were created at this time or later; ISO 8601 with an offset",
+        "example": "2026-01-31T22:00:00+01:00",
+    },
+    "createdBefore": {
+        "description": "Only jobs that were created before this time, and not at it; ISO 8601 with an offset",
+        "example": "2026-02-01T22:00:00+01:00",
+    },
     "outcome": {"description": "Only entries with this outcome", "schema": OUTCOME},
     "cursor": {"description": "`nextCursor`, or `cursor`, of the page before"},
     "limit": {"description": "The most items in a page"},
-    "raw": {"description": "`1`: CSV without the quote before what a spreadsheet would take for a formula"},
+    "raw": {
+        "description": "`1`: CSV without the quote before what a spreadsheet would take for a formula; only where a cell would "
+        "else mean something else when it is sent back, as `'-17`, it has one"
+    },
 }
 
 

@@ -5,6 +5,7 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -72,17 +73,23 @@ def watch(job_id: str, timeout: float | None, *, fail_on_not_found: bool, as_jso
     type=click.Choice(["csv", "ndjson", "identifiers"]),
     help="identifiers: one a line, for submit --by.  [default: by the name of the output, else csv]",
 )
-@click.option("--guard", is_flag=True, help="For spreadsheets: a quote before what they would take for a formula, as +1555….")
-def results(job_id: str, outcome: str | None, output: Path | None, form: str | None, *, guard: bool) -> None:
-    """Print what became of each entry, in their order, also while the job runs."""
+@click.option("--raw", is_flag=True, help="CSV without a quote before what a spreadsheet would take for a formula, as +1555….")
+def results(job_id: str, outcome: str | None, output: Path | None, form: str | None, *, raw: bool) -> None:
+    """Print what became of each entry, in their order, also while the job runs.
+
+    CSV is safe to open in a spreadsheet: a quote stands before what it would take for a formula. With it or without, what is
+    printed can be submitted again, and means the same.
+    """
     if output == Path("-"):
         output = None
     chosen = form or (_BY_SUFFIX.get(output.suffix.lower(), "csv") if output else "csv")
+    if raw and chosen != "csv":
+        raise click.UsageError("--raw is for CSV: the other formats are never guarded")
     with server() as leadsweep:
         found = leadsweep.results(job_id, outcome=outcome)
         first = list(itertools.islice(found, 1))  # what is refused is refused before anything is written
         with _written(output) as file:
-            for part in _lines(itertools.chain(first, found), chosen, guard=guard):
+            for part in _lines(itertools.chain(first, found), chosen, raw=raw):
                 file.write(part)
     if output:
         remark(f"written: {output}")
@@ -113,37 +120,51 @@ def _written(output: Path | None) -> Iterator[BinaryIO]:
         partial.unlink(missing_ok=True)
 
 
-def _lines(found: Iterable["Result"], form: str, *, guard: bool) -> Iterator[bytes]:
-    write = {"csv": _as_csv, "ndjson": _as_ndjson, "identifiers": _as_identifiers}[form]
+def _lines(found: Iterable["Result"], form: str, *, raw: bool) -> Iterator[bytes]:
+    writers: dict[str, Callable[[list[Result]], bytes]] = {
+        "csv": partial(_as_csv, raw=raw),
+        "ndjson": _as_ndjson,
+        "identifiers": _as_identifiers,
+    }
+    write = writers[form]
     if form == "csv":
-        yield b"index,externalId,phoneNumber,identifier,outcome,matchedBy,reason\r\n"
+        yield b"index,externalId,phoneNumber,identifier,outcome,matchedBy,reason,erasedFromArchive\r\n"
     source = iter(found)
     while some := list(itertools.islice(source, _LINES)):
-        yield write(some, guard=guard)
+        yield write(some)
 
 
-def _as_csv(some: list["Result"], *, guard: bool) -> bytes:
+def _as_csv(some: list["Result"], *, raw: bool) -> bytes:
     import csv
     import io
 
-    from shared.spreadsheets import guarded
+    from shared.spreadsheets import guarded, raw_safe
 
-    guard_it: Callable[[str | None], str | None] = guarded if guard else lambda cell: cell
+    guard = raw_safe if raw else guarded
     lines = io.StringIO()
     csv.writer(lines).writerows(
-        (r.index, guard_it(r.external_id), guard_it(r.phone_number), guard_it(r.identifier), r.outcome, r.matched_by, r.reason)
+        (
+            r.index,
+            guard(r.external_id),
+            guard(r.phone_number),
+            guard(r.identifier),
+            r.outcome,
+            r.matched_by,
+            r.reason,
+            str(r.erased_from_archive).lower(),
+        )
         for r in some
     )
     return lines.getvalue().encode()
 
 
-def _as_ndjson(some: list["Result"], *, guard: bool) -> bytes:  # noqa: ARG001 - as the others
+def _as_ndjson(some: list["Result"]) -> bytes:
     import msgspec
 
     return msgspec.json.Encoder().encode_lines(some)
 
 
-def _as_identifiers(some: list["Result"], *, guard: bool) -> bytes:  # noqa: ARG001 - as the others
+def _as_identifiers(some: list["Result"]) -> bytes:
     return "".join(f"{r.identifier}\n" for r in some if r.identifier).encode()
 
 

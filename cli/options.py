@@ -100,6 +100,15 @@ def checked_window(_ctx: click.Context, _param: click.Parameter, value: str | No
         raise click.BadParameter(str(error)) from None
 
 
+def checked_region(_ctx: click.Context, _param: click.Parameter, value: str | None) -> str | None:
+    """The callback of an option that takes the ISO 3166 code of a country."""
+    from shared.phone_regions import is_region
+
+    if value is not None and not is_region(value):
+        raise click.BadParameter("write an ISO 3166 country code, as DE")
+    return value
+
+
 def data_dir(command: Command) -> Command:
     """Adds `--data-dir`: which running embedded stack the command works on."""
     return click.option(

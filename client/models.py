@@ -20,7 +20,8 @@ class Options(TypedDict, total=False):
     """How a job is to be done; what is left out is as the server has it. `schedule` is written as the API has it."""
 
     client_reference: str | None
-    phone_fallback: bool
+    phone_fallback: bool | Literal["onlyIfUnidentified"]
+    phone_region: str | None
     mode: Literal["delete", "archive"]
     dry_run: bool
     schedule: Mapping[str, Any] | None
@@ -68,7 +69,7 @@ class Job(Model, frozen=True):
     client_reference: str | None
     mode: str
     dry_run: bool
-    phone_fallback: bool
+    phone_fallback: bool | str
     source_job_id: str | None
     total: int
     processed: int
@@ -90,6 +91,10 @@ class Job(Model, frozen=True):
     identifiers_purged_at: datetime | None
     history: list[Change]
     results_url: str
+    erased_from_archive: int = 0
+    lacks_plus: int = 0
+    other_external_id: int = 0
+    phone_region: str | None = None
     identifiers_omitted: bool = False
     deleted_identifiers: list[str] | None = None
     would_delete_identifiers: list[str] | None = None
@@ -115,6 +120,7 @@ class Result(Model, frozen=True):
     outcome: str
     matched_by: str | None
     reason: str | None
+    erased_from_archive: bool = False
 
 
 class Page(Model, frozen=True):

@@ -1,4 +1,5 @@
-"""What a phone number means that is written as one writes it in its country: libphonenumber's reading, if that is valid.
+"""What was meant by what is written for a phone number: its canonical form, or, where it is written as in its country,
+libphonenumber's reading, if that is a valid number.
 
 The library takes some 60 µs a number, too much for files of millions. So the plain case, a national number with or without its
 trunk prefix or country code, is recognised here by the library's own tables; whatever is not plain, or not valid, is for the
@@ -13,6 +14,11 @@ from typing import Any, NamedTuple
 import phonenumbers
 from phonenumbers import NumberParseException, PhoneMetadata, PhoneNumber, PhoneNumberFormat, shortnumberinfo
 
+from shared.identifiers import canonical_phone_number, is_phone_number, is_spreadsheet_number
+
+_TRUNK_ZERO = re.compile(r"[(\uff08]\s*[0\uff10]\s*[)\uff09]")  # as in +44 (0)20: not dialled from abroad
+_READABLE = re.compile(r"\+?[0-9][0-9/]*")
+
 LONGEST_SHORT_CODE = 6  # digits
 END_OF_ANOTHER = 4  # digits after a slash: so few are the end of a second number, as in 030 123456/57
 
@@ -22,12 +28,31 @@ def is_region(code: str) -> bool:
     return code in phonenumbers.SUPPORTED_REGIONS
 
 
+def phone_number(written: str, region: str | None) -> str:
+    """The canonical form of the number that is `written`; empty where that is none. Digits behind a `+` are taken as they are.
+
+    Without a reading, digits without a `+` stand for themselves, but for those of a short code.
+    """
+    bare = canonical_phone_number(written)
+    if not bare or is_spreadsheet_number(written):
+        return ""
+    if bare.startswith("+"):
+        read = reading(bare, None) if "/" in bare or _TRUNK_ZERO.search(written) else None
+    else:
+        read = reading(bare, region) if region else None
+        if region and not read and is_short_code(bare, region):
+            return ""
+    return read or (bare if is_phone_number(bare) else "")
+
+
 def reading(digits: str, region: str | None) -> str | None:
     """The valid number, in E.164, that `digits` mean in `region`; None where there is none.
 
-    They may begin with `+`, which needs no region, and have slashes. Nothing else: the library would take letters for digits,
-    and drop an extension.
+    They may begin with `+`, which needs no region, and have slashes. Anything else has no reading: the library would take
+    letters for digits, and drop an extension.
     """
+    if not _READABLE.fullmatch(digits):
+        return None
     if region and digits.isdecimal() and (national := _country(region).plainly(digits)):
         return f"+{_country(region).code}{national}"
     if "/" in digits and len(digits) - digits.rindex("/") - 1 <= END_OF_ANOTHER:
@@ -45,7 +70,7 @@ def is_short_code(digits: str, region: str) -> bool:
     """Whether `digits` are a number of the network, as 112, and no subscriber's."""
     if len(digits) > LONGEST_SHORT_CODE or not digits.isdecimal():
         return False
-    number = PhoneNumber(country_code=_country(region).code, national_number=int(digits))
+    number = PhoneNumber(country_code=int(_country(region).code), national_number=int(digits))
     return bool(shortnumberinfo.is_valid_short_number_for_region(number, region))
 
 
@@ -95,7 +120,7 @@ class _Country(NamedTuple):
 
 @cache
 def _country(region: str) -> _Country:
-    table = PhoneMetadata.metadata_for_region(region, None)
+    table = _table(region)
     return _Country(
         str(table.country_code),
         _pattern(table.international_prefix),
@@ -107,7 +132,7 @@ def _country(region: str) -> _Country:
 
 @cache
 def _of_sharing(region: str) -> tuple[re.Pattern[str] | None, Sequence[_Kind]]:
-    table = PhoneMetadata.metadata_for_region(region, None)
+    table = _table(region)
     kinds = (
         table.fixed_line,
         table.mobile,
@@ -121,6 +146,11 @@ def _of_sharing(region: str) -> tuple[re.Pattern[str] | None, Sequence[_Kind]]:
         table.voicemail,
     )
     return (re.compile(table.leading_digits) if table.leading_digits else None), list(_kinds(kinds))
+
+
+def _table(region: str) -> Any:
+    """The library's, whose types say that anything may be missing."""
+    return PhoneMetadata.metadata_for_region(region, None)
 
 
 def _kinds(descriptions: Iterable[Any]) -> Iterable[_Kind]:

@@ -22,7 +22,7 @@ class Service:
             add_campaign(connection, "cmp")
             add_campaign(connection, "second")
             add_campaign(connection, "foreign", company="other")
-            add_leads(connection, [("a", "+1"), ("b", "+2"), ("c", None)])
+            add_leads(connection, [("a", "+101"), ("b", "+102"), ("c", None)])
             self.write = make_key(connection, "co", name="the tests")
             self.read = make_key(connection, "co", scope="read")
             self.limited = make_key(connection, "co", campaign="second")

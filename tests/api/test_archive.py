@@ -33,10 +33,10 @@ async def test_leads_are_archived_whole_and_come_back_as_they_were(service):
             text("""UPDATE leads SET note = 'é"\\', photo = '\\x00ff', metadata = '{"n": 12345678901234567890.5}'""")
         )
     before = all_leads(service)
-    job_id = await archived(service, {"externalId": "a"}, {"phoneNumber": "+2"}, {"externalId": "nobody"})
+    job_id = await archived(service, {"externalId": "a"}, {"phoneNumber": "+102"}, {"externalId": "nobody"})
     job = await service.job(job_id)
     assert (job["status"], job["mode"], job["deleted"], job["notFound"]) == ("completed", "archive", 2, 1)
-    assert job["deletedIdentifiers"] == ["a", "+2"]
+    assert job["deletedIdentifiers"] == ["a", "+102"]
     assert [outcome[1:3] for outcome in await service.results(job_id)] == [
         ("archived", "externalId"),
         ("archived", "phoneNumber"),
@@ -62,7 +62,7 @@ async def test_leads_are_archived_whole_and_come_back_as_they_were(service):
 async def test_a_lead_whose_identifier_is_taken_again_is_a_conflict_and_stays_archived(service):
     job_id = await archived(service, {"externalId": "a"}, {"externalId": "b"}, {"externalId": "c"})
     with service.engine.begin() as connection:
-        connection.execute(text("INSERT INTO leads (campaign_id, phone_number) VALUES ('cmp', '+1')"))
+        connection.execute(text("INSERT INTO leads (campaign_id, phone_number) VALUES ('cmp', '+101')"))
     restoration = await restored(service, job_id)
     job = await service.job(restoration)
     assert (job["restored"], job["conflict"], job["notFound"], job["conflictIdentifiers"]) == (2, 1, 0, ["a"])

@@ -14,7 +14,7 @@ from tests.jobs import add_campaign, one_tick, queue_job, work_off
 from tests.stack import environment, free_port, listens, make_key, running, wait_for
 
 CSV, NDJSON = {"accept": "text/csv"}, {"accept": "application/x-ndjson"}
-ENTRIES = [{"externalId": "a"}, {"externalId": "nobody", "phoneNumber": "+2"}, {"phoneNumber": "+1 (5)"}, {"externalId": "a"}]
+ENTRIES = [{"externalId": "a"}, {"externalId": "nobody", "phoneNumber": "+102"}, {"phoneNumber": "+1 (505)"}, {"externalId": "a"}]
 MANY = 200_000
 
 
@@ -108,6 +108,22 @@ async def test_whatever_an_identifier_holds_comes_back_as_it_was(service):
     # JSON's own lines end with LF and nothing else
     lines = (await fetched(service, job_id, NDJSON)).text.removesuffix("\n").split("\n")
     assert [json.loads(line)["externalId"] for line in lines] == odd
+
+
+@pytest.mark.parametrize(
+    ("written", "guarded", "raw"),
+    [
+        ("'-17", "''-17", "''-17"),
+        ("''@x", "'''@x", "'''@x"),
+        ('="00123"', '\'="00123"', '\'="00123"'),
+        ("+15551234", "'+15551234", "+15551234"),
+    ],
+)
+async def test_what_reads_like_a_guard_is_guarded_once_more_so_that_it_comes_back_the_same(service, written, guarded, raw):
+    job_id = await service.submit({"externalId": written})
+    for query, expected in [("", guarded), ("?raw=1", raw)]:
+        (row,) = csv.DictReader(io.StringIO((await fetched(service, job_id, CSV, query)).text, newline=""))
+        assert row["externalId"] == row["identifier"] == expected
 
 
 async def test_another_companys_results_are_not_found(service):
@@ -206,10 +222,10 @@ async def test_space_that_a_spreadsheet_skips_is_guarded_too(service, first):
 
 
 async def test_phone_numbers_are_guarded_as_they_begin_with_a_plus(service):
-    job_id = await service.submit({"phoneNumber": "+1 (5)"}, {"externalId": "a", "phoneNumber": "+2"})
+    job_id = await service.submit({"phoneNumber": "+1 (505)"}, {"externalId": "a", "phoneNumber": "+102"})
     answer = await fetched(service, job_id, CSV)
     cells = [(row["phoneNumber"], row["identifier"]) for row in csv.DictReader(io.StringIO(answer.text, newline=""))]
-    assert cells == [("'+1 (5)", "'+1 (5)"), ("'+2", "a")]
+    assert cells == [("'+1 (505)", "'+1 (505)"), ("'+102", "a")]
     answer = await fetched(service, job_id, CSV, "?raw=0")
     assert cells == [(row["phoneNumber"], row["identifier"]) for row in csv.DictReader(io.StringIO(answer.text, newline=""))]
 

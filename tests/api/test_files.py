@@ -81,7 +81,7 @@ async def test_each_row_of_a_file_gets_the_outcome_of_the_contract(service, coun
     with service.engine.connect() as connection:
         left = remaining_leads(connection)
     results = await all_results(service, job_id)
-    before = {Lead("cmp", *pair) for pair in [*pairs, ("a", "+1"), ("b", "+2"), ("c", None)]}
+    before = {Lead("cmp", *pair) for pair in [*pairs, ("a", "+101"), ("b", "+102"), ("c", None)]}
     assert [(r["externalId"], r["phoneNumber"]) for r in results] == entries
     verdict = judge(entries, before, campaign="cmp", of_file=True)
     assert [(r["outcome"], r["matchedBy"], r["reason"]) for r in results] == verdict.outcomes
@@ -91,7 +91,7 @@ async def test_each_row_of_a_file_gets_the_outcome_of_the_contract(service, coun
     assert job["resultsUrl"] == f"/api/v1/jobs/{job_id}/results"
 
 
-IDENTIFIER = st.sampled_from(["a", "b", " a", "c", "+1", "00 1", "+2", None])
+IDENTIFIER = st.sampled_from(["a", "b", " a", "c", "+101", "00 101", "+102", None])
 ENTRY = st.tuples(IDENTIFIER, IDENTIFIER).filter(lambda entry: any((one or "").strip() for one in entry))
 
 
@@ -112,13 +112,13 @@ async def test_repeated_entries_are_found_across_chunks(service, entries, fallba
 @pytest.mark.parametrize(
     "body",
     [
-        b"externalId,phoneNumber\na,\n,+2\n",
-        b"\xef\xbb\xbfexternalId,phoneNumber\r\na,\r\n,+2\r\n",
-        b'"phoneNumber","externalId"\n"","a"\n"+2",""',
+        b"externalId,phoneNumber\na,\n,+102\n",
+        b"\xef\xbb\xbfexternalId,phoneNumber\r\na,\r\n,+102\r\n",
+        b'"phoneNumber","externalId"\n"","a"\n"+102",""',
         b"externalId;phoneNumber\na;\n;+2\n",
         b"name\texternalId\tphoneNumber\nAnn\ta\t\nBob\t\t+2\n",
-        b'name,externalId,note,phoneNumber\n"Ann, ""A""",a,"one\ntwo",\nBob,,,+2\n',
-        b"externalId,name,phoneNumber\na,\xff\xfe not UTF-8,\n\n  ,,+2\n",
+        b'name,externalId,note,phoneNumber\n"Ann, ""A""",a,"one\ntwo",\nBob,,,+102\n',
+        b"externalId,name,phoneNumber\na,\xff\xfe not UTF-8,\n\n  ,,+102\n",
         b" externalId , phoneNumber \n a ,\n,00 2 \n",
     ],
     ids=["plain", "BOM and CRLF", "quoted", "semicolons", "tabs", "quoted line end", "other columns in Latin-1", "spaces"],
@@ -145,12 +145,12 @@ async def test_whatever_an_identifier_is_made_of_comes_back(service, written):
 
 
 async def test_a_file_may_be_compressed_also_in_several_members(service):
-    body = as_ndjson([("a", None)]), as_ndjson([(None, "+2")])
+    body = as_ndjson([("a", None)]), as_ndjson([(None, "+102")])
     gzipped = {"headers": {"content-encoding": "gzip"}}
     whole = await accepted(service, gzip.compress(b"".join(body)), NDJSON, **gzipped)
     parts = await accepted(service, b"".join(map(gzip.compress, body)), NDJSON, **gzipped)
-    assert [r["identifier"] for r in await all_results(service, whole)] == ["a", "+2"]
-    assert [r["identifier"] for r in await all_results(service, parts)] == ["a", "+2"]
+    assert [r["identifier"] for r in await all_results(service, whole)] == ["a", "+102"]
+    assert [r["identifier"] for r in await all_results(service, parts)] == ["a", "+102"]
 
 
 LONG = "x" * 256
@@ -240,18 +240,18 @@ async def test_damage_far_into_a_file_has_its_line_too(service):
 
 
 async def test_broken_rows_can_be_skipped_and_are_accounted_for(service):
-    body = f'externalId,phoneNumber\na,\n,\n{LONG},+7\n"b"x,\n,+2\nn\x00,\n'.encode()
+    body = f'externalId,phoneNumber\na,\n,\n{LONG},+107\n"b"x,\n,+102\nn\x00,\n'.encode()
     job_id = await accepted(service, body, onInvalid="skip")
     await service.work()
     job = await service.job(job_id)
     assert (job["status"], job["total"], job["deleted"], job["invalid"]) == ("completed", 6, 2, 4)
-    assert job["invalidIdentifiers"] == ["+7"]
+    assert job["invalidIdentifiers"] == ["+107"]
     assert [(r["identifier"], r["outcome"], r["reason"]) for r in await all_results(service, job_id)] == [
         ("a", "deleted", None),
         (None, "invalid", "noIdentifier"),
-        ("+7", "invalid", "tooLong"),
+        ("+107", "invalid", "tooLong"),
         (None, "invalid", "unreadable"),
-        ("+2", "deleted", None),
+        ("+102", "deleted", None),
         (None, "invalid", "unusableCharacter"),
     ]
 

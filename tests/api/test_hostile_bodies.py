@@ -101,7 +101,7 @@ def good_body(dice):
         if dice.random() < 0.7:
             entry["externalId"] = dice.choice(["a", " b", "c\u00a0", "x" * 255, "😀"])
         if not entry or dice.random() < 0.4:
-            entry["phoneNumber"] = dice.choice(["+1", "00 2", "(1)-2.3", "1" * 32])
+            entry["phoneNumber"] = dice.choice(["+101", "00 2", "(1)-2.3", "1" * 32])
         entries.append(entry)
     return {"campaignId": "cmp", "leads": entries} | ({"phoneFallback": False} if dice.random() < 0.3 else {})
 

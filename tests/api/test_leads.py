@@ -28,14 +28,14 @@ async def test_leads_are_created_and_those_whose_identifiers_are_taken_are_skipp
         service,
         {"externalId": " new ", "phoneNumber": "00 49 1", "metadata": {"city": "Paris", "n": 12345678901234567890}},
         {"externalId": "a"},
-        {"phoneNumber": "+2"},
+        {"phoneNumber": "+102"},
         {"externalId": "new"},
-        {"phoneNumber": "+3"},
+        {"phoneNumber": "+103"},
     )
     assert answer.status_code == 200
     told = answer.json()["data"]
-    assert (told["created"], told["skipped"], told["skippedIdentifiers"]) == (2, 3, ["a", "+2", "new"])
-    assert left(service) >= {("new", "+491"), (None, "+3")}
+    assert (told["created"], told["skipped"], told["skippedIdentifiers"]) == (2, 3, ["a", "+102", "new"])
+    assert left(service) >= {("new", "+491"), (None, "+103")}
     (lead,) = (await service.get("/api/v1/leads", params={"campaignId": "cmp", "externalId": "new"})).json()["data"]["leads"]
     assert lead.pop("createdAt").endswith("Z")
     assert lead == {
@@ -118,17 +118,17 @@ async def test_a_lead_is_found_by_either_identifier_however_it_is_written(servic
 
     assert await found(phoneNumber="00 2") == ["b"]
     assert await found(externalId=" a ") == ["a"]
-    assert await found(externalId="a", phoneNumber="+2") == []
+    assert await found(externalId="a", phoneNumber="+102") == []
     assert await found(externalId="nobody") == []
     assert await found(externalId="a\0") == []
 
 
 async def test_a_plus_need_not_be_escaped(service):
-    found = await service.get("/api/v1/leads?campaignId=cmp&phoneNumber=+2")
+    found = await service.get("/api/v1/leads?campaignId=cmp&phoneNumber=+102")
     assert [lead["externalId"] for lead in found.json()["data"]["leads"]] == ["b"]
-    deleted = await service.http.delete("/api/v1/leads?campaignId=cmp&phoneNumber=+2", headers={"x-api-key": service.write})
+    deleted = await service.http.delete("/api/v1/leads?campaignId=cmp&phoneNumber=+102", headers={"x-api-key": service.write})
     assert deleted.json()["data"] == {"deleted": True}
-    assert left(service) == {("a", "+1"), ("c", None)}
+    assert left(service) == {("a", "+101"), ("c", None)}
 
 
 async def listed(service, key=None, **query):
@@ -136,9 +136,9 @@ async def listed(service, key=None, **query):
 
 
 async def test_a_lead_is_deleted_at_once_by_external_id_first(service):
-    assert (await delete(service, campaignId="cmp", externalId=" a ", phoneNumber="+2")).json()["data"] == {"deleted": True}
-    assert left(service) == {("b", "+2"), ("c", None)}
-    assert (await delete(service, campaignId="cmp", externalId="nobody", phoneNumber="+2")).status_code == 200
+    assert (await delete(service, campaignId="cmp", externalId=" a ", phoneNumber="+102")).json()["data"] == {"deleted": True}
+    assert left(service) == {("b", "+102"), ("c", None)}
+    assert (await delete(service, campaignId="cmp", externalId="nobody", phoneNumber="+102")).status_code == 200
     assert left(service) == {("c", None)}
     again = await delete(service, campaignId="cmp", externalId="a")
     assert (again.status_code, again.json()["error"]) == (404, "Lead not found")
@@ -148,19 +148,19 @@ async def test_a_lead_is_deleted_at_once_by_external_id_first(service):
 @pytest.mark.parametrize(
     ("meanwhile", "query", "status", "remaining"),
     [
-        ("DELETE FROM leads WHERE external_id = 'a'", {"externalId": "a"}, 404, {("b", "+2"), ("c", None)}),
-        ("DELETE FROM leads WHERE external_id = 'a'", {"externalId": "a", "phoneNumber": "+2"}, 200, {("c", None)}),
+        ("DELETE FROM leads WHERE external_id = 'a'", {"externalId": "a"}, 404, {("b", "+102"), ("c", None)}),
+        ("DELETE FROM leads WHERE external_id = 'a'", {"externalId": "a", "phoneNumber": "+102"}, 200, {("c", None)}),
         (
             "UPDATE leads SET external_id = 'z' WHERE external_id = 'a'",
             {"externalId": "a"},
             404,
-            {("z", "+1"), ("b", "+2"), ("c", None)},
+            {("z", "+101"), ("b", "+102"), ("c", None)},
         ),
         (
             "UPDATE leads SET metadata = '{\"n\": 1}' WHERE external_id = 'a'",
             {"externalId": "a"},
             200,
-            {("b", "+2"), ("c", None)},
+            {("b", "+102"), ("c", None)},
         ),
     ],
 )
@@ -185,7 +185,7 @@ async def test_a_lead_that_a_job_and_a_call_delete_at_once_is_recorded_by_one_of
     await working
     deleted = (await service.job(job_id))["deleted"]
     assert ((await deleting).status_code, deleted) in {(200, 0), (404, 1)}
-    assert left(service) == {("b", "+2"), ("c", None)}
+    assert left(service) == {("b", "+102"), ("c", None)}
 
 
 UNNAMED = "At least one of phoneNumber or externalId query parameter is required"
@@ -260,7 +260,7 @@ async def test_who_create_the_same_leads_in_different_order_are_all_answered(ser
     answers = await asyncio.gather(*creating)
     assert [answer.status_code for answer in answers] == [200] * 4
     assert sorted(answer.json()["data"]["created"] for answer in answers) == [0, 0, 0, 1000]
-    assert left(service) == {("a", "+1"), ("b", "+2"), ("c", None), *((f"crm-{i}", None) for i in range(1000))}
+    assert left(service) == {("a", "+101"), ("b", "+102"), ("c", None), *((f"crm-{i}", None) for i in range(1000))}
 
 
 async def test_a_creation_that_meets_a_deadlock_is_tried_again(service):
@@ -289,7 +289,7 @@ async def test_a_change_whose_connection_breaks_is_not_done_twice(service):
             await until(lambda: lock_waits(service.engine) == 1)
             other.execute(cut)
             assert (await calling).status_code == 503
-    assert left(service) == {("a", "+1"), ("b", "+2"), ("c", None)}
+    assert left(service) == {("a", "+101"), ("b", "+102"), ("c", None)}
 
 
 async def test_ids_that_an_operator_has_used_do_not_stand_in_the_way(service):

@@ -91,7 +91,7 @@ class Described:
 
     @staticmethod
     def _queue(connection, *identifiers, **columns):
-        entries = [(identifier, None) for identifier in identifiers] or [("nobody", None), (None, "+1")]
+        entries = [(identifier, None) for identifier in identifiers] or [("nobody", None), (None, "+101")]
         return queue_job(connection, entries, campaign="cmp_1", **columns)
 
     @staticmethod

@@ -12,6 +12,7 @@ import time
 from contextlib import ExitStack
 from pathlib import Path
 
+import httpx2
 import pytest
 
 from tests.cli.terminal import terminal
@@ -175,20 +176,40 @@ def test_previews_are_executed_archives_restored_failures_retried(shell):
 
 def test_results_are_written_as_they_are_wanted_and_whole(shell, tmp_path):
     job_id = shell.run(
-        "submit", "-", "--campaign", "cmp", "--wait", "--json", stdin=b"externalId,phoneNumber\ncrm-0,\n,+99\nx,\n"
+        "submit", "-", "--campaign", "cmp", "--wait", "--json", stdin=b"externalId,phoneNumber\ncrm-0,\n,+199\nx,\n"
     )
     job_id = json.loads(job_id)["jobId"]
     missing = ("results", job_id, "--outcome", "notFound")
-    assert shell.run(*missing, "--format", "identifiers") == "+99\nx\n"
+    assert shell.run(*missing, "--format", "identifiers") == "+199\nx\n"
     shell.run(*missing, "-o", tmp_path / "missing.ndjson")
     assert [json.loads(line)["index"] for line in (tmp_path / "missing.ndjson").read_text().splitlines()] == [1, 2]
-    shell.run(*missing, "-o", tmp_path / "missing.csv", "--guard")
-    assert [row["phoneNumber"] for row in csv.DictReader((tmp_path / "missing.csv").read_text().splitlines())] == ["'+99", ""]
+    shell.run(*missing, "-o", tmp_path / "missing.csv")
+    assert [row["phoneNumber"] for row in csv.DictReader((tmp_path / "missing.csv").read_text().splitlines())] == ["'+199", ""]
     shell.run("results", "unknown", "-o", tmp_path / "none.csv", code=1)
-    assert shell.run(*missing, "--format", "identifiers", "-o", "-") == "+99\nx\n"
+    assert shell.run(*missing, "--format", "identifiers", "-o", "-") == "+199\nx\n"
     shell.run(*missing, "-o", tmp_path / "nowhere" / "missing.csv", code=1)
     assert shell.err == f"Error: there is no folder {tmp_path / 'nowhere'}\n"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["missing.csv", "missing.ndjson"]
+
+
+def test_csv_is_guarded_as_that_of_the_api_is_unless_it_is_wanted_raw(shell):
+    ids = ["'-17", '="00123"', "=1+1", "'quoted", "a"]
+    sent = "".join(f"{json.dumps({'externalId': one, 'phoneNumber': '+199'})}\n" for one in ids).encode()
+    job_id = shell.run("submit", "-", "--campaign", "cmp", stdin=sent).strip()
+    shell.run("watch", job_id)
+    for options, query, number, written in [
+        ([], "", "'+199", ["''-17", '\'="00123"', "'=1+1", "'quoted", "a"]),
+        (["--raw"], "?raw=1", "+199", ["''-17", '\'="00123"', "=1+1", "'quoted", "a"]),
+    ]:
+        printed = shell.run("results", job_id, *options)
+        rows = list(csv.DictReader(printed.splitlines()))
+        assert [(row["externalId"], row["phoneNumber"]) for row in rows] == [(one, number) for one in written]
+        assert [row["identifier"] for row in rows] == written
+        headers = {"x-api-key": shell.place.key, "accept": "text/csv"}
+        answer = httpx2.get(f"{shell.place.url}/api/v1/jobs/{job_id}/results{query}", headers=headers)
+        assert answer.text.splitlines() == printed.splitlines()
+    shell.run("results", job_id, "--raw", "--format", "ndjson", code=2)
+    assert "--raw is for CSV" in shell.err
 
 
 def test_results_go_where_a_link_leads_and_into_what_is_no_file(shell, tmp_path):

@@ -107,7 +107,7 @@ def test_importing_the_same_file_again_changes_nothing(load, engine):
 
 def test_every_row_is_accounted_for_in_a_big_damaged_file(load, engine, tmp_path):
     rows = [f"CRM_{number},+1555{number:07d},x" for number in range(20_000)]
-    damage = {100: "CRM_100", 5_000: "CRM_0,+1,x", 9_999: '"CRM,1,x', 19_999: ",,x", 15_000: "X\x00,1,x"}
+    damage = {100: "CRM_100", 5_000: "CRM_0,+101,x", 9_999: '"CRM,1,x', 19_999: ",,x", 15_000: "X\x00,1,x"}
     for place, row in damage.items():
         rows[place] = row
     file = tmp_path / "rejects.csv"

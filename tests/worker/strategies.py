@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from tests.oracle import Lead
 
 EXTERNAL_IDS = ["a", "b", "c", "d", "e", "f"]
-NUMBERS = ["+1", "+2", "+3", "+4", "+5"]
+NUMBERS = ["+101", "+102", "+103", "+104", "+105"]
 CAMPAIGNS = ["cmp", "other"]
 
 

@@ -13,7 +13,7 @@ from worker.claimer import MAX_ATTEMPTS, claim
 from worker.finisher import NOBODY, Wake
 from worker.runner import run_chunk, run_next
 
-LEADS = [("a", "+1"), ("b", "+2"), ("c", None), (None, "+4")]
+LEADS = [("a", "+101"), ("b", "+102"), ("c", None), (None, "+104")]
 
 
 @pytest.fixture
@@ -38,13 +38,13 @@ def claim_and_run(engine):
 
 
 def test_a_job_runs_to_its_end_and_touches_nothing_else(campaign):
-    job_id = queue_in(campaign, [("a", None), (None, "+2"), ("nobody", "+9"), ("c", "+4")])
+    job_id = queue_in(campaign, [("a", None), (None, "+102"), ("nobody", "+109"), ("c", "+104")])
     sent = []
     run_next(campaign, "jobs", Wake(lambda _: None, sent.append))
     with campaign.begin() as connection:
         job = job_row(connection, job_id)
         assert outcomes_of_job(connection, job_id) == [1, 2, 3, 1]
-        assert remaining_leads(connection) == {(None, "+4")}
+        assert remaining_leads(connection) == {(None, "+104")}
         assert remaining_leads(connection, "other") == set(LEADS)
     assert (job.state, job.deleted, job.not_found, job.unprocessed, job.error) == ("completed", 3, 1, 0, None)
     assert job.created_at <= job.started_at <= job.finished_at
@@ -75,7 +75,7 @@ def test_a_chunk_that_two_workers_hold_is_decided_once(campaign):
         second = claim(connection, "jobs")
     run_chunk(campaign, first)  # whose lease is over, and the chunk another's
     with campaign.begin() as connection:
-        assert ("a", "+1") in remaining_leads(connection)
+        assert ("a", "+101") in remaining_leads(connection)
     run_chunk(campaign, second)
     with campaign.begin() as connection:
         add_leads(connection, [("a", None)])  # as if the campaign had got it back: it is not this job's any more
@@ -96,7 +96,7 @@ def test_a_chunk_that_used_up_its_attempts_is_failed_and_the_rest_is_done(campai
     with campaign.begin() as connection:
         job = job_row(connection, job_id)
         assert outcomes_of_job(connection, job_id) == [Outcome.FAILED, Outcome.DELETED_BY_EXTERNAL_ID]
-        assert ("a", "+1") in remaining_leads(connection)
+        assert ("a", "+101") in remaining_leads(connection)
     assert (job.state, job.deleted, job.unprocessed) == ("failed", 1, 1)
     assert job.error.startswith("1 of 2 leads could not be processed")
 
@@ -106,12 +106,12 @@ def test_a_foreign_key_that_forbids_one_lead_leaves_only_that_one(campaign, cons
     with campaign.begin() as connection:
         connection.execute(text(f"CREATE TABLE calls (lead_id bigint REFERENCES leads (id) {constraint})"))
         connection.execute(text("INSERT INTO calls SELECT id FROM leads WHERE external_id = 'b' AND campaign_id = 'cmp'"))
-    job_id = queue_in(campaign, [("a", None), ("b", None), (None, "+4"), (None, "+2"), ("c", None)])
+    job_id = queue_in(campaign, [("a", None), ("b", None), (None, "+104"), (None, "+102"), ("c", None)])
     claim_and_run(campaign)
     with campaign.begin() as connection:
         job = job_row(connection, job_id)
         assert outcomes_of_job(connection, job_id) == [1, Outcome.REFUSED, 2, Outcome.DUPLICATE, 1]
-        assert remaining_leads(connection) == {("b", "+2")}
+        assert remaining_leads(connection) == {("b", "+102")}
     assert (job.state, job.deleted, job.not_found, job.unprocessed) == ("failed", 3, 1, 1)
 
 
@@ -120,10 +120,10 @@ def test_a_trigger_that_raises_refuses_as_a_foreign_key_does(campaign):
         connection.execute(
             text("""
                 CREATE FUNCTION keep() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'kept by law'; END $$;
-                CREATE TRIGGER keep BEFORE DELETE ON leads FOR EACH ROW WHEN (OLD.phone_number = '+4') EXECUTE FUNCTION keep()
+                CREATE TRIGGER keep BEFORE DELETE ON leads FOR EACH ROW WHEN (OLD.phone_number = '+104') EXECUTE FUNCTION keep()
             """)
         )
-    job_id = queue_in(campaign, [("a", None), (None, "+4")])
+    job_id = queue_in(campaign, [("a", None), (None, "+104")])
     claim_and_run(campaign)
     with campaign.begin() as connection:
         assert outcomes_of_job(connection, job_id) == [1, Outcome.REFUSED]
@@ -246,15 +246,15 @@ def test_a_trigger_that_silently_keeps_a_lead_refuses_too(campaign):
         connection.execute(
             text("""
                 CREATE FUNCTION keep() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RETURN NULL; END $$;
-                CREATE TRIGGER keep BEFORE DELETE ON leads FOR EACH ROW WHEN (OLD.phone_number IN ('+2', '+4'))
+                CREATE TRIGGER keep BEFORE DELETE ON leads FOR EACH ROW WHEN (OLD.phone_number IN ('+102', '+104'))
                 EXECUTE FUNCTION keep()
             """)
         )
-    deleting = queue_in(campaign, [("a", None), ("b", None), (None, "+4"), ("nobody", "+2"), ("no", "+9")])
+    deleting = queue_in(campaign, [("a", None), ("b", None), (None, "+104"), ("nobody", "+102"), ("no", "+109")])
     claim_and_run(campaign)
     with campaign.begin() as connection:
         assert outcomes_of_job(connection, deleting) == [1, Outcome.REFUSED, Outcome.REFUSED, Outcome.DUPLICATE, 3]
-        assert remaining_leads(connection) == {("b", "+2"), ("c", None), (None, "+4")}
+        assert remaining_leads(connection) == {("b", "+102"), ("c", None), (None, "+104")}
 
 
 def test_a_trigger_that_silently_keeps_a_lead_refuses_an_execution(campaign):
