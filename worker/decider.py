@@ -18,10 +18,11 @@ from worker.entries import (
     rivals,
 )
 
-DELETED_BY_EXTERNAL_ID, DELETED_BY_PHONE_NUMBER, REFUSED = (
+DELETED_BY_EXTERNAL_ID, DELETED_BY_PHONE_NUMBER, REFUSED, NO_SUCH_LEAD = (
     Outcome.DELETED_BY_EXTERNAL_ID,
     Outcome.DELETED_BY_PHONE_NUMBER,
     Outcome.REFUSED,
+    Outcome.NO_SUCH_LEAD,
 )
 
 Column = Literal["external_id", "phone_number"]
@@ -178,7 +179,7 @@ class _Decision:
         leads = self._campaign.take(column, sorted(wanted))
         outcomes, taken_numbers = self.outcomes, self._taken_numbers
         for lead in leads:
-            outcomes[wanted[lead[position]]] = REFUSED if lead[2] else taken_by  # type: ignore[index]  # not null: it was found by it
+            outcomes[wanted[lead[position]]] = REFUSED if lead[2] else taken_by  # type: ignore[index]  # it was found by it
             taken_numbers.add(lead[1])
         if self._found is not None:
             self._found.update({wanted[lead[position]]: TakenLead._make(lead) for lead in leads})  # type: ignore[index]
@@ -193,26 +194,26 @@ class _Decision:
             self._found.setdefault(i, copy)
 
     def _give_reasons(self, left: list[int], candidates: list[tuple[int, str]], ambiguous: set[int]) -> None:
-        """Says of those who took nothing why not."""
-        spared: set[str] = set()
-        if self._unidentified and candidates:
-            spared = self._campaign.existing(sorted({number for _, number in candidates}), identified=True)
-        plain = {number for _, number in candidates if not number.startswith("+")}
-        plus = {"+" + number for number in plain} - self._taken_numbers - self._erased_numbers
-        with_plus = self._campaign.existing(sorted(filter(None, plus))) if plus else set()
-        usable = dict(candidates)
+        """Says of those who took nothing why not. What is said last counts most."""
+        outcomes, entries = self.outcomes, self._entries
         for i in left:
-            external_id, number = self._entries.external_ids[i], usable.get(i, "")
-            if external_id is None and self._entries.phone_numbers[i] is None:
-                reason = reason_of_none(self._entries, i)
-            elif i in ambiguous:
-                reason = Outcome.AMBIGUOUS_NUMBER
-            elif number in spared:
-                reason = Outcome.OTHER_EXTERNAL_ID
-            elif "+" + number in with_plus:
-                reason = Outcome.LACKS_PLUS
-            elif external_id is not None and comes_of_a_spreadsheet(external_id):
-                reason = Outcome.SPREADSHEET_NUMBER
-            else:
-                reason = Outcome.NO_SUCH_LEAD
-            self.outcomes[i] = reason
+            external_id = entries.external_ids[i]
+            is_float = external_id is not None and comes_of_a_spreadsheet(external_id)
+            outcomes[i] = Outcome.SPREADSHEET_NUMBER if is_float else NO_SUCH_LEAD
+        if plain := [(i, "+" + number) for i, number in candidates if number[0] != "+"]:
+            self._where_existing(plain, Outcome.LACKS_PLUS)
+        if self._unidentified and candidates:
+            self._where_existing(candidates, Outcome.OTHER_EXTERNAL_ID, identified=True)
+        for i in ambiguous.intersection(left):
+            outcomes[i] = Outcome.AMBIGUOUS_NUMBER
+        if entries.written_phone_numbers is not None:
+            for i in left:
+                if entries.external_ids[i] is None and entries.phone_numbers[i] is None:
+                    outcomes[i] = reason_of_none(entries, i)
+
+    def _where_existing(self, numbers: list[tuple[int, str]], reason: Outcome, *, identified: bool = False) -> None:
+        wanted = {number for _, number in numbers} - self._taken_numbers - self._erased_numbers
+        existing = self._campaign.existing(sorted(wanted), identified=identified) if wanted else ()
+        for i, number in numbers:
+            if number in existing:
+                self.outcomes[i] = reason

@@ -1,5 +1,6 @@
 """The entries of a chunk, and what may be learnt from how they were written, where that is not the canonical form."""
 
+import re
 from collections.abc import Sequence
 from itertools import repeat
 from typing import NamedTuple
@@ -13,8 +14,10 @@ from shared.identifiers import (
     is_spreadsheet_id,
     is_spreadsheet_number,
 )
-from shared.phone_regions import reading
+from shared.phone_regions import phone_number
 from shared.states import Outcome
+
+_MAY_BE_FLOAT = re.compile("[^a-df-zA-DF-Z_]*")  # the one letter is that of an exponent
 
 Texts = Sequence[str | None]
 
@@ -35,7 +38,7 @@ def read_again(entries: Entries, region: str | None) -> Entries:
     written_ids = entries.written_external_ids or entries.external_ids
     written_numbers = entries.written_phone_numbers or entries.phone_numbers
     external_ids = [canonical_external_id(text) or None if text else None for text in written_ids]
-    phone_numbers = [_phone_number(text, region) if text else None for text in written_numbers]
+    phone_numbers = [phone_number(text, region) or None if text else None for text in written_numbers]
     seen: set[tuple[str, str]] = set()
     for i, (external_id, number) in enumerate(zip(external_ids, phone_numbers, strict=True)):
         if outcomes[i] or not (external_id or number):
@@ -45,13 +48,6 @@ def read_again(entries: Entries, region: str | None) -> Entries:
             outcomes[i] = Outcome.DUPLICATE
         seen.add(identifier)
     return Entries(external_ids, phone_numbers, outcomes, written_ids, written_numbers)
-
-
-def _phone_number(written: str, region: str | None) -> str | None:
-    number = canonical_phone_number(written)
-    if region and not number.startswith("+") and (read := reading(number, region)):
-        return read
-    return number if is_phone_number(number) else None
 
 
 def rivals(entries: Entries) -> dict[int, str]:
@@ -99,10 +95,5 @@ def reason_of_none(entries: Entries, i: int) -> Outcome:
 
 
 def comes_of_a_spreadsheet(external_id: str) -> bool:
-    """As is_spreadsheet_id, but all the ids of a file may be unknown: most show at their ends that they are something else."""
-    return (
-        not external_id[0].isalpha()
-        and external_id[-1].isdigit()
-        and not external_id.isdecimal()
-        and is_spreadsheet_id(external_id)
-    )
+    """As is_spreadsheet_id, which takes its time: all the ids of a file may be unknown, and most are plainly something else."""
+    return not external_id.isdecimal() and _MAY_BE_FLOAT.fullmatch(external_id) is not None and is_spreadsheet_id(external_id)
