@@ -11,11 +11,11 @@ from shared.identifiers import canonical_external_id, canonical_phone_number
 from shared.states import Outcome, PhoneFallback
 from worker.entries import (
     Entries,
-    comes_of_a_spreadsheet,
     former_external_ids,
     former_phone_numbers,
     reason_of_none,
     rivals,
+    with_id_of_a_spreadsheet,
 )
 
 DELETED_BY_EXTERNAL_ID, DELETED_BY_PHONE_NUMBER, REFUSED, NO_SUCH_LEAD = (
@@ -51,7 +51,7 @@ class Campaign(Protocol):
 
     has_archive: bool
 
-    def take(self, column: Column, identifiers: Sequence[str]) -> Iterable[TakenLead]:
+    def take(self, column: Column, identifiers: Sequence[str]) -> Sequence[TakenLead]:
         """Deletes the leads whose `column` is one of `identifiers` and returns those there were. By number, only those without
         an external id where the job's phoneFallback says so."""
 
@@ -100,6 +100,8 @@ class _Decision:
         left = [i for i, outcome in enumerate(self.outcomes) if not outcome]
         ambiguous = self._ambiguous()
         self._by_external_id(left)
+        if all(self.outcomes):
+            return
         left = [i for i in left if not self.outcomes[i]]
         candidates = [
             (i, number)
@@ -110,9 +112,12 @@ class _Decision:
         ]
         if candidates:
             self._by_phone_number(candidates)
-        left = [i for i in left if not self.outcomes[i]]
-        if left:
-            self._give_reasons(left, [(i, number) for i, number in candidates if not self.outcomes[i]], ambiguous)
+        if not all(self.outcomes):
+            self._give_reasons(
+                [i for i in left if not self.outcomes[i]],
+                [(i, number) for i, number in candidates if not self.outcomes[i]],
+                ambiguous,
+            )
 
     def _ambiguous(self) -> set[int]:
         """The entries whose number, read for a country, is somebody else's behind a plus: it is not used at all."""
@@ -144,13 +149,15 @@ class _Decision:
             first.setdefault(number, i)
         if self._campaign.has_archive:
             self._campaign.hold((), sorted(first))
-        self._take("phone_number", {number: i for number, i in first.items() if number not in self._taken_numbers})
+        free = first.keys() - self._taken_numbers
+        self._take("phone_number", first if len(free) == len(first) else {number: first[number] for number in free})
         if self._try_former:
             self._take("phone_number", self._former_numbers(candidates))
         if self._campaign.has_archive:
             self._erase_by_phone_number(first)
+        gone = self._taken_numbers | self._erased_numbers
         for i, number in candidates:
-            if not self.outcomes[i] and (number in self._taken_numbers or number in self._erased_numbers):
+            if number in gone and not self.outcomes[i]:
                 self.outcomes[i] = Outcome.DUPLICATE
 
     def _former_numbers(self, candidates: list[tuple[int, str]]) -> dict[str, int]:
@@ -175,16 +182,18 @@ class _Decision:
     def _take(self, column: Column, wanted: Mapping[str, int]) -> None:
         if not wanted:
             return
-        position, taken_by = (0, DELETED_BY_EXTERNAL_ID) if column == "external_id" else (1, DELETED_BY_PHONE_NUMBER)
+        by_id = column == "external_id"
+        taken_by = DELETED_BY_EXTERNAL_ID if by_id else DELETED_BY_PHONE_NUMBER
         leads = self._campaign.take(column, sorted(wanted))
         outcomes, taken_numbers = self.outcomes, self._taken_numbers
-        for lead in leads:
-            outcomes[wanted[lead[position]]] = REFUSED if lead[2] else taken_by  # type: ignore[index]  # it was found by it
-            taken_numbers.add(lead[1])
+        for external_id, number, refused in leads:
+            outcomes[wanted[external_id if by_id else number]] = REFUSED if refused else taken_by  # type: ignore[index]
+            taken_numbers.add(number)
         if self._found is not None:
-            self._found.update({wanted[lead[position]]: TakenLead._make(lead) for lead in leads})  # type: ignore[index]
+            for lead in map(TakenLead._make, leads):
+                self._found[wanted[(lead.external_id if by_id else lead.phone_number) or ""]] = lead
         if self._try_former:
-            taken_numbers.update([canonical_phone_number(lead[1]) for lead in leads if lead[1]])
+            taken_numbers.update([canonical_phone_number(number) for _, number, _ in leads if number])
 
     def _erased(self, i: int, copy: Copy, outcome: Outcome) -> None:
         if self.outcomes[i] != REFUSED:
@@ -197,9 +206,9 @@ class _Decision:
         """Says of those who took nothing why not. What is said last counts most."""
         outcomes, entries = self.outcomes, self._entries
         for i in left:
-            external_id = entries.external_ids[i]
-            is_float = external_id is not None and comes_of_a_spreadsheet(external_id)
-            outcomes[i] = Outcome.SPREADSHEET_NUMBER if is_float else NO_SUCH_LEAD
+            outcomes[i] = NO_SUCH_LEAD
+        for i in with_id_of_a_spreadsheet(entries, left):
+            outcomes[i] = Outcome.SPREADSHEET_NUMBER
         if plain := [(i, "+" + number) for i, number in candidates if number[0] != "+"]:
             self._where_existing(plain, Outcome.LACKS_PLUS)
         if self._unidentified and candidates:

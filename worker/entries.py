@@ -94,6 +94,15 @@ def reason_of_none(entries: Entries, i: int) -> Outcome:
     return Outcome.SPREADSHEET_NUMBER if is_spreadsheet_number(written or "") else Outcome.NOT_A_PHONE_NUMBER
 
 
-def comes_of_a_spreadsheet(external_id: str) -> bool:
-    """As is_spreadsheet_id, which takes its time: all the ids of a file may be unknown, and most are plainly something else."""
-    return not external_id.isdecimal() and _MAY_BE_FLOAT.fullmatch(external_id) is not None and is_spreadsheet_id(external_id)
+def with_id_of_a_spreadsheet(entries: Entries, indexes: Sequence[int]) -> list[int]:
+    """Which of these have an id like 12345.0. All the ids of a file may be unknown, and most are plainly something else."""
+    external_ids = entries.external_ids
+    return [
+        i
+        for i in indexes
+        if (external_id := external_ids[i])
+        and not external_id[0].isalpha()
+        and not external_id.isdecimal()
+        and _MAY_BE_FLOAT.fullmatch(external_id)
+        and is_spreadsheet_id(external_id)
+    ]
