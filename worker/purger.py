@@ -45,6 +45,17 @@ _PURGE_ARCHIVE = text("""
     WHERE jobs.id = old.id AND (SELECT count(*) FROM kept) < :leads
 """)
 
+# Somebody has deleted the job's row: nobody can restore these, and nothing says when the job ended.
+_PURGE_FORSAKEN = text("""
+    WITH forsaken AS (
+        SELECT job_id, lead_id FROM archived_leads
+        WHERE archived_at < clock_timestamp() - :kept AND NOT EXISTS (SELECT FROM jobs WHERE jobs.id = job_id)
+        ORDER BY archived_at LIMIT :leads
+    )
+    DELETE FROM archived_leads USING forsaken
+    WHERE archived_leads.job_id = forsaken.job_id AND archived_leads.lead_id = forsaken.lead_id
+""")
+
 _PURGE_KEYS = text("DELETE FROM idempotency_keys WHERE created_at < clock_timestamp() - :kept")
 
 log = structlog.get_logger()
@@ -57,9 +68,11 @@ def purge_identifiers(connection: Connection, kept: timedelta) -> None:
 
 
 def purge_archive(connection: Connection, kept: timedelta) -> None:
-    """Removes the archived leads of jobs that finished more than `kept` ago. The caller commits."""
+    """Removes the archived leads of jobs that finished more than `kept` ago, and those as old of no job. The caller commits."""
     if purged := connection.execute(_PURGE_ARCHIVE, {"kept": kept, "jobs": JOBS, "leads": LEADS}).rowcount:
         log.info("archive purged", jobs=purged)
+    if purged := connection.execute(_PURGE_FORSAKEN, {"kept": kept, "leads": LEADS}).rowcount:
+        log.info("archive purged", leads=purged)
 
 
 def purge_keys(connection: Connection) -> None:

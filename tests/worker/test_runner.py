@@ -268,7 +268,7 @@ def test_a_trigger_that_silently_keeps_a_lead_refuses_an_execution(campaign):
         )
         job_id = queue_job(connection, [("a", None), ("b", None)], mode="archive")
         connection.execute(
-            text("UPDATE chunks SET lead_ids = :ids, lead_external_ids = '{a,b}', lead_phone_numbers = '{+1,+2}'"),
+            text("UPDATE chunks SET lead_ids = :ids, lead_external_ids = '{a,b}', lead_phone_numbers = '{+101,+102}'"),
             {"ids": ids[:2]},
         )
     claim_and_run(campaign)
