@@ -153,7 +153,7 @@ _PARAMETERS: dict[str, Schema] = {
     "campaignId": {"description": "Only those of this campaign", "example": "cmp_1"},
     "externalId": {"description": "Only the lead with this `externalId`", "example": "CRM_001"},
     "phoneRegion": {
-        "description": "Country (ISO 3166, as DE) as whose `phoneNumber` is read if it begins without a `+`; without it, the campaign's"
+        "description": "Country (ISO 3166) as whose `phoneNumber` is read if it has no `+`; without it, the campaign's"
     },
     "phoneNumber": {
         "description": "Only the lead with this `phoneNumber`; a `+` may be written as it is, or as `%2B`",

@@ -20,8 +20,8 @@ _NO_NUL = r"^[^\u0000]*$"
 
 ENTRY: Schema = {
     "type": "object",
-    "description": "Names one lead, by `externalId`, `phoneNumber` or both. Null counts as missing. Other fields are ignored, but "
-    "for those that may mean one of the two (`external_id`, `mobile`, …), which are refused.",
+    "description": "Names one lead, by `externalId`, `phoneNumber` or both. Null counts as missing. Other fields are ignored, "
+    "but for those that may mean one of the two (`external_id`, `mobile`, …), which are refused.",
     "properties": {
         "externalId": or_null(text("Your CRM's id", maxLength=MAX_EXTERNAL_ID, pattern=_NO_NUL)),
         "phoneNumber": or_null(

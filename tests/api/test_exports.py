@@ -40,7 +40,11 @@ async def test_both_formats_say_what_the_pages_say(service, done):
     table = await fetched(service, job_id, CSV, "?raw=1")
     assert table.headers["content-type"].startswith("text/csv; charset=utf-8")
     rows = list(csv.DictReader(io.StringIO(table.text, newline="")))
-    assert rows == [{name: "" if cell is None else str(cell) for name, cell in item.items()} for item in items]
+    assert rows == [{name: _cell(cell) for name, cell in item.items()} for item in items]
+
+
+def _cell(value):
+    return "" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 
 async def test_streams_take_the_filter_of_the_pages(service):
@@ -51,7 +55,7 @@ async def test_streams_take_the_filter_of_the_pages(service):
     assert [json.loads(line) for line in lines.text.splitlines()] == items
     assert len(items) == 2
     nothing = await fetched(service, job_id, CSV, "?outcome=restored")
-    assert nothing.text == "index,externalId,phoneNumber,identifier,outcome,matchedBy,reason\r\n"
+    assert nothing.text == "index,externalId,phoneNumber,identifier,outcome,matchedBy,reason,erasedFromArchive\r\n"
 
 
 @pytest.mark.parametrize(
@@ -207,7 +211,7 @@ async def test_streams_and_pages_agree_across_many_chunks_in_every_outcome_while
         lines = (await fetched(service, job_id, NDJSON, query)).text
         assert [json.loads(line) for line in lines.splitlines()] == items
         rows = csv.DictReader(io.StringIO((await fetched(service, job_id, CSV, f"{query}&raw=1")).text, newline=""))
-        assert list(rows) == [{name: "" if cell is None else str(cell) for name, cell in item.items()} for item in items]
+        assert list(rows) == [{name: _cell(cell) for name, cell in item.items()} for item in items]
     assert list(counts.values()) == [99, 71, 28, 0]
 
 

@@ -12,7 +12,7 @@ from shared.models import jobs
 from tests.jobs import job_row
 from tests.stack import make_key
 from worker.claimer import claim
-from worker.finisher import NOBODY
+from worker.finisher import Wake
 from worker.runner import run_chunk, run_next
 
 SUBMITTED = [
@@ -25,7 +25,12 @@ SUBMITTED = [
 
 
 def work(engine):
-    run_next(engine, "jobs", NOBODY)
+    """Until nothing is left to be done."""
+    more = [True]
+    wake = Wake(lambda _: None, lambda _: more.append(True))
+    while more:
+        more.clear()
+        run_next(engine, "jobs", wake)
 
 
 async def test_an_accepted_job_is_answered_as_the_contract_has_it(service):
