@@ -51,7 +51,8 @@ async def test_a_job_tells_its_whole_story(service):
     job_id = await service.submit(*SUBMITTED, clientReference="order 7", phoneFallback=True)
     before = (await service.get(f"/api/v1/jobs/{job_id}")).json()["data"]
     assert list(before) == [
-        "jobId", "campaignId", "status", "requested", "clientReference", "mode", "dryRun", "phoneFallback", "phoneRegion", "sourceJobId",
+        "jobId", "campaignId", "status", "requested", "clientReference", "mode", "dryRun", "phoneFallback",
+        "phoneRegion", "sourceJobId",
         "total", "processed", "deleted", "wouldDelete", "restored", "conflict", "notFound", "unprocessed", "invalid",
         "erasedFromArchive", "lacksPlus", "otherExternalId", "error", "schedule", "callbackUrl", "maxLeadsPerSecond", "createdAt", "runAt", "startedAt", "finishedAt", "identifiersPurgedAt",
         "history", "resultsUrl",
