@@ -6,6 +6,7 @@ what can happen around a job: crashes at every statement, messages doubled, leas
 
 import asyncio
 import json
+from collections import Counter
 from itertools import count
 from uuid import uuid4
 
@@ -17,19 +18,21 @@ from sqlalchemy import delete, event, insert, select, text
 
 from api.acceptor import accept
 from api.authenticator import Key
+from api.errors import ApiError
+from api.follower import follow
+from api.leads import delete as delete_lead
 from api.parser import parse
 from api.replayer import Asked
 from api.results import read_results
 from shared.database import create_api_engine
-from shared.models import jobs, leads
+from shared.models import archived_leads, jobs, leads
 from shared.settings import Settings
-from shared.states import Outcome
+from shared.states import Action, Outcome
 from tests import oracle
-from tests.jobs import add_campaign, let_leases_expire, one_tick
-from tests.worker.strategies import CAMPAIGNS, campaigns_of_leads, entries
+from tests.jobs import add_campaign, let_leases_expire, one_tick, work_off
+from tests.worker.strategies import CAMPAIGNS, READINGS, campaigns_of_leads, copies, entries
 from worker.claimer import claim
-from worker.finisher import Wake
-from worker.runner import run_chunk, run_next
+from worker.runner import run_chunk
 
 KEY = Key(uuid4(), "co", None, "write", "tests", None, None)
 
@@ -57,14 +60,18 @@ class World:
         self._runner.run(self._api_engine.dispose())
         self._runner.close()
 
-    def put(self, wanted):
+    def put(self, wanted, archived=()):
+        """Leads, and copies in the archive of a job that is not there any more."""
         with self.engine.begin() as connection:
-            connection.execute(delete(jobs))
-            connection.execute(delete(leads))
+            for table in (jobs, leads, archived_leads):
+                connection.execute(delete(table))
             for lead in wanted:
                 connection.execute(insert(leads), _row(lead))
+            for number, copy in enumerate(archived):
+                row = {"id": -number - 1, "metadata": {}, "created_at": "2026-01-01T00:00:00Z"} | _row(copy)
+                connection.execute(insert(archived_leads), {"job_id": uuid4(), "lead_id": row["id"], "lead": row})
 
-    def submit(self, written, *, campaign="cmp", chunk_size=1000, phone_fallback=True, rate=None):
+    def submit(self, written, *, campaign="cmp", chunk_size=1000, phone_fallback=True, rate=None, **fields):
         body = {
             "campaignId": campaign,
             "phoneFallback": phone_fallback,
@@ -72,10 +79,27 @@ class World:
             "leads": [{"externalId": e, "phoneNumber": n, "note": "ignored"} for e, n in written],
         }
         job_id = uuid4()
-        submission = parse(json.dumps(body).encode())
+        submission = parse(json.dumps(body | fields).encode())
         asked = Asked(KEY, None, 0, job_id)
         self._runner.run(accept(self._api_engine, Settings(chunk_size=chunk_size), asked, submission))
         return job_id
+
+    def follow(self, job_id, action):
+        """The job that follows."""
+        asked = Asked(KEY, None, 0, uuid4())
+        return self._runner.run(follow(self._api_engine, Settings(), asked, job_id, action)).job_id
+
+    def delete(self, campaign, external_id, number):
+        """As `DELETE /api/v1/leads` does; the number of copies erased, None where there is nobody."""
+        try:
+            return self._runner.run(delete_lead(self._api_engine, KEY, campaign, external_id, number))
+        except ApiError as error:
+            assert error.status == 404
+            return None
+
+    def work(self):
+        """A worker's part."""
+        work_off(self.engine)
 
     def results(self, job_id):
         items, following = self._runner.run(read_results(self._api_engine, job_id, list(Outcome), 0, 10_000))
@@ -84,6 +108,17 @@ class World:
 
     def outcomes(self, job_id):
         return [(item["outcome"], item["matchedBy"], item["reason"]) for item in self.results(job_id)]
+
+    def erased(self, job_id):
+        """The entries that erased a copy in the archive."""
+        return {item["index"] for item in self.results(job_id) if item["erasedFromArchive"]}
+
+    def archive(self):
+        """The copies in the archive by job and lead, None where they are erased, in the order of a restoration."""
+        statement = select(archived_leads).order_by(archived_leads.c.job_id, archived_leads.c.lead_id)
+        with self.engine.begin() as connection:
+            rows = connection.execute(statement)
+            return {(row.job_id, row.lead_id): row.lead and _lead(row.lead) for row in rows}
 
     def leads(self):
         with self.engine.begin() as connection:
@@ -99,31 +134,77 @@ def _row(lead):
     return {"campaign_id": lead.campaign, "external_id": lead.external_id, "phone_number": lead.phone_number}
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=300)
-@given(
-    present=campaigns_of_leads(),
-    written=st.lists(entries, min_size=1, max_size=14),
-    chunk_size=st.integers(1, 15),
-    phone_fallback=st.booleans(),
-)
-def test_every_entry_of_every_job_ends_as_the_contract_says(world, present, written, chunk_size, phone_fallback):
-    world.put(present)
-    job_id = world.submit(written, chunk_size=chunk_size, phone_fallback=phone_fallback)
-    work_left = True
-    while work_left:
-        work_left = False
+def _lead(row):
+    return oracle.Lead(row["campaign_id"], row["external_id"], row["phone_number"])
 
-        def more(_queue):
-            nonlocal work_left
-            work_left = True
 
-        run_next(world.engine, "jobs", Wake(lambda _: None, more))
-    verdict = oracle.judge(written, present, campaign="cmp", chunk_size=chunk_size, phone_fallback=phone_fallback)
+PHONE_FALLBACKS = [True, False, "onlyIfUnidentified"]
+REGIONS = {None: {}, "DE": READINGS}
+ANY_JOB = {
+    "present": campaigns_of_leads(),
+    "archived": copies,
+    "written": st.lists(entries, min_size=1, max_size=14),
+    "phone_fallback": st.sampled_from(PHONE_FALLBACKS),
+    "region": st.sampled_from(list(REGIONS)),
+}
+any_database = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=300)
+
+
+@any_database
+@given(**ANY_JOB, chunk_size=st.integers(1, 15))
+def test_every_entry_of_every_job_ends_as_the_contract_says(
+    world, present, archived, written, chunk_size, phone_fallback, region
+):
+    world.put(present, archived)
+    options = {"chunk_size": chunk_size, "phone_fallback": phone_fallback}
+    job_id = world.submit(written, phoneRegion=region, **options)
+    world.work()
+    verdict = oracle.judge(written, present, campaign="cmp", copies=archived, readings=REGIONS[region], **options)
     assert world.outcomes(job_id) == verdict.outcomes
+    assert world.erased(job_id) == verdict.erased
     assert world.leads() == verdict.remaining
+    assert Counter(world.archive().values()) == Counter(verdict.copies)
     job = world.job(job_id)
     assert job.state == "completed"
-    assert (job.deleted, job.deleted + job.not_found) == (len(present) - len(verdict.remaining), len(written))
+    deleted = sum(word == "deleted" for word, _, _ in verdict.outcomes)
+    lacks_plus = verdict.outcomes.count(oracle.LACKS_PLUS)
+    assert (job.deleted, job.deleted + job.not_found, job.erased) == (deleted, len(written), len(verdict.erased))
+    assert (job.lacks_plus, job.other_external_id) == (lacks_plus, 0)
+
+
+@any_database
+@given(**ANY_JOB)
+def test_a_preview_says_what_a_job_would_do_and_its_execution_does_it(
+    world, present, archived, written, phone_fallback, region
+):
+    world.put(present, archived)
+    preview = world.submit(written, phoneRegion=region, phone_fallback=phone_fallback, dryRun=True)
+    world.work()
+    verdict = oracle.judge(
+        written, present, campaign="cmp", copies=archived, readings=REGIONS[region], phone_fallback=phone_fallback
+    )
+    assert world.outcomes(preview) == [_would(i, outcome, verdict) for i, outcome in enumerate(verdict.outcomes)]
+    assert world.job(preview).other_external_id == len(verdict.others & _by_phone(verdict))
+    assert (world.leads(), Counter(world.archive().values())) == (present, Counter(archived)), "it changes nothing"
+    taken = [outcome for outcome in verdict.outcomes if outcome[0] == "deleted"]
+    if not taken:
+        return
+    execution = world.follow(preview, Action.EXECUTE)
+    world.work()
+    assert world.outcomes(execution) == taken
+    assert world.leads() == verdict.remaining
+
+
+def _by_phone(verdict):
+    return {i for i, outcome in enumerate(verdict.outcomes) if outcome == oracle.DELETED_BY_PHONE_NUMBER}
+
+
+def _would(i, outcome, verdict):
+    word, matched_by, reason = outcome
+    if word != "deleted":
+        return outcome
+    other = i in verdict.others and matched_by == "phoneNumber"
+    return ("wouldDelete", matched_by, "otherExternalId" if other else reason)
 
 
 class Crash(BaseException):
