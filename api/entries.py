@@ -9,14 +9,11 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from shared.identifiers import IGNORED, canonical_external_id, canonical_phone_number, is_spreadsheet_number
-from shared.phone_regions import phone_number
+from shared.phone_regions import NOT_A_PHONE_NUMBER, SPREADSHEET_NUMBER, phone_number
 from shared.states import Outcome
 
 MAX_EXTERNAL_ID = 255  # code points, before trimming
 MAX_PHONE_NUMBER = 32
-
-NOT_A_PHONE_NUMBER = "phoneNumber is not a phone number"
-SPREADSHEET_NUMBER = "phoneNumber has a decimal point or an exponent, as spreadsheets write numbers; store it as text"
 
 _TEXT_OR_NOTHING = {str, type(None)}
 _ASCII_BLANKS = "".join(filter(str.isascii, IGNORED))

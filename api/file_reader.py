@@ -10,14 +10,30 @@ import msgspec
 
 from api.entries import MAX_EXTERNAL_ID, MAX_PHONE_NUMBER, Flaw, Identifiers, encodable, flaw, identified
 from api.errors import InvalidRequest
+from api.parser import errors_in_names
 from shared.blocks import TOO_LONG, Block, Unreadable, blocks
-from shared.csv_reader import read_csv
+from shared.columns import Naming, Unclear, keys_of, shown
+from shared.csv_reader import Records, read_csv, without_blank_rows
+from shared.identifier_names import IDENTIFIERS
 from shared.identifiers import canonical_external_id, canonical_phone_number
+from shared.phone_regions import phone_number
+from shared.spreadsheets import unwrapped
 from shared.states import Outcome
 
 CSV, NDJSON = "text/csv", "application/x-ndjson"
 
 _decode = msgspec.json.Decoder().decode
+
+
+class Manner(NamedTuple):
+    """How a file is to be read."""
+
+    skip_invalid: bool = False
+    naming: Naming = Naming()
+    needs_external_id: bool = False
+    """Of a CSV: a row without one is invalid."""
+    region: str | None = None
+    """Whose phone numbers are meant that begin without a `+`."""
 
 
 class Batch(NamedTuple):
@@ -39,107 +55,140 @@ def _unreadable(why: str) -> _Row:
     return _Row(None, None, Flaw(why, Outcome.UNREADABLE))
 
 
-def read(parts: Iterable[bytes], media_type: str, *, skip_invalid: bool) -> Iterator[Batch]:
+def read(parts: Iterable[bytes], media_type: str, manner: Manner) -> Iterator[Batch]:
     """The entries of the file that comes in `parts`. Raises InvalidRequest, and whatever `parts` raises."""
     try:
         coming = blocks(parts)
-        yield from _read_csv(coming, skip_invalid) if media_type == CSV else _read_ndjson(coming, skip_invalid)
+        yield from _read_csv(coming, manner) if media_type == CSV else _read_ndjson(coming, manner)
     except Unreadable as error:
-        raise InvalidRequest(f"line 1: {error}") from None
+        raise InvalidRequest(f"line {error.line or 1}: {error}") from None
 
 
-def _read_csv(coming: Iterable[Block], skip_invalid: bool) -> Iterator[Batch]:
-    names, records = read_csv(coming)
-    if not names and not any(some.lines for some in records):
+def _read_csv(coming: Iterable[Block], manner: Manner) -> Iterator[Batch]:
+    header, records = read_csv(coming, manner.naming.said)
+    if not header.names and not any(some.lines for some in records):
         return
-    external_id, phone_number = _place("externalId", names), _place("phoneNumber", names)
-    if external_id is None and phone_number is None:
-        raise InvalidRequest("line 1: The header names neither externalId nor phoneNumber")
-    width = len(names)
+    width = len(header.names)
+    places = manner.naming.places(header.names, header.line)
+    if manner.needs_external_id and places[0] is None:
+        what = "phoneFallback=false needs a column externalId"
+        raise Unreadable(what, f"the header has: {shown(header.names)}", header.line)
 
     def row(fields: list[str] | str) -> _Row:
         if isinstance(fields, str):
             return _unreadable(fields)
         if len(fields) != width:
             return _unreadable(f"{len(fields)} columns, the header has {width}")
-        identifiers = (None if place is None else fields[place] for place in (external_id, phone_number))
-        return _row(*identifiers)
+        identifiers = [None if place is None else unwrapped(fields[place]) for place in places]
+        found = _row(*identifiers, manner.region)
+        if manner.needs_external_id and not found.flaw and not canonical_external_id(identifiers[0] or ""):
+            return found._replace(flaw=Flaw("externalId is required where phoneFallback is false", Outcome.NO_IDENTIFIER))
+        return found
 
-    for lines, rows in records:
-        if not rows:
+    for some in records:
+        if batch := _all_rows(some, width, places, manner):
+            yield batch
             continue
-        if {*map(type, rows)} == {list} and {*map(len, rows)} == {width}:
-            external_ids = [None] * len(rows) if external_id is None else [fields[external_id] or None for fields in rows]
-            phone_numbers = [None] * len(rows) if phone_number is None else [fields[phone_number] or None for fields in rows]
-            try:
-                yield Batch(identified(external_ids, phone_numbers), None)
-                continue
-            except ValueError:
-                pass
-        yield _one_by_one(lines, map(row, rows), skip_invalid)
+        filled = without_blank_rows(some)
+        if filled.lines:
+            yield _all_rows(filled, width, places, manner) or _one_by_one(filled.lines, map(row, filled.fields), manner)
 
 
-def _place(name: str, names: list[str]) -> int | None:
-    if names.count(name) > 1:
-        raise InvalidRequest(f"line 1: The header names {name} twice")
-    return names.index(name) if name in names else None
+def _all_rows(records: Records, width: int, places: Iterable[int | None], manner: Manner) -> Batch | None:
+    """The entries of rows that are one each; None where any is not, or there are none."""
+    rows: Sequence[Any] = records.fields
+    if {*map(type, rows)} != {list} or {*map(len, rows)} != {width}:
+        return None
+    try:
+        found = identified(*[_cells(rows, place) for place in places], manner.region, strict=True)
+    except ValueError:
+        return None
+    return None if manner.needs_external_id and None in found.canonical_external_ids else Batch(found, None)
 
 
-def _read_ndjson(coming: Iterable[Block], skip_invalid: bool) -> Iterator[Batch]:
+def _cells(rows: Sequence[list[str]], place: int | None) -> list[str | None]:
+    """Those of one column: what they mean, None where they are empty."""
+    if place is None:
+        return [None] * len(rows)
+    cells = [row[place] for row in rows]
+    joined = "\n".join(cells)
+    if "'" in joined or '="' in joined:
+        cells = list(map(unwrapped, cells))
+    return [cell or None for cell in cells]
+
+
+def _read_ndjson(coming: Iterable[Block], manner: Manner) -> Iterator[Batch]:
+    unseen = {*manner.naming.said}
+    is_empty = True
     for block in coming:
-        texts = [None] if block.lines is None else block.lines.split(b"\n")
-        if batch := _all_entries(texts):
+        texts = [None] if block.lines is None else block.lines.splitlines()
+        if not manner.naming.said and (batch := _all_entries(block, texts, manner)):
             yield batch
             continue
         numbered = [(line, text) for line, text in enumerate(texts, block.first_line) if text is None or text.strip()]
         if numbered:
-            yield _one_by_one([line for line, _ in numbered], (_json_row(text) for _, text in numbered), skip_invalid)
+            is_empty = False
+            rows = (_json_row(text, manner, unseen) for _, text in numbered)
+            yield _one_by_one([line for line, _ in numbered], rows, manner)
+    if unseen and not is_empty:
+        raise Unreadable(f"no entry has the key {shown(sorted(unseen))}", "look at how it is written")
 
 
-def _all_entries(texts: Sequence[bytes | None]) -> Batch | None:
+def _all_entries(block: Block, texts: Sequence[bytes | None], manner: Manner) -> Batch | None:
     """The entries of lines that are one each; None where any is not, or there are none.
 
     Line by line, and by the decoder that has the last word on a line: what one is must not depend on those around it.
     """
     try:
         found = [_decode(text) for text in texts if text]
-        if found and {*map(type, found)} == {dict}:
-            return Batch(identified([row.get("externalId") for row in found], [row.get("phoneNumber") for row in found]), None)
+        if not found or {*map(type, found)} != {dict}:
+            return None
+        columns = [[entry.get(name) for entry in found] for name in IDENTIFIERS]
+        if errors_in_names(found, columns, block.lines or b"", lambda: map(keys_of, filter(None, texts))):
+            return None
+        return Batch(identified(*columns, manner.region, strict=True), None)
     except (msgspec.MsgspecError, ValueError, RecursionError):
-        pass
-    return None
+        return None
 
 
-def _json_row(text: bytes | None) -> _Row:
+def _json_row(text: bytes | None, manner: Manner, unseen: set[str]) -> _Row:
+    """Takes the keys that it has from `unseen`."""
     if text is None:
         return _unreadable(TOO_LONG)
     try:
         entry = _decode(text)
+        if not isinstance(entry, dict):
+            return _unreadable("must be an object")
+        names = manner.naming.names_of(entry, text)
+        meanings = manner.naming.meanings(names)
+    except Unclear as error:
+        return _unreadable(f"the entry {error}")
     except (msgspec.MsgspecError, ValueError, RecursionError):
         return _unreadable("not valid JSON")
-    if not isinstance(entry, dict):
-        return _unreadable("must be an object")
-    return _row(entry.get("externalId"), entry.get("phoneNumber"))
+    unseen.difference_update(names)
+    meant = {meaning: entry[name] for meaning, name in zip(meanings, names, strict=True)}
+    return _row(*map(meant.get, IDENTIFIERS), manner.region)
 
 
-def _row(external_id: Any, phone_number: Any) -> _Row:
-    return _Row(external_id, phone_number, flaw(external_id, phone_number))
+def _row(external_id: Any, number: Any, region: str | None) -> _Row:
+    return _Row(external_id, number, flaw(external_id, number, region, strict=True))
 
 
-def _one_by_one(lines: Sequence[int], rows: Iterable[_Row], skip_invalid: bool) -> Batch:
+def _one_by_one(lines: Sequence[int], rows: Iterable[_Row], manner: Manner) -> Batch:
     """A batch of which some rows may be no entries. Raises InvalidRequest for the first of them unless they are skipped."""
     entries: list[tuple[str | None, str | None, str | None, str | None]] = []
     outcomes: list[int] = []
-    for line, (external_id, phone_number, wrong) in zip(lines, rows, strict=True):
+    for line, (external_id, number, wrong) in zip(lines, rows, strict=True):
         if wrong:
-            if not skip_invalid:
-                raise InvalidRequest(f"line {line}: {wrong.text}")
-            entries.append((_storable(external_id, MAX_EXTERNAL_ID), _storable(phone_number, MAX_PHONE_NUMBER), None, None))
+            if not manner.skip_invalid:
+                raise InvalidRequest(f"line {line}: {wrong.text}; with onInvalid=skip the other rows are done without it")
+            entries.append((_storable(external_id, MAX_EXTERNAL_ID), _storable(number, MAX_PHONE_NUMBER), None, None))
             outcomes.append(wrong.outcome)
         else:
             canonical_id = canonical_external_id(external_id or "") or None
-            canonical_number = canonical_phone_number(phone_number or "") or None
-            entries.append((canonical_id and external_id, canonical_number and phone_number, canonical_id, canonical_number))
+            written_number = number if number and canonical_phone_number(number) else None
+            canonical_number = phone_number(number, manner.region) or None if written_number else None
+            entries.append((canonical_id and external_id, written_number, canonical_id, canonical_number))
             outcomes.append(Outcome.PENDING)
     columns = [list(column) for column in zip(*entries, strict=True)]
     return Batch(Identifiers(*columns), outcomes if any(outcomes) else None)

@@ -18,7 +18,7 @@ from api.acceptor import written_if_other
 from api.drafter import JOB
 from api.entries import Identifiers
 from api.errors import Forbidden
-from api.file_reader import Batch
+from api.file_reader import Batch, Manner
 from api.upload import Upload
 from shared.arrays import smallint_array, text_array
 from shared.states import ChunkState, Outcome
@@ -98,12 +98,12 @@ class _Chunk(NamedTuple):
     outcomes: list[int]
 
 
-def load(engine: Engine, values: dict[str, Any], upload: Upload, *, chunk_size: int, most: int) -> Loaded | None:
+def load(engine: Engine, values: dict[str, Any], upload: Upload, manner: Manner, *, chunk_size: int, most: int) -> Loaded | None:
     """Makes a job of up to `most` entries, as `values`, of a draft, have it; None where the Idempotency-Key is taken.
 
     Raises Forbidden, DBAPIError, and what Upload.batches raises.
     """
-    batches = upload.batches(most)
+    batches = upload.batches(most, manner)
     try:
         with engine.begin() as connection:
             begun = connection.execute(_BEGIN, values | {"total": 1}).one_or_none()

@@ -11,22 +11,28 @@ from functools import partial
 
 import anyio
 from anyio import to_thread
+from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from api.checker import check_host
+from api.database import rows
 from api.drafter import draft
 from api.errors import Unavailable
+from api.file_reader import Manner
 from api.loader import load
 from api.parser import Options
 from api.replayer import Accepted, Asked, in_progress, is_in_progress, is_taken, replayed
 from api.upload import Upload
 from shared.database import create_sync_engine
+from shared.phone_regions import is_region
 from shared.settings import Settings
 
 AT_ONCE = 8  # uploads of one process
 OF_ONE_COMPANY = 4  # of these: another's file never waits for this one's
 PATIENCE = 5.0  # seconds that one more waits for its turn
+
+_REGION = text("SELECT phone_region FROM campaigns WHERE id = :campaign_id AND company_id = :company_id")
 
 
 class Receiver:
@@ -51,12 +57,14 @@ class Receiver:
         """Ends its connections."""
         self._loading.dispose()
 
-    async def receive(self, upload: Upload, asked: Asked, campaign_id: str, options: Options) -> Accepted:
+    async def receive(self, upload: Upload, asked: Asked, campaign_id: str, options: Options, manner: Manner) -> Accepted:
         """Makes the job, which is durable then, or finds the answer that the Idempotency-Key already had.
 
-        Raises Forbidden, InvalidRequest, Unavailable, ApiError 408, 409, 413 and 422, DBAPIError.
+        The file is read in that `manner`, but that its region may be the campaign's. Raises Forbidden, InvalidRequest, Unavailable, ApiError 408, 409, 413 and 422, DBAPIError.
         """
         values = await draft(self._engine, self._settings, asked, campaign_id, options)
+        region = options.phone_region or await self._region_of(asked, campaign_id)
+        values |= {"phone_region": region, "region_named": True}
         taken = await is_taken(self._engine, asked)
         if options.callback_url and not taken:  # what was accepted once is not looked at again
             await check_host("callbackUrl", options.callback_url, self._settings.webhook_allow)
@@ -65,6 +73,7 @@ class Receiver:
             self._loading,
             values,
             upload,
+            manner._replace(region=region),
             chunk_size=self._settings.chunk_size,
             most=self._settings.max_file_entries,
         )
@@ -81,6 +90,11 @@ class Receiver:
         if earlier is None:
             raise in_progress()
         return earlier
+
+    async def _region_of(self, asked: Asked, campaign_id: str) -> str | None:
+        """The campaign's own, which an operator may have written by hand."""
+        found = await rows(self._engine, _REGION, {"campaign_id": campaign_id, "company_id": asked.key.company_id})
+        return next((row.phone_region for row in found if is_region(row.phone_region)), None)
 
     @asynccontextmanager
     async def _turn(self, upload: Upload, company_id: str) -> AsyncIterator[None]:

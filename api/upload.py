@@ -21,7 +21,7 @@ BYTES_AN_ENTRY = 1024  # on average, other columns too: bounds what is read of a
 class Upload:
     """The body of a request. What is not async is for a thread that the event loop's waits for."""
 
-    def __init__(self, request: Request, key: str | None, *, skip_invalid: bool) -> None:
+    def __init__(self, request: Request, key: str | None) -> None:
         """`key` is the Idempotency-Key. Raises ApiError 415."""
         self._media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
         if self._media_type not in {file_reader.CSV, file_reader.NDJSON}:
@@ -30,7 +30,6 @@ class Upload:
         if encoding not in {"gzip", "identity"}:
             raise ApiError(415, "Content-Encoding must be gzip")
         self._is_gzip = encoding == "gzip"
-        self._skip_invalid = skip_invalid
         self._key = key
         self._hash = hash_of(request)
         self._stream = request.stream()
@@ -49,14 +48,14 @@ class Upload:
         """Waits for the first part. Raises Unavailable, ApiError 400 and 408."""
         self._first = await self._next_part()
 
-    def batches(self, most: int) -> Iterator[file_reader.Batch]:
-        """The entries, of which `most` are allowed, and one at least.
+    def batches(self, most: int, manner: file_reader.Manner) -> Iterator[file_reader.Batch]:
+        """The entries, read in that manner, of which `most` are allowed, and one at least.
 
         Raises InvalidRequest, Unavailable, ApiError 400, 408 and 413.
         """
         content = inflated(self._parts) if self._is_gzip else self._parts
         bounded = _bounded(self._in_time(content), most * BYTES_AN_ENTRY)
-        batches = file_reader.read(bounded, self._media_type, skip_invalid=self._skip_invalid)
+        batches = file_reader.read(bounded, self._media_type, manner)
         first = next(batches, None)  # what is no file costs no transaction
         if first is None:
             raise InvalidRequest("File contains no leads")

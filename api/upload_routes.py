@@ -1,5 +1,7 @@
 """The route of files: a bulk delete of millions, sent as CSV or NDJSON, with the options of the JSON form in the query."""
 
+import csv
+import io
 from typing import Any
 from uuid import uuid4
 
@@ -8,12 +10,16 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from api.errors import InvalidRequest
+from api.file_reader import Manner
 from api.parser import OPTIONS, Options, parse_campaign_id, parse_options
 from api.preferences import IdempotencyKey, preferred_wait, written_key
 from api.replayer import Asked
 from api.responder import answer_accepted
 from api.routes import authenticator_of, refuse_unknown_parameters
 from api.upload import Upload
+from shared.columns import Naming
+from shared.identifier_names import IDENTIFIERS
+from shared.states import PhoneFallback
 
 router = APIRouter(redirect_slashes=False)
 
@@ -39,16 +45,45 @@ async def bulk_delete_file(request: Request) -> Response:
     key = await authenticator_of(request).admit(request, submitting=True)
     upload_key = written_key(request)
     query = request.query_params
-    upload = Upload(request, upload_key, skip_invalid=_ON_INVALID.get(query.get("onInvalid", ""), False))
-    refuse_unknown_parameters(request, {"campaignId", "onInvalid", *OPTIONS})
+    upload = Upload(request, upload_key)
+    refuse_unknown_parameters(request, {"campaignId", "onInvalid", "columns", "ignore", *OPTIONS})
     if query.get("onInvalid", "fail") not in _ON_INVALID:
         raise InvalidRequest("onInvalid must be fail or skip")
+    naming = _naming(query)
     options = _options(query)
     campaign_id = parse_campaign_id(query.get("campaignId"))
     preferred = preferred_wait(request)
     wait = state.settings.default_wait if preferred is None else preferred
     asked = Asked(key, IdempotencyKey(upload_key, b"") if upload_key else None, wait, uuid4())
-    return await answer_accepted(state, asked, state.receiver.receive(upload, asked, campaign_id, options), preferred=preferred)
+    manner = Manner(_ON_INVALID[query.get("onInvalid", "fail")], naming, options.phone_fallback == PhoneFallback.NEVER)
+    accepting = state.receiver.receive(upload, asked, campaign_id, options, manner)
+    return await answer_accepted(state, asked, accepting, preferred=preferred)
+
+
+def _naming(query: Any) -> Naming:
+    """Raises InvalidRequest."""
+    pairs = [cell.partition(":") for cell in _cells(query, "columns")]
+    if not all(identifier in IDENTIFIERS and name for identifier, _, name in pairs):
+        raise InvalidRequest("columns must be written as externalId:NAME,phoneNumber:NAME")
+    ignored = _cells(query, "ignore")
+    names = [name for _, _, name in pairs]
+    if len({identifier for identifier, _, _ in pairs}) < len(pairs) or len({*names, *ignored}) < len(names) + len(ignored):
+        raise InvalidRequest("columns and ignore must name each identifier and each column once")
+    return Naming({name: identifier for identifier, _, name in pairs}, frozenset(ignored))
+
+
+def _cells(query: Any, parameter: str) -> list[str]:
+    """Of a parameter that is one line of CSV. Raises InvalidRequest."""
+    written = query.get(parameter)
+    if written is None:
+        return []
+    try:
+        cells = next(csv.reader(io.StringIO(written, newline=""), strict=True, skipinitialspace=True), [])
+    except csv.Error:
+        cells = []
+    if not all(map(str.strip, cells)) or not cells:
+        raise InvalidRequest(f"{parameter} must be names separated by commas, those that have commas in quotes")
+    return cells
 
 
 def _options(query: Any) -> Options:

@@ -1,6 +1,5 @@
-"""Makes a file as the server takes it of what a person has: a file, a pipe, columns of other names, a list. And counts it."""
+"""Makes a file as the server takes it of what a person has: a file, a pipe, a list. Looks at its header, and counts it."""
 
-import csv
 import gzip
 import io
 import json
@@ -8,16 +7,16 @@ import shutil
 import sys
 import tempfile
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import BinaryIO, Literal, NamedTuple
 
-import click
-
 from cli.failure import Failure
 from shared.blocks import SIZE, Unreadable, blocks
-from shared.csv_reader import DELIMITERS, read_csv
+from shared.columns import Naming, shown
+from shared.csv_reader import read_csv, without_blank_rows
+from shared.file_kinds import other_kind
 
 CSV, NDJSON = "text/csv", "application/x-ndjson"
 Format = Literal["csv", "ndjson"]
@@ -39,36 +38,31 @@ class Prepared(NamedTuple):
 
 
 def prepare(
-    stack: ExitStack, path: str, form: Format | None, by: Identifier | None, columns: Mapping[str, Identifier]
+    stack: ExitStack, path: str, form: Format | None, by: Identifier | None, naming: Naming, *, needs_external_id: bool
 ) -> Prepared:
-    """The file at `path`, `-` for stdin; with `by` it is one identifier a line; `columns` gives theirs by those of the file.
+    """The file at `path`, `-` for stdin; with `by` it is one identifier a line. The header of a CSV must be one by `naming`.
 
     Raises Failure where it cannot be read, OSError. `stack` closes it.
     """
     try:
-        return _prepared(stack, path, form, by, columns)
+        file = _opened(stack, path)
+        compressed = _begins_with(file, _GZIP)
+        if by:
+            content = _content(stack, file, compressed=compressed)
+            file, compressed = _as_ndjson(stack, content, by), False
+        media_type = NDJSON if by else _media_type(stack, path, form, file, compressed=compressed)
+        count = _count(_content(stack, file, compressed=compressed), media_type, naming, needs_external_id=needs_external_id)
     except _NOT_GZIP:
         raise Failure("the file is not valid gzip") from None
-
-
-def _prepared(
-    stack: ExitStack, path: str, form: Format | None, by: Identifier | None, columns: Mapping[str, Identifier]
-) -> Prepared:
-    file = _opened(stack, path)
-    compressed = _begins_with(file, _GZIP)
-    if compressed and (by or columns):
-        file = _copied(stack, _content(stack, file, compressed=True))
-        compressed = False
-    if by:
-        file = _as_ndjson(stack, file, by)
-    media_type = NDJSON if by else _media_type(stack, path, form, file, compressed=compressed)
-    if columns:
-        if media_type == NDJSON:
-            raise click.UsageError("--column is for CSV: this is NDJSON, whose entries name externalId and phoneNumber")
-        file = _renamed(stack, file, columns)
-    count = _count(_content(stack, file, compressed=compressed), media_type)
+    except Unreadable as error:
+        raise failure_of(error) from None
     file.seek(0)
     return Prepared(file, media_type, compressed, count)
+
+
+def failure_of(error: Unreadable) -> Failure:
+    """The same, with its line, for who is at the terminal."""
+    return Failure(f"line {error.line}: {error.what}" if error.line else error.what, error.mend)
 
 
 def _content(stack: ExitStack, file: BinaryIO, *, compressed: bool) -> BinaryIO | gzip.GzipFile:
@@ -123,48 +117,37 @@ def _media_type(stack: ExitStack, path: str, form: Format | None, file: BinaryIO
     return NDJSON if is_json else CSV
 
 
-def _as_ndjson(stack: ExitStack, file: BinaryIO, by: Identifier) -> BinaryIO:
-    """A list of identifiers, one a line, as NDJSON: line by line, so that what is wrong is found in the same line of both."""
+def _as_ndjson(stack: ExitStack, file: BinaryIO | gzip.GzipFile, by: Identifier) -> BinaryIO:
+    """A list of identifiers, one a line, as NDJSON: line by line, so that what is wrong is found in the same line of both.
+
+    Raises Unreadable for what is no text.
+    """
+    kind = other_kind(file.read(SIZE))
+    if kind and not kind.is_text:
+        raise Unreadable(f"the file is {kind.what}", kind.mend)
+    file.seek(0)
     copy = _temporary(stack)
     encode = json.JSONEncoder(ensure_ascii=False).encode
-    for number, line in enumerate(file):
-        text = line.decode("utf-8", "surrogateescape").removeprefix("\ufeff" if number == 0 else "")
-        entry = encode({by: text.strip()}) if text.strip() else ""
+    for line in io.TextIOWrapper(file, "utf-8-sig", "surrogateescape"):
+        entry = encode({by: line.strip()}) if line.strip() else ""
         copy.write(f"{entry}\n".encode("utf-8", "surrogateescape"))
     copy.seek(0)
     return copy
 
 
-def _renamed(stack: ExitStack, file: BinaryIO, columns: Mapping[str, Identifier]) -> BinaryIO:
-    """A CSV whose header names the identifiers as the server does. Raises Failure for a column that is not there."""
-    header = file.readline().decode("utf-8-sig", "surrogateescape").rstrip("\r\n")
-    read = [next(csv.reader([header], delimiter=delimiter), []) for delimiter in DELIMITERS]
-    delimiter, names = max(zip(DELIMITERS, read, strict=True), key=lambda one: (len({*one[1]} & {*columns}), len(one[1])))
-    names = [name.strip() for name in names]
-    for column in columns:
-        if column not in names:
-            raise Failure(f"the file has no column {column}", f"it has {', '.join(names)}")
-    taken = set(columns.values())  # a column of that name which is not meant must not get in the way
-    renamed = [columns.get(name) or (f"{name} of the file" if name in taken else name) for name in names]
-    written = io.StringIO()
-    csv.writer(written, delimiter=delimiter, lineterminator="\n").writerow(renamed)
-    copy = _temporary(stack)
-    copy.write(written.getvalue().encode("utf-8", "surrogateescape"))
-    shutil.copyfileobj(file, copy)
-    copy.seek(0)
-    return copy
-
-
-def _count(content: BinaryIO | gzip.GzipFile, media_type: str) -> int:
-    """Raises Failure for what is no file of leads as a whole."""
-    try:
-        coming = blocks(_parts(content))
-        if media_type == NDJSON:
-            return sum(sum(map(bool, map(bytes.strip, (block.lines or b"x").split(b"\n")))) for block in coming)
-        _, records = read_csv(coming)
-        return sum(len(some.lines) for some in records)
-    except Unreadable as error:
-        raise Failure(error.what, error.mend) from None
+def _count(content: BinaryIO | gzip.GzipFile, media_type: str, naming: Naming, *, needs_external_id: bool) -> int:
+    """Raises Unreadable for what is no file of leads as a whole."""
+    coming = blocks(_parts(content))
+    if media_type == NDJSON:
+        return sum(sum(map(bool, map(bytes.strip, (block.lines or b"x").splitlines()))) for block in coming)
+    header, records = read_csv(coming, naming.said)
+    if not header.names:
+        return 0
+    external_id, _ = naming.places(header.names, header.line)
+    if needs_external_id and external_id is None:
+        what = "the file has no column externalId, and without one nothing can be looked up but by phone"
+        raise Unreadable(what, f"it has {shown(header.names)}")
+    return sum(len(without_blank_rows(some).lines) for some in records)
 
 
 def _parts(content: BinaryIO | gzip.GzipFile) -> Iterator[bytes]:

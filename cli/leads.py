@@ -79,6 +79,8 @@ def recanonicalise(data_dir: Path | None, *, as_json: bool) -> None:
 @click.argument("file", type=click.File("rb"))
 @click.option("--campaign", "campaign_id", required=True, metavar="ID", type=options.Word(), help="Where the leads go.")
 @click.option("--format", "form", type=click.Choice(["csv", "ndjson"]), help="[default: by the file's name or first character]")
+@options.naming
+@options.phone_region
 @click.option("--rejects", type=click.File("w", lazy=False), help="Write all rejected rows to this file, as CSV: line, reason.")
 @options.data_dir
 @options.as_json
@@ -86,6 +88,9 @@ def import_(
     file: BinaryIO,
     campaign_id: str,
     form: "Format | None",
+    columns: dict[str, str],
+    ignored: tuple[str, ...],
+    phone_region: str | None,
     rejects: TextIO | None,
     data_dir: Path | None,
     *,
@@ -97,20 +102,24 @@ def import_(
     left out. NDJSON is one object a line with externalId, phoneNumber or both; its other keys, and those of an object
     `metadata` (which they win over), become metadata.
 
-    A row is rejected, and told with its line and the reason, if it is damaged, has no identifier, or has one that an earlier
-    row or a lead of the campaign has already. All other rows are imported, in one transaction: a run that is stopped or fails
-    imports nothing. Exit code 0 if every row was imported, 1 if any was rejected or the run failed.
+    A row is rejected, and told with its line and the reason, if it is damaged, has no identifier, a phone number that is none,
+    or an identifier that an earlier row or a lead of the campaign has already. All other rows are imported, in one transaction:
+    a run that is stopped or fails imports nothing. Exit code 0 if every row was imported, 1 if any was rejected or the run failed.
     """
     from cli import registry
     from cli.connection import connected
     from cli.importer import Rejection, import_leads, rejections
     from cli.reader import read
+    from shared.phone_regions import is_region
 
     began = time.monotonic()
+    naming = options.naming_of(columns, ignored)
     with tempfile.TemporaryFile("w+", encoding="utf-8", newline="") as report:
         with connected(data_dir) as connection, connection.begin():
             registry.require_campaign(connection, campaign_id)
-            rows = read(file, form or _FORMS.get(Path(str(getattr(file, "name", ""))).suffix.lower()))
+            region = phone_region or registry.phone_region(connection, campaign_id)
+            region = region if is_region(region) else None
+            rows = read(file, form or _FORMS.get(Path(str(getattr(file, "name", ""))).suffix.lower()), naming, region)
             with _progress(file, rows) as watched:
                 tally = import_leads(connection, campaign_id, watched)
             csv.writer(report, lineterminator="\n").writerows(rejections(connection) if tally.rejected else ())

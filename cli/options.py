@@ -7,9 +7,12 @@ import re
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
+
+if TYPE_CHECKING:
+    from shared.columns import Naming
 
 MAX_WORD = 255  # code points, as for identifiers of leads
 _LONGEST = timedelta(days=36500)
@@ -101,12 +104,63 @@ def checked_window(_ctx: click.Context, _param: click.Parameter, value: str | No
 
 
 def checked_region(_ctx: click.Context, _param: click.Parameter, value: str | None) -> str | None:
-    """The callback of an option that takes the ISO 3166 code of a country."""
+    """The callback of an option that takes a country, such as `DE`."""
     from shared.phone_regions import is_region
 
     if value is not None and not is_region(value):
         raise click.BadParameter("write an ISO 3166 country code, as DE")
     return value
+
+
+def phone_region(command: Command) -> Command:
+    """Adds `--phone-region`."""
+    return click.option(
+        "--phone-region",
+        metavar="CODE",
+        callback=checked_region,
+        help="The country of phone numbers that begin without a +, as DE.  [default: the campaign's]",
+    )(command)
+
+
+def _read_columns(_ctx: click.Context, _param: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:
+    """`externalId=CRM ID`: the identifiers by the columns."""
+    columns = {}
+    for value in values:
+        identifier, _, column = value.partition("=")
+        if identifier not in {"externalId", "phoneNumber"} or not column.strip():
+            raise click.BadParameter("write it as externalId=COLUMN or phoneNumber=COLUMN")
+        if identifier in columns.values() or column in columns:
+            raise click.BadParameter("each identifier has one column, and each column is of one identifier")
+        columns[column] = identifier
+    return columns
+
+
+def naming(command: Command) -> Command:
+    """Adds `--column` and `--ignore`, for `naming_of`."""
+    command = click.option(
+        "--ignore",
+        "ignored",
+        multiple=True,
+        metavar="NAME",
+        help="A column, or key, that is no identifier though it looks like one.",
+    )(command)
+    return click.option(
+        "--column",
+        "columns",
+        multiple=True,
+        metavar="externalId=NAME",
+        callback=_read_columns,
+        help="Which column of a CSV, or key of NDJSON, has the externalId, or the phoneNumber.",
+    )(command)
+
+
+def naming_of(columns: dict[str, str], ignored: tuple[str, ...]) -> "Naming":
+    """What the options of `naming` say. Raises UsageError."""
+    from shared.columns import Naming
+
+    if not columns.keys().isdisjoint(ignored):
+        raise click.UsageError("--column and --ignore name the same column")
+    return Naming(columns, frozenset(ignored), '--column {identifier}="{name}"', '--ignore "{name}"')
 
 
 def data_dir(command: Command) -> Command:

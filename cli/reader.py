@@ -11,11 +11,17 @@ from typing import BinaryIO, Literal, NamedTuple
 import msgspec
 
 from cli.failure import Failure
-from cli.rows import NOT_UTF_8, Flaw, Row, checked, meant
+from cli.files import failure_of
+from cli.rows import NOT_UTF_8, Flaw, Row, checked
 from shared.blocks import SIZE, TOO_LONG, Block, Unreadable, blocks
-from shared.csv_reader import read_csv
+from shared.columns import Naming, Unclear
+from shared.csv_reader import Header, read_csv, without_blank_rows
+from shared.identifier_names import IDENTIFIERS
+from shared.spreadsheets import unwrapped
 
 Format = Literal["csv", "ndjson"]
+
+_WRAPPED = ("'", "=")  # how a cell begins that may mean something else than it says
 
 
 class _Columns(NamedTuple):
@@ -27,76 +33,95 @@ class _Columns(NamedTuple):
     others: list[tuple[int, str]]
 
 
-def read(file: BinaryIO, form: Format | None = None) -> Iterator[Row]:
-    """The rows of `file`, blank lines left out. Without `form`, a file that begins with `{` is NDJSON.
+def read(file: BinaryIO, form: Format | None = None, naming: Naming = Naming(), region: str | None = None) -> Iterator[Row]:
+    """The rows of `file`, blank ones left out, their phone numbers read as in `region`.
 
-    Raises Failure if the file as a whole cannot be read.
+    Without `form`, a file that begins with `{` is NDJSON. Raises Failure if the file as a whole cannot be read; where a key that
+    `naming` says is in no entry of NDJSON, only at its end.
     """
     coming = blocks(iter(lambda: file.read(SIZE), b""))
     try:
         first = next(coming, Block(1, b""))
         is_json = form == "ndjson" if form else bool(first.lines and first.lines.lstrip().startswith(b"{"))
         everything = itertools.chain([first], coming)
-        return _read_json(everything) if is_json else _read_csv(everything)
+        return _read_json(everything, naming, region) if is_json else _read_csv(everything, naming, region)
     except Unreadable as error:
-        raise Failure(error.what, error.mend) from None
+        raise failure_of(error) from None
 
 
-def _read_csv(coming: Iterable[Block]) -> Iterator[Row]:
+def _read_csv(coming: Iterable[Block], naming: Naming, region: str | None) -> Iterator[Row]:
     """Raises Unreadable, and Failure for a header that would lose columns."""
-    names, records = read_csv(coming)
-    columns = _columns(names)
-    return (_csv_row(line, fields, columns) for some in records for line, fields in zip(*some, strict=True))
+    header, records = read_csv(coming, naming.said)
+    columns = _columns(header, naming)
+    filled = map(without_blank_rows, records)
+    return (_csv_row(line, fields, columns, region) for some in filled for line, fields in zip(*some, strict=True))
 
 
-def _columns(names: list[str]) -> _Columns:
-    """Raises Failure for a header that would lose columns, or turn identifiers into metadata."""
-    if not names:
+def _columns(header: Header, naming: Naming) -> _Columns:
+    """Raises Unreadable, and Failure for a header that would lose columns."""
+    if not header.names:
         raise Failure("the CSV header, line 1, cannot be read: it is empty", "it names the columns")
+    external_id, phone_number = naming.places(header.names, header.line)
+    names = [" ".join(name.split()) for name in header.names]
     for number, name in enumerate(names, 1):
         if not name or not name.isprintable() or name in names[: number - 1]:
-            raise Failure(f"the CSV header, line 1: the name of column {number} is missing, repeated or not printable")
-        if right := meant(name):
-            raise Failure(f"the CSV header, line 1: column {name} would become metadata", f"write {right}, or rename it")
-    places = {name: place for place, name in enumerate(names)}
-    external_id, phone_number = places.pop("externalId", None), places.pop("phoneNumber", None)
-    if external_id is None and phone_number is None:
-        raise Failure("the CSV header, line 1, names neither externalId nor phoneNumber", "it names the columns")
-    return _Columns(len(names), external_id, phone_number, [(place, name) for name, place in places.items()])
+            where = f"the CSV header, line {header.line}"
+            raise Failure(f"{where}: the name of column {number} is missing, repeated or not printable")
+    others = [(place, name) for place, name in enumerate(names) if place not in {external_id, phone_number}]
+    return _Columns(len(names), external_id, phone_number, others)
 
 
-def _csv_row(line: int, fields: list[str] | str, columns: _Columns) -> Row:
+def _csv_row(line: int, fields: list[str] | str, columns: _Columns, region: str | None) -> Row:
     if isinstance(fields, list) and len(fields) != columns.width:
         fields = f"{len(fields)} columns, the header has {columns.width}"
     if isinstance(fields, str):
         return Row(line, None, None, None, fields)
     try:
-        external_id = None if columns.external_id is None else fields[columns.external_id]
-        phone_number = None if columns.phone_number is None else fields[columns.phone_number]
-        return checked(line, external_id, phone_number, {name: fields[place] for place, name in columns.others if fields[place]})
+        external_id, phone_number = _cell(fields, columns.external_id), _cell(fields, columns.phone_number)
+        metadata = {name: fields[place] for place, name in columns.others if fields[place]}
+        return checked(line, external_id, phone_number, metadata, region)
     except Flaw as flaw:
         return Row(line, None, None, None, str(flaw))
 
 
-def _read_json(coming: Iterable[Block]) -> Iterator[Row]:
+def _cell(fields: list[str], place: int | None) -> str | None:
+    if place is None:
+        return None
+    cell = fields[place]
+    return unwrapped(cell) if cell.startswith(_WRAPPED) else cell
+
+
+def _read_json(coming: Iterable[Block], naming: Naming, region: str | None) -> Iterator[Row]:
+    unseen = {*naming.said}
+    is_empty = True
     for block in coming:
-        lines = [None] if block.lines is None else block.lines.split(b"\n")
+        lines = [None] if block.lines is None else block.lines.splitlines()
         for number, line in enumerate(lines, block.first_line):
             if line is None or line.strip():
+                is_empty = False
                 try:
-                    row = _json_row(number, line)
+                    row = _json_row(number, line, naming, region, unseen)
                 except Flaw as flaw:
                     row = Row(number, None, None, None, str(flaw))
                 yield row
+    if unseen and not is_empty:
+        raise Failure(f"no entry has the key {', '.join(sorted(unseen))}", "look at how it is written")
 
 
-def _json_row(number: int, line: bytes | None) -> Row:
-    """Raises Flaw if it is no lead."""
+def _json_row(number: int, line: bytes | None, naming: Naming, region: str | None, unseen: set[str]) -> Row:
+    """Raises Flaw if it is no lead. Takes the keys that it has from `unseen`."""
     entry = _decoded(line)
-    for key in entry:
-        if right := meant(key):
-            raise Flaw(f"key {key!a} would become metadata; write {right}")
-    external_id, phone_number = entry.pop("externalId", None), entry.pop("phoneNumber", None)
+    if unseen:
+        unseen.difference_update(entry)
+    try:
+        names = naming.names_of(entry, line or b"")
+        meanings = naming.meanings(names)
+    except Unclear as error:
+        raise Flaw(f"the entry {error}") from None
+    except (ValueError, RecursionError):
+        raise Flaw("nested too deeply") from None
+    identifiers = {meaning: entry.pop(name) for meaning, name in zip(meanings, names, strict=True) if meaning in IDENTIFIERS}
+    external_id, phone_number = map(identifiers.get, IDENTIFIERS)
     if not isinstance(external_id, str | None):
         raise Flaw("externalId is not a string")
     if not isinstance(phone_number, str | None):
@@ -104,7 +129,7 @@ def _json_row(number: int, line: bytes | None) -> Row:
     nested = entry.pop("metadata", {})
     if not isinstance(nested, dict):
         raise Flaw("metadata is not an object")
-    return checked(number, external_id, phone_number, nested | entry)
+    return checked(number, external_id, phone_number, nested | entry, region)
 
 
 def _decoded(line: bytes | None) -> dict[str, object]:

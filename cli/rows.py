@@ -5,12 +5,12 @@ The limits are those of the API, so that every lead that is imported can also be
 
 import itertools
 from collections.abc import Mapping
-from functools import lru_cache
 from typing import NamedTuple
 
 import msgspec
 
-from shared.identifiers import canonical_external_id, canonical_phone_number
+from shared.identifiers import canonical_external_id, canonical_phone_number, is_spreadsheet_number
+from shared.phone_regions import NOT_A_PHONE_NUMBER, SPREADSHEET_NUMBER, phone_number
 
 MAX_EXTERNAL_ID = 255  # code points, before trimming
 MAX_PHONE_NUMBER = 32
@@ -34,23 +34,17 @@ class Flaw(Exception):
     """Why a row is no lead, in a few words for the operator."""
 
 
-@lru_cache(maxsize=1024)
-def meant(name: str) -> str | None:
-    """The identifier that `name` misspells (phone_number, ExternalID), which as metadata would be lost; else None."""
-    plain = name.replace("_", "").replace("-", "").replace(" ", "").lower()
-    right = {"externalid": "externalId", "phonenumber": "phoneNumber"}.get(plain)
-    return None if right == name else right
-
-
-def checked(line: int, external_id: str | None, phone_number: str | None, metadata: Mapping[str, object]) -> Row:
-    """The row in canonical form. Raises Flaw with the first thing that is wrong with it."""
+def checked(line: int, external_id: str | None, number: str | None, metadata: Mapping[str, object], region: str | None) -> Row:
+    """The row in canonical form, its number read as in `region`. Raises Flaw with the first thing that is wrong with it."""
     _check("externalId", external_id, MAX_EXTERNAL_ID)
-    _check("phoneNumber", phone_number, MAX_PHONE_NUMBER)
-    external_id = canonical_external_id(external_id or "") or None
-    phone_number = canonical_phone_number(phone_number or "") or None
-    if external_id is None and phone_number is None:
+    _check("phoneNumber", number, MAX_PHONE_NUMBER)
+    canonical_id = canonical_external_id(external_id or "") or None
+    canonical_number = phone_number(number, region) or None if number else None
+    if number and not canonical_number and canonical_phone_number(number):
+        raise Flaw(SPREADSHEET_NUMBER if is_spreadsheet_number(number) else NOT_A_PHONE_NUMBER)
+    if not canonical_id and not canonical_number:
         raise Flaw("neither externalId nor phoneNumber")
-    return Row(line, external_id, phone_number, _json(metadata), None)
+    return Row(line, canonical_id, canonical_number, _json(metadata), None)
 
 
 def _check(name: str, text: str | None, limit: int) -> None:

@@ -1,8 +1,10 @@
 """`leadsweep submit`."""
 
 import os
+import re
 import select
 from contextlib import ExitStack
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
@@ -16,23 +18,19 @@ from cli.server import EXIT_CODES, leave, server
 if TYPE_CHECKING:
     from cli.files import Format, Identifier, Prepared
     from client import Client, Submitted
+    from shared.columns import Naming
 
 IDENTIFIERS = ("externalId", "phoneNumber")
 ATTEMPTS = 6  # of sending a file, which may take as long as a restart of the server does
 STDIN, STDERR = 0, 2
 ANSWER = 1024  # bytes, at most
+_OPTIONS_OF = {
+    r"\bonInvalid=": "--on-invalid ",
+    r"\bcolumns=(\w+):": r"--column \1=",
+    r"\bignore=": "--ignore ",
+    r"\bphoneFallback=false\b|\bphoneFallback is false\b": "--no-phone-fallback",
+}
 LOOK_UP = 0.1  # seconds: a Ctrl-C just before a read that blocks would be heeded only after it
-
-
-def _read_columns(_ctx: click.Context, _param: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:
-    """`externalId=CRM ID`, turned round."""
-    columns = {}
-    for value in values:
-        identifier, _, column = value.partition("=")
-        if identifier not in IDENTIFIERS or not column:
-            raise click.BadParameter("write it as externalId=COLUMN or phoneNumber=COLUMN")
-        columns[column] = identifier
-    return columns
 
 
 @click.command(epilog=EXIT_CODES)
@@ -40,14 +38,7 @@ def _read_columns(_ctx: click.Context, _param: click.Parameter, values: tuple[st
 @click.option("--campaign", "campaign_id", required=True, metavar="ID", type=options.Word(), help="Whose leads they are.")
 @click.option("--format", "form", type=click.Choice(["csv", "ndjson"]), help="[default: by the file's name or first character]")
 @click.option("--by", type=click.Choice(IDENTIFIERS), help="FILE is a list: one identifier of this kind a line.")
-@click.option(
-    "--column",
-    "columns",
-    multiple=True,
-    metavar="externalId=NAME",
-    callback=_read_columns,
-    help="Which column of a CSV has the externalId, or the phoneNumber.",
-)
+@options.naming
 @click.option(
     "--on-invalid", type=click.Choice(["fail", "skip"]), default="fail", show_default=True, help="Rows that are no leads."
 )
@@ -56,6 +47,8 @@ def _read_columns(_ctx: click.Context, _param: click.Parameter, values: tuple[st
 )
 @click.option("--dry-run", is_flag=True, help="A preview: say what would be deleted, change nothing.")
 @click.option("--no-phone-fallback", is_flag=True, help="Look leads with an externalId up by that only.")
+@click.option("--only-if-unidentified", is_flag=True, help="Look up by phone only leads that have no externalId of their own.")
+@options.phone_region
 @click.option("--reference", "client_reference", help="Your own name for the job.")
 @click.option("--run-at", metavar="TIME", help="Not before this time, as 2030-01-31T22:00:00+01:00.")
 @click.option("--off-peak", is_flag=True, help="Within the campaign's off-peak window.")
@@ -76,7 +69,8 @@ def submit(
     campaign_id: str,
     form: "Format | None",
     by: "Identifier | None",
-    columns: "dict[str, Identifier]",
+    columns: dict[str, str],
+    ignored: tuple[str, ...],
     timeout: float | None,
     *,
     wait: bool,
@@ -93,17 +87,19 @@ def submit(
     from cli.job_view import show_job
     from cli.watcher import watch
 
-    if by and (form or columns):
+    if by and (form or columns or ignored):
         raise click.UsageError("--by is for a bare list: it has no format and no columns")
+    job_options = _job_options(**wishes)
     options.check_waiting(timeout, wait=wait, fail_on_not_found=fail_on_not_found)
     with ExitStack() as stack:
-        prepared = prepare(stack, file, form, by, columns)
+        naming = options.naming_of(columns, ignored)
+        prepared = prepare(stack, file, form, by, naming, needs_external_id=wishes["no_phone_fallback"])
         if prepared.leads == 0:
             raise Failure(f"{file} contains no leads")
         if not wishes["dry_run"] and not yes:
             confirm(f"{wishes['mode'].capitalize()} up to {prepared.leads:,} leads of campaign {campaign_id}?")
         with server(ATTEMPTS) as leadsweep:
-            submitted = _sent(leadsweep, campaign_id, prepared, _job_options(**wishes))
+            submitted = _sent(leadsweep, campaign_id, prepared, naming, job_options)
             accepted = f"accepted: {submitted.total:,} leads, {submitted.status}"
             if not wait:
                 remark(f"{accepted}. Watch it: leadsweep watch {submitted.job_id}")
@@ -119,17 +115,29 @@ def submit(
     leave(job, fail_on_not_found=fail_on_not_found)
 
 
-def _sent(leadsweep: "Client", campaign_id: str, prepared: "Prepared", wishes: dict[str, Any]) -> "Submitted":
+def _sent(leadsweep: "Client", campaign_id: str, prepared: "Prepared", naming: "Naming", wishes: dict[str, Any]) -> "Submitted":
     """The job. Where there is no answer, it may have been accepted all the same: says how to find out."""
-    from client import ServerFailed, ServerNotReached
+    from client import Refused, ServerFailed, ServerNotReached
 
     key = wishes.pop("idempotency_key") or str(uuid4())
     wishes |= {"media_type": prepared.media_type, "compressed": prepared.compressed, "idempotency_key": key}
+    wishes |= {"columns": {identifier: name for name, identifier in naming.columns.items()}, "ignore": naming.ignored}
     try:
         return leadsweep.submit_file(campaign_id, prepared.file, **wishes)
     except (ServerFailed, ServerNotReached):
         remark(f"it may have been accepted: to have it done once, submit it again with --idempotency-key {key}")
         raise
+    except Refused as error:
+        if error.status != HTTPStatus.BAD_REQUEST:
+            raise
+        raise Failure(_as_said_here(str(error))) from None
+
+
+def _as_said_here(message: str) -> str:
+    """What the server says of its query, in the options of this command."""
+    for pattern, option in _OPTIONS_OF.items():
+        message = re.sub(pattern, option, message)
+    return message
 
 
 def confirm(question: str) -> None:
@@ -145,9 +153,17 @@ def confirm(question: str) -> None:
 
 
 def _job_options(
-    *, no_phone_fallback: bool, run_at: str | None, off_peak: bool, window: str | None, **others: Any
+    *,
+    no_phone_fallback: bool,
+    only_if_unidentified: bool,
+    run_at: str | None,
+    off_peak: bool,
+    window: str | None,
+    **others: Any,
 ) -> dict[str, Any]:
-    """As the client has them. Raises UsageError where more than one schedule is asked for."""
+    """As the client has them. Raises UsageError for what contradicts itself."""
+    if no_phone_fallback and only_if_unidentified:
+        raise click.UsageError("only one of --no-phone-fallback and --only-if-unidentified")
     schedules: list[dict[str, Any]] = []
     if run_at:
         schedules.append({"runAt": run_at})
@@ -157,7 +173,8 @@ def _job_options(
         schedules.append({"window": _window(window)})
     if len(schedules) > 1:
         raise click.UsageError("only one of --run-at, --off-peak and --window")
-    return {"phone_fallback": not no_phone_fallback, "schedule": schedules[0] if schedules else None} | others
+    fallback = "onlyIfUnidentified" if only_if_unidentified else not no_phone_fallback
+    return {"phone_fallback": fallback, "schedule": schedules[0] if schedules else None} | others
 
 
 def _window(written: str) -> dict[str, Any]:

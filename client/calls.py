@@ -4,7 +4,9 @@
 `@listing` makes one of a generator of the steps for one page: an iterator over the items of all pages, or an async one.
 """
 
+import csv
 import functools
+import io
 import math
 import tempfile
 import time
@@ -147,15 +149,21 @@ class Calls:
         media_type: str | None = None,
         compressed: bool = False,
         on_invalid: str = "fail",
+        columns: Mapping[str, str] | None = None,
+        ignore: Iterable[str] = (),
         idempotency_key: str | None = None,
         **options: Unpack[Options],
     ) -> Steps[Submitted]:
         """Submits a file as one job: a path, or an open file that can be read again from its beginning.
 
         `media_type` is text/csv or application/x-ndjson, `compressed` that it is gzip; a path says both by its suffixes.
-        Raises ValueError where nothing says so, or where the file cannot be sent again; OSError.
+        `columns` names what the file calls the identifiers, as {"externalId": "CRM id"}; those to `ignore` are none. Raises ValueError where nothing says so, or where the file cannot be sent again; OSError.
         """
         fields = _fields(options) | {"onInvalid": on_invalid}
+        if columns:
+            fields["columns"] = _csv_line(f"{identifier}:{name}" for identifier, name in columns.items())
+        if ignored := list(ignore):
+            fields["ignore"] = _csv_line(ignored)
         headers = _keyed(idempotency_key) | ({"content-encoding": "gzip"} if compressed else {})
         if not isinstance(file, str | Path):
             if not file.seekable():
@@ -291,6 +299,12 @@ def _get_job(job_id: str, wait: int = 0) -> Call:
 def _fields(options: Mapping[str, Any]) -> dict[str, Any]:
     """As the server names them; what is None is left out."""
     return {_FIELD_OF[name]: value for name, value in options.items() if value is not None}
+
+
+def _csv_line(cells: Iterable[str]) -> str:
+    line = io.StringIO()
+    csv.writer(line, lineterminator="").writerow(cells)
+    return line.getvalue()
 
 
 def _keyed(key: str | None) -> dict[str, str]:

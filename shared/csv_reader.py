@@ -8,20 +8,27 @@ inside its fields, which is nearly every one, is read all at once.
 import csv
 import io
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
+import re
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from functools import cache
 from typing import NamedTuple
 
 from shared.blocks import MAX_LINE, TOO_LONG, Block, Unreadable
+from shared.identifier_names import IDENTIFIERS, meant, printable
+from shared.identifiers import IGNORED
 
-DELIMITERS = ",;\t"
+DELIMITERS = ",;\t|"
 
-_IDENTIFIERS = {"externalId", "phoneNumber"}
+_BLANKS = " \t\u00a0\u3000"  # that may stand before a quoted field
+_NO_BLANKS = str.maketrans("", "", _BLANKS)
+_BLANK = IGNORED + DELIMITERS
+_SEPARATOR = re.compile(r"""\s*"?sep=([^"\w\s]|\t)"?\s*""", re.IGNORECASE)
+_QUOTED = re.compile(rf"""(?:^|(?<=[{DELIMITERS}]))\s*"(?:[^"]|"")*\"""")
 _ENDS_TOO_SOON = "unexpected end"
 _ERRORS = {  # a part of what csv.reader says: what people understand
     _ENDS_TOO_SOON: "a quote is never closed",
     "expected after": "a quoted field goes on after its closing quote",
     "field limit": "a quote is never closed, or a field is longer than 128 KiB",
-    "new-line character": "a carriage return within the line",
 }
 
 
@@ -45,33 +52,78 @@ class _Rest(NamedTuple):
 _NOTHING = _Rest(0, [])
 
 
-def read_csv(blocks: Iterable[Block]) -> tuple[list[str], Iterator[Records]]:
-    """The names of the columns, and the records below them. Raises Unreadable, and whatever `blocks` raises."""
+class Header(NamedTuple):
+    """The names of the columns, the line where they are, and what stands between them."""
+
+    names: list[str]
+    line: int
+    delimiter: str
+
+
+def read_csv(blocks: Iterable[Block], said: Collection[str] = ()) -> tuple[Header, Iterator[Records]]:
+    """The header, and the records below it. `said` are names of columns that the caller knows.
+
+    Raises Unreadable, and whatever `blocks` raises.
+    """
     coming = iter(blocks)
     first = next(coming, Block(1, b""))
     if first.lines is None:
         raise Unreadable(f"the CSV header, line 1, cannot be read: {TOO_LONG}", "it names the columns")
-    header, _, below = _decoded(first.lines).partition("\n")
-    delimiter = _delimiter(header)
-    try:
-        names = next(csv.reader([header.removesuffix("\r")], delimiter=delimiter, strict=True), [])
-    except csv.Error as error:
-        raise Unreadable(f"the CSV header, line 1, cannot be read: {_words(error)}", "it names the columns") from None
-    rest = Block(2, below.encode("utf-8", "surrogateescape"))
-    return [name.strip() for name in names], _records(itertools.chain([rest], coming), delimiter)
+    text = _decoded(first.lines)
+    place, line, delimiter = _begin(text)
+    header, below = _header(text[place:], line, delimiter, said)
+    lines = list(io.StringIO(text[place:], newline=""))[below:]
+    rest = Block(line + below, "".join(lines).encode("utf-8", "surrogateescape"))
+    return header, _records(itertools.chain([rest], coming), header.delimiter)
+
+
+def without_blank_rows(records: Records) -> Records:
+    """The `records` but for those in whose cells is nothing but blanks, as spreadsheets write rows that are empty."""
+    kept = [(line, row) for line, row in zip(*records, strict=True) if "".join(row).strip(IGNORED)]
+    return Records([line for line, _ in kept], [row for _, row in kept])
 
 
 def _decoded(lines: bytes) -> str:
     return lines.decode("utf-8", "surrogateescape")
 
 
-def _delimiter(header: str) -> str:
-    """The one with which `header` names an identifier, else a comma."""
+def _begin(text: str) -> tuple[int, int, str | None]:
+    """Where the header begins, below blank lines and Excel's `sep=;`: its place, its line, and the delimiter that is said there."""
+    place, delimiter = 0, None
+    for line, written in enumerate(io.StringIO(text, newline=""), 1):
+        if line == 1 and (said := _SEPARATOR.fullmatch(written)):
+            delimiter = said[1]
+        elif written.strip(_BLANK):
+            return place, line, delimiter
+        place += len(written)
+    return place, 1, delimiter
 
-    def names(delimiter: str) -> set[str]:
-        return {name.strip(' "\r') for name in header.split(delimiter)}
 
-    return next((delimiter for delimiter in DELIMITERS if names(delimiter) & _IDENTIFIERS), ",")
+def _header(text: str, line: int, delimiter: str | None, said: Collection[str]) -> tuple[Header, int]:
+    """The header with which `text` begins, and how many lines it has. Raises Unreadable."""
+    readings = []
+    for one in delimiter or DELIMITERS:
+        reader = csv.reader(io.StringIO(text, newline=""), delimiter=one, strict=True, skipinitialspace=True)
+        try:
+            names = [name.strip() for name in next(reader, [])]
+            readings.append((Header(names, line, one), reader.line_num))
+        except csv.Error as error:
+            why = error
+    if not readings:
+        read = printable(text.partition("\n")[0])
+        raise Unreadable(f"the CSV header, line {line}, cannot be read: {_words(why)}", f"it begins: {read}") from None
+
+    def rank(reading: tuple[Header, int]) -> tuple[int, int, int]:
+        names = {*reading[0].names}
+        return len(names & {*IDENTIFIERS, *said}), sum(map(bool, map(meant, names))), len(names)
+
+    header, lines = max(readings, key=rank)
+    bare = _QUOTED.sub("", text).partition("\n")[0].partition("\r")[0]
+    for piece in map(str.strip, re.split(f"[{re.escape(DELIMITERS + header.delimiter)}]", bare)):
+        if piece not in header.names and (meant(piece) or piece in said):
+            what = f"The header can be split in more than one way: {printable(bare)}"
+            raise Unreadable(what, "write it with one delimiter, and in quotes what has another", line)
+    return header, lines
 
 
 def _records(blocks: Iterable[Block], delimiter: str) -> Iterator[Records]:
@@ -86,7 +138,7 @@ def _records(blocks: Iterable[Block], delimiter: str) -> Iterator[Records]:
         text = _decoded(block.lines)
         records = None if rest.lines else _read_at_once(block.first_line, text, delimiter)
         if records is None:
-            lines = [*rest.lines, *io.StringIO(text, newline="\n")]
+            lines = [*rest.lines, *io.StringIO(text, newline="")]
             first_line = rest.first_line if rest.lines else block.first_line
             records, rest = _read_with_care(_Rest(first_line, lines), delimiter, at_end=False)
         yield records
@@ -95,8 +147,10 @@ def _records(blocks: Iterable[Block], delimiter: str) -> Iterator[Records]:
 
 
 def _read_at_once(first_line: int, text: str, delimiter: str) -> Records | None:
-    """All of a block, or None where a record is damaged or longer than a line."""
-    reader = csv.reader(io.StringIO(text, newline="\n"), delimiter=delimiter, strict=True)
+    """All of a block, or None where a record is damaged, longer than a line, or has blanks before its quotes."""
+    if _has_blanks_before_quotes(text, delimiter):
+        return None
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     try:
         rows = list(reader)
     except csv.Error:
@@ -115,30 +169,60 @@ def _read_with_care(source: _Rest, delimiter: str, *, at_end: bool) -> tuple[Rec
     The lines that a damaged record swallowed are read each on its own: a quote that is open at the end of one of them would lead
     to the very place where that record failed. So no line is read more than three times, however many quotes are never closed.
     """
+    written = source.lines
+    if closer := _has_blanks_before_quotes("".join(written), delimiter):
+        source = source._replace(lines=[_before_quotes(delimiter).sub(" ", line) for line in written])
     lines: list[int] = []
     fields: list[list[str] | str] = []
     place = swallowed = 0  # the lines before `swallowed` are those
     why = ""
     while (begin := place) < len(source.lines):
         end = begin + 1 if begin < swallowed else len(source.lines)
-        reader = csv.reader(map(source.lines.__getitem__, range(begin, end)), delimiter=delimiter, strict=True)
+        reading = map(source.lines.__getitem__, range(begin, end))
+        reader = csv.reader(reading, delimiter=delimiter, strict=True, skipinitialspace=closer)
         try:
             for row in reader:
                 if row:
+                    record = written[place : begin + reader.line_num]
                     lines.append(source.first_line + place)
-                    fields.append(row)
+                    fields.append(_with_its_blanks(row, record, delimiter) if closer else row)
                 place = begin + reader.line_num
         except csv.Error as error:
             is_open = _ENDS_TOO_SOON in str(error)
             if place >= swallowed:
                 if is_open and not at_end and sum(map(len, source.lines[place:])) < MAX_LINE:
-                    return Records(lines, fields), _Rest(source.first_line + place, source.lines[place:])
+                    return Records(lines, fields), _Rest(source.first_line + place, written[place:])
                 swallowed = begin + reader.line_num - (not is_open)
                 why = _words(error)
             lines.append(source.first_line + place)
             fields.append(why if is_open else _words(error))
             place += 1
     return Records(lines, fields), _NOTHING
+
+
+def _has_blanks_before_quotes(text: str, delimiter: str) -> bool:
+    """Whether a quoted field may begin behind blanks, which csv.reader takes for a field that has quotes in it."""
+    if '"' not in text or not any(f'{blank}"' in text for blank in _BLANKS if blank != delimiter):
+        return False
+    return _before_quotes(delimiter).search(text) is not None
+
+
+@cache
+def _before_quotes(delimiter: str) -> re.Pattern[str]:
+    return re.compile(rf"(?:^|(?<=[\r\n{re.escape(delimiter)}]))[{_BLANKS.replace(delimiter, '')}]+(?=\")")
+
+
+def _with_its_blanks(row: list[str], record: list[str], delimiter: str) -> list[str]:
+    """The `row` that was read of a `record` as if blanks before fields were nothing, with those again that are before no quote."""
+    try:
+        written = next(csv.reader(record, delimiter=delimiter, strict=True), [])
+    except csv.Error:
+        return row
+    if len(written) != len(row):
+        return row
+    return [
+        one if one.translate(_NO_BLANKS) == read.translate(_NO_BLANKS) else read for one, read in zip(written, row, strict=True)
+    ]
 
 
 def _words(error: csv.Error) -> str:

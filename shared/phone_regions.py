@@ -16,6 +16,10 @@ from phonenumbers import NumberParseException, PhoneMetadata, PhoneNumber, Phone
 
 from shared.identifiers import canonical_phone_number, is_phone_number, is_spreadsheet_number
 
+NOT_A_PHONE_NUMBER = "phoneNumber is not a phone number"
+SPREADSHEET_NUMBER = "phoneNumber has a decimal point or an exponent, as spreadsheets write numbers; store it as text"
+
+_PLAIN = re.compile(r"\+([0-9])(?!\1*\Z)[0-9]{2,19}")
 _TRUNK_ZERO = re.compile(r"[(\uff08]\s*[0\uff10]\s*[)\uff09]")  # as in +44 (0)20: not dialled from abroad
 _READABLE = re.compile(r"\+?[0-9][0-9/]*")
 
@@ -26,7 +30,7 @@ LONGEST_SHORT_CODE = 6  # digits
 END_OF_ANOTHER = 4  # digits after a slash: so few are the end of a second number, as in 030 123456/57
 
 
-def is_region(code: str) -> bool:
+def is_region(code: str | None) -> bool:
     """Whether `code` is the ISO 3166 code, in capitals, of a country that has phone numbers."""
     return code in phonenumbers.SUPPORTED_REGIONS
 
@@ -36,6 +40,8 @@ def phone_number(written: str, region: str | None) -> str:
 
     Without a reading, digits without a `+` stand for themselves, but for those of a short code.
     """
+    if _PLAIN.fullmatch(written):
+        return written
     bare = canonical_phone_number(written)
     if not bare or is_spreadsheet_number(written):
         return ""

@@ -174,9 +174,7 @@ def test_every_entry_of_every_job_ends_as_the_contract_says(
 
 @any_database
 @given(**ANY_JOB)
-def test_a_preview_says_what_a_job_would_do_and_its_execution_does_it(
-    world, present, archived, written, phone_fallback, region
-):
+def test_a_preview_says_what_a_job_would_do_and_its_execution_does_it(world, present, archived, written, phone_fallback, region):
     world.put(present, archived)
     preview = world.submit(written, phoneRegion=region, phone_fallback=phone_fallback, dryRun=True)
     world.work()
