@@ -22,7 +22,15 @@ def _spelt(draw, canonical):
 @st.composite
 def _spelt_number(draw, canonical):
     digits = canonical.removeprefix("+")
-    behind_plus = [canonical, f"00{digits}", f"+({digits})", f"+ {digits}", f"0-0.{digits}", f"tel:{canonical}", f"\uff0b{digits}"]
+    behind_plus = [
+        canonical,
+        f"00{digits}",
+        f"+({digits})",
+        f"+ {digits}",
+        f"0-0.{digits}",
+        f"tel:{canonical}",
+        f"\uff0b{digits}",
+    ]
     wide = "".join(chr(ord(c) + 0xFEE0) for c in digits)
     bare = [digits, f"{digits[:2]}\u2010{digits[2:]}", f"\u202a{digits}\u202c", wide, f"\u20e3{digits}"]
     return draw(_spelt(draw(st.sampled_from(behind_plus + bare[:2] if canonical.startswith("+") else bare))))
