@@ -72,14 +72,14 @@ async def delete_lead(
     phone_number: PhoneNumber = None,
     phone_region: PhoneRegion = None,
 ) -> Answer:
-    """Deletes a lead at once."""
+    """Deletes a lead at once, and its copies in the archive."""
     refuse_unknown_parameters(request, {"campaignId", "externalId", "phoneNumber", "phoneRegion"})
     campaign_id = _named(campaign_id)
     if not canonical_external_id(external_id or "") and not canonical_phone_number(phone_number or ""):
         raise InvalidRequest("At least one of phoneNumber or externalId query parameter is required")
     named = leads.Named(external_id, phone_number, parse_region(phone_region))
-    await leads.delete(request.app.state.engine, key, campaign_id, named)
-    return success({"deleted": True})
+    erased = await leads.delete(request.app.state.engine, key, campaign_id, named)
+    return success({"deleted": True, "erasedFromArchive": erased} if erased else {"deleted": True})
 
 
 def _named(campaign_id: str | None) -> str:

@@ -54,6 +54,13 @@ def phone_number(written: str, region: str | None) -> str:
     return read or (bare if is_phone_number(bare) else "")
 
 
+def rival(written: str, number: str) -> str | None:
+    """What the digits `written` are behind a plus, where `number` is another reading of them: it may be somebody else's."""
+    bare = canonical_phone_number(written)
+    other = "+" + bare.removeprefix("+").replace("/", "")
+    return other if number not in {bare, other} and is_phone_number(other) else None
+
+
 def reading(digits: str, region: str | None) -> str | None:
     """The valid number, in E.164, that `digits` mean in `region`; None where there is none.
 

@@ -174,25 +174,29 @@ def _why_no_number(entry):
     return "spreadsheetNumber" if _is_float_number(entry.written[1]) else "notAPhoneNumber"
 
 
-def _judge_chunk(chunk, verdict, ground, phone_fallback, refused):
+def _judge_chunk(  # noqa: C901 - the whole rule in one place
+    chunk, verdict, ground, phone_fallback, refused
+):
     outcomes = verdict.outcomes
     taken, erased = {}, []
     ambiguous = {i for i, entry in chunk.items() if entry.rival and entry.rival in ground.numbers()}
 
+    def note_other(i, lead):
+        if chunk[i].external_id and lead.external_id not in {None, chunk[i].external_id}:
+            verdict.others.add(i)
+
     def take(i, lead, outcome):
         taken[lead] = i
         outcomes[i] = REFUSED if lead in refused else outcome
-        verdict.others |= {i} if chunk[i].external_id and lead.external_id not in {None, chunk[i].external_id} else set()
+        note_other(i, lead)
 
     def erase(i, copy, outcome):
         ground.copies.remove(copy)
         erased.append(copy[1])
-        first = outcomes[i] is None
         if outcomes[i] != REFUSED:
             outcomes[i] = outcome
             verdict.erased.add(i)
-        other = chunk[i].external_id and copy[1].external_id not in {None, chunk[i].external_id}
-        verdict.others |= {i} if first and other else set()
+        note_other(i, copy[1])
 
     for i, entry in chunk.items():
         if entry.external_id:
@@ -225,7 +229,7 @@ def _judge_chunk(chunk, verdict, ground, phone_fallback, refused):
             outcomes[i] = _why_nothing(entry, i, by_number, ambiguous, gone, ground, lone_only)
 
 
-def _why_nothing(entry, i, by_number, ambiguous, gone, ground, lone_only):
+def _why_nothing(entry, i, by_number, ambiguous, gone, ground, lone_only):  # noqa: PLR0911 - one for each reason
     if not entry.external_id and not entry.number:
         return ("notFound", None, _why_no_number(entry))
     if i in by_number and entry.number in gone:

@@ -43,6 +43,9 @@ class Copy(NamedTuple):
     phone_number: str | None
 
 
+Found = dict[int, list[TakenLead | Copy]]
+
+
 class Campaign(Protocol):
     """The leads of a job's campaign, and their copies in the archive where `has_archive` says that some are to be erased.
 
@@ -71,13 +74,15 @@ def decide(
     phone_fallback: PhoneFallback,
     campaign: Campaign,
     try_former: bool = False,
-    found: dict[int, TakenLead | Copy] | None = None,
+    found: Found | None = None,
 ) -> list[int]:
     """The outcome of every entry; those that already had one (duplicates found at acceptance) keep it.
 
-    `try_former`: leads may still be stored in a former form. `found` is filled with what each entry took, a lead if it can be.
+    `try_former`: leads may still be stored in a former form. `found` is filled with what each entry took, its lead first.
     """
-    return _Decision(entries, phone_fallback, campaign, try_former, found).outcomes
+    decision = _Decision(entries, phone_fallback, campaign, try_former, {} if campaign.has_archive and found is None else found)
+    decision.run()
+    return decision.outcomes
 
 
 class _Decision:
@@ -89,14 +94,17 @@ class _Decision:
         phone_fallback: PhoneFallback,
         campaign: Campaign,
         try_former: bool,
-        found: dict[int, TakenLead | Copy] | None,
+        found: Found | None,
     ) -> None:
-        self._entries, self._campaign, self._try_former = entries, campaign, try_former
-        self._unidentified = phone_fallback == PhoneFallback.IF_UNIDENTIFIED
-        self._found: dict[int, TakenLead | Copy] | None = {} if campaign.has_archive and found is None else found
+        self._entries, self._phone_fallback, self._campaign = entries, phone_fallback, campaign
+        self._try_former, self._found = try_former, found
         self._taken_numbers: set[str | None] = set()
         self._erased_numbers: set[str | None] = set()
         self.outcomes = list(entries.outcomes)
+
+    def run(self) -> None:
+        """Both passes, and reasons for those who took nothing."""
+        entries, phone_fallback = self._entries, self._phone_fallback
         left = [i for i, outcome in enumerate(self.outcomes) if not outcome]
         ambiguous = self._ambiguous()
         self._by_external_id(left)
@@ -172,7 +180,7 @@ class _Decision:
         """Those with the numbers, and all other copies of whom the pass has deleted. Of two who name one, the first has it."""
         takers = {
             canonical_external_id(lead.external_id): i
-            for i, lead in (self._found or {}).items()
+            for i, (lead, *_) in (self._found or {}).items()
             if self.outcomes[i] == DELETED_BY_PHONE_NUMBER and lead.external_id is not None
         }
         for copy in self._campaign.erase(sorted(takers), sorted(first)):
@@ -191,7 +199,7 @@ class _Decision:
             taken_numbers.add(number)
         if self._found is not None:
             for lead in map(TakenLead._make, leads):
-                self._found[wanted[(lead.external_id if by_id else lead.phone_number) or ""]] = lead
+                self._found.setdefault(wanted[(lead.external_id if by_id else lead.phone_number) or ""], []).append(lead)
         if self._try_former:
             taken_numbers.update([canonical_phone_number(number) for _, number, _ in leads if number])
 
@@ -200,7 +208,7 @@ class _Decision:
             self.outcomes[i] = outcome
         self._erased_numbers.add(copy.phone_number)
         if self._found is not None:
-            self._found.setdefault(i, copy)
+            self._found.setdefault(i, []).append(copy)
 
     def _give_reasons(self, left: list[int], candidates: list[tuple[int, str]], ambiguous: set[int]) -> None:
         """Says of those who took nothing why not. What is said last counts most."""
@@ -211,7 +219,7 @@ class _Decision:
             outcomes[i] = Outcome.SPREADSHEET_NUMBER
         if plain := [(i, "+" + number) for i, number in candidates if number[0] != "+"]:
             self._where_existing(plain, Outcome.LACKS_PLUS)
-        if self._unidentified and candidates:
+        if self._phone_fallback == PhoneFallback.IF_UNIDENTIFIED and candidates:
             self._where_existing(candidates, Outcome.OTHER_EXTERNAL_ID, identified=True)
         for i in ambiguous.intersection(left):
             outcomes[i] = Outcome.AMBIGUOUS_NUMBER

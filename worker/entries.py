@@ -10,11 +10,10 @@ from shared.identifiers import (
     canonical_phone_number,
     former_external_id,
     former_phone_number,
-    is_phone_number,
     is_spreadsheet_id,
     is_spreadsheet_number,
 )
-from shared.phone_regions import phone_number
+from shared.phone_regions import phone_number, rival
 from shared.states import Outcome
 
 _MAY_BE_FLOAT = re.compile("[^a-df-zA-DF-Z_]*")  # the one letter is that of an exponent
@@ -53,12 +52,9 @@ def read_again(entries: Entries, region: str | None) -> Entries:
 def rivals(entries: Entries) -> dict[int, str]:
     """Where a number was read for a country: the number that the same digits are behind a plus, by index of the entry."""
     return {
-        i: rival
+        i: other
         for i, (written, number) in _written_otherwise(entries.written_phone_numbers, entries.phone_numbers)
-        if not entries.outcomes[i]
-        and (plain := canonical_phone_number(written)) != number
-        and (rival := "+" + plain.removeprefix("+").replace("/", "")) != number
-        and is_phone_number(rival)
+        if not entries.outcomes[i] and (other := rival(written, number))
     }
 
 

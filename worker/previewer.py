@@ -16,7 +16,7 @@ from shared.arrays import bigint_array, text_array
 from shared.identifiers import canonical_external_id
 from shared.states import Outcome
 from worker.claimer import Claim
-from worker.decider import Column, Copy, TakenLead, decide
+from worker.decider import Column, Copy, Found, TakenLead, decide
 from worker.entries import Entries
 from worker.finisher import Finished, finish
 from worker.taker import KnownLeads, Leads, Manner, by_each_way
@@ -85,7 +85,7 @@ class Place(NamedTuple):
         return [*(before or ())[: self.part.start], *column, *[None] * (self.length - self.part.stop)]
 
 
-class _Found(Leads):
+class _Finder(Leads):
     """What is found stays, and its id is noted."""
 
     def __init__(self, connection: Connection, claimed: Claim, manner: Manner) -> None:
@@ -111,26 +111,28 @@ class _Found(Leads):
 
 def preview(connection: Connection, claimed: Claim, entries: Entries, place: Place, manner: Manner) -> bytes:
     """Finds the leads that the entries name and writes them down with the chunk; the outcome of each entry."""
-    leads = _Found(connection, claimed, manner)
-    found: dict[int, TakenLead | Copy] = {}
-    outcomes = decide(entries, phone_fallback=claimed.phone_fallback, campaign=leads, try_former=manner.try_former, found=found)
-    nobody = Copy(None, None)
-    known = [found.get(i, nobody) for i in range(len(outcomes))]
+    finder = _Finder(connection, claimed, manner)
+    found: Found = {}
+    outcomes = decide(entries, phone_fallback=claimed.phone_fallback, campaign=finder, try_former=manner.try_former, found=found)
+    nobody = [Copy(None, None)]
+    all_known = [found.get(i, nobody) for i in range(len(outcomes))]
+    known = [leads[0] for leads in all_known]
     arrays = {
-        "ids": bigint_array(place.filled([leads.ids.get(lead) for lead in known], place.found.ids)),
+        "ids": bigint_array(place.filled([finder.ids.get(lead) for lead in known], place.found.ids)),
         "external_ids": text_array(place.filled([lead.external_id for lead in known], place.found.external_ids)),
         "phone_numbers": text_array(place.filled([lead.phone_number for lead in known], place.found.phone_numbers)),
     }
     connection.execute(_WRITE_DOWN, {"job_id": claimed.job_id, "number": claimed.number} | arrays)
-    decided = zip(outcomes, entries.external_ids, known, strict=True)
-    return bytes(_would(Outcome(outcome), external_id, lead) for outcome, external_id, lead in decided)
+    decided = zip(outcomes, entries.external_ids, all_known, strict=True)
+    return bytes(_would(Outcome(outcome), external_id, leads) for outcome, external_id, leads in decided)
 
 
-def _would(outcome: Outcome, external_id: str | None, lead: TakenLead | Copy) -> Outcome:
+def _would(outcome: Outcome, external_id: str | None, leads: Sequence[TakenLead | Copy]) -> Outcome:
     would = _WOULD_DELETE.get(outcome, outcome)
-    if would != Outcome.WOULD_DELETE_BY_PHONE_NUMBER or external_id is None or lead.external_id is None:
+    if would != Outcome.WOULD_DELETE_BY_PHONE_NUMBER or external_id is None:
         return would
-    return would if canonical_external_id(lead.external_id) == external_id else Outcome.WOULD_DELETE_OTHER
+    others = {canonical_external_id(lead.external_id) for lead in leads if lead.external_id} - {external_id}
+    return Outcome.WOULD_DELETE_OTHER if others else would
 
 
 def conclude(connection: Connection, job_id: UUID, *, cancelled: bool = False) -> Finished | None:

@@ -273,4 +273,4 @@ def test_a_refused_lead_stays_unprocessed_though_its_copies_are_erased():
 def test_what_each_entry_took_is_noted_leads_before_copies():
     campaign, found = Campaign(("a", "+101"), copies=[("a", "+109"), ("b", "+102")]), {}
     decide_over(campaign, ("a", None), (None, "+102"), ("c", None), found=found)
-    assert found == {0: TakenLead("a", "+101", refused=False), 1: Copy("b", "+102")}
+    assert found == {0: [TakenLead("a", "+101", refused=False), Copy("a", "+109")], 1: [Copy("b", "+102")]}
