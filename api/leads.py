@@ -82,8 +82,8 @@ _BY_PHONE_NUMBER = text(_PAGE.replace("CONDITION", "phone_number > :after AND ex
 _FIND = text("""
     SELECT leads.id, external_id, phone_number, metadata, leads.created_at
     FROM campaigns LEFT JOIN leads ON campaign_id = campaigns.id
-        AND (CAST(:external_id AS text) IS NULL OR external_id = :external_id)
-        AND (CAST(:phone_number AS text) IS NULL OR phone_number = :phone_number)
+        AND (CAST(:external_ids AS text[]) IS NULL OR external_id = ANY(CAST(:external_ids AS text[])))
+        AND (CAST(:phone_numbers AS text[]) IS NULL OR phone_number = ANY(CAST(:phone_numbers AS text[])))
     WHERE campaigns.id = :campaign_id AND company_id = :company_id
 """)
 
@@ -222,7 +222,13 @@ async def list_leads(engine: AsyncEngine, key: Key, campaign_id: str, cursor: st
 
 async def find(engine: AsyncEngine, key: Key, campaign_id: str, named: Named) -> dict[str, Any]:
     """The lead with these identifiers, if there is one. Raises Forbidden."""
-    found = await _in_campaign(engine, key, campaign_id, _FIND, **await _canonical(engine, key, campaign_id, named))
+    canonical = await _canonical(engine, key, campaign_id, named)
+    external_id, number = canonical["external_id"], canonical["phone_number"]
+    spellings = {
+        "external_ids": None if external_id is None else text_array(_spellings_of_id(external_id, named)),
+        "phone_numbers": None if number is None else text_array(_spellings_of_number(number, named)),
+    }
+    found = await _in_campaign(engine, key, campaign_id, _FIND, **spellings)
     return _listed(campaign_id, [row for row in found if row.id is not None], None)
 
 
@@ -248,7 +254,7 @@ async def _delete(connection: AsyncConnection, key: Key, campaign_id: str, named
     if not (await connection.execute(_OWN, {"campaign_id": campaign_id, "company_id": key.company_id})).all():
         raise Forbidden
     if external_id := canonical["external_id"]:
-        spellings = {external_id, former_external_id(named.external_id or "")}
+        spellings = _spellings_of_id(external_id, named)
         copies = archive.named(campaign_id, [external_id])
         deleted = await _delete_by(connection, _DELETE_BY_EXTERNAL_ID, external_id, spellings, copies)
         if deleted is not None:
@@ -256,8 +262,7 @@ async def _delete(connection: AsyncConnection, key: Key, campaign_id: str, named
     number, written = canonical["phone_number"], named.number or ""
     if not number or await _is_ambiguous(connection, campaign_id, written, number):
         raise ApiError(404, "Lead not found")
-    former = former_phone_number(written)
-    spellings = {number, former} if canonical_phone_number(former) == number else {number}
+    spellings = _spellings_of_number(number, named)
     copies = archive.named(campaign_id, (), [number])
     deleted = await _delete_by(connection, _DELETE_BY_PHONE_NUMBER, number, spellings, copies)
     if deleted is None:
@@ -339,6 +344,16 @@ async def _canonical(engine: AsyncEngine, key: Key, campaign_id: str, named: Nam
         "phone_number": named.number and phone_number(named.number, region),
     }
     return {name: "" if value and "\0" in value else value for name, value in canonical.items()}
+
+
+def _spellings_of_id(canonical: str, named: Named) -> set[str]:
+    """How the lead may be stored: leads that were stored in a former form are found as they were written then."""
+    return {canonical, former_external_id(named.external_id or "") if canonical else ""}
+
+
+def _spellings_of_number(canonical: str, named: Named) -> set[str]:
+    former = former_phone_number(named.number or "")
+    return {canonical, former} if canonical and canonical_phone_number(former) == canonical else {canonical}
 
 
 async def _region(engine: AsyncEngine, key: Key, campaign_id: str, region: str | None) -> str | None:

@@ -123,6 +123,50 @@ async def test_a_lead_is_found_by_either_identifier_however_it_is_written(servic
     assert await found(externalId="a\0") == []
 
 
+async def test_a_number_is_read_as_in_the_region_of_the_call_or_of_the_campaign(service):
+    async def numbers(**query):
+        return [lead["phoneNumber"] for lead in (await listed(service, **query)).json()["data"]["leads"]]
+
+    with service.engine.begin() as connection:
+        add_leads(connection, [(None, "+491701234567"), (None, "+12125550100")])
+    assert await numbers(phoneNumber="0170 1234567") == []
+    assert await numbers(phoneNumber="0170 1234567", phoneRegion="DE") == ["+491701234567"]
+    assert (await listed(service, phoneNumber="1", phoneRegion="de")).status_code == 400
+    with service.engine.begin() as connection:
+        connection.execute(text("UPDATE campaigns SET phone_region = 'DE' WHERE id = 'cmp'"))
+    assert await numbers(phoneNumber="0170 1234567") == ["+491701234567"]
+    assert await numbers(phoneNumber="(212) 555-0100", phoneRegion="US") == ["+12125550100"]
+    created = await create(service, {"phoneNumber": "030 1234567"})
+    assert created.json()["data"]["created"] == 1
+    assert (None, "+49301234567") in left(service)
+    assert (await delete(service, campaignId="cmp", phoneNumber="0170/1234567")).status_code == 200
+    assert (None, "+491701234567") not in left(service)
+
+
+async def test_a_lead_in_the_former_form_is_found_as_it_was_written_then(service):
+    with service.engine.begin() as connection:
+        connection.execute(text("ALTER TABLE leads DISABLE TRIGGER leads_keep_canonical"))
+        add_leads(connection, [("\u2003old", "tel:+15555550100")])
+        connection.execute(text("ALTER TABLE leads ENABLE TRIGGER leads_keep_canonical"))
+    for query in ({"externalId": "\u2003old"}, {"phoneNumber": "tel:+1 555 555 0100"}):
+        assert (await listed(service, **query)).json()["data"]["count"] == 1
+    assert (await delete(service, campaignId="cmp", phoneNumber="tel:+15555550100")).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("number", "error"),
+    [
+        ("N/A", "phoneNumber is not a phone number"),
+        ("0000000", "phoneNumber is not a phone number"),
+        ("15555550000.0", "phoneNumber has a decimal point or an exponent, as spreadsheets write numbers; store it as text"),
+    ],
+)
+async def test_a_lead_is_not_created_with_what_is_no_phone_number(service, number, error):
+    answer = await create(service, {"externalId": "ok"}, {"externalId": "x", "phoneNumber": number})
+    assert (answer.status_code, answer.json()["error"]) == (400, f"leads[1]: {error}")
+    assert ("ok", None) not in left(service)
+
+
 async def test_a_plus_need_not_be_escaped(service):
     found = await service.get("/api/v1/leads?campaignId=cmp&phoneNumber=+102")
     assert [lead["externalId"] for lead in found.json()["data"]["leads"]] == ["b"]
