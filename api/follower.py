@@ -44,6 +44,7 @@ _OF_CHUNKS = """
         lead_external_id, lead_phone_number, position)
     WHERE job_id = :source_id AND outcome = ANY(CAST(:outcomes AS smallint[]))
 """
+# What was erased since is listed too, by its row alone.
 _OF_ARCHIVE = """
     SELECT (row_number() OVER (ORDER BY lead_id) - 1) / CAST(:chunk_size AS int) AS part, lead_id AS position,
         lead ->> 'external_id' AS external_id, lead ->> 'phone_number' AS phone_number,
@@ -58,8 +59,10 @@ _FOLLOW = """
         SELECT (row_number() OVER by_part) - 1 AS number, sum(count(*)) OVER by_part - count(*) AS first_index,
             count(*) AS entries, array_agg(external_id ORDER BY position) AS external_ids,
             array_agg(phone_number ORDER BY position) AS phone_numbers,
-            array_agg(written_external_id ORDER BY position) AS written_external_ids,
-            array_agg(written_phone_number ORDER BY position) AS written_phone_numbers,
+            nullif(array_agg(written_external_id ORDER BY position), array_agg(external_id ORDER BY position))
+                AS written_external_ids,
+            nullif(array_agg(written_phone_number ORDER BY position), array_agg(phone_number ORDER BY position))
+                AS written_phone_numbers,
             array_agg(lead_id ORDER BY position) FILTER (WHERE lead_id IS NOT NULL) AS lead_ids,
             array_agg(lead_external_id ORDER BY position) FILTER (WHERE lead_id IS NOT NULL) AS lead_external_ids,
             array_agg(lead_phone_number ORDER BY position) FILTER (WHERE lead_id IS NOT NULL) AS lead_phone_numbers

@@ -56,10 +56,10 @@ class World:
     def __init__(self, engine, database_url):
         self.engine = engine
         self._runner = asyncio.Runner()
-        self._api_engine = create_api_engine(Settings(database_url=database_url), "tests", isolation_level="AUTOCOMMIT")
+        self.api_engine = create_api_engine(Settings(database_url=database_url), "tests", isolation_level="AUTOCOMMIT")
 
     def close(self):
-        self._runner.run(self._api_engine.dispose())
+        self._runner.run(self.api_engine.dispose())
         self._runner.close()
 
     def put(self, wanted, archived=()):
@@ -83,18 +83,18 @@ class World:
         job_id = uuid4()
         submission = parse(json.dumps(body | fields).encode())
         asked = Asked(KEY, None, 0, job_id)
-        self._runner.run(accept(self._api_engine, Settings(chunk_size=chunk_size), asked, submission))
+        self._runner.run(accept(self.api_engine, Settings(chunk_size=chunk_size), asked, submission))
         return job_id
 
     def follow(self, job_id, action):
         """The job that follows."""
         asked = Asked(KEY, None, 0, uuid4())
-        return self._runner.run(follow(self._api_engine, Settings(), asked, job_id, action)).job_id
+        return self._runner.run(follow(self.api_engine, Settings(), asked, job_id, action)).job_id
 
     def delete(self, campaign, external_id, number):
         """As `DELETE /api/v1/leads` does; the number of copies erased, None where there is nobody."""
         try:
-            return self._runner.run(delete_lead(self._api_engine, KEY, campaign, Named(external_id, number, None)))
+            return self._runner.run(delete_lead(self.api_engine, KEY, campaign, Named(external_id, number, None)))
         except ApiError as error:
             if error.status != HTTPStatus.NOT_FOUND:
                 raise
@@ -105,7 +105,7 @@ class World:
         work_off(self.engine)
 
     def results(self, job_id):
-        items, following = self._runner.run(read_results(self._api_engine, job_id, list(Outcome), 0, 10_000))
+        items, following = self._runner.run(read_results(self.api_engine, job_id, list(Outcome), 0, 10_000))
         assert following is None
         return items
 

@@ -51,15 +51,15 @@ class SteeredWorld(World):
         listed = [{"externalId": e, "phoneNumber": n} for e, n in written]
         submission = parse(json.dumps({"campaignId": "cmp", "leads": listed} | fields).encode())
         asked = Asked(KEY, None, 0, job_id)
-        self._runner.run(accept(self._api_engine, Settings(chunk_size=chunk_size), asked, submission))
+        self._runner.run(accept(self.api_engine, Settings(chunk_size=chunk_size), asked, submission))
         return job_id
 
     def act(self, job_id, action, *, chunk_size=1000):
         """What the API answers with, an Accepted. Raises ApiError."""
         if action in STEERING:
-            return self._runner.run(request(self._api_engine, Asked(KEY, None, 0, job_id), job_id, action))
+            return self._runner.run(request(self.api_engine, Asked(KEY, None, 0, job_id), job_id, action))
         asked = Asked(KEY, None, 0, uuid4())
-        return self._runner.run(follow(self._api_engine, Settings(chunk_size=chunk_size), asked, job_id, action))
+        return self._runner.run(follow(self.api_engine, Settings(chunk_size=chunk_size), asked, job_id, action))
 
     def refusal(self, job_id, action):
         """The status and message of the error that the action is answered with."""
