@@ -54,7 +54,7 @@ def _read_columns(_ctx: click.Context, _param: click.Parameter, values: tuple[st
 @click.option(
     "--mode", type=click.Choice(["delete", "archive"]), default="delete", show_default=True, help="archive can be undone."
 )
-@click.option("--dry-run", is_flag=True, help="A preview: say what would be deleted, change nothing.")
+@click.option("--dry-run", is_flag=True, help="A preview: say what would be deleted or archived, change nothing.")
 @click.option("--no-phone-fallback", is_flag=True, help="Look leads with an externalId up by that only.")
 @click.option("--reference", "client_reference", help="Your own name for the job.")
 @click.option("--run-at", metavar="TIME", help="Not before this time, as 2030-01-31T22:00:00+01:00.")
