@@ -100,21 +100,20 @@ def _all_rows(records: Records, width: int, places: Iterable[int | None], manner
     if {*map(type, rows)} != {list} or {*map(len, rows)} != {width}:
         return None
     try:
-        found = identified(*[_cells(rows, place) for place in places], manner.region, strict=True)
+        found = identified(*[_cells(records, place) for place in places], manner.region, strict=True)
     except ValueError:
         return None
     return None if manner.needs_external_id and None in found.canonical_external_ids else Batch(found, None)
 
 
-def _cells(rows: Sequence[list[str]], place: int | None) -> list[str | None]:
+def _cells(records: Records, place: int | None) -> list[str | None]:
     """Those of one column: what they mean, None where they are empty."""
+    rows: Sequence[Any] = records.fields
     if place is None:
         return [None] * len(rows)
-    cells = [row[place] for row in rows]
-    joined = "\n".join(cells)
-    if "'" in joined or '="' in joined:
-        cells = list(map(unwrapped, cells))
-    return [cell or None for cell in cells]
+    if records.may_be_wrapped:
+        return [unwrapped(row[place]) or None for row in rows]
+    return [row[place] or None for row in rows]
 
 
 def _read_ndjson(coming: Iterable[Block], manner: Manner) -> Iterator[Batch]:

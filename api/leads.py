@@ -224,11 +224,9 @@ async def find(engine: AsyncEngine, key: Key, campaign_id: str, named: Named) ->
     """The lead with these identifiers, if there is one. Raises Forbidden."""
     canonical = await _canonical(engine, key, campaign_id, named)
     external_id, number = canonical["external_id"], canonical["phone_number"]
-    spellings = {
-        "external_ids": None if external_id is None else text_array(_spellings_of_id(external_id, named)),
-        "phone_numbers": None if number is None else text_array(_spellings_of_number(number, named)),
-    }
-    found = await _in_campaign(engine, key, campaign_id, _FIND, **spellings)
+    external_ids = None if external_id is None else text_array(_spellings_of_id(external_id, named))
+    numbers = None if number is None else text_array(_spellings_of_number(number, named))
+    found = await _in_campaign(engine, key, campaign_id, _FIND, external_ids=external_ids, phone_numbers=numbers)
     return _listed(campaign_id, [row for row in found if row.id is not None], None)
 
 

@@ -7,6 +7,7 @@ import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
+from itertools import repeat
 from typing import Any, NamedTuple, NoReturn
 
 import msgspec
@@ -15,7 +16,7 @@ from api.checker import checked_url
 from api.entries import Identifiers, flaw, identified, identified_texts
 from api.errors import InvalidRequest
 from api.scheduling import Schedule, parse_schedule
-from shared.identifier_names import EXTERNAL_ID, IDENTIFIERS, PHONE_NUMBER, misnamed, printable
+from shared.identifier_names import EXTERNAL_ID, IDENTIFIERS, PHONE_NUMBER, meant, misnamed, printable
 from shared.identifiers import canonical_external_id
 from shared.phone_regions import is_region
 from shared.states import Mode, PhoneFallback
@@ -266,11 +267,11 @@ def errors_in_names(
     if found == in_text and sum(map(len, entries)) == sum(found) and not is_escaped:
         return {}
     errors = {}
-    if any(map(misnamed, {*map(tuple, entries)})):
+    if any(map(meant, set().union(*entries).difference(IDENTIFIERS))):
         for index, entry in enumerate(entries):
             if wrong := misnamed(entry):
                 errors[index] = f"{printable(wrong.name)} may be the {wrong.identifier}; name it so, or leave it out"
-    if is_escaped or in_text != [sum(name in entry for entry in entries) for name in IDENTIFIERS]:
+    if is_escaped or in_text != [sum(map(dict.__contains__, entries, repeat(name))) for name in IDENTIFIERS]:
         for index, names in enumerate(written()):
             for name in IDENTIFIERS:
                 if names.count(name) > 1:

@@ -54,7 +54,7 @@ def _read_csv(coming: Iterable[Block], naming: Naming, region: str | None) -> It
     header, records = read_csv(coming, naming.said)
     columns = _columns(header, naming)
     filled = map(without_blank_rows, records)
-    return (_csv_row(line, fields, columns, region) for some in filled for line, fields in zip(*some, strict=True))
+    return (_csv_row(line, fields, columns, region) for some in filled for line, fields in some.numbered())
 
 
 def _columns(header: Header, naming: Naming) -> _Columns:

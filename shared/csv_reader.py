@@ -40,6 +40,12 @@ class Records(NamedTuple):
 
     lines: Sequence[int]
     fields: Sequence[list[str] | str]
+    may_be_wrapped: bool = True
+    """Whether a field may mean something else than it says: shared.spreadsheets.unwrapped tells what."""
+
+    def numbered(self) -> Iterator[tuple[int, list[str] | str]]:
+        """Each with its line."""
+        return zip(self.lines, self.fields, strict=True)
 
 
 class _Rest(NamedTuple):
@@ -71,16 +77,19 @@ def read_csv(blocks: Iterable[Block], said: Collection[str] = ()) -> tuple[Heade
         raise Unreadable(f"the CSV header, line 1, cannot be read: {TOO_LONG}", "it names the columns")
     text = _decoded(first.lines)
     place, line, delimiter = _begin(text)
-    header, below = _header(text[place:], line, delimiter, said)
-    lines = list(io.StringIO(text[place:], newline=""))[below:]
-    rest = Block(line + below, "".join(lines).encode("utf-8", "surrogateescape"))
+    header, height = _header(text[place:], line, delimiter, said)
+    below = io.StringIO(text, newline="")
+    below.seek(place)
+    for _ in range(height):
+        next(below)
+    rest = Block(line + height, below.read().encode("utf-8", "surrogateescape"))
     return header, _records(itertools.chain([rest], coming), header.delimiter)
 
 
 def without_blank_rows(records: Records) -> Records:
     """The `records` but for those in whose cells is nothing but blanks, as spreadsheets write rows that are empty."""
-    kept = [(line, row) for line, row in zip(*records, strict=True) if "".join(row).strip(IGNORED)]
-    return Records([line for line, _ in kept], [row for _, row in kept])
+    kept = [one for one in records.numbered() if "".join(one[1]).strip(IGNORED)]
+    return Records([line for line, _ in kept], [row for _, row in kept], records.may_be_wrapped)
 
 
 def _decoded(lines: bytes) -> str:
@@ -157,10 +166,11 @@ def _read_at_once(first_line: int, text: str, delimiter: str) -> Records | None:
         return None
     if reader.line_num != len(rows):
         return None
+    may_be_wrapped = "'" in text or "=" in text
     if [] in rows:
         numbered = [(line, row) for line, row in enumerate(rows, first_line) if row]
-        return Records([line for line, _ in numbered], [row for _, row in numbered])
-    return Records(range(first_line, first_line + len(rows)), rows)
+        return Records([line for line, _ in numbered], [row for _, row in numbered], may_be_wrapped)
+    return Records(range(first_line, first_line + len(rows)), rows, may_be_wrapped)
 
 
 def _read_with_care(source: _Rest, delimiter: str, *, at_end: bool) -> tuple[Records, _Rest]:
