@@ -24,6 +24,11 @@ _COUNTS = {
     "unprocessed": "unprocessed",
     "invalid": "invalid",
 }
+_NOTED = {  # what should be looked at, and is counted above as well
+    "erased_from_archive": "from archive",
+    "lacks_plus": "lacking plus",
+    "other_external_id": "other ids",
+}
 _ARCHIVED = {"deleted": "archived", "would_delete": "would archive"}  # the words of a job that archives
 
 _HEAD = ("JOB", "STATUS", "MODE", "TOTAL", "DONE", "CREATED UTC", "CAMPAIGN", "REFERENCE")
@@ -42,10 +47,12 @@ def show_job(job: "Job", *, as_json: bool) -> None:
         "campaign": job.campaign_id,
         "reference": job.client_reference,
         "mode": ("preview of " if job.dry_run else "") + job.mode,
+        "phone region": job.phone_region,
         "pace": f"{job.max_leads_per_second:,}/s" if job.max_leads_per_second else None,
         "total": f"{job.total:,}",
         "pending": f"{job.total - job.processed:,}" if job.processed < job.total else None,
         **{words: f"{count:,}" for words, count in _counts(job).items()},
+        **{words: f"{count:,}" for name, words in _NOTED.items() if (count := getattr(job, name))},
         "error": job.error,
         "created": moment(job.created_at),
         "runs at": moment(job.run_at),

@@ -19,7 +19,7 @@ from cli.signals import stop_by_signals
 from cli.submit import confirm
 
 if TYPE_CHECKING:
-    from client import Result
+    from client import Job, Result
 
 _JOB = click.argument("job_id", metavar="JOB", type=options.Word())
 
@@ -95,7 +95,7 @@ def results(job_id: str, outcome: str | None, output: Path | None, form: str | N
     with server() as leadsweep:
         found = leadsweep.results(job_id, outcome=outcome)
         if chosen == "identifiers":
-            parts = identifier_list(found, phone_fallback=leadsweep.job(job_id).phone_fallback)
+            parts = identifier_list(found, phone_fallback=leadsweep.job(job_id).phone_fallback is not False)
         else:
             parts = _lines(found, partial(_as_csv, raw=raw) if chosen == "csv" else _as_ndjson)
         first = list(itertools.islice(parts, 1))  # what is refused is refused before anything is written
@@ -247,8 +247,7 @@ def _follow(action: str, does: str) -> None:
         with server() as leadsweep:
             source = leadsweep.job(job_id)
             if not yes and action != "restore" and not (source.dry_run and action == "retry"):
-                count = source.would_delete if action == "execute" else source.unprocessed
-                confirm(f"{source.mode.capitalize()} up to {count:,} leads of campaign {source.campaign_id}?")
+                confirm(_question(source, action))
             made = leadsweep.act(job_id, action)
             if not wait:
                 show({"jobId": made.job_id, "status": made.status, "total": made.total}, made.job_id, as_json=as_json)
@@ -256,6 +255,15 @@ def _follow(action: str, does: str) -> None:
             job = watch_job(leadsweep, made.job_id, timeout, accepted=True)
         show_job(job, as_json=as_json)
         leave(job, fail_on_not_found=fail_on_not_found)
+
+
+def _question(source: "Job", action: str) -> str:
+    """Whether to go on from a job, with how many leads it is about, and how many of them may be somebody else's."""
+    count = source.would_delete if action == "execute" else source.unprocessed
+    question = f"{source.mode.capitalize()} up to {count:,} leads of campaign {source.campaign_id}"
+    if others := source.other_external_id if action == "execute" else 0:
+        question += f", {others:,} of them with another externalId than their entry (results say otherExternalId)"
+    return f"{question}?"
 
 
 _steer("pause", "Pause a job; what is done stays done.")

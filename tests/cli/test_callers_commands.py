@@ -442,6 +442,19 @@ def test_colours_are_for_terminals_that_want_them(shell):
         assert "\x1b[3" not in person.seen
 
 
+def test_who_executes_a_preview_is_told_how_many_would_be_somebody_else(shell):
+    with shell.place.engine.begin() as connection:
+        connection.execute(text("UPDATE leads SET phone_number = '+15555550100' WHERE external_id = 'crm-1'"))
+    rows = b"externalId,phoneNumber\ncrm-0,\nnobody,+15555550100\n"
+    job_id = shell.run("submit", "-", "--campaign", "cmp", "--dry-run", stdin=rows).strip()
+    assert "other ids    1\n" in shell.run("watch", job_id)
+    with shell.at_terminal("jobs", "execute", job_id) as person:
+        person.expect("Delete up to 2 leads of campaign cmp, 1 of them with another externalId than their entry")
+        person.expect("[y/N]:")
+        person.interrupt()
+        assert person.end() == 130
+
+
 def test_ctrl_c_leaves_the_job_alone_and_says_how_to_come_back(shell):
     slow = b"".join(b"%d\n" % i for i in range(500))
     job_id = shell.run(
