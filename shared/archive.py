@@ -35,7 +35,7 @@ all that is archived of others first."""
 HOLD = text(f"SELECT 1 FROM archived_leads WHERE {_NAMED} ORDER BY job_id, lead_id FOR UPDATE")
 
 FIND = text(f"""
-    SELECT {_EXTERNAL_ID} AS external_id, {_PHONE_NUMBER} AS phone_number, lead_id FROM archived_leads WHERE {_NAMED}
+    SELECT {_EXTERNAL_ID} AS external_id, {_PHONE_NUMBER} AS phone_number, lead_id, job_id FROM archived_leads WHERE {_NAMED}
     ORDER BY job_id, lead_id
 """)
 

@@ -6,7 +6,7 @@ the first; so before a preview ends, the later entry is made a duplicate.
 """
 
 from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from sqlalchemy import Connection, text
@@ -70,9 +70,6 @@ _WOULD_DELETE = {
 }
 
 
-Lead = TypeVar("Lead", TakenLead, Copy)
-
-
 class Place(NamedTuple):
     """Where the entries in hand stand in their chunk, of `length`, and the leads that were found for those before them."""
 
@@ -90,23 +87,28 @@ class _Finder(Leads):
 
     def __init__(self, connection: Connection, claimed: Claim, manner: Manner) -> None:
         super().__init__(connection, claimed, manner)
-        self.ids: dict[Any, int] = {}
+        self.ids: dict[TakenLead | Copy, int] = {}
+        self._erased: set[tuple[UUID, int]] = set()
 
     def take(self, column: Column, identifiers: Sequence[str]) -> Sequence[TakenLead]:
         values = {"campaign_id": self._claimed.campaign_id, "identifiers": text_array(identifiers)}
         leads = self._connection.execute(_FIND[self._way(column)], values).all()
-        return self._noted({TakenLead._make(lead): lead_id for *lead, lead_id in leads})
+        for lead in leads:
+            self.ids[TakenLead._make(lead[:3])] = lead.id
+        return [TakenLead._make(lead[:3]) for lead in leads]
 
     def hold(self, external_ids: Sequence[str], phone_numbers: Sequence[str]) -> None:
         """Nothing happens to them."""
 
     def erase(self, external_ids: Sequence[str], phone_numbers: Sequence[str]) -> Iterable[Copy]:
-        copies = self._connection.execute(archive.FIND, self._copies(external_ids, phone_numbers)).all()
-        return self._noted({Copy._make(copy): lead_id for *copy, lead_id in reversed(copies)})
-
-    def _noted(self, leads: dict[Lead, int]) -> list[Lead]:
-        self.ids.update(leads)
-        return list(leads)
+        """Not those that the first pass found: they would be gone in the second."""
+        rows = self._connection.execute(archive.FIND, self._copies(external_ids, phone_numbers)).all()
+        copies = {(row.job_id, row.lead_id): Copy(row.external_id, row.phone_number) for row in rows}
+        new = {place: copy for place, copy in copies.items() if place not in self._erased}
+        self._erased.update(new)
+        for (_, lead_id), copy in new.items():
+            self.ids.setdefault(copy, lead_id)
+        return new.values()
 
 
 def preview(connection: Connection, claimed: Claim, entries: Entries, place: Place, manner: Manner) -> bytes:

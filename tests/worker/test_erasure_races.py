@@ -22,7 +22,7 @@ from worker.runner import run_chunk
 
 PERSON = Lead("cmp", "a", "+101")
 SOMEBODY = Lead("cmp", "z", "+109")
-NAMED = {"by id": ("a", None), "by phone": (None, "+101"), "by both": ("a", "+101"), "by another's id": ("x", "+101")}
+NAMED = {"by id": ("a", None), "by phone": (None, "+101"), "by another's id": ("x", "+101")}
 BLOCKED = text("SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'")
 
 
