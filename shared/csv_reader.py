@@ -181,7 +181,7 @@ def _read_with_care(source: _Rest, delimiter: str, *, at_end: bool) -> tuple[Rec
     """
     written = source.lines
     if closer := _has_blanks_before_quotes("".join(written), delimiter):
-        source = source._replace(lines=[_before_quotes(delimiter).sub(" ", line) for line in written])
+        source = source._replace(lines=[_before_quotes(delimiter).sub(_as_spaces, line) for line in written])
     lines: list[int] = []
     fields: list[list[str] | str] = []
     place = swallowed = 0  # the lines before `swallowed` are those
@@ -222,13 +222,19 @@ def _before_quotes(delimiter: str) -> re.Pattern[str]:
     return re.compile(rf"(?:^|(?<=[\r\n{re.escape(delimiter)}]))[{_BLANKS.replace(delimiter, '')}]+(?=\")")
 
 
+def _as_spaces(blanks: re.Match[str]) -> str:
+    """The only blanks that csv.reader can leave out."""
+    return " " * len(blanks[0])
+
+
 def _with_its_blanks(row: list[str], record: list[str], delimiter: str) -> list[str]:
     """The `row` that was read of a `record` as if blanks before fields were nothing, with those again that are before no quote."""
+    reader = csv.reader(record, delimiter=delimiter, strict=True)
     try:
-        written = next(csv.reader(record, delimiter=delimiter, strict=True), [])
+        written = next(reader, [])
     except csv.Error:
         return row
-    if len(written) != len(row):
+    if len(written) != len(row) or reader.line_num < len(record):
         return row
     return [
         one if one.translate(_NO_BLANKS) == read.translate(_NO_BLANKS) else read for one, read in zip(written, row, strict=True)
