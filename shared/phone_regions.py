@@ -69,8 +69,9 @@ def reading(digits: str, region: str | None) -> str | None:
     """
     if not _READABLE.fullmatch(digits):
         return None
-    if region and digits.isdecimal() and (national := _country(region).plainly(digits)):
-        return f"+{_country(region).code}{national}"
+    country, national = _dialled(digits, region)
+    if country and (found := country.plainly(national, abroad=digits[0] == "+")) is not None:
+        return f"+{country.code}{found}" if found else None
     if "/" in digits and len(digits) - digits.rindex("/") - 1 <= END_OF_ANOTHER:
         return None
     try:
@@ -80,6 +81,18 @@ def reading(digits: str, region: str | None) -> str | None:
     if not phonenumbers.is_valid_number(number):
         return None
     return str(phonenumbers.format_number(number, PhoneNumberFormat.E164))
+
+
+def _dialled(digits: str, region: str | None) -> tuple["_Country | None", str]:
+    """The country whose plan `digits` follow, and its part of them; None where that takes a closer look."""
+    if not digits.removeprefix("+").isdecimal():
+        return None, digits
+    if not digits.startswith("+"):
+        return _country(region) if region else None, digits
+    for end in range(2, 5):
+        if regions := phonenumbers.COUNTRY_CODE_TO_REGION_CODE.get(int(digits[1:end])):
+            return _country(regions[0]) if is_region(regions[0]) else None, digits[end:]
+    return None, digits
 
 
 def is_short_code(digits: str, region: str) -> bool:
@@ -109,21 +122,34 @@ class _Country(NamedTuple):
     general: _Kind
     sharing: Sequence[tuple[re.Pattern[str] | None, Sequence[_Kind]]]
 
-    def plainly(self, digits: str) -> str | None:
-        """The valid national number that `digits` plainly are; None where that is not plain."""
-        if self.abroad.match(digits):
+    def plainly(self, digits: str, *, abroad: bool) -> str | None:
+        """The valid national number that `digits` plainly are, dialled from `abroad` if a plus and the code stood before them.
+
+        Empty where they plainly are none, None where neither is plain.
+        """
+        if not abroad and self.abroad.match(digits):
             return None
         is_national = self.general.has(digits)
-        if not is_national and digits.startswith(self.code):
-            digits = digits[len(self.code) :]
-            is_national = self.general.has(digits)
-            if not is_national or self.trunk.match(digits):
-                return None
-        elif trunk := self.trunk.match(digits):
-            if is_national or (trunk.groups() and trunk[trunk.re.groups]):
-                return None
-            digits = digits[trunk.end() :]
-        return digits if self.general.has(digits) and self._is_valid(digits) else None
+        if not abroad and not is_national and digits.startswith(self.code):
+            number = digits[len(self.code) :]
+            is_plain = self.general.has(number) and not self.trunk.match(number)
+        else:
+            trunk = self.trunk.match(digits)
+            number = digits[trunk.end() :] if trunk else digits
+            is_plain = not trunk or (not is_national and not _captures(trunk))
+        if is_plain and self.general.has(number) and self._is_valid(number):
+            return number
+        return "" if self._is_none(digits) else None
+
+    def _is_none(self, digits: str) -> bool:
+        """Whether nothing that the library could make of `digits`, by taking something away in front, is a valid number."""
+        tried = [digits, digits.removeprefix(self.code)]
+        for number in tried:
+            if trunk := self.trunk.match(number):
+                if trunk.re.groups or not trunk.end():
+                    return False
+                tried.append(number[trunk.end() :])
+        return not any(map(self._is_valid, tried))
 
     def _is_valid(self, number: str) -> bool:
         """In the first of the regions with this code that claims the number."""
@@ -132,6 +158,11 @@ class _Country(NamedTuple):
             if leading.match(number) if leading else is_known:
                 return is_known
         return False
+
+
+def _captures(match: re.Match[str]) -> bool:
+    """Whether something is to be made of what stands in front, rather than to be taken away."""
+    return bool(match.re.groups and match[match.re.groups])
 
 
 @cache

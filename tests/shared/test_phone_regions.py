@@ -65,7 +65,8 @@ def _tried(dice, region):
         for _ in range(dice.randint(0, 4)):
             digits[dice.randrange(len(digits))] = dice.choice("0123456789")
         number = "".join(digits)[: len(digits) + dice.choice([-1, 0, 0, 0, 0])] + dice.choice(["", "", "", "7"])
-        yield dice.choice(["", "", trunk, code, code + trunk, "00" + code, "0", "1", "8", "15"]) + number
+        before = ["", "", trunk, code, code + trunk, trunk * 2, "00" + code, "0", "1", "8", "15", f"+{code}", f"+{code}{trunk}"]
+        yield dice.choice(before) + number
 
 
 def _by_library(digits, region):
