@@ -214,7 +214,7 @@ class Crash(BaseException):
 
 class Life(RuleBasedStateMachine):
     """Chunks are run one at a time, and what is decided of each, all or the part that the job's pace allows, is judged by the
-    oracle over the leads as they stood then.
+    oracle over the leads and the archive as they stood then.
     """
 
     world: World
@@ -223,6 +223,7 @@ class Life(RuleBasedStateMachine):
     def begin(self, present):
         self.world.put(present)
         self.present = set(present)
+        self.archive = {}  # as World.archive has it
         self.submitted = {}
         self.judged = {}
         self.most_processed = {}
@@ -231,14 +232,40 @@ class Life(RuleBasedStateMachine):
         written=st.lists(entries, min_size=1, max_size=8),
         campaign=st.sampled_from(CAMPAIGNS),
         chunk_size=st.integers(1, 4),
-        phone_fallback=st.booleans(),
+        phone_fallback=st.sampled_from(PHONE_FALLBACKS),
         rate=st.sampled_from([None, None, 2, 4]),
+        mode=st.sampled_from(["delete", "delete", "archive"]),
     )
     def submit(self, **options):
         job_id = self.world.submit(**options)
         self.submitted[job_id] = options
         self.judged[job_id] = _duplicates(options["written"])
         self.most_processed[job_id] = 0
+
+    @rule(pick=st.randoms(use_true_random=False))
+    def restore(self, pick):
+        archived = {
+            job_id: [place for place in self.archive if place[0] == job_id]
+            for job_id, options in self.submitted.items()
+            if options["mode"] == "archive" and self.world.job(job_id).finished_at
+        }
+        possible = sorted(job_id for job_id, places in archived.items() if places)
+        if not possible:
+            return
+        source = pick.choice(possible)
+        job_id = self.world.follow(source, Action.RESTORE)
+        if job_id not in self.submitted:  # asked again, it is the same job
+            self.submitted[job_id] = {"mode": "restore", "written": archived[source], "rate": None, "chunk_size": 1000}
+            self.judged[job_id] = set()
+            self.most_processed[job_id] = 0
+
+    @rule(entry=entries, campaign=st.sampled_from(CAMPAIGNS))
+    def somebody_is_deleted_by_hand(self, entry, campaign):
+        verdict = self._verdict([entry], campaign=campaign)
+        erased = self.world.delete(campaign, *entry)
+        assert (erased is not None) == (verdict.outcomes[0][0] == "deleted")
+        assert erased in {None, verdict.copies.count(None) - list(self.archive.values()).count(None)}
+        self._take_over(verdict)
 
     @rule()
     def work(self):
@@ -258,7 +285,7 @@ class Life(RuleBasedStateMachine):
                 run_chunk(self.world.engine, claimed)
                 self._judge_what_is_done()
 
-    @rule(statement=st.integers(0, 8), after=st.booleans())
+    @rule(statement=st.integers(0, 12), after=st.booleans())
     def crash_at(self, statement, after):
         claimed = self._claim()
         if claimed is None:
@@ -284,14 +311,7 @@ class Life(RuleBasedStateMachine):
 
     @rule(lead=campaigns_of_leads().filter(bool).map(lambda found: min(found, key=str)))
     def a_lead_is_inserted(self, lead):
-        if not any(
-            lead.campaign == other.campaign
-            and (
-                (lead.external_id and lead.external_id == other.external_id)
-                or (lead.phone_number and lead.phone_number == other.phone_number)
-            )
-            for other in self.present
-        ):
+        if not any(_clash(lead, other) for other in self.present):
             with self.world.engine.begin() as connection:
                 connection.execute(insert(leads), _row(lead))
             self.present.add(lead)
@@ -301,7 +321,7 @@ class Life(RuleBasedStateMachine):
         if not self.present:
             return
         old = pick.choice(sorted(self.present, key=str))
-        new = oracle.Lead(old.campaign, old.external_id or "z", f"+9{next(_fresh)}")
+        new = oracle.Lead(old.campaign, old.external_id or "z", f"+90{next(_fresh):03}")
         if any(new.campaign == other.campaign and new.external_id == other.external_id for other in self.present - {old}):
             return
         with self.world.engine.begin() as connection:
@@ -310,9 +330,10 @@ class Life(RuleBasedStateMachine):
         self.present = self.present - {old} | {new}
 
     @invariant()
-    def leads_are_those_that_the_oracle_left(self):
+    def leads_and_copies_are_those_that_the_oracle_left(self):
         if hasattr(self, "present"):
             assert self.world.leads() == self.present
+            assert self.world.archive() == self.archive
 
     @invariant()
     def counts_never_fall_and_finished_jobs_add_up(self):
@@ -323,7 +344,8 @@ class Life(RuleBasedStateMachine):
             self.most_processed[job_id] = processed
             job = self.world.job(job_id)
             if job.finished_at:
-                assert processed == len(options["written"]) == job.deleted + job.not_found + job.unprocessed
+                counted = job.deleted + job.not_found + job.unprocessed + job.restored + job.conflict
+                assert processed == len(options["written"]) == counted
 
     def teardown(self):
         if not hasattr(self, "submitted"):
@@ -358,17 +380,65 @@ class Life(RuleBasedStateMachine):
                 continue
             most = options["chunk_size"] if options["rate"] is None else min(options["chunk_size"], options["rate"] // 2)
             assert len(decided) <= most
-            verdict = oracle.judge(
-                [options["written"][i] for i in decided],
-                self.present,
-                campaign=options["campaign"],
-                phone_fallback=options["phone_fallback"],
-            )
-            assert [outcomes[i] for i in decided] == verdict.outcomes
-            assert all(outcomes[i] == oracle.DUPLICATE for i in _duplicates(options["written"]))
+            if options["mode"] == "restore":
+                assert [outcomes[i] for i in decided] == [self._restored(options["written"][i]) for i in decided]
+            else:
+                self._judge_taken(job_id, options, decided, outcomes)
+            assert all(outcomes[i] == oracle.DUPLICATE for i in self.judged[job_id] & _duplicates_of(options))
             self.judged[job_id] |= set(decided)
-            self.present = verdict.remaining
             return
+
+    def _judge_taken(self, job_id, options, decided, outcomes):
+        archives = options["mode"] == "archive"
+        verdict = self._verdict(
+            [options["written"][i] for i in decided],
+            campaign=options["campaign"],
+            phone_fallback=options["phone_fallback"],
+            archives=archives,
+        )
+        if not archives:
+            assert [outcomes[i] for i in decided] == verdict.outcomes
+            assert self.world.erased(job_id) & set(decided) == {decided[at] for at in verdict.erased}
+            self._take_over(verdict)
+            return
+        assert [outcomes[i] for i in decided] == [("archived" if o[0] == "deleted" else o[0], *o[1:]) for o in verdict.outcomes]
+        new = {place: copy for place, copy in self.world.archive().items() if place not in self.archive}
+        assert {job for job, _ in new} <= {job_id}
+        assert Counter(new.values()) == Counter(self.present - verdict.remaining)
+        self.archive = dict(sorted((self.archive | new).items()))
+        self.present = verdict.remaining
+
+    def _verdict(self, written, *, archives=False, **options):
+        """Of what happens now."""
+        copies = [] if archives else [copy or NOBODY for copy in self.archive.values()]
+        verdict = oracle.judge(written, self.present, copies=copies, **options)
+        verdict.copies = [None if copy == NOBODY else copy for copy in verdict.copies]
+        return verdict
+
+    def _take_over(self, verdict):
+        self.present = verdict.remaining
+        self.archive = dict(zip(self.archive, verdict.copies, strict=True))
+
+    def _restored(self, place):
+        """What becomes of an entry of a restoration, and makes it so."""
+        copy = self.archive[place]
+        if copy is None:
+            return oracle.ERASED
+        if any(_clash(copy, lead) for lead in self.present):
+            return oracle.CONFLICT
+        self.present = self.present | {copy}
+        del self.archive[place]
+        return oracle.RESTORED
+
+
+NOBODY = oracle.Lead("nowhere", None, None)
+
+
+def _clash(one, other):
+    """Whether a campaign cannot have both."""
+    same_id = one.external_id and one.external_id == other.external_id
+    same_number = one.phone_number and one.phone_number == other.phone_number
+    return one.campaign == other.campaign and (same_id or same_number)
 
 
 _fresh = count()
@@ -377,6 +447,10 @@ _fresh = count()
 def _duplicates(written):
     outcomes = oracle.judge(written, set(), campaign="none").outcomes
     return {i for i, outcome in enumerate(outcomes) if outcome == oracle.DUPLICATE}
+
+
+def _duplicates_of(options):
+    return set() if options["mode"] == "restore" else _duplicates(options["written"])
 
 
 class dying_at:  # noqa: N801 - it reads as a statement
