@@ -25,6 +25,9 @@ from tests.stack import free_port, running, running_api, running_ticker, running
 LEADSWEEP = [sys.executable, "-c", "from cli.main import main; main(prog_name='leadsweep')"]
 
 
+ROW = "; with --on-invalid skip the other rows are done without it"
+
+
 class Shell:
     """Runs the command as a script would, with its environment."""
 
@@ -87,7 +90,16 @@ def test_a_pipe_a_bare_list_and_columns_of_other_names_are_taken_too(shell, tmp_
     listed = shell.run(*submit, "--by", "externalId", stdin=b'crm-2\n\n  say "hi", crm\n').strip()
     (tmp_path / "crm.csv").write_bytes('externalId;CRM Ñ;Tel.\nold;crm-3;"+1 (324) 000-004"\n'.encode())
     mapped = shell.run(
-        "submit", tmp_path / "crm.csv", "--campaign", "cmp", "--column", "externalId=CRM Ñ", "--column", "phoneNumber=Tel."
+        "submit",
+        tmp_path / "crm.csv",
+        "--campaign",
+        "cmp",
+        "--column",
+        "externalId=CRM Ñ",
+        "--column",
+        "phoneNumber=Tel.",
+        "--ignore",
+        "externalId",
     ).strip()
     zipped = shell.run(*submit, "--by", "externalId", stdin=gzip.compress(b"crm-5\n")).strip()
     for job_id in (from_pipe, listed, mapped, zipped):
@@ -97,6 +109,14 @@ def test_a_pipe_a_bare_list_and_columns_of_other_names_are_taken_too(shell, tmp_
     assert [r["outcome"] for r in shell.results(zipped)] == ["deleted"]
     missing = shell.run("submit", tmp_path / "crm.csv", "--campaign", "cmp", "--column", "externalId=ID", code=1)
     assert (missing, shell.err) == ("", "Error: the file has no column ID; it has externalId, CRM Ñ, Tel.\n")
+    shell.run("submit", tmp_path / "crm.csv", "--campaign", "cmp", "--column", "externalId=CRM Ñ", "--ignore", "Tel.", code=1)
+    assert shell.err == (
+        "Error: line 1: The header has externalId and CRM Ñ, which would both be the externalId; leave one out: "
+        '--ignore "externalId"\n'
+    )
+    keyed = shell.run(*submit, "--column", "externalId=crm_id", stdin=b'{"crm_id": "crm-6"}\n').strip()
+    shell.run("watch", keyed)
+    assert [(r["externalId"], r["outcome"]) for r in shell.results(keyed)] == [("crm-6", "deleted")]
 
 
 def test_what_can_be_read_only_once_is_taken_too(shell, tmp_path):
@@ -115,7 +135,7 @@ def test_what_is_wrong_with_a_list_is_told_with_its_line(shell):
     listed = b"\xef\xbb\xbfcrm-0\n\n\xc2\xa0\n" + b"x" * 300 + b"\n"
     submit = ("submit", "-", "--campaign", "cmp", "--by", "externalId")
     shell.run(*submit, stdin=listed, code=1)
-    assert shell.err == "Error: line 4: externalId is longer than 255 characters\n"
+    assert shell.err == f"Error: line 4: externalId is longer than 255 characters{ROW}\n"
     job_id = shell.run(*submit, "--on-invalid", "skip", stdin=listed + b"not \xff UTF-8\n").strip()
     shell.run("watch", job_id)
     assert [r["outcome"] for r in shell.results(job_id)] == ["deleted", "invalid", "invalid"]
@@ -124,13 +144,21 @@ def test_what_is_wrong_with_a_list_is_told_with_its_line(shell):
 def test_every_option_of_the_api_can_be_said(shell):
     options = ["--mode", "archive", "--dry-run", "--no-phone-fallback", "--reference", "r", "--max-leads-per-second", "7"]
     options += ["--on-invalid", "skip", "--callback-url", "http://127.0.0.1:9/", "--idempotency-key", "mine"]
-    options += ["--window", "22:00-06:00 fri,sat America/New_York"]
+    options += ["--phone-region", "DE", "--window", "22:00-06:00 fri,sat America/New_York"]
     said = ("submit", "-", "--campaign", "cmp", *options)
-    job_id = shell.run(*said, stdin=b"externalId\ncrm-0\n,,\n").strip()
-    assert shell.run(*said, stdin=b"externalId\ncrm-0\n,,\n").strip() == job_id, "the key makes it one job"
+    job_id = shell.run(*said, stdin=b"externalId\ncrm-0\n,x\n").strip()
+    assert shell.run(*said, stdin=b"externalId\ncrm-0\n,x\n").strip() == job_id, "the key makes it one job"
     job = json.loads(shell.run("status", job_id, "--json"))
     told = [job[name] for name in ("mode", "dryRun", "phoneFallback", "clientReference", "maxLeadsPerSecond", "callbackUrl")]
     assert told == ["archive", True, False, "r", 7, "http://127.0.0.1:9/"]
+    assert job["phoneRegion"] == "DE"
+    gentle = shell.run(
+        "submit", "-", "--campaign", "cmp", "--only-if-unidentified", "--dry-run", stdin=b"externalId\na\n"
+    ).strip()
+    assert json.loads(shell.run("status", gentle, "--json"))["phoneFallback"] == "onlyIfUnidentified"
+    contrary = ("--only-if-unidentified", "--no-phone-fallback")
+    shell.run("submit", "-", "--campaign", "cmp", *contrary, stdin=b"externalId\na\n", code=2)
+    shell.run("submit", "-", "--campaign", "cmp", "--phone-region", "de", stdin=b"externalId\na\n", code=2)
     assert job["schedule"] == {
         "window": {"start": "22:00", "end": "06:00", "timeZone": "America/New_York", "days": ["fri", "sat"]}
     }
@@ -384,12 +412,12 @@ def test_what_goes_wrong_has_an_exit_code_of_its_own_and_one_line(shell, tmp_pat
         shell.run(*words, code=1)
         assert said in shell.err
         assert shell.err.count("\n") == 1
-    shell.run("submit", "-", "--campaign", "cmp", stdin=b"externalId\n,\n", code=1)
-    assert shell.err == "Error: line 2: 2 columns, the header has 1\n"
+    shell.run("submit", "-", "--campaign", "cmp", stdin=b"externalId\na,\n", code=1)
+    assert shell.err == f"Error: line 2: 2 columns, the header has 1{ROW}\n"
     shell.run("submit", "-", "--campaign", "elsewhere", stdin=b"externalId\na\n", code=5)
     for misused in (["--timeout", "3"], ["--fail-on-not-found"], ["--idempotency-key", "ключ"]):
         shell.run("submit", "-", "--campaign", "cmp", *misused, stdin=b"externalId\na\n", code=2)
-    shell.run("submit", "-", "--campaign", "cmp", "--column", "externalId=id", stdin=b'{"id": "a"}\n', code=2)
+    shell.run("submit", "-", "--campaign", "cmp", "--column", "externalId=id", "--ignore", "id", stdin=b"id\na\n", code=2)
     shell.run("jobs", "list", "--status", "bogus", code=2)
     assert "'cancelled'" in shell.err
     closed = subprocess.run(

@@ -67,11 +67,11 @@ def test_duplicates_are_judged_on_the_canonical_form_and_the_first_row_wins(load
     ran = load(
         "externalId,phoneNumber\n"
         "A,+1 (555) 01\n"
-        " A ,2\n"
+        " A ,202\n"
         "B,+1-555-01\n"
         ",0015 5501\n"
-        "B,3\n"  # line 4 was rejected, so its externalId is free
-        "C,2\n"  # and so is the number of line 3
+        "B,303\n"  # line 4 was rejected, so its externalId is free
+        "C,202\n"  # and so is the number of line 3
         "C,+155501\n",
         "--json",
     )
@@ -82,19 +82,19 @@ def test_duplicates_are_judged_on_the_canonical_form_and_the_first_row_wins(load
         5: "phoneNumber repeats line 2",
         8: "externalId repeats line 7",
     }
-    assert left(engine) == {("A", "+155501"), ("B", "3"), ("C", "2")}
+    assert left(engine) == {("A", "+155501"), ("B", "303"), ("C", "202")}
 
 
 def test_leads_that_are_there_already_stay_as_they_are(load, engine):
     with engine.begin() as connection:
-        add_leads(connection, [("A", "1"), (None, "2")], "spring")
-        add_leads(connection, [("other", "9")], "autumn")
-    ran = load("externalId,phoneNumber,x\nA,5,new\nB,2,new\nother,9,new\n", "--json")
+        add_leads(connection, [("A", "101"), (None, "202")], "spring")
+        add_leads(connection, [("other", "909")], "autumn")
+    ran = load("externalId,phoneNumber,x\nA,505,new\nB,202,new\nother,909,new\n", "--json")
     assert rejections(ran) == {
         2: "externalId belongs to a lead that is already there",
         3: "phoneNumber belongs to a lead that is already there",
     }
-    assert left(engine) == {("A", "1"), (None, "2"), ("other", "9")}
+    assert left(engine) == {("A", "101"), (None, "202"), ("other", "909")}
 
 
 def test_importing_the_same_file_again_changes_nothing(load, engine):
