@@ -17,14 +17,32 @@ from shared.arrays import text_array
 _EXTERNAL_ID = "leadsweep_canonical_external_id(lead ->> 'external_id')"
 _PHONE_NUMBER = "leadsweep_canonical_phone_number(lead ->> 'phone_number')"
 
-# Either arm has an index of its own.
-_NAMED = f"""
-    lead ->> 'campaign_id' = :campaign_id AND (
-        {_EXTERNAL_ID} = ANY(CAST(:external_ids AS text[]))
-        OR {_PHONE_NUMBER} = ANY(CAST(:phone_numbers AS text[]))
-            AND (NOT CAST(:unidentified AS boolean) OR {_EXTERNAL_ID} IS NULL)
-    )
-"""
+
+def _places(column: str, identifiers: str, condition: str = "true") -> str:
+    """One probe of an index for each identifier: OFFSET keeps the planner, which may know nothing of the table yet, from reading
+    all of a campaign's copies instead.
+    """
+    return f"""
+        SELECT job_id, lead_id FROM unnest(CAST({identifiers} AS text[])) AS wanted (identifier) CROSS JOIN LATERAL (
+            SELECT job_id, lead_id FROM archived_leads
+            WHERE lead ->> 'campaign_id' = :campaign_id AND {column} = identifier AND {condition} OFFSET 0
+        ) AS found
+    """
+
+
+def _copies(lock: str = "") -> str:
+    """Those named, in the order in which a restoration takes them too."""
+    by_number = _places(_PHONE_NUMBER, ":phone_numbers", f"(NOT CAST(:unidentified AS boolean) OR {_EXTERNAL_ID} IS NULL)")
+    return f"""
+        SELECT copy.* FROM (
+            SELECT job_id, lead_id FROM ({_places(_EXTERNAL_ID, ":external_ids")} UNION {by_number}) AS named
+            ORDER BY job_id, lead_id
+        ) AS place CROSS JOIN LATERAL (
+            SELECT job_id, lead_id, {_EXTERNAL_ID} AS external_id, {_PHONE_NUMBER} AS phone_number FROM archived_leads
+            WHERE job_id = place.job_id AND lead_id = place.lead_id AND lead IS NOT NULL {lock}
+        ) AS copy
+    """
+
 
 HAS_ARCHIVE = f"""
     (SELECT true FROM archived_leads WHERE lead ->> 'campaign_id' = :campaign_id ORDER BY {_EXTERNAL_ID} LIMIT 1) IS NOT NULL
@@ -32,28 +50,23 @@ HAS_ARCHIVE = f"""
 """Whether the campaign has any copy. Sorted as the index is, which is then read whatever the planner believes: EXISTS may read
 all that is archived of others first."""
 
-HOLD = text(f"SELECT 1 FROM archived_leads WHERE {_NAMED} ORDER BY job_id, lead_id FOR UPDATE")
-
-FIND = text(f"""
-    SELECT {_EXTERNAL_ID} AS external_id, {_PHONE_NUMBER} AS phone_number, lead_id, job_id FROM archived_leads WHERE {_NAMED}
-    ORDER BY job_id, lead_id
-""")
+FIND = text(_copies())
+HOLD = text(_copies("FOR UPDATE"))
 
 ERASE = text(f"""
-    WITH copy AS MATERIALIZED (
-        SELECT job_id, lead_id, {_EXTERNAL_ID} AS external_id, {_PHONE_NUMBER} AS phone_number
-        FROM archived_leads WHERE {_NAMED} ORDER BY job_id, lead_id FOR UPDATE
-    )
+    WITH copy AS MATERIALIZED ({_copies("FOR UPDATE")})
     UPDATE archived_leads SET lead = NULL FROM copy
     WHERE archived_leads.job_id = copy.job_id AND archived_leads.lead_id = copy.lead_id
     RETURNING copy.external_id, copy.phone_number
 """)
 
 NUMBERS = text(f"""
-    SELECT DISTINCT {_PHONE_NUMBER} FROM archived_leads
-    WHERE lead ->> 'campaign_id' = :campaign_id AND {_PHONE_NUMBER} = ANY(CAST(:phone_numbers AS text[]))
-        AND (NOT CAST(:identified AS boolean) OR {_EXTERNAL_ID} IS NOT NULL)
+    SELECT identifier FROM unnest(CAST(:phone_numbers AS text[])) AS wanted (identifier) WHERE EXISTS (
+        SELECT FROM archived_leads WHERE lead ->> 'campaign_id' = :campaign_id AND {_PHONE_NUMBER} = identifier
+            AND (NOT CAST(:identified AS boolean) OR {_EXTERNAL_ID} IS NOT NULL) OFFSET 0
+    )
 """)
+"""Those of the numbers that copies have; `identified`, copies with an external id."""
 
 
 def named(

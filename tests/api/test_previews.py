@@ -5,7 +5,7 @@ from sqlalchemy import text
 
 from api.app import create_app
 from tests.api.conftest import Service
-from tests.jobs import add_leads, remaining_leads
+from tests.jobs import add_former_leads, add_leads, remaining_leads
 
 LEADS = {("a", "+101"), ("b", "+102"), ("c", None)}
 
@@ -142,3 +142,47 @@ async def test_what_cannot_be_executed_says_why(service):
         connection.execute(text("UPDATE jobs SET finished_at = finished_at - interval '24 hours'"))
     late = await service.act(running, "execute")
     assert (late.status_code, late.json()["error"]) == (409, "Cannot execute this job: the preview is older than 24 hours")
+
+
+async def test_a_preview_says_where_a_lead_with_another_external_id_would_go_and_the_execution_deletes_it(service):
+    preview = await previewed(service, {"externalId": "x", "phoneNumber": "+101"}, {"phoneNumber": "+102"})
+    assert await service.results(preview) == [
+        ("x", "wouldDelete", "phoneNumber", "otherExternalId"),
+        ("+102", "wouldDelete", "phoneNumber", None),
+    ]
+    assert (await service.job(preview))["otherExternalId"] == 1
+    job = await service.job(await executed(service, preview))
+    assert (job["deleted"], job["otherExternalId"], leads_of(service)) == (2, 0, {("c", None)})
+
+
+async def test_what_is_settled_counts_no_more_as_another_external_id(small_chunks):
+    service = small_chunks
+    entries = [{"externalId": "a"}, {"externalId": "nobody"}]
+    entries += [{"externalId": "x", "phoneNumber": "+101"}, {"externalId": "y", "phoneNumber": "+102"}]
+    job = await service.job(await previewed(service, *entries))
+    assert (job["wouldDelete"], job["notFound"], job["otherExternalId"]) == (2, 2, 1)
+
+
+async def test_what_a_preview_says_of_phones_is_what_the_job_would_do(service):
+    with service.engine.begin() as connection:
+        add_leads(connection, [(None, "+15550001")])
+    entries = [{"externalId": "x", "phoneNumber": "+101"}, {"phoneNumber": "+15550001"}, {"phoneNumber": "101"}]
+    preview = await previewed(service, *entries, phoneFallback="onlyIfUnidentified")
+    assert await service.results(preview) == [
+        ("x", "notFound", None, "otherExternalId"),
+        ("+15550001", "wouldDelete", "phoneNumber", None),
+        ("101", "notFound", None, "lacksPlus"),
+    ]
+    job = await service.job(await executed(service, preview))
+    assert (job["deleted"], job["phoneFallback"]) == (1, "onlyIfUnidentified")
+
+
+async def test_a_lead_that_was_brought_into_todays_form_since_is_the_one_that_was_found(service):
+    with service.engine.begin() as connection:
+        add_former_leads(connection, [("\u200bold", "+1\u20095550001")])
+    preview = await previewed(service, {"externalId": "\u200bold"})
+    with service.engine.begin() as connection:
+        connection.execute(text("UPDATE leads SET external_id = external_id, phone_number = phone_number"))
+    assert ("old", "+15550001") in leads_of(service)
+    assert (await service.job(await executed(service, preview)))["deleted"] == 1
+    assert len(leads_of(service)) == len(LEADS)

@@ -8,7 +8,16 @@ from psycopg import OperationalError
 from sqlalchemy import event, text
 
 from shared.states import Outcome
-from tests.jobs import add_campaign, add_leads, job_row, let_leases_expire, outcomes_of_job, queue_job, remaining_leads
+from tests.jobs import (
+    add_campaign,
+    add_former_leads,
+    add_leads,
+    job_row,
+    let_leases_expire,
+    outcomes_of_job,
+    queue_job,
+    remaining_leads,
+)
 from worker.claimer import MAX_ATTEMPTS, claim
 from worker.finisher import NOBODY, Wake
 from worker.runner import run_chunk, run_next
@@ -274,3 +283,66 @@ def test_a_trigger_that_silently_keeps_a_lead_refuses_an_execution(campaign):
     claim_and_run(campaign)
     with campaign.begin() as connection:
         assert outcomes_of_job(connection, job_id) == [Outcome.ARCHIVED_BY_EXTERNAL_ID, Outcome.REFUSED]
+
+
+def test_an_ordinary_chunk_takes_no_more_statements_than_it_must(campaign):
+    with campaign.begin() as connection:
+        connection.execute(text("INSERT INTO archived_leads (job_id, lead_id, lead) VALUES (gen_random_uuid(), 1, '{}')"))
+    queue_in(campaign, [("a", "+101"), ("nobody", "+109"), (None, "+102")])
+    statements = []
+    event.listen(campaign, "before_cursor_execute", lambda _c, _cursor, statement, *_: statements.append(statement))
+    claim_and_run(campaign)
+    expected = ["RECURSIVE", "FOR UPDATE OF chunks", "external_id = ANY", "phone_number = ANY", "WITH done AS"]
+    assert len(statements) == len(expected)
+    assert all(fragment in statement for fragment, statement in zip(expected, statements, strict=True))
+
+
+FORMER = ("\u200bold", "+1\u20095550001")
+
+
+def written_as(engine, written):
+    """What was written for the entries of the only chunk."""
+    external_ids, phone_numbers = zip(*written, strict=True)
+    with engine.begin() as connection:
+        connection.execute(
+            text("UPDATE chunks SET written_external_ids = :external_ids, written_phone_numbers = :phone_numbers"),
+            {"external_ids": list(external_ids), "phone_numbers": list(phone_numbers)},
+        )
+
+
+@pytest.mark.parametrize(
+    ("entry", "written", "outcome"),
+    [
+        (("old", None), (FORMER[0], None), Outcome.DELETED_BY_EXTERNAL_ID),
+        ((None, "+15550001"), (None, FORMER[1]), Outcome.DELETED_BY_PHONE_NUMBER),
+        (("old", None), ("old ", None), Outcome.NO_SUCH_LEAD),
+    ],
+    ids=["id", "number", "written otherwise"],
+)
+def test_until_leads_are_in_todays_form_they_are_looked_up_in_the_former_one_too(campaign, entry, written, outcome):
+    with campaign.begin() as connection:
+        add_former_leads(connection, [FORMER])
+    job_id = queue_in(campaign, [entry])
+    written_as(campaign, [written])
+    claim_and_run(campaign)
+    with campaign.begin() as connection:
+        assert outcomes_of_job(connection, job_id) == [outcome]
+        assert (FORMER in remaining_leads(connection)) == (outcome == Outcome.NO_SUCH_LEAD)
+
+
+def test_a_job_that_waited_while_the_rules_changed_is_read_by_those_of_today(campaign):
+    with campaign.begin() as connection:
+        add_leads(connection, [("old", None), (None, "+15550001"), (None, "155555500000")])
+    entries = [("old\u200b", None), (None, FORMER[1]), (None, "155555500000"), ("\u200bold", None), ("a", None)]
+    job_id = queue_in(campaign, entries, form=1)
+    written_as(campaign, [*entries[:2], (None, "15555550000.0"), *entries[3:]])
+    claim_and_run(campaign)
+    with campaign.begin() as connection:
+        assert outcomes_of_job(connection, job_id) == [
+            Outcome.DELETED_BY_EXTERNAL_ID,
+            Outcome.DELETED_BY_PHONE_NUMBER,
+            Outcome.SPREADSHEET_NUMBER,
+            Outcome.DUPLICATE,
+            Outcome.DELETED_BY_EXTERNAL_ID,
+        ]
+        assert (None, "155555500000") in remaining_leads(connection)
