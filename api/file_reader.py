@@ -12,9 +12,9 @@ from api.entries import MAX_EXTERNAL_ID, MAX_PHONE_NUMBER, Flaw, Identifiers, en
 from api.errors import InvalidRequest
 from api.parser import errors_in_names
 from shared.blocks import TOO_LONG, Block, Unreadable, blocks
-from shared.columns import Naming, Unclear, keys_of, shown
+from shared.columns import Naming, Places, Unclear, keys_of, shown
 from shared.csv_reader import Records, read_csv, without_blank_rows
-from shared.identifier_names import IDENTIFIERS
+from shared.identifier_names import EXTERNAL_ID, IDENTIFIERS, PHONE_NUMBER
 from shared.identifiers import canonical_external_id, canonical_phone_number
 from shared.phone_regions import phone_number
 from shared.spreadsheets import unwrapped
@@ -79,9 +79,9 @@ def _read_csv(coming: Iterable[Block], manner: Manner) -> Iterator[Batch]:
             return _unreadable(fields)
         if len(fields) != width:
             return _unreadable(f"{len(fields)} columns, the header has {width}")
-        identifiers = [None if place is None else unwrapped(fields[place]) for place in places]
-        found = _row(*identifiers, manner.region)
-        if manner.needs_external_id and not found.flaw and not canonical_external_id(identifiers[0] or ""):
+        external_id, number = (None if place is None else unwrapped(fields[place]) for place in places)
+        found = _row(external_id, number, manner.region)
+        if manner.needs_external_id and not found.flaw and not canonical_external_id(external_id or ""):
             return found._replace(flaw=Flaw("externalId is required where phoneFallback is false", Outcome.NO_IDENTIFIER))
         return found
 
@@ -94,13 +94,13 @@ def _read_csv(coming: Iterable[Block], manner: Manner) -> Iterator[Batch]:
             yield _all_rows(filled, width, places, manner) or _one_by_one(filled.lines, map(row, filled.fields), manner)
 
 
-def _all_rows(records: Records, width: int, places: Iterable[int | None], manner: Manner) -> Batch | None:
+def _all_rows(records: Records, width: int, places: Places, manner: Manner) -> Batch | None:
     """The entries of rows that are one each; None where any is not, or there are none."""
     rows: Sequence[Any] = records.fields
     if {*map(type, rows)} != {list} or {*map(len, rows)} != {width}:
         return None
     try:
-        found = identified(*[_cells(records, place) for place in places], manner.region, strict=True)
+        found = identified(_cells(records, places[0]), _cells(records, places[1]), manner.region, strict=True)
     except ValueError:
         return None
     return None if manner.needs_external_id and None in found.canonical_external_ids else Batch(found, None)
@@ -142,10 +142,10 @@ def _all_entries(block: Block, texts: Sequence[bytes | None], manner: Manner) ->
         found = [_decode(text) for text in texts if text]
         if not found or {*map(type, found)} != {dict}:
             return None
-        columns = [[entry.get(name) for entry in found] for name in IDENTIFIERS]
-        if errors_in_names(found, columns, block.lines or b"", lambda: map(keys_of, filter(None, texts))):
+        external_ids, numbers = ([entry.get(name) for entry in found] for name in IDENTIFIERS)
+        if errors_in_names(found, [external_ids, numbers], block.lines or b"", lambda: map(keys_of, filter(None, texts))):
             return None
-        return Batch(identified(*columns, manner.region, strict=True), None)
+        return Batch(identified(external_ids, numbers, manner.region, strict=True), None)
     except (msgspec.MsgspecError, ValueError, RecursionError):
         return None
 
@@ -166,7 +166,7 @@ def _json_row(text: bytes | None, manner: Manner, unseen: set[str]) -> _Row:
         return _unreadable("not valid JSON")
     unseen.difference_update(names)
     meant = {meaning: entry[name] for meaning, name in zip(meanings, names, strict=True)}
-    return _row(*map(meant.get, IDENTIFIERS), manner.region)
+    return _row(meant.get(EXTERNAL_ID), meant.get(PHONE_NUMBER), manner.region)
 
 
 def _row(external_id: Any, number: Any, region: str | None) -> _Row:

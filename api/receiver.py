@@ -60,7 +60,8 @@ class Receiver:
     async def receive(self, upload: Upload, asked: Asked, campaign_id: str, options: Options, manner: Manner) -> Accepted:
         """Makes the job, which is durable then, or finds the answer that the Idempotency-Key already had.
 
-        The file is read in that `manner`, but that its region may be the campaign's. Raises Forbidden, InvalidRequest, Unavailable, ApiError 408, 409, 413 and 422, DBAPIError.
+        The file is read in that `manner`, but that its region may be the campaign's.
+        Raises Forbidden, InvalidRequest, Unavailable, ApiError 408, 409, 413 and 422, DBAPIError.
         """
         values = await draft(self._engine, self._settings, asked, campaign_id, options)
         region = options.phone_region or await self._region_of(asked, campaign_id)

@@ -104,7 +104,9 @@ def import_(
 
     A row is rejected, and told with its line and the reason, if it is damaged, has no identifier, a phone number that is none,
     or an identifier that an earlier row or a lead of the campaign has already. All other rows are imported, in one transaction:
-    a run that is stopped or fails imports nothing. Exit code 0 if every row was imported, 1 if any was rejected or the run failed.
+    a run that is stopped or fails imports nothing.
+
+    Exit code 0 if every row was imported, 1 if any was rejected or the run failed.
     """
     from cli import registry
     from cli.connection import connected

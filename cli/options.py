@@ -133,7 +133,7 @@ def phone_region(command: Command) -> Command:
 
 def _read_columns(_ctx: click.Context, _param: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:
     """`externalId=CRM ID`: the identifiers by the columns."""
-    columns = {}
+    columns: dict[str, str] = {}
     for value in values:
         identifier, _, column = value.partition("=")
         if identifier not in {"externalId", "phoneNumber"} or not column.strip():

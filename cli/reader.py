@@ -21,6 +21,7 @@ from shared.spreadsheets import unwrapped
 
 Format = Literal["csv", "ndjson"]
 
+_OURS = Naming()
 _WRAPPED = ("'", "=")  # how a cell begins that may mean something else than it says
 
 
@@ -33,7 +34,7 @@ class _Columns(NamedTuple):
     others: list[tuple[int, str]]
 
 
-def read(file: BinaryIO, form: Format | None = None, naming: Naming = Naming(), region: str | None = None) -> Iterator[Row]:
+def read(file: BinaryIO, form: Format | None = None, naming: Naming = _OURS, region: str | None = None) -> Iterator[Row]:
     """The rows of `file`, blank ones left out, their phone numbers read as in `region`.
 
     Without `form`, a file that begins with `{` is NDJSON. Raises Failure if the file as a whole cannot be read; where a key that

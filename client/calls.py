@@ -157,7 +157,8 @@ class Calls:
         """Submits a file as one job: a path, or an open file that can be read again from its beginning.
 
         `media_type` is text/csv or application/x-ndjson, `compressed` that it is gzip; a path says both by its suffixes.
-        `columns` names what the file calls the identifiers, as {"externalId": "CRM id"}; those to `ignore` are none. Raises ValueError where nothing says so, or where the file cannot be sent again; OSError.
+        `columns` says what the file calls the identifiers, as {"externalId": "CRM id"}; what it is to `ignore` is none.
+        Raises ValueError where nothing says what the file is, or where the file cannot be sent again; OSError.
         """
         fields = _fields(options) | {"onInvalid": on_invalid}
         if columns:

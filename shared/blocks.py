@@ -77,7 +77,10 @@ def count_lines(lines: bytes) -> int:
 
 
 def _first_end(buffer: bytearray, start: int) -> int:
-    """Where the first line ends, looked for from `start` on; -1 where none does. A carriage return at the very end may be half."""
+    """Where the first line ends, looked for from `start` on; -1 where none does.
+
+    A carriage return at the very end may be half of a line end.
+    """
     feed = buffer.find(b"\n", start)
     carriage_return = buffer.find(b"\r", start, feed if feed >= 0 else len(buffer) - 1)
     return feed if carriage_return < 0 or carriage_return + 1 == feed else carriage_return

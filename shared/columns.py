@@ -1,4 +1,4 @@
-"""Which names of a file, of its columns or of the keys of its entries, are the identifiers': ours, or those that the caller says."""
+"""Which names in a file, of columns or of the keys of its entries, are the identifiers': ours, or those that the caller says."""
 
 import itertools
 import json
@@ -9,8 +9,10 @@ from shared.blocks import Unreadable
 from shared.identifier_names import EXTERNAL_ID, IDENTIFIERS, PHONE_NUMBER, misnamed, printable
 from shared.identifiers import FORMAT_CHARACTERS
 
-_LONGEST = 300  # characters of a header that are shown
+Places = tuple[int | None, int | None]
+"""Of the externalId and the phoneNumber among the columns."""
 
+_LONGEST = 300  # characters of a header that are shown
 _INVISIBLE = str.maketrans("", "", FORMAT_CHARACTERS)
 
 
@@ -29,6 +31,7 @@ class Naming(NamedTuple):
     columns: Mapping[str, str] = {}
     """The identifiers, by the names that the file has for them."""
     ignored: Collection[str] = ()
+    """Names that are no identifier's, though they look like it."""
     way: str = "columns={identifier}:{name}"
     way_out: str = "ignore={name}"
 
@@ -42,9 +45,8 @@ class Naming(NamedTuple):
 
         Raises ValueError, RecursionError for what is nested too deeply.
         """
-        if not self.said and b"\\" not in line and all(line.count(b'"%b"' % name.encode()) < 2 for name in IDENTIFIERS):  # noqa: PLR2004
-            return list(entry)
-        return keys_of(line)
+        may_repeat = b"\\" in line or any(line.count(b'"%b"' % name.encode()) > 1 for name in IDENTIFIERS)
+        return keys_of(line) if self.said or may_repeat else list(entry)
 
     def meanings(self, names: Iterable[str]) -> list[str]:
         """What each of `names` stands for: an identifier, or itself; empty where it is ignored.
@@ -69,33 +71,35 @@ class Naming(NamedTuple):
         what = f"has {' and '.join(map(printable, names))}, which would both be the {identifier}"
         return Unclear(what, f"leave one out: {self.way_out.format(name=identifier)}")
 
-    def places(self, names: Sequence[str], line: int) -> tuple[int | None, int | None]:
-        """Which of the columns of a CSV are the externalId and the phoneNumber. Raises Unreadable, at the `line` of its header."""
+    def places(self, names: Sequence[str], line: int) -> Places:
+        """Which of the columns of a CSV are the identifiers'. Raises Unreadable, at the `line` of its header."""
         try:
             meanings = self._as_written(names).meanings(names)
         except Unclear as error:
             raise Unreadable(f"The header {error.what}", error.mend, line) from None
         if not {*meanings} & {*IDENTIFIERS}:
-            one, other = (self.way.format(identifier=identifier, name="NAME") for identifier in IDENTIFIERS)
+            ways = [self.way.format(identifier=identifier, name="NAME") for identifier in IDENTIFIERS]
             what = "The header names neither externalId nor phoneNumber"
-            raise Unreadable(what, f"it has: {shown(names)}. Say which they are: {one} or {other}", line)
+            raise Unreadable(what, f"it has: {shown(names)}. Say which they are: {' or '.join(ways)}", line)
         places = {meaning: place for place, meaning in enumerate(meanings)}
         return places.get(EXTERNAL_ID), places.get(PHONE_NUMBER)
 
     def _as_written(self, names: Sequence[str]) -> "Naming":
-        """Itself, with the names as the header writes them, though nobody sees the difference. Raises Unreadable for one that is not there."""
-        written = {said: _found(said, names) for said in self.said}
-        columns = {written[name]: identifier for name, identifier in self.columns.items()}
-        return self._replace(columns=columns, ignored={written[name] for name in self.ignored})
+        """Itself, with its names as the header has them, though nobody sees the difference.
+
+        Raises Unreadable for one that is not there.
+        """
+        columns = {_found(name, names): identifier for name, identifier in self.columns.items()}
+        return self._replace(columns=columns, ignored={_found(name, names) for name in self.ignored})
 
 
 def _found(said: str, names: Sequence[str]) -> str:
     if said in names:
         return said
     alike = [name for name in names if name.translate(_INVISIBLE).strip() == said.translate(_INVISIBLE).strip()]
-    if len(alike) == 1:
-        return alike[0]
-    raise Unreadable(f"the file has no column {printable(said)}", f"it has {shown(names)}")
+    if len(alike) != 1:
+        raise Unreadable(f"the file has no column {printable(said)}", f"it has {shown(names)}")
+    return alike[0]
 
 
 def keys_of(line: bytes) -> list[str]:

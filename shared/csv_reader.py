@@ -2,7 +2,7 @@
 
 csv.reader takes a quote that is never closed for one enormous field and would swallow the rest of the file with it. Here the
 line with the quote is rejected, and those that it swallowed come again, each as a record of its own. A block without line ends
-inside its fields, which is nearly every one, is read all at once.
+inside its fields, which is nearly every one, is read all at once. Blanks before a quoted field are no part of it.
 """
 
 import csv
@@ -97,7 +97,7 @@ def _decoded(lines: bytes) -> str:
 
 
 def _begin(text: str) -> tuple[int, int, str | None]:
-    """Where the header begins, below blank lines and Excel's `sep=;`: its place, its line, and the delimiter that is said there."""
+    """Where the header begins, below blank lines and Excel's `sep=;`: its place, its line, and the delimiter that was said."""
     place, delimiter = 0, None
     for line, written in enumerate(io.StringIO(text, newline=""), 1):
         if line == 1 and (said := _SEPARATOR.fullmatch(written)):
@@ -112,7 +112,8 @@ def _header(text: str, line: int, delimiter: str | None, said: Collection[str]) 
     """The header with which `text` begins, and how many lines it has. Raises Unreadable."""
     readings = []
     for one in delimiter or DELIMITERS:
-        reader = csv.reader(io.StringIO(text, newline=""), delimiter=one, strict=True, skipinitialspace=True)
+        spaced = _before_quotes(one).sub(_as_spaces, text)
+        reader = csv.reader(io.StringIO(spaced, newline=""), delimiter=one, strict=True, skipinitialspace=True)
         try:
             names = [name.strip() for name in next(reader, [])]
             readings.append((Header(names, line, one), reader.line_num))
@@ -228,7 +229,7 @@ def _as_spaces(blanks: re.Match[str]) -> str:
 
 
 def _with_its_blanks(row: list[str], record: list[str], delimiter: str) -> list[str]:
-    """The `row` that was read of a `record` as if blanks before fields were nothing, with those again that are before no quote."""
+    """The `row` that was read of a `record` without the blanks before fields, with those again that stand before no quote."""
     reader = csv.reader(record, delimiter=delimiter, strict=True)
     try:
         written = next(reader, [])

@@ -52,7 +52,7 @@ _XML = re.compile(rb"<[?!a-z]", re.IGNORECASE)
 _ARRAY = re.compile(rb"""\[\s*(?:[\[{"\]0-9-]|null|true|false|\Z)""")
 # An object, as far as the first thing that is inside it; and where entries are kept in one.
 _NESTED = re.compile(rb'\{([^\[{]*)"([^"]+)"\s*:\s*[\[{]')
-_WRAPPERS = frozenset("leads records contacts customers items data results rows entries value values".split())
+_WRAPPERS = frozenset(["leads", "records", "contacts", "items", "data", "results", "rows", "entries", "value", "values"])
 
 LOOKED_AT = 1000  # bytes
 _FEW = 8  # bytes that are zero may be so by accident

@@ -12,7 +12,8 @@ from tests.api.test_files import CSV, NDJSON, ROW, accepted, all_results, nothin
 
 EXTERNAL_IDS = [
     "external_id", "ExternalId", "EXTERNALID", "external id", "external-id", "external.id", "'externalId'", "“externalId”",
-    "‘externalId’", "external\u200bId", "\ufeffexternalId", "externalId\u200e", "external\u00a0id", "ｅｘｔｅｒｎａｌＩｄ",
+    "\u2018externalId\u2019", "external\u200bId", "\ufeffexternalId", "externalId\u200e", "external\u00a0id",
+    "\uff45xternal\uff29d",
 ]  # fmt: skip
 OF_OTHERS = ["id", "ID", "ext_id", "crm-id", "CRM ID", "Lead Id", "contact_id"]
 PHONE_NUMBERS = ["phone_number", "Phone Number", "PHONENUMBER", "'phoneNumber'"]
@@ -58,7 +59,7 @@ def test_a_name_that_may_be_the_phone_number_is_refused_too(name):
     assert f"has {name}, which may be the phoneNumber" in refusal(line, NDJSON)
 
 
-@pytest.mark.parametrize("name", [name for name in OF_OTHERS + PHONES_OF_OTHERS])
+@pytest.mark.parametrize("name", OF_OTHERS + PHONES_OF_OTHERS)
 def test_anothers_name_for_an_identifier_that_has_a_column_is_just_a_column(name):
     assert entries(f"externalId,{name},phoneNumber\na,x,+101\n") == [("a", "+101", 0)]
     line = json.dumps({"externalId": "a", name: "x", "phoneNumber": "+101"})

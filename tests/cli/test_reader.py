@@ -210,6 +210,12 @@ def test_ndjson_numbers_keep_their_value():
     assert json.loads(leads(f'{{"externalId": "A", "n": {number}, "x": 0.1}}')[1][2]) == {"n": number, "x": 0.1}
 
 
+MISNAMED = (
+    "the entry has external_id, which may be the externalId; "
+    "write externalId, or say columns=externalId:external_id or ignore=external_id"
+)
+
+
 @pytest.mark.parametrize(
     ("line", "reason"),
     [
@@ -234,8 +240,7 @@ def test_ndjson_numbers_keep_their_value():
         (b'{"externalId": "A", "x": {"\\u0000": 1}}', "metadata contains U+0000"),
         (
             b'{"external_id": "A", "phoneNumber": "1001"}',
-            "the entry has external_id, which may be the externalId; write externalId, or say columns=externalId:external_id or "
-            "ignore=external_id",
+            MISNAMED,
         ),
         (b'{"externalId": "A", "x": "' + b"y" * MAX_LINE + b'"}', "line is longer than 1 MiB"),
     ],

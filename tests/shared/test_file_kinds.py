@@ -23,7 +23,7 @@ def archive(*names):
 
 
 OTHERS = {
-    "UTF-16": [TEXT.encode("utf-16"), TEXT.encode("utf-16-le"), TEXT.encode("utf-16-be"), "Имя;externalId\r\nЯна;1\r\n".encode("utf-16-le")],
+    "UTF-16": [*map(TEXT.encode, ["utf-16", "utf-16-le", "utf-16-be"]), "Имя;externalId\r\n".encode("utf-16-le")],
     "UTF-32": [TEXT.encode("utf-32"), TEXT.encode("utf-32-le"), TEXT.encode("utf-32-be")],
     "an Excel workbook (xlsx)": [archive("[Content_Types].xml", "xl/workbook.xml"), archive("xl/_rels/workbook.xml.rels")],
     "an Office document (xlsx, or another)": [archive("[Content_Types].xml", "word/document.xml")],
@@ -31,7 +31,7 @@ OTHERS = {
     "an Excel workbook (xls)": [b"\x09\x08\x10\x00\x00\x06\x05\x00", b"\x09\x00\x04\x00\x07\x00\x10\x00"],
     "an OpenDocument spreadsheet (ods)": [archive("mimetype", "content.xml")],
     "a zip archive": [archive("leads.csv"), archive()],
-    "gzip": [gzip.compress(TEXT.encode())],
+    "gzip": [gzip.compress(TEXT.encode(), mtime=0)],
     "bzip2": [b"BZh91AY&SY"],
     "xz": [b"\xfd7zXZ\0\0"],
     "zstd": [b"\x28\xb5\x2f\xfd\x04"],
