@@ -56,7 +56,10 @@ OTHERS = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize(("what", "beginning"), [(what, one) for what, some in OTHERS.items() for one in some])
+@pytest.mark.parametrize(
+    ("what", "beginning"),
+    [pytest.param(what, one, id=f"{what} {n}") for what, some in OTHERS.items() for n, one in enumerate(some)],
+)
 def test_a_file_of_another_kind_is_named_with_the_way_out(what, beginning):
     for size in (1, 1000, 1 << 20):
         parts = (beginning[i : i + size] for i in range(0, min(len(beginning), 100_000), size))
