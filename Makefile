@@ -34,7 +34,7 @@ check: setup ## Lint, types, import contracts, migration in step with the models
 	@$(BIN)/lint-imports
 	@$(BIN)/python scripts/check_migrations.py
 
-bench: setup ## Run the benchmarks against their floors
+bench: setup ## Run the benchmarks against their floors (or another commit: ARGS='--against COMMIT CONTEST')
 	@$(BIN)/python -m benchmarks $(ARGS)
 
 lock: setup ## Pin the dependencies anew

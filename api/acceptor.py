@@ -6,14 +6,15 @@ sent again with the same job id after a lost connection: what is there already i
 
 from typing import Any, NamedTuple
 
+from anyio import to_thread
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from api.checker import check_host
 from api.database import rows
-from api.drafter import JOB, draft
-from api.entries import Identifiers, Texts
+from api.drafter import JOB, draft, region_of
+from api.entries import Identifiers, Texts, read_again
 from api.errors import Forbidden
 from api.parser import Submission
 from api.replayer import Accepted, Asked, in_progress, is_in_progress, replayed
@@ -63,6 +64,12 @@ async def accept(engine: AsyncEngine, settings: Settings, asked: Asked, submissi
         await check_host("callbackUrl", options.callback_url, settings.webhook_allow)
     try:
         written = await rows(engine, _ACCEPT, values)
+        if not written and options.phone_region is None:
+            # Most campaigns have no region, so that is tried first.
+            region = await region_of(engine, asked.key.company_id, submission.campaign_id)
+            entries = await to_thread.run_sync(read_again, entries, region)
+            values |= {"phone_region": region, "region_named": True} | _values(entries, settings.chunk_size)
+            written = await rows(engine, _ACCEPT, values)
     except DBAPIError as error:
         if is_in_progress(error):
             raise in_progress() from None

@@ -15,25 +15,30 @@ from api.replayer import KEYED, Asked
 from api.scheduling import Schedule
 from shared.broker import JOBS_QUEUE, OFF_PEAK_QUEUE
 from shared.identifiers import FORM
+from shared.phone_regions import is_region
 from shared.settings import Settings
 from shared.windows import Window, next_opening, parse_window, window_text
 
 log = structlog.get_logger()
 
-# What stands first in a statement that submits: nothing comes of it unless the campaign is the company's and the key is free.
+# What stands first in a statement that submits: nothing comes of it unless the campaign is the company's and the key is free,
+# nor where the entries were read as in another region than the campaign's, which is to be looked up then.
 JOB = f"""
     subject AS MATERIALIZED (
         SELECT CAST(:job_id AS uuid) AS job_id, id AS campaign_id, company_id, clock_timestamp() AS now,
             CASE WHEN CAST(:run_at AS timestamptz) > clock_timestamp() THEN 'scheduled' ELSE 'queued' END AS state,
             CAST(:run_at AS timestamptz) AS run_at
         FROM campaigns WHERE id = :campaign_id AND company_id = :company_id
+            AND (:region_named OR phone_region IS NOT DISTINCT FROM CAST(:phone_region AS text))
     ),
     {KEYED},
     job AS (
-        INSERT INTO jobs (id, company_id, campaign_id, key_id, queue, state, client_reference, phone_fallback_rule, phone_region, form, mode,
-            dry_run, schedule, callback_url, max_leads_per_second, run_window, total, created_at, run_at, closes_at, awaited, history)
+        INSERT INTO jobs (id, company_id, campaign_id, key_id, queue, state, client_reference, phone_fallback_rule,
+            phone_region, form, mode, dry_run, schedule, callback_url, max_leads_per_second, run_window, total, created_at,
+            run_at, closes_at, awaited, history)
         SELECT job_id, company_id, campaign_id, CAST(:key_id AS uuid), :queue, state, :client_reference, :phone_fallback_rule,
-            :phone_region, :form, :mode, :dry_run, CAST(:schedule AS jsonb), :callback_url, :max_leads_per_second, :run_window, :total, now, run_at,
+            :phone_region, :form, :mode, :dry_run, CAST(:schedule AS jsonb), :callback_url, :max_leads_per_second,
+            :run_window, :total, now, run_at,
             CAST(:closes_at AS timestamptz), :wait > 0,
             jsonb_build_array(jsonb_build_object('status', state, 'at', now, 'by', CAST(:key_name AS text)))
         FROM go
@@ -41,6 +46,8 @@ JOB = f"""
         RETURNING id, created_at
     )
 """
+
+_REGION = text("SELECT phone_region FROM campaigns WHERE id = :campaign_id AND company_id = :company_id")
 
 _OFF_PEAK = text("""
     SELECT off_peak, clock_timestamp() AS now FROM campaigns WHERE id = :campaign_id AND company_id = :company_id
@@ -58,6 +65,8 @@ async def draft(engine: AsyncEngine, settings: Settings, asked: Asked, campaign_
             "campaign_id": campaign_id,
             "client_reference": options.client_reference,
             "phone_fallback_rule": options.phone_fallback,
+            "phone_region": options.phone_region,
+            "region_named": options.phone_region is not None,
             "form": FORM,
             "mode": options.mode,
             "dry_run": options.dry_run,
@@ -66,6 +75,18 @@ async def draft(engine: AsyncEngine, settings: Settings, asked: Asked, campaign_
         }
         | await _times(engine, settings, asked, campaign_id, options.schedule)
     )
+
+
+async def region_of(engine: AsyncEngine, company_id: str, campaign_id: str) -> str | None:
+    """The region of the campaign's phone numbers. Raises Forbidden where there is no such campaign."""
+    found = await rows(engine, _REGION, {"campaign_id": campaign_id, "company_id": company_id})
+    if not found:
+        raise Forbidden
+    region = found[0].phone_region
+    if region and not is_region(region):  # an operator may have written it by hand
+        log.warning("region of a campaign not understood", region=region, mend="set it with: leadsweep campaigns phone-region")
+        return None
+    return region and str(region)
 
 
 async def _times(

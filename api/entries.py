@@ -51,6 +51,13 @@ def identified(external_ids: list[Any], phone_numbers: list[Any], region: str | 
     """
     if not {*map(type, external_ids), *map(type, phone_numbers)} <= _TEXT_OR_NOTHING:
         raise ValueError
+    return identified_texts(external_ids, phone_numbers, region, strict=strict)
+
+
+def identified_texts(
+    external_ids: list[str | None], phone_numbers: list[str | None], region: str | None = None, *, strict: bool
+) -> Identifiers:
+    """As `identified`, of what is known to be texts or None."""
     ids = _canonical(external_ids, MAX_EXTERNAL_ID, _are_plain_ids, canonical_external_id)
     numbers = _canonical(
         phone_numbers, MAX_PHONE_NUMBER, partial(_are_plain_numbers, region), partial(phone_number, region=region)
@@ -64,6 +71,11 @@ def identified(external_ids: list[Any], phone_numbers: list[Any], region: str | 
         ids,
         numbers,
     )
+
+
+def read_again(entries: Identifiers, region: str | None) -> Identifiers:
+    """The same entries, their numbers read as in `region`."""
+    return identified(list(entries.external_ids), list(entries.phone_numbers), region, strict=False)
 
 
 def _unless_blank(number: str | None) -> str | None:

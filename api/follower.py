@@ -44,6 +44,7 @@ _OF_CHUNKS = """
         lead_external_id, lead_phone_number, position)
     WHERE job_id = :source_id AND outcome = ANY(CAST(:outcomes AS smallint[]))
 """
+# What was erased since is listed too, by its row alone.
 _OF_ARCHIVE = """
     SELECT (row_number() OVER (ORDER BY lead_id) - 1) / CAST(:chunk_size AS int) AS part, lead_id AS position,
         lead ->> 'external_id' AS external_id, lead ->> 'phone_number' AS phone_number,
@@ -58,18 +59,19 @@ _FOLLOW = """
         SELECT (row_number() OVER by_part) - 1 AS number, sum(count(*)) OVER by_part - count(*) AS first_index,
             count(*) AS entries, array_agg(external_id ORDER BY position) AS external_ids,
             array_agg(phone_number ORDER BY position) AS phone_numbers,
-            array_agg(written_external_id ORDER BY position) AS written_external_ids,
-            array_agg(written_phone_number ORDER BY position) AS written_phone_numbers,
+            nullif(array_agg(written_external_id ORDER BY position), array_agg(external_id ORDER BY position))
+                AS written_external_ids,
+            nullif(array_agg(written_phone_number ORDER BY position), array_agg(phone_number ORDER BY position))
+                AS written_phone_numbers,
             array_agg(lead_id ORDER BY position) FILTER (WHERE lead_id IS NOT NULL) AS lead_ids,
             array_agg(lead_external_id ORDER BY position) FILTER (WHERE lead_id IS NOT NULL) AS lead_external_ids,
             array_agg(lead_phone_number ORDER BY position) FILTER (WHERE lead_id IS NOT NULL) AS lead_phone_numbers
         FROM picked GROUP BY part WINDOW by_part AS (ORDER BY part)
     ),
     subject AS MATERIALIZED (
-        SELECT CAST(:job_id AS uuid) AS job_id, company_id, campaign_id, client_reference, phone_fallback_rule, phone_region, form,
-            callback_url,
-            max_leads_per_second, 'queued' AS state, CAST(NULL AS timestamptz) AS run_at, clock_timestamp() AS now,
-            (SELECT sum(entries) FROM parts) AS total
+        SELECT CAST(:job_id AS uuid) AS job_id, company_id, campaign_id, client_reference, phone_fallback_rule, phone_region,
+            form, callback_url, max_leads_per_second, 'queued' AS state, CAST(NULL AS timestamptz) AS run_at,
+            clock_timestamp() AS now, (SELECT sum(entries) FROM parts) AS total
         FROM jobs WHERE id = :source_id AND EXISTS (SELECT FROM parts)
     ),
     KEYED,
@@ -77,7 +79,8 @@ _FOLLOW = """
         INSERT INTO jobs (id, company_id, campaign_id, key_id, queue, client_reference, phone_fallback_rule, phone_region, form,
             mode, dry_run, source_job_id, callback_url, max_leads_per_second, total, created_at, awaited, history)
         SELECT job_id, company_id, campaign_id, CAST(:key_id AS uuid), :queue, client_reference, phone_fallback_rule,
-            phone_region, form, :mode, :dry_run, CAST(:source_id AS uuid), callback_url, max_leads_per_second, total, now, :wait > 0,
+            phone_region, form, :mode, :dry_run, CAST(:source_id AS uuid), callback_url, max_leads_per_second, total, now,
+            :wait > 0,
             jsonb_build_array(jsonb_build_object('status', state, 'at', now, 'by', CAST(:key_name AS text)))
         FROM go
         ON CONFLICT DO NOTHING

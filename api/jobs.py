@@ -96,11 +96,18 @@ async def mark_awaited(engine: AsyncEngine, job_id: UUID) -> bool:
 _MARK_AWAITED = text("UPDATE jobs SET awaited = true WHERE id = :job_id AND finished_at IS NULL RETURNING id")
 
 
+class Created(NamedTuple):
+    """A span of time: from the first moment on, until just before the second."""
+
+    since: datetime | None = None
+    before: datetime | None = None
+
+
 async def list_jobs(
-    engine: AsyncEngine, key: Key, filters: dict[str, str | None], cursor: str | None, limit: int
+    engine: AsyncEngine, key: Key, filters: dict[str, str | None], created: Created, cursor: str | None, limit: int
 ) -> tuple[list[dict[str, Any]], str | None]:
     """A page of the jobs that the key sees, and the cursor of the next one, if there is one. Raises InvalidRequest."""
-    statement = _page(key, cursor).limit(limit + 1)
+    statement = _page(key, created, cursor).limit(limit + 1)
     for name, value in filters.items():
         if value is not None:
             if "\0" in value:  # PostgreSQL knows no U+0000, so nothing of that name exists
@@ -138,9 +145,11 @@ def _visible(key: Key) -> list[Any]:
     return own if key.campaign_id is None else [*own, jobs.c.campaign_id == key.campaign_id]
 
 
-def _page(key: Key, cursor: str | None) -> Select[Any]:
+def _page(key: Key, created: Created, cursor: str | None) -> Select[Any]:
     statement = select(*_columns).select_from(jobs.join(_live, true())).where(and_(*_visible(key)))
-    return newest_first(statement, jobs, cursor)
+    if created.since is not None:
+        statement = statement.where(jobs.c.created_at >= created.since)
+    return newest_first(statement, jobs, cursor, created.before)
 
 
 def _described(row: Found) -> dict[str, Any]:

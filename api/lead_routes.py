@@ -10,6 +10,7 @@ from api import leads
 from api.answers import Answer, success
 from api.body import read_json
 from api.errors import InvalidRequest
+from api.parser import parse_region
 from api.routes import Reader, Writer, refuse_unknown_parameters
 from shared.identifiers import canonical_external_id, canonical_phone_number
 
@@ -27,6 +28,7 @@ def _with_plus(written: str | None) -> str | None:
     return re.sub(r"\A (?=[0-9])", "+", written) if written else written
 
 
+PhoneRegion = Annotated[str | None, Query(alias="phoneRegion")]
 PhoneNumber = Annotated[str | None, AfterValidator(_with_plus), Query(alias="phoneNumber")]
 
 
@@ -49,12 +51,14 @@ async def list_leads(
     limit: Limit = 1000,
     external_id: ExternalId = None,
     phone_number: PhoneNumber = None,
+    phone_region: PhoneRegion = None,
 ) -> Answer:
     """A campaign's leads, a page at a time; or the one with an identifier."""
-    refuse_unknown_parameters(request, {"campaignId", "cursor", "limit", "externalId", "phoneNumber"})
+    refuse_unknown_parameters(request, {"campaignId", "cursor", "limit", "externalId", "phoneNumber", "phoneRegion"})
     engine, campaign_id = request.app.state.engine, _named(campaign_id)
     if external_id is not None or phone_number is not None:
-        return success(await leads.find(engine, key, campaign_id, external_id, phone_number))
+        named = leads.Named(external_id, phone_number, parse_region(phone_region))
+        return success(await leads.find(engine, key, campaign_id, named))
     return success(await leads.list_leads(engine, key, campaign_id, cursor, limit))
 
 
@@ -66,14 +70,16 @@ async def delete_lead(
     campaign_id: CampaignId = None,
     external_id: ExternalId = None,
     phone_number: PhoneNumber = None,
+    phone_region: PhoneRegion = None,
 ) -> Answer:
-    """Deletes a lead at once."""
-    refuse_unknown_parameters(request, {"campaignId", "externalId", "phoneNumber"})
+    """Deletes a lead at once, and its copies in the archive."""
+    refuse_unknown_parameters(request, {"campaignId", "externalId", "phoneNumber", "phoneRegion"})
     campaign_id = _named(campaign_id)
     if not canonical_external_id(external_id or "") and not canonical_phone_number(phone_number or ""):
         raise InvalidRequest("At least one of phoneNumber or externalId query parameter is required")
-    await leads.delete(request.app.state.engine, key, campaign_id, external_id, phone_number)
-    return success({"deleted": True})
+    named = leads.Named(external_id, phone_number, parse_region(phone_region))
+    erased = await leads.delete(request.app.state.engine, key, campaign_id, named)
+    return success({"deleted": True, "erasedFromArchive": erased} if erased else {"deleted": True})
 
 
 def _named(campaign_id: str | None) -> str:

@@ -1,7 +1,7 @@
 """The bodies of leads as JSON Schema, with an example each."""
 
 from api.parser import MAX_ENTRIES
-from api.request_schemas import CAMPAIGN_PATTERN, ENTRY
+from api.request_schemas import CAMPAIGN_PATTERN, ENTRY, PHONE_REGION
 from api.shapes import MOMENT, Schema, count, list_of, moment, or_null, reference, text, whole
 
 _METADATA: Schema = {"type": "object", "description": "Whatever else is known of it"}
@@ -21,6 +21,9 @@ _LEAD = {
     "createdAt": MOMENT,
 }
 
+_LEAD_DELETED = whole({"deleted": True}, deleted={"const": True})
+_LEAD_DELETED["properties"]["erasedFromArchive"] = count("Copies in the archive that were erased; left out where there were none")
+
 LEAD_SCHEMAS: dict[str, Schema] = {
     "NewLead": _NEW_LEAD,
     "NewLeads": {
@@ -29,6 +32,7 @@ LEAD_SCHEMAS: dict[str, Schema] = {
         "required": ["campaignId", "leads"],
         "properties": {
             "campaignId": text("The campaign that they are to belong to", pattern=CAMPAIGN_PATTERN),
+            "phoneRegion": PHONE_REGION,
             "leads": list_of(reference("NewLead"), "The leads to create") | {"minItems": 1, "maxItems": MAX_ENTRIES},
         },
         "examples": [{"campaignId": "cmp_1", "leads": [{"externalId": "CRM_001", "metadata": {"city": "Paris"}}]}],
@@ -56,5 +60,5 @@ LEAD_SCHEMAS: dict[str, Schema] = {
         cursor=or_null(text("Send it as `cursor` to go on; null on the last page")),
         hasMore={"type": "boolean", "description": "Whether there is another page"},
     ),
-    "LeadDeleted": whole({"deleted": True}, deleted={"const": True}),
+    "LeadDeleted": _LEAD_DELETED,
 }

@@ -4,29 +4,38 @@ import asyncio
 import base64
 import binascii
 import random
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Coroutine, Sequence
+from functools import partial
+from typing import Any, NamedTuple, TypeVar
 
 import msgspec
-from sqlalchemy import text
+from anyio import to_thread
+from sqlalchemy import TextClause, text
 from sqlalchemy.exc import DBAPIError
-from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from api.answers import time_text
 from api.authenticator import Key
-from api.database import Found, rows
-from api.entries import Identifiers, flaw, identified
+from api.database import PATIENCE, Found, rows
+from api.drafter import region_of
+from api.entries import Identifiers, flaw, identified, phone_flaw
 from api.errors import ApiError, Forbidden, InvalidRequest, Unavailable
-from api.parser import decode_object, parse_campaign_id, parse_leads
+from api.parser import decode_object, errors_in_names, names_in_entries, parse_campaign_id, parse_leads, parse_region
+from api.patience import within
+from shared import archive
 from shared.arrays import bigint_array, text_array
-from shared.identifiers import canonical_external_id, canonical_phone_number
+from shared.identifier_names import IDENTIFIERS, printable
+from shared.identifiers import canonical_external_id, canonical_phone_number, former_external_id, former_phone_number
+from shared.phone_regions import phone_number, rival
 from shared.sqlstates import is_clash, is_refusal
 
 FIRST_PAUSE = 0.05  # seconds at most before a change that met a deadlock is tried again, doubled with each try …
 LONGEST_PAUSE = 1.0  # … up to this; the deadlock itself takes the database a second to notice
 FURTHER_IDS = (0, 1000, 100_000)  # drawn beyond those needed, try by try, where some are used already
 
-_FIELDS = frozenset({"campaignId", "leads"})
+Result = TypeVar("Result")
+
+_FIELDS = frozenset({"campaignId", "leads", "phoneRegion"})
 _OF_LEAD = {"externalId", "phoneNumber", "metadata"}
 
 # An operator's own SQL may have used ids that are still to come: they are passed over, else those leads would seem to be taken.
@@ -73,47 +82,73 @@ _BY_PHONE_NUMBER = text(_PAGE.replace("CONDITION", "phone_number > :after AND ex
 _FIND = text("""
     SELECT leads.id, external_id, phone_number, metadata, leads.created_at
     FROM campaigns LEFT JOIN leads ON campaign_id = campaigns.id
-        AND (CAST(:external_id AS text) IS NULL OR external_id = :external_id)
-        AND (CAST(:phone_number AS text) IS NULL OR phone_number = :phone_number)
+        AND (CAST(:external_ids AS text[]) IS NULL OR external_id = ANY(CAST(:external_ids AS text[])))
+        AND (CAST(:phone_numbers AS text[]) IS NULL OR phone_number = ANY(CAST(:phone_numbers AS text[])))
     WHERE campaigns.id = :campaign_id AND company_id = :company_id
 """)
 
-# The lock looks at the lead again: one that another has just deleted is passed over, so that the number is tried.
-_DELETE = text("""
-    WITH campaign AS (SELECT id FROM campaigns WHERE id = :campaign_id AND company_id = :company_id),
-    named AS (
-        SELECT leads.id FROM leads JOIN campaign ON campaign_id = campaign.id
-        WHERE external_id = :external_id OR phone_number = :phone_number
-        ORDER BY external_id IS NOT DISTINCT FROM :external_id DESC LIMIT 1 FOR UPDATE OF leads
+# Who stops in the middle lets go of what is locked.
+_OWN = text("""
+    SELECT set_config('idle_in_transaction_session_timeout', '10s', true) FROM campaigns
+    WHERE id = :campaign_id AND company_id = :company_id
+""")
+
+# The lock looks at the lead again: one that another has just deleted is passed over.
+_DELETE = """
+    WITH named AS (
+        SELECT id FROM leads WHERE campaign_id = :campaign_id AND COLUMN = ANY(CAST(:spellings AS text[]))
+        ORDER BY COLUMN = :canonical DESC LIMIT 1 FOR UPDATE
     ),
     gone AS (
-        DELETE FROM leads USING named
-        WHERE leads.id = named.id AND (external_id = :external_id OR phone_number = :phone_number)
-        RETURNING leads.id
+        DELETE FROM leads USING named WHERE leads.id = named.id AND COLUMN = ANY(CAST(:spellings AS text[]))
+        RETURNING leads.id, external_id
     )
-    SELECT (SELECT id FROM named) AS named, (SELECT id FROM gone) AS gone FROM campaign
-""")
+    SELECT (SELECT id FROM named) AS named, gone.id AS gone, leadsweep_canonical_external_id(external_id) AS external_id
+    FROM (SELECT) AS one LEFT JOIN gone ON true
+"""
+_DELETE_BY_EXTERNAL_ID = text(_DELETE.replace("COLUMN", "external_id"))
+_DELETE_BY_PHONE_NUMBER = text(_DELETE.replace("COLUMN", "phone_number"))
+
+_HAS_NUMBER = text("SELECT 1 FROM leads WHERE campaign_id = :campaign_id AND phone_number = ANY(CAST(:phone_numbers AS text[]))")
 
 
 class NewLeads(NamedTuple):
-    """Leads to be created: `metadata` is JSON text."""
+    """Leads to be created: `metadata` is JSON text; their numbers are yet to be read as in `region`, else in their campaign's."""
 
     campaign_id: str
-    identifiers: Identifiers
+    region: str | None
+    entries: list[dict[str, Any]]
     metadata: Sequence[str]
 
 
+class Named(NamedTuple):
+    """A lead as its caller names it; `region` is whose phone numbers are meant, the campaign's where it is None."""
+
+    external_id: str | None
+    number: str | None
+    region: str | None
+
+
 def parse_new(body: bytes) -> NewLeads:
-    """The leads in `body`. Raises InvalidRequest with the first error."""
+    """The leads in `body`. Raises InvalidRequest with the first error in their form."""
     fields = decode_object(body, _FIELDS)
+    region = parse_region(fields.get("phoneRegion"))
     campaign_id = parse_campaign_id(fields.get("campaignId"))
     entries = parse_leads(fields, "bulk")
     metadata = [_checked(index, entry) for index, entry in enumerate(entries)]
-    return NewLeads(
-        campaign_id,
-        identified([entry.get("externalId") for entry in entries], [entry.get("phoneNumber") for entry in entries]),
-        metadata,
-    )
+    columns = [[entry.get(name) for entry in entries] for name in IDENTIFIERS]
+    for index, error in sorted(errors_in_names(entries, columns, body, partial(names_in_entries, body)).items()):
+        raise InvalidRequest(f"leads[{index}]: {error}")
+    return NewLeads(campaign_id, region, entries, metadata)
+
+
+def _identified(entries: list[dict[str, Any]], region: str | None) -> Identifiers:
+    """Raises InvalidRequest for a phone number that is none: a lead that had it could be deleted by any other such."""
+    for index, entry in enumerate(entries):
+        if found := phone_flaw(entry.get("phoneNumber"), region):
+            raise InvalidRequest(f"leads[{index}]: {found.text}")
+    external_ids, phone_numbers = ([entry.get(name) for entry in entries] for name in IDENTIFIERS)
+    return identified(external_ids, phone_numbers, region, strict=True)
 
 
 def _checked(index: int, entry: Any) -> str:
@@ -121,11 +156,11 @@ def _checked(index: int, entry: Any) -> str:
     where = f"leads[{index}]"
     if not isinstance(entry, dict):
         raise InvalidRequest(f"{where} must be an object")
-    if found := flaw(entry.get("externalId"), entry.get("phoneNumber")):
+    if found := flaw(entry.get("externalId"), entry.get("phoneNumber"), strict=False):
         raise InvalidRequest(f"{where}: {found.text}")
     for name in entry:
         if name not in _OF_LEAD:
-            raise InvalidRequest(f"{where}: Unknown field: {''.join(c if c.isprintable() else '?' for c in name[:64])}")
+            raise InvalidRequest(f"{where}: Unknown field: {printable(name)}")
     metadata = entry.get("metadata")
     if metadata is None:
         return "{}"
@@ -139,7 +174,8 @@ def _checked(index: int, entry: Any) -> str:
 
 async def create(engine: AsyncEngine, key: Key, new: NewLeads) -> dict[str, Any]:
     """Creates the leads whose identifiers are free. Raises Forbidden, Unavailable, ApiError 409, DBAPIError."""
-    entries = new.identifiers
+    region = await _region(engine, key, new.campaign_id, new.region)
+    entries = await to_thread.run_sync(_identified, new.entries, region)
     found = await _changed(
         engine,
         key,
@@ -184,19 +220,78 @@ async def list_leads(engine: AsyncEngine, key: Key, campaign_id: str, cursor: st
     return _listed(campaign_id, found[:limit], _cursor(found[limit - 1]) if len(found) > limit else None)
 
 
-async def find(engine: AsyncEngine, key: Key, campaign_id: str, external_id: str | None, number: str | None) -> dict[str, Any]:
+async def find(engine: AsyncEngine, key: Key, campaign_id: str, named: Named) -> dict[str, Any]:
     """The lead with these identifiers, if there is one. Raises Forbidden."""
-    found = await _in_campaign(engine, key, campaign_id, _FIND, **_named(external_id, number))
+    canonical = await _canonical(engine, key, campaign_id, named)
+    external_id, number = canonical["external_id"], canonical["phone_number"]
+    external_ids = None if external_id is None else text_array(_spellings_of_id(external_id, named))
+    numbers = None if number is None else text_array(_spellings_of_number(number, named))
+    found = await _in_campaign(engine, key, campaign_id, _FIND, external_ids=external_ids, phone_numbers=numbers)
     return _listed(campaign_id, [row for row in found if row.id is not None], None)
 
 
-async def delete(engine: AsyncEngine, key: Key, campaign_id: str, external_id: str | None, number: str | None) -> None:
-    """Deletes the lead with this external id or, if there is none, with this number. Raises Forbidden, ApiError 404, 409."""
-    (found,) = await _changed(engine, key, campaign_id, _DELETE, **_named(external_id, number))
-    if found.named is None:
+async def delete(engine: AsyncEngine, key: Key, campaign_id: str, named: Named) -> int:
+    """Deletes the lead with this external id, and its copies in the archive; if there is neither, those with this number.
+
+    The number of copies. Raises Forbidden, ApiError 404 and 409, DBAPIError.
+    """
+    if not key.sees(campaign_id) or "\0" in campaign_id:
+        raise Forbidden
+    canonical = await _canonical(engine, key, campaign_id, named)
+
+    async def once() -> int:
+        async with engine.connect() as connection:
+            await connection.execution_options(isolation_level="READ COMMITTED")
+            async with connection.begin():
+                return await _delete(connection, key, campaign_id, named, canonical)
+
+    return await _patiently(lambda: within(PATIENCE, once()))
+
+
+async def _delete(connection: AsyncConnection, key: Key, campaign_id: str, named: Named, canonical: dict[str, str | None]) -> int:
+    if not (await connection.execute(_OWN, {"campaign_id": campaign_id, "company_id": key.company_id})).all():
+        raise Forbidden
+    if external_id := canonical["external_id"]:
+        spellings = _spellings_of_id(external_id, named)
+        copies = archive.named(campaign_id, [external_id])
+        deleted = await _delete_by(connection, _DELETE_BY_EXTERNAL_ID, external_id, spellings, copies)
+        if deleted is not None:
+            return deleted
+    number, written = canonical["phone_number"], named.number or ""
+    if not number or await _is_ambiguous(connection, campaign_id, written, number):
         raise ApiError(404, "Lead not found")
-    if found.gone is None:  # a trigger says no without a word
+    spellings = _spellings_of_number(number, named)
+    copies = archive.named(campaign_id, (), [number])
+    deleted = await _delete_by(connection, _DELETE_BY_PHONE_NUMBER, number, spellings, copies)
+    if deleted is None:
+        raise ApiError(404, "Lead not found")
+    return deleted
+
+
+async def _delete_by(
+    connection: AsyncConnection, statement: TextClause, canonical: str, spellings: set[str], copies: dict[str, Any]
+) -> int | None:
+    """Deletes the lead, which may be stored in another of its spellings, and erases `copies`; None where there is neither."""
+    await connection.execute(archive.HOLD, copies)
+    values = {"campaign_id": copies["campaign_id"], "canonical": canonical, "spellings": text_array(sorted(spellings))}
+    lead = (await connection.execute(statement, values)).one()
+    if lead.named is not None and lead.gone is None:  # a trigger says no without a word
         raise _refused()
+    if lead.external_id is not None:
+        copies = copies | {"external_ids": text_array([lead.external_id])}
+    erased = len((await connection.execute(archive.ERASE, copies)).all())
+    return erased if erased or lead.gone is not None else None
+
+
+async def _is_ambiguous(connection: AsyncConnection, campaign_id: str, written: str, number: str) -> bool:
+    """Whether the number was read for a country, and is somebody else's as it was written but for the plus."""
+    if (other := rival(written, number)) is None:
+        return False
+    values = {"campaign_id": campaign_id, "phone_numbers": text_array([other]), "identified": False}
+    for statement in (_HAS_NUMBER, archive.NUMBERS):
+        if (await connection.execute(statement, values)).all():
+            return True
+    return False
 
 
 async def _in_campaign(
@@ -213,15 +308,19 @@ async def _in_campaign(
 
 
 async def _changed(engine: AsyncEngine, key: Key, campaign_id: str, statement: Any, **values: Any) -> Sequence[Found]:
-    """As _in_campaign, of what changes leads, and tried again where somebody else was in the way.
+    """As _in_campaign, of what changes leads. Raises Forbidden, ApiError 409, DBAPIError."""
+    return await _patiently(lambda: _in_campaign(engine, key, campaign_id, statement, repeatable=False, **values))
 
-    Not where the connection broke: what had been done would be told as skipped, or not found.
-    Raises Forbidden, ApiError 409, DBAPIError.
+
+async def _patiently(change: Callable[[], Coroutine[Any, Any, Result]]) -> Result:
+    """What `change` returns, which is tried again where somebody else was in the way.
+
+    Not where the connection broke: what had been done would be told as skipped, or not found. Raises ApiError 409, DBAPIError.
     """
     pause = FIRST_PAUSE
     while True:
         try:
-            return await _in_campaign(engine, key, campaign_id, statement, repeatable=False, **values)
+            return await change()
         except DBAPIError as error:
             if is_refusal(error):
                 raise _refused() from None
@@ -235,13 +334,31 @@ def _refused() -> ApiError:
     return ApiError(409, "The database refuses this: a constraint or a trigger of its operator is against it")
 
 
-def _named(external_id: str | None, number: str | None) -> dict[str, Any]:
-    """The identifiers in canonical form; what no lead can have becomes what none has."""
+async def _canonical(engine: AsyncEngine, key: Key, campaign_id: str, named: Named) -> dict[str, Any]:
+    """The identifiers in canonical form; what no lead can have becomes what none has. Raises Forbidden."""
+    region = await _region(engine, key, campaign_id, named.region) if named.number else None
     canonical = {
-        "external_id": external_id and canonical_external_id(external_id),
-        "phone_number": number and canonical_phone_number(number),
+        "external_id": named.external_id and canonical_external_id(named.external_id),
+        "phone_number": named.number and phone_number(named.number, region),
     }
     return {name: "" if value and "\0" in value else value for name, value in canonical.items()}
+
+
+def _spellings_of_id(canonical: str, named: Named) -> set[str]:
+    """How the lead may be stored: leads that were stored in a former form are found as they were written then."""
+    return {canonical, former_external_id(named.external_id or "") if canonical else ""}
+
+
+def _spellings_of_number(canonical: str, named: Named) -> set[str]:
+    former = former_phone_number(named.number or "")
+    return {canonical, former} if canonical and canonical_phone_number(former) == canonical else {canonical}
+
+
+async def _region(engine: AsyncEngine, key: Key, campaign_id: str, region: str | None) -> str | None:
+    """`region`, or the campaign's. Raises Forbidden."""
+    if not key.sees(campaign_id) or "\0" in campaign_id:
+        raise Forbidden
+    return region or await region_of(engine, key.company_id, campaign_id)
 
 
 def _listed(campaign_id: str, found: Sequence[Found], cursor: str | None) -> dict[str, Any]:

@@ -152,11 +152,22 @@ _PARAMETERS: dict[str, Schema] = {
     "event": {"description": "Only those that tell of this"},
     "campaignId": {"description": "Only those of this campaign", "example": "cmp_1"},
     "externalId": {"description": "Only the lead with this `externalId`", "example": "CRM_001"},
+    "phoneRegion": {
+        "description": "Country (ISO 3166) as whose `phoneNumber` is read if it has no `+`; without it, the campaign's"
+    },
     "phoneNumber": {
         "description": "Only the lead with this `phoneNumber`; a `+` may be written as it is, or as `%2B`",
         "example": "+15555551234",
     },
     "clientReference": {"description": "Only jobs that were sent with this reference", "example": "nightly"},
+    "createdAfter": {
+        "description": "Only jobs that were created at this time or later; ISO 8601 with an offset",
+        "example": "2026-01-31T22:00:00+01:00",
+    },
+    "createdBefore": {
+        "description": "Only jobs that were created before this time, and not at it; ISO 8601 with an offset",
+        "example": "2026-02-01T22:00:00+01:00",
+    },
     "outcome": {"description": "Only entries with this outcome", "schema": OUTCOME},
     "cursor": {"description": "`nextCursor`, or `cursor`, of the page before"},
     "limit": {"description": "The most items in a page"},

@@ -13,10 +13,10 @@ from typing import Any, NamedTuple, NoReturn
 import msgspec
 
 from api.checker import checked_url
-from api.entries import Identifiers, flaw, identified
+from api.entries import Identifiers, flaw, identified, identified_texts
 from api.errors import InvalidRequest
 from api.scheduling import Schedule, parse_schedule
-from shared.identifier_names import IDENTIFIERS, meant, misnamed, printable
+from shared.identifier_names import EXTERNAL_ID, IDENTIFIERS, PHONE_NUMBER, meant, misnamed, printable
 from shared.identifiers import canonical_external_id
 from shared.phone_regions import is_region
 from shared.states import Mode, PhoneFallback
@@ -54,8 +54,54 @@ class Submission(NamedTuple):
     options: Options
 
 
+class _Entry(msgspec.Struct, forbid_unknown_fields=True, gc=False):
+    """An entry with nothing but what it may have."""
+
+    externalId: str | None = None  # noqa: N815 - as it is in JSON
+    phoneNumber: str | None = None  # noqa: N815
+
+
+_Plain = msgspec.defstruct(
+    "_Plain",
+    [("leads", list[_Entry]), *((name, Any, msgspec.UNSET) for name in sorted(FIELDS - {"leads"}))],
+    forbid_unknown_fields=True,
+)
+_decode_plain = msgspec.json.Decoder(_Plain).decode
+
+
 def parse(body: bytes) -> Submission:
     """The submission in `body`. Raises InvalidRequest with the first error in the contract's order."""
+    return _plainly_parsed(body) or _carefully_parsed(body)
+
+
+def _plainly_parsed(body: bytes) -> Submission | None:
+    """The submission in a body without anything unusual, which nearly every one is; None where a closer look is due.
+
+    No key is there that is not known, and none twice: each is in the text as often as it has a value.
+    """
+    if b"\\" in body:
+        return None
+    try:
+        plain: Any = _decode_plain(body)
+    except (msgspec.MsgspecError, ValueError, RecursionError):
+        return None
+    fields = {name: value for name in plain.__struct_fields__ if (value := getattr(plain, name)) is not msgspec.UNSET}
+    entries = fields.pop("leads")
+    external_ids, phone_numbers = [entry.externalId for entry in entries], [entry.phoneNumber for entry in entries]
+    named = dict.fromkeys([*fields, "leads"], 1)
+    named |= {EXTERNAL_ID: len(entries) - external_ids.count(None), PHONE_NUMBER: len(entries) - phone_numbers.count(None)}
+    if not 0 < len(entries) <= MAX_ENTRIES or any(body.count(b'"%b"' % name.encode()) != times for name, times in named.items()):
+        return None
+    options = parse_options(fields)
+    campaign_id = parse_campaign_id(fields.get("campaignId"))
+    try:
+        identifiers = identified_texts(external_ids, phone_numbers, options.phone_region, strict=False)
+    except ValueError:
+        return None
+    return Submission(campaign_id, identifiers, options)
+
+
+def _carefully_parsed(body: bytes) -> Submission:
     fields = decode_object(body, FIELDS)
     options = parse_options(fields)
     campaign_id = parse_campaign_id(fields.get("campaignId"))
@@ -197,13 +243,13 @@ def parse_campaign_id(value: Any) -> str:
 def _identifiers(entries: list[Any], body: bytes, region: str | None) -> Identifiers:
     names: Mapping[int, str] = {}
     try:
-        columns = [[entry.get(name) for entry in entries] for name in IDENTIFIERS]
-        names = errors_in_names(entries, columns, body, partial(_names_in_entries, body))
-        if not names:
-            return identified(*columns, region, strict=False)
+        external_ids, phone_numbers = ([entry.get(name) for entry in entries] for name in IDENTIFIERS)
+        names = errors_in_names(entries, (external_ids, phone_numbers), body, partial(names_in_entries, body))
+        if names:
+            raise_first_error(entries, names, region)
+        return identified(external_ids, phone_numbers, region, strict=False)
     except (AttributeError, ValueError, RecursionError):
-        pass
-    raise_first_error(entries, names, region)
+        raise_first_error(entries, names, region)
 
 
 def errors_in_names(
@@ -227,12 +273,14 @@ def errors_in_names(
                 errors[index] = f"{printable(wrong.name)} may be the {wrong.identifier}; name it so, or leave it out"
     if is_escaped or in_text != [sum(map(dict.__contains__, entries, repeat(name))) for name in IDENTIFIERS]:
         for index, names in enumerate(written()):
-            errors |= {index: f"{name} is given twice" for name in IDENTIFIERS if names.count(name) > 1}
+            for name in IDENTIFIERS:
+                if names.count(name) > 1:
+                    errors[index] = f"{name} is given twice"
     return errors
 
 
-def _names_in_entries(body: bytes) -> list[list[str]]:
-    """Raises ValueError, RecursionError for what is nested too deeply."""
+def names_in_entries(body: bytes) -> list[list[str]]:
+    """The keys of each entry of a body, repeated ones too. Raises RecursionError for what is nested too deeply."""
     fields = dict(json.loads(body, object_pairs_hook=list))
     return [[name for name, _ in pairs] for pairs in fields["leads"]]
 
@@ -244,6 +292,6 @@ def raise_first_error(entries: list[Any], names: Mapping[int, str], region: str 
             raise InvalidRequest(f"leads[{index}] must be an object")
         if index in names:
             raise InvalidRequest(f"leads[{index}]: {names[index]}")
-        if found := flaw(*map(entry.get, IDENTIFIERS), region, strict=False):
+        if found := flaw(entry.get(EXTERNAL_ID), entry.get(PHONE_NUMBER), region, strict=False):
             raise InvalidRequest(f"leads[{index}]: {found.text}")
     raise InvalidRequest("Request body is not valid JSON")  # nested more deeply than its keys can be looked at

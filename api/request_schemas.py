@@ -4,16 +4,24 @@ from api.entries import MAX_EXTERNAL_ID, MAX_PHONE_NUMBER
 from api.parser import MAX_ENTRIES, MAX_RATE, MAX_REFERENCE
 from api.shapes import Schema, or_null, reference, text
 from api.webhook_schemas import CALLBACK_URL
-from shared.states import Mode
+from shared.identifiers import IGNORED, PUNCTUATION
+from shared.phone_regions import REGIONS
+from shared.states import Mode, PhoneFallback
 from shared.windows import DAY_NAMES
 
-_WHITE = r"\t-\r \u00a0"  # \t-\r are \t \n \v \f \r
-CAMPAIGN_PATTERN = f"[^{_WHITE}]"
+
+def _characters(text: str) -> str:
+    """For a class of a regular expression in JSON Schema."""
+    return "".join(f"\\u{ord(character):04x}" for character in text)
+
+
+CAMPAIGN_PATTERN = f"[^{_characters(IGNORED)}]"
 _NO_NUL = r"^[^\u0000]*$"
 
 ENTRY: Schema = {
     "type": "object",
-    "description": "Names one lead, by `externalId`, `phoneNumber` or both. Other fields are ignored, null counts as missing.",
+    "description": "Names one lead, by `externalId`, `phoneNumber` or both. Null counts as missing. Other fields are ignored, "
+    "but for those that may mean one of the two (`external_id`, `mobile`, …), which are refused.",
     "properties": {
         "externalId": or_null(text("Your CRM's id", maxLength=MAX_EXTERNAL_ID, pattern=_NO_NUL)),
         "phoneNumber": or_null(
@@ -21,8 +29,11 @@ ENTRY: Schema = {
         ),
     },
     "anyOf": [
-        {"required": ["externalId"], "properties": {"externalId": {"type": "string", "pattern": f"[^{_WHITE}]"}}},
-        {"required": ["phoneNumber"], "properties": {"phoneNumber": {"type": "string", "pattern": f"[^{_WHITE}.()-]"}}},
+        {"required": ["externalId"], "properties": {"externalId": {"type": "string", "pattern": CAMPAIGN_PATTERN}}},
+        {
+            "required": ["phoneNumber"],
+            "properties": {"phoneNumber": {"type": "string", "pattern": f"[^{_characters(IGNORED + PUNCTUATION)}]"}},
+        },
     ],
 }
 
@@ -69,16 +80,27 @@ _MAX_LEADS_PER_SECOND: Schema = {
     "description": "The pace at which its leads are worked on, averaged over 10 seconds; without it, as fast as it goes",
 }
 
+PHONE_REGION: Schema = or_null(
+    text(
+        "Country (ISO 3166) as whose the phone numbers are read that begin without a `+`, if they are valid there; "
+        "without it, the campaign's",
+        enum=REGIONS,
+        examples=["DE"],
+    )
+)
+
 # What any submission can say of how it is to be done.
 _OPTIONS: dict[str, Schema] = {
     "clientReference": or_null(
         text("Stored with the job, echoed, and a filter of the list", maxLength=MAX_REFERENCE, pattern=_NO_NUL)
     ),
     "phoneFallback": {
-        "type": ["boolean", "null"],
+        "enum": [True, False, PhoneFallback.IF_UNIDENTIFIED, None],
         "default": True,
-        "description": "Whether an entry whose `externalId` names no lead may take the one with its `phoneNumber`",
+        "description": "Whether an entry whose `externalId` names no lead may take the one with its `phoneNumber`; with "
+        "`onlyIfUnidentified`, phone numbers find only leads that have no `externalId` of their own",
     },
+    "phoneRegion": PHONE_REGION,
     "mode": {
         "type": ["string", "null"],
         "enum": [Mode.DELETE, Mode.ARCHIVE, None],

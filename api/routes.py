@@ -1,12 +1,16 @@
 """The routes: each admits its caller, does one thing, and answers. What they promise is documented in api.openapi."""
 
+import re
 from collections.abc import AsyncIterator, Callable, Coroutine
+from datetime import datetime
 from functools import partial
 from hashlib import blake2b
 from typing import Annotated, Any
 from uuid import UUID, uuid4
 
+from anyio import to_thread
 from fastapi import APIRouter, Depends, Path, Query, Request
+from pydantic import BeforeValidator
 from starlette.responses import Response, StreamingResponse
 
 from api import exporter, health, jobs, results, steering
@@ -16,10 +20,11 @@ from api.authenticator import Authenticator, Key
 from api.body import read_json, read_nothing
 from api.errors import ApiError, InvalidRequest, RateLimited
 from api.follower import follow
-from api.parser import decode_object, parse, parse_rate
+from api.parser import decode_object, is_quickly_parsed, parse, parse_rate
 from api.preferences import idempotency_key, preferred_wait
 from api.replayer import Asked
 from api.responder import answer_accepted, answer_requested
+from api.scheduling import parse_moment
 from api.waiter import wait_for
 from shared.states import Action, JobState, Outcome, outcomes_of
 
@@ -58,7 +63,7 @@ async def bulk_delete(request: Request) -> Response:
     state = request.app.state
     key = await authenticator_of(request).admit(request, submitting=True)
     body = await read_json(request)
-    submission = parse(body)
+    submission = parse(body) if is_quickly_parsed(body) else await to_thread.run_sync(parse, body)
     refuse_unknown_parameters(request, set())
     preferred = preferred_wait(request)
     wait = state.settings.default_wait if preferred is None else preferred
@@ -164,6 +169,17 @@ def _matches(tag: str, headers: list[str]) -> bool:
     return tag in named or "*" in named
 
 
+def _moment(written: str) -> datetime:
+    """A `+` that its caller did not escape arrives as a space."""
+    if moment := parse_moment(re.sub(r" (?=[0-9]{2}:?[0-9]{2}\Z)", "+", written)):
+        return moment
+    raise ValueError("no ISO 8601 time with an offset")
+
+
+CreatedAfter = Annotated[datetime | None, BeforeValidator(_moment), Query(alias="createdAfter")]
+CreatedBefore = Annotated[datetime | None, BeforeValidator(_moment), Query(alias="createdBefore")]
+
+
 @router.get("/api/v1/jobs", operation_id="listJobs", summary="List jobs", tags=["Jobs"])
 async def get_jobs(
     request: Request,
@@ -171,13 +187,17 @@ async def get_jobs(
     status: JobState | None = None,
     campaign_id: Annotated[str | None, Query(alias="campaignId")] = None,
     client_reference: Annotated[str | None, Query(alias="clientReference")] = None,
+    created_after: CreatedAfter = None,
+    created_before: CreatedBefore = None,
     cursor: str | None = None,
     limit: Annotated[int, Query(ge=1, le=200)] = 50,
 ) -> Answer:
     """The company's jobs, newest first."""
-    refuse_unknown_parameters(request, {"status", "campaignId", "clientReference", "cursor", "limit"})
+    known = {"status", "campaignId", "clientReference", "createdAfter", "createdBefore", "cursor", "limit"}
+    refuse_unknown_parameters(request, known)
     filters = {"state": status, "campaign_id": campaign_id, "client_reference": client_reference}
-    items, following = await jobs.list_jobs(request.app.state.engine, key, filters, cursor, limit)
+    created = jobs.Created(created_after, created_before)
+    items, following = await jobs.list_jobs(request.app.state.engine, key, filters, created, cursor, limit)
     return success({"items": items, "nextCursor": following})
 
 

@@ -35,7 +35,7 @@ def parse_schedule(value: Any) -> Schedule | None:
         raise InvalidRequest("schedule must have exactly one of runAt, offPeak, window")
     kind, wanted = next(iter(fields.items()))
     if kind == "runAt":
-        return Schedule(fields, _moment(wanted), None)
+        return Schedule(fields, _run_at(wanted), None)
     if kind == "window":
         return Schedule(fields, None, _window(_object(wanted, "schedule.window", _WINDOW_FIELDS)))
     if wanted is not True:
@@ -53,12 +53,19 @@ def _object(value: Any, name: str, known: tuple[str, ...]) -> dict[str, Any]:
     return {field: part for field, part in value.items() if part is not None}
 
 
-def _moment(written: Any) -> datetime:
+def parse_moment(written: Any) -> datetime | None:
+    """A time as ISO 8601 has it, with an offset; None for anything else."""
     if isinstance(written, str) and _ISO_8601.fullmatch(written):
         with suppress(ValueError, OverflowError):
             moment = datetime.fromisoformat(written)
             if moment.tzinfo is not None:
                 return moment.astimezone(UTC)
+    return None
+
+
+def _run_at(written: Any) -> datetime:
+    if moment := parse_moment(written):
+        return moment
     raise InvalidRequest("schedule.runAt must be an ISO 8601 time with an offset, as 2026-01-31T22:00:00+01:00")
 
 

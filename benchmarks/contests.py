@@ -17,17 +17,20 @@ from cli.embedded import free_port
 from shared.broker import BURST, RUN_NEXT, create_celery
 
 LOAD = 4000  # chunks, more than is done while anything is measured
+OURS_ALONE = None  # in place of a round's number
 
 
 class Round(NamedTuple):
-    """One round: ours, theirs."""
+    """One round: ours, and theirs where both sides were run."""
 
     ours: float
-    theirs: float
+    theirs: float | None
 
 
 def in_turn(number, ours, theirs):
-    """Runs both sides, ours first in even rounds."""
+    """Runs both sides, ours first in even rounds; or ours alone."""
+    if number is OURS_ALONE:
+        return Round(ours(), None)
     if number % 2:
         second = theirs()
         return Round(ours(), second)

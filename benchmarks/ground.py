@@ -2,8 +2,6 @@
 
 import os
 import random
-import subprocess
-import sys
 import tempfile
 import time
 from contextlib import contextmanager
@@ -14,6 +12,7 @@ import psutil
 import psycopg
 import redis
 
+from benchmarks.builds import THIS
 from shared.arrays import smallint_array, text_array
 from shared.destinations import LOOPBACK
 from shared.keys import hash_key, new_key
@@ -41,13 +40,18 @@ def shuffled_jobs(count, *, seed=1):
 
 
 class Ground:
-    """A database that is filled afresh for each side of each round."""
+    """A database of a build's schema, which is filled afresh for each side of each round."""
 
-    def __init__(self, servers):
-        """`servers` is a started cli.embedded.Embedded with a migrated database."""
+    def __init__(self, servers, build=THIS, database="leadsweep"):
+        """`servers` is a started cli.embedded.Embedded, in which each build has a database of its own; that of ours is there."""
         self.servers = servers
-        self.url = servers.database_url
+        self.build = build
+        self.url = servers.database_url.removesuffix("leadsweep") + database
         self.key = new_key()
+        if database != "leadsweep":
+            with psycopg.connect(servers.database_url, autocommit=True) as connection:
+                connection.execute(f"CREATE DATABASE {database}")
+        build.migrate(self.url)
 
     def connect(self):
         return psycopg.connect(self.url, autocommit=True)
@@ -57,10 +61,12 @@ class Ground:
         with redis.Redis.from_url(self.servers.broker_url) as client:
             client.flushall()
         with self.connect() as connection:
-            connection.execute(
-                "TRUNCATE companies, campaigns, leads, api_keys, jobs, chunks, served_companies, archived_leads,"
-                " idempotency_keys, webhooks, deliveries"
-            )
+            # By the catalogue, since another commit's schema may have tables more or less.
+            tables = connection.execute(
+                "SELECT string_agg(quote_ident(tablename), ', ') FROM pg_tables"
+                " WHERE schemaname = 'public' AND tablename <> 'alembic_version'"
+            ).fetchone()[0]
+            connection.execute(f"TRUNCATE {tables}")
             connection.execute("INSERT INTO companies VALUES ('bench', '')")
             connection.execute("INSERT INTO campaigns VALUES (%s, 'bench', '')", (CAMPAIGN,))
             connection.execute(
@@ -146,10 +152,11 @@ class Ground:
 
 
 class Processes:
-    """Our real processes, whose peak of resident memory is noted at their end."""
+    """The real processes of a build, whose peak of resident memory is noted at their end."""
 
     def __init__(self, ground):
-        """Over `ground`'s servers."""
+        """Over `ground`'s servers, of its build."""
+        self._build = ground.build
         self._env = os.environ | {
             "DATABASE_URL": ground.url,
             "BROKER_URL": ground.servers.broker_url,
@@ -165,8 +172,7 @@ class Processes:
     def run(self, role, module, *arguments, ready=None):
         """One process, ready once its log says `ready`."""
         with tempfile.NamedTemporaryFile("w+") as log:
-            command = ["setpriv", "--pdeathsig", "KILL", sys.executable, "-m", module, *map(str, arguments)]
-            process = subprocess.Popen(command, env=self._env, stdout=log, stderr=log)
+            process = self._build.start("-m", module, *arguments, env=self._env, stdout=log, stderr=log)
             try:
                 while ready and ready not in Path(log.name).read_text():
                     if process.poll() is not None:

@@ -53,3 +53,28 @@ def off_peak(campaign_id: str, window: str | None, data_dir: Path | None, *, cle
         found = registry.off_peak(connection, campaign_id)
     result = {"id": campaign_id, "offPeak": found}
     show(result, f"off-peak jobs of campaign {campaign_id} run {found or 'in the window of the server'}", as_json=as_json)
+
+
+@campaigns.command("phone-region")
+@click.argument("campaign_id", metavar="ID", type=options.Word())
+@click.argument("region", required=False, metavar="COUNTRY", callback=options.checked_region)
+@click.option("--clear", is_flag=True, help="Back to none.")
+@options.data_dir
+@options.as_json
+def phone_region(campaign_id: str, region: str | None, data_dir: Path | None, *, clear: bool, as_json: bool) -> None:
+    """Show or set whose phone numbers are meant that begin without a +, where a submission does not say.
+
+    COUNTRY is an ISO 3166 code, as DE: 030 123456 is then read as +49 30 123456.
+    """
+    from cli import registry
+    from cli.connection import connected
+
+    if region and clear:
+        raise click.UsageError("give a COUNTRY or --clear, not both")
+    with connected(data_dir) as connection, connection.begin():
+        if region or clear:
+            registry.set_phone_region(connection, campaign_id, region)
+        found = registry.phone_region(connection, campaign_id)
+    result = {"id": campaign_id, "phoneRegion": found}
+    said = f"are read as in {found}" if found else "stand for themselves"
+    show(result, f"numbers without a + of campaign {campaign_id} {said}", as_json=as_json)

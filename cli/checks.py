@@ -4,18 +4,21 @@ A check never raises: what it needs and cannot have is its finding.
 """
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import redis
 from kombu import Connection as BrokerConnection
-from sqlalchemy import Connection, text
+from psycopg import errors
+from sqlalchemy import Connection, TextClause, text
+from sqlalchemy.exc import DBAPIError
 
 from cli.connection import address, check_schema, connected_to, find_settings, open_vault
 from cli.failure import Failure
 from shared.heartbeats import NEWEST_BEATS, STALE_SECONDS
+from shared.identifiers import FORM
 from shared.migrations import current_version
 from shared.settings import Settings
 
@@ -37,6 +40,27 @@ _SECRETS = text("""
     ) AS before
     WHERE CAST(old ->> 'until' AS timestamptz) > clock_timestamp()
 """)
+
+_FORM = text("SELECT min(form) FROM canonical_forms")
+_RECANONICALISE = "run: leadsweep leads recanonicalise"
+_LOOK_SECONDS = 5  # for looking through all leads; who has more of them than that allows is told so
+_SHOWN, _COUNTED = 5, 1000  # leads
+
+# With the lead whose identifier it would have.
+_STALE = text("""
+    SELECT stale.id, (
+        SELECT min(other.id) FROM leads AS other
+        WHERE other.campaign_id = stale.campaign_id AND other.id <> stale.id AND (
+            other.external_id = leadsweep_canonical_external_id(stale.external_id)
+            OR other.phone_number = leadsweep_canonical_phone_number(stale.phone_number))
+    ) AS holder
+    FROM leads AS stale
+    WHERE leadsweep_canonical_external_id(external_id) IS DISTINCT FROM external_id
+        OR leadsweep_canonical_phone_number(phone_number) IS DISTINCT FROM phone_number
+    LIMIT :shown
+""")
+
+_NO_NUMBERS = text("SELECT id FROM leads WHERE NOT leadsweep_is_phone_number(phone_number) ORDER BY id LIMIT :most")
 
 _CLOCK = text("SELECT extract(epoch FROM clock_timestamp())::float")
 
@@ -74,6 +98,8 @@ def _database_checks(settings: Settings) -> Iterator[Check]:
         "database": _database,
         "clock": _clock,
         "schema": _schema,
+        "forms": _forms,
+        "numbers": _numbers,
         "secrets": partial(_secrets, settings),
         "worker": _worker,
         "deliverer": _deliverer,
@@ -109,6 +135,49 @@ def _database(connection: Connection) -> Check:
 def _schema(connection: Connection) -> Check:
     check_schema(connection)
     return Check("schema", ok=True, finding=f"version {current_version(connection)}, as this Leadsweep needs")
+
+
+def _forms(connection: Connection) -> Check:
+    """Whether all leads are stored in today's canonical form; until then, look-ups try both."""
+    form = connection.execute(_FORM).scalar_one()
+    if form >= FORM:
+        return Check("forms", ok=True, finding="identifiers of all leads are in their canonical form")
+    stale = _looked_for(connection, _STALE)
+    if stale is None:
+        return Check("forms", ok=False, finding="identifiers of leads may be in a former form", mend=_RECANONICALISE)
+    if not stale:
+        return Check("forms", ok=False, finding="identifiers were not yet brought into today's form", mend=_RECANONICALISE)
+    if any(row.holder for row in stale):
+        pairs = ", ".join(f"{row.id} (as {row.holder})" for row in stale if row.holder)
+        mend = "delete one of each two, or change it, then run: leadsweep leads recanonicalise"
+        return Check("forms", ok=False, finding=f"leads whose form is another lead's, by id: {pairs}", mend=mend)
+    ids = ", ".join(str(row.id) for row in stale)
+    return Check("forms", ok=False, finding=f"leads in a former form, by id: {ids}", mend=_RECANONICALISE)
+
+
+def _numbers(connection: Connection) -> Check:
+    """Whether phone numbers are numbers: no job, and no call, finds a lead by one that is none."""
+    wrong = _looked_for(connection, _NO_NUMBERS)
+    if wrong is None:
+        return Check("numbers", ok=True, finding=f"too many leads to look at all phone numbers within {_LOOK_SECONDS} s")
+    if not wrong:
+        return Check("numbers", ok=True, finding="all phone numbers of leads are numbers")
+    shown = ", ".join(str(row.id) for row in wrong[:_SHOWN])
+    many = f"{_COUNTED} or more" if len(wrong) == _COUNTED else str(len(wrong))
+    mend = "set them to a number or to null: SELECT * FROM leads WHERE NOT leadsweep_is_phone_number(phone_number)"
+    return Check("numbers", ok=False, finding=f"{many} leads have a phone number that is none, by id: {shown}", mend=mend)
+
+
+def _looked_for(connection: Connection, statement: TextClause) -> Sequence[Any] | None:
+    """What it finds, or None where looking takes too long."""
+    try:
+        with connection.begin_nested():
+            connection.execute(text(f"SET LOCAL statement_timeout = '{_LOOK_SECONDS}s'"))
+            return connection.execute(statement, {"shown": _SHOWN, "most": _COUNTED}).all()
+    except DBAPIError as error:
+        if not isinstance(error.orig, errors.QueryCanceled):
+            raise
+        return None
 
 
 def _secrets(settings: Settings, connection: Connection) -> Check:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import click
 
@@ -19,7 +19,7 @@ from cli.signals import stop_by_signals
 from cli.submit import confirm
 
 if TYPE_CHECKING:
-    from client import Result
+    from client import Job, Result
 
 _JOB = click.argument("job_id", metavar="JOB", type=options.Word())
 
@@ -27,6 +27,7 @@ _OUTCOMES = ("pending", "deleted", "archived", "wouldDelete", "restored", "confl
 _STATES = ("scheduled", "queued", "running", "paused", "completed", "failed", "cancelled")
 _BY_SUFFIX = {".csv": "csv", ".ndjson": "ndjson", ".jsonl": "ndjson", ".txt": "identifiers"}
 _LINES = 1000  # results written at a time
+_HEAD = b"index,externalId,phoneNumber,identifier,outcome,matchedBy,reason,erasedFromArchive\r\n"  # of CSV
 
 
 @click.command(epilog=EXIT_CODES)
@@ -71,15 +72,21 @@ def watch(job_id: str, timeout: float | None, *, fail_on_not_found: bool, as_jso
     "--format",
     "form",
     type=click.Choice(["csv", "ndjson", "identifiers"]),
-    help="identifiers: one a line, for submit --by.  [default: by the name of the output, else csv]",
+    help="identifiers: one a line, of one kind, for submit --by.  [default: by the name of the output, else csv]",
 )
 @click.option("--raw", is_flag=True, help="CSV without a quote before what a spreadsheet would take for a formula, as +1555….")
 def results(job_id: str, outcome: str | None, output: Path | None, form: str | None, *, raw: bool) -> None:
     """Print what became of each entry, in their order, also while the job runs.
 
     CSV is safe to open in a spreadsheet: a quote stands before what it would take for a formula. With it or without, what is
-    printed can be submitted again, and means the same.
+    printed can be submitted again with the job's own options, and means the same.
+
+    A list of identifiers has externalIds or phone numbers. Where that would lose something, it is refused before anything is
+    printed: if some entries have one kind and some the other, or if an entry has both, by either of which it is looked up (unless
+    the job had no phone fallback). CSV keeps them. Entries without any identifier are left out.
     """
+    from cli.identifier_list import identifier_list
+
     if output == Path("-"):
         output = None
     chosen = form or (_BY_SUFFIX.get(output.suffix.lower(), "csv") if output else "csv")
@@ -87,9 +94,13 @@ def results(job_id: str, outcome: str | None, output: Path | None, form: str | N
         raise click.UsageError("--raw is for CSV: the other formats are never guarded")
     with server() as leadsweep:
         found = leadsweep.results(job_id, outcome=outcome)
-        first = list(itertools.islice(found, 1))  # what is refused is refused before anything is written
+        if chosen == "identifiers":
+            parts = identifier_list(found, phone_fallback=leadsweep.job(job_id).phone_fallback is not False)
+        else:
+            parts = _lines(found, partial(_as_csv, raw=raw) if chosen == "csv" else _as_ndjson)
+        first = list(itertools.islice(parts, 1))  # what is refused is refused before anything is written
         with _written(output) as file:
-            for part in _lines(itertools.chain(first, found), chosen, raw=raw):
+            for part in itertools.chain([_HEAD] if chosen == "csv" else (), first, parts):
                 file.write(part)
     if output:
         remark(f"written: {output}")
@@ -120,15 +131,7 @@ def _written(output: Path | None) -> Iterator[BinaryIO]:
         partial.unlink(missing_ok=True)
 
 
-def _lines(found: Iterable["Result"], form: str, *, raw: bool) -> Iterator[bytes]:
-    writers: dict[str, Callable[[list[Result]], bytes]] = {
-        "csv": partial(_as_csv, raw=raw),
-        "ndjson": _as_ndjson,
-        "identifiers": _as_identifiers,
-    }
-    write = writers[form]
-    if form == "csv":
-        yield b"index,externalId,phoneNumber,identifier,outcome,matchedBy,reason\r\n"
+def _lines(found: Iterable["Result"], write: Callable[[list["Result"]], bytes]) -> Iterator[bytes]:
     source = iter(found)
     while some := list(itertools.islice(source, _LINES)):
         yield write(some)
@@ -143,7 +146,16 @@ def _as_csv(some: list["Result"], *, raw: bool) -> bytes:
     guard = raw_safe if raw else guarded
     lines = io.StringIO()
     csv.writer(lines).writerows(
-        (r.index, guard(r.external_id), guard(r.phone_number), guard(r.identifier), r.outcome, r.matched_by, r.reason)
+        (
+            r.index,
+            guard(r.external_id),
+            guard(r.phone_number),
+            guard(r.identifier),
+            r.outcome,
+            r.matched_by,
+            r.reason,
+            str(r.erased_from_archive).lower(),
+        )
         for r in some
     )
     return lines.getvalue().encode()
@@ -155,30 +167,42 @@ def _as_ndjson(some: list["Result"]) -> bytes:
     return msgspec.json.Encoder().encode_lines(some)
 
 
-def _as_identifiers(some: list["Result"]) -> bytes:
-    return "".join(f"{r.identifier}\n" for r in some if r.identifier).encode()
-
-
 @click.group()
 def jobs() -> None:
     """Jobs: list them, and steer them."""
 
 
 @jobs.command("list", epilog=EXIT_CODES)
-@click.option("--status", "wanted", type=click.Choice(_STATES), help="Only those in this state.")
+@click.option("--status", type=click.Choice(_STATES), help="Only those in this state.")
 @click.option("--campaign", "campaign_id", metavar="ID", help="Only those of this campaign.")
 @click.option("--reference", "client_reference", help="Only those with this reference.")
+@click.option(
+    "--since",
+    "created_after",
+    metavar="TIME|DURATION",
+    type=options.Past(),
+    help="Only those made then or later: 2030-01-31T12:00:00Z, or 30m, 12h, 7d, 4w ago.",
+)
+@click.option(
+    "--until", "created_before", metavar="TIME|DURATION", type=options.Past(), help="Only those made before that, and not at it."
+)
 @click.option("--limit", type=click.IntRange(1), default=20, show_default=True, help="The most to be shown.")
 @options.as_json
-def list_(wanted: str | None, campaign_id: str | None, client_reference: str | None, limit: int, *, as_json: bool) -> None:
-    """List jobs, newest first."""
+def list_(limit: int, *, as_json: bool, **filters: Any) -> None:
+    """List jobs, newest first, in lines of at most 100 columns.
+
+    MODE is delete, archive or restore, or preview: of a deletion, preview-arch of an archive. DONE is how many were deleted,
+    archived or restored, or, of a preview, would be. A long campaign or reference is cut, millions are told in short: status, and
+    --json, have them whole.
+    """
     from cli.job_view import show_jobs
 
     with server() as leadsweep:
-        found = leadsweep.jobs(status=wanted, campaign_id=campaign_id, client_reference=client_reference)
-        shown = list(itertools.islice(found, limit))
+        shown = list(itertools.islice(leadsweep.jobs(**filters), limit))
     if shown or as_json:
         show_jobs(shown, as_json=as_json)
+    elif any(filters.values()):
+        remark("no jobs like that")
     else:
         remark("no jobs; make one: leadsweep submit FILE --campaign ID")
 
@@ -223,8 +247,7 @@ def _follow(action: str, does: str) -> None:
         with server() as leadsweep:
             source = leadsweep.job(job_id)
             if not yes and action != "restore" and not (source.dry_run and action == "retry"):
-                count = source.would_delete if action == "execute" else source.unprocessed
-                confirm(f"{source.mode.capitalize()} up to {count:,} leads of campaign {source.campaign_id}?")
+                confirm(_question(source, action))
             made = leadsweep.act(job_id, action)
             if not wait:
                 show({"jobId": made.job_id, "status": made.status, "total": made.total}, made.job_id, as_json=as_json)
@@ -234,11 +257,20 @@ def _follow(action: str, does: str) -> None:
         leave(job, fail_on_not_found=fail_on_not_found)
 
 
+def _question(source: "Job", action: str) -> str:
+    """Whether to go on from a job, with how many leads it is about, and how many of them may be somebody else's."""
+    count = source.would_delete if action == "execute" else source.unprocessed
+    question = f"{source.mode.capitalize()} up to {count:,} leads of campaign {source.campaign_id}"
+    if others := source.other_external_id if action == "execute" else 0:
+        question += f", {others:,} of them with another externalId than their entry (results say otherExternalId)"
+    return f"{question}?"
+
+
 _steer("pause", "Pause a job; what is done stays done.")
 _steer("resume", "Let a paused job go on.")
 _steer("cancel", "Cancel a job; what is done stays done.")
 _follow("retry", "Make a new job of what a failed one could not process.")
-_follow("execute", "Delete what a preview found, and nothing else.")
+_follow("execute", "Delete, or archive, what a preview found, and nothing else.")
 _follow("restore", "Put back what an archive job took away.")
 
 

@@ -48,6 +48,33 @@ def count(campaign_id: str, data_dir: Path | None, *, as_json: bool) -> None:
     show({"count": number}, str(number), as_json=as_json)
 
 
+@leads.command()
+@options.data_dir
+@options.as_json
+def recanonicalise(data_dir: Path | None, *, as_json: bool) -> None:
+    """Bring the identifiers of all leads into today's form, after an upgrade that changed it.
+
+    Goes on beside everything else, a few thousand leads at a time; it may be stopped and run again. A lead whose new form is
+    another lead's stays as it is and is listed by `leadsweep doctor`. Exit code 1 if any does.
+    """
+    from cli.connection import connected
+    from cli.recanonicaliser import Progress, recanonicalise
+
+    progress = Progress(0, 0, [])
+    with connected(data_dir) as connection:
+        for progress in recanonicalise(connection):
+            if sys.stderr.isatty():
+                click.echo(f"\r{progress.looked_at:,} leads looked at, {progress.changed:,} changed", nl=False, err=True)
+    if sys.stderr.isatty() and progress.looked_at:
+        click.echo(err=True)
+    result = {"leads": progress.looked_at, "changed": progress.changed, "left": len(progress.left)}
+    said = f"changed {progress.changed:,} of {progress.looked_at:,} leads"
+    show(result, said + (f", {len(progress.left):,} could not be" if progress.left else ""), as_json=as_json)
+    if progress.left:
+        remark("the form of these is another lead's: leadsweep doctor lists some of them")
+        raise click.exceptions.Exit(1)
+
+
 @leads.command("import")
 @click.argument("file", type=click.File("rb"))
 @click.option("--campaign", "campaign_id", required=True, metavar="ID", type=options.Word(), help="Where the leads go.")

@@ -79,6 +79,15 @@ class Expiry(click.ParamType[datetime | timedelta]):
         return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
+class Past(Expiry):
+    """A time, as for Expiry, or how long ago it was."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> datetime:
+        """A time with its zone; anything else is a usage error."""
+        when = super().convert(value, param, ctx)
+        return datetime.now(UTC) - when if isinstance(when, timedelta) else when
+
+
 def checked_rate(_ctx: click.Context, _param: click.Parameter, value: str | None) -> str | None:
     """The callback of an option that takes a rate such as `1000/hour`."""
     from shared.settings import parse_rate

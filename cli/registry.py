@@ -98,8 +98,15 @@ def off_peak(connection: Connection, campaign_id: str) -> str | None:
     return connection.scalar(select(campaigns.c.off_peak).where(campaigns.c.id == campaign_id))
 
 
+def set_phone_region(connection: Connection, campaign_id: str, region: str | None) -> None:
+    """Changes whose phone numbers are meant that begin without a +; None: nobody's. Raises Failure for an unknown campaign."""
+    require_campaign(connection, campaign_id)
+    connection.execute(update(campaigns).where(campaigns.c.id == campaign_id).values(phone_region=region))
+
+
 def phone_region(connection: Connection, campaign_id: str) -> str | None:
-    """The country of the campaign's phone numbers that begin without a `+`, if it has one; perhaps none that is known."""
+    """Whose phone numbers are meant, or None. Raises Failure for an unknown campaign."""
+    require_campaign(connection, campaign_id)
     return connection.scalar(select(campaigns.c.phone_region).where(campaigns.c.id == campaign_id))
 
 

@@ -45,7 +45,7 @@ LOOK_UP = 0.1  # seconds: a Ctrl-C just before a read that blocks would be heede
 @click.option(
     "--mode", type=click.Choice(["delete", "archive"]), default="delete", show_default=True, help="archive can be undone."
 )
-@click.option("--dry-run", is_flag=True, help="A preview: say what would be deleted, change nothing.")
+@click.option("--dry-run", is_flag=True, help="A preview: say what would be deleted or archived, change nothing.")
 @click.option("--no-phone-fallback", is_flag=True, help="Look leads with an externalId up by that only.")
 @click.option("--only-if-unidentified", is_flag=True, help="Look up by phone only leads that have no externalId of their own.")
 @options.phone_region

@@ -11,6 +11,7 @@ import math
 import tempfile
 import time
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Coroutine, Iterable, Iterator, Mapping
+from datetime import datetime
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Concatenate, Generic, ParamSpec, TypeVar, Unpack, overload
@@ -225,9 +226,17 @@ class Calls:
         status: str | None = None,
         campaign_id: str | None = None,
         client_reference: str | None = None,
+        created_after: datetime | None = None,
+        created_before: datetime | None = None,
     ) -> Steps[tuple[list[Job], str | None]]:
-        """All jobs, newest first, without their lists."""
-        wanted = {"status": status, "campaignId": campaign_id, "clientReference": client_reference}
+        """All jobs, newest first, without their lists. Times are aware; from the first on, until just before the second."""
+        wanted = {
+            "status": status,
+            "campaignId": campaign_id,
+            "clientReference": client_reference,
+            "createdAfter": created_after.isoformat() if created_after else None,
+            "createdBefore": created_before.isoformat() if created_before else None,
+        }
         return (yield from self._page("/api/v1/jobs", Job, cursor, 200, wanted))
 
     @listing

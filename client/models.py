@@ -91,6 +91,9 @@ class Job(Model, frozen=True):
     identifiers_purged_at: datetime | None
     history: list[Change]
     results_url: str
+    erased_from_archive: int = 0
+    lacks_plus: int = 0
+    other_external_id: int = 0
     phone_region: str | None = None
     identifiers_omitted: bool = False
     deleted_identifiers: list[str] | None = None
@@ -117,6 +120,7 @@ class Result(Model, frozen=True):
     outcome: str
     matched_by: str | None
     reason: str | None
+    erased_from_archive: bool = False
 
 
 class Page(Model, frozen=True):

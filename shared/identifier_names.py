@@ -1,4 +1,4 @@
-"""Tells which columns of a file, or keys of an entry, would be taken for the identifiers of a lead by who wrote them, but not by us.
+"""Tells which columns of a file, or keys of an entry, are meant as an identifier of the lead and would not be read as one.
 
 Dropped without a word, `external_id` would turn a deletion by id into one by phone, which may be another person's. So a name
 like ours is always refused, and another's name for an identifier where that has no column or key of its own.
@@ -18,23 +18,21 @@ _LEFT_OUT = str.maketrans("", "", IGNORED + "_-.\"'`´‘’‚“”„«»‹�
 _OURS = {name.lower(): name for name in IDENTIFIERS}
 
 # What CRMs, diallers and phone books call them, without case, blanks and so on.
-_OF_OTHERS = dict.fromkeys(
-    (
-        "id extid extref externalidentifier externalref externalreference externalkey crmid crmref crmkey leadid leadref leadkey"
-        " leadexternalid contactid customerid clientid recordid personid accountid sourceid foreignid uuid guid salesforceid sfid"
-        " hubspotid zohoid pipedriveid vendorid vendorleadcode"
-    ).split(),
-    EXTERNAL_ID,
-) | dict.fromkeys(
-    (
-        "phone phoneno phonenum phonenr phone1 phonenumber1 primaryphone mainphone homephone workphone businessphone contactphone"
-        " contactnumber mobile mobileno mobilenumber mobilephone mobilephonenumber msisdn telephone telephoneno telephonenumber"
-        " tel telno telnr telnumber cell cellno cellnumber cellphone cellphonenumber cellular e164 e164number ani callerid"
-        " telefon telefonnummer rufnummer handy handynummer mobil mobilnummer telefono teléfono telefone téléphone celular movil"
-        " móvil portable"
-    ).split(),
-    PHONE_NUMBER,
-)
+_NAMES_OF_OTHERS = {
+    EXTERNAL_ID: """
+        id extid extref externalidentifier externalref externalreference externalkey crmid crmref crmkey leadid leadref leadkey
+        leadexternalid contactid customerid clientid recordid personid accountid sourceid foreignid uuid guid salesforceid sfid
+        hubspotid zohoid pipedriveid vendorid vendorleadcode
+    """,
+    PHONE_NUMBER: """
+        phone phoneno phonenum phonenr phone1 phonenumber1 primaryphone mainphone homephone workphone businessphone contactphone
+        contactnumber mobile mobileno mobilenumber mobilephone mobilephonenumber msisdn telephone telephoneno telephonenumber
+        tel telno telnr telnumber cell cellno cellnumber cellphone cellphonenumber cellular e164 e164number ani callerid
+        telefon telefonnummer rufnummer handy handynummer mobil mobilnummer telefono teléfono telefone téléphone celular movil
+        móvil portable
+    """,
+}
+_OF_OTHERS = {name: identifier for identifier, names in _NAMES_OF_OTHERS.items() for name in names.split()}
 
 
 class Misnamed(NamedTuple):

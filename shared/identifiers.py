@@ -30,9 +30,10 @@ PUNCTUATION = (
 )
 
 # Written otherwise, meant as these: full width, and the digits of Arabic and Persian keyboards.
-DIGITS = {
-    chr(zero + digit): str(digit) for zero in (0xFF10, 0x0660, 0x06F0) for digit in range(10)
-} | {"\uff0b": "+", "\ufe62": "+"}
+DIGITS = {chr(zero + digit): str(digit) for zero in (0xFF10, 0x0660, 0x06F0) for digit in range(10)} | {
+    "\uff0b": "+",
+    "\ufe62": "+",
+}
 
 # Where the normal form NFC is the same in every version of Unicode that we may meet: blocks to which nothing that combines can
 # be added any more. A text with anything else in it is compared as it was written.
@@ -50,9 +51,7 @@ _SCHEME = re.compile("(?:[Tt][Ee][Ll]:)+")
 _NUMBER = re.compile(r"\+?([0-9])(?!\1*\Z)[0-9]{2,19}")
 # As spreadsheets and data frames write a number: 15555550000.0, 1.5555550000E+10, in some countries with a comma.
 _FLOAT = re.compile(r"[+-]?[0-9]+(?:[.,][0-9]*)?[Ee][+-]?[0-9]+|[+-]?[0-9]+[.,]0+")
-_FLOAT_NUMBER = re.compile(
-    rf"{_FLOAT.pattern.partition('|')[0]}|\+?[0-9]{{7,}}[.,]0+|\+?[0-9]{{4,}}[.,][0-9]{{1,2}}"
-)
+_FLOAT_NUMBER = re.compile(rf"{_FLOAT.pattern.partition('|')[0]}|\+?[0-9]{{7,}}[.,]0+|\+?[0-9]{{4,}}[.,][0-9]{{1,2}}")
 
 
 def canonical_external_id(text: str) -> str:

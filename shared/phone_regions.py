@@ -23,6 +23,9 @@ _PLAIN = re.compile(r"\+([0-9])(?!\1*\Z)[0-9]{2,19}")
 _TRUNK_ZERO = re.compile(r"[(\uff08]\s*[0\uff10]\s*[)\uff09]")  # as in +44 (0)20: not dialled from abroad
 _READABLE = re.compile(r"\+?[0-9][0-9/]*")
 
+REGIONS = sorted(phonenumbers.SUPPORTED_REGIONS)
+"""ISO 3166 codes of the countries and territories that have phone numbers."""
+
 LONGEST_SHORT_CODE = 6  # digits
 END_OF_ANOTHER = 4  # digits after a slash: so few are the end of a second number, as in 030 123456/57
 
@@ -51,6 +54,13 @@ def phone_number(written: str, region: str | None) -> str:
     return read or (bare if is_phone_number(bare) else "")
 
 
+def rival(written: str, number: str) -> str | None:
+    """What the digits `written` are behind a plus, where `number` is another reading of them: it may be somebody else's."""
+    bare = canonical_phone_number(written)
+    other = "+" + bare.removeprefix("+").replace("/", "")
+    return other if number not in {bare, other} and is_phone_number(other) else None
+
+
 def reading(digits: str, region: str | None) -> str | None:
     """The valid number, in E.164, that `digits` mean in `region`; None where there is none.
 
@@ -59,8 +69,9 @@ def reading(digits: str, region: str | None) -> str | None:
     """
     if not _READABLE.fullmatch(digits):
         return None
-    if region and digits.isdecimal() and (national := _country(region).plainly(digits)):
-        return f"+{_country(region).code}{national}"
+    country, national = _dialled(digits, region)
+    if country and (found := country.plainly(national, abroad=digits[0] == "+")) is not None:
+        return f"+{country.code}{found}" if found else None
     if "/" in digits and len(digits) - digits.rindex("/") - 1 <= END_OF_ANOTHER:
         return None
     try:
@@ -72,11 +83,23 @@ def reading(digits: str, region: str | None) -> str | None:
     return str(phonenumbers.format_number(number, PhoneNumberFormat.E164))
 
 
+def _dialled(digits: str, region: str | None) -> tuple["_Country | None", str]:
+    """The country whose plan `digits` follow, and its part of them; None where that takes a closer look."""
+    if not digits.removeprefix("+").isdecimal():
+        return None, digits
+    if not digits.startswith("+"):
+        return _country(region) if region else None, digits
+    for end in range(2, 5):
+        if regions := phonenumbers.COUNTRY_CODE_TO_REGION_CODE.get(int(digits[1:end])):
+            return _country(regions[0]) if is_region(regions[0]) else None, digits[end:]
+    return None, digits
+
+
 def is_short_code(digits: str, region: str) -> bool:
     """Whether `digits` are a number of the network, as 112, and no subscriber's."""
     if len(digits) > LONGEST_SHORT_CODE or not digits.isdecimal():
         return False
-    number = PhoneNumber(country_code=_country(region).code, national_number=int(digits))
+    number = PhoneNumber(country_code=int(_country(region).code), national_number=int(digits))
     return bool(shortnumberinfo.is_valid_short_number_for_region(number, region))
 
 
@@ -99,21 +122,34 @@ class _Country(NamedTuple):
     general: _Kind
     sharing: Sequence[tuple[re.Pattern[str] | None, Sequence[_Kind]]]
 
-    def plainly(self, digits: str) -> str | None:
-        """The valid national number that `digits` plainly are; None where that is not plain."""
-        if self.abroad.match(digits):
+    def plainly(self, digits: str, *, abroad: bool) -> str | None:
+        """The valid national number that `digits` plainly are, dialled from `abroad` if a plus and the code stood before them.
+
+        Empty where they plainly are none, None where neither is plain.
+        """
+        if not abroad and self.abroad.match(digits):
             return None
         is_national = self.general.has(digits)
-        if not is_national and digits.startswith(self.code):
-            digits = digits[len(self.code) :]
-            is_national = self.general.has(digits)
-            if not is_national or self.trunk.match(digits):
-                return None
-        elif trunk := self.trunk.match(digits):
-            if is_national or (trunk.groups() and trunk[trunk.re.groups]):
-                return None
-            digits = digits[trunk.end() :]
-        return digits if self.general.has(digits) and self._is_valid(digits) else None
+        if not abroad and not is_national and digits.startswith(self.code):
+            number = digits[len(self.code) :]
+            is_plain = self.general.has(number) and not self.trunk.match(number)
+        else:
+            trunk = self.trunk.match(digits)
+            number = digits[trunk.end() :] if trunk else digits
+            is_plain = not trunk or (not is_national and not _captures(trunk))
+        if is_plain and self.general.has(number) and self._is_valid(number):
+            return number
+        return "" if self._is_none(digits) else None
+
+    def _is_none(self, digits: str) -> bool:
+        """Whether nothing that the library could make of `digits`, by taking something away in front, is a valid number."""
+        tried = [digits, digits.removeprefix(self.code)]
+        for number in tried:
+            if trunk := self.trunk.match(number):
+                if trunk.re.groups or not trunk.end():
+                    return False
+                tried.append(number[trunk.end() :])
+        return not any(map(self._is_valid, tried))
 
     def _is_valid(self, number: str) -> bool:
         """In the first of the regions with this code that claims the number."""
@@ -124,9 +160,14 @@ class _Country(NamedTuple):
         return False
 
 
+def _captures(match: re.Match[str]) -> bool:
+    """Whether something is to be made of what stands in front, rather than to be taken away."""
+    return bool(match.re.groups and match[match.re.groups])
+
+
 @cache
 def _country(region: str) -> _Country:
-    table = PhoneMetadata.metadata_for_region(region, None)
+    table = _table(region)
     return _Country(
         str(table.country_code),
         _pattern(table.international_prefix),
@@ -138,7 +179,7 @@ def _country(region: str) -> _Country:
 
 @cache
 def _of_sharing(region: str) -> tuple[re.Pattern[str] | None, Sequence[_Kind]]:
-    table = PhoneMetadata.metadata_for_region(region, None)
+    table = _table(region)
     kinds = (
         table.fixed_line,
         table.mobile,
@@ -152,6 +193,11 @@ def _of_sharing(region: str) -> tuple[re.Pattern[str] | None, Sequence[_Kind]]:
         table.voicemail,
     )
     return (re.compile(table.leading_digits) if table.leading_digits else None), list(_kinds(kinds))
+
+
+def _table(region: str) -> Any:
+    """The library's, whose types say that anything may be missing."""
+    return PhoneMetadata.metadata_for_region(region, None)
 
 
 def _kinds(descriptions: Iterable[Any]) -> Iterable[_Kind]:

@@ -5,6 +5,7 @@ from uuid import uuid4
 from sqlalchemy import insert, select, text
 
 from shared.broker import JOB_QUEUES
+from shared.identifiers import FORM
 from shared.models import campaigns, chunks, jobs, leads
 from shared.settings import Settings
 from worker.finisher import Wake
@@ -23,11 +24,20 @@ def add_leads(connection, identifiers, campaign="cmp"):
     connection.execute(insert(leads), [{"campaign_id": campaign, "external_id": e, "phone_number": p} for e, p in identifiers])
 
 
+def add_former_leads(connection, identifiers, campaign="cmp"):
+    """Leads as an older form stored them, which are still to be brought into today's."""
+    connection.execute(text("ALTER TABLE leads DISABLE TRIGGER USER"))
+    add_leads(connection, identifiers, campaign)
+    connection.execute(text("ALTER TABLE leads ENABLE TRIGGER USER"))
+    connection.execute(text("UPDATE canonical_forms SET form = 1"))
+
+
 def queue_job(connection, entries, *, company="co", campaign="cmp", chunk_size=1000, **columns):
     """A queued job of `entries`, pairs of canonical identifiers without duplicates; returns its id."""
     job_id = uuid4()
     connection.execute(
-        insert(jobs), {"id": job_id, "company_id": company, "campaign_id": campaign, "total": len(entries)} | columns
+        insert(jobs),
+        {"id": job_id, "company_id": company, "campaign_id": campaign, "total": len(entries), "form": FORM} | columns,
     )
     for number, start in enumerate(range(0, len(entries), chunk_size)):
         part = entries[start : start + chunk_size]

@@ -84,7 +84,8 @@ _CLAIM = text(f"""
         ON CONFLICT (company_id) DO UPDATE SET served_at = excluded.served_at
     )
     SELECT claimed.job_id, claimed.number, claimed.attempts, claimed.retry_at, served_job.campaign_id,
-        served_job.phone_fallback_rule, served_job.phone_region, served_job.form, served_job.mode, served_job.dry_run, served_job.most
+        served_job.phone_fallback_rule, served_job.phone_region, served_job.form, served_job.mode, served_job.dry_run,
+        served_job.most
     FROM no_wait_for_disk, next_chunk LEFT JOIN claimed ON true LEFT JOIN served_job ON true
 """)
 

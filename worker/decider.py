@@ -1,18 +1,28 @@
-"""Decides a chunk: which entry takes which lead, by the two passes of the contract. Pure but for `take`, which it is given.
+"""Decides a chunk: which entry takes which lead, by the two passes of the contract. Pure but for the campaign it is given.
 
 It never reads what it could not also delete: `take` deletes leads and says which there were, so nothing can come between
-looking a lead up and deleting it.
+looking a lead up and deleting it. Where the campaign has an archive, a pass erases the copies that its entries name as well.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal, NamedTuple, Protocol
 
-from shared.states import Outcome
+from shared.identifiers import canonical_external_id, canonical_phone_number
+from shared.states import Outcome, PhoneFallback
+from worker.entries import (
+    Entries,
+    former_external_ids,
+    former_phone_numbers,
+    reason_of_none,
+    rivals,
+    with_id_of_a_spreadsheet,
+)
 
-DELETED_BY_EXTERNAL_ID, DELETED_BY_PHONE_NUMBER, REFUSED = (
+DELETED_BY_EXTERNAL_ID, DELETED_BY_PHONE_NUMBER, REFUSED, NO_SUCH_LEAD = (
     Outcome.DELETED_BY_EXTERNAL_ID,
     Outcome.DELETED_BY_PHONE_NUMBER,
     Outcome.REFUSED,
+    Outcome.NO_SUCH_LEAD,
 )
 
 Column = Literal["external_id", "phone_number"]
@@ -26,64 +36,201 @@ class TakenLead(NamedTuple):
     refused: bool
 
 
-class Take(Protocol):
-    """Deletes the job's leads whose `column` is one of `identifiers` (sorted, canonical) and returns those there were."""
+class Copy(NamedTuple):
+    """A lead in the archive: canonical identifiers."""
 
-    def __call__(self, column: Column, identifiers: Sequence[str]) -> Iterable[TakenLead]:
-        """Raises whatever the database does."""
-
-
-class Entries(NamedTuple):
-    """The entries of a chunk, in request order: three sequences of one length."""
-
-    external_ids: Sequence[str | None]
-    phone_numbers: Sequence[str | None]
-    outcomes: Sequence[int]
+    external_id: str | None
+    phone_number: str | None
 
 
-def decide(entries: Entries, *, phone_fallback: bool, take: Take) -> list[int]:
-    """The outcome of every entry; those that already had one (duplicates found at acceptance) keep it."""
-    outcomes = list(entries.outcomes)
-    undecided = [i for i, outcome in enumerate(outcomes) if not outcome]
-    taken_numbers = _by_external_id(entries.external_ids, undecided, outcomes, take)
-    candidates = [
-        (i, number)
-        for i in undecided
-        if not outcomes[i]
-        and (number := entries.phone_numbers[i]) is not None
-        and (phone_fallback or entries.external_ids[i] is None)
-    ]
-    taken_numbers |= _by_phone_number(candidates, taken_numbers, outcomes, take)
-    for i, number in candidates:
-        if not outcomes[i] and number in taken_numbers:
-            outcomes[i] = Outcome.DUPLICATE
-    return [outcome or Outcome.NO_SUCH_LEAD for outcome in outcomes]
+Found = dict[int, list[TakenLead | Copy]]
 
 
-def _by_external_id(external_ids: Sequence[str | None], undecided: list[int], outcomes: list[int], take: Take) -> set[str | None]:
-    """The first pass: writes its outcomes, returns the phone numbers of the leads it took."""
-    wanted = {external_id: i for i in undecided if (external_id := external_ids[i]) is not None}
-    taken = take("external_id", sorted(wanted)) if wanted else ()
-    taken_numbers: set[str | None] = set()
-    for external_id, phone_number, refused in taken:
-        if external_id is not None:
-            outcomes[wanted[external_id]] = REFUSED if refused else DELETED_BY_EXTERNAL_ID
-        taken_numbers.add(phone_number)
-    return taken_numbers
+class Campaign(Protocol):
+    """The leads of a job's campaign, and their copies in the archive where `has_archive` says that some are to be erased.
+
+    Identifiers are sorted. Each raises whatever the database does.
+    """
+
+    has_archive: bool
+
+    def take(self, column: Column, identifiers: Sequence[str]) -> Sequence[TakenLead]:
+        """Deletes the leads whose `column` is one of `identifiers` and returns those there were. By number, only those without
+        an external id where the job's phoneFallback says so."""
+
+    def hold(self, external_ids: Sequence[str], phone_numbers: Sequence[str]) -> None:
+        """Locks the copies that `erase` would erase."""
+
+    def erase(self, external_ids: Sequence[str], phone_numbers: Sequence[str]) -> Iterable[Copy]:
+        """Erases the copies with one of these and returns those there were; by number as `take`."""
+
+    def existing(self, phone_numbers: Sequence[str], *, identified: bool = False) -> set[str]:
+        """Those that leads or copies have; `identified`, such as have an external id."""
 
 
-def _by_phone_number(
-    candidates: list[tuple[int, str]], taken_numbers: set[str | None], outcomes: list[int], take: Take
-) -> set[str | None]:
-    """The second pass: writes its outcomes, returns the phone numbers of the leads it took."""
-    wanted: dict[str, int] = {}
-    for i, number in candidates:  # in request order: the first entry that names a number gets the lead
-        if number not in taken_numbers:
-            wanted.setdefault(number, i)
-    taken = take("phone_number", sorted(wanted)) if wanted else ()
-    now_taken: set[str | None] = set()
-    for _, phone_number, refused in taken:
-        if phone_number is not None:
-            outcomes[wanted[phone_number]] = REFUSED if refused else DELETED_BY_PHONE_NUMBER
-        now_taken.add(phone_number)
-    return now_taken
+def decide(
+    entries: Entries,
+    *,
+    phone_fallback: PhoneFallback,
+    campaign: Campaign,
+    try_former: bool = False,
+    found: Found | None = None,
+) -> list[int]:
+    """The outcome of every entry; those that already had one (duplicates found at acceptance) keep it.
+
+    `try_former`: leads may still be stored in a former form. `found` is filled with what each entry took, its lead first.
+    """
+    decision = _Decision(entries, phone_fallback, campaign, try_former, {} if campaign.has_archive and found is None else found)
+    decision.run()
+    return decision.outcomes
+
+
+class _Decision:
+    """A chunk while it is decided: its `outcomes` so far, and the numbers of the leads and copies that are gone."""
+
+    def __init__(
+        self,
+        entries: Entries,
+        phone_fallback: PhoneFallback,
+        campaign: Campaign,
+        try_former: bool,
+        found: Found | None,
+    ) -> None:
+        self._entries, self._phone_fallback, self._campaign = entries, phone_fallback, campaign
+        self._try_former, self._found = try_former, found
+        self._taken_numbers: set[str | None] = set()
+        self._erased_numbers: set[str | None] = set()
+        self.outcomes = list(entries.outcomes)
+
+    def run(self) -> None:
+        """Both passes, and reasons for those who took nothing."""
+        entries, phone_fallback = self._entries, self._phone_fallback
+        left = [i for i, outcome in enumerate(self.outcomes) if not outcome]
+        ambiguous = self._ambiguous()
+        self._by_external_id(left)
+        if all(self.outcomes):
+            return
+        left = [i for i in left if not self.outcomes[i]]
+        candidates = [
+            (i, number)
+            for i in left
+            if (number := entries.phone_numbers[i]) is not None
+            and (phone_fallback != PhoneFallback.NEVER or entries.external_ids[i] is None)
+            and i not in ambiguous
+        ]
+        if candidates:
+            self._by_phone_number(candidates)
+        if not all(self.outcomes):
+            self._give_reasons(
+                [i for i in left if not self.outcomes[i]],
+                [(i, number) for i, number in candidates if not self.outcomes[i]],
+                ambiguous,
+            )
+
+    def _ambiguous(self) -> set[int]:
+        """The entries whose number, read for a country, is somebody else's behind a plus: it is not used at all."""
+        if not (possible := rivals(self._entries)):
+            return set()
+        existing = self._campaign.existing(sorted(set(possible.values())))
+        return {i for i, rival in possible.items() if rival in existing}
+
+    def _by_external_id(self, left: list[int]) -> None:
+        """The first pass."""
+        external_ids = self._entries.external_ids
+        wanted = {external_id: i for i in left if (external_id := external_ids[i]) is not None}
+        if not wanted:
+            return
+        if self._campaign.has_archive:
+            self._campaign.hold(sorted(wanted), ())
+        self._take("external_id", wanted)
+        if self._try_former:
+            formers = former_external_ids(self._entries)
+            self._take("external_id", {former: i for i, former in formers.items() if not self.outcomes[i]})
+        if self._campaign.has_archive:
+            for copy in self._campaign.erase(sorted(wanted), ()):
+                self._erased(wanted[copy.external_id or ""], copy, Outcome.ERASED_BY_EXTERNAL_ID)
+
+    def _by_phone_number(self, candidates: list[tuple[int, str]]) -> None:
+        """The second pass."""
+        first: dict[str, int] = {}
+        for i, number in candidates:  # in request order: the first entry that names a number gets the lead
+            first.setdefault(number, i)
+        if self._campaign.has_archive:
+            self._campaign.hold((), sorted(first))
+        free = first.keys() - self._taken_numbers
+        self._take("phone_number", first if len(free) == len(first) else {number: first[number] for number in free})
+        if self._try_former:
+            self._take("phone_number", self._former_numbers(candidates))
+        if self._campaign.has_archive:
+            self._erase_by_phone_number(first)
+        gone = self._taken_numbers | self._erased_numbers
+        for i, number in candidates:
+            if number in gone and not self.outcomes[i]:
+                self.outcomes[i] = Outcome.DUPLICATE
+
+    def _former_numbers(self, candidates: list[tuple[int, str]]) -> dict[str, int]:
+        formers = former_phone_numbers(self._entries)
+        wanted: dict[str, int] = {}
+        for i, number in candidates:
+            if i in formers and not self.outcomes[i] and number not in self._taken_numbers:
+                wanted.setdefault(formers[i], i)
+        return wanted
+
+    def _erase_by_phone_number(self, first: Mapping[str, int]) -> None:
+        """Those with the numbers, and all other copies of whom the pass has deleted. Of two who name one, the first has it."""
+        takers = {
+            canonical_external_id(lead.external_id): i
+            for i, (lead, *_) in (self._found or {}).items()
+            if self.outcomes[i] == DELETED_BY_PHONE_NUMBER and lead.external_id is not None
+        }
+        for copy in self._campaign.erase(sorted(takers), sorted(first)):
+            named_by = [first.get(copy.phone_number or ""), takers.get(copy.external_id or "")]
+            self._erased(min(i for i in named_by if i is not None), copy, Outcome.ERASED_BY_PHONE_NUMBER)
+
+    def _take(self, column: Column, wanted: Mapping[str, int]) -> None:
+        if not wanted:
+            return
+        by_id = column == "external_id"
+        taken_by = DELETED_BY_EXTERNAL_ID if by_id else DELETED_BY_PHONE_NUMBER
+        leads = self._campaign.take(column, sorted(wanted))
+        outcomes, taken_numbers = self.outcomes, self._taken_numbers
+        for external_id, number, refused in leads:
+            outcomes[wanted[external_id if by_id else number]] = REFUSED if refused else taken_by  # type: ignore[index]
+            taken_numbers.add(number)
+        if self._found is not None:
+            for lead in map(TakenLead._make, leads):
+                self._found.setdefault(wanted[(lead.external_id if by_id else lead.phone_number) or ""], []).append(lead)
+        if self._try_former:
+            taken_numbers.update([canonical_phone_number(number) for _, number, _ in leads if number])
+
+    def _erased(self, i: int, copy: Copy, outcome: Outcome) -> None:
+        if self.outcomes[i] != REFUSED:
+            self.outcomes[i] = outcome
+        self._erased_numbers.add(copy.phone_number)
+        if self._found is not None:
+            self._found.setdefault(i, []).append(copy)
+
+    def _give_reasons(self, left: list[int], candidates: list[tuple[int, str]], ambiguous: set[int]) -> None:
+        """Says of those who took nothing why not. What is said last counts most."""
+        outcomes, entries = self.outcomes, self._entries
+        for i in left:
+            outcomes[i] = NO_SUCH_LEAD
+        for i in with_id_of_a_spreadsheet(entries, left):
+            outcomes[i] = Outcome.SPREADSHEET_NUMBER
+        if plain := [(i, "+" + number) for i, number in candidates if number[0] != "+"]:
+            self._where_existing(plain, Outcome.LACKS_PLUS)
+        if self._phone_fallback == PhoneFallback.IF_UNIDENTIFIED and candidates:
+            self._where_existing(candidates, Outcome.OTHER_EXTERNAL_ID, identified=True)
+        for i in ambiguous.intersection(left):
+            outcomes[i] = Outcome.AMBIGUOUS_NUMBER
+        if entries.written_phone_numbers is not None:
+            for i in left:
+                if entries.external_ids[i] is None and entries.phone_numbers[i] is None:
+                    outcomes[i] = reason_of_none(entries, i)
+
+    def _where_existing(self, numbers: list[tuple[int, str]], reason: Outcome, *, identified: bool = False) -> None:
+        wanted = {number for _, number in numbers} - self._taken_numbers - self._erased_numbers
+        existing = self._campaign.existing(sorted(wanted), identified=identified) if wanted else ()
+        for i, number in numbers:
+            if number in existing:
+                self.outcomes[i] = reason

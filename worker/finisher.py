@@ -7,6 +7,7 @@ from uuid import UUID
 import structlog
 from sqlalchemy import Boolean, Connection, Integer, Uuid, bindparam, text
 
+from shared.archive import HAS_ARCHIVE
 from shared.arrays import smallint_array
 from shared.broker import WEBHOOKS_QUEUE
 from shared.states import COUNTS, NOTED, Outcome
@@ -19,12 +20,14 @@ _SUMS = ", ".join(f"sum({count}) AS {count}" for count in _WRITTEN)
 # A part of a paced job's chunk leaves it pending, and claimable again. The statement does not see its own write, so it counts
 # that chunk by what it returns. The counts are read only once nothing else is pending, so trying costs one index probe; they
 # are frozen on the job's row here. A preview is never finished with a chunk in hand: what it found twice is settled first.
+# A chunk that was decided without an archive is written down only if there is none still: what was not found may be in it now.
 _FINISH = text(f"""
     WITH done AS (
         UPDATE chunks SET {", ".join(f"{count} = :{count}" for count in _WRITTEN)}, outcomes = CAST(:outcomes AS smallint[]),
             state = CASE WHEN :whole THEN 'done' ELSE state END, attempts = CASE WHEN :whole THEN attempts ELSE 0 END,
             retry_at = CASE WHEN :whole THEN retry_at ELSE '-infinity' END
         WHERE job_id = :job_id AND number = :number AND state = 'pending'
+            AND (CAST(:campaign_id AS text) IS NULL OR NOT {HAS_ARCHIVE})
         RETURNING {_COUNTS}
     ),
     counts AS (
@@ -37,24 +40,27 @@ _FINISH = text(f"""
     ending AS (
         SELECT counts.*, CASE WHEN :cancelled THEN 'cancelled' WHEN unprocessed > 0 THEN 'failed' ELSE 'completed' END AS state
         FROM counts
+    ),
+    ended AS (
+        UPDATE jobs SET
+            state = ending.state,
+            error = CASE WHEN ending.state = 'failed' THEN format(
+                '%s of %s leads could not be processed; the results with outcome=unprocessed say why', ending.unprocessed, total
+            ) END,
+            finished_at = clock_timestamp(), wanted = NULL, wanted_by = NULL,
+            history = history || jsonb_build_object(
+                'status', ending.state, 'at', clock_timestamp(), 'by', CASE WHEN :cancelled THEN wanted_by END),
+            {", ".join(f"{count} = ending.{count}" for count in _WRITTEN)}
+        FROM ending
+        WHERE jobs.id = :job_id AND jobs.state NOT IN ('completed', 'failed', 'cancelled')
+            AND (:number IS NULL OR :whole AND NOT dry_run AND EXISTS (SELECT FROM done)) AND NOT EXISTS (
+                SELECT FROM chunks WHERE job_id = :job_id AND state = 'pending' AND number IS DISTINCT FROM :number
+            )
+        RETURNING jobs.id, jobs.state, jobs.total, {", ".join(f"jobs.{count}" for count in COUNTS)}, jobs.awaited,
+            jobs.callback_url IS NOT NULL
+                OR EXISTS (SELECT FROM webhooks WHERE company_id = jobs.company_id AND enabled) AS told
     )
-    UPDATE jobs SET
-        state = ending.state,
-        error = CASE WHEN ending.state = 'failed' THEN format(
-            '%s of %s leads could not be processed; the results with outcome=unprocessed say why', ending.unprocessed, total
-        ) END,
-        finished_at = clock_timestamp(), wanted = NULL, wanted_by = NULL,
-        history = history || jsonb_build_object(
-            'status', ending.state, 'at', clock_timestamp(), 'by', CASE WHEN :cancelled THEN wanted_by END),
-        {", ".join(f"{count} = ending.{count}" for count in _WRITTEN)}
-    FROM ending
-    WHERE jobs.id = :job_id AND jobs.state NOT IN ('completed', 'failed', 'cancelled')
-        AND :whole AND NOT (dry_run AND :number IS NOT NULL) AND NOT EXISTS (
-            SELECT FROM chunks WHERE job_id = :job_id AND state = 'pending' AND number IS DISTINCT FROM :number
-        )
-    RETURNING jobs.id, jobs.state, jobs.total, {", ".join(f"jobs.{count}" for count in COUNTS)}, jobs.awaited,
-        jobs.callback_url IS NOT NULL
-            OR EXISTS (SELECT FROM webhooks WHERE company_id = jobs.company_id AND enabled) AS told
+    SELECT ended.*, written FROM (SELECT count(*) AS written FROM done) AS chunk LEFT JOIN ended ON true
 """).bindparams(
     bindparam("number", type_=Integer),
     bindparam("job_id", type_=Uuid),
@@ -117,31 +123,44 @@ class Finished(NamedTuple):
 
 
 class DecidedChunk(NamedTuple):
-    """A chunk, locked by the caller's transaction, with its outcomes: 0 where the job's pace leaves an entry for later."""
+    """A chunk, locked by the caller's transaction, with its outcomes: 0 where the job's pace leaves an entry for later.
+
+    `archiveless` is the campaign that had no archive to look into, where one should have been looked into.
+    """
 
     number: int
     outcomes: bytes
+    archiveless: str | None = None
+
+
+class ArchiveAppeared(Exception):
+    """The campaign of a chunk has an archive by now: its transaction is to be rolled back, and the chunk decided again."""
 
 
 def finish(
     connection: Connection, job_id: UUID, chunk: DecidedChunk | None = None, *, cancelled: bool = False
 ) -> Finished | None:
-    """Writes `chunk`, then finishes the job if nothing of it is pending, else returns None. The caller commits, then tells."""
+    """Writes `chunk`, then finishes the job if nothing of it is pending, else returns None. The caller commits, then tells.
+
+    Raises ArchiveAppeared.
+    """
     values = {"job_id": job_id, "cancelled": cancelled} | _values(chunk)
-    row = connection.execute(_FINISH, values).one_or_none()
-    if row is None:
+    *ending, told, written_chunks = connection.execute(_FINISH, values).one()
+    if chunk and chunk.archiveless and not written_chunks:
+        raise ArchiveAppeared
+    if told is None:
         return None
-    *ending, told = row
     written = connection.execute(_WRITE_DELIVERIES, {"job_id": job_id}).all() if told else ()
     return Finished._make((*ending, len(written)))
 
 
 def _values(chunk: DecidedChunk | None) -> dict[str, object]:
     if chunk is None:
-        return dict.fromkeys(("number", "outcomes", *_WRITTEN)) | {"whole": True}
+        return dict.fromkeys(("number", "outcomes", "campaign_id", *_WRITTEN)) | {"whole": True}
     counts = {count: sum(map(chunk.outcomes.count, numbers)) for count, numbers in _NUMBERS.items()}
     whole = Outcome.PENDING not in chunk.outcomes
-    return {"number": chunk.number, "outcomes": smallint_array(chunk.outcomes), "whole": whole} | counts
+    written = {"number": chunk.number, "outcomes": smallint_array(chunk.outcomes), "campaign_id": chunk.archiveless}
+    return written | {"whole": whole} | counts
 
 
 def unfinished(connection: Connection) -> list[UUID]:

@@ -5,29 +5,23 @@ Chunks are decided apart, so two of them may have found one lead, by its two ide
 the first; so before a preview ends, the later entry is made a duplicate.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 from uuid import UUID
 
 from sqlalchemy import Connection, text
 
+from shared import archive
 from shared.arrays import bigint_array, text_array
-from shared.states import Outcome, PhoneFallback
+from shared.identifiers import canonical_external_id
+from shared.states import Outcome
 from worker.claimer import Claim
-from worker.decider import Column, Entries, TakenLead, decide
+from worker.decider import Column, Copy, Found, TakenLead, decide
+from worker.entries import Entries
 from worker.finisher import Finished, finish
-from worker.taker import KnownLeads
+from worker.taker import KnownLeads, Leads, Manner, by_each_way
 
-_FIND: dict[Column, Any] = {
-    "external_id": text("""
-        SELECT external_id, phone_number, id FROM leads
-        WHERE campaign_id = :campaign_id AND external_id = ANY(CAST(:identifiers AS text[]))
-    """),
-    "phone_number": text("""
-        SELECT external_id, phone_number, id FROM leads
-        WHERE campaign_id = :campaign_id AND phone_number = ANY(CAST(:identifiers AS text[]))
-    """),
-}
+_FIND = by_each_way("SELECT external_id, phone_number, false, id FROM leads WHERE CONDITION")
 
 _WRITE_DOWN = text("""
     UPDATE chunks SET lead_ids = CAST(:ids AS bigint[]), lead_external_ids = CAST(:external_ids AS text[]),
@@ -42,10 +36,12 @@ _LOCK_PREVIEW = text("""
     FOR NO KEY UPDATE
 """)
 
+# Who was found is known by the external id, as lead or as copy; who has none, by the lead.
 _SETTLE = text("""
     WITH found AS (
-        SELECT number, position, row_number() OVER (PARTITION BY lead_id ORDER BY number, position) AS turn
-        FROM chunks CROSS JOIN unnest(lead_ids) WITH ORDINALITY AS found (lead_id, position)
+        SELECT number, position,
+            row_number() OVER (PARTITION BY coalesce('e' || external_id, 'l' || lead_id) ORDER BY number, position) AS turn
+        FROM chunks CROSS JOIN unnest(lead_ids, lead_external_ids) WITH ORDINALITY AS found (lead_id, external_id, position)
         WHERE job_id = :job_id AND lead_id IS NOT NULL
     ),
     repeated AS (SELECT number, array_agg(position) AS positions FROM found WHERE turn > 1 GROUP BY number)
@@ -58,14 +54,20 @@ _SETTLE = text("""
             SELECT array_agg(CASE WHEN position <> ALL(positions) THEN lead_id END ORDER BY position)
             FROM unnest(lead_ids) WITH ORDINALITY AS entry (lead_id, position)
         ),
-        would_delete = would_delete - cardinality(positions), not_found = not_found + cardinality(positions)
+        would_delete = would_delete - cardinality(positions), not_found = not_found + cardinality(positions),
+        other_external_id = (
+            SELECT count(*) FROM unnest(outcomes) WITH ORDINALITY AS entry (outcome, position)
+            WHERE outcome = :would_delete_other AND position <> ALL(positions)
+        )
     FROM repeated WHERE job_id = :job_id AND chunks.number = repeated.number
 """)
 
-_WOULD_DELETE = bytes.maketrans(
-    bytes((Outcome.DELETED_BY_EXTERNAL_ID, Outcome.DELETED_BY_PHONE_NUMBER)),
-    bytes((Outcome.WOULD_DELETE_BY_EXTERNAL_ID, Outcome.WOULD_DELETE_BY_PHONE_NUMBER)),
-)
+_WOULD_DELETE = {
+    Outcome.DELETED_BY_EXTERNAL_ID: Outcome.WOULD_DELETE_BY_EXTERNAL_ID,
+    Outcome.ERASED_BY_EXTERNAL_ID: Outcome.WOULD_DELETE_BY_EXTERNAL_ID,
+    Outcome.DELETED_BY_PHONE_NUMBER: Outcome.WOULD_DELETE_BY_PHONE_NUMBER,
+    Outcome.ERASED_BY_PHONE_NUMBER: Outcome.WOULD_DELETE_BY_PHONE_NUMBER,
+}
 
 
 class Place(NamedTuple):
@@ -80,37 +82,64 @@ class Place(NamedTuple):
         return [*(before or ())[: self.part.start], *column, *[None] * (self.length - self.part.stop)]
 
 
-def preview(connection: Connection, claimed: Claim, entries: Entries, place: Place) -> bytes:
+class _Finder(Leads):
+    """What is found stays, and its id is noted."""
+
+    def __init__(self, connection: Connection, claimed: Claim, manner: Manner) -> None:
+        super().__init__(connection, claimed, manner)
+        self.ids: dict[TakenLead | Copy, int] = {}
+        self._erased: set[tuple[UUID, int]] = set()
+
+    def take(self, column: Column, identifiers: Sequence[str]) -> Sequence[TakenLead]:
+        values = {"campaign_id": self._claimed.campaign_id, "identifiers": text_array(identifiers)}
+        leads = self._connection.execute(_FIND[self._way(column)], values).all()
+        for lead in leads:
+            self.ids[TakenLead._make(lead[:3])] = lead.id
+        return [TakenLead._make(lead[:3]) for lead in leads]
+
+    def hold(self, external_ids: Sequence[str], phone_numbers: Sequence[str]) -> None:
+        """Nothing happens to them."""
+
+    def erase(self, external_ids: Sequence[str], phone_numbers: Sequence[str]) -> Iterable[Copy]:
+        """Not those that the first pass found: they would be gone in the second."""
+        rows = self._connection.execute(archive.FIND, self._copies(external_ids, phone_numbers)).all()
+        copies = {(row.job_id, row.lead_id): Copy(row.external_id, row.phone_number) for row in rows}
+        new = {place: copy for place, copy in copies.items() if place not in self._erased}
+        self._erased.update(new)
+        for (_, lead_id), copy in new.items():
+            self.ids.setdefault(copy, lead_id)
+        return new.values()
+
+
+def preview(connection: Connection, claimed: Claim, entries: Entries, place: Place, manner: Manner) -> bytes:
     """Finds the leads that the entries name and writes them down with the chunk; the outcome of each entry."""
-    found: dict[tuple[Column, str], tuple[str | None, str | None, int]] = {}
-
-    def take(column: Column, identifiers: Sequence[str]) -> list[TakenLead]:
-        values = {"campaign_id": claimed.campaign_id, "identifiers": text_array(identifiers)}
-        leads = connection.execute(_FIND[column], values).all()
-        found.update({(column, getattr(lead, column)): tuple(lead) for lead in leads})
-        return [TakenLead(lead.external_id, lead.phone_number, refused=False) for lead in leads]
-
-    outcomes = decide(entries, phone_fallback=claimed.phone_fallback != PhoneFallback.NEVER, take=take)
-    leads = [
-        found["external_id", external_id or ""]
-        if outcome == Outcome.DELETED_BY_EXTERNAL_ID
-        else found["phone_number", phone_number or ""]
-        if outcome == Outcome.DELETED_BY_PHONE_NUMBER
-        else (None, None, None)
-        for outcome, external_id, phone_number in zip(outcomes, entries.external_ids, entries.phone_numbers, strict=True)
-    ]
-    external_ids, phone_numbers, ids = zip(*leads, strict=True)
+    finder = _Finder(connection, claimed, manner)
+    found: Found = {}
+    outcomes = decide(entries, phone_fallback=claimed.phone_fallback, campaign=finder, try_former=manner.try_former, found=found)
+    nobody = [Copy(None, None)]
+    all_known = [found.get(i, nobody) for i in range(len(outcomes))]
+    known = [leads[0] for leads in all_known]
     arrays = {
-        "ids": bigint_array(place.filled(ids, place.found.ids)),
-        "external_ids": text_array(place.filled(external_ids, place.found.external_ids)),
-        "phone_numbers": text_array(place.filled(phone_numbers, place.found.phone_numbers)),
+        "ids": bigint_array(place.filled([finder.ids.get(lead) for lead in known], place.found.ids)),
+        "external_ids": text_array(place.filled([lead.external_id for lead in known], place.found.external_ids)),
+        "phone_numbers": text_array(place.filled([lead.phone_number for lead in known], place.found.phone_numbers)),
     }
     connection.execute(_WRITE_DOWN, {"job_id": claimed.job_id, "number": claimed.number} | arrays)
-    return bytes(outcomes).translate(_WOULD_DELETE)
+    decided = zip(outcomes, entries.external_ids, all_known, strict=True)
+    return bytes(_would(Outcome(outcome), external_id, leads) for outcome, external_id, leads in decided)
+
+
+def _would(outcome: Outcome, external_id: str | None, leads: Sequence[TakenLead | Copy]) -> Outcome:
+    would = _WOULD_DELETE.get(outcome, outcome)
+    if would != Outcome.WOULD_DELETE_BY_PHONE_NUMBER or external_id is None:
+        return would
+    others = {canonical_external_id(lead.external_id) for lead in leads if lead.external_id} - {external_id}
+    return Outcome.WOULD_DELETE_OTHER if others else would
 
 
 def conclude(connection: Connection, job_id: UUID, *, cancelled: bool = False) -> Finished | None:
     """Finishes a job of any kind if nothing of it is pending; what a preview found twice is settled first. The caller commits."""
     if connection.execute(_LOCK_PREVIEW, {"job_id": job_id}).one_or_none():
-        connection.execute(_SETTLE, {"job_id": job_id, "duplicate": Outcome.DUPLICATE})
+        values = {"job_id": job_id, "duplicate": Outcome.DUPLICATE, "would_delete_other": Outcome.WOULD_DELETE_OTHER}
+        connection.execute(_SETTLE, values)
     return finish(connection, job_id, cancelled=cancelled)

@@ -45,6 +45,29 @@ _PURGE_ARCHIVE = text("""
     WHERE jobs.id = old.id AND (SELECT count(*) FROM kept) < :leads
 """)
 
+# Somebody has deleted the job's row: nobody can restore these, and nothing says when the job ended. Looked for from job to job,
+# and only where something is old at all: the copies of one job, which may not end for long, are too many to be read every second.
+_PURGE_FORSAKEN = text("""
+    WITH RECURSIVE archive (job_id) AS (
+        SELECT job_id FROM (SELECT job_id FROM archived_leads ORDER BY job_id LIMIT 1) AS first
+        WHERE (SELECT min(archived_at) FROM archived_leads) < clock_timestamp() - :kept
+        UNION ALL
+        SELECT (SELECT job_id FROM archived_leads WHERE job_id > archive.job_id ORDER BY job_id LIMIT 1)
+        FROM archive WHERE job_id IS NOT NULL
+    ),
+    without_job AS MATERIALIZED (
+        SELECT job_id FROM archive WHERE job_id IS NOT NULL AND NOT EXISTS (SELECT FROM jobs WHERE jobs.id = archive.job_id)
+    ),
+    forsaken AS (
+        SELECT copy.* FROM without_job CROSS JOIN LATERAL (
+            SELECT job_id, lead_id FROM archived_leads
+            WHERE job_id = without_job.job_id AND archived_at < clock_timestamp() - :kept LIMIT :leads
+        ) AS copy LIMIT :leads
+    )
+    DELETE FROM archived_leads USING forsaken
+    WHERE archived_leads.job_id = forsaken.job_id AND archived_leads.lead_id = forsaken.lead_id
+""")
+
 _PURGE_KEYS = text("DELETE FROM idempotency_keys WHERE created_at < clock_timestamp() - :kept")
 
 log = structlog.get_logger()
@@ -57,9 +80,11 @@ def purge_identifiers(connection: Connection, kept: timedelta) -> None:
 
 
 def purge_archive(connection: Connection, kept: timedelta) -> None:
-    """Removes the archived leads of jobs that finished more than `kept` ago. The caller commits."""
+    """Removes the archived leads of jobs that finished more than `kept` ago, and those as old of no job. The caller commits."""
     if purged := connection.execute(_PURGE_ARCHIVE, {"kept": kept, "jobs": JOBS, "leads": LEADS}).rowcount:
         log.info("archive purged", jobs=purged)
+    if purged := connection.execute(_PURGE_FORSAKEN, {"kept": kept, "leads": LEADS}).rowcount:
+        log.info("archive purged", leads=purged)
 
 
 def purge_keys(connection: Connection) -> None:

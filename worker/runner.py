@@ -14,12 +14,14 @@ from psycopg import errors
 from sqlalchemy import Connection, Engine, text
 from sqlalchemy.exc import DBAPIError
 
+from shared.archive import HAS_ARCHIVE
 from shared.broker import JOBS_QUEUE
+from shared.identifiers import FORM
 from shared.sqlstates import is_refusal, is_transient
 from shared.states import Mode, Outcome
 from worker.claimer import MAX_ATTEMPTS, Claim, claim, give_back
-from worker.decider import Entries
-from worker.finisher import NOBODY, DecidedChunk, Finished, Wake, finish, tell
+from worker.entries import Entries, read_again
+from worker.finisher import NOBODY, ArchiveAppeared, DecidedChunk, Finished, Wake, finish, tell
 from worker.previewer import Place, conclude, preview
 from worker.restorer import restore
 from worker.steerer import carry_out_requests
@@ -32,14 +34,20 @@ FIRST_PAUSE = 0.1  # seconds before the first retry; the longest pause doubles w
 
 # Lock waits end long before the lease does, and a frozen worker keeps its locks for 10 s at most. The limits are in force
 # before the row is locked: a locking clause works on the rows of the join.
-_LOCK_CHUNK = text("""
+_LOCK_CHUNK = text(f"""
     WITH limits AS MATERIALIZED (
         SELECT set_config('lock_timeout', '2s', true), set_config('statement_timeout', '15s', true),
             set_config('idle_in_transaction_session_timeout', '10s', true)
     )
-    SELECT external_ids, phone_numbers, outcomes, lead_ids, lead_external_ids, lead_phone_numbers, EXISTS (
-        SELECT FROM pg_trigger WHERE tgrelid = 'leads'::regclass AND NOT tgisinternal AND tgtype & 11 = 11 -- row, before, delete
-    ) FROM limits CROSS JOIN chunks
+    SELECT external_ids, phone_numbers, outcomes, written_external_ids, written_phone_numbers,
+        lead_ids, lead_external_ids, lead_phone_numbers,
+        EXISTS ( -- row, before, delete
+            SELECT FROM pg_trigger WHERE tgrelid = 'leads'::regclass AND NOT tgisinternal AND tgtype & 11 = 11
+        ) AS has_veto,
+        CASE WHEN :is_old OR written_external_ids IS NOT NULL OR written_phone_numbers IS NOT NULL
+            THEN (SELECT form FROM canonical_forms) END AS stored_form,
+        :erases AND {HAS_ARCHIVE} AS has_archive
+    FROM limits CROSS JOIN chunks
     WHERE job_id = :job_id AND number = :number AND state = 'pending' AND retry_at = :lease_end FOR UPDATE OF chunks
 """)
 
@@ -81,6 +89,8 @@ def run_chunk(engine: Engine, claimed: Claim, wake: Wake = NOBODY) -> None:
                     finished = (conclude if claimed.dry_run else finish)(connection, claimed.job_id)
             if finished:
                 tell(finished, wake)
+        except ArchiveAppeared:
+            continue
         except DBAPIError as error:
             if is_refusal(error) and not careful:
                 careful = True
@@ -113,27 +123,38 @@ def _give_back_when_possible(engine: Engine, claimed: Claim) -> None:
 
 def _decide_chunk(connection: Connection, claimed: Claim, *, careful: bool) -> Finished | None:
     """The transaction of a chunk, and of its job's end if it is the last. A chunk that is done already is left alone."""
+    erases = claimed.mode == Mode.DELETE
     values = {"job_id": claimed.job_id, "number": claimed.number, "lease_end": claimed.lease_end}
+    values |= {"campaign_id": claimed.campaign_id, "erases": erases, "is_old": claimed.form < FORM}
     row = connection.execute(_LOCK_CHUNK, values).one_or_none()
     if row is None:
         return None
     part = _part_of(row.outcomes, claimed.most)
-    entries = Entries(*(column[part] for column in row[:3]))
-    leads = KnownLeads(*(column and column[part] for column in row[3:6]))
-    manner = Manner(careful, veto=row[6])
+    entries = Entries(*(column and column[part] for column in row[:5]))
+    known = KnownLeads(row.lead_ids, row.lead_external_ids, row.lead_phone_numbers)
+    leads = KnownLeads._make(column and column[part] for column in known)
+    try_former = row.stored_form is not None and row.stored_form < FORM
+    manner = Manner(careful, veto=row.has_veto, has_archive=row.has_archive, try_former=try_former)
+    takes = not claimed.dry_run and claimed.attempts <= MAX_ATTEMPTS
     if claimed.attempts > MAX_ATTEMPTS:
         outcomes = bytes(outcome or Outcome.FAILED for outcome in entries.outcomes)
         log.error("chunk failed", job=str(claimed.job_id), chunk=claimed.number, attempts=MAX_ATTEMPTS)
     elif claimed.dry_run:
-        outcomes = preview(connection, claimed, entries, Place(part, KnownLeads._make(row[3:6]), len(row.outcomes)))
+        outcomes = preview(connection, claimed, _today(claimed, entries), Place(part, known, len(row.outcomes)), manner)
     elif claimed.mode == Mode.RESTORE:
         outcomes = restore(connection, claimed.job_id, entries, leads, careful=careful)
     elif leads.ids is not None:
         outcomes = take_known(connection, claimed, entries, leads, manner)
     else:
-        outcomes = look_up_and_take(connection, claimed, entries, manner)
+        outcomes = look_up_and_take(connection, claimed, _today(claimed, entries), manner)
     before, after = bytes(row.outcomes[: part.start]), bytes(row.outcomes[part.stop :])
-    return finish(connection, claimed.job_id, DecidedChunk(claimed.number, before + outcomes + after))
+    archiveless = claimed.campaign_id if takes and erases and not row.has_archive else None
+    return finish(connection, claimed.job_id, DecidedChunk(claimed.number, before + outcomes + after, archiveless))
+
+
+def _today(claimed: Claim, entries: Entries) -> Entries:
+    """The entries as today's rules read them, where the job was accepted by former ones."""
+    return read_again(entries, claimed.phone_region) if claimed.form < FORM else entries
 
 
 def _part_of(outcomes: Sequence[int], most: int | None) -> slice:

@@ -6,19 +6,28 @@ fast; or `careful`, halving around the leads that the database refuses to give u
 
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from sqlalchemy import Connection, TextClause, text
 
+from shared import archive
 from shared.arrays import bigint_array, text_array
+from shared.identifiers import canonical_external_id, canonical_phone_number
 from shared.states import Mode, Outcome, PhoneFallback
 from worker.claimer import Claim
-from worker.decider import Column, Entries, TakenLead, decide
+from worker.decider import Column, Copy, TakenLead, decide
+from worker.entries import Entries
 from worker.refusals import around_refused
 
+Way = Literal["external_id", "phone_number", "lone_number"]
+
 # `= ANY(sorted array)` takes row locks in index order: two jobs over the same leads seldom meet head-on.
-_BY_EXTERNAL_ID = "campaign_id = :campaign_id AND external_id = ANY(CAST(:identifiers AS text[]))"
-_BY_PHONE_NUMBER = "campaign_id = :campaign_id AND phone_number = ANY(CAST(:identifiers AS text[]))"
+BY: dict[Way, str] = {
+    "external_id": "campaign_id = :campaign_id AND external_id = ANY(CAST(:identifiers AS text[]))",
+    "phone_number": "campaign_id = :campaign_id AND phone_number = ANY(CAST(:identifiers AS text[]))",
+    "lone_number": "campaign_id = :campaign_id AND phone_number = ANY(CAST(:identifiers AS text[])) AND external_id IS NULL",
+}
+"""The ways to name leads."""
 
 _DELETE = "DELETE FROM leads WHERE CONDITION RETURNING external_id, phone_number, false"
 _ARCHIVE = """
@@ -29,18 +38,27 @@ _ARCHIVE = """
 _FIND_REFUSED = "SELECT external_id, phone_number, true FROM leads WHERE CONDITION"
 
 
-def _by_column(statement: str) -> dict[Column, TextClause]:
-    conditions: dict[Column, str] = {"external_id": _BY_EXTERNAL_ID, "phone_number": _BY_PHONE_NUMBER}
-    return {column: text(statement.replace("CONDITION", condition)) for column, condition in conditions.items()}
+def by_each_way(statement: str) -> dict[Way, TextClause]:
+    """`statement` with each way to name leads for its CONDITION."""
+    return {way: text(statement.replace("CONDITION", condition)) for way, condition in BY.items()}
 
 
-_TAKE = {Mode.DELETE: _by_column(_DELETE), Mode.ARCHIVE: _by_column(_ARCHIVE)}
-_REFUSED = _by_column(_FIND_REFUSED)
+_TAKE = {Mode.DELETE: by_each_way(_DELETE), Mode.ARCHIVE: by_each_way(_ARCHIVE)}
+_REFUSED = by_each_way(_FIND_REFUSED)
 
-# The same row, with both identifiers as they were when the preview found it.
+_NUMBERS = text("""
+    SELECT phone_number FROM leads
+    WHERE campaign_id = :campaign_id AND phone_number = ANY(CAST(:phone_numbers AS text[]))
+        AND (NOT CAST(:identified AS boolean) OR external_id IS NOT NULL)
+""")
+
+# The same row, with both identifiers as they were when the preview found it, though they may be written in a newer form.
 _KNOWN = """
-    leads.campaign_id = :campaign_id AND leads.id = known.id AND leads.external_id IS NOT DISTINCT FROM known.external_id
-    AND leads.phone_number IS NOT DISTINCT FROM known.phone_number
+    leads.campaign_id = :campaign_id AND leads.id = known.id
+    AND (leads.external_id IS NOT DISTINCT FROM known.external_id
+        OR leadsweep_canonical_external_id(leads.external_id) = leadsweep_canonical_external_id(known.external_id))
+    AND (leads.phone_number IS NOT DISTINCT FROM known.phone_number
+        OR leadsweep_canonical_phone_number(leads.phone_number) = leadsweep_canonical_phone_number(known.phone_number))
 """
 _KNOWN_LEADS = """
     unnest(CAST(:ids AS bigint[]), CAST(:external_ids AS text[]), CAST(:phone_numbers AS text[])) AS known (
@@ -62,12 +80,21 @@ ARCHIVED = bytes.maketrans(
     bytes((Outcome.ARCHIVED_BY_EXTERNAL_ID, Outcome.ARCHIVED_BY_PHONE_NUMBER)),
 )
 
+_ERASED = {
+    Outcome.DELETED_BY_EXTERNAL_ID: Outcome.ERASED_BY_EXTERNAL_ID,
+    Outcome.DELETED_BY_PHONE_NUMBER: Outcome.ERASED_BY_PHONE_NUMBER,
+}
+
 
 class Manner(NamedTuple):
-    """How leads are taken: `careful`, as the database refused one; looking afterwards, as a trigger may `veto` without a word."""
+    """How leads are taken: `careful`, as the database refused one; looking afterwards, as a trigger may `veto` without a word;
+    with their copies in the archive, where the campaign `has_archive`; in a former form too, where some may be stored so.
+    """
 
     careful: bool
     veto: bool
+    has_archive: bool
+    try_former: bool
 
 
 class KnownLeads(NamedTuple):
@@ -78,20 +105,56 @@ class KnownLeads(NamedTuple):
     phone_numbers: Sequence[str | None] | None
 
 
-def look_up_and_take(connection: Connection, claimed: Claim, entries: Entries, manner: Manner) -> bytes:
-    """Takes the leads that the entries name; the outcome of each. Raises DBAPIError, for which `is_refusal` may hold."""
-    mode = Mode(claimed.mode)
+class Leads:
+    """What any job looks up in its campaign, and which of what it finds there its phoneFallback lets it have."""
 
-    def take(column: Column, identifiers: Sequence[str]) -> Iterable[TakenLead]:
+    def __init__(self, connection: Connection, claimed: Claim, manner: Manner) -> None:
+        self.has_archive = manner.has_archive
+        self._connection, self._claimed, self._manner = connection, claimed, manner
+        self._unidentified = claimed.phone_fallback == PhoneFallback.IF_UNIDENTIFIED
+
+    def existing(self, phone_numbers: Sequence[str], *, identified: bool = False) -> set[str]:
+        """Those that leads or copies have; `identified`, such as have an external id."""
+        values = {
+            "campaign_id": self._claimed.campaign_id,
+            "phone_numbers": text_array(phone_numbers),
+            "identified": identified,
+        }
+        statements = (_NUMBERS, archive.NUMBERS) if self.has_archive else (_NUMBERS,)
+        return {number for statement in statements for (number,) in self._connection.execute(statement, values)}
+
+    def _way(self, column: Column) -> Way:
+        return "lone_number" if column == "phone_number" and self._unidentified else column
+
+    def _copies(self, external_ids: Sequence[str], phone_numbers: Sequence[str]) -> dict[str, Any]:
+        return archive.named(self._claimed.campaign_id, external_ids, phone_numbers, unidentified=self._unidentified)
+
+
+class _Taken(Leads):
+    """What is found is deleted, or archived."""
+
+    def take(self, column: Column, identifiers: Sequence[str]) -> Sequence[TakenLead]:
         def run(statement: TextClause, some: Sequence[str]) -> Sequence[Any]:
             values = {"campaign_id": claimed.campaign_id, "identifiers": text_array(some), "job_id": claimed.job_id}
-            return _fetch(connection, statement, values)
+            return _fetch(self._connection, statement, values)
 
-        return _take(connection, identifiers, partial(run, _TAKE[mode][column]), partial(run, _REFUSED[column]), manner)
+        claimed, way = self._claimed, self._way(column)
+        take, find = partial(run, _TAKE[Mode(claimed.mode)][way]), partial(run, _REFUSED[way])
+        return _take(self._connection, identifiers, take, find, self._manner)
 
+    def hold(self, external_ids: Sequence[str], phone_numbers: Sequence[str]) -> None:
+        self._connection.execute(archive.HOLD, self._copies(external_ids, phone_numbers))
+
+    def erase(self, external_ids: Sequence[str], phone_numbers: Sequence[str]) -> Iterable[Copy]:
+        return map(Copy._make, self._connection.execute(archive.ERASE, self._copies(external_ids, phone_numbers)))
+
+
+def look_up_and_take(connection: Connection, claimed: Claim, entries: Entries, manner: Manner) -> bytes:
+    """Takes the leads that the entries name; the outcome of each. Raises DBAPIError, for which `is_refusal` may hold."""
     prepare(connection, careful=manner.careful)
-    outcomes = bytes(decide(entries, phone_fallback=claimed.phone_fallback != PhoneFallback.NEVER, take=take))
-    return outcomes.translate(ARCHIVED) if mode == Mode.ARCHIVE else outcomes
+    leads = _Taken(connection, claimed, manner)
+    outcomes = bytes(decide(entries, phone_fallback=claimed.phone_fallback, campaign=leads, try_former=manner.try_former))
+    return outcomes.translate(ARCHIVED) if claimed.mode == Mode.ARCHIVE else outcomes
 
 
 def take_known(connection: Connection, claimed: Claim, entries: Entries, leads: KnownLeads, manner: Manner) -> bytes:
@@ -104,13 +167,53 @@ def take_known(connection: Connection, claimed: Claim, entries: Entries, leads: 
         return _fetch(connection, statement, values | {"campaign_id": claimed.campaign_id, "job_id": claimed.job_id})
 
     prepare(connection, careful=manner.careful)
+    people = _People(connection, claimed, known) if manner.has_archive else None
     take, find = partial(run, _TAKE_KNOWN[Mode(claimed.mode)]), partial(run, _REFUSED_KNOWN)
-    refused = dict(_take(connection, sorted(known), take, find, manner))  # by id: locks are taken in one order
+    refused = dict(_take(connection, sorted(known, key=_by_id), take, find, manner))  # locks are taken in one order
+    erased = people.erase() if people else set()
     outcomes = bytes(
-        outcome or _outcome_of_known(refused.get(lead[0]), by_external_id=entries.external_ids[i] in {lead[1]} - {None})
+        outcome
+        or _outcome_of_known(refused.get(lead[0]), erased=i in erased, by_external_id=_same_id(entries.external_ids[i], lead[1]))
         for i, (outcome, lead) in enumerate(zip(entries.outcomes, known, strict=True))
     )
     return outcomes.translate(ARCHIVED) if claimed.mode == Mode.ARCHIVE else outcomes
+
+
+def _by_id(lead: tuple[int | None, str | None, str | None]) -> int:
+    return lead[0] or 0
+
+
+def _same_id(one: str | None, other: str | None) -> bool:
+    return one is not None and other is not None and (one == other or canonical_external_id(one) == canonical_external_id(other))
+
+
+class _People:
+    """Whom a preview found: copies of them are erased whichever job archived them, before the preview or since. One is known by
+    the external id; who has none, by the number.
+    """
+
+    def __init__(
+        self, connection: Connection, claimed: Claim, known: Sequence[tuple[int | None, str | None, str | None]]
+    ) -> None:
+        """Locks their copies."""
+        self._connection = connection
+        self._by_external_id: dict[str, int] = {}
+        self._by_phone_number: dict[str, int] = {}
+        for i, (_, external_id, phone_number) in enumerate(known):
+            if external_id is not None:
+                self._by_external_id.setdefault(canonical_external_id(external_id), i)
+            elif phone_number is not None:
+                self._by_phone_number.setdefault(canonical_phone_number(phone_number), i)
+        named = sorted(self._by_external_id), sorted(self._by_phone_number)
+        self._values = archive.named(claimed.campaign_id, *named, unidentified=True)
+        connection.execute(archive.HOLD, self._values)
+
+    def erase(self) -> set[int]:
+        """Erases the copies; whose there were."""
+        return {
+            self._by_phone_number[number] if external_id is None else self._by_external_id[external_id]
+            for external_id, number in self._connection.execute(archive.ERASE, self._values)
+        }
 
 
 Run = Callable[[Sequence[Any]], Sequence[Any]]
@@ -125,12 +228,13 @@ def _take(connection: Connection, items: Sequence[Any], take: Run, find: Run, ma
     return list(around_refused(connection, items, take_some, find)) if manner.careful else take_some(items)
 
 
-def _outcome_of_known(refused: bool | None, *, by_external_id: bool) -> Outcome:
-    if refused is None:
-        return Outcome.CHANGED
+def _outcome_of_known(refused: bool | None, *, erased: bool, by_external_id: bool) -> Outcome:
     if refused:
         return Outcome.REFUSED
-    return Outcome.DELETED_BY_EXTERNAL_ID if by_external_id else Outcome.DELETED_BY_PHONE_NUMBER
+    if refused is None and not erased:
+        return Outcome.CHANGED
+    deleted = Outcome.DELETED_BY_EXTERNAL_ID if by_external_id else Outcome.DELETED_BY_PHONE_NUMBER
+    return _ERASED[deleted] if erased else deleted
 
 
 def prepare(connection: Connection, *, careful: bool) -> None:

@@ -14,7 +14,7 @@ from api.parser import parse
 from api.replayer import Asked
 from shared.models import jobs
 
-IDENTIFIER = st.sampled_from(["a", "b", "+1", None])
+IDENTIFIER = st.sampled_from(["a", "b", "+101", None])
 ENTRIES = st.lists(st.tuples(IDENTIFIER, IDENTIFIER).filter(any), min_size=1, max_size=12)
 
 

@@ -2,6 +2,7 @@
 
 import json
 
+import pytest
 from sqlalchemy import text
 
 from tests.jobs import one_tick
@@ -33,10 +34,10 @@ async def test_leads_are_archived_whole_and_come_back_as_they_were(service):
             text("""UPDATE leads SET note = 'é"\\', photo = '\\x00ff', metadata = '{"n": 12345678901234567890.5}'""")
         )
     before = all_leads(service)
-    job_id = await archived(service, {"externalId": "a"}, {"phoneNumber": "+2"}, {"externalId": "nobody"})
+    job_id = await archived(service, {"externalId": "a"}, {"phoneNumber": "+102"}, {"externalId": "nobody"})
     job = await service.job(job_id)
     assert (job["status"], job["mode"], job["deleted"], job["notFound"]) == ("completed", "archive", 2, 1)
-    assert job["deletedIdentifiers"] == ["a", "+2"]
+    assert job["deletedIdentifiers"] == ["a", "+102"]
     assert [outcome[1:3] for outcome in await service.results(job_id)] == [
         ("archived", "externalId"),
         ("archived", "phoneNumber"),
@@ -62,7 +63,7 @@ async def test_leads_are_archived_whole_and_come_back_as_they_were(service):
 async def test_a_lead_whose_identifier_is_taken_again_is_a_conflict_and_stays_archived(service):
     job_id = await archived(service, {"externalId": "a"}, {"externalId": "b"}, {"externalId": "c"})
     with service.engine.begin() as connection:
-        connection.execute(text("INSERT INTO leads (campaign_id, phone_number) VALUES ('cmp', '+1')"))
+        connection.execute(text("INSERT INTO leads (campaign_id, phone_number) VALUES ('cmp', '+101')"))
     restoration = await restored(service, job_id)
     job = await service.job(restoration)
     assert (job["restored"], job["conflict"], job["notFound"], job["conflictIdentifiers"]) == (2, 1, 0, ["a"])
@@ -120,3 +121,111 @@ async def test_only_what_archived_leads_can_be_restored(service):
         answer = await service.act(job_id, "restore")
         assert (answer.status_code, answer.json()["error"]) == (409, "Cannot restore this job: it archived no leads")
     assert (await service.act(nothing, "restore")).json()["error"] == "Cannot restore this job: it has no leads to restore"
+
+
+async def deleted_by(service, road, **named):
+    """Deletes a lead by one of the roads that there are; what its caller is told."""
+    if road == "call":
+        params = {"campaignId": "cmp"} | named
+        answer = await service.http.delete("/api/v1/leads", params=params, headers={"x-api-key": service.write})
+        return answer.status_code, answer.json()["data"]
+    job_id = await service.submit(named, dryRun=road == "preview")
+    await service.work()
+    if road == "preview":
+        assert (await service.job(job_id))["wouldDelete"] == 1
+        job_id = (await service.act(job_id, "execute")).json()["data"]["jobId"]
+        await service.work()
+    job = await service.job(job_id)
+    return job["deleted"], job["erasedFromArchive"]
+
+
+def kept(service):
+    """The copies in the archive that hold anything."""
+    with service.engine.begin() as connection:
+        statement = text("SELECT lead ->> 'external_id' FROM archived_leads WHERE lead IS NOT NULL ORDER BY lead_id")
+        return connection.execute(statement).scalars().all()
+
+
+ROADS = ["job", "preview", "call"]
+
+
+@pytest.mark.parametrize("road", ROADS)
+@pytest.mark.parametrize(
+    "named", [{"externalId": " b\u200b"}, {"phoneNumber": "00 102"}, {"externalId": "x", "phoneNumber": "+102"}]
+)
+async def test_who_is_deleted_is_erased_from_the_archive_and_never_comes_back(service, road, named):
+    job_id = await archived(service, {"externalId": "a"}, {"externalId": "b"}, {"externalId": "c"})
+    told = await deleted_by(service, road, **named)
+    assert told == ((200, {"deleted": True, "erasedFromArchive": 1}) if road == "call" else (1, 1))
+    assert kept(service) == ["a", "c"]
+    restoration = await restored(service, job_id)
+    assert await service.results(restoration) == [
+        ("a", "restored", None, None),
+        (None, "notFound", None, "erased"),
+        ("c", "restored", None, None),
+    ]
+    job = await service.job(restoration)
+    assert (job["status"], job["restored"], job["notFound"], job["notFoundIdentifiers"]) == ("completed", 2, 1, [])
+    assert len(all_leads(service)) == 2
+
+
+@pytest.mark.parametrize("road", ROADS)
+async def test_a_lead_that_is_there_again_goes_with_its_copies(service, road):
+    for _ in range(2):
+        await archived(service, {"externalId": "b"})
+        with service.engine.begin() as connection:
+            connection.execute(text("INSERT INTO leads (campaign_id, external_id, phone_number) VALUES ('cmp', 'b', '+107')"))
+    told = await deleted_by(service, road, externalId="b")
+    assert told == ((200, {"deleted": True, "erasedFromArchive": 2}) if road == "call" else (1, 1))
+    assert kept(service) == []
+    assert len(all_leads(service)) == 2
+
+
+async def test_results_say_what_was_erased(service):
+    await archived(service, {"externalId": "b"})
+    job_id = await service.submit({"externalId": "a"}, {"externalId": "b"}, {"externalId": "nobody"})
+    await service.work()
+    items = (await service.get(f"/api/v1/jobs/{job_id}/results")).json()["data"]["items"]
+    assert [(item["outcome"], item["erasedFromArchive"]) for item in items] == [
+        ("deleted", False),
+        ("deleted", True),
+        ("notFound", False),
+    ]
+
+
+async def test_a_restoration_that_was_asked_for_before_says_what_was_erased_since(service):
+    job_id = await archived(service, {"externalId": "a"}, {"externalId": "b"})
+    later = (await service.act(job_id, "restore")).json()["data"]["jobId"]
+    with service.engine.begin() as connection:
+        connection.execute(text("UPDATE jobs SET served_at = clock_timestamp() + interval '1 h' WHERE mode = 'restore'"))
+    await deleted_by(service, "call", externalId="b")
+    await service.work()
+    assert await service.results(later) == [("a", "restored", None, None), ("b", "notFound", None, "erased")]
+
+
+async def test_archiving_looks_for_leads_only(service):
+    await archived(service, {"externalId": "a"})
+    again = await archived(service, {"externalId": "a"})
+    assert await service.results(again) == [("a", "notFound", None, "noSuchLead")]
+    assert kept(service) == ["a"]
+
+
+async def test_the_same_person_in_another_campaign_stays_archived(service):
+    await archived(service, {"externalId": "a"})
+    answer = await service.post({"campaignId": "second", "leads": [{"externalId": "a"}]})
+    await service.work()
+    assert await service.results(answer.json()["data"]["jobId"]) == [("a", "notFound", None, "noSuchLead")]
+    assert kept(service) == ["a"]
+
+
+async def test_archived_leads_end_with_their_time_though_somebody_deleted_their_job(service):
+    job_id = await archived(service, {"externalId": "a"})
+    await archived(service, {"externalId": "b"})
+    with service.engine.begin() as connection:
+        connection.execute(text("DELETE FROM jobs WHERE id = :id"), {"id": job_id})
+    one_tick(service.engine)
+    assert kept(service) == ["a", "b"], "they are young"
+    with service.engine.begin() as connection:
+        connection.execute(text("UPDATE archived_leads SET archived_at = archived_at - interval '30 days'"))
+    one_tick(service.engine)
+    assert kept(service) == ["b"], "what has a job ends with it"

@@ -12,6 +12,9 @@ from tests.stack import make_key
 
 LEADS = [{"externalId": "a"}]
 
+MAY_BE_ID = "may be the externalId; name it so, or leave it out"
+MAY_BE_NUMBER = "may be the phoneNumber; name it so, or leave it out"
+
 
 def body(**fields):
     return json.dumps({"campaignId": "cmp", "leads": LEADS} | fields).encode()
@@ -62,7 +65,7 @@ BODIES = [
     (body(clientReference=1), "clientReference must be a string"),
     (body(clientReference="x" * 256), "clientReference is longer than 255 characters"),
     (raw(clientReference='"\\u0000"'), "clientReference contains U+0000"),
-    (body(phoneFallback="yes"), "phoneFallback must be a boolean"),
+    (body(phoneFallback="yes"), "phoneFallback must be true, false or onlyIfUnidentified"),
     (body(dryRun="true"), "dryRun must be a boolean"),
     (body(mode="destroy"), "mode must be delete or archive"),
     (body(mode="restore"), "mode must be delete or archive"),
@@ -86,7 +89,32 @@ BODIES = [
     (body(schedule={"window": WINDOW | {"days": "mon"}}), "schedule.window.days must be an array"),
     (body(schedule={"window": WINDOW | {"days": [1]}}), "schedule.window.days must be of mon, tue, wed, thu, fri, sat, sun"),
     (body(schedule={"window": WINDOW | {"zone": "UTC"}}), "Unknown field: schedule.window.zone"),
-    (body(phoneFallback=0), "phoneFallback must be a boolean"),
+    (body(phoneFallback="only_if_unidentified"), "phoneFallback must be true, false or onlyIfUnidentified"),
+    (body(phoneRegion="de"), "phoneRegion must be an ISO 3166 country code, as DE"),
+    (body(phoneRegion=49), "phoneRegion must be an ISO 3166 country code, as DE"),
+    *(
+        (body(leads=[{"externalId": "a"}, {name: "x", "phoneNumber": "+15555550100"}]), f"leads[1]: {name} {MAY_BE_ID}")
+        for name in (
+            "externalID",
+            "external_id",
+            "external id",
+            "'externalId'",
+            "extId",
+            "external-id",
+            "Lead ID",
+            "id",
+            "CRM_ID",
+        )
+    ),
+    (body(leads=[{"external\u200bId": "x"}]), f"leads[0]: external?Id {MAY_BE_ID}"),
+    (body(leads=[{"externalId": "a", "External.Id": "b"}]), f"leads[0]: External.Id {MAY_BE_ID}"),
+    *(
+        (body(leads=[{"externalId": "a", name: "+15555550100"}]), f"leads[0]: {name} {MAY_BE_NUMBER}")
+        for name in ("phone_number", "Phone Number", "phone", "mobile", "MSISDN", "tel.", "Cell")
+    ),
+    (raw(leads='[{"externalId": "a", "externalId": "b"}]'), "leads[0]: externalId is given twice"),
+    (raw(leads='[{"phoneNumber": "1"}, {"phoneNumber": "2", "phone\\u004eumber": "3"}]'), "leads[1]: phoneNumber is given twice"),
+    (body(phoneFallback=0), "phoneFallback must be true, false or onlyIfUnidentified"),
     (b'{"leads": [{"externalId": "a"}]}', "campaignId is required"),
     (body(campaignId=None), "campaignId is required"),
     (body(campaignId=" \u00a0"), "campaignId is required"),
@@ -127,8 +155,10 @@ async def test_a_body_that_is_wrong_is_refused_with_the_text_that_says_how(servi
         body(leads=[{"externalId": "x" * 255, "phoneNumber": "1" * 32}]),
         body(leads=[{"externalId": "😀" * 255}]),
         body(leads=[{"externalId": str(i)} for i in range(1000)]),
-        body(leads=[{"externalId": "a", "note": {"deep": [1, 2]}, "externalID": 7}]),
-        raw(leads='[{"externalId": "a", "externalId": "b"}]'),
+        body(leads=[{"externalId": "a", "note": {"deep": [1, 2], "externalId": "b"}, "tag": "externalId"}]),
+        body(leads=[{"externalId": "a", "phoneNumber": None, "id": 7, "mobile": "+15555550100"}]),
+        body(leads=[{"phoneNumber": "N/A"}]),
+        body(phoneFallback="onlyIfUnidentified", phoneRegion="DE"),
         body(leads=[{"externalId": "leads"}, {"externalId": "campaignId"}]),
         body(leads=[{"externalId": "a", "phoneNumber": " "}]),
         body(clientReference=None, phoneFallback=None),
@@ -242,7 +272,7 @@ SPOILT = [
     ("size", {"padding": 1024 * 1024}, (413, "Request body is too large")),
     ("JSON", {"after": "}"}, (400, NOT_JSON)),
     ("unknown field", {"fields": {"typo": 1}}, (400, "Unknown field: typo")),
-    ("option", {"fields": {"phoneFallback": 1}}, (400, "phoneFallback must be a boolean")),
+    ("option", {"fields": {"phoneFallback": 1}}, (400, "phoneFallback must be true, false or onlyIfUnidentified")),
     ("campaignId", {"fields": {"campaignId": 1}}, (400, "campaignId must be a string")),
     ("leads", {"fields": {"leads": []}}, (400, "leads array cannot be empty")),
     ("entry", {"fields": {"leads": [{}]}}, (400, "leads[0]: At least one of phoneNumber or externalId is required")),

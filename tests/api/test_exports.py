@@ -14,7 +14,7 @@ from tests.jobs import add_campaign, one_tick, queue_job, work_off
 from tests.stack import environment, free_port, listens, make_key, running, wait_for
 
 CSV, NDJSON = {"accept": "text/csv"}, {"accept": "application/x-ndjson"}
-ENTRIES = [{"externalId": "a"}, {"externalId": "nobody", "phoneNumber": "+2"}, {"phoneNumber": "+1 (5)"}, {"externalId": "a"}]
+ENTRIES = [{"externalId": "a"}, {"externalId": "nobody", "phoneNumber": "+102"}, {"phoneNumber": "+1 (505)"}, {"externalId": "a"}]
 MANY = 200_000
 
 
@@ -40,7 +40,11 @@ async def test_both_formats_say_what_the_pages_say(service, done):
     table = await fetched(service, job_id, CSV, "?raw=1")
     assert table.headers["content-type"].startswith("text/csv; charset=utf-8")
     rows = list(csv.DictReader(io.StringIO(table.text, newline="")))
-    assert rows == [{name: "" if cell is None else str(cell) for name, cell in item.items()} for item in items]
+    assert rows == [{name: _cell(cell) for name, cell in item.items()} for item in items]
+
+
+def _cell(value):
+    return "" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 
 async def test_streams_take_the_filter_of_the_pages(service):
@@ -51,7 +55,7 @@ async def test_streams_take_the_filter_of_the_pages(service):
     assert [json.loads(line) for line in lines.text.splitlines()] == items
     assert len(items) == 2
     nothing = await fetched(service, job_id, CSV, "?outcome=restored")
-    assert nothing.text == "index,externalId,phoneNumber,identifier,outcome,matchedBy,reason\r\n"
+    assert nothing.text == "index,externalId,phoneNumber,identifier,outcome,matchedBy,reason,erasedFromArchive\r\n"
 
 
 @pytest.mark.parametrize(
@@ -207,7 +211,7 @@ async def test_streams_and_pages_agree_across_many_chunks_in_every_outcome_while
         lines = (await fetched(service, job_id, NDJSON, query)).text
         assert [json.loads(line) for line in lines.splitlines()] == items
         rows = csv.DictReader(io.StringIO((await fetched(service, job_id, CSV, f"{query}&raw=1")).text, newline=""))
-        assert list(rows) == [{name: "" if cell is None else str(cell) for name, cell in item.items()} for item in items]
+        assert list(rows) == [{name: _cell(cell) for name, cell in item.items()} for item in items]
     assert list(counts.values()) == [99, 71, 28, 0]
 
 
@@ -222,10 +226,10 @@ async def test_space_that_a_spreadsheet_skips_is_guarded_too(service, first):
 
 
 async def test_phone_numbers_are_guarded_as_they_begin_with_a_plus(service):
-    job_id = await service.submit({"phoneNumber": "+1 (5)"}, {"externalId": "a", "phoneNumber": "+2"})
+    job_id = await service.submit({"phoneNumber": "+1 (505)"}, {"externalId": "a", "phoneNumber": "+102"})
     answer = await fetched(service, job_id, CSV)
     cells = [(row["phoneNumber"], row["identifier"]) for row in csv.DictReader(io.StringIO(answer.text, newline=""))]
-    assert cells == [("'+1 (5)", "'+1 (5)"), ("'+2", "a")]
+    assert cells == [("'+1 (505)", "'+1 (505)"), ("'+102", "a")]
     answer = await fetched(service, job_id, CSV, "?raw=0")
     assert cells == [(row["phoneNumber"], row["identifier"]) for row in csv.DictReader(io.StringIO(answer.text, newline=""))]
 

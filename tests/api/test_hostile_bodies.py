@@ -16,10 +16,12 @@ PARTS = 8
 MESSAGES = re.compile(
     r"Request body is (not valid JSON|too large)|Request body must be an object|Forbidden|Unknown field: .{0,64}"
     r"|campaignId (is required|must be a string)|leads array (is required|cannot be empty)"
-    r"|Maximum 1000 leads per bulk delete request|clientReference .*|(phoneFallback|dryRun) must be a boolean"
+    r"|Maximum 1000 leads per bulk delete request|clientReference .*|dryRun must be a boolean"
+    r"|phoneFallback must be true, false or onlyIfUnidentified|phoneRegion must be an ISO 3166 country code, as DE"
     r"|mode must be delete or archive|schedule.*"
     r"|leads\[\d+\] must be an object|leads\[\d+\]: (externalId|phoneNumber) (must be a string|is longer than \d+ characters"
-    r"|contains U\+0000)|leads\[\d+\]: At least one of phoneNumber or externalId is required",
+    r"|contains U\+0000|is given twice)|leads\[\d+\]: .{0,64} may be the (externalId|phoneNumber); name it so, or leave it out"
+    r"|leads\[\d+\]: At least one of phoneNumber or externalId is required",
     re.DOTALL,
 )
 
@@ -101,7 +103,7 @@ def good_body(dice):
         if dice.random() < 0.7:
             entry["externalId"] = dice.choice(["a", " b", "c\u00a0", "x" * 255, "😀"])
         if not entry or dice.random() < 0.4:
-            entry["phoneNumber"] = dice.choice(["+1", "00 2", "(1)-2.3", "1" * 32])
+            entry["phoneNumber"] = dice.choice(["+101", "00 2", "(1)-2.3", "1" * 32])
         entries.append(entry)
     return {"campaignId": "cmp", "leads": entries} | ({"phoneFallback": False} if dice.random() < 0.3 else {})
 

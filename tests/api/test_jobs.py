@@ -2,26 +2,35 @@
 
 import asyncio
 import time
+from datetime import UTC, datetime
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import select, text
 
+from api.cursors import newest_first, page_of
+from shared.models import jobs
 from tests.jobs import job_row
 from tests.stack import make_key
 from worker.claimer import claim
+from worker.finisher import Wake
 from worker.runner import run_chunk, run_next
 
 SUBMITTED = [
     {"externalId": " a ", "phoneNumber": "(00) 1"},
-    {"phoneNumber": "+2"},
+    {"phoneNumber": "+102"},
     {"externalId": "a"},
     {"externalId": "nobody", "phoneNumber": " "},
-    {"externalId": "c", "phoneNumber": "+9"},
+    {"externalId": "c", "phoneNumber": "+109"},
 ]
 
 
 def work(engine):
-    run_next(engine, "jobs", lambda _: None)
+    """Until nothing is left to be done."""
+    more = [True]
+    wake = Wake(lambda _: None, lambda _: more.append(True))
+    while more:
+        more.clear()
+        run_next(engine, "jobs", wake)
 
 
 async def test_an_accepted_job_is_answered_as_the_contract_has_it(service):
@@ -42,8 +51,10 @@ async def test_a_job_tells_its_whole_story(service):
     job_id = await service.submit(*SUBMITTED, clientReference="order 7", phoneFallback=True)
     before = (await service.get(f"/api/v1/jobs/{job_id}")).json()["data"]
     assert list(before) == [
-        "jobId", "campaignId", "status", "requested", "clientReference", "mode", "dryRun", "phoneFallback", "sourceJobId",
-        "total", "processed", "deleted", "wouldDelete", "restored", "conflict", "notFound", "unprocessed", "invalid", "error",
+        "jobId", "campaignId", "status", "requested", "clientReference", "mode", "dryRun", "phoneFallback",
+        "phoneRegion", "sourceJobId",
+        "total", "processed", "deleted", "wouldDelete", "restored", "conflict", "notFound", "unprocessed", "invalid",
+        "erasedFromArchive", "lacksPlus", "otherExternalId", "error",
         "schedule", "callbackUrl", "maxLeadsPerSecond", "createdAt", "runAt", "startedAt", "finishedAt", "identifiersPurgedAt",
         "history", "resultsUrl",
         "deletedIdentifiers", "wouldDeleteIdentifiers", "restoredIdentifiers", "conflictIdentifiers",
@@ -57,7 +68,7 @@ async def test_a_job_tells_its_whole_story(service):
     assert "retry-after" not in after.headers
     assert (job["status"], job["clientReference"], job["error"]) == ("completed", "order 7", None)
     assert (job["total"], job["processed"], job["deleted"], job["notFound"], job["unprocessed"]) == (5, 5, 3, 2, 0)
-    assert job["deletedIdentifiers"] == [" a ", "+2", "c"]
+    assert job["deletedIdentifiers"] == [" a ", "+102", "c"]
     assert job["notFoundIdentifiers"] == ["a", "nobody"]
     assert before["createdAt"] == job["createdAt"] <= job["startedAt"] <= job["finishedAt"]
     assert [(change["status"], change["by"]) for change in job["history"]] == [
@@ -79,10 +90,10 @@ async def test_results_say_what_became_of_each_entry_as_it_was_written(service):
     assert page["nextCursor"] is None
     assert page["items"] == [
         result(0, " a ", "(00) 1", "deleted", "externalId", None),
-        result(1, None, "+2", "deleted", "phoneNumber", None),
+        result(1, None, "+102", "deleted", "phoneNumber", None),
         result(2, "a", None, "notFound", None, "duplicate"),
         result(3, "nobody", None, "notFound", None, "noSuchLead"),
-        result(4, "c", "+9", "deleted", "externalId", None),
+        result(4, "c", "+109", "deleted", "externalId", None),
     ]
 
 
@@ -95,6 +106,7 @@ def result(index, external_id, number, outcome, matched_by, reason):
         "outcome": outcome,
         "matchedBy": matched_by,
         "reason": reason,
+        "erasedFromArchive": False,
     }
 
 
@@ -153,10 +165,10 @@ async def test_a_failed_job_says_why_and_names_what_it_left(service):
 
 
 async def test_without_phone_fallback_only_what_was_named_first_is_looked_up(service):
-    job_id = await service.submit({"externalId": "zz", "phoneNumber": "+1"}, {"phoneNumber": "+2"}, phoneFallback=False)
+    job_id = await service.submit({"externalId": "zz", "phoneNumber": "+101"}, {"phoneNumber": "+102"}, phoneFallback=False)
     work(service.engine)
     job = (await service.get(f"/api/v1/jobs/{job_id}")).json()["data"]
-    assert (job["phoneFallback"], job["deletedIdentifiers"], job["notFoundIdentifiers"]) == (False, ["+2"], ["zz"])
+    assert (job["phoneFallback"], job["deletedIdentifiers"], job["notFoundIdentifiers"]) == (False, ["+102"], ["zz"])
 
 
 async def test_jobs_are_listed_newest_first_and_filtered(service):
@@ -197,6 +209,103 @@ async def test_a_listing_goes_on_where_it_stopped_though_jobs_came_meanwhile(ser
         if cursor is None:
             break
     assert sorted(seen) == sorted(ids)
+
+
+async def jobs_an_hour_apart(service, hours):
+    """Ids of jobs that were created half a millisecond after 00:00, 01:00, … on 2026-01-01, from the first to the last."""
+    ids = [await service.submit({"externalId": f"x{i}"}, clientReference=f"batch {i % 2}") for i in range(hours)]
+    with service.engine.begin() as connection:
+        for hour, job_id in enumerate(ids):
+            moment = datetime(2026, 1, 1, hour, 0, 0, 500, tzinfo=UTC)
+            connection.execute(text("UPDATE jobs SET created_at = :at WHERE id = :id"), {"at": moment, "id": job_id})
+    return ids
+
+
+async def listed(service, key=None, **query):
+    """The ids of all jobs that `query` finds, page by page."""
+    found, cursor = [], {}
+    while cursor is not None:
+        page = (await service.get("/api/v1/jobs", key or service.read, params=query | cursor)).json()["data"]
+        found += [job["jobId"] for job in page["items"]]
+        cursor = page["nextCursor"] and {"cursor": page["nextCursor"]}
+    return found
+
+
+async def test_jobs_are_filtered_by_the_time_at_which_they_were_created(service):
+    ids = await jobs_an_hour_apart(service, 6)
+    two = (await service.job(ids[2]))["createdAt"]
+    assert two == "2026-01-01T02:00:00.000Z"
+    for query, expected in [
+        ({"createdAfter": two}, ids[2:]),
+        ({"createdBefore": two}, ids[:2]),
+        ({"createdAfter": "2026-01-01T02:00:00.0005Z"}, ids[2:]),
+        ({"createdAfter": "2026-01-01T02:00:00.000501Z"}, ids[3:]),
+        ({"createdBefore": "2026-01-01T02:00:00.0005Z"}, ids[:2]),
+        ({"createdBefore": "2026-01-01T02:00:00.000501Z"}, ids[:3]),
+        ({"createdAfter": "2026-01-01T02:00+01:00", "createdBefore": "2026-01-01 03:00:00-01:00"}, ids[1:4]),
+        ({"createdAfter": two, "createdBefore": two}, []),
+        ({"createdAfter": "2026-01-01T04:00Z", "createdBefore": "2026-01-01T01:00Z"}, []),
+        ({"createdAfter": "0001-01-01T00:00Z", "createdBefore": "9999-12-31T23:59Z"}, ids),
+        ({"createdAfter": two, "clientReference": "batch 1"}, [ids[3], ids[5]]),
+        ({"createdBefore": two, "status": "queued", "campaignId": "cmp"}, ids[:2]),
+    ]:
+        assert await listed(service, **query) == expected[::-1], query
+        assert await listed(service, limit=1, **query) == expected[::-1], query
+    assert await listed(service, service.limited, createdAfter="2026-01-01T00:00Z") == []
+
+
+async def test_a_plus_in_a_time_may_be_written_as_it_is(service):
+    ids = await jobs_an_hour_apart(service, 3)
+    answer = await service.get("/api/v1/jobs?createdAfter=2026-01-01T02:00:00+01:00&createdBefore=2026-01-01+03:00:00+01:00")
+    assert [job["jobId"] for job in answer.json()["data"]["items"]] == [ids[1]]
+
+
+async def test_a_cursor_and_a_time_both_count_wherever_the_cursor_came_from(service):
+    ids = await jobs_an_hour_apart(service, 6)
+    page = (await service.get("/api/v1/jobs", params={"limit": 2})).json()["data"]
+    assert [job["jobId"] for job in page["items"]] == [ids[5], ids[4]]
+    cursor = page["nextCursor"]
+    assert await listed(service, cursor=cursor, createdBefore="2026-01-01T02:00Z") == ids[1::-1]
+    assert await listed(service, cursor=cursor, createdBefore="2026-01-01T04:00:00.0005Z") == ids[3::-1]
+    assert await listed(service, cursor=cursor, createdBefore="2026-01-01T05:00Z") == ids[3::-1]
+    assert await listed(service, cursor=cursor, createdAfter="2026-01-01T03:00Z") == [ids[3]]
+
+
+@pytest.mark.parametrize("name", ["createdAfter", "createdBefore"])
+async def test_a_time_without_its_offset_and_what_is_none_are_refused_by_name(service, name):
+    for written in [
+        "",
+        "2h",
+        "yesterday",
+        "2026-01-31",
+        "2026-01-31T22:00:00",
+        "2026-01-31 22:00",
+        "2026-02-30T22:00:00Z",
+        "2026-01-31x22:00:00Z",
+        "1767225600",
+        "0001-01-01T00:00:00+01:00",
+        "9999-12-31T23:59:59-01:00",
+        "2026-01-31T22:00:00Z\0",
+    ]:
+        answer = await service.get("/api/v1/jobs", params={name: written})
+        assert (answer.status_code, answer.json()["error"]) == (400, f"Invalid query parameter: {name}"), written
+
+
+def test_a_page_deep_in_a_span_of_time_reads_as_little_of_the_index_as_the_first(engine):
+    """An index is entered at one place: given the time and the cursor, PostgreSQL would enter it at the time."""
+    with engine.begin() as connection:
+        connection.execute(text("""
+            INSERT INTO jobs (id, company_id, campaign_id, total, created_at)
+            SELECT gen_random_uuid(), 'co', 'cmp', 1, to_timestamp(n) FROM generate_series(1, 20000) AS n
+        """))  # fmt: skip
+        connection.execute(text("ANALYZE jobs"))
+        last = connection.execute(text("SELECT created_at, id FROM jobs WHERE created_at = to_timestamp(500)")).one()
+        (_, cursor), before = page_of([last, last], 1), datetime(2026, 1, 1, tzinfo=UTC)
+        page = newest_first(select(jobs.c.id).where(jobs.c.company_id == "co"), jobs, cursor, before).limit(200)
+        explained = f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {page.compile(engine, compile_kwargs={'literal_binds': True})}"
+        ((plans,),) = connection.exec_driver_sql(explained)
+    read = plans[0]["Plan"]["Shared Hit Blocks"] + plans[0]["Plan"]["Shared Read Blocks"]
+    assert (plans[0]["Plan"]["Actual Rows"], read < 20) == (200, True), plans
 
 
 async def test_a_key_that_only_reads_sees_jobs_but_submits_none(service):

@@ -28,14 +28,14 @@ async def test_leads_are_created_and_those_whose_identifiers_are_taken_are_skipp
         service,
         {"externalId": " new ", "phoneNumber": "00 49 1", "metadata": {"city": "Paris", "n": 12345678901234567890}},
         {"externalId": "a"},
-        {"phoneNumber": "+2"},
+        {"phoneNumber": "+102"},
         {"externalId": "new"},
-        {"phoneNumber": "+3"},
+        {"phoneNumber": "+103"},
     )
     assert answer.status_code == 200
     told = answer.json()["data"]
-    assert (told["created"], told["skipped"], told["skippedIdentifiers"]) == (2, 3, ["a", "+2", "new"])
-    assert left(service) >= {("new", "+491"), (None, "+3")}
+    assert (told["created"], told["skipped"], told["skippedIdentifiers"]) == (2, 3, ["a", "+102", "new"])
+    assert left(service) >= {("new", "+491"), (None, "+103")}
     (lead,) = (await service.get("/api/v1/leads", params={"campaignId": "cmp", "externalId": "new"})).json()["data"]["leads"]
     assert lead.pop("createdAt").endswith("Z")
     assert lead == {
@@ -116,19 +116,63 @@ async def test_a_lead_is_found_by_either_identifier_however_it_is_written(servic
     async def found(**query):
         return [lead["externalId"] for lead in (await listed(service, **query)).json()["data"]["leads"]]
 
-    assert await found(phoneNumber="00 2") == ["b"]
+    assert await found(phoneNumber="00 102") == ["b"]
     assert await found(externalId=" a ") == ["a"]
-    assert await found(externalId="a", phoneNumber="+2") == []
+    assert await found(externalId="a", phoneNumber="+102") == []
     assert await found(externalId="nobody") == []
     assert await found(externalId="a\0") == []
 
 
+async def test_a_number_is_read_as_in_the_region_of_the_call_or_of_the_campaign(service):
+    async def numbers(**query):
+        return [lead["phoneNumber"] for lead in (await listed(service, **query)).json()["data"]["leads"]]
+
+    with service.engine.begin() as connection:
+        add_leads(connection, [(None, "+491701234567"), (None, "+12125550100")])
+    assert await numbers(phoneNumber="0170 1234567") == []
+    assert await numbers(phoneNumber="0170 1234567", phoneRegion="DE") == ["+491701234567"]
+    assert (await listed(service, phoneNumber="1", phoneRegion="de")).status_code == 400
+    with service.engine.begin() as connection:
+        connection.execute(text("UPDATE campaigns SET phone_region = 'DE' WHERE id = 'cmp'"))
+    assert await numbers(phoneNumber="0170 1234567") == ["+491701234567"]
+    assert await numbers(phoneNumber="(212) 555-0100", phoneRegion="US") == ["+12125550100"]
+    created = await create(service, {"phoneNumber": "030 1234567"})
+    assert created.json()["data"]["created"] == 1
+    assert (None, "+49301234567") in left(service)
+    assert (await delete(service, campaignId="cmp", phoneNumber="0170/1234567")).status_code == 200
+    assert (None, "+491701234567") not in left(service)
+
+
+async def test_a_lead_in_the_former_form_is_found_as_it_was_written_then(service):
+    with service.engine.begin() as connection:
+        connection.execute(text("ALTER TABLE leads DISABLE TRIGGER leads_keep_canonical"))
+        add_leads(connection, [("\u2003old", "tel:+15555550100")])
+        connection.execute(text("ALTER TABLE leads ENABLE TRIGGER leads_keep_canonical"))
+    for query in ({"externalId": "\u2003old"}, {"phoneNumber": "tel:+1 555 555 0100"}):
+        assert (await listed(service, **query)).json()["data"]["count"] == 1
+    assert (await delete(service, campaignId="cmp", phoneNumber="tel:+15555550100")).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("number", "error"),
+    [
+        ("N/A", "phoneNumber is not a phone number"),
+        ("0000000", "phoneNumber is not a phone number"),
+        ("15555550000.0", "phoneNumber has a decimal point or an exponent, as spreadsheets write numbers; store it as text"),
+    ],
+)
+async def test_a_lead_is_not_created_with_what_is_no_phone_number(service, number, error):
+    answer = await create(service, {"externalId": "ok"}, {"externalId": "x", "phoneNumber": number})
+    assert (answer.status_code, answer.json()["error"]) == (400, f"leads[1]: {error}")
+    assert ("ok", None) not in left(service)
+
+
 async def test_a_plus_need_not_be_escaped(service):
-    found = await service.get("/api/v1/leads?campaignId=cmp&phoneNumber=+2")
+    found = await service.get("/api/v1/leads?campaignId=cmp&phoneNumber=+102")
     assert [lead["externalId"] for lead in found.json()["data"]["leads"]] == ["b"]
-    deleted = await service.http.delete("/api/v1/leads?campaignId=cmp&phoneNumber=+2", headers={"x-api-key": service.write})
+    deleted = await service.http.delete("/api/v1/leads?campaignId=cmp&phoneNumber=+102", headers={"x-api-key": service.write})
     assert deleted.json()["data"] == {"deleted": True}
-    assert left(service) == {("a", "+1"), ("c", None)}
+    assert left(service) == {("a", "+101"), ("c", None)}
 
 
 async def listed(service, key=None, **query):
@@ -136,9 +180,9 @@ async def listed(service, key=None, **query):
 
 
 async def test_a_lead_is_deleted_at_once_by_external_id_first(service):
-    assert (await delete(service, campaignId="cmp", externalId=" a ", phoneNumber="+2")).json()["data"] == {"deleted": True}
-    assert left(service) == {("b", "+2"), ("c", None)}
-    assert (await delete(service, campaignId="cmp", externalId="nobody", phoneNumber="+2")).status_code == 200
+    assert (await delete(service, campaignId="cmp", externalId=" a ", phoneNumber="+102")).json()["data"] == {"deleted": True}
+    assert left(service) == {("b", "+102"), ("c", None)}
+    assert (await delete(service, campaignId="cmp", externalId="nobody", phoneNumber="+102")).status_code == 200
     assert left(service) == {("c", None)}
     again = await delete(service, campaignId="cmp", externalId="a")
     assert (again.status_code, again.json()["error"]) == (404, "Lead not found")
@@ -148,19 +192,19 @@ async def test_a_lead_is_deleted_at_once_by_external_id_first(service):
 @pytest.mark.parametrize(
     ("meanwhile", "query", "status", "remaining"),
     [
-        ("DELETE FROM leads WHERE external_id = 'a'", {"externalId": "a"}, 404, {("b", "+2"), ("c", None)}),
-        ("DELETE FROM leads WHERE external_id = 'a'", {"externalId": "a", "phoneNumber": "+2"}, 200, {("c", None)}),
+        ("DELETE FROM leads WHERE external_id = 'a'", {"externalId": "a"}, 404, {("b", "+102"), ("c", None)}),
+        ("DELETE FROM leads WHERE external_id = 'a'", {"externalId": "a", "phoneNumber": "+102"}, 200, {("c", None)}),
         (
             "UPDATE leads SET external_id = 'z' WHERE external_id = 'a'",
             {"externalId": "a"},
             404,
-            {("z", "+1"), ("b", "+2"), ("c", None)},
+            {("z", "+101"), ("b", "+102"), ("c", None)},
         ),
         (
             "UPDATE leads SET metadata = '{\"n\": 1}' WHERE external_id = 'a'",
             {"externalId": "a"},
             200,
-            {("b", "+2"), ("c", None)},
+            {("b", "+102"), ("c", None)},
         ),
     ],
 )
@@ -185,7 +229,7 @@ async def test_a_lead_that_a_job_and_a_call_delete_at_once_is_recorded_by_one_of
     await working
     deleted = (await service.job(job_id))["deleted"]
     assert ((await deleting).status_code, deleted) in {(200, 0), (404, 1)}
-    assert left(service) == {("b", "+2"), ("c", None)}
+    assert left(service) == {("b", "+102"), ("c", None)}
 
 
 UNNAMED = "At least one of phoneNumber or externalId query parameter is required"
@@ -260,7 +304,7 @@ async def test_who_create_the_same_leads_in_different_order_are_all_answered(ser
     answers = await asyncio.gather(*creating)
     assert [answer.status_code for answer in answers] == [200] * 4
     assert sorted(answer.json()["data"]["created"] for answer in answers) == [0, 0, 0, 1000]
-    assert left(service) == {("a", "+1"), ("b", "+2"), ("c", None), *((f"crm-{i}", None) for i in range(1000))}
+    assert left(service) == {("a", "+101"), ("b", "+102"), ("c", None), *((f"crm-{i}", None) for i in range(1000))}
 
 
 async def test_a_creation_that_meets_a_deadlock_is_tried_again(service):
@@ -289,7 +333,7 @@ async def test_a_change_whose_connection_breaks_is_not_done_twice(service):
             await until(lambda: lock_waits(service.engine) == 1)
             other.execute(cut)
             assert (await calling).status_code == 503
-    assert left(service) == {("a", "+1"), ("b", "+2"), ("c", None)}
+    assert left(service) == {("a", "+101"), ("b", "+102"), ("c", None)}
 
 
 async def test_ids_that_an_operator_has_used_do_not_stand_in_the_way(service):

@@ -13,7 +13,7 @@ from sqlalchemy import text
 from tests.jobs import add_campaign, add_leads, work_off
 from tests.stack import environment, free_port, listens, make_key, running, running_api, running_ticker, running_worker, wait_for
 
-BODY = {"campaignId": "cmp", "leads": [{"externalId": "a"}, {"phoneNumber": "+2"}, {"externalId": "nobody"}]}
+BODY = {"campaignId": "cmp", "leads": [{"externalId": "a"}, {"phoneNumber": "+102"}, {"externalId": "nobody"}]}
 BULK = "/api/v1/leads/bulk-delete"
 
 
@@ -33,7 +33,7 @@ async def test_a_post_that_waits_gets_the_published_answer(service):
     assert answer.json()["data"] == {
         "deleted": 2,
         "notFound": 1,
-        "deletedIdentifiers": ["a", "+2"],
+        "deletedIdentifiers": ["a", "+102"],
         "notFoundIdentifiers": ["nobody"],
         "jobId": job_id,
         "status": "completed",
@@ -44,7 +44,7 @@ async def test_a_post_that_waits_gets_the_published_answer(service):
 async def test_a_preview_and_a_restoration_answer_with_their_own_counts_too(service):
     waiting = {"headers": {"prefer": "wait=30"}}
     preview = await working_until_done(service, asyncio.create_task(service.post(BODY | {"dryRun": True}, **waiting)))
-    assert preview.json()["data"]["wouldDeleteIdentifiers"] == ["a", "+2"]
+    assert preview.json()["data"]["wouldDeleteIdentifiers"] == ["a", "+102"]
     archive = await working_until_done(service, asyncio.create_task(service.post(BODY | {"mode": "archive"}, **waiting)))
     call = asyncio.create_task(service.act(archive.json()["data"]["jobId"], "restore", prefer="wait=30"))
     restored = await working_until_done(service, call)

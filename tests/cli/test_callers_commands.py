@@ -10,13 +10,16 @@ import subprocess
 import sys
 import time
 from contextlib import ExitStack
+from datetime import UTC, datetime
 from pathlib import Path
 
 import httpx2
 import pytest
+from sqlalchemy import text
 
 from tests.cli.terminal import terminal
 from tests.faults.conftest import ground  # noqa: F401 - a fixture
+from tests.jobs import queue_job
 from tests.stack import free_port, running, running_api, running_ticker, running_worker, wait_for
 
 LEADSWEEP = [sys.executable, "-c", "from cli.main import main; main(prog_name='leadsweep')"]
@@ -241,12 +244,55 @@ def test_previews_are_executed_archives_restored_failures_retried(shell):
         "submit", "-", "--campaign", "cmp", "--dry-run", "--mode", "archive", "--wait", "--json", stdin=b"externalId\ncrm-7\n"
     )
     assert json.loads(preview)["wouldDelete"] == 1
+    assert "completed: 1 would archive, of 1\n" in shell.err
     executed = json.loads(shell.run("jobs", "execute", json.loads(preview)["jobId"], "--wait", "--json"))
     assert executed["deleted"] == 1
+    assert "completed: 1 archived, of 1\n" in shell.err
     restored = json.loads(shell.run("jobs", "restore", executed["jobId"], "--wait", "--json"))
     assert restored["restored"] == 1
+    assert "completed: 1 restored, of 1\n" in shell.err
     shell.run("jobs", "retry", executed["jobId"], code=1)
     assert shell.err == "Error: Cannot retry a job that is completed\n"
+    assert "archived     1\n" in shell.run("status", executed["jobId"])
+    assert {"mode          preview of archive", "would archive 1"} <= {
+        *shell.run("status", json.loads(preview)["jobId"]).splitlines()
+    }
+    shell.run("submit", "-", "--campaign", "cmp", "--dry-run", "--wait", stdin=b"externalId\ncrm-7\nx\n")
+    rows = [line.split() for line in shell.run("jobs", "list").splitlines()[1:]]
+    assert [(row[2], row[3], row[4]) for row in rows] == [
+        ("preview", "2", "1"), ("restore", "1", "1"), ("archive", "1", "1"), ("preview-arch", "1", "1")
+    ]  # fmt: skip
+
+
+def test_jobs_are_listed_by_time_within_100_columns_and_whole_as_json(shell):
+    ids = []
+    for day in (1, 2, 3):
+        reference = f"{day} {'漢字' * 60}"
+        submit = ("submit", "-", "--campaign", "cmp", "--reference", reference, "--run-at", "2999-01-01T00:00:00Z")
+        ids.append(shell.run(*submit, stdin=b"externalId\ncrm-0\n").strip())
+        with shell.place.engine.begin() as connection:
+            values = {"at": datetime(2026, 1, day, tzinfo=UTC), "id": ids[-1]}
+            connection.execute(text("UPDATE jobs SET created_at = :at WHERE id = :id"), values)
+    now = shell.run("submit", "-", "--campaign", "cmp", stdin=b"externalId\ncrm-0\n").strip()
+    for options, expected in [
+        (["--since", "2026-01-02T00:00:00Z"], [now, ids[2], ids[1]]),
+        (["--since", "2026-01-02T01:00+01:00", "--until", "2026-01-03"], [ids[1]]),
+        (["--until", "2026-01-02T00:00:00"], [ids[0]]),
+        (["--since", "10m"], [now]),
+        (["--until", "10m", "--limit", "1"], [ids[2]]),
+        (["--until", "36500d"], []),
+    ]:
+        lines = shell.run("jobs", "list", *options).splitlines()[1:]
+        assert [line.split()[0] for line in lines] == expected, options
+        assert all(sum(2 if ord(character) > 0x2FFF else 1 for character in line) <= 100 for line in lines)
+        items = json.loads(shell.run("jobs", "list", *options, "--json"))["items"]
+        assert [item["jobId"] for item in items] == expected
+        assert all(item["clientReference"] in {None, f"{item['createdAt'][9]} {'漢字' * 60}"} for item in items)
+    assert shell.run("jobs", "list", "--until", "36500d") == ""
+    assert shell.err == "no jobs like that\n"
+    assert f"reference    1 {'漢字' * 60}\n" in shell.run("status", ids[0])
+    for misused in ("yesterday", "0m", "-2h", "2026-13-01"):
+        shell.run("jobs", "list", "--since", misused, code=2)
 
 
 def test_results_are_written_as_they_are_wanted_and_whole(shell, tmp_path):
@@ -255,16 +301,91 @@ def test_results_are_written_as_they_are_wanted_and_whole(shell, tmp_path):
     )
     job_id = json.loads(job_id)["jobId"]
     missing = ("results", job_id, "--outcome", "notFound")
-    assert shell.run(*missing, "--format", "identifiers") == "+199\nx\n"
     shell.run(*missing, "-o", tmp_path / "missing.ndjson")
     assert [json.loads(line)["index"] for line in (tmp_path / "missing.ndjson").read_text().splitlines()] == [1, 2]
     shell.run(*missing, "-o", tmp_path / "missing.csv")
     assert [row["phoneNumber"] for row in csv.DictReader((tmp_path / "missing.csv").read_text().splitlines())] == ["'+199", ""]
     shell.run("results", "unknown", "-o", tmp_path / "none.csv", code=1)
-    assert shell.run(*missing, "--format", "identifiers", "-o", "-") == "+199\nx\n"
     shell.run(*missing, "-o", tmp_path / "nowhere" / "missing.csv", code=1)
     assert shell.err == f"Error: there is no folder {tmp_path / 'nowhere'}\n"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["missing.csv", "missing.ndjson"]
+
+
+def submitted(shell, *entries, options=()):
+    """The id of a job of these entries, once it has ended."""
+    lines = b"".join(json.dumps(entry).encode() + b"\n" for entry in entries)
+    job_id = shell.run("submit", "-", "--campaign", "cmp", *options, stdin=lines).strip()
+    shell.run("watch", job_id)
+    return job_id
+
+
+def test_a_list_of_identifiers_is_of_one_kind_and_can_be_sent_back(shell, tmp_path):
+    unknown = [{"externalId": "x"}, {"externalId": " y, z "}, {"externalId": "'-17"}]
+    job_id = submitted(shell, {"phoneNumber": "+1322000000"}, *unknown)
+    missing = ("results", job_id, "--outcome", "notFound", "--format", "identifiers")
+    listed = shell.run(*missing, "-o", "-")
+    assert (listed, shell.err) == ("x\n y, z \n'-17\n", "to send them back: leadsweep submit FILE --by externalId\n")
+    again = shell.run("submit", "-", "--by", "externalId", "--campaign", "cmp", stdin=listed.encode()).strip()
+    shell.run("watch", again)
+    rows = json.loads(f"[{','.join(shell.run('results', again, '--format', 'ndjson').splitlines())}]")
+    assert [(row["externalId"].strip(), row["phoneNumber"]) for row in rows] == [("x", None), ("y, z", None), ("'-17", None)]
+    shell.run("results", job_id, "--outcome", "deleted", "-o", tmp_path / "numbers.txt")
+    assert (tmp_path / "numbers.txt").read_text() == "+1322000000\n"
+    assert "--by phoneNumber\n" in shell.err
+    assert shell.run("results", job_id, "--outcome", "restored", "--format", "identifiers") == ""
+
+
+def test_a_list_of_identifiers_that_would_mean_something_else_is_refused_before_anything_is_written(shell, tmp_path):
+    number, both = {"phoneNumber": "+199"}, {"externalId": "x", "phoneNumber": "+198"}
+    no_fallback = ["--no-phone-fallback"]
+    mixed = submitted(shell, {"externalId": "x"}, number)
+    for job_id in (
+        mixed,
+        submitted(shell, number, {"externalId": "x"}),
+        submitted(shell, both),
+        submitted(shell, number, both, options=no_fallback),
+        submitted(shell, {"externalId": "crm-1\ncrm-2"}),
+        submitted(shell, {"externalId": "\x1ccrm-1"}),
+    ):
+        as_list = ("results", job_id, "--format", "identifiers")
+        assert shell.run(*as_list, code=1) == ""
+        assert shell.err.endswith("; CSV has both, and can be submitted as it is: --format csv\n")
+        assert shell.err.count("\n") == 1
+    (tmp_path / "old.txt").write_text("as it was")
+    for name in ("new.txt", "old.txt"):
+        shell.run("results", mixed, "-o", tmp_path / name, code=1)
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("old.txt", "as it was")]
+    alone = submitted(shell, both, options=no_fallback)
+    assert shell.run("results", alone, "--format", "identifiers") == "x\n", "the number meant nothing there either"
+
+
+def test_a_list_of_many_identifiers_takes_no_more_memory_than_one_of_few(shell, tmp_path):
+    with shell.place.engine.begin() as connection:
+        few = queue_job(connection, [("crm-0", None)])
+        many = queue_job(connection, [(f"crm-{i:06}", None) for i in range(1000)], total=200_000)
+        chunks = """
+            INSERT INTO chunks (job_id, number, first_index, external_ids, phone_numbers, outcomes)
+            SELECT job_id, n, n * 1000, external_ids, phone_numbers, outcomes FROM chunks, generate_series(1, 199) AS n
+            WHERE job_id = :id
+        """
+        connection.execute(text(chunks), {"id": many})
+    measured = """
+import resource, sys
+from cli.main import main
+try:
+    main(sys.argv[1:])
+finally:
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, file=sys.stderr)
+"""
+    kilobytes = []
+    for job_id in (few, many):
+        words = ["results", str(job_id), "-o", str(tmp_path / "list.txt")]
+        ran = subprocess.run(
+            [sys.executable, "-c", measured, *words], env=os.environ | shell.env, capture_output=True, timeout=60, check=True
+        )
+        kilobytes.append(int(ran.stderr.split()[-1]))
+    assert (tmp_path / "list.txt").read_bytes().count(b"\n") == 200_000
+    assert kilobytes[1] - kilobytes[0] < 30_000
 
 
 def test_csv_is_guarded_as_that_of_the_api_is_unless_it_is_wanted_raw(shell):
@@ -370,6 +491,10 @@ def test_at_a_terminal_a_real_deletion_is_asked_about_with_its_count(shell, tmp_
     with shell.at_terminal(*submit, "--yes") as person:
         assert person.end() == 0
         assert "[y/N]" not in person.seen
+    with shell.at_terminal(*submit, "--mode", "archive") as person:
+        person.expect("Archive up to 1,234 leads of campaign cmp? [y/N]:")
+        person.type("n\n")
+        assert person.end() == 1
     with shell.at_terminal(*submit, "--dry-run") as person:
         assert person.end() == 0
     with file.open("rb") as stdin, shell.at_terminal("submit", "-", "--campaign", "cmp", stdin=stdin) as person:
@@ -390,6 +515,19 @@ def test_colours_are_for_terminals_that_want_them(shell):
     with shell.at_terminal("status", "unknown") as person:
         assert person.end() == 1
         assert "\x1b[3" not in person.seen
+
+
+def test_who_executes_a_preview_is_told_how_many_would_be_somebody_else(shell):
+    with shell.place.engine.begin() as connection:
+        connection.execute(text("UPDATE leads SET phone_number = '+15555550100' WHERE external_id = 'crm-1'"))
+    rows = b"externalId,phoneNumber\ncrm-0,\nnobody,+15555550100\n"
+    job_id = shell.run("submit", "-", "--campaign", "cmp", "--dry-run", stdin=rows).strip()
+    assert "other ids    1\n" in shell.run("watch", job_id)
+    with shell.at_terminal("jobs", "execute", job_id) as person:
+        person.expect("Delete up to 2 leads of campaign cmp, 1 of them with another externalId than their entry")
+        person.expect("[y/N]:")
+        person.interrupt()
+        assert person.end() == 130
 
 
 def test_ctrl_c_leaves_the_job_alone_and_says_how_to_come_back(shell):

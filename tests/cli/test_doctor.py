@@ -8,7 +8,7 @@ from sqlalchemy import text
 
 from shared.heartbeats import beat
 
-NAMES = ["settings", "database", "clock", "schema", "secrets", "worker", "deliverer", "ticker", "broker"]
+NAMES = ["settings", "database", "clock", "schema", "forms", "numbers", "secrets", "worker", "deliverer", "ticker", "broker"]
 
 
 @pytest.fixture
@@ -58,6 +58,8 @@ def test_a_schema_that_is_missing_is_to_be_migrated_and_what_needs_it_is_not_che
         connection.execute(text("DELETE FROM alembic_version"))
     assert wrong(healthy("--json")) == {
         "schema": "the database has no tables of Leadsweep yet -> run: leadsweep migrate",
+        "forms": "not checked -> mend the schema first",
+        "numbers": "not checked -> mend the schema first",
         "secrets": "not checked -> mend the schema first",
         "worker": "not checked -> mend the schema first",
         "deliverer": "not checked -> mend the schema first",

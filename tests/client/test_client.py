@@ -9,7 +9,7 @@ import json
 import re
 import socket
 import time
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta, timezone
 from email.utils import formatdate
 from inspect import isawaitable
 
@@ -337,6 +337,15 @@ def test_items_of_all_pages_come_one_after_another(carried_out):
     assert [request.url.params.get("cursor") for request, _ in script.requests] == [None, "2", "2"]
 
 
+def test_jobs_are_asked_for_by_the_time_at_which_they_were_created(carried_out):
+    script = Script((200, {}, {"items": [COMPLETED], "nextCursor": "2"}), (200, {}, {"items": [], "nextCursor": None}))
+    since = datetime(2026, 1, 31, 22, tzinfo=timezone(timedelta(hours=1)))
+    found = carried_out(script, lambda c: c.jobs(created_after=since, created_before=datetime(2026, 2, 1, tzinfo=UTC)))
+    assert [job.job_id for job in found] == ["j"]
+    asked = [(r.url.params["createdAfter"], r.url.params["createdBefore"]) for r, _ in script.requests]
+    assert asked == [("2026-01-31T22:00:00+01:00", "2026-02-01T00:00:00+00:00")] * 2, "of every page"
+
+
 def test_a_webhook_is_verified_and_read():
     secret, now = new_secret(), datetime.now(UTC)
     ended = {"jobId": "j", "campaignId": "c", "clientReference": None, "status": "completed", "mode": "delete", "dryRun": False}
@@ -369,6 +378,8 @@ def test_the_whole_way_against_the_real_server(server):
         assert (job.status, job.deleted, job.not_found, job.identifiers_omitted) == ("completed", 1500, 2, True)
         assert [r.identifier for r in leads.results(job.job_id, outcome="notFound")] == ["+998", "a"]
         assert [j.job_id for j in leads.jobs(client_reference="all")] == [job.job_id]
+        assert [j.job_id for j in leads.jobs(created_after=job.created_at)] == [job.job_id]
+        assert list(leads.jobs(created_before=job.created_at)) == []
         slow = leads.submit("cmp", [{"externalId": f"x{i}"} for i in range(500)], max_leads_per_second=10)
         with pytest.raises(WaitTimedOut, match="it goes on") as raised:
             leads.wait(slow.job_id, timeout=0.3, long_poll=False)

@@ -65,7 +65,7 @@ def test_a_worker_that_dies_while_carrying_out_a_request_leaves_it_to_the_next(s
 
 
 def test_a_worker_may_die_anywhere_in_a_preview_and_in_its_execution(stack):
-    points = ["lead_ids = CAST", "PARTITION BY lead_id", "FOR NO KEY UPDATE", dying.COMMIT]
+    points = ["lead_ids = CAST", "PARTITION BY coalesce", "FOR NO KEY UPDATE", dying.COMMIT]
     for number, point in enumerate(f"{moment} {fragment}" for moment in MOMENTS for fragment in points):
         pairs = stack.add_leads(25, prefix=f"preview{number}")
         before = stack.leads()
@@ -104,6 +104,28 @@ def test_a_worker_may_die_anywhere_while_archiving_and_restoring(stack):
         assert stack.leads() == before
         with stack.engine.connect() as connection:
             assert connection.execute(text("SELECT count(*) FROM archived_leads")).scalar_one() == 0
+
+
+def test_a_worker_may_die_anywhere_while_erasing(stack):
+    points = ["lead IS NOT NULL FOR UPDATE", "DELETE FROM leads", "SET lead = NULL", "WITH done AS", dying.COMMIT]
+    for moment in MOMENTS:
+        for number, fragment in enumerate(points):
+            pairs = stack.add_leads(25, prefix=f"erase{moment}{number}")
+            before = stack.leads()
+            archived, left = pairs[:20], pairs[20:]
+            job_id = stack.caller.submit([(external_id, None) for external_id, _ in archived], mode="archive")
+            assert stack.caller.finished(job_id)["deleted"] == len(archived)
+            entries = [pair if at % 2 else (None, pair[1]) for at, pair in enumerate(pairs)]
+            stack.arm(f"{moment} {fragment}")
+            deletion = stack.caller.submit(entries)
+            stack.fired(f"{moment} {fragment}")
+            status = settled(stack, deletion, FINAL)
+            assert (status["deleted"], status["erasedFromArchive"]) == (len(pairs), len(archived))
+            assert {lead.external_id for lead in before - stack.leads()} == {external_id for external_id, _ in archived + left}
+            restoration = stack.caller.act(job_id, "restore").json()["data"]["jobId"]
+            status = settled(stack, restoration, FINAL)
+            assert (status["restored"], status["notFound"]) == (0, len(archived))
+            assert {r["reason"] for r in stack.caller.results(restoration)} == {"erased"}
 
 
 def test_a_cancelled_job_keeps_what_was_done_and_nothing_is_in_hand_when_it_changes(stack):

@@ -3,9 +3,9 @@
 import pytest
 from alembic import command
 from sqlalchemy import inspect, text
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy.exc import IntegrityError, ProgrammingError
 
-from shared import migrations
+from shared import migrations, states
 from tests.jobs import add_campaign, add_leads, job_row, queue_job, work_off
 
 
@@ -78,6 +78,63 @@ def test_on_the_way_down_no_job_is_left_that_the_older_code_would_run_wrongly(en
     work_off(engine)
     with engine.begin() as connection:
         assert job_row(connection, plain).deleted == 1, "and up again, all goes on"
+
+
+FORMER_JOB = """
+    INSERT INTO companies VALUES ('co', ''); INSERT INTO campaigns (id, company_id) VALUES ('cmp', 'co');
+    INSERT INTO leads (campaign_id, external_id, phone_number) VALUES
+        ('cmp', E'\\u2003a', NULL), ('cmp', 'b', NULL), ('cmp', NULL, 'N/A'), ('cmp', NULL, '+15555550100');
+    INSERT INTO jobs (id, company_id, campaign_id, total, phone_fallback)
+        VALUES ('00000000-0000-0000-0000-000000000001', 'co', 'cmp', 5, true);
+    INSERT INTO chunks (job_id, number, first_index, external_ids, phone_numbers, outcomes) VALUES
+        ('00000000-0000-0000-0000-000000000001', 0, 0,
+            ARRAY[E'\\u2003a', E'\\u2003b', NULL, NULL, NULL],
+            ARRAY[NULL, NULL, 'N/A', 'tel:+15555550100', '155555500000'], '{0,0,0,0,0}');
+    UPDATE chunks SET written_phone_numbers = ARRAY[NULL, NULL, 'N/A', 'tel:+15555550100', '15555550000.0']
+"""
+
+
+def test_a_job_of_before_is_read_again_by_todays_rules_over_leads_of_before(engine):
+    """Its leads are in the former form as well: what was written alike is found, what is no number finds nobody."""
+    with engine.begin() as connection:
+        migrations.downgrade(connection, "0004")
+        connection.execute(text(FORMER_JOB))
+        migrations.upgrade(connection)
+        assert connection.execute(text("SELECT form FROM canonical_forms")).scalar_one() == 1
+    work_off(engine)
+    with engine.connect() as connection:
+        outcomes = connection.execute(text("SELECT outcomes FROM chunks")).scalar_one()
+        assert [(states.Outcome(outcome).word, states.Outcome(outcome).reason) for outcome in outcomes] == [
+            ("deleted", None),
+            ("deleted", None),
+            ("notFound", "notAPhoneNumber"),
+            ("deleted", None),
+            ("notFound", "spreadsheetNumber"),
+        ]
+        assert connection.execute(text("SELECT phone_number FROM leads")).scalars().all() == ["N/A"]
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE jobs SET state = 'running' WHERE id = gen_random_uuid() RETURNING phone_fallback",  # a worker's claim
+        "INSERT INTO jobs (id, company_id, campaign_id, total, phone_fallback) VALUES (gen_random_uuid(), 'co', 'cmp', 1, true)",
+        "SELECT phone_fallback FROM jobs",  # the API's answers
+    ],
+)
+def test_what_is_older_than_the_rules_of_phones_is_refused(engine, statement):
+    """It would take `onlyIfUnidentified` for a yes."""
+    with pytest.raises(ProgrammingError), engine.begin() as connection:
+        connection.execute(text(statement))
+
+
+def test_a_ticker_of_before_can_end_no_job(engine):
+    """It knows nothing of what is counted besides."""
+    with engine.begin() as connection:
+        queue_job(connection, [("a", None)])
+    counts = "deleted = 1, would_delete = 0, restored = 0, conflict = 0, not_found = 0, unprocessed = 0, invalid = 0"
+    with pytest.raises(IntegrityError), engine.begin() as connection:
+        connection.execute(text(f"UPDATE jobs SET state = 'completed', finished_at = now(), {counts}"))
 
 
 def test_a_worker_of_before_can_claim_nothing_any_more(engine):

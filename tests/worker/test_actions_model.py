@@ -21,7 +21,7 @@ from tests.worker.test_steering import SteeredWorld, shut_window, window_around
 from worker.claimer import MAX_ATTEMPTS
 from worker.runner import run_chunk
 
-LEADS = {"a": "+1", "b": "+2", "c": "+3", "d": "+4", "e": "+5"}
+LEADS = {"a": "+101", "b": "+102", "c": "+103", "d": "+104", "e": "+105"}
 LEAD_OF = {(name, None): name for name in LEADS} | {(None, number): name for name, number in LEADS.items()}
 ENTRIES = [*LEAD_OF, ("nobody", None)]
 

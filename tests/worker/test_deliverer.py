@@ -116,8 +116,8 @@ def world(engine):
 
 
 def test_the_end_of_a_job_is_told_to_its_callback_signed_and_complete(world):
-    entries = [("a", None), (None, "+2"), ("nobody", None)]
-    job_id = world.finished_job(entries, leads=[("a", None), ("b", "+2")], client_reference="r ü")
+    entries = [("a", None), (None, "+102"), ("nobody", None)]
+    job_id = world.finished_job(entries, leads=[("a", None), ("b", "+102")], client_reference="r ü")
     world.deliver()
     (came,) = world.receiver.came
     event = came.verified(world.secret)
@@ -129,7 +129,7 @@ def test_the_end_of_a_job_is_told_to_its_callback_signed_and_complete(world):
         "data": {
             "jobId": str(job_id), "campaignId": "cmp", "clientReference": "r ü", "status": "completed", "mode": "delete",
             "dryRun": False, "total": 3, "deleted": 2, "notFound": 1, "unprocessed": 0, "statusUrl": f"/api/v1/jobs/{job_id}",
-            "deletedIdentifiers": ["a", "+2"], "notFoundIdentifiers": ["nobody"],
+            "deletedIdentifiers": ["a", "+102"], "notFoundIdentifiers": ["nobody"],
         },
     }  # fmt: skip
     row = world.row()

@@ -6,6 +6,8 @@ what can happen around a job: crashes at every statement, messages doubled, leas
 
 import asyncio
 import json
+from collections import Counter
+from http import HTTPStatus
 from itertools import count
 from uuid import uuid4
 
@@ -17,19 +19,22 @@ from sqlalchemy import delete, event, insert, select, text
 
 from api.acceptor import accept
 from api.authenticator import Key
+from api.errors import ApiError
+from api.follower import follow
+from api.leads import Named
+from api.leads import delete as delete_lead
 from api.parser import parse
 from api.replayer import Asked
 from api.results import read_results
 from shared.database import create_api_engine
-from shared.models import jobs, leads
+from shared.models import archived_leads, jobs, leads
 from shared.settings import Settings
-from shared.states import Outcome
+from shared.states import Action, Outcome
 from tests import oracle
-from tests.jobs import add_campaign, let_leases_expire, one_tick
-from tests.worker.strategies import CAMPAIGNS, campaigns_of_leads, entries
+from tests.jobs import add_campaign, let_leases_expire, one_tick, work_off
+from tests.worker.strategies import CAMPAIGNS, READINGS, campaigns_of_leads, copies, entries
 from worker.claimer import claim
-from worker.finisher import Wake
-from worker.runner import run_chunk, run_next
+from worker.runner import run_chunk
 
 KEY = Key(uuid4(), "co", None, "write", "tests", None, None)
 
@@ -51,20 +56,24 @@ class World:
     def __init__(self, engine, database_url):
         self.engine = engine
         self._runner = asyncio.Runner()
-        self._api_engine = create_api_engine(Settings(database_url=database_url), "tests", isolation_level="AUTOCOMMIT")
+        self.api_engine = create_api_engine(Settings(database_url=database_url), "tests", isolation_level="AUTOCOMMIT")
 
     def close(self):
-        self._runner.run(self._api_engine.dispose())
+        self._runner.run(self.api_engine.dispose())
         self._runner.close()
 
-    def put(self, wanted):
+    def put(self, wanted, archived=()):
+        """Leads, and copies in the archive of a job that is not there any more."""
         with self.engine.begin() as connection:
-            connection.execute(delete(jobs))
-            connection.execute(delete(leads))
+            for table in (jobs, leads, archived_leads):
+                connection.execute(delete(table))
             for lead in wanted:
                 connection.execute(insert(leads), _row(lead))
+            for number, copy in enumerate(archived):
+                row = {"id": -number - 1, "metadata": {}, "created_at": "2026-01-01T00:00:00Z"} | _row(copy)
+                connection.execute(insert(archived_leads), {"job_id": uuid4(), "lead_id": row["id"], "lead": row})
 
-    def submit(self, written, *, campaign="cmp", chunk_size=1000, phone_fallback=True, rate=None):
+    def submit(self, written, *, campaign="cmp", chunk_size=1000, phone_fallback=True, rate=None, **fields):
         body = {
             "campaignId": campaign,
             "phoneFallback": phone_fallback,
@@ -72,18 +81,47 @@ class World:
             "leads": [{"externalId": e, "phoneNumber": n, "note": "ignored"} for e, n in written],
         }
         job_id = uuid4()
-        submission = parse(json.dumps(body).encode())
+        submission = parse(json.dumps(body | fields).encode())
         asked = Asked(KEY, None, 0, job_id)
-        self._runner.run(accept(self._api_engine, Settings(chunk_size=chunk_size), asked, submission))
+        self._runner.run(accept(self.api_engine, Settings(chunk_size=chunk_size), asked, submission))
         return job_id
 
+    def follow(self, job_id, action):
+        """The job that follows."""
+        asked = Asked(KEY, None, 0, uuid4())
+        return self._runner.run(follow(self.api_engine, Settings(), asked, job_id, action)).job_id
+
+    def delete(self, campaign, external_id, number):
+        """As `DELETE /api/v1/leads` does; the number of copies erased, None where there is nobody."""
+        try:
+            return self._runner.run(delete_lead(self.api_engine, KEY, campaign, Named(external_id, number, None)))
+        except ApiError as error:
+            if error.status != HTTPStatus.NOT_FOUND:
+                raise
+            return None
+
+    def work(self):
+        """A worker's part."""
+        work_off(self.engine)
+
     def results(self, job_id):
-        items, following = self._runner.run(read_results(self._api_engine, job_id, list(Outcome), 0, 10_000))
+        items, following = self._runner.run(read_results(self.api_engine, job_id, list(Outcome), 0, 10_000))
         assert following is None
         return items
 
     def outcomes(self, job_id):
         return [(item["outcome"], item["matchedBy"], item["reason"]) for item in self.results(job_id)]
+
+    def erased(self, job_id):
+        """The entries that erased a copy in the archive."""
+        return {item["index"] for item in self.results(job_id) if item["erasedFromArchive"]}
+
+    def archive(self):
+        """The copies in the archive by job and lead, None where they are erased, in the order of a restoration."""
+        statement = select(archived_leads).order_by(archived_leads.c.job_id, archived_leads.c.lead_id)
+        with self.engine.begin() as connection:
+            rows = connection.execute(statement)
+            return {(row.job_id, row.lead_id): row.lead and _lead(row.lead) for row in rows}
 
     def leads(self):
         with self.engine.begin() as connection:
@@ -99,31 +137,75 @@ def _row(lead):
     return {"campaign_id": lead.campaign, "external_id": lead.external_id, "phone_number": lead.phone_number}
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=300)
-@given(
-    present=campaigns_of_leads(),
-    written=st.lists(entries, min_size=1, max_size=14),
-    chunk_size=st.integers(1, 15),
-    phone_fallback=st.booleans(),
-)
-def test_every_entry_of_every_job_ends_as_the_contract_says(world, present, written, chunk_size, phone_fallback):
-    world.put(present)
-    job_id = world.submit(written, chunk_size=chunk_size, phone_fallback=phone_fallback)
-    work_left = True
-    while work_left:
-        work_left = False
+def _lead(row):
+    return oracle.Lead(row["campaign_id"], row["external_id"], row["phone_number"])
 
-        def more(_queue):
-            nonlocal work_left
-            work_left = True
 
-        run_next(world.engine, "jobs", Wake(lambda _: None, more))
-    verdict = oracle.judge(written, present, campaign="cmp", chunk_size=chunk_size, phone_fallback=phone_fallback)
+PHONE_FALLBACKS = [True, False, "onlyIfUnidentified"]
+REGIONS = {None: {}, "DE": READINGS}
+ANY_JOB = {
+    "present": campaigns_of_leads(),
+    "archived": copies,
+    "written": st.lists(entries, min_size=1, max_size=14),
+    "phone_fallback": st.sampled_from(PHONE_FALLBACKS),
+    "region": st.sampled_from(list(REGIONS)),
+}
+any_database = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+
+
+@settings(any_database, max_examples=300)
+@given(**ANY_JOB, chunk_size=st.integers(1, 15))
+def test_every_entry_of_every_job_ends_as_the_contract_says(
+    world, present, archived, written, chunk_size, phone_fallback, region
+):
+    world.put(present, archived)
+    options = {"chunk_size": chunk_size, "phone_fallback": phone_fallback}
+    job_id = world.submit(written, phoneRegion=region, **options)
+    world.work()
+    verdict = oracle.judge(written, present, campaign="cmp", copies=archived, readings=REGIONS[region], **options)
     assert world.outcomes(job_id) == verdict.outcomes
+    assert world.erased(job_id) == verdict.erased
     assert world.leads() == verdict.remaining
+    assert Counter(world.archive().values()) == Counter(verdict.copies)
     job = world.job(job_id)
     assert job.state == "completed"
-    assert (job.deleted, job.deleted + job.not_found) == (len(present) - len(verdict.remaining), len(written))
+    deleted = sum(word == "deleted" for word, _, _ in verdict.outcomes)
+    lacks_plus = verdict.outcomes.count(oracle.LACKS_PLUS)
+    assert (job.deleted, job.deleted + job.not_found, job.erased) == (deleted, len(written), len(verdict.erased))
+    assert (job.lacks_plus, job.other_external_id) == (lacks_plus, 0)
+
+
+@settings(any_database, max_examples=100)
+@given(**ANY_JOB)
+def test_a_preview_says_what_a_job_would_do_and_its_execution_does_it(world, present, archived, written, phone_fallback, region):
+    world.put(present, archived)
+    preview = world.submit(written, phoneRegion=region, phone_fallback=phone_fallback, dryRun=True)
+    world.work()
+    verdict = oracle.judge(
+        written, present, campaign="cmp", copies=archived, readings=REGIONS[region], phone_fallback=phone_fallback
+    )
+    assert world.outcomes(preview) == [_would(i, outcome, verdict) for i, outcome in enumerate(verdict.outcomes)]
+    assert world.job(preview).other_external_id == len(verdict.others & _by_phone(verdict))
+    assert (world.leads(), Counter(world.archive().values())) == (present, Counter(archived)), "it changes nothing"
+    taken = [outcome for outcome in verdict.outcomes if outcome[0] == "deleted"]
+    if not taken:
+        return
+    execution = world.follow(preview, Action.EXECUTE)
+    world.work()
+    assert world.outcomes(execution) == taken
+    assert world.leads() == verdict.remaining
+
+
+def _by_phone(verdict):
+    return {i for i, outcome in enumerate(verdict.outcomes) if outcome == oracle.DELETED_BY_PHONE_NUMBER}
+
+
+def _would(i, outcome, verdict):
+    word, matched_by, reason = outcome
+    if word != "deleted":
+        return outcome
+    other = i in verdict.others and matched_by == "phoneNumber"
+    return ("wouldDelete", matched_by, "otherExternalId" if other else reason)
 
 
 class Crash(BaseException):
@@ -132,7 +214,7 @@ class Crash(BaseException):
 
 class Life(RuleBasedStateMachine):
     """Chunks are run one at a time, and what is decided of each, all or the part that the job's pace allows, is judged by the
-    oracle over the leads as they stood then.
+    oracle over the leads and the archive as they stood then.
     """
 
     world: World
@@ -141,6 +223,7 @@ class Life(RuleBasedStateMachine):
     def begin(self, present):
         self.world.put(present)
         self.present = set(present)
+        self.archive = {}  # as World.archive has it
         self.submitted = {}
         self.judged = {}
         self.most_processed = {}
@@ -149,14 +232,40 @@ class Life(RuleBasedStateMachine):
         written=st.lists(entries, min_size=1, max_size=8),
         campaign=st.sampled_from(CAMPAIGNS),
         chunk_size=st.integers(1, 4),
-        phone_fallback=st.booleans(),
+        phone_fallback=st.sampled_from(PHONE_FALLBACKS),
         rate=st.sampled_from([None, None, 2, 4]),
+        mode=st.sampled_from(["delete", "delete", "archive"]),
     )
     def submit(self, **options):
         job_id = self.world.submit(**options)
         self.submitted[job_id] = options
         self.judged[job_id] = _duplicates(options["written"])
         self.most_processed[job_id] = 0
+
+    @rule(pick=st.randoms(use_true_random=False))
+    def restore(self, pick):
+        archived = {
+            job_id: [place for place in self.archive if place[0] == job_id]
+            for job_id, options in self.submitted.items()
+            if options["mode"] == "archive" and self.world.job(job_id).finished_at
+        }
+        possible = sorted(job_id for job_id, places in archived.items() if places)
+        if not possible:
+            return
+        source = pick.choice(possible)
+        job_id = self.world.follow(source, Action.RESTORE)
+        if job_id not in self.submitted:  # asked again, it is the same job
+            self.submitted[job_id] = {"mode": "restore", "written": archived[source], "rate": None, "chunk_size": 1000}
+            self.judged[job_id] = set()
+            self.most_processed[job_id] = 0
+
+    @rule(entry=entries, campaign=st.sampled_from(CAMPAIGNS))
+    def somebody_is_deleted_by_hand(self, entry, campaign):
+        verdict = self._verdict([entry], campaign=campaign)
+        erased = self.world.delete(campaign, *entry)
+        assert (erased is not None) == (verdict.outcomes[0][0] == "deleted")
+        assert erased in {None, verdict.copies.count(None) - list(self.archive.values()).count(None)}
+        self._take_over(verdict)
 
     @rule()
     def work(self):
@@ -176,7 +285,7 @@ class Life(RuleBasedStateMachine):
                 run_chunk(self.world.engine, claimed)
                 self._judge_what_is_done()
 
-    @rule(statement=st.integers(0, 8), after=st.booleans())
+    @rule(statement=st.integers(0, 12), after=st.booleans())
     def crash_at(self, statement, after):
         claimed = self._claim()
         if claimed is None:
@@ -202,14 +311,7 @@ class Life(RuleBasedStateMachine):
 
     @rule(lead=campaigns_of_leads().filter(bool).map(lambda found: min(found, key=str)))
     def a_lead_is_inserted(self, lead):
-        if not any(
-            lead.campaign == other.campaign
-            and (
-                (lead.external_id and lead.external_id == other.external_id)
-                or (lead.phone_number and lead.phone_number == other.phone_number)
-            )
-            for other in self.present
-        ):
+        if not any(_clash(lead, other) for other in self.present):
             with self.world.engine.begin() as connection:
                 connection.execute(insert(leads), _row(lead))
             self.present.add(lead)
@@ -219,7 +321,7 @@ class Life(RuleBasedStateMachine):
         if not self.present:
             return
         old = pick.choice(sorted(self.present, key=str))
-        new = oracle.Lead(old.campaign, old.external_id or "z", f"+9{next(_fresh)}")
+        new = oracle.Lead(old.campaign, old.external_id or "z", f"+90{next(_fresh):03}")
         if any(new.campaign == other.campaign and new.external_id == other.external_id for other in self.present - {old}):
             return
         with self.world.engine.begin() as connection:
@@ -228,9 +330,10 @@ class Life(RuleBasedStateMachine):
         self.present = self.present - {old} | {new}
 
     @invariant()
-    def leads_are_those_that_the_oracle_left(self):
+    def leads_and_copies_are_those_that_the_oracle_left(self):
         if hasattr(self, "present"):
             assert self.world.leads() == self.present
+            assert self.world.archive() == self.archive
 
     @invariant()
     def counts_never_fall_and_finished_jobs_add_up(self):
@@ -241,7 +344,8 @@ class Life(RuleBasedStateMachine):
             self.most_processed[job_id] = processed
             job = self.world.job(job_id)
             if job.finished_at:
-                assert processed == len(options["written"]) == job.deleted + job.not_found + job.unprocessed
+                counted = job.deleted + job.not_found + job.unprocessed + job.restored + job.conflict
+                assert processed == len(options["written"]) == counted
 
     def teardown(self):
         if not hasattr(self, "submitted"):
@@ -276,17 +380,65 @@ class Life(RuleBasedStateMachine):
                 continue
             most = options["chunk_size"] if options["rate"] is None else min(options["chunk_size"], options["rate"] // 2)
             assert len(decided) <= most
-            verdict = oracle.judge(
-                [options["written"][i] for i in decided],
-                self.present,
-                campaign=options["campaign"],
-                phone_fallback=options["phone_fallback"],
-            )
-            assert [outcomes[i] for i in decided] == verdict.outcomes
-            assert all(outcomes[i] == oracle.DUPLICATE for i in _duplicates(options["written"]))
+            if options["mode"] == "restore":
+                assert [outcomes[i] for i in decided] == [self._restored(options["written"][i]) for i in decided]
+            else:
+                self._judge_taken(job_id, options, decided, outcomes)
+            assert all(outcomes[i] == oracle.DUPLICATE for i in self.judged[job_id] & _duplicates_of(options))
             self.judged[job_id] |= set(decided)
-            self.present = verdict.remaining
             return
+
+    def _judge_taken(self, job_id, options, decided, outcomes):
+        archives = options["mode"] == "archive"
+        verdict = self._verdict(
+            [options["written"][i] for i in decided],
+            campaign=options["campaign"],
+            phone_fallback=options["phone_fallback"],
+            archives=archives,
+        )
+        if not archives:
+            assert [outcomes[i] for i in decided] == verdict.outcomes
+            assert self.world.erased(job_id) & set(decided) == {decided[at] for at in verdict.erased}
+            self._take_over(verdict)
+            return
+        assert [outcomes[i] for i in decided] == [("archived" if o[0] == "deleted" else o[0], *o[1:]) for o in verdict.outcomes]
+        new = {place: copy for place, copy in self.world.archive().items() if place not in self.archive}
+        assert {job for job, _ in new} <= {job_id}
+        assert Counter(new.values()) == Counter(self.present - verdict.remaining)
+        self.archive = dict(sorted((self.archive | new).items()))
+        self.present = verdict.remaining
+
+    def _verdict(self, written, *, archives=False, **options):
+        """Of what happens now."""
+        copies = [] if archives else [copy or NOBODY for copy in self.archive.values()]
+        verdict = oracle.judge(written, self.present, copies=copies, **options)
+        verdict.copies = [None if copy == NOBODY else copy for copy in verdict.copies]
+        return verdict
+
+    def _take_over(self, verdict):
+        self.present = verdict.remaining
+        self.archive = dict(zip(self.archive, verdict.copies, strict=True))
+
+    def _restored(self, place):
+        """What becomes of an entry of a restoration, and makes it so."""
+        copy = self.archive[place]
+        if copy is None:
+            return oracle.ERASED
+        if any(_clash(copy, lead) for lead in self.present):
+            return oracle.CONFLICT
+        self.present = self.present | {copy}
+        del self.archive[place]
+        return oracle.RESTORED
+
+
+NOBODY = oracle.Lead("nowhere", None, None)
+
+
+def _clash(one, other):
+    """Whether a campaign cannot have both."""
+    same_id = one.external_id and one.external_id == other.external_id
+    same_number = one.phone_number and one.phone_number == other.phone_number
+    return one.campaign == other.campaign and (same_id or same_number)
 
 
 _fresh = count()
@@ -295,6 +447,10 @@ _fresh = count()
 def _duplicates(written):
     outcomes = oracle.judge(written, set(), campaign="none").outcomes
     return {i for i, outcome in enumerate(outcomes) if outcome == oracle.DUPLICATE}
+
+
+def _duplicates_of(options):
+    return set() if options["mode"] == "restore" else _duplicates(options["written"])
 
 
 class dying_at:  # noqa: N801 - it reads as a statement

@@ -8,12 +8,21 @@ from psycopg import OperationalError
 from sqlalchemy import event, text
 
 from shared.states import Outcome
-from tests.jobs import add_campaign, add_leads, job_row, let_leases_expire, outcomes_of_job, queue_job, remaining_leads
+from tests.jobs import (
+    add_campaign,
+    add_former_leads,
+    add_leads,
+    job_row,
+    let_leases_expire,
+    outcomes_of_job,
+    queue_job,
+    remaining_leads,
+)
 from worker.claimer import MAX_ATTEMPTS, claim
 from worker.finisher import NOBODY, Wake
 from worker.runner import run_chunk, run_next
 
-LEADS = [("a", "+1"), ("b", "+2"), ("c", None), (None, "+4")]
+LEADS = [("a", "+101"), ("b", "+102"), ("c", None), (None, "+104")]
 
 
 @pytest.fixture
@@ -38,13 +47,13 @@ def claim_and_run(engine):
 
 
 def test_a_job_runs_to_its_end_and_touches_nothing_else(campaign):
-    job_id = queue_in(campaign, [("a", None), (None, "+2"), ("nobody", "+9"), ("c", "+4")])
+    job_id = queue_in(campaign, [("a", None), (None, "+102"), ("nobody", "+109"), ("c", "+104")])
     sent = []
     run_next(campaign, "jobs", Wake(lambda _: None, sent.append))
     with campaign.begin() as connection:
         job = job_row(connection, job_id)
         assert outcomes_of_job(connection, job_id) == [1, 2, 3, 1]
-        assert remaining_leads(connection) == {(None, "+4")}
+        assert remaining_leads(connection) == {(None, "+104")}
         assert remaining_leads(connection, "other") == set(LEADS)
     assert (job.state, job.deleted, job.not_found, job.unprocessed, job.error) == ("completed", 3, 1, 0, None)
     assert job.created_at <= job.started_at <= job.finished_at
@@ -75,7 +84,7 @@ def test_a_chunk_that_two_workers_hold_is_decided_once(campaign):
         second = claim(connection, "jobs")
     run_chunk(campaign, first)  # whose lease is over, and the chunk another's
     with campaign.begin() as connection:
-        assert ("a", "+1") in remaining_leads(connection)
+        assert ("a", "+101") in remaining_leads(connection)
     run_chunk(campaign, second)
     with campaign.begin() as connection:
         add_leads(connection, [("a", None)])  # as if the campaign had got it back: it is not this job's any more
@@ -96,7 +105,7 @@ def test_a_chunk_that_used_up_its_attempts_is_failed_and_the_rest_is_done(campai
     with campaign.begin() as connection:
         job = job_row(connection, job_id)
         assert outcomes_of_job(connection, job_id) == [Outcome.FAILED, Outcome.DELETED_BY_EXTERNAL_ID]
-        assert ("a", "+1") in remaining_leads(connection)
+        assert ("a", "+101") in remaining_leads(connection)
     assert (job.state, job.deleted, job.unprocessed) == ("failed", 1, 1)
     assert job.error.startswith("1 of 2 leads could not be processed")
 
@@ -106,12 +115,12 @@ def test_a_foreign_key_that_forbids_one_lead_leaves_only_that_one(campaign, cons
     with campaign.begin() as connection:
         connection.execute(text(f"CREATE TABLE calls (lead_id bigint REFERENCES leads (id) {constraint})"))
         connection.execute(text("INSERT INTO calls SELECT id FROM leads WHERE external_id = 'b' AND campaign_id = 'cmp'"))
-    job_id = queue_in(campaign, [("a", None), ("b", None), (None, "+4"), (None, "+2"), ("c", None)])
+    job_id = queue_in(campaign, [("a", None), ("b", None), (None, "+104"), (None, "+102"), ("c", None)])
     claim_and_run(campaign)
     with campaign.begin() as connection:
         job = job_row(connection, job_id)
         assert outcomes_of_job(connection, job_id) == [1, Outcome.REFUSED, 2, Outcome.DUPLICATE, 1]
-        assert remaining_leads(connection) == {("b", "+2")}
+        assert remaining_leads(connection) == {("b", "+102")}
     assert (job.state, job.deleted, job.not_found, job.unprocessed) == ("failed", 3, 1, 1)
 
 
@@ -120,10 +129,10 @@ def test_a_trigger_that_raises_refuses_as_a_foreign_key_does(campaign):
         connection.execute(
             text("""
                 CREATE FUNCTION keep() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'kept by law'; END $$;
-                CREATE TRIGGER keep BEFORE DELETE ON leads FOR EACH ROW WHEN (OLD.phone_number = '+4') EXECUTE FUNCTION keep()
+                CREATE TRIGGER keep BEFORE DELETE ON leads FOR EACH ROW WHEN (OLD.phone_number = '+104') EXECUTE FUNCTION keep()
             """)
         )
-    job_id = queue_in(campaign, [("a", None), (None, "+4")])
+    job_id = queue_in(campaign, [("a", None), (None, "+104")])
     claim_and_run(campaign)
     with campaign.begin() as connection:
         assert outcomes_of_job(connection, job_id) == [1, Outcome.REFUSED]
@@ -246,15 +255,15 @@ def test_a_trigger_that_silently_keeps_a_lead_refuses_too(campaign):
         connection.execute(
             text("""
                 CREATE FUNCTION keep() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RETURN NULL; END $$;
-                CREATE TRIGGER keep BEFORE DELETE ON leads FOR EACH ROW WHEN (OLD.phone_number IN ('+2', '+4'))
+                CREATE TRIGGER keep BEFORE DELETE ON leads FOR EACH ROW WHEN (OLD.phone_number IN ('+102', '+104'))
                 EXECUTE FUNCTION keep()
             """)
         )
-    deleting = queue_in(campaign, [("a", None), ("b", None), (None, "+4"), ("nobody", "+2"), ("no", "+9")])
+    deleting = queue_in(campaign, [("a", None), ("b", None), (None, "+104"), ("nobody", "+102"), ("no", "+109")])
     claim_and_run(campaign)
     with campaign.begin() as connection:
         assert outcomes_of_job(connection, deleting) == [1, Outcome.REFUSED, Outcome.REFUSED, Outcome.DUPLICATE, 3]
-        assert remaining_leads(connection) == {("b", "+2"), ("c", None), (None, "+4")}
+        assert remaining_leads(connection) == {("b", "+102"), ("c", None), (None, "+104")}
 
 
 def test_a_trigger_that_silently_keeps_a_lead_refuses_an_execution(campaign):
@@ -268,9 +277,72 @@ def test_a_trigger_that_silently_keeps_a_lead_refuses_an_execution(campaign):
         )
         job_id = queue_job(connection, [("a", None), ("b", None)], mode="archive")
         connection.execute(
-            text("UPDATE chunks SET lead_ids = :ids, lead_external_ids = '{a,b}', lead_phone_numbers = '{+1,+2}'"),
+            text("UPDATE chunks SET lead_ids = :ids, lead_external_ids = '{a,b}', lead_phone_numbers = '{+101,+102}'"),
             {"ids": ids[:2]},
         )
     claim_and_run(campaign)
     with campaign.begin() as connection:
         assert outcomes_of_job(connection, job_id) == [Outcome.ARCHIVED_BY_EXTERNAL_ID, Outcome.REFUSED]
+
+
+def test_an_ordinary_chunk_takes_no_more_statements_than_it_must(campaign):
+    with campaign.begin() as connection:
+        connection.execute(text("INSERT INTO archived_leads (job_id, lead_id, lead) VALUES (gen_random_uuid(), 1, '{}')"))
+    queue_in(campaign, [("a", "+101"), ("nobody", "+109"), (None, "+102")])
+    statements = []
+    event.listen(campaign, "before_cursor_execute", lambda _c, _cursor, statement, *_: statements.append(statement))
+    claim_and_run(campaign)
+    expected = ["RECURSIVE", "FOR UPDATE OF chunks", "external_id = ANY", "phone_number = ANY", "WITH done AS"]
+    assert len(statements) == len(expected)
+    assert all(fragment in statement for fragment, statement in zip(expected, statements, strict=True))
+
+
+FORMER = ("\u200bold", "+1\u20095550001")
+
+
+def written_as(engine, written):
+    """What was written for the entries of the only chunk."""
+    external_ids, phone_numbers = zip(*written, strict=True)
+    with engine.begin() as connection:
+        connection.execute(
+            text("UPDATE chunks SET written_external_ids = :external_ids, written_phone_numbers = :phone_numbers"),
+            {"external_ids": list(external_ids), "phone_numbers": list(phone_numbers)},
+        )
+
+
+@pytest.mark.parametrize(
+    ("entry", "written", "outcome"),
+    [
+        (("old", None), (FORMER[0], None), Outcome.DELETED_BY_EXTERNAL_ID),
+        ((None, "+15550001"), (None, FORMER[1]), Outcome.DELETED_BY_PHONE_NUMBER),
+        (("old", None), ("old ", None), Outcome.NO_SUCH_LEAD),
+    ],
+    ids=["id", "number", "written otherwise"],
+)
+def test_until_leads_are_in_todays_form_they_are_looked_up_in_the_former_one_too(campaign, entry, written, outcome):
+    with campaign.begin() as connection:
+        add_former_leads(connection, [FORMER])
+    job_id = queue_in(campaign, [entry])
+    written_as(campaign, [written])
+    claim_and_run(campaign)
+    with campaign.begin() as connection:
+        assert outcomes_of_job(connection, job_id) == [outcome]
+        assert (FORMER in remaining_leads(connection)) == (outcome == Outcome.NO_SUCH_LEAD)
+
+
+def test_a_job_that_waited_while_the_rules_changed_is_read_by_those_of_today(campaign):
+    with campaign.begin() as connection:
+        add_leads(connection, [("old", None), (None, "+15550001"), (None, "155555500000")])
+    entries = [("old\u200b", None), (None, FORMER[1]), (None, "155555500000"), ("\u200bold", None), ("a", None)]
+    job_id = queue_in(campaign, entries, form=1)
+    written_as(campaign, [*entries[:2], (None, "15555550000.0"), *entries[3:]])
+    claim_and_run(campaign)
+    with campaign.begin() as connection:
+        assert outcomes_of_job(connection, job_id) == [
+            Outcome.DELETED_BY_EXTERNAL_ID,
+            Outcome.DELETED_BY_PHONE_NUMBER,
+            Outcome.SPREADSHEET_NUMBER,
+            Outcome.DUPLICATE,
+            Outcome.DELETED_BY_EXTERNAL_ID,
+        ]
+        assert (None, "155555500000") in remaining_leads(connection)

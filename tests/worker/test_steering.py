@@ -38,7 +38,7 @@ from worker.steerer import MOST, carry_out_requests
 
 KEY = Key(uuid4(), "co", None, "write", "tests", None, None)
 STEERING = (Action.CANCEL, Action.PAUSE, Action.RESUME)
-LEADS = [("a", "+1"), ("b", "+2"), ("c", "+3"), ("d", None)]
+LEADS = [("a", "+101"), ("b", "+102"), ("c", "+103"), ("d", None)]
 FOUR = [("a", None), ("b", None), ("c", None), ("d", None)]
 DELETED, CANCELLED = Outcome.DELETED_BY_EXTERNAL_ID, Outcome.CANCELLED
 
@@ -51,15 +51,15 @@ class SteeredWorld(World):
         listed = [{"externalId": e, "phoneNumber": n} for e, n in written]
         submission = parse(json.dumps({"campaignId": "cmp", "leads": listed} | fields).encode())
         asked = Asked(KEY, None, 0, job_id)
-        self._runner.run(accept(self._api_engine, Settings(chunk_size=chunk_size), asked, submission))
+        self._runner.run(accept(self.api_engine, Settings(chunk_size=chunk_size), asked, submission))
         return job_id
 
     def act(self, job_id, action, *, chunk_size=1000):
         """What the API answers with, an Accepted. Raises ApiError."""
         if action in STEERING:
-            return self._runner.run(request(self._api_engine, Asked(KEY, None, 0, job_id), job_id, action))
+            return self._runner.run(request(self.api_engine, Asked(KEY, None, 0, job_id), job_id, action))
         asked = Asked(KEY, None, 0, uuid4())
-        return self._runner.run(follow(self._api_engine, Settings(chunk_size=chunk_size), asked, job_id, action))
+        return self._runner.run(follow(self.api_engine, Settings(chunk_size=chunk_size), asked, job_id, action))
 
     def refusal(self, job_id, action):
         """The status and message of the error that the action is answered with."""
@@ -236,7 +236,7 @@ def test_the_attempt_of_a_worker_that_died_counts_though_the_job_was_paused(worl
 
 
 def test_a_cancelled_job_is_final_and_says_what_became_of_each_entry(world):
-    job_id = world.submit([("a", None), ("nobody", None), ("b", None), ("b", "+2"), ("c", None)], chunk_size=2)
+    job_id = world.submit([("a", None), ("nobody", None), ("b", None), ("b", "+102"), ("c", None)], chunk_size=2)
     run_chunk(world.engine, world.claim())
     world.act(job_id, Action.CANCEL)
     work_off(world.engine)
@@ -496,7 +496,7 @@ def test_a_chunk_that_takes_long_holds_up_no_other_jobs_request(world):
 
 
 def test_a_preview_that_is_cancelled_counts_what_it_found_twice_once(world):
-    job_id = world.submit([("a", None), (None, "+1"), ("b", None)], chunk_size=1, dryRun=True)
+    job_id = world.submit([("a", None), (None, "+101"), ("b", None)], chunk_size=1, dryRun=True)
     for _ in range(2):
         run_chunk(world.engine, world.claim())
     world.act(job_id, Action.CANCEL)

@@ -35,9 +35,13 @@ _ARCHIVE_INDEXES = {
 
 def _job_columns() -> list[sa.Column[Any]]:
     return [
-        sa.Column("phone_fallback_rule", sa.Text(), nullable=False, server_default="always", comment="shared.states.PhoneFallback"),
+        sa.Column(
+            "phone_fallback_rule", sa.Text(), nullable=False, server_default="always", comment="shared.states.PhoneFallback"
+        ),
         sa.Column("phone_region", sa.Text(), comment="ISO 3166: whose numbers are meant that begin without a +"),
-        sa.Column("form", sa.SmallInteger(), nullable=False, server_default="1", comment="shared.identifiers.FORM of its entries"),
+        sa.Column(
+            "form", sa.SmallInteger(), nullable=False, server_default="1", comment="shared.identifiers.FORM of its entries"
+        ),
     ]
 
 
@@ -94,7 +98,8 @@ def downgrade() -> None:
     op.execute("UPDATE jobs SET phone_fallback = false WHERE phone_fallback_rule <> 'always'")
     op.execute("""
         UPDATE jobs SET state = 'paused'
-        WHERE state IN ('scheduled', 'queued', 'running') AND (phone_fallback_rule = 'onlyIfUnidentified' OR phone_region IS NOT NULL)
+        WHERE state IN ('scheduled', 'queued', 'running')
+            AND (phone_fallback_rule = 'onlyIfUnidentified' OR phone_region IS NOT NULL)
     """)
     _replace_check(_SUM)
     op.alter_column("jobs", "deleted", comment="frozen when the job finishes, as the next six")
