@@ -147,17 +147,26 @@ def check_accepted(engine, accepted):
         rows = connection.execute(
             text("""
                 SELECT job_id, coalesce(written_external_ids, external_ids), coalesce(written_phone_numbers, phone_numbers),
-                    phone_fallback, dry_run, mode
+                    phone_fallback_rule, dry_run, mode
                 FROM jobs JOIN chunks ON job_id = jobs.id
             """)
         ).all()
     assert {str(row[0]) for row in rows} == set(accepted)
     for job_id, external_ids, numbers, fallback, dry_run, mode in rows:
         read = json.loads(accepted[str(job_id)])
-        assert read.keys() <= {"campaignId", "leads", "clientReference", "phoneFallback", "dryRun", "mode", "schedule"}
+        assert read.keys() <= {
+            "campaignId",
+            "leads",
+            "clientReference",
+            "phoneFallback",
+            "phoneRegion",
+            "dryRun",
+            "mode",
+            "schedule",
+        }
         assert dry_run is (read.get("dryRun") is True)
         assert mode == (read.get("mode") or "delete")
-        assert fallback is (read.get("phoneFallback") is not False)
+        assert fallback == {None: "always", True: "always", False: "never"}.get(read.get("phoneFallback"), "onlyIfUnidentified")
         assert len(read["leads"]) == len(external_ids)
         for entry, external_id, number in zip(read["leads"], external_ids, numbers, strict=True):
             assert external_id in (
