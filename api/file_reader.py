@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from api.entries import MAX_EXTERNAL_ID, MAX_PHONE_NUMBER, Flaw, Identifiers, encodable, flaw, identified
+from api.entries import MAX_EXTERNAL_ID, MAX_PHONE_NUMBER, Flaw, Identifiers, encodable, flaw, identified, identified_texts
 from api.errors import InvalidRequest
 from api.parser import errors_in_names
 from shared.blocks import TOO_LONG, Block, Unreadable, blocks
@@ -100,7 +100,7 @@ def _all_rows(records: Records, width: int, places: Places, manner: Manner) -> B
     if {*map(type, rows)} != {list} or {*map(len, rows)} != {width}:
         return None
     try:
-        found = identified(_cells(records, places[0]), _cells(records, places[1]), manner.region, strict=True)
+        found = identified_texts(_cells(records, places[0]), _cells(records, places[1]), manner.region, strict=True)
     except ValueError:
         return None
     return None if manner.needs_external_id and None in found.canonical_external_ids else Batch(found, None)

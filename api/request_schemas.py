@@ -168,8 +168,8 @@ _ON_INVALID = text(
 )
 
 _COLUMNS = text(
-    "What the file calls the identifiers, its columns or keys: one line of CSV. A name that looks like an identifier's is refused "
-    "unless it is said here what it is",
+    "What the file calls the identifiers, its columns or keys: one line of CSV. A name that looks like an "
+    "identifier is refused unless it is said here what it is",
     minLength=1,
     examples=["externalId:crm_id,phoneNumber:mobile", '"externalId:CRM, ID"'],
 )

@@ -52,11 +52,19 @@ def misnamed(names: Iterable[str]) -> Misnamed | None:
     return None
 
 
-@lru_cache(maxsize=4096)
 def meant(name: str) -> str | None:
     """The identifier that `name` stands for, as we or others call it; None if it means something else."""
+    return _known(name) if len(name) <= _LONGEST_KNOWN else _meant(name)
+
+
+def _meant(name: str) -> str | None:
     folded = _folded(name)
     return _OURS.get(folded) or _OF_OTHERS.get(folded)
+
+
+# What is long is not kept: a caller may send keys of a megabyte each.
+_LONGEST_KNOWN = 64
+_known = lru_cache(maxsize=4096)(_meant)
 
 
 def _folded(name: str) -> str:
