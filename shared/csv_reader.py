@@ -128,9 +128,10 @@ def _header(text: str, line: int, delimiter: str | None, said: Collection[str]) 
         return len(names & {*IDENTIFIERS, *said}), sum(map(bool, map(meant, names))), len(names)
 
     header, lines = max(readings, key=rank)
+    known = {*header.names}
     bare = _QUOTED.sub("", text).partition("\n")[0].partition("\r")[0]
     for piece in map(str.strip, re.split(f"[{re.escape(DELIMITERS + header.delimiter)}]", bare)):
-        if piece not in header.names and (meant(piece) or piece in said):
+        if piece not in known and (meant(piece) or piece in said):
             what = f"The header can be split in more than one way: {printable(bare)}"
             raise Unreadable(what, "write it with one delimiter, and in quotes what has another", line)
     return header, lines
@@ -213,7 +214,7 @@ def _read_with_care(source: _Rest, delimiter: str, *, at_end: bool) -> tuple[Rec
 
 def _has_blanks_before_quotes(text: str, delimiter: str) -> bool:
     """Whether a quoted field may begin behind blanks, which csv.reader takes for a field that has quotes in it."""
-    if '"' not in text or not any(f'{blank}"' in text for blank in _BLANKS if blank != delimiter):
+    if '"' not in text or not any(blank in text and f'{blank}"' in text for blank in _BLANKS if blank != delimiter):
         return False
     return _before_quotes(delimiter).search(text) is not None
 

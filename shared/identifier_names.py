@@ -44,10 +44,10 @@ class Misnamed(NamedTuple):
 
 def misnamed(names: Iterable[str]) -> Misnamed | None:
     """The first of the names of one entry, or of one file's columns, that may mean an identifier and would not be read as one."""
-    known = list(names)
-    for name in known:
+    there = dict.fromkeys(names)  # in their order, and quick to look up: a header may have 300,000
+    for name in there:
         identifier = meant(name)
-        if identifier and name != identifier and (_folded(name) in _OURS or identifier not in known):
+        if identifier and name != identifier and (_folded(name) in _OURS or identifier not in there):
             return Misnamed(name, identifier)
     return None
 

@@ -139,6 +139,14 @@ def test_the_header_that_was_read_is_shown_and_not_too_much_of_it():
     assert "it begins: " in refusal('"externalId\na\n')
 
 
+@pytest.mark.timeout(30)
+def test_a_header_of_very_many_columns_is_looked_at_in_no_time():
+    many = "id," * 300_000 + "externalId"
+    assert entries(f"{many}\n{',' * 300_000}a\n") == [("a", None, 0)]
+    keys = ",".join(f'"id{n}": 1, "i{n}d": 1' for n in range(30_000))
+    assert entries(f'{{{keys}, "id": 2, "externalId": "a"}}\n' * 3, NDJSON) == [("a", None, 0)] * 3
+
+
 def test_without_a_phone_fallback_a_csv_needs_an_external_id_in_each_row():
     assert refusal("phoneNumber,x\n+101,1\n", needs_external_id=True) == (
         "line 1: phoneFallback=false needs a column externalId; the header has: phoneNumber, x"
