@@ -32,18 +32,19 @@ _LIST_OF = {
 }
 _LIST_OF_NUMBER = {int(outcome): _LIST_OF[outcome.count] for outcome in Outcome if outcome.count}
 
-# Sums over the chunks of a job that is not finished; of one that is, its row has the counts.
+# Sums over the chunks of a job that is not finished; of one that is, its row has the counts. One that a ticker of before has
+# ended, during an upgrade, lacks those that are counted besides.
 _parts = chunks.alias("parts")
 _live = (
     select(*(func.sum(_parts.c[name]).label(name) for name in ALL_COUNTS))
-    .where(_parts.c.job_id == jobs.c.id, jobs.c.finished_at.is_(None))
+    .where(_parts.c.job_id == jobs.c.id, jobs.c.erased.is_(None))
     .correlate(jobs)
     .lateral("live")
 )
 
 _columns = [
     *(column for column in jobs.c if column.name not in ALL_COUNTS),
-    *(func.coalesce(jobs.c[name], _live.c[name]).label(name) for name in ALL_COUNTS),
+    *(func.coalesce(jobs.c[name], _live.c[name], 0).label(name) for name in ALL_COUNTS),
     func.extract("epoch", func.clock_timestamp() - jobs.c.created_at).label("age_seconds"),
 ]
 
@@ -51,12 +52,12 @@ _columns = [
 # a chunk none of whose entries is decided has nothing for the lists. Nor has one of a job that is too big for them.
 _JOB_WITH_CHUNKS = text(f"""
     SELECT {", ".join(f"jobs.{column.name}" for column in jobs.c if column.name not in ALL_COUNTS)},
-        {", ".join(f"coalesce(jobs.{count}, live.{count}) AS {count}" for count in ALL_COUNTS)},
+        {", ".join(f"coalesce(jobs.{count}, live.{count}, 0) AS {count}" for count in ALL_COUNTS)},
         extract(epoch FROM clock_timestamp() - created_at)::float AS age_seconds,
         decided.external_ids, decided.phone_numbers, decided.outcomes
     FROM jobs LEFT JOIN LATERAL (
         SELECT {", ".join(f"sum({count}) AS {count}" for count in ALL_COUNTS)}
-        FROM chunks WHERE job_id = jobs.id AND jobs.finished_at IS NULL
+        FROM chunks WHERE job_id = jobs.id AND jobs.erased IS NULL
     ) AS live ON true LEFT JOIN LATERAL (
         SELECT number, coalesce(written_external_ids, external_ids) AS external_ids,
             coalesce(written_phone_numbers, phone_numbers) AS phone_numbers, outcomes

@@ -24,7 +24,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import ARRAY, JSON, JSONB
 
-from shared.states import COUNTS, NOTED
+from shared.states import COUNTS
 
 metadata = MetaData(
     naming_convention={
@@ -148,8 +148,7 @@ jobs = Table(
     CheckConstraint(
         "CASE WHEN state IN ('completed', 'failed', 'cancelled')"
         f" THEN finished_at IS NOT NULL AND wanted IS NULL AND coalesce({_SUM} = total, false)"
-        f"{''.join(f' AND {name} IS NOT NULL' for name in NOTED)}"
-        f" ELSE finished_at IS NULL AND coalesce({', '.join([*COUNTS, *NOTED])}) IS NULL END",
+        f" ELSE finished_at IS NULL AND coalesce({', '.join(COUNTS)}) IS NULL END",
         name="counts_when_finished",
     ),
     CheckConstraint("(state = 'failed') = (error IS NOT NULL)", name="error_when_failed"),

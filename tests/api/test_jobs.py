@@ -9,7 +9,7 @@ from sqlalchemy import select, text
 
 from api.cursors import newest_first, page_of
 from shared.models import jobs
-from tests.jobs import job_row
+from tests.jobs import add_leads, job_row
 from tests.stack import make_key
 from worker.claimer import claim
 from worker.finisher import Wake
@@ -108,6 +108,19 @@ def result(index, external_id, number, outcome, matched_by, reason):
         "reason": reason,
         "erasedFromArchive": False,
     }
+
+
+async def test_a_job_that_a_ticker_of_before_has_ended_is_counted_like_any_other(service):
+    with service.engine.begin() as connection:
+        add_leads(connection, [(None, "+15555550100")])
+    job_id = await service.submit({"phoneNumber": "15555550100"})
+    work(service.engine)
+    with service.engine.begin() as connection:
+        connection.execute(text("UPDATE jobs SET erased = NULL, lacks_plus = NULL, other_external_id = NULL"))
+    job = (await service.get(f"/api/v1/jobs/{job_id}")).json()["data"]
+    assert (job["status"], job["notFound"], job["lacksPlus"], job["erasedFromArchive"]) == ("completed", 1, 1, 0)
+    (listed,) = (await service.get("/api/v1/jobs")).json()["data"]["items"]
+    assert listed["lacksPlus"] == 1
 
 
 async def test_results_come_in_pages_over_chunks_and_by_outcome(service):

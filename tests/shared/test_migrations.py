@@ -128,15 +128,6 @@ def test_what_is_older_than_the_rules_of_phones_is_refused(engine, statement):
         connection.execute(text(statement))
 
 
-def test_a_ticker_of_before_can_end_no_job(engine):
-    """It knows nothing of what is counted besides."""
-    with engine.begin() as connection:
-        queue_job(connection, [("a", None)])
-    counts = "deleted = 1, would_delete = 0, restored = 0, conflict = 0, not_found = 0, unprocessed = 0, invalid = 0"
-    with pytest.raises(IntegrityError), engine.begin() as connection:
-        connection.execute(text(f"UPDATE jobs SET state = 'completed', finished_at = now(), {counts}"))
-
-
 def test_a_worker_of_before_can_claim_nothing_any_more(engine):
     """It would really delete what a preview only looks at."""
     with engine.begin() as connection:
