@@ -24,6 +24,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import ARRAY, JSON, JSONB
 
+from shared.identifiers import FORM
 from shared.states import COUNTS
 
 metadata = MetaData(
@@ -137,7 +138,7 @@ jobs = Table(
     Column("error", Text),
     Column("phone_fallback_rule", Text, nullable=False, server_default="always", comment="shared.states.PhoneFallback"),
     Column("phone_region", Text, comment="ISO 3166: whose numbers are meant that begin without a +"),
-    Column("form", SmallInteger, nullable=False, server_default="1", comment="shared.identifiers.FORM of its entries"),
+    Column("form", SmallInteger, nullable=False, server_default=str(FORM), comment="shared.identifiers.FORM of its entries"),
     Column("erased", Integer),
     Column("lacks_plus", Integer),
     Column("other_external_id", Integer),

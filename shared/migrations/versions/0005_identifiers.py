@@ -59,6 +59,7 @@ def upgrade() -> None:
     op.add_column("campaigns", sa.Column("phone_region", sa.Text(), comment="of submissions that name none, ISO 3166"))
     for column in _job_columns():
         op.add_column("jobs", column)
+    op.alter_column("jobs", "form", server_default="2")  # those that there are keep 1
     op.execute("UPDATE jobs SET phone_fallback_rule = 'never' WHERE NOT phone_fallback")
     op.drop_column("jobs", "phone_fallback")
     op.create_check_constraint(
