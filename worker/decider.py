@@ -104,7 +104,7 @@ class _Decision:
 
     def run(self) -> None:
         """Both passes, and reasons for those who took nothing."""
-        entries, phone_fallback = self._entries, self._phone_fallback
+        entries, always = self._entries, self._phone_fallback != PhoneFallback.NEVER
         left = [i for i, outcome in enumerate(self.outcomes) if not outcome]
         ambiguous = self._ambiguous()
         self._by_external_id(left)
@@ -115,7 +115,7 @@ class _Decision:
             (i, number)
             for i in left
             if (number := entries.phone_numbers[i]) is not None
-            and (phone_fallback != PhoneFallback.NEVER or entries.external_ids[i] is None)
+            and (always or entries.external_ids[i] is None)
             and i not in ambiguous
         ]
         if candidates:

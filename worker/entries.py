@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Sequence
-from itertools import repeat
 from typing import NamedTuple
 
 from shared.identifiers import (
@@ -77,9 +76,11 @@ def former_phone_numbers(entries: Entries) -> dict[int, str]:
 
 
 def _written_otherwise(written: Texts | None, canonical: Texts) -> list[tuple[int, tuple[str, str]]]:
+    if written is None:
+        return []
     return [
         (i, (text, identifier))
-        for i, (text, identifier) in enumerate(zip(written or repeat(None), canonical, strict=False))
+        for i, (text, identifier) in enumerate(zip(written, canonical, strict=True))
         if text is not None and identifier is not None and text != identifier
     ]
 
