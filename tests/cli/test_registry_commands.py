@@ -39,7 +39,7 @@ def test_companies_and_campaigns_are_made_as_told(leadsweep, engine):
     assert made == (0, "created campaign spring of company acme\n", "")
     with engine.connect() as connection:
         assert connection.execute(select(companies.c.id, companies.c.name)).all() == [("acme", "Acme, Inc. [x]")]
-        assert connection.execute(select(campaigns)).all() == [("spring", "acme", "", None)]
+        assert connection.execute(select(campaigns)).all() == [("spring", "acme", "", None, None)]
 
 
 def test_an_id_that_is_taken_fails_and_changes_nothing(acme, engine):
