@@ -8,6 +8,7 @@ What a deletion names is erased in the archive as well.
 
 import re
 import unicodedata
+from collections import defaultdict
 from dataclasses import dataclass, field
 from itertools import groupby
 
@@ -150,16 +151,23 @@ def judge(
     return verdict
 
 
-@dataclass
 class _Ground:
-    """The campaign's leads, and its copies with their places."""
+    """The campaign's leads, which are found by either identifier, and its copies with their places."""
 
-    leads: list
-    copies: list
+    def __init__(self, leads, copies):
+        self.leads = set(leads)
+        self.copies = copies
+        self._by = {kind: defaultdict(list) for kind in ("external_id", "phone_number")}
+        for kind, found in self._by.items():
+            for lead in leads:
+                found[getattr(lead, kind)].append(lead)
 
-    def numbers(self, *, identified=False):
-        everybody = [*self.leads, *(copy for _, copy in self.copies)]
-        return {one.phone_number for one in everybody if one.external_id or not identified} - {None}
+    def named(self, kind, identifier):
+        return [lead for lead in self._by[kind].get(identifier, ()) if lead in self.leads]
+
+    def has_number(self, number, *, identified=False):
+        everybody = [*self.named("phone_number", number), *(copy for _, copy in self.copies if copy.phone_number == number)]
+        return any(one.external_id or not identified for one in everybody)
 
 
 def _read(external_id, written, readings):
@@ -179,7 +187,7 @@ def _judge_chunk(  # noqa: C901 - the whole rule in one place
 ):
     outcomes = verdict.outcomes
     taken, erased = {}, []
-    ambiguous = {i for i, entry in chunk.items() if entry.rival and entry.rival in ground.numbers()}
+    ambiguous = {i for i, entry in chunk.items() if entry.rival and ground.has_number(entry.rival)}
 
     def note_other(i, lead):
         if chunk[i].external_id and lead.external_id not in {None, chunk[i].external_id}:
@@ -200,7 +208,7 @@ def _judge_chunk(  # noqa: C901 - the whole rule in one place
 
     for i, entry in chunk.items():
         if entry.external_id:
-            for lead in [lead for lead in ground.leads if lead.external_id == entry.external_id]:
+            for lead in ground.named("external_id", entry.external_id):
                 take(i, lead, DELETED_BY_EXTERNAL_ID)
             for copy in [copy for copy in ground.copies if copy[1].external_id == entry.external_id]:
                 erase(i, copy, DELETED_BY_EXTERNAL_ID)
@@ -211,8 +219,8 @@ def _judge_chunk(  # noqa: C901 - the whole rule in one place
     }
     lone_only = phone_fallback == "onlyIfUnidentified"
     for i, entry in by_number.items():
-        for lead in ground.leads:
-            if lead.phone_number == entry.number and lead not in taken and not (lone_only and lead.external_id):
+        for lead in ground.named("phone_number", entry.number):
+            if lead not in taken and not (lone_only and lead.external_id):
                 take(i, lead, DELETED_BY_PHONE_NUMBER)
     gone_by_phone = {lead.external_id: i for lead, i in taken.items() if outcomes[i] == DELETED_BY_PHONE_NUMBER}
     for copy in list(ground.copies):
@@ -223,7 +231,7 @@ def _judge_chunk(  # noqa: C901 - the whole rule in one place
         if named:
             erase(min(named), copy, DELETED_BY_PHONE_NUMBER)
     gone = {lead.phone_number for lead in [*taken, *erased]} - {None}
-    ground.leads = [lead for lead in ground.leads if lead not in taken or lead in refused]
+    ground.leads -= taken.keys() - refused
     for i, entry in chunk.items():
         if not outcomes[i]:
             outcomes[i] = _why_nothing(entry, i, by_number, ambiguous, gone, ground, lone_only)
@@ -236,9 +244,9 @@ def _why_nothing(entry, i, by_number, ambiguous, gone, ground, lone_only):  # no
         return DUPLICATE
     if i in ambiguous:
         return AMBIGUOUS_NUMBER
-    if i in by_number and lone_only and entry.number in ground.numbers(identified=True):
+    if i in by_number and lone_only and ground.has_number(entry.number, identified=True):
         return OTHER_EXTERNAL_ID
-    if i in by_number and f"+{entry.number}" in ground.numbers() - gone:
+    if i in by_number and f"+{entry.number}" not in gone and ground.has_number(f"+{entry.number}"):
         return LACKS_PLUS
     if entry.external_id and _FLOAT.fullmatch(entry.external_id):
         return SPREADSHEET_NUMBER
