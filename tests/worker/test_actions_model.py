@@ -99,10 +99,10 @@ class Job:
 
 
 class Model:
-    """The leads that are present, those that are archived (by whose job), and the jobs."""
+    """The leads that are present, those that are archived, by whose job, the jobs whose copies were erased, and all jobs."""
 
     def __init__(self):
-        self.present, self.archived, self.jobs = set(LEADS), {}, {}
+        self.present, self.archived, self.erased, self.jobs = set(LEADS), {}, [], {}
 
     def run(self, job_id, number, lease):
         job = self.jobs[job_id]
@@ -121,12 +121,14 @@ class Model:
 
     def _run_known(self, job, open_):
         for i in open_:
-            lead = LEAD_OF[job.entries[i]]
-            if job.mode == "restore":
+            lead = LEAD_OF.get(job.entries[i])
+            if job.mode == "restore" and lead not in self.archived:
+                job.outcomes[i] = "notFound erased"
+            elif job.mode == "restore":
                 job.outcomes[i] = "restored"
                 del self.archived[lead]
                 self.present.add(lead)
-            elif lead in self.present:
+            elif self._finds(job, lead):
                 self._take(job, i, lead)
             else:
                 job.outcomes[i] = "notFound changed"
@@ -137,15 +139,21 @@ class Model:
             lead = LEAD_OF.get(job.entries[i])
             if lead in taken:
                 job.outcomes[i] = DUPLICATE
-            elif lead in self.present:
+            elif self._finds(job, lead):
                 taken.add(lead)
                 self._take(job, i, lead)
             else:
                 job.outcomes[i] = ABSENT
 
+    def _finds(self, job, lead):
+        """A deletion finds archived leads too."""
+        return lead in self.present or (job.mode == "delete" and lead in self.archived)
+
     def _take(self, job, i, lead):
         job.outcomes[i] = "wouldDelete" if job.dry_run else "archived" if job.mode == "archive" else "deleted"
-        if not job.dry_run:
+        if not job.dry_run and lead in self.archived:
+            self.erased.append(self.archived.pop(lead))
+        elif not job.dry_run:
             self.present.remove(lead)
             if job.mode == "archive":
                 self.archived[lead] = next(job_id for job_id, other in self.jobs.items() if other is job)
@@ -197,7 +205,8 @@ class Model:
         job = self.jobs[job_id]
         if action == Action.RESTORE:
             possible = job.state in FINAL and job.mode == "archive" and not job.dry_run
-            return [(lead, LEADS[lead]) for lead, whose in self.archived.items() if possible and whose == job_id]
+            archived = [(lead, LEADS[lead]) for lead, whose in self.archived.items() if possible and whose == job_id]
+            return archived + [(None, None)] * (self.erased.count(job_id) if possible else 0)
         possible = job.state == "failed" if action == Action.RETRY else job.state == "completed" and job.dry_run
         word = "unprocessed" if action == Action.RETRY else "wouldDelete"
         return [e for e, outcome in zip(job.entries, job.outcomes, strict=True) if possible and outcome.startswith(word)]
@@ -336,10 +345,12 @@ class Life(RuleBasedStateMachine):
     @invariant()
     def leads_are_where_the_model_has_them(self):
         if hasattr(self, "model"):
-            archived = self.world.execute("SELECT lead ->> 'external_id', job_id FROM archived_leads").all()
+            rows = self.world.execute("SELECT lead ->> 'external_id', job_id FROM archived_leads").all()
+            archived = [tuple(row) for row in rows if row[0]]
             assert self.world.left() == self.model.present
-            assert dict(map(tuple, archived)) == self.model.archived
+            assert dict(archived) == self.model.archived
             assert len(archived) == len(self.model.archived)
+            assert Counter(job_id for lead, job_id in rows if not lead) == Counter(self.model.erased)
 
     @invariant()
     def jobs_are_as_the_model_has_them(self):
