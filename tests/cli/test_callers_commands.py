@@ -225,7 +225,8 @@ def test_the_end_of_the_job_decides_the_exit_code(shell):
     assert "pace         1/s" in shell.run("status", slow)
     shell.run("jobs", "pause", slow)
     assert "paused" in shell.run("status", slow)
-    assert shell.run("jobs", "resume", slow) == f"job {slow} is queued\n"
+    resumed = {f"job {slow} is {state}\n" for state in ("queued", "running")}  # a worker may have been faster than the answer
+    assert shell.run("jobs", "resume", slow) in resumed
     assert json.loads(shell.run("jobs", "pace", slow, "2", "--json"))["maxLeadsPerSecond"] == 2
     shell.run("jobs", "cancel", slow)
     shell.run("watch", slow, code=4)
@@ -559,7 +560,8 @@ def test_watching_survives_a_restart_of_the_api(ground):  # noqa: F811
         with running(*api, env=ground.env()):
             wait_for(lambda: answers(shell))
             ids = b"".join(b"%d\n" % i for i in range(60))
-            submit = ("submit", "-", "--campaign", "cmp", "--by", "externalId", "--max-leads-per-second", "5")
+            # A minute's work, so that it still goes on when the API is back, however slow the machine.
+            submit = ("submit", "-", "--campaign", "cmp", "--by", "externalId", "--max-leads-per-second", "1")
             job_id = shell.run(*submit, stdin=ids).strip()
             person = stack.enter_context(shell.at_terminal("watch", job_id))
             person.expect("running")
