@@ -11,13 +11,11 @@ from functools import partial
 
 import anyio
 from anyio import to_thread
-from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from api.checker import check_host
-from api.database import rows
-from api.drafter import draft
+from api.drafter import draft, region_of
 from api.errors import Unavailable
 from api.file_reader import Manner
 from api.loader import load
@@ -25,14 +23,11 @@ from api.parser import Options
 from api.replayer import Accepted, Asked, in_progress, is_in_progress, is_taken, replayed
 from api.upload import Upload
 from shared.database import create_sync_engine
-from shared.phone_regions import is_region
 from shared.settings import Settings
 
 AT_ONCE = 8  # uploads of one process
 OF_ONE_COMPANY = 4  # of these: another's file never waits for this one's
 PATIENCE = 5.0  # seconds that one more waits for its turn
-
-_REGION = text("SELECT phone_region FROM campaigns WHERE id = :campaign_id AND company_id = :company_id")
 
 
 class Receiver:
@@ -64,7 +59,7 @@ class Receiver:
         Raises Forbidden, InvalidRequest, Unavailable, ApiError 408, 409, 413 and 422, DBAPIError.
         """
         values = await draft(self._engine, self._settings, asked, campaign_id, options)
-        region = options.phone_region or await self._region_of(asked, campaign_id)
+        region = options.phone_region or await region_of(self._engine, asked.key.company_id, campaign_id)
         values |= {"phone_region": region, "region_named": True}
         taken = await is_taken(self._engine, asked)
         if options.callback_url and not taken:  # what was accepted once is not looked at again
@@ -91,11 +86,6 @@ class Receiver:
         if earlier is None:
             raise in_progress()
         return earlier
-
-    async def _region_of(self, asked: Asked, campaign_id: str) -> str | None:
-        """The campaign's own, which an operator may have written by hand."""
-        found = await rows(self._engine, _REGION, {"campaign_id": campaign_id, "company_id": asked.key.company_id})
-        return next((row.phone_region for row in found if is_region(row.phone_region)), None)
 
     @asynccontextmanager
     async def _turn(self, upload: Upload, company_id: str) -> AsyncIterator[None]:
