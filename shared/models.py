@@ -142,6 +142,10 @@ jobs = Table(
     Column("erased", Integer),
     Column("lacks_plus", Integer),
     Column("other_external_id", Integer),
+    Column("part_size", Integer, comment="entries of a chunk that are worked on at once, as they take long; null: all"),
+    Column("waiting_for", JSONB, comment="why nothing goes on: reason, detail, sqlstate"),
+    Column("waiting_since", _TIME, comment="the first failure since something was done"),
+    Column("waiting_until", _TIME, comment="when one chunk is tried again; null: all are"),
     CheckConstraint("phone_fallback_rule IN ('always', 'never', 'onlyIfUnidentified')", name="phone_fallback_rule"),
     CheckConstraint("state IN ('scheduled', 'queued', 'running', 'paused', 'completed', 'failed', 'cancelled')", name="state"),
     CheckConstraint("total > 0", name="total"),
@@ -154,7 +158,9 @@ jobs = Table(
     ),
     CheckConstraint("(state = 'failed') = (error IS NOT NULL)", name="error_when_failed"),
     CheckConstraint("mode IN ('delete', 'archive', 'restore')", name="mode"),
-    CheckConstraint("wanted IN ('pause', 'cancel', 'close')", name="wanted"),
+    CheckConstraint("wanted IN ('pause', 'cancel', 'close', 'fail')", name="wanted"),
+    CheckConstraint("(waiting_since IS NULL) = (waiting_until IS NULL)", name="waiting_until"),
+    CheckConstraint("(waiting_since IS NULL) = (waiting_for IS NULL)", name="waiting_for"),
     CheckConstraint("state <> 'scheduled' OR run_at IS NOT NULL", name="scheduled_for_some_time"),
     CheckConstraint("(run_window IS NULL) = (closes_at IS NULL)", name="window_closes"),
     Index("jobs_by_age_idx", "company_id", "created_at", "id"),
@@ -210,6 +216,11 @@ chunks = Table(
     Column("erased", Integer, nullable=False, server_default="0"),
     Column("lacks_plus", Integer, nullable=False, server_default="0"),
     Column("other_external_id", Integer, nullable=False, server_default="0"),
+    Column("part_size", Integer, comment="as that of jobs, of this chunk alone"),
+    Column("part_seconds", SmallInteger, comment="that its next entry gets, alone, as it took longer than a part may"),
+    Column("locked", Integer, nullable=False, server_default="0", comment="entries that wait for a lock of somebody else"),
+    Column("locked_since", _TIME, comment="since when there are only such entries left"),
+    Column("details", JSONB, comment="what refused an entry, by its position from 0"),
     CheckConstraint("state IN ('pending', 'done')", name="state"),
     # Looked at on INSERT only, since the arrays never change: reading them at every claim would cost 3 % of the drain.
     CheckConstraint(
@@ -318,6 +329,7 @@ heartbeats = Table(
     Column("role", Text, primary_key=True, comment="worker, deliverer or ticker"),
     Column("process", Text, primary_key=True, comment="host:pid"),
     Column("beat_at", _TIME, nullable=False),
+    Column("processes", SmallInteger, nullable=False, server_default="1", comment="of a worker: those of its pool"),
 )
 
 served_companies = Table(

@@ -144,6 +144,9 @@ class Outcome(IntEnum):
     WOULD_DELETE_OTHER = 28
     INVALID_PHONE_NUMBER = 29
     INVALID_SPREADSHEET_NUMBER = 30
+    WAITS_FOR_LOCK = 31
+    TOO_SLOW = 32
+    LOCKED = 33
 
     @property
     def word(self) -> str:
@@ -157,7 +160,7 @@ class Outcome(IntEnum):
 
     @property
     def reason(self) -> str | None:
-        """Why the entry was not found or not processed, or None."""
+        """Why the entry was not found, not processed or is still pending, or None."""
         return _WORDS[self][2]
 
     @property
@@ -203,6 +206,9 @@ _WORDS: dict[Outcome, tuple[str, str | None, str | None]] = {
     Outcome.WOULD_DELETE_OTHER: ("wouldDelete", "phoneNumber", "otherExternalId"),
     Outcome.INVALID_PHONE_NUMBER: ("invalid", None, "notAPhoneNumber"),
     Outcome.INVALID_SPREADSHEET_NUMBER: ("invalid", None, "spreadsheetNumber"),
+    Outcome.WAITS_FOR_LOCK: ("pending", None, "locked"),
+    Outcome.TOO_SLOW: ("unprocessed", None, "tooSlow"),
+    Outcome.LOCKED: ("unprocessed", None, "locked"),
 }
 
 _COUNT_OF_WORD = {

@@ -18,11 +18,13 @@ LEASE = timedelta(seconds=20)  # longer than a chunk takes even when its stateme
 TRIES = 3  # of a claim that a request forestalled: the next job is as good
 MAX_ATTEMPTS = 5  # a chunk that killed five workers would kill a sixth
 
-# May be claimed: nothing is asked of the job, its window is open, its pace allows it.
+# May be claimed: nothing is asked of the job, its window is open, its pace allows it, and it does not wait for the database to be
+# well again.
 _CLAIMABLE = """
     jobs.state IN ('queued', 'running') AND jobs.wanted IS NULL
     AND (jobs.closes_at IS NULL OR jobs.closes_at > clock_timestamp())
     AND (jobs.paced_at IS NULL OR jobs.paced_at <= clock_timestamp())
+    AND (jobs.waiting_until IS NULL OR jobs.waiting_until <= clock_timestamp())
 """
 
 # A claim of a paced job is for an eighth of a second's worth of leads, and moves on the time of the next one by as much.
@@ -48,12 +50,15 @@ _CLAIM = text(f"""
         WHERE id IS NOT NULL ORDER BY served_at
     ),
     next_chunk AS (
-        SELECT claimable.job_id, claimable.number, claimable.most
+        SELECT claimable.*
         FROM turn CROSS JOIN LATERAL (
-            SELECT pending.job_id, pending.number, pending.most
+            SELECT pending.*
             FROM jobs CROSS JOIN LATERAL (
-                SELECT job_id, number, CASE WHEN jobs.max_leads_per_second IS NOT NULL THEN
-                    least(cardinality(outcomes) - ({" + ".join(COUNTS)}), greatest(1, jobs.max_leads_per_second / 8)) END AS most
+                SELECT job_id, number, part_seconds,
+                    CASE WHEN coalesce(jobs.max_leads_per_second, jobs.part_size, part_size) IS NOT NULL THEN least(
+                        cardinality(outcomes) - ({" + ".join(COUNTS)}), greatest(1, jobs.max_leads_per_second / 8),
+                        jobs.part_size, part_size
+                    ) END AS most
                 FROM chunks
                 WHERE job_id = jobs.id AND state = 'pending' AND retry_at <= clock_timestamp()
                 ORDER BY number LIMIT 1 FOR UPDATE SKIP LOCKED
@@ -68,10 +73,11 @@ _CLAIM = text(f"""
             history = CASE WHEN state = 'running' THEN history
                 ELSE history || jsonb_build_object('status', 'running', 'at', clock_timestamp(), 'by', NULL) END,
             paced_at = greatest(coalesce(paced_at, clock_timestamp()), clock_timestamp() - CAST(:burst AS interval))
-                + next_chunk.most * interval '1 s' / max_leads_per_second
+                + next_chunk.most * interval '1 s' / max_leads_per_second,
+            waiting_until = CASE WHEN waiting_until IS NOT NULL THEN clock_timestamp() + :lease END -- one chunk is tried
         FROM next_chunk WHERE jobs.id = next_chunk.job_id AND {_CLAIMABLE}
         RETURNING jobs.id, jobs.company_id, jobs.campaign_id, jobs.phone_fallback_rule, jobs.phone_region,
-            jobs.form, jobs.mode, jobs.dry_run, next_chunk.most
+            jobs.form, jobs.mode, jobs.dry_run, jobs.waiting_since IS NOT NULL AS waited
     ),
     claimed AS (
         UPDATE chunks SET attempts = attempts + 1, retry_at = clock_timestamp() + :lease
@@ -85,7 +91,7 @@ _CLAIM = text(f"""
     )
     SELECT claimed.job_id, claimed.number, claimed.attempts, claimed.retry_at, served_job.campaign_id,
         served_job.phone_fallback_rule, served_job.phone_region, served_job.form, served_job.mode, served_job.dry_run,
-        served_job.most
+        next_chunk.most, next_chunk.part_seconds, served_job.waited
     FROM no_wait_for_disk, next_chunk LEFT JOIN claimed ON true LEFT JOIN served_job ON true
 """)
 
@@ -100,7 +106,8 @@ _GIVE_BACK = text("""
 class Claim(NamedTuple):
     """A chunk in hand, with what is needed of its job. `attempts` counts this one; `lease_end` is whose claim it is.
 
-    Of a paced job, no more than `most` of the entries that are undecided are to be worked on.
+    No more than `most` of the entries that are undecided are to be worked on; the first of them alone, for `part_seconds`, where
+    it is known to take long. `waited`: the database was not well when the job was last worked on.
     """
 
     job_id: UUID
@@ -114,6 +121,8 @@ class Claim(NamedTuple):
     mode: str
     dry_run: bool
     most: int | None
+    part_seconds: int | None
+    waited: bool
 
 
 def claim(connection: Connection, queue: str) -> Claim | None:
