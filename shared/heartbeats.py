@@ -9,8 +9,8 @@ BEAT_SECONDS = 5.0
 STALE_SECONDS = 15.0  # three beats missed
 
 _BEAT = text("""
-    INSERT INTO heartbeats (role, process, beat_at) VALUES (:role, :process, clock_timestamp())
-    ON CONFLICT (role, process) DO UPDATE SET beat_at = excluded.beat_at
+    INSERT INTO heartbeats (role, process, beat_at, processes) VALUES (:role, :process, clock_timestamp(), :processes)
+    ON CONFLICT (role, process) DO UPDATE SET beat_at = excluded.beat_at, processes = excluded.processes
 """)
 
 _FORGET = text("DELETE FROM heartbeats WHERE beat_at < clock_timestamp() - interval '1 day'")
@@ -21,9 +21,23 @@ NEWEST_BEATS = text("""
 """One row a role: `role`, `age_seconds` since its newest beat."""
 
 
-def beat(connection: Connection, role: str) -> None:
-    """Says that this process is alive as `role` ("worker" or "ticker"). The caller commits."""
-    connection.execute(_BEAT, {"role": role, "process": f"{socket.gethostname()}:{os.getpid()}"})
+_WORKER_PROCESSES = text("""
+    SELECT coalesce(sum(processes), 0)::int FROM heartbeats
+    WHERE role = 'worker' AND beat_at > clock_timestamp() - :stale * interval '1 s'
+""")
+
+
+def beat(connection: Connection, role: str, processes: int = 1) -> None:
+    """Says that this process is alive as `role`: "worker", with a pool of so many, "deliverer" or "ticker".
+
+    The caller commits.
+    """
+    connection.execute(_BEAT, {"role": role, "process": f"{socket.gethostname()}:{os.getpid()}", "processes": processes})
+
+
+def worker_processes(connection: Connection) -> int:
+    """How many processes there are, as far as is known, that run jobs."""
+    return int(connection.execute(_WORKER_PROCESSES, {"stale": STALE_SECONDS}).scalar_one())
 
 
 def forget_the_dead(connection: Connection) -> None:

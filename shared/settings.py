@@ -16,6 +16,8 @@ from shared.destinations import Network, parse_networks
 from shared.signatures import parse_secrets_key
 from shared.windows import Window, parse_window
 
+LOCK_WAIT = timedelta(minutes=10)
+
 _PERIODS = {"second": timedelta(seconds=1), "minute": timedelta(minutes=1), "hour": timedelta(hours=1)}
 
 
@@ -80,6 +82,12 @@ class Settings(BaseSettings):
         ge=1,
         le=100_000_000,
         description="Entries that a file may have; one of 5 million takes some 10 seconds to come in, and 20 to be worked off",
+    )
+    lock_wait: int = Field(
+        int(LOCK_WAIT.total_seconds()),
+        ge=1,
+        le=604_800,
+        description="Seconds for which a lead that somebody else has locked is tried again, before it is given up as `locked`",
     )
     rate_limit_submit: RateSetting = Field(Rate(1000, timedelta(hours=1)), description="Submissions of one key, e.g. `1000/hour`")
     rate_limit_read: RateSetting = Field(Rate(60000, timedelta(hours=1)), description="Other calls of one key, e.g. `60000/hour`")

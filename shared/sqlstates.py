@@ -1,6 +1,11 @@
-"""What an error of the database means: that somebody was in the way, that it cannot do it just now, or that it refuses."""
+"""What an error of the database means: that somebody was in the way, that it cannot do it just now, or that it refuses; and how
+to say so without a word of its message, which quotes identifiers.
+"""
+
+import re
 
 from psycopg import OperationalError, errors
+from psycopg.errors import Diagnostic
 from sqlalchemy.exc import DBAPIError
 
 _CLASHES = (errors.DeadlockDetected, errors.SerializationFailure, errors.LockNotAvailable)
@@ -13,10 +18,18 @@ _TRANSIENT = (
     errors.IdleInTransactionSessionTimeout,
 )
 
-# Classes of SQLSTATE that say something about the server, the transaction or our statement, and nothing about a lead:
-# connection, transaction state, roll-back, statement, resources, limits, intervention, system, internal.
-_NOT_ABOUT_A_LEAD = frozenset({"08", "25", "40", "42", "53", "54", "57", "58", "XX"})
-_INSUFFICIENT_PRIVILEGE = "42501"  # which triggers like to raise
+# Classes of SQLSTATE that say something about the server, the session, the transaction or our statement, and nothing about a
+# lead: connection, unsupported, transaction state, prepared statement, authorization, cursor, roll-back, access, resources,
+# limits, object state, intervention, system, snapshot, configuration, foreign server, internal.
+_NOT_ABOUT_A_LEAD = frozenset(
+    {"08", "0A", "0Z", "24", "25", "26", "28", "2B", "2D", "34", "3B", "3D", "3F", "40", "42", "53", "54", "55", "57", "58"}
+    | {"72", "F0", "HV", "XX"}
+)
+_INSUFFICIENT_PRIVILEGE = "42501"  # which triggers like to raise, to keep a lead
+_RAISE = "exec_stmt_raise"  # where PostgreSQL says that an error came from: a RAISE of PL/pgSQL
+
+# The first line of a context names the function that raised, in the language of the server: "PL/pgSQL function keep() line 3".
+_FUNCTION = re.compile(r"^PL/[^(\n]*?([^\s(]+)\(", re.MULTILINE)
 
 
 def is_clash(error: DBAPIError) -> bool:
@@ -24,15 +37,68 @@ def is_clash(error: DBAPIError) -> bool:
     return isinstance(error.orig, _CLASHES)
 
 
-def is_transient(error: DBAPIError) -> bool:
+def is_locked(error: Exception) -> bool:
+    """Whether somebody else holds a lock, and did not let go of it in time."""
+    return isinstance(getattr(error, "orig", None), errors.LockNotAvailable)
+
+
+def is_cancelled(error: Exception) -> bool:
+    """Whether the statement took too long, or somebody has cancelled it."""
+    return isinstance(getattr(error, "orig", None), errors.QueryCanceled)
+
+
+def is_lost(error: Exception) -> bool:
+    """Whether there is no connection to the database any more."""
+    if not isinstance(error, DBAPIError):
+        return False
+    return error.connection_invalidated or (isinstance(error.orig, OperationalError) and error.orig.sqlstate is None)
+
+
+def is_transient(error: Exception) -> bool:
     """Whether the same may well succeed a moment later."""
-    lost = isinstance(error.orig, OperationalError) and error.orig.sqlstate is None
-    return lost or error.connection_invalidated or isinstance(error.orig, _TRANSIENT)
+    return is_lost(error) or isinstance(getattr(error, "orig", None), _TRANSIENT)
 
 
-def is_refusal(error: DBAPIError) -> bool:
+def is_refusal(error: Exception) -> bool:
     """Whether the database forbids what was to be done with some lead: a constraint, or whatever a trigger raised."""
-    state = getattr(error.orig, "sqlstate", None)
+    state = sqlstate(error)
     if state is None or is_transient(error):
         return False
-    return state == _INSUFFICIENT_PRIVILEGE or state[:2] not in _NOT_ABOUT_A_LEAD
+    if state == _INSUFFICIENT_PRIVILEGE:
+        return getattr(_diagnosis(error), "source_function", None) == _RAISE
+    return state[:2] not in _NOT_ABOUT_A_LEAD
+
+
+def sqlstate(error: BaseException) -> str | None:
+    """Its five characters, where the database has answered at all."""
+    return getattr(getattr(error, "orig", error), "sqlstate", None)
+
+
+def in_words(error: BaseException) -> str:
+    """Such as `disk full (SQLSTATE 53100)`: the name of the condition, as PostgreSQL lists it."""
+    state = sqlstate(error)
+    if state is None:
+        return "the connection was lost"
+    try:
+        name = errors.lookup(state).__name__
+    except KeyError:
+        return f"SQLSTATE {state}"
+    words = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name).removesuffix("_").lower()
+    return f"{words} (SQLSTATE {state})"
+
+
+def culprit(error: Exception) -> str:
+    """What refused, by name: the constraint and its table, the function, or else the condition."""
+    diagnosis = _diagnosis(error)
+    if diagnosis is not None:
+        if diagnosis.constraint_name:
+            return f"constraint {diagnosis.constraint_name} of {diagnosis.table_name}"
+        if found := _FUNCTION.search(diagnosis.context or ""):
+            return f"function {found[1]}"
+        if diagnosis.table_name:
+            return f"table {diagnosis.table_name}"
+    return in_words(error)
+
+
+def _diagnosis(error: Exception) -> Diagnostic | None:
+    return getattr(getattr(error, "orig", None), "diag", None)

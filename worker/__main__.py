@@ -23,6 +23,7 @@ def main() -> None:
         app.conf.role = "deliverer"
         pool = ["--pool", "threads", "--concurrency", str(chosen.threads), "--queues", WEBHOOKS_QUEUE]
     else:
+        app.conf.worker_concurrency = chosen.processes
         pool = ["--pool", "prefork", "--concurrency", str(chosen.processes), "--queues", ",".join(JOB_QUEUES)]
     # What workers tell each other is broker traffic that nobody here listens to.
     quiet = ["--without-gossip", "--without-mingle", "--without-heartbeat"]

@@ -32,7 +32,7 @@ _WORK_LIES_IDLE = {
     SELECT EXISTS (
         SELECT FROM jobs JOIN chunks ON job_id = jobs.id
         WHERE jobs.state IN ('queued', 'running') AND jobs.created_at < clock_timestamp() - interval '15 s'
-            AND wanted IS NULL AND (closes_at IS NULL OR closes_at > clock_timestamp())
+            AND wanted IS NULL AND waiting_until IS NULL AND (closes_at IS NULL OR closes_at > clock_timestamp())
             AND chunks.state = 'pending' AND retry_at < clock_timestamp() - interval '15 s'
     )
 """),
@@ -102,7 +102,7 @@ def _beat_until_stopped() -> None:
     while True:
         try:
             with engine.begin() as connection:
-                beat(connection, role)
+                beat(connection, role, app.conf.worker_concurrency or 1)
                 deaf = time.monotonic() - _last_message[0] > PATIENCE
                 forgotten = deaf and connection.execute(_WORK_LIES_IDLE[role]).scalar_one()
         except SQLAlchemyError as error:

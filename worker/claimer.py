@@ -95,13 +95,6 @@ _CLAIM = text(f"""
     FROM no_wait_for_disk, next_chunk LEFT JOIN claimed ON true LEFT JOIN served_job ON true
 """)
 
-# Claims add one and this takes one away, in whatever order they come; but only the last claim may cut its lease short.
-_GIVE_BACK = text("""
-    UPDATE chunks SET attempts = attempts - 1,
-        retry_at = CASE WHEN attempts = :attempts THEN clock_timestamp() + interval '10 s' ELSE retry_at END
-    WHERE job_id = :job_id AND number = :number AND state = 'pending'
-""")
-
 
 class Claim(NamedTuple):
     """A chunk in hand, with what is needed of its job. `attempts` counts this one; `lease_end` is whose claim it is.
@@ -134,8 +127,3 @@ def claim(connection: Connection, queue: str) -> Claim | None:
         if row.job_id:
             return Claim._make(row)._replace(phone_fallback=PhoneFallback(row.phone_fallback_rule))
     return None
-
-
-def give_back(connection: Connection, claim: Claim) -> None:
-    """Takes back the attempt of a chunk that failed for no fault of its own. The caller commits."""
-    connection.execute(_GIVE_BACK, {"job_id": claim.job_id, "number": claim.number, "attempts": claim.attempts})

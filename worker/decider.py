@@ -18,22 +18,28 @@ from worker.entries import (
     with_id_of_a_spreadsheet,
 )
 
-DELETED_BY_EXTERNAL_ID, DELETED_BY_PHONE_NUMBER, REFUSED, NO_SUCH_LEAD = (
+DELETED_BY_EXTERNAL_ID, DELETED_BY_PHONE_NUMBER, NO_SUCH_LEAD = (
     Outcome.DELETED_BY_EXTERNAL_ID,
     Outcome.DELETED_BY_PHONE_NUMBER,
-    Outcome.REFUSED,
     Outcome.NO_SUCH_LEAD,
 )
 
 Column = Literal["external_id", "phone_number"]
 
 
+class Kept(NamedTuple):
+    """Why a lead that was found is still there: REFUSED, by what, or WAITS_FOR_LOCK."""
+
+    outcome: Outcome
+    detail: str | None = None
+
+
 class TakenLead(NamedTuple):
-    """A lead that an entry has taken: deleted, or found but `refused` by the database."""
+    """A lead that an entry has taken: deleted, unless it is `kept`."""
 
     external_id: str | None
     phone_number: str | None
-    refused: bool
+    kept: Kept | None
 
 
 class Copy(NamedTuple):
@@ -75,13 +81,17 @@ def decide(
     campaign: Campaign,
     try_former: bool = False,
     found: Found | None = None,
+    details: dict[int, str] | None = None,
 ) -> list[int]:
     """The outcome of every entry; those that already had one (duplicates found at acceptance) keep it.
 
-    `try_former`: leads may still be stored in a former form. `found` is filled with what each entry took, its lead first.
+    `try_former`: leads may still be stored in a former form. `found` is filled with what each entry took, its lead first;
+    `details` with what refused to give up the leads of entries.
     """
     decision = _Decision(entries, phone_fallback, campaign, try_former, {} if campaign.has_archive and found is None else found)
     decision.run()
+    if details is not None:
+        details.update(decision.details)
     return decision.outcomes
 
 
@@ -100,6 +110,8 @@ class _Decision:
         self._try_former, self._found = try_former, found
         self._taken_numbers: set[str | None] = set()
         self._erased_numbers: set[str | None] = set()
+        self._locked_numbers: set[str | None] = set()
+        self.details: dict[int, str] = {}
         self.outcomes = list(entries.outcomes)
 
     def run(self) -> None:
@@ -147,7 +159,7 @@ class _Decision:
             formers = former_external_ids(self._entries)
             self._take("external_id", {former: i for i, former in formers.items() if not self.outcomes[i]})
         if self._campaign.has_archive:
-            for copy in self._campaign.erase(sorted(wanted), ()):
+            for copy in self._campaign.erase(sorted(self._decided(wanted)), ()):
                 self._erased(wanted[copy.external_id or ""], copy, Outcome.ERASED_BY_EXTERNAL_ID)
 
     def _by_phone_number(self, candidates: list[tuple[int, str]]) -> None:
@@ -165,8 +177,10 @@ class _Decision:
             self._erase_by_phone_number(first)
         gone = self._taken_numbers | self._erased_numbers
         for i, number in candidates:
-            if number in gone and not self.outcomes[i]:
+            if not self.outcomes[i] and number in gone:
                 self.outcomes[i] = Outcome.DUPLICATE
+            elif not self.outcomes[i] and number in self._locked_numbers:
+                self.outcomes[i] = Outcome.WAITS_FOR_LOCK
 
     def _former_numbers(self, candidates: list[tuple[int, str]]) -> dict[str, int]:
         formers = former_phone_numbers(self._entries)
@@ -183,7 +197,7 @@ class _Decision:
             for i, (lead, *_) in (self._found or {}).items()
             if self.outcomes[i] == DELETED_BY_PHONE_NUMBER and lead.external_id is not None
         }
-        for copy in self._campaign.erase(sorted(takers), sorted(first)):
+        for copy in self._campaign.erase(sorted(takers), sorted(self._decided(first))):
             named_by = [first.get(copy.phone_number or ""), takers.get(copy.external_id or "")]
             self._erased(min(i for i in named_by if i is not None), copy, Outcome.ERASED_BY_PHONE_NUMBER)
 
@@ -194,17 +208,35 @@ class _Decision:
         taken_by = DELETED_BY_EXTERNAL_ID if by_id else DELETED_BY_PHONE_NUMBER
         leads = self._campaign.take(column, sorted(wanted))
         outcomes, taken_numbers = self.outcomes, self._taken_numbers
-        for external_id, number, refused in leads:
-            outcomes[wanted[external_id if by_id else number]] = REFUSED if refused else taken_by  # type: ignore[index]
-            taken_numbers.add(number)
+        for external_id, number, kept in leads:
+            i = wanted[external_id if by_id else number]  # type: ignore[index]
+            if kept:
+                self._keep(i, number, kept)
+            else:
+                outcomes[i] = taken_by
+                taken_numbers.add(number)
         if self._found is not None:
             for lead in map(TakenLead._make, leads):
                 self._found.setdefault(wanted[(lead.external_id if by_id else lead.phone_number) or ""], []).append(lead)
         if self._try_former:
-            taken_numbers.update([canonical_phone_number(number) for _, number, _ in leads if number])
+            taken_numbers.update([canonical_phone_number(number) for _, number, kept in leads if number and not kept])
+
+    def _keep(self, i: int, number: str | None, kept: Kept) -> None:
+        """A lead that is locked may still go, or not: who else names it is not to be told that it has."""
+        self.outcomes[i] = kept.outcome
+        if kept.detail:
+            self.details[i] = kept.detail
+        numbers = self._locked_numbers if kept.outcome == Outcome.WAITS_FOR_LOCK else self._taken_numbers
+        numbers.add(number)
+        if self._try_former and number:
+            numbers.add(canonical_phone_number(number))
+
+    def _decided(self, wanted: Mapping[str, int]) -> list[str]:
+        """Whose copies may go: not those of a lead that waits, which go with it."""
+        return [identifier for identifier, i in wanted.items() if self.outcomes[i] != Outcome.WAITS_FOR_LOCK]
 
     def _erased(self, i: int, copy: Copy, outcome: Outcome) -> None:
-        if self.outcomes[i] != REFUSED:
+        if self.outcomes[i] != Outcome.REFUSED:
             self.outcomes[i] = outcome
         self._erased_numbers.add(copy.phone_number)
         if self._found is not None:

@@ -1,6 +1,8 @@
 """Writes decided chunks and finishes jobs: one guarded statement, harmless to repeat, from any state that is not final."""
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import NamedTuple
 from uuid import UUID
 
@@ -10,22 +12,29 @@ from sqlalchemy import Boolean, Connection, Integer, Uuid, bindparam, text
 from shared.archive import HAS_ARCHIVE
 from shared.arrays import smallint_array
 from shared.broker import WEBHOOKS_QUEUE
-from shared.states import COUNTS, NOTED, Outcome
+from shared.foreign_keys import reason_of_slowness
+from shared.states import COUNTS, NOTED, JobState, Outcome
 
 _WRITTEN = (*COUNTS, *NOTED)
 _COUNTS = ", ".join(_WRITTEN)
 _SUMS = ", ".join(f"sum({count}) AS {count}" for count in _WRITTEN)
 
 # The chunk in hand is written by the same statement, which saves a round trip a chunk; :number is null where there is none.
-# A part of a paced job's chunk leaves it pending, and claimable again. The statement does not see its own write, so it counts
-# that chunk by what it returns. The counts are read only once nothing else is pending, so trying costs one index probe; they
-# are frozen on the job's row here. A preview is never finished with a chunk in hand: what it found twice is settled first.
-# A chunk that was decided without an archive is written down only if there is none still: what was not found may be in it now.
+# A part of a chunk leaves it pending, and claimable again: at once, or, where all that is left is locked by others, in a while.
+# The statement does not see its own write, so it counts that chunk by what it returns. The counts are read only once nothing else
+# is pending, so trying costs one index probe; they are frozen on the job's row here. A preview is never finished with a chunk in
+# hand: what it found twice is settled first. A chunk that was decided without an archive is written down only if there is none
+# still: what was not found may be in it now.
 _FINISH = text(f"""
     WITH done AS (
         UPDATE chunks SET {", ".join(f"{count} = :{count}" for count in _WRITTEN)}, outcomes = CAST(:outcomes AS smallint[]),
             state = CASE WHEN :whole THEN 'done' ELSE state END, attempts = CASE WHEN :whole THEN attempts ELSE 0 END,
-            retry_at = CASE WHEN :whole THEN retry_at ELSE '-infinity' END
+            retry_at = CASE WHEN :whole THEN retry_at WHEN :only_locked THEN clock_timestamp() + least(
+                interval '10 s', greatest(interval '500 ms', (clock_timestamp() - locked_since) / 4)
+            ) ELSE '-infinity' END,
+            locked = :locked, locked_since = CASE WHEN :only_locked THEN coalesce(locked_since, clock_timestamp()) END,
+            part_size = CASE WHEN :quick THEN nullif(least(part_size * 2, 1000), 1000) ELSE part_size END, part_seconds = NULL,
+            details = coalesce(details || CAST(:details AS jsonb), CAST(:details AS jsonb), details)
         WHERE job_id = :job_id AND number = :number AND state = 'pending'
             AND (CAST(:campaign_id AS text) IS NULL OR NOT {HAS_ARCHIVE})
         RETURNING {_COUNTS}
@@ -46,8 +55,10 @@ _FINISH = text(f"""
             state = ending.state,
             error = CASE WHEN ending.state = 'failed' THEN format(
                 '%s of %s leads could not be processed; the results with outcome=unprocessed say why', ending.unprocessed, total
-            ) END,
+            ) || CASE WHEN wanted = 'fail' THEN '. For 24 hours the database answered: ' || (waiting_for ->> 'detail') ELSE '' END
+            END,
             finished_at = clock_timestamp(), wanted = NULL, wanted_by = NULL,
+            waiting_for = NULL, waiting_since = NULL, waiting_until = NULL,
             history = history || jsonb_build_object(
                 'status', ending.state, 'at', clock_timestamp(), 'by', CASE WHEN :cancelled THEN wanted_by END),
             {", ".join(f"{count} = ending.{count}" for count in _WRITTEN)}
@@ -66,7 +77,17 @@ _FINISH = text(f"""
     bindparam("job_id", type_=Uuid),
     bindparam("cancelled", type_=Boolean),
     bindparam("whole", type_=Boolean),
+    bindparam("only_locked", type_=Boolean),
+    bindparam("quick", type_=Boolean),
 )
+
+_EXPLAIN_SLOWNESS = text("UPDATE jobs SET error = error || '. Leads take long to delete: ' || :hint WHERE id = :job_id")
+
+_IS_SLOW = text(f"""
+    SELECT EXISTS (
+        SELECT FROM chunks WHERE job_id = :job_id AND unprocessed > 0 AND outcomes && ARRAY[{Outcome.TOO_SLOW:d}]::smallint[]
+    )
+""")
 
 # In the same transaction: a job has ended and its deliveries are written, or neither.
 _WRITE_DELIVERIES = text("""
@@ -123,14 +144,17 @@ class Finished(NamedTuple):
 
 
 class DecidedChunk(NamedTuple):
-    """A chunk, locked by the caller's transaction, with its outcomes: 0 where the job's pace leaves an entry for later.
+    """A chunk, locked by the caller's transaction, with its outcomes: 0 where an entry is left for a later part.
 
-    `archiveless` is the campaign that had no archive to look into, where one should have been looked into.
+    `archiveless` is the campaign that had no archive to look into, where one should have been looked into. `details` are by
+    position in the chunk. The next part may be bigger where this one was `quick`.
     """
 
     number: int
     outcomes: bytes
     archiveless: str | None = None
+    details: Mapping[int, str] = MappingProxyType({})
+    quick: bool = False
 
 
 class ArchiveAppeared(Exception):
@@ -150,17 +174,35 @@ def finish(
         raise ArchiveAppeared
     if told is None:
         return None
+    if ending[1] == JobState.FAILED:
+        _explain(connection, job_id)
     written = connection.execute(_WRITE_DELIVERIES, {"job_id": job_id}).all() if told else ()
     return Finished._make((*ending, len(written)))
 
 
+def _explain(connection: Connection, job_id: UUID) -> None:
+    """Says in the job's error what it is that makes leads take too long, where that can be told."""
+    if connection.execute(_IS_SLOW, {"job_id": job_id}).scalar_one() and (hint := reason_of_slowness(connection)):
+        connection.execute(_EXPLAIN_SLOWNESS, {"job_id": job_id, "hint": hint})
+
+
 def _values(chunk: DecidedChunk | None) -> dict[str, object]:
     if chunk is None:
-        return dict.fromkeys(("number", "outcomes", "campaign_id", *_WRITTEN)) | {"whole": True}
+        nothing = dict.fromkeys(("number", "outcomes", "campaign_id", "locked", "only_locked", "details", "quick", *_WRITTEN))
+        return nothing | {"whole": True}
     counts = {count: sum(map(chunk.outcomes.count, numbers)) for count, numbers in _NUMBERS.items()}
-    whole = Outcome.PENDING not in chunk.outcomes
-    written = {"number": chunk.number, "outcomes": smallint_array(chunk.outcomes), "campaign_id": chunk.archiveless}
-    return written | {"whole": whole} | counts
+    locked, undecided = chunk.outcomes.count(Outcome.WAITS_FOR_LOCK), Outcome.PENDING in chunk.outcomes
+    written = {
+        "number": chunk.number,
+        "outcomes": smallint_array(chunk.outcomes),
+        "campaign_id": chunk.archiveless,
+        "locked": locked,
+        "only_locked": locked > 0 and not undecided,
+        "whole": not locked and not undecided,
+        "details": json.dumps(chunk.details) if chunk.details else None,
+        "quick": chunk.quick,
+    }
+    return written | counts
 
 
 def unfinished(connection: Connection) -> list[UUID]:

@@ -19,9 +19,10 @@ from worker.claimer import Claim
 from worker.decider import Column, Copy, Found, TakenLead, decide
 from worker.entries import Entries
 from worker.finisher import Finished, finish
+from worker.part import Part
 from worker.taker import KnownLeads, Leads, Manner, by_each_way
 
-_FIND = by_each_way("SELECT external_id, phone_number, false, id FROM leads WHERE CONDITION")
+_FIND = by_each_way("SELECT external_id, phone_number, NULL, id FROM leads WHERE CONDITION")
 
 _WRITE_DOWN = text("""
     UPDATE chunks SET lead_ids = CAST(:ids AS bigint[]), lead_external_ids = CAST(:external_ids AS text[]),
@@ -73,26 +74,26 @@ _WOULD_DELETE = {
 class Place(NamedTuple):
     """Where the entries in hand stand in their chunk, of `length`, and the leads that were found for those before them."""
 
-    part: slice
+    entries: slice
     found: KnownLeads
     length: int
 
     def filled(self, column: Sequence[Any], before: Sequence[Any] | None) -> list[Any]:
         """A column of the whole chunk: what was there before, those in hand, and nothing for the rest."""
-        return [*(before or ())[: self.part.start], *column, *[None] * (self.length - self.part.stop)]
+        return [*(before or ())[: self.entries.start], *column, *[None] * (self.length - self.entries.stop)]
 
 
 class _Finder(Leads):
     """What is found stays, and its id is noted."""
 
-    def __init__(self, connection: Connection, claimed: Claim, manner: Manner) -> None:
-        super().__init__(connection, claimed, manner)
+    def __init__(self, part: Part, claimed: Claim, manner: Manner) -> None:
+        super().__init__(part, claimed, manner)
         self.ids: dict[TakenLead | Copy, int] = {}
         self._erased: set[tuple[UUID, int]] = set()
 
     def take(self, column: Column, identifiers: Sequence[str]) -> Sequence[TakenLead]:
         values = {"campaign_id": self._claimed.campaign_id, "identifiers": text_array(identifiers)}
-        leads = self._connection.execute(_FIND[self._way(column)], values).all()
+        leads = self._part.execute(_FIND[self._way(column)], values).all()
         for lead in leads:
             self.ids[TakenLead._make(lead[:3])] = lead.id
         return [TakenLead._make(lead[:3]) for lead in leads]
@@ -102,7 +103,7 @@ class _Finder(Leads):
 
     def erase(self, external_ids: Sequence[str], phone_numbers: Sequence[str]) -> Iterable[Copy]:
         """Not those that the first pass found: they would be gone in the second."""
-        rows = self._connection.execute(archive.FIND, self._copies(external_ids, phone_numbers)).all()
+        rows = self._part.execute(archive.FIND, self._copies(external_ids, phone_numbers)).all()
         copies = {(row.job_id, row.lead_id): Copy(row.external_id, row.phone_number) for row in rows}
         new = {place: copy for place, copy in copies.items() if place not in self._erased}
         self._erased.update(new)
@@ -111,9 +112,9 @@ class _Finder(Leads):
         return new.values()
 
 
-def preview(connection: Connection, claimed: Claim, entries: Entries, place: Place, manner: Manner) -> bytes:
+def preview(part: Part, claimed: Claim, entries: Entries, place: Place, manner: Manner) -> bytes:
     """Finds the leads that the entries name and writes them down with the chunk; the outcome of each entry."""
-    finder = _Finder(connection, claimed, manner)
+    finder = _Finder(part, claimed, manner)
     found: Found = {}
     outcomes = decide(entries, phone_fallback=claimed.phone_fallback, campaign=finder, try_former=manner.try_former, found=found)
     nobody = [Copy(None, None)]
@@ -124,7 +125,7 @@ def preview(connection: Connection, claimed: Claim, entries: Entries, place: Pla
         "external_ids": text_array(place.filled([lead.external_id for lead in known], place.found.external_ids)),
         "phone_numbers": text_array(place.filled([lead.phone_number for lead in known], place.found.phone_numbers)),
     }
-    connection.execute(_WRITE_DOWN, {"job_id": claimed.job_id, "number": claimed.number} | arrays)
+    part.execute(_WRITE_DOWN, {"job_id": claimed.job_id, "number": claimed.number} | arrays)
     decided = zip(outcomes, entries.external_ids, all_known, strict=True)
     return bytes(_would(Outcome(outcome), external_id, leads) for outcome, external_id, leads in decided)
 

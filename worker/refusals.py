@@ -1,41 +1,80 @@
 """Goes around what the database refuses: an operator's constraint or trigger forbids to change one lead, which must not stop the
-others of its chunk.
+others of its part.
+
+Most errors say by their SQLSTATE whether they are about a lead. Those that do not, such as an object in the wrong state, are
+doubtful: where other leads of the part can be changed, and the one still cannot when it is tried again after them, it is about
+that lead.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
-from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
-from shared.sqlstates import is_refusal
+from shared.sqlstates import culprit, is_cancelled, is_refusal, is_transient, sqlstate
+from worker.part import Part
 
 Item = TypeVar("Item")
 Row = Any
+Do = Callable[[Sequence[Item]], Sequence[Row]]
+Refused = Callable[[Sequence[Item], str], Sequence[Row]]
+"""The rows of one item that was refused, and by what."""
 
 
-def around_refused(
-    connection: Connection,
-    items: Sequence[Item],
-    do: Callable[[Sequence[Item]], Sequence[Row]],
-    refused: Callable[[Sequence[Item]], Sequence[Row]],
-) -> Iterator[Row]:
-    """What `do` returns for `items`, halved until those that the database refuses stand alone: for these, what `refused` returns.
+class Refusals:
+    """What is refused in a part. `doubtful`: errors that may not be about a lead are looked into as well."""
 
-    Raises DBAPIError for what is no refusal.
-    """
-    try:
-        with connection.begin_nested():
-            rows = do(items)
-    except DBAPIError as error:
-        if not is_refusal(error):
-            raise
-    else:
-        yield from rows
-        return
-    if len(items) == 1:
-        yield from refused(items)
-        return
-    middle = len(items) // 2
-    for half in (items[:middle], items[middle:]):
-        yield from around_refused(connection, half, do, refused)
+    def __init__(self, part: Part, *, doubtful: bool) -> None:
+        self._part, self._doubtful = part, doubtful
+        self._doubt: DBAPIError | None = None
+        self._went = False  # whether anything could be changed
+
+    def around(self, items: Sequence[Item], do: Do[Item], refused: Refused[Item]) -> list[Row]:
+        """What `do` returns for `items`, halved until those that the database refuses stand alone: for these what `refused` does.
+
+        Raises DBAPIError for what is not about a lead, TimeIsUp.
+        """
+        rows: list[Row] = []
+        doubts: list[Sequence[Item]] = []
+
+        def go(some: Sequence[Item]) -> None:
+            error = self._try(some, do, rows)
+            if error is None:
+                return
+            if len(some) > 1:
+                middle = len(some) // 2
+                go(some[:middle])
+                go(some[middle:])
+            elif is_refusal(error):
+                rows.extend(refused(some, culprit(error)))
+            else:
+                doubts.append(some)
+
+        go(items)
+        for one in doubts:
+            if error := self._try(one, do, rows):
+                rows.extend(refused(one, culprit(error)))
+                self._doubt = error
+        return rows
+
+    def check(self) -> None:
+        """Raises the DBAPIError that every lead raised, which then is not about any of them."""
+        if self._doubt and not self._went:
+            raise self._doubt
+
+    def _try(self, some: Sequence[Item], do: Do[Item], rows: list[Row]) -> DBAPIError | None:
+        try:
+            with self._part.connection.begin_nested():
+                done = do(some)
+        except DBAPIError as error:
+            if not (is_refusal(error) or (self._doubtful and self._is_doubtful(error))):
+                raise
+            return error
+        self._went = self._went or bool(done)
+        rows.extend(done)
+        return None
+
+    def _is_doubtful(self, error: DBAPIError) -> bool:
+        if sqlstate(error) is None or is_transient(error):
+            return False
+        return not (is_cancelled(error) and self._part.is_over)

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Connection, text
+from sqlalchemy import TextClause, text
 
 from shared.arrays import bigint_array
 from shared.states import Outcome
 from worker.entries import Entries
-from worker.refusals import around_refused
-from worker.taker import KnownLeads, prepare
+from worker.part import Part
+from worker.taker import KnownLeads, Manner, prepare
 
 # A restoration that is retried follows another restoration: the archive's job is the first before them that is none.
 _ARCHIVE = text("""
@@ -23,40 +23,68 @@ _ARCHIVE = text("""
     SELECT followed.id FROM followed LEFT JOIN jobs ON jobs.id = followed.id WHERE mode IS DISTINCT FROM 'restore'
 """)
 
-# Columns that the table has got since are filled as the row leaves them: with null. A deletion that holds a copy is waited for;
-# the lock then shows the row as it left it.
-_RESTORE = text("""
-    WITH kept AS (
-        SELECT lead_id, lead FROM archived_leads
-        WHERE job_id = :archive_id AND lead_id = ANY(CAST(:ids AS bigint[])) ORDER BY lead_id FOR UPDATE
-    ),
-    restored AS (
-        INSERT INTO leads SELECT (json_populate_record(NULL::leads, lead)).* FROM kept WHERE lead IS NOT NULL
-        ON CONFLICT DO NOTHING RETURNING id
-    ),
-    gone AS (
-        DELETE FROM archived_leads USING restored
-        WHERE archived_leads.job_id = :archive_id AND archived_leads.lead_id = restored.id
-        RETURNING archived_leads.lead_id
-    )
-    SELECT kept.lead_id, CASE WHEN lead IS NULL THEN :erased WHEN gone.lead_id IS NULL THEN :conflict ELSE :restored END
-    FROM kept LEFT JOIN gone ON gone.lead_id = kept.lead_id
-""")
 
-_OUTCOMES = {"restored": Outcome.RESTORED, "conflict": Outcome.CONFLICT, "erased": Outcome.ERASED}
+def _restore_statement(named: str, lock: str) -> TextClause:
+    """Of those `named`, the ones that are not `kept` are locked by somebody else. Columns that the table has got since are filled
+    as the row leaves them: with null.
+    """
+    return text(f"""
+        WITH named AS MATERIALIZED ({named}),
+        kept AS (
+            SELECT lead_id, lead FROM archived_leads
+            WHERE job_id = :archive_id AND lead_id = ANY(CAST(:ids AS bigint[])) ORDER BY lead_id FOR UPDATE {lock}
+        ),
+        restored AS (
+            INSERT INTO leads SELECT (json_populate_record(NULL::leads, lead)).* FROM kept WHERE lead IS NOT NULL
+            ON CONFLICT DO NOTHING RETURNING id
+        ),
+        gone AS (
+            DELETE FROM archived_leads USING restored
+            WHERE archived_leads.job_id = :archive_id AND archived_leads.lead_id = restored.id
+            RETURNING archived_leads.lead_id
+        )
+        SELECT lead_id, CASE WHEN lead IS NULL THEN :erased WHEN gone.lead_id IS NULL THEN :conflict ELSE :restored END
+        FROM kept LEFT JOIN gone USING (lead_id)
+        UNION ALL
+        SELECT lead_id, :waits FROM named WHERE lead_id NOT IN (SELECT lead_id FROM kept)
+    """)
 
 
-def restore(connection: Connection, job_id: UUID, entries: Entries, archived: KnownLeads, *, careful: bool) -> bytes:
-    """Puts back the archived leads of a chunk; the outcome of each entry. Raises DBAPIError, for which `is_refusal` may hold."""
+# A deletion that holds a copy is waited for; the lock then shows the row as it left it.
+_RESTORE = _restore_statement("SELECT CAST(NULL AS bigint) AS lead_id WHERE false", "")
+_RESTORE_UNLOCKED = _restore_statement(
+    "SELECT lead_id FROM archived_leads WHERE job_id = :archive_id AND lead_id = ANY(CAST(:ids AS bigint[]))", "SKIP LOCKED"
+)
 
-    def run(ids: Sequence[Any]) -> Sequence[Any]:
-        return connection.execute(_RESTORE, _OUTCOMES | {"archive_id": archive_id, "ids": bigint_array(ids)}).all()
+_OUTCOMES = {
+    "restored": Outcome.RESTORED,
+    "conflict": Outcome.CONFLICT,
+    "erased": Outcome.ERASED,
+    "waits": Outcome.WAITS_FOR_LOCK,
+}
 
-    archive_id = connection.execute(_ARCHIVE, {"job_id": job_id}).scalar_one()
-    prepare(connection, careful=careful)
-    ids = archived.ids or ()
-    rows = around_refused(connection, ids, run, lambda some: [(some[0], Outcome.REFUSED)]) if careful else run(ids)
-    outcome_of = {row[0]: row[1] for row in rows}
-    return bytes(
-        outcome or outcome_of.get(archived_id, Outcome.PURGED) for outcome, archived_id in zip(entries.outcomes, ids, strict=True)
-    )
+
+def restore(part: Part, job_id: UUID, entries: Entries, archived: KnownLeads, manner: Manner) -> bytes:
+    """Puts back the archived leads of a part; the outcome of each entry. Raises TimeIsUp, DBAPIError, for which `is_refusal` may
+    hold.
+    """
+
+    def run(some: Sequence[Any]) -> Sequence[Any]:
+        return part.execute(statement, _OUTCOMES | {"archive_id": archive_id, "ids": bigint_array(some)}).all()
+
+    def refused(some: Sequence[Any], detail: str) -> Sequence[Any]:
+        part.details[indexes[some[0]]] = detail
+        return [(some[0], Outcome.REFUSED)]
+
+    archive_id = part.execute(_ARCHIVE, {"job_id": job_id}).scalar_one()
+    prepare(part, manner.refusals)
+    indexes = {archived_id: i for i, archived_id in enumerate(archived.ids or ()) if not entries.outcomes[i]}
+    statement = _RESTORE_UNLOCKED if manner.skip_locked else _RESTORE
+    ids = list(indexes)
+    rows = manner.refusals.around(ids, run, refused) if manner.refusals else run(ids)
+    outcomes = list(entries.outcomes)
+    for i in indexes.values():
+        outcomes[i] = Outcome.PURGED
+    for archived_id, outcome in rows:
+        outcomes[indexes[archived_id]] = outcome
+    return bytes(outcomes)

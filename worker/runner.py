@@ -1,75 +1,70 @@
-"""Runs chunks: the second transaction of each, in which its leads are deleted, its outcomes written and, with the last one,
-its job finished. Whatever dies, that transaction happened wholly or not at all, and its chunk is then done or claimable.
+"""Runs chunks: claims one, decides it in the transaction of worker.transaction, and sees to what comes in between. Whatever dies,
+that transaction happened wholly or not at all, and its chunk is then done or claimable. A claim that is not the chunk's last any
+more (its lease ran out, or was revoked for a pause) finds nothing to do.
 
-A claim that is not the chunk's last any more (its lease ran out, or was revoked for a pause) finds nothing to do.
+Work goes by time, not by number: where a chunk takes long, it is done in parts, and between any two of them its worker is free
+for others. What happens instead of a part is written down with the chunk or its job (worker.setbacks).
 """
 
 import random
 import time
-from collections.abc import Sequence
+import traceback
+from collections.abc import Callable
+from datetime import timedelta
+from functools import partial
 from itertools import count
+from pathlib import Path
+from typing import TypeVar
 
 import structlog
-from psycopg import errors
-from sqlalchemy import Connection, Engine, text
+from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError
 
-from shared.archive import HAS_ARCHIVE
 from shared.broker import JOBS_QUEUE
-from shared.identifiers import FORM
-from shared.sqlstates import is_refusal, is_transient
-from shared.states import Mode, Outcome
-from worker.claimer import MAX_ATTEMPTS, Claim, claim, give_back
-from worker.entries import Entries, read_again
-from worker.finisher import NOBODY, ArchiveAppeared, DecidedChunk, Finished, Wake, finish, tell
-from worker.previewer import Place, conclude, preview
-from worker.restorer import restore
+from shared.foreign_keys import reason_of_slowness
+from shared.heartbeats import worker_processes
+from shared.locks import locked_table
+from shared.settings import LOCK_WAIT
+from shared.sqlstates import in_words, is_cancelled, is_locked, is_lost, is_refusal, is_transient, sqlstate
+from shared.states import Outcome
+from worker.claimer import MAX_ATTEMPTS, Claim, claim
+from worker.finisher import NOBODY, ArchiveAppeared, Wake, finish, tell
+from worker.part import LONGEST_PART, PART_SECONDS, Part, TimeIsUp
+from worker.previewer import conclude
+from worker.setbacks import cut, hold, put_off
 from worker.steerer import carry_out_requests
-from worker.taker import KnownLeads, Manner, look_up_and_take, take_known
+from worker.transaction import NotNow, Try, decide_part
 
 TURN = 0.1  # seconds of work for one message, so that one message costs 1 ms per 100
-RETRIES = 5  # of a chunk whose transaction met a deadlock, a lock time-out or a lost connection
-LOCKED_RETRIES = 1  # where somebody holds a lead: waiting keeps the worker from jobs that nobody holds up
+RETRIES = 5  # of a part whose transaction met a deadlock or a lost connection, while its time lasts
 FIRST_PAUSE = 0.1  # seconds before the first retry; the longest pause doubles with each, so that all fit into a lease
+UNTIL_GIVEN_BACK = 30.0  # seconds for which a worker tries to write down what happened, before it remembers it for later
+CHUNK_IN_HAND = 10.0  # seconds after which a chunk whose row another worker holds is tried again
+UNTIL_FREE = 1.0  # seconds after which a part that takes long looks again whether it may
+LONGEST_OF_LONE_WORKER = 4  # seconds that a lead gets, where there is no other worker for others' jobs meanwhile
 
-# Lock waits end long before the lease does, and a frozen worker keeps its locks for 10 s at most. The limits are in force
-# before the row is locked: a locking clause works on the rows of the join.
-_LOCK_CHUNK = text(f"""
-    WITH limits AS MATERIALIZED (
-        SELECT set_config('lock_timeout', '2s', true), set_config('statement_timeout', '15s', true),
-            set_config('idle_in_transaction_session_timeout', '10s', true)
-    )
-    SELECT external_ids, phone_numbers, outcomes, written_external_ids, written_phone_numbers,
-        lead_ids, lead_external_ids, lead_phone_numbers,
-        EXISTS ( -- row, before, delete
-            SELECT FROM pg_trigger WHERE tgrelid = 'leads'::regclass AND NOT tgisinternal AND tgtype & 11 = 11
-        ) AS has_veto,
-        CASE WHEN :is_old OR written_external_ids IS NOT NULL OR written_phone_numbers IS NOT NULL
-            THEN (SELECT form FROM canonical_forms) END AS stored_form,
-        :erases AND {HAS_ARCHIVE} AS has_archive
-    FROM limits CROSS JOIN chunks
-    WHERE job_id = :job_id AND number = :number AND state = 'pending' AND retry_at = :lease_end FOR UPDATE OF chunks
-""")
+Answer = TypeVar("Answer")
 
 log = structlog.get_logger()
 
 
-def run_next(engine: Engine, queue: str, wake: Wake) -> None:
+def run_next(engine: Engine, queue: str, wake: Wake, lock_wait: timedelta = LOCK_WAIT) -> None:
     """Works on the queue's chunks for about TURN, carries out what was asked of jobs, and sends one message.
 
     Finding nothing to do, it just ends. Between chunks of another queue it looks for ordinary jobs: they never wait for longer
     than one chunk, and a queue's message still does one chunk of it at least.
     """
     end_of_turn = time.monotonic() + TURN
+    _write_down_what_was_left(engine)
     if claimed := _claim_of(engine, queue):
-        run_chunk(engine, claimed, wake)
+        run_chunk(engine, claimed, wake, lock_wait)
     carry_out_requests(engine, wake)
     while claimed:
         if time.monotonic() >= end_of_turn:
             wake.workers(queue)
             return
         if claimed := _claim_of(engine, JOBS_QUEUE) or (_claim_of(engine, queue) if queue != JOBS_QUEUE else None):
-            run_chunk(engine, claimed, wake)
+            run_chunk(engine, claimed, wake, lock_wait)
 
 
 def _claim_of(engine: Engine, queue: str) -> Claim | None:
@@ -77,13 +72,18 @@ def _claim_of(engine: Engine, queue: str) -> Claim | None:
         return claim(connection, queue)
 
 
-def run_chunk(engine: Engine, claimed: Claim, wake: Wake = NOBODY) -> None:
-    """Decides a claimed chunk, retrying what is nobody's fault; else its lease runs out and the attempt counts."""
-    careful = False
+def run_chunk(engine: Engine, claimed: Claim, wake: Wake = NOBODY, lock_wait: timedelta = LOCK_WAIT) -> None:
+    """Decides a part of a claimed chunk, all of it if it can, or writes down what came in between."""
+    # What the job has waited for to pass has not passed if it comes again: then it may be about a lead.
+    how = Try(_deadline(claimed), around_refused=claimed.waited, doubtful=claimed.waited)
+    if claimed.attempts > MAX_ATTEMPTS:
+        how.verdict = Outcome.FAILED
+        log.error("chunk failed", job=str(claimed.job_id), chunk=claimed.number, attempts=MAX_ATTEMPTS)
     for retry in count():
+        part = Part(how.deadline)
         try:
-            with engine.begin() as connection:
-                finished = _decide_chunk(connection, claimed, careful=careful)
+            with engine.begin() as part.connection:
+                finished = decide_part(part, claimed, how, lock_wait)
             if finished is None:  # the chunks that were pending then may have been committed meanwhile
                 with engine.begin() as connection:
                     finished = (conclude if claimed.dry_run else finish)(connection, claimed.job_id)
@@ -91,75 +91,131 @@ def run_chunk(engine: Engine, claimed: Claim, wake: Wake = NOBODY) -> None:
                 tell(finished, wake)
         except ArchiveAppeared:
             continue
-        except DBAPIError as error:
-            if is_refusal(error) and not careful:
-                careful = True
-            elif not is_transient(error):
-                raise
-            elif retry < (LOCKED_RETRIES if isinstance(error.orig, errors.LockNotAvailable) else RETRIES):
-                log.info("chunk retried", job=str(claimed.job_id), chunk=claimed.number, error=type(error.orig).__name__)
-                time.sleep(random.uniform(0, FIRST_PAUSE * 2**retry))  # noqa: S311 - jitter, no secret
-            else:
-                log.warning("chunk given back", job=str(claimed.job_id), chunk=claimed.number, error=type(error.orig).__name__)
-                _give_back_when_possible(engine, claimed)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the chunk is to be given back with a word
+            if not _Setback(engine, claimed, how, part, error).is_overcome(retry):
                 return
         else:
             return
 
 
-def _give_back_when_possible(engine: Engine, claimed: Claim) -> None:
-    """Where the database is away, nothing else can be done meanwhile. Raises OperationalError after half a minute."""
-    for patience in reversed(range(30)):
-        try:
-            with engine.begin() as connection:
-                give_back(connection, claimed)
-        except DBAPIError:
-            if not patience:
-                raise
-            time.sleep(1)
+def _deadline(claimed: Claim) -> float:
+    return time.monotonic() + (claimed.part_seconds or PART_SECONDS)
+
+
+class _Setback:
+    """What came in between a part and its end, and what is to be done about it."""
+
+    def __init__(self, engine: Engine, claimed: Claim, how: Try, part: Part, error: Exception) -> None:
+        self._engine, self._claimed, self._how, self._part, self._error = engine, claimed, how, part, error
+        self._log = log.bind(job=str(claimed.job_id), chunk=claimed.number)
+
+    def is_overcome(self, retry: int) -> bool:
+        """Whether the part is to be tried again at once; if not, it is written down why."""
+        error, how = self._error, self._how
+        if isinstance(error, NotNow):
+            self._write(partial(put_off, seconds=UNTIL_FREE))
+        elif isinstance(error, TimeIsUp) or (is_cancelled(error) and self._part.is_over):
+            return self._is_given_more_time()
+        elif is_locked(error):
+            return self._is_led_around_locks()
+        elif is_transient(error) and retry < RETRIES:
+            if is_lost(error):
+                how.deadline = _deadline(self._claimed)
+            self._log.info("part tried again", error=type(error).__name__, sqlstate=sqlstate(error))
+            time.sleep(random.uniform(0, FIRST_PAUSE * 2**retry))  # noqa: S311 - jitter, no secret
+            return True
+        elif is_refusal(error) and not how.around_refused:
+            how.around_refused = True
+            return True
         else:
-            return
+            self._hold()
+        return False
+
+    def _is_given_more_time(self) -> bool:
+        """A part that is cut is halved; a lead alone gets twice the time, until that is as much as one may have."""
+        size, seconds = self._part.size, self._claimed.part_seconds or int(PART_SECONDS)
+        if size is None:  # not even its chunk could be locked in time
+            self._write(partial(put_off, seconds=UNTIL_FREE))
+            return False
+        reason = self._ask(reason_of_slowness)
+        self._log.warning("leads take long", leads=size, seconds=seconds, hint=reason)
+        longest = LONGEST_PART if (self._ask(worker_processes) or 0) > 1 else LONGEST_OF_LONE_WORKER
+        if size > 1:
+            self._write(partial(cut, size=size // 2, of_job=True))
+        elif seconds < longest:
+            self._write(partial(cut, size=1, seconds=min(longest, seconds * 2)))
+        else:
+            return self._is_given(Outcome.TOO_SLOW, reason)
+        return False
+
+    def _is_led_around_locks(self) -> bool:
+        """First without what is locked; where that is not enough, as what goes with a lead is locked, lead by lead."""
+        if self._part.size is None:
+            self._write(partial(put_off, seconds=CHUNK_IN_HAND))
+        elif not self._how.skip_locked:
+            self._how.skip_locked = True
+            return True
+        elif table := self._ask(locked_table):
+            self._write(partial(hold, reason="locked", detail=f"the table {table} is locked", sqlstate=sqlstate(self._error)))
+        elif self._part.size > 1:
+            self._write(partial(cut, size=self._part.size // 2))
+        else:
+            return self._is_given(Outcome.WAITS_FOR_LOCK, None)
+        return False
+
+    def _is_given(self, verdict: Outcome, detail: str | None) -> bool:
+        self._how.verdict, self._how.detail = verdict, detail
+        self._how.deadline = time.monotonic() + PART_SECONDS
+        return True
+
+    def _hold(self) -> None:
+        """The job waits for the database to be well."""
+        error = self._error
+        detail = (
+            f"the database answers: {in_words(error)}" if isinstance(error, DBAPIError) else f"the worker met {_place(error)}"
+        )
+        hint = "check the database, and its log; work goes on by itself"
+        self._log.warning("job waits", error=type(error).__name__, sqlstate=sqlstate(error), detail=detail, hint=hint)
+        self._write(partial(hold, reason="database", detail=detail, sqlstate=sqlstate(error)))
+
+    def _ask(self, question: Callable[[Connection], Answer]) -> Answer | None:
+        """None where the database cannot answer now."""
+        try:
+            with self._engine.begin() as connection:
+                return question(connection)
+        except DBAPIError:
+            return None
+
+    def _write(self, word: Callable[[Connection, Claim], None]) -> None:
+        """Writes `word` down, or remembers it: without it, the attempt would count."""
+        deadline = time.monotonic() + UNTIL_GIVEN_BACK
+        while not _is_written(self._engine, self._claimed, word):
+            if time.monotonic() > deadline:
+                _unwritten.append((self._claimed, word))
+                return
+            time.sleep(1)
 
 
-def _decide_chunk(connection: Connection, claimed: Claim, *, careful: bool) -> Finished | None:
-    """The transaction of a chunk, and of its job's end if it is the last. A chunk that is done already is left alone."""
-    erases = claimed.mode == Mode.DELETE
-    values = {"job_id": claimed.job_id, "number": claimed.number, "lease_end": claimed.lease_end}
-    values |= {"campaign_id": claimed.campaign_id, "erases": erases, "is_old": claimed.form < FORM}
-    row = connection.execute(_LOCK_CHUNK, values).one_or_none()
-    if row is None:
-        return None
-    part = _part_of(row.outcomes, claimed.most)
-    entries = Entries(*(column and column[part] for column in row[:5]))
-    known = KnownLeads(row.lead_ids, row.lead_external_ids, row.lead_phone_numbers)
-    leads = KnownLeads._make(column and column[part] for column in known)
-    try_former = row.stored_form is not None and row.stored_form < FORM
-    manner = Manner(careful, veto=row.has_veto, has_archive=row.has_archive, try_former=try_former)
-    takes = not claimed.dry_run and claimed.attempts <= MAX_ATTEMPTS
-    if claimed.attempts > MAX_ATTEMPTS:
-        outcomes = bytes(outcome or Outcome.FAILED for outcome in entries.outcomes)
-        log.error("chunk failed", job=str(claimed.job_id), chunk=claimed.number, attempts=MAX_ATTEMPTS)
-    elif claimed.dry_run:
-        outcomes = preview(connection, claimed, _today(claimed, entries), Place(part, known, len(row.outcomes)), manner)
-    elif claimed.mode == Mode.RESTORE:
-        outcomes = restore(connection, claimed.job_id, entries, leads, careful=careful)
-    elif leads.ids is not None:
-        outcomes = take_known(connection, claimed, entries, leads, manner)
-    else:
-        outcomes = look_up_and_take(connection, claimed, _today(claimed, entries), manner)
-    before, after = bytes(row.outcomes[: part.start]), bytes(row.outcomes[part.stop :])
-    archiveless = claimed.campaign_id if takes and erases and not row.has_archive else None
-    return finish(connection, claimed.job_id, DecidedChunk(claimed.number, before + outcomes + after, archiveless))
+Word = Callable[[Connection, Claim], None]
+
+_unwritten: list[tuple[Claim, Word]] = []
 
 
-def _today(claimed: Claim, entries: Entries) -> Entries:
-    """The entries as today's rules read them, where the job was accepted by former ones."""
-    return read_again(entries, claimed.phone_region) if claimed.form < FORM else entries
+def _write_down_what_was_left(engine: Engine) -> None:
+    while _unwritten and _is_written(engine, *_unwritten[0]):
+        _unwritten.pop(0)
 
 
-def _part_of(outcomes: Sequence[int], most: int | None) -> slice:
-    """The entries to be worked on now: all of a chunk, or those up to the last that the job's pace allows."""
-    if most is None:
-        return slice(0, len(outcomes))
-    undecided = [i for i, outcome in enumerate(outcomes) if not outcome]
-    return slice(undecided[0], undecided[most] if most < len(undecided) else len(outcomes))
+def _is_written(engine: Engine, claimed: Claim, word: Word) -> bool:
+    try:
+        with engine.begin() as connection:
+            word(connection, claimed)
+    except DBAPIError:
+        return False
+    return True
+
+
+def _place(error: Exception) -> str:
+    """Its kind and where it was raised, without its text, which may hold identifiers."""
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{type(error).__name__} in {Path(frame.filename).name}, line {frame.lineno}"

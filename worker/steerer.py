@@ -1,4 +1,5 @@
-"""Carries out what was asked of jobs: pause, cancel, and the end of a window.
+"""Carries out what was asked of jobs: pause, cancel, the end of a window, and the end of a job for which the database was not
+well for a day.
 
 A request is a mark on the job's row (`wanted`), from which on nothing of it is claimed. Here its state changes, once no chunk
 is in hand: those that are being decided are waited for; those that are claimed and not yet begun are taken back, as a claim
@@ -38,6 +39,7 @@ _TAKE_BACK_CLAIMS = text("""
 
 _PAUSE = text("""
     UPDATE jobs SET state = 'paused', wanted = NULL, wanted_by = NULL,
+        waiting_for = NULL, waiting_since = NULL, waiting_until = NULL,
         history = history || jsonb_build_object('status', 'paused', 'at', clock_timestamp(), 'by', wanted_by)
     WHERE id = :job_id AND wanted = 'pause' AND state IN ('scheduled', 'queued', 'running')
 """)
@@ -46,6 +48,7 @@ _WINDOW = text("SELECT run_window, clock_timestamp() AS now FROM jobs WHERE id =
 
 _CLOSE = text("""
     UPDATE jobs SET state = 'scheduled', wanted = NULL, run_at = :opens, closes_at = :closes,
+        waiting_for = NULL, waiting_since = NULL, waiting_until = NULL,
         history = CASE WHEN state = 'scheduled' THEN history
             ELSE history || jsonb_build_object('status', 'scheduled', 'at', clock_timestamp(), 'by', NULL) END
     WHERE id = :job_id AND wanted = 'close' AND state IN ('scheduled', 'queued', 'running')
@@ -53,9 +56,12 @@ _CLOSE = text("""
 
 _WAIT_FOR_ALL_CHUNKS = text("SELECT 1 FROM chunks WHERE job_id = :job_id AND state = 'pending' ORDER BY number FOR UPDATE")
 
-_CANCEL_THE_REST = text(f"""
-    UPDATE chunks SET state = 'done', outcomes = array_replace(outcomes, 0::smallint, CAST(:cancelled AS smallint)),
-        unprocessed = unprocessed + cardinality(outcomes) - ({" + ".join(COUNTS)})
+_END_THE_REST = text(f"""
+    UPDATE chunks SET state = 'done', outcomes = array_replace(
+            array_replace(outcomes, 0::smallint, CAST(:outcome AS smallint)),
+            {Outcome.WAITS_FOR_LOCK:d}::smallint, CAST(:outcome AS smallint)
+        ),
+        unprocessed = unprocessed + cardinality(outcomes) - ({" + ".join(COUNTS)}), locked = 0, locked_since = NULL
     WHERE job_id = :job_id AND state = 'pending'
 """)
 
@@ -107,9 +113,19 @@ def _close(connection: Connection, job_id: UUID) -> Finished | None:
 
 
 def _cancel(connection: Connection, job_id: UUID) -> Finished | None:
-    connection.execute(_WAIT_FOR_ALL_CHUNKS, {"job_id": job_id})
-    rest = connection.execute(_CANCEL_THE_REST, {"job_id": job_id, "cancelled": Outcome.CANCELLED}).rowcount
+    rest = _end_the_rest(connection, job_id, Outcome.CANCELLED)
     return conclude(connection, job_id, cancelled=rest > 0)
 
 
-_CARRY_OUT = {"pause": _pause, "close": _close, "cancel": _cancel}
+def _fail(connection: Connection, job_id: UUID) -> Finished | None:
+    _end_the_rest(connection, job_id, Outcome.FAILED)
+    return conclude(connection, job_id)
+
+
+def _end_the_rest(connection: Connection, job_id: UUID, outcome: Outcome) -> int:
+    """Gives the outcome to all entries that have none; the number of their chunks."""
+    connection.execute(_WAIT_FOR_ALL_CHUNKS, {"job_id": job_id})
+    return connection.execute(_END_THE_REST, {"job_id": job_id, "outcome": outcome}).rowcount
+
+
+_CARRY_OUT = {"pause": _pause, "close": _close, "cancel": _cancel, "fail": _fail}

@@ -1,6 +1,7 @@
 """The one Celery task. Its message says that a queue has work; what to do stands in the database."""
 
 import threading
+from datetime import timedelta
 from functools import cache
 
 import structlog
@@ -52,7 +53,7 @@ def run_next(queue: str) -> None:
         if delivers:
             deliver_next(engine, _terms(), wake)
         else:
-            runner.run_next(engine, queue, wake)
+            runner.run_next(engine, queue, wake, timedelta(seconds=settings().lock_wait))
     except (DBAPIError, PoolTimeoutError) as error:  # whose text may hold identifiers
         cause = getattr(error, "orig", error)
         mend = "check that the database is up, and its log; work goes on by itself"

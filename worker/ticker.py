@@ -43,6 +43,7 @@ _QUEUES_WITH_WORK = text("""
         WHERE jobs.queue = busy.queue AND jobs.state IN ('queued', 'running')
             AND wanted IS NULL AND (closes_at IS NULL OR closes_at > clock_timestamp())
             AND (paced_at IS NULL OR paced_at <= clock_timestamp())
+            AND (waiting_until IS NULL OR waiting_until <= clock_timestamp())
             AND chunks.state = 'pending' AND retry_at <= clock_timestamp()
     )
     UNION ALL

@@ -4,7 +4,7 @@ from sqlalchemy import text
 
 from shared.identifiers import FORM
 from tests.jobs import add_campaign, job_row, let_leases_expire, queue_job
-from worker.claimer import MAX_ATTEMPTS, claim, give_back
+from worker.claimer import claim
 
 ENTRIES = [(f"crm-{i}", None) for i in range(4)]
 
@@ -96,28 +96,6 @@ def test_other_queues_and_states_are_left_alone(engine):
 def test_a_company_or_campaign_that_is_gone_does_not_strand_its_jobs(engine):
     queue_in(engine, company="gone", campaign="gone")
     assert claim_one(engine).campaign_id == "gone"
-
-
-def test_an_attempt_given_back_does_not_count(engine):
-    queue_in(engine)
-    for _ in range(MAX_ATTEMPTS * 2):
-        claimed = claim_one(engine)
-        assert claimed.attempts == 1
-        with engine.begin() as connection:
-            give_back(connection, claimed)
-            let_leases_expire(connection)
-
-
-def test_giving_back_late_takes_back_one_attempt_but_not_the_lease_of_the_next(engine):
-    queue_in(engine)
-    mine = claim_one(engine)
-    with engine.begin() as connection:
-        let_leases_expire(connection)
-    assert claim_one(engine).attempts == 2
-    with engine.begin() as connection:
-        give_back(connection, mine)
-        assert connection.execute(text("SELECT attempts FROM chunks")).scalar_one() == 1
-    assert claim_one(engine) is None
 
 
 def test_distinct_companies_are_found_without_reading_all_their_jobs(engine):

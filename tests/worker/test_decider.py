@@ -4,7 +4,7 @@ import pytest
 
 from shared.identifiers import canonical_phone_number
 from shared.states import Outcome, PhoneFallback
-from worker.decider import Copy, TakenLead, decide
+from worker.decider import Copy, Kept, TakenLead, decide
 from worker.entries import Entries, read_again
 
 BY_ID = Outcome.DELETED_BY_EXTERNAL_ID
@@ -31,7 +31,9 @@ class Campaign:
         position = 0 if column == "external_id" else 1
         found = [e for e in self.leads if e[position] in identifiers and not (self._lone and position and e[0])]
         self.leads = [lead for lead in self.leads if lead not in found or lead in self.refused]
-        return [TakenLead(*lead, refused=lead in self.refused) for lead in found]
+        return [
+            TakenLead(*lead, kept=Kept(Outcome.REFUSED, "constraint keep") if lead in self.refused else None) for lead in found
+        ]
 
     def hold(self, external_ids, phone_numbers):
         self.held = external_ids, phone_numbers
@@ -273,4 +275,4 @@ def test_a_refused_lead_stays_unprocessed_though_its_copies_are_erased():
 def test_what_each_entry_took_is_noted_leads_before_copies():
     campaign, found = Campaign(("a", "+101"), copies=[("a", "+109"), ("b", "+102")]), {}
     decide_over(campaign, ("a", None), (None, "+102"), ("c", None), found=found)
-    assert found == {0: [TakenLead("a", "+101", refused=False), Copy("a", "+109")], 1: [Copy("b", "+102")]}
+    assert found == {0: [TakenLead("a", "+101", kept=None), Copy("a", "+109")], 1: [Copy("b", "+102")]}

@@ -30,7 +30,11 @@ def _columns() -> dict[str, list[sa.Column[Any]]]:
                 comment="that its next entry gets, alone, as it took longer than a part may",
             ),
             sa.Column(
-                "locked", sa.Integer(), nullable=False, server_default="0", comment="entries that wait for a lock of somebody else"
+                "locked",
+                sa.Integer(),
+                nullable=False,
+                server_default="0",
+                comment="entries that wait for a lock of somebody else",
             ),
             sa.Column("locked_since", _TIME, comment="since when there are only such entries left"),
             sa.Column("details", JSONB(), comment="what refused an entry, by its position from 0"),

@@ -1,0 +1,56 @@
+"""Foreign keys that make it slow to delete a lead: for each of them PostgreSQL looks for the rows that refer to the lead, and
+reads the whole table where no index leads to them.
+"""
+
+from typing import NamedTuple
+
+from sqlalchemy import Connection, text
+
+# Those that refer to leads, or to what goes with a lead. A key of a partition is its parent's. An index serves if it begins with
+# the columns of the key, in whatever order.
+_WITHOUT_INDEX = text("""
+    WITH RECURSIVE going (relation) AS (
+        SELECT 'leads'::regclass::oid
+        UNION
+        SELECT conrelid FROM pg_constraint JOIN going ON confrelid = relation
+        WHERE contype = 'f' AND confdeltype IN ('c', 'n', 'd')
+    )
+    SELECT conname AS name, conrelid::regclass::text AS "table", relkind = 'p' AS is_partitioned,
+        (
+            SELECT string_agg(quote_ident(attname), ', ' ORDER BY position)
+            FROM unnest(conkey) WITH ORDINALITY AS key (number, position)
+                JOIN pg_attribute ON attrelid = conrelid AND attnum = key.number
+        ) AS columns
+    FROM going JOIN pg_constraint ON confrelid = relation JOIN pg_class ON pg_class.oid = conrelid
+    WHERE contype = 'f' AND conparentid = 0 AND NOT EXISTS (
+        SELECT FROM pg_index
+        WHERE indrelid = conrelid AND indisvalid AND indpred IS NULL
+            AND conkey <@ (indkey::int2[])[0:cardinality(conkey) - 1]
+    )
+    ORDER BY "table", name
+""")
+
+
+class ForeignKey(NamedTuple):
+    """A foreign key whose columns have no index. `table` and `columns` are quoted where SQL needs it."""
+
+    name: str
+    table: str
+    is_partitioned: bool
+    columns: str
+
+    @property
+    def cure(self) -> str:
+        """The statement that makes its index, without keeping others from the table where PostgreSQL can do so."""
+        return f"CREATE INDEX {'' if self.is_partitioned else 'CONCURRENTLY '}ON {self.table} ({self.columns})"
+
+
+def without_index(connection: Connection) -> list[ForeignKey]:
+    """The foreign keys for which deleting a lead reads a whole table."""
+    return [ForeignKey._make(row) for row in connection.execute(_WITHOUT_INDEX)]
+
+
+def reason_of_slowness(connection: Connection) -> str | None:
+    """Names the foreign keys without an index, each with the statement that makes it; None where there is none."""
+    keys = without_index(connection)
+    return "; ".join(f"the foreign key {key.name} of {key.table} has no index: {key.cure}" for key in keys) or None

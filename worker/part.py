@@ -1,0 +1,76 @@
+"""The transaction of a part: some entries of a chunk, or all. Its statements share one span of time, so that a part which takes
+long is cut, and its worker is free for others, long before its lease is over.
+"""
+
+import time
+from typing import Any
+
+from sqlalchemy import Connection, CursorResult, text
+from sqlalchemy.sql.base import Executable
+
+PART_SECONDS = 2.0  # beside two slow jobs, another company's small one is begun so soon
+LONGEST_PART = 15  # seconds that a lead gets, alone: with what comes before and after, less than a lease
+QUICK_PART = 0.5  # seconds; the next part may be bigger than one that took less
+FINISH_SECONDS = 1.0  # that writing the outcomes has at least, and what is checked at COMMIT
+
+_SLACK = 0.05  # seconds by which a time-out may be off; setting it anew for each statement would cost a round trip each
+_LIMIT = text("SELECT set_config('statement_timeout', :milliseconds, true)")
+
+
+class TimeIsUp(Exception):
+    """The statements of a part have used up their time: no further one is begun."""
+
+
+class Part:
+    """What is common to the statements of a part: their connection, their time, and what is to be said of single entries."""
+
+    connection: Connection  # that of its transaction, once it has begun
+
+    def __init__(self, deadline: float) -> None:
+        """`deadline` by the monotonic clock; the first statement sets `milliseconds` as the time-out of those that follow."""
+        self.size: int | None = None  # entries; None until they are known
+        self.details: dict[int, str] = {}  # what refused an entry, by its index in the part
+        self._deadline, self._began = deadline, time.monotonic()
+        self._limit = max(_SLACK, self.left)  # seconds: the time-out in force
+
+    @property
+    def left(self) -> float:
+        """Seconds."""
+        return self._deadline - time.monotonic()
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds."""
+        return time.monotonic() - self._began
+
+    @property
+    def milliseconds(self) -> str:
+        """The time-out with which the transaction is to begin."""
+        return _milliseconds(self._limit)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the time is used up, or will be as soon as the clocks agree."""
+        return self.left < _SLACK
+
+    def execute(self, statement: Executable, values: dict[str, Any] | None = None) -> CursorResult[*tuple[Any, ...]]:
+        """Executes `statement` within what is left of the time. Raises TimeIsUp, DBAPIError."""
+        left = self.left
+        if left < _SLACK:
+            raise TimeIsUp
+        if self._limit - left > _SLACK:
+            self._set_limit(left)
+        return self.connection.execute(statement, values)
+
+    def allow_to_finish(self) -> None:
+        """What is done is to be written down, however little time is left."""
+        if self.left < FINISH_SECONDS:
+            self._set_limit(FINISH_SECONDS)
+
+    def _set_limit(self, seconds: float) -> None:
+        self._limit = seconds
+        self.connection.execute(_LIMIT, {"milliseconds": _milliseconds(seconds)})
+
+
+def _milliseconds(seconds: float) -> str:
+    return str(max(1, round(seconds * 1000)))

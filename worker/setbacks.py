@@ -1,0 +1,84 @@
+"""What becomes of a chunk that could not be worked on: it is given back, and what happened is written down with it or its job.
+
+Only a lease that runs out without a word counts as an attempt: that is a chunk which kills its workers. Each word here takes the
+attempt of its claim back, in whatever order they come; but only the last claim may say when the chunk is claimable again.
+"""
+
+import json
+from typing import Any
+
+from sqlalchemy import Connection, Integer, bindparam, text
+
+from worker.claimer import Claim
+
+# Locks are taken as everywhere, chunk before job.
+_MINE = "WHERE job_id = :job_id AND number = :number AND state = 'pending'"
+_IS_LAST = "retry_at = :lease_end"
+
+_PUT_OFF = text(f"""
+    UPDATE chunks SET attempts = attempts - 1,
+        retry_at = CASE WHEN {_IS_LAST} THEN clock_timestamp() + CAST(:seconds AS float) * interval '1 s' ELSE retry_at END
+    {_MINE}
+""")
+
+# The next part is smaller; where leads take long, so are those of the job's other chunks.
+_CUT = text(f"""
+    WITH cut AS (
+        UPDATE chunks SET attempts = attempts - 1, retry_at = CASE WHEN {_IS_LAST} THEN '-infinity' ELSE retry_at END,
+            part_size = :part_size, part_seconds = :part_seconds
+        {_MINE} RETURNING job_id
+    )
+    UPDATE jobs SET part_size = least(part_size, :part_size) FROM cut WHERE id = cut.job_id AND :of_job
+""").bindparams(bindparam("part_size", type_=Integer), bindparam("part_seconds", type_=Integer))
+
+# The pause is as long as the job has waited already, within limits; then one chunk is tried. Another than this one where there
+# is any: it may be this one alone that fails.
+_HOLD = text(f"""
+    WITH pause AS (
+        SELECT least(interval '30 s', greatest(interval '1 s', clock_timestamp() - waiting_since)) AS length
+        FROM jobs WHERE id = :job_id
+    ),
+    held AS (
+        UPDATE chunks SET attempts = attempts - 1, retry_at = CASE WHEN {_IS_LAST} THEN clock_timestamp() + pause.length
+            + CASE WHEN EXISTS (
+                SELECT FROM chunks AS other WHERE other.job_id = :job_id AND other.state = 'pending' AND other.number <> :number
+            ) THEN interval '1 s' ELSE interval '0' END ELSE retry_at END
+        FROM pause {_MINE} RETURNING job_id
+    )
+    UPDATE jobs SET waiting_for = CAST(:waiting_for AS jsonb), waiting_since = coalesce(waiting_since, clock_timestamp()),
+        waiting_until = clock_timestamp() + pause.length,
+        wanted = CASE WHEN wanted IS NULL AND waiting_since < clock_timestamp() - interval '24 h' THEN 'fail' ELSE wanted END
+    FROM held, pause WHERE id = held.job_id AND jobs.state IN ('queued', 'running')
+""")
+
+# What has gone well says that the database is well; and quick parts, that the next may be bigger.
+_GO_ON = text("""
+    UPDATE jobs SET waiting_for = NULL, waiting_since = NULL, waiting_until = NULL,
+        part_size = CASE WHEN :quick THEN nullif(least(part_size * 2, 1000), 1000) ELSE part_size END
+    WHERE id = :job_id AND (waiting_since IS NOT NULL OR :quick AND part_size IS NOT NULL)
+""")
+
+
+def put_off(connection: Connection, claim: Claim, seconds: float) -> None:
+    """Gives the chunk back for so long. The caller commits."""
+    connection.execute(_PUT_OFF, _place(claim) | {"seconds": seconds})
+
+
+def cut(connection: Connection, claim: Claim, size: int, *, seconds: int | None = None, of_job: bool = False) -> None:
+    """Gives the chunk back at once, for a part of `size` entries, or of one that gets so many `seconds`. The caller commits."""
+    connection.execute(_CUT, _place(claim) | {"part_size": size, "part_seconds": seconds, "of_job": of_job})
+
+
+def hold(connection: Connection, claim: Claim, reason: str, detail: str, sqlstate: str | None = None) -> None:
+    """Gives the chunk back and has its job wait: `reason` is a word of the contract, `detail` in words. The caller commits."""
+    waiting_for = json.dumps({"reason": reason, "detail": detail, "sqlstate": sqlstate})
+    connection.execute(_HOLD, _place(claim) | {"waiting_for": waiting_for})
+
+
+def go_on(connection: Connection, claim: Claim, *, quick: bool) -> None:
+    """A part was done: the job waits for nothing, and its next parts are bigger if this one was `quick`. The caller commits."""
+    connection.execute(_GO_ON, {"job_id": claim.job_id, "quick": quick})
+
+
+def _place(claim: Claim) -> dict[str, Any]:
+    return {"job_id": claim.job_id, "number": claim.number, "lease_end": claim.lease_end}

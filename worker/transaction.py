@@ -1,0 +1,148 @@
+"""The transaction of a part: locks its chunk, has the leads of some of its entries taken, or all, and writes their outcomes; with
+the last one, its job is finished. It happens wholly or not at all.
+"""
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from typing import Any
+
+from sqlalchemy import text
+
+from shared.archive import HAS_ARCHIVE
+from shared.identifiers import FORM
+from shared.states import Mode, Outcome
+from worker.claimer import Claim
+from worker.entries import Entries, read_again
+from worker.finisher import DecidedChunk, Finished, finish
+from worker.part import QUICK_PART, Part
+from worker.previewer import Place, preview
+from worker.refusals import Refusals
+from worker.restorer import restore
+from worker.setbacks import go_on
+from worker.taker import KnownLeads, Manner, look_up_and_take, take_known
+
+# Lock waits end long before the part does, and a frozen worker keeps its locks for 10 s at most. The time-out of locks is in
+# force before the row is locked: a locking clause works on the rows of the join. That of statements holds from the next one on.
+# One part at a time, of all, may take longer than others: its worker is not there for anybody else meanwhile.
+_LOCK_CHUNK = text(f"""
+    WITH limits AS MATERIALIZED (
+        SELECT set_config('lock_timeout', '500ms', true), set_config('statement_timeout', :milliseconds, true),
+            set_config('idle_in_transaction_session_timeout', '10s', true)
+    )
+    SELECT external_ids, phone_numbers, outcomes, written_external_ids, written_phone_numbers,
+        lead_ids, lead_external_ids, lead_phone_numbers,
+        ( -- row, before, delete
+            SELECT string_agg(tgname, ', ') FROM pg_trigger
+            WHERE tgrelid = 'leads'::regclass AND NOT tgisinternal AND tgtype & 11 = 11
+        ) AS veto,
+        locked_since < clock_timestamp() - CAST(:lock_wait AS interval) AS waited_long,
+        NOT :is_long OR pg_try_advisory_xact_lock(3141592653) AS may_begin,
+        CASE WHEN :is_old OR written_external_ids IS NOT NULL OR written_phone_numbers IS NOT NULL
+            THEN (SELECT form FROM canonical_forms) END AS stored_form,
+        :erases AND {HAS_ARCHIVE} AS has_archive
+    FROM limits CROSS JOIN chunks
+    WHERE job_id = :job_id AND number = :number AND state = 'pending' AND retry_at = :lease_end FOR UPDATE OF chunks
+""")
+
+
+class NotNow(Exception):
+    """A part that takes long may not begin while another one does."""
+
+
+@dataclass
+class Try:
+    """How a part is tried: after each setback more carefully. With a `verdict`, only that is written any more."""
+
+    deadline: float  # by the monotonic clock
+    around_refused: bool = False
+    doubtful: bool = False  # around errors, too, that may not be about a lead
+    skip_locked: bool = False
+    verdict: Outcome | None = None
+    detail: str | None = None
+
+
+def decide_part(part: Part, claimed: Claim, how: Try, lock_wait: timedelta) -> Finished | None:
+    """Decides some entries of the chunk, and finishes the job if they are its last. A chunk that is done is left alone.
+
+    What has been locked for `lock_wait` is given up. Raises NotNow, TimeIsUp, ArchiveAppeared, DBAPIError.
+    """
+    erases = claimed.mode == Mode.DELETE
+    values = {"job_id": claimed.job_id, "number": claimed.number, "lease_end": claimed.lease_end}
+    values |= {"campaign_id": claimed.campaign_id, "erases": erases, "is_old": claimed.form < FORM}
+    values |= {"milliseconds": part.milliseconds, "lock_wait": lock_wait}
+    values |= {"is_long": claimed.part_seconds is not None and how.verdict is None}
+    row = part.connection.execute(_LOCK_CHUNK, values).one_or_none()
+    if row is None:
+        return None
+    if not row.may_begin:
+        raise NotNow
+    only_locked = Outcome.PENDING not in row.outcomes
+    chosen = _choose(row.outcomes, claimed, only_locked=only_locked)
+    entries = Entries(*(column and column[chosen] for column in row[:5]))
+    if only_locked:
+        entries = entries._replace(outcomes=[outcome * (outcome != Outcome.WAITS_FOR_LOCK) for outcome in entries.outcomes])
+    part.size = entries.outcomes.count(Outcome.PENDING)
+    if how.verdict:
+        outcomes = _give_verdict(part, entries, how.verdict, how.detail)
+    else:
+        outcomes = _take(part, claimed, row, (chosen, entries), replace(how, skip_locked=how.skip_locked or only_locked))
+    if row.waited_long:
+        outcomes = outcomes.replace(bytes((Outcome.WAITS_FOR_LOCK,)), bytes((Outcome.LOCKED,)))
+    quick = part.elapsed < QUICK_PART
+    part.allow_to_finish()
+    if claimed.waited or (claimed.most is not None and quick):
+        go_on(part.connection, claimed, quick=quick)
+    before, after = bytes(row.outcomes[: chosen.start]), bytes(row.outcomes[chosen.stop :])
+    looked_up = not claimed.dry_run and how.verdict is None
+    archiveless = claimed.campaign_id if looked_up and erases and not row.has_archive else None
+    details = {chosen.start + i: detail for i, detail in part.details.items()}
+    decided = DecidedChunk(claimed.number, before + outcomes + after, archiveless, details, quick)
+    return finish(part.connection, claimed.job_id, decided)
+
+
+def _choose(outcomes: Sequence[int], claimed: Claim, *, only_locked: bool) -> slice:
+    """The entries to be worked on now: all of a chunk, or so many as the claim allows. Of those that are locked any, as the first
+    ones may be so for long.
+    """
+    most = 1 if claimed.part_seconds else claimed.most
+    if most is None:
+        return slice(0, len(outcomes))
+    undecided = Outcome.WAITS_FOR_LOCK if only_locked else Outcome.PENDING
+    places = [i for i, outcome in enumerate(outcomes) if outcome == undecided]
+    if only_locked:
+        places = places[random.randrange(len(places)) :]  # noqa: S311 - no secret
+    return slice(places[0], places[most] if most < len(places) else len(outcomes))
+
+
+def _give_verdict(part: Part, entries: Entries, verdict: Outcome, detail: str | None) -> bytes:
+    if detail:
+        part.details = {i: detail for i, outcome in enumerate(entries.outcomes) if not outcome}
+    return bytes(outcome or verdict for outcome in entries.outcomes)
+
+
+def _take(part: Part, claimed: Claim, row: Any, chosen: tuple[slice, Entries], how: Try) -> bytes:
+    """Has what is to be done with the leads of the entries done; the outcome of each entry."""
+    place, entries = chosen
+    known = KnownLeads(row.lead_ids, row.lead_external_ids, row.lead_phone_numbers)
+    leads = KnownLeads._make(column and column[place] for column in known)
+    refusals = Refusals(part, doubtful=how.doubtful) if how.around_refused else None
+    try_former = row.stored_form is not None and row.stored_form < FORM
+    manner = Manner(refusals, row.veto, how.skip_locked, row.has_archive, try_former)
+    if claimed.dry_run:
+        outcomes = preview(part, claimed, _today(claimed, entries), Place(place, known, len(row.outcomes)), manner)
+    elif claimed.mode == Mode.RESTORE:
+        outcomes = restore(part, claimed.job_id, entries, leads, manner)
+    elif leads.ids is not None:
+        outcomes = take_known(part, claimed, entries, leads, manner)
+    else:
+        outcomes = look_up_and_take(part, claimed, _today(claimed, entries), manner)
+    if refusals:
+        refusals.check()
+    return outcomes
+
+
+def _today(claimed: Claim, entries: Entries) -> Entries:
+    """The entries as today's rules read them, where the job was accepted by former ones."""
+    return read_again(entries, claimed.phone_region) if claimed.form < FORM else entries
