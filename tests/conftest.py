@@ -8,7 +8,7 @@ import redis
 
 from cli.embedded import Embedded
 from shared import migrations
-from shared.database import create_sync_engine
+from shared.database import create_sync_engine, create_worker_engine
 from shared.destinations import LOOPBACK, parse_networks
 from shared.settings import Settings
 from shared.signatures import new_secrets_key
@@ -64,7 +64,7 @@ def settings(database_url, redis_url):
 
 @pytest.fixture
 def engine(database_url):
-    """A sync engine on this test's database."""
-    engine = create_sync_engine(Settings(database_url=database_url), "tests")
+    """A worker's engine on this test's database."""
+    engine = create_worker_engine(Settings(database_url=database_url), "tests")
     yield engine
     engine.dispose()

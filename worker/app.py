@@ -17,7 +17,7 @@ from sqlalchemy.pool import NullPool
 
 from shared import logs
 from shared.broker import create_celery
-from shared.database import create_sync_engine
+from shared.database import create_worker_engine
 from shared.environment import process_settings
 from shared.heartbeats import BEAT_SECONDS, beat
 from shared.settings import settings
@@ -98,7 +98,7 @@ def _note_message(**_: Any) -> None:
 
 def _beat_until_stopped() -> None:
     role = app.conf.role
-    engine = create_sync_engine(settings(), "heartbeat", poolclass=NullPool)
+    engine = create_worker_engine(settings(), "heartbeat", poolclass=NullPool)
     while True:
         try:
             with engine.begin() as connection:

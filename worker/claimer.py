@@ -32,8 +32,7 @@ _CLAIMABLE = """
 _CLAIM = text(f"""
     WITH RECURSIVE no_wait_for_disk AS (
         SELECT set_config('synchronous_commit', 'off', true), -- losing a claim in a crash of the database costs nothing
-            set_config('lock_timeout', '2s', true), -- and a worker frozen at this very moment must not freeze the others
-            set_config('idle_in_transaction_session_timeout', '10s', true)
+            set_config('idle_in_transaction_session_timeout', '10s', true) -- and one frozen at this very moment freezes no other
     ),
     busy_company (id) AS (
         (SELECT company_id FROM jobs WHERE queue = :queue AND state IN ('queued', 'running') ORDER BY company_id LIMIT 1)
@@ -56,8 +55,10 @@ _CLAIM = text(f"""
             FROM jobs CROSS JOIN LATERAL (
                 SELECT job_id, number, part_seconds,
                     CASE WHEN coalesce(jobs.max_leads_per_second, jobs.part_size, part_size) IS NOT NULL THEN least(
-                        cardinality(outcomes) - ({" + ".join(COUNTS)}), greatest(1, jobs.max_leads_per_second / 8),
-                        jobs.part_size, part_size
+                        cardinality(outcomes) - ({" + ".join(COUNTS)}), jobs.part_size, part_size,
+                        CASE WHEN jobs.max_leads_per_second IS NOT NULL THEN greatest(
+                            CASE WHEN jobs.waiting_until IS NOT NULL THEN 10 ELSE 1 END, jobs.max_leads_per_second / 8
+                        ) END
                     ) END AS most
                 FROM chunks
                 WHERE job_id = jobs.id AND state = 'pending' AND retry_at <= clock_timestamp()

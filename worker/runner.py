@@ -150,15 +150,16 @@ class _Setback:
 
     def _is_led_around_locks(self) -> bool:
         """First without what is locked; where that is not enough, as what goes with a lead is locked, lead by lead."""
-        if self._part.size is None:
-            self._write(partial(put_off, seconds=CHUNK_IN_HAND))
-        elif not self._how.skip_locked:
+        size = self._part.size
+        if size and not self._how.skip_locked:
             self._how.skip_locked = True
             return True
-        elif table := self._ask(locked_table):
+        if table := self._ask(locked_table):
             self._write(partial(hold, reason="locked", detail=f"the table {table} is locked", sqlstate=sqlstate(self._error)))
-        elif self._part.size > 1:
-            self._write(partial(cut, size=self._part.size // 2))
+        elif size is None:
+            self._write(partial(put_off, seconds=CHUNK_IN_HAND))
+        elif size > 1:
+            self._write(partial(cut, size=size // 2))
         else:
             return self._is_given(Outcome.WAITS_FOR_LOCK, None)
         return False

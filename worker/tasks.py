@@ -10,7 +10,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from shared.broker import RUN_NEXT, WEBHOOKS_QUEUE, Sender
-from shared.database import create_sync_engine
+from shared.database import create_worker_engine
 from shared.settings import settings
 from shared.signatures import Vault
 from shared.wakeups import Announcer
@@ -30,7 +30,7 @@ _one_at_a_time = threading.Lock()  # a deliverer's threads begin together
 # Made by the first task of a process: an engine or a thread of the parent's would not survive the fork.
 @cache
 def _engine(role: str, connections: int) -> Engine:
-    return create_sync_engine(settings(), role, pool_size=connections, max_overflow=0)
+    return create_worker_engine(settings(), role, pool_size=connections, max_overflow=0)
 
 
 @cache

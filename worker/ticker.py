@@ -15,7 +15,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from shared import logs
 from shared.broker import Sender
-from shared.database import create_sync_engine
+from shared.database import create_worker_engine
 from shared.environment import process_settings
 from shared.heartbeats import beat, forget_the_dead
 from shared.settings import Settings
@@ -154,7 +154,7 @@ def main() -> None:
     settings = process_settings()
     logs.configure(settings)
     sender = Sender(settings.broker_url)
-    engine = create_sync_engine(settings, "ticker", pool_size=1, max_overflow=0)
+    engine = create_worker_engine(settings, "ticker", pool_size=1, max_overflow=0)
     log.info("ticker ready")
     run(engine, settings, Wake(Announcer(settings.limiter_url).announce, sender.top_up))
     sender.close()

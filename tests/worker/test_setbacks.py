@@ -1,0 +1,561 @@
+"""What becomes of a chunk that is slow, locked, refused in part, or met by a database that is not well: nothing ends wrongly, and
+nothing holds up what has no part in it.
+"""
+
+import json
+import time
+from datetime import timedelta
+
+import pytest
+from sqlalchemy import event, text
+
+from shared.heartbeats import beat
+from shared.states import Outcome
+from tests.jobs import (
+    add_campaign,
+    add_leads,
+    job_row,
+    let_leases_expire,
+    one_tick,
+    outcomes_of_job,
+    queue_job,
+    remaining_leads,
+    work_off,
+)
+from worker import runner
+from worker.claimer import MAX_ATTEMPTS, claim
+from worker.part import LONGEST_PART, PART_SECONDS
+from worker.runner import run_chunk
+from worker.setbacks import put_off
+
+BY_ID, BY_PHONE = Outcome.DELETED_BY_EXTERNAL_ID, Outcome.DELETED_BY_PHONE_NUMBER
+
+
+@pytest.fixture
+def campaign(engine):
+    with engine.begin() as connection:
+        add_campaign(connection)
+        add_leads(connection, [(f"crm-{i}", f"+1555{i:04d}") for i in range(100)])
+        add_campaign(connection, "quick", "other")
+        add_leads(connection, [(f"quick-{i}", None) for i in range(10)], "quick")
+    return engine
+
+
+def execute(engine, statement, **values):
+    with engine.begin() as connection:
+        result = connection.execute(text(statement), values)
+        return result.all() if result.returns_rows else None
+
+
+def queue(engine, ids, **options):
+    with engine.begin() as connection:
+        return queue_job(connection, [(i if isinstance(i, tuple) else (i, None)) for i in ids], **options)
+
+
+def job(engine, job_id):
+    with engine.begin() as connection:
+        return job_row(connection, job_id)
+
+
+def outcomes(engine, job_id):
+    with engine.begin() as connection:
+        return outcomes_of_job(connection, job_id)
+
+
+def claimed_now(engine):
+    with engine.begin() as connection:
+        return claim(connection, "jobs")
+
+
+def work(engine, **options):
+    """Until nothing can be claimed; how long each claim took, in seconds."""
+    seconds = []
+    while claimed := claimed_now(engine):
+        began = time.monotonic()
+        run_chunk(engine, claimed, **options)
+        seconds.append(time.monotonic() - began)
+    return seconds
+
+
+def pass_time(engine, seconds):
+    """As if so much had gone by for what waits."""
+    execute(
+        engine,
+        "UPDATE chunks SET retry_at = retry_at - :span, locked_since = locked_since - :span WHERE state = 'pending'",
+        span=timedelta(seconds=seconds),
+    )
+    execute(
+        engine,
+        "UPDATE jobs SET waiting_since = waiting_since - :span, waiting_until = waiting_until - :span",
+        span=timedelta(seconds=seconds),
+    )
+
+
+def on_delete(engine, body, when="true"):
+    """A trigger on leads, before each is deleted."""
+    execute(
+        engine,
+        f"CREATE OR REPLACE FUNCTION on_delete() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN {body}; RETURN OLD; END $$",
+    )
+    execute(engine, f"CREATE TRIGGER on_delete BEFORE DELETE ON leads FOR EACH ROW WHEN ({when}) EXECUTE FUNCTION on_delete()")
+
+
+def raising(sqlstate):
+    return f"RAISE EXCEPTION 'it holds %', OLD.external_id USING ERRCODE = '{sqlstate}'"
+
+
+# Slow leads
+
+
+def test_slow_leads_all_go_in_parts_none_of_which_takes_long(campaign):
+    on_delete(campaign, "PERFORM pg_sleep(0.1)", "OLD.campaign_id = 'cmp'")
+    job_id = queue(campaign, [f"crm-{i}" for i in range(60)])
+    seconds = work(campaign)
+    assert max(seconds) < PART_SECONDS + 1
+    done = job(campaign, job_id)
+    assert (done.state, done.deleted) == ("completed", 60)
+    assert set(outcomes(campaign, job_id)) == {BY_ID}
+    assert len(seconds) > 3
+
+
+def test_between_the_parts_of_a_slow_chunk_others_have_their_turn(campaign):
+    on_delete(campaign, "PERFORM pg_sleep(0.2)", "OLD.campaign_id = 'cmp'")
+    queue(campaign, [f"crm-{i}" for i in range(60)])
+    run_chunk(campaign, claimed_now(campaign))
+    small = queue(campaign, [f"quick-{i}" for i in range(10)], company="other", campaign="quick")
+    run_chunk(campaign, claimed_now(campaign))
+    assert job(campaign, small).state == "completed"
+
+
+def test_a_part_grows_again_where_leads_are_quick(campaign):
+    on_delete(
+        campaign,
+        "PERFORM pg_sleep(0.3)",
+        "OLD.external_id IN ('crm-0', 'crm-1', 'crm-2', 'crm-3', 'crm-4', 'crm-5', 'crm-6', 'crm-7')",
+    )
+    job_id = queue(campaign, [f"crm-{i}" for i in range(100)])
+    sizes = []
+    while claimed := claimed_now(campaign):
+        run_chunk(campaign, claimed)
+        sizes.append(claimed.most)
+    assert job(campaign, job_id).deleted == 100
+    assert min(size for size in sizes if size) <= 12
+    assert sizes[-1] is None or sizes[-1] > 12
+
+
+def test_the_other_chunks_of_a_slow_job_begin_with_small_parts(campaign):
+    on_delete(campaign, "PERFORM pg_sleep(0.2)")
+    queue(campaign, [f"crm-{i}" for i in range(100)], chunk_size=50)
+    run_chunk(campaign, claimed_now(campaign))
+    claimed_now(campaign)
+    assert claimed_now(campaign).most == 25
+
+
+@pytest.mark.parametrize(("processes", "tries", "longest"), [(1, [2, 4], 4), (2, [2, 4, 8, 15], 15)])
+def test_a_lead_that_takes_too_long_even_alone_is_said_to_be_too_slow(campaign, processes, tries, longest):
+    execute(campaign, "CREATE TABLE calls (id int, lead_id bigint CONSTRAINT calls_lead REFERENCES leads)")
+    on_delete(campaign, "PERFORM pg_sleep(60)", "OLD.external_id = 'crm-1'")
+    job_id = queue(campaign, ["crm-0", "crm-1", "crm-2"])
+    seconds = []
+    while claimed := claimed_now(campaign):
+        with campaign.begin() as connection:
+            beat(connection, "worker", processes)
+        began = time.monotonic()
+        run_chunk(campaign, claimed)
+        if claimed.most == 1:
+            seconds.append(time.monotonic() - began)
+    assert max(seconds) < longest + 1
+    assert [round(s) for s in seconds if s > 1] == tries
+    assert outcomes(campaign, job_id) == [BY_ID, Outcome.TOO_SLOW, BY_ID]
+    assert LONGEST_PART == 15
+    done = job(campaign, job_id)
+    assert (done.state, done.deleted, done.unprocessed) == ("failed", 2, 1)
+    assert done.error == (
+        "1 of 3 leads could not be processed; the results with outcome=unprocessed say why. Leads take long to delete:"
+        " the foreign key calls_lead of calls has no index: CREATE INDEX CONCURRENTLY ON calls (lead_id)"
+    )
+    [(details,)] = execute(campaign, "SELECT details FROM chunks")
+    assert details == {"1": "the foreign key calls_lead of calls has no index: CREATE INDEX CONCURRENTLY ON calls (lead_id)"}
+
+
+def test_only_one_worker_at_a_time_is_on_a_lead_that_takes_longer_than_a_part(campaign):
+    job_id = queue(campaign, ["crm-0", "crm-1"], chunk_size=1)
+    execute(campaign, "UPDATE chunks SET part_size = 1, part_seconds = 8")
+    with campaign.begin() as holder:
+        holder.execute(text("SELECT pg_advisory_xact_lock(3141592653)"))
+        assert max(work(campaign)) < 1
+        assert outcomes(campaign, job_id) == [0, 0]
+    pass_time(campaign, 2)
+    work(campaign)
+    assert job(campaign, job_id).state == "completed"
+
+
+@pytest.mark.parametrize("columns", [{"mode": "archive"}, {"dry_run": True}])
+def test_other_jobs_go_in_parts_too(campaign, columns):
+    if columns.get("dry_run"):
+        slow = "CREATE OR REPLACE FUNCTION leadsweep_slow(text) RETURNS boolean LANGUAGE sql AS $$ SELECT pg_sleep(0.1) IS NOT NULL $$"
+        execute(campaign, slow)
+        execute(campaign, "ALTER TABLE leads RENAME TO people")
+        execute(campaign, "CREATE VIEW leads AS SELECT * FROM people WHERE leadsweep_slow(external_id)")
+    else:
+        on_delete(campaign, "PERFORM pg_sleep(0.1)")
+    job_id = queue(campaign, [f"crm-{i}" for i in range(40)], **columns)
+    assert max(work(campaign)) < PART_SECONDS + 1
+    assert job(campaign, job_id).state == "completed"
+
+
+# Locks
+
+
+def test_one_locked_lead_keeps_nobody_else_and_is_never_looked_up_by_phone(campaign):
+    """A dialler that inserts a call holds its lead so. The entry that names it must not take somebody else by its number."""
+    entries = [(f"crm-{i}", None) for i in range(99)] + [("crm-99", "+15550000"), (None, "+15550099")]
+    entries[0] = ("nobody", None)
+    job_id = queue(campaign, entries)
+    with campaign.connect() as holder:
+        holder.execute(text("SELECT FROM leads WHERE external_id = 'crm-99' FOR KEY SHARE"))
+        assert max(work(campaign)) < 3
+        waits = Outcome.WAITS_FOR_LOCK
+        assert outcomes(campaign, job_id) == [Outcome.NO_SUCH_LEAD, *[BY_ID] * 98, waits, waits]
+        [(locked, since, attempts)] = execute(campaign, "SELECT locked, locked_since, attempts FROM chunks")
+        assert (locked, attempts) == (2, 0)
+        assert since is not None
+        with campaign.begin() as connection:
+            assert remaining_leads(connection) == {("crm-0", "+15550000"), ("crm-99", "+15550099")}
+        pass_time(campaign, 12)
+        assert max(work(campaign)) < 1
+    pass_time(campaign, 12)
+    work(campaign)
+    assert outcomes(campaign, job_id)[-2:] == [BY_ID, Outcome.DUPLICATE]
+    with campaign.begin() as connection:
+        assert remaining_leads(connection) == {("crm-0", "+15550000")}
+    assert job(campaign, job_id).state == "completed"
+
+
+def test_what_stays_locked_is_given_up_after_ten_minutes_and_not_before(campaign):
+    job_id = queue(campaign, ["crm-0", "crm-1"])
+    with campaign.connect() as holder:
+        holder.execute(text("SELECT FROM leads WHERE external_id = 'crm-1' FOR UPDATE"))
+        work(campaign)
+        pass_time(campaign, 590)
+        work(campaign)
+        assert outcomes(campaign, job_id) == [BY_ID, Outcome.WAITS_FOR_LOCK]
+        pass_time(campaign, 20)
+        work(campaign)
+    assert outcomes(campaign, job_id) == [BY_ID, Outcome.LOCKED]
+    done = job(campaign, job_id)
+    assert (done.state, done.deleted, done.unprocessed) == ("failed", 1, 1)
+
+
+def test_how_long_is_a_setting(campaign):
+    job_id = queue(campaign, ["crm-0"])
+    with campaign.connect() as holder:
+        holder.execute(text("SELECT FROM leads WHERE external_id = 'crm-0' FOR UPDATE"))
+        work(campaign, lock_wait=timedelta(seconds=30))
+        pass_time(campaign, 31)
+        work(campaign, lock_wait=timedelta(seconds=30))
+    assert outcomes(campaign, job_id) == [Outcome.LOCKED]
+
+
+def test_a_locked_row_that_would_go_with_a_lead_keeps_only_that_lead(campaign):
+    execute(campaign, "CREATE TABLE calls (lead_id bigint REFERENCES leads ON DELETE CASCADE)")
+    execute(campaign, "CREATE INDEX ON calls (lead_id)")
+    execute(campaign, "INSERT INTO calls SELECT id FROM leads WHERE external_id = 'crm-7'")
+    job_id = queue(campaign, [f"crm-{i}" for i in range(10)])
+    with campaign.connect() as holder:
+        holder.execute(text("SELECT FROM calls FOR UPDATE"))
+        assert max(work(campaign)) < PART_SECONDS + 1
+        assert outcomes(campaign, job_id) == [BY_ID] * 7 + [Outcome.WAITS_FOR_LOCK] + [BY_ID] * 2
+    pass_time(campaign, 12)
+    work(campaign)
+    assert job(campaign, job_id).deleted == 10
+
+
+@pytest.mark.parametrize("table", ["leads", "calls", "archived_leads"])
+def test_a_locked_table_is_said(campaign, table):
+    execute(campaign, "CREATE TABLE calls (lead_id bigint REFERENCES leads ON DELETE CASCADE)")
+    execute(
+        campaign, 'INSERT INTO archived_leads (job_id, lead_id, lead) VALUES (gen_random_uuid(), 1, \'{"campaign_id": "cmp"}\')'
+    )
+    job_id = queue(campaign, ["crm-0", "crm-1"])
+    with campaign.connect() as holder:
+        holder.execute(text(f"LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE"))
+        assert max(work(campaign)) < PART_SECONDS + 1
+        waiting = job(campaign, job_id)
+        assert waiting.waiting_for == {"reason": "locked", "detail": f"the table {table} is locked", "sqlstate": "55P03"}
+        assert waiting.waiting_since is not None
+        holder.rollback()
+    pass_time(campaign, 12)
+    work(campaign)
+    assert job(campaign, job_id).state == "completed"
+
+
+def test_locked_copies_in_the_archive_keep_only_those_who_name_them(campaign):
+    source = queue(campaign, [f"crm-{i}" for i in range(4)], mode="archive")
+    work(campaign)
+    job_id = queue(campaign, [f"crm-{i}" for i in range(8)])
+    with campaign.connect() as holder:
+        holder.execute(text("SELECT FROM archived_leads WHERE lead ->> 'external_id' = 'crm-2' FOR UPDATE"))
+        work(campaign)
+        assert outcomes(campaign, job_id).count(Outcome.WAITS_FOR_LOCK) == 1
+        assert outcomes(campaign, job_id)[2] == Outcome.WAITS_FOR_LOCK
+    pass_time(campaign, 12)
+    work(campaign)
+    assert job(campaign, job_id).deleted == 8
+    assert job(campaign, source).state == "completed"
+
+
+def test_what_a_preview_found_and_somebody_locks_is_waited_for(campaign):
+    preview = queue(campaign, ["crm-0", "crm-1"], dry_run=True)
+    work(campaign)
+    found = execute(
+        campaign, "SELECT lead_ids, lead_external_ids, lead_phone_numbers FROM chunks WHERE job_id = :id", id=preview
+    )[0]
+    job_id = queue(campaign, ["crm-0", "crm-1"], source_job_id=preview)
+    execute(
+        campaign,
+        "UPDATE chunks SET lead_ids = :a, lead_external_ids = :b, lead_phone_numbers = :c WHERE job_id = :id",
+        id=job_id, a=found[0], b=found[1], c=found[2],
+    )  # fmt: skip
+    with campaign.connect() as holder:
+        holder.execute(text("SELECT FROM leads WHERE external_id = 'crm-1' FOR UPDATE"))
+        work(campaign)
+        assert outcomes(campaign, job_id) == [BY_ID, Outcome.WAITS_FOR_LOCK]
+    pass_time(campaign, 12)
+    work(campaign)
+    assert outcomes(campaign, job_id) == [BY_ID, BY_ID]
+
+
+def test_an_archived_lead_that_somebody_locks_is_restored_later(campaign):
+    source = queue(campaign, ["crm-0", "crm-1"], mode="archive")
+    work(campaign)
+    ids = [lead_id for (lead_id,) in execute(campaign, "SELECT lead_id FROM archived_leads ORDER BY lead_id")]
+    job_id = queue(campaign, ["crm-0", "crm-1"], mode="restore", source_job_id=source)
+    execute(campaign, "UPDATE chunks SET lead_ids = :ids WHERE job_id = :id", ids=ids, id=job_id)
+    with campaign.connect() as holder:
+        holder.execute(text("SELECT FROM archived_leads WHERE lead_id = :id FOR UPDATE"), {"id": ids[1]})
+        work(campaign)
+        assert outcomes(campaign, job_id) == [Outcome.RESTORED, Outcome.WAITS_FOR_LOCK]
+    pass_time(campaign, 12)
+    work(campaign)
+    assert outcomes(campaign, job_id) == [Outcome.RESTORED] * 2
+
+
+def test_a_cancellation_ends_what_waits_for_a_lock(campaign):
+    job_id = queue(campaign, ["crm-0", "crm-1"])
+    with campaign.connect() as holder:
+        holder.execute(text("SELECT FROM leads WHERE external_id = 'crm-1' FOR UPDATE"))
+        work(campaign)
+        execute(campaign, "UPDATE jobs SET wanted = 'cancel'")
+        one_tick(campaign)
+    assert outcomes(campaign, job_id) == [BY_ID, Outcome.CANCELLED]
+    assert job(campaign, job_id).state == "cancelled"
+
+
+# Refusals, and a database that is not well
+
+
+SICK = ["53100", "53200", "57014", "58030", "XX000", "26000", "0A000", "28000", "55006", "HV000", "42P01", "42501", "3F000"]
+
+
+@pytest.mark.parametrize("sqlstate", SICK)
+def test_what_the_database_says_of_itself_holds_the_job_and_counts_as_no_attempt(campaign, sqlstate):
+    raise_always = raising(sqlstate) if sqlstate != "42501" else "SET LOCAL ROLE pg_monitor; PERFORM count(*) FROM jobs"
+    on_delete(campaign, raise_always)
+    job_id = queue(campaign, ["crm-0", "crm-1", "crm-2"], chunk_size=2)
+    for _ in range(MAX_ATTEMPTS + 2):
+        assert len(work(campaign)) <= 3
+        assert execute(campaign, "SELECT max(attempts) FROM chunks") == [(0,)]
+        waiting = job(campaign, job_id)
+        assert waiting.state == "running"
+        assert (waiting.waiting_for["reason"], waiting.waiting_for["sqlstate"]) == ("database", sqlstate)
+        assert "crm" not in json.dumps(waiting.waiting_for)
+        pass_time(campaign, 32)
+    assert outcomes(campaign, job_id) == [0, 0, 0]
+    execute(campaign, "DROP TRIGGER on_delete ON leads")
+    work(campaign)
+    work_off(campaign)
+    done = job(campaign, job_id)
+    assert (done.state, done.deleted, done.waiting_for, done.waiting_since, done.waiting_until) == (
+        "completed",
+        3,
+        None,
+        None,
+        None,
+    )
+
+
+def test_the_pause_grows_to_half_a_minute_and_one_chunk_is_tried_after_it(campaign):
+    on_delete(campaign, raising("53100"))
+    queue(campaign, [f"crm-{i}" for i in range(4)], chunk_size=1)
+    pauses = []
+    for _ in range(8):
+        assert len(work(campaign)) == 1, "while the job waits, nothing of it is claimed"
+        [(pause,)] = execute(campaign, "SELECT waiting_until - clock_timestamp() FROM jobs")
+        pauses.append(round(pause.total_seconds()))
+        pass_time(campaign, pauses[-1] + 1)
+    assert pauses[0] == 1
+    assert pauses == sorted(pauses)
+    assert pauses[-1] == 30
+
+
+def test_a_probe_that_dies_is_followed_by_another_and_no_second_one_runs_beside_it(campaign):
+    on_delete(campaign, raising("53100"))
+    queue(campaign, ["crm-0", "crm-1"], chunk_size=1)
+    work(campaign)
+    pass_time(campaign, 5)
+    assert claimed_now(campaign).waited
+    assert claimed_now(campaign) is None
+    pass_time(campaign, 21)
+    assert claimed_now(campaign).waited
+
+
+@pytest.mark.parametrize("sqlstate", ["0A000", "55000", "XX000", "53100", "57014", "28000", "HV000", "26000", "42704"])
+def test_what_only_some_of_the_leads_raise_is_refused(campaign, sqlstate):
+    on_delete(campaign, raising(sqlstate), "OLD.external_id IN ('crm-1', 'crm-3')")
+    job_id = queue(campaign, ["crm-0", "crm-1", "crm-2", "crm-3", (None, "+15550004")])
+    work(campaign)
+    pass_time(campaign, 3)
+    work(campaign)
+    assert outcomes(campaign, job_id) == [BY_ID, Outcome.REFUSED, BY_ID, Outcome.REFUSED, BY_PHONE]
+    [(details,)] = execute(campaign, "SELECT details FROM chunks")
+    assert details == {"1": "function on_delete", "3": "function on_delete"}
+
+
+def test_leads_that_one_pass_cannot_delete_are_refused_where_the_other_pass_can(campaign):
+    on_delete(campaign, raising("0A000"), "OLD.external_id = 'crm-1'")
+    job_id = queue(campaign, ["crm-1", (None, "+15550004")])
+    work(campaign)
+    pass_time(campaign, 3)
+    work(campaign)
+    assert outcomes(campaign, job_id) == [Outcome.REFUSED, BY_PHONE]
+
+
+def test_after_a_day_without_progress_the_job_fails_with_the_last_word_of_the_database(campaign):
+    on_delete(campaign, raising("53100"))
+    job_id = queue(campaign, ["crm-0", "crm-1", "crm-2"], chunk_size=2)
+    work(campaign)
+    pass_time(campaign, 23 * 3600)
+    work(campaign)
+    one_tick(campaign)
+    assert job(campaign, job_id).state == "running"
+    pass_time(campaign, 3601)
+    work(campaign)
+    one_tick(campaign)
+    done = job(campaign, job_id)
+    assert (done.state, done.unprocessed) == ("failed", 3)
+    assert done.error == (
+        "3 of 3 leads could not be processed; the results with outcome=unprocessed say why."
+        " Nothing could be done for 24 hours: the database answers: disk full (SQLSTATE 53100)"
+    )
+    assert set(outcomes(campaign, job_id)) == {Outcome.FAILED}
+
+
+def test_a_chunk_that_alone_fails_does_not_keep_the_others_of_its_job(campaign):
+    on_delete(campaign, raising("0A000"), "OLD.external_id = 'crm-0'")
+    job_id = queue(campaign, [f"crm-{i}" for i in range(4)], chunk_size=1)
+    for _ in range(4):
+        work(campaign)
+        pass_time(campaign, 1.5)
+    assert outcomes(campaign, job_id)[1:] == [BY_ID] * 3
+
+
+def test_a_pause_and_what_follows_it_begin_the_day_anew(campaign):
+    on_delete(campaign, raising("53100"))
+    job_id = queue(campaign, ["crm-0"])
+    work(campaign)
+    execute(campaign, "UPDATE jobs SET wanted = 'pause'")
+    one_tick(campaign)
+    waiting = job(campaign, job_id)
+    assert (waiting.state, waiting.waiting_since, waiting.waiting_for) == ("paused", None, None)
+
+
+REFUSALS = {
+    "constraint": (
+        "CREATE TABLE calls (lead_id bigint CONSTRAINT keeps_its_lead REFERENCES leads); CREATE INDEX ON calls (lead_id);"
+        " INSERT INTO calls SELECT id FROM leads WHERE external_id = 'crm-1'",
+        "constraint keeps_its_lead of calls",
+    ),
+    "function": (
+        "CREATE FUNCTION keep() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'lead % is kept', OLD.external_id; END $$;"
+        " CREATE TRIGGER keep_it BEFORE DELETE ON leads FOR EACH ROW WHEN (OLD.external_id = 'crm-1') EXECUTE FUNCTION keep()",
+        "function keep",
+    ),
+    "trigger": (
+        "CREATE FUNCTION keep() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RETURN NULL; END $$;"
+        " CREATE TRIGGER keep_it BEFORE DELETE ON leads FOR EACH ROW WHEN (OLD.external_id = 'crm-1') EXECUTE FUNCTION keep()",
+        "trigger keep_it",
+    ),
+    "privilege": (
+        "CREATE FUNCTION keep() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE insufficient_privilege; END $$;"
+        " CREATE TRIGGER keep_it BEFORE DELETE ON leads FOR EACH ROW WHEN (OLD.external_id = 'crm-1') EXECUTE FUNCTION keep()",
+        "function keep",
+    ),
+}
+
+
+@pytest.mark.parametrize(("ground", "detail"), REFUSALS.values(), ids=REFUSALS)
+@pytest.mark.parametrize("mode", ["delete", "archive"])
+def test_a_refusal_says_by_name_what_refused(campaign, ground, detail, mode):
+    execute(campaign, ground)
+    job_id = queue(campaign, ["crm-0", "crm-1"], mode=mode)
+    work(campaign)
+    assert outcomes(campaign, job_id)[1] == Outcome.REFUSED
+    assert execute(campaign, "SELECT details FROM chunks") == [({"1": detail},)]
+
+
+def test_a_job_all_of_whose_leads_a_constraint_keeps_is_refused_at_once(campaign):
+    execute(campaign, REFUSALS["constraint"][0])
+    job_id = queue(campaign, ["crm-1"])
+    work(campaign)
+    assert (job(campaign, job_id).state, outcomes(campaign, job_id)) == ("failed", [Outcome.REFUSED])
+
+
+def test_a_fault_of_ours_holds_the_job_as_well(campaign, monkeypatch):
+    """The attempt does not count, and what is said has no identifier in it."""
+    job_id = queue(campaign, ["crm-0"])
+
+    @event.listens_for(campaign, "before_cursor_execute")
+    def _(_connection, _cursor, statement, *_):
+        if "DELETE FROM leads" in statement:
+            raise KeyError("crm-0")
+
+    work(campaign)
+    waiting = job(campaign, job_id)
+    assert waiting.state == "running"
+    assert waiting.waiting_for["detail"].startswith("the worker met KeyError in test_setbacks.py, line ")
+    assert execute(campaign, "SELECT attempts FROM chunks") == [(0,)]
+
+
+def test_a_word_that_cannot_be_written_is_kept_until_it_can(campaign, monkeypatch):
+    """A database that refuses all writes for half a minute: else the lease would run out, and count."""
+    monkeypatch.setattr(runner, "UNTIL_GIVEN_BACK", 0.0)
+    job_id = queue(campaign, ["crm-0"])
+    claimed = claimed_now(campaign)
+    execute(campaign, "ALTER DATABASE " + campaign.url.database + " SET default_transaction_read_only = on")
+    campaign.dispose()
+    run_chunk(campaign, claimed)
+    with campaign.begin() as connection:
+        connection.execute(text("SET TRANSACTION READ WRITE"))
+        connection.execute(text("ALTER DATABASE " + campaign.url.database + " SET default_transaction_read_only = off"))
+    campaign.dispose()
+    with campaign.begin() as connection:
+        let_leases_expire(connection)
+    work_off(campaign)
+    assert execute(campaign, "SELECT attempts FROM chunks") == [(0,)]
+    assert job(campaign, job_id).waiting_for["sqlstate"] == "25006"
+
+
+# What counts
+
+
+def test_a_word_takes_its_own_attempt_back_but_not_the_lease_of_the_next(campaign):
+    queue(campaign, ["crm-0"])
+    mine = claimed_now(campaign)
+    with campaign.begin() as connection:
+        let_leases_expire(connection)
+    assert claimed_now(campaign).attempts == 2
+    with campaign.begin() as connection:
+        put_off(connection, mine, 10)
+    assert execute(campaign, "SELECT attempts FROM chunks") == [(1,)]
+    assert claimed_now(campaign) is None
