@@ -29,7 +29,7 @@ _FINISH = text(f"""
     WITH done AS (
         UPDATE chunks SET {", ".join(f"{count} = :{count}" for count in _WRITTEN)}, outcomes = CAST(:outcomes AS smallint[]),
             state = CASE WHEN :whole THEN 'done' ELSE state END, attempts = CASE WHEN :whole THEN attempts ELSE 0 END,
-            retry_at = CASE WHEN :whole THEN retry_at WHEN :only_locked THEN clock_timestamp() + least(
+            retry_at = CASE WHEN :whole THEN retry_at WHEN :only_locked AND :locked >= locked THEN clock_timestamp() + least(
                 interval '10 s', greatest(interval '500 ms', (clock_timestamp() - locked_since) / 4)
             ) ELSE '-infinity' END,
             locked = :locked, locked_since = CASE WHEN :only_locked THEN coalesce(locked_since, clock_timestamp()) END,

@@ -12,7 +12,7 @@ from itertools import count
 from uuid import uuid4
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 from sqlalchemy import delete, event, insert, select, text
@@ -208,6 +208,59 @@ def _would(i, outcome, verdict):
     return ("wouldDelete", matched_by, "otherExternalId" if other else reason)
 
 
+@settings(any_database, max_examples=25, phases=(Phase.explicit, Phase.generate))  # each lock is waited for: no time to shrink
+@given(**ANY_JOB, locks=st.lists(st.integers(0, 20), min_size=1, max_size=3, unique=True), part_size=st.sampled_from([None, 1, 3]))
+def test_what_somebody_has_locked_waits_and_nobody_else_is_taken_for_it(
+    world, present, archived, written, phone_fallback, region, locks, part_size
+):
+    """While it is locked, the others are decided as the contract says; afterwards, those that have waited."""
+    world.put(present, archived)
+    ground = sorted((lead for lead in present if lead.campaign == "cmp"), key=str)
+    locked = {ground[i % len(ground)] for i in locks} if ground else set()
+    job_id = world.submit(written, phoneRegion=region, phone_fallback=phone_fallback)
+    options = {"campaign": "cmp", "phone_fallback": phone_fallback, "readings": REGIONS[region]}
+    duplicates = {i for i, outcome in enumerate(world.outcomes(job_id)) if outcome[0] != "pending"}
+    with world.engine.begin() as connection:
+        connection.execute(text("UPDATE chunks SET part_size = :size"), {"size": part_size})
+    with world.engine.connect() as holder:
+        for lead in locked:
+            conditions = [leads.c[name].is_not_distinct_from(value) for name, value in _row(lead).items()]
+            holder.execute(select(leads.c.id).where(*conditions).with_for_update(key_share=True, read=True))
+        world.work()
+        outcomes, left = world.outcomes(job_id), world.leads()
+        waiting = [i for i, outcome in enumerate(outcomes) if outcome[0] == "pending"]
+        assert all(outcomes[i] == ("pending", None, "locked") for i in waiting)
+        assert locked <= left
+    assert bool(waiting) == any(_names(written[i], lead, options) for i in waiting for lead in locked)
+    if part_size is None:
+        decided = [i for i in range(len(written)) if i not in duplicates and i not in waiting]
+        verdict = oracle.judge([written[i] for i in decided], present, copies=archived, **options)
+        assert [outcomes[i] for i in decided] == verdict.outcomes
+        assert left == verdict.remaining
+        after = oracle.judge([written[i] for i in waiting], left, copies=[copy or NOBODY for copy in verdict.copies], **options)
+    with world.engine.begin() as connection:
+        let_leases_expire(connection)
+    world.work()
+    assert world.job(job_id).state == "completed"
+    if part_size is None:
+        assert [world.outcomes(job_id)[i] for i in waiting] == after.outcomes
+        assert world.leads() == after.remaining
+
+
+def _names(entry, lead, options):
+    external_id = oracle.canonical_external_id(entry[0])
+    numbers = {oracle.canonical_phone_number(entry[1]), options["readings"].get(oracle.bare_phone_number(entry[1]))} - {None}
+    return external_id == lead.external_id or lead.phone_number in numbers
+
+
+SICKNESS = """
+    CREATE OR REPLACE FUNCTION sick() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+        RAISE EXCEPTION 'not well' USING ERRCODE = 'SQLSTATE';
+    END $$;
+    CREATE TRIGGER sick BEFORE DELETE OR INSERT ON leads FOR EACH ROW EXECUTE FUNCTION sick()
+"""
+
+
 class Crash(BaseException):
     """Stands for `kill -9`: nothing catches it, and the connection is gone."""
 
@@ -272,6 +325,27 @@ class Life(RuleBasedStateMachine):
         if claimed := self._claim():
             run_chunk(self.world.engine, claimed)
             self._judge_what_is_done()
+
+    @rule(size=st.integers(1, 3), of_job=st.booleans())
+    def parts_get_small(self, size, of_job):
+        """As if leads had taken long."""
+        with self.world.engine.begin() as connection:
+            if of_job:
+                connection.execute(text("UPDATE jobs SET part_size = :size WHERE finished_at IS NULL"), {"size": size})
+            else:
+                connection.execute(text("UPDATE chunks SET part_size = :size WHERE state = 'pending'"), {"size": size})
+
+    @rule(sqlstate=st.sampled_from(["53100", "0A000", "XX000", "57014"]))
+    def the_database_is_not_well(self, sqlstate):
+        """Whoever names a lead waits; who names none is told so."""
+        with self.world.engine.begin() as connection:
+            connection.execute(text(SICKNESS.replace("SQLSTATE", sqlstate)))
+        for _ in range(2):
+            if claimed := self._claim():
+                run_chunk(self.world.engine, claimed)
+                self._judge_what_is_done()
+        with self.world.engine.begin() as connection:
+            connection.execute(text("DROP TRIGGER sick ON leads"))
 
     @rule()
     def two_workers_hold_one_chunk(self):
@@ -344,6 +418,7 @@ class Life(RuleBasedStateMachine):
             self.most_processed[job_id] = processed
             job = self.world.job(job_id)
             if job.finished_at:
+                assert job.state == "completed"
                 counted = job.deleted + job.not_found + job.unprocessed + job.restored + job.conflict
                 assert processed == len(options["written"]) == counted
 
@@ -369,7 +444,9 @@ class Life(RuleBasedStateMachine):
         with self.world.engine.begin() as connection:
             let_leases_expire(connection)
             connection.execute(text("UPDATE chunks SET attempts = 0 WHERE state = 'pending'"))
-            connection.execute(text("UPDATE jobs SET paced_at = paced_at - interval '1 hour'"))
+            connection.execute(
+                text("UPDATE jobs SET paced_at = paced_at - interval '1 hour', waiting_until = waiting_until - interval '1 hour'")
+            )
 
     def _judge_what_is_done(self):
         """At most one chunk, or a part of one, has been decided since the last look."""
