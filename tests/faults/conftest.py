@@ -53,9 +53,16 @@ class Ground:
             rows = connection.exec_driver_sql("SELECT campaign_id, external_id, phone_number FROM leads").all()
         return {Lead(*row) for row in rows}
 
+    def execute(self, sql, *values):
+        """An operator's own statement, as the driver has it; without values also several."""
+        with self.engine.begin() as connection:
+            connection.exec_driver_sql(sql, values or None)
+
     def let_leases_expire(self):
+        """Nor does any job wait for the database to be well."""
         with self.engine.begin() as connection:
             connection.exec_driver_sql("UPDATE chunks SET retry_at = '-infinity' WHERE state = 'pending'")
+            connection.exec_driver_sql("UPDATE jobs SET waiting_until = clock_timestamp() WHERE waiting_until IS NOT NULL")
 
     def arm(self, point):
         dying.arm(self.points, point)

@@ -1,4 +1,6 @@
-"""A whole stack under `leadsweep up` while something of it is killed several times a second, servers included."""
+"""A whole stack under `leadsweep up` while something of it is killed several times a second, servers included; some leads take
+long to delete meanwhile, some are locked, and for a while the database is not well.
+"""
 
 import json
 import random
@@ -9,6 +11,7 @@ from contextlib import suppress
 
 import httpx2
 import psutil
+from sqlalchemy.exc import DBAPIError
 
 from shared.signatures import Vault
 from tests.faults.conftest import Ground, batches, mixed
@@ -16,6 +19,7 @@ from tests.receiver import receiving
 from tests.stack import end, wait_for
 
 KILLS = 40
+SICK = range(8, 14)  # during these, no lead can be deleted
 SEED = 20_261_123  # which process when; the interleaving differs from run to run all the same
 
 
@@ -46,13 +50,22 @@ def submit_while_killing(ground, caller, folder, callback_url):
     dice = random.Random(SEED)
     parts = batches(ground.add_leads(2000), 50)
     before = ground.leads()
+    ground.execute(TROUBLE)
+    ground.execute("INSERT INTO trouble VALUES (false, %s)", [external_id for external_id, _ in parts[2][:5]])
+    holder = ground.engine.connect()
+    holder.exec_driver_sql("SELECT FROM leads WHERE external_id = ANY(%s) FOR KEY SHARE", ([e for e, _ in parts[4][:5]],))
     sent = {}
     for number in range(KILLS):
+        if number in {SICK.start, SICK.stop}:
+            wait_for(lambda number=number: is_sick(ground, number in SICK), 30)
         entries = sent[str(number)] = mixed(parts[number])
         job_id = submit(caller, entries, str(number), mode=("delete", "archive")[number % 2], callbackUrl=callback_url)
         steer(caller, job_id, (None, "pause", None, "cancel")[number % 4])
         kill_one(dice, folder)
         wait_for(lambda: answers(caller), 30)
+
+    with suppress(DBAPIError):  # its server may have been killed
+        holder.close()
 
     def all_finished():
         ground.engine.dispose()
@@ -68,6 +81,30 @@ def submit_while_killing(ground, caller, folder, callback_url):
     assert sorted(job["clientReference"] for job in jobs_of(caller)) == sorted(sent), "each is there, and once"
     ground.check(caller, submitted, before)
     return submitted
+
+
+TROUBLE = """
+    CREATE TABLE trouble (is_sick boolean, slow text[]);
+    CREATE FUNCTION trouble() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+        IF (SELECT is_sick FROM trouble) THEN
+            RAISE EXCEPTION 'not well' USING ERRCODE = '53100';
+        ELSIF OLD.external_id = ANY ((SELECT slow FROM trouble)::text[]) THEN
+            PERFORM pg_sleep(0.6);
+        END IF;
+        RETURN OLD;
+    END $$;
+    CREATE TRIGGER trouble BEFORE DELETE ON leads FOR EACH ROW EXECUTE FUNCTION trouble()
+"""
+
+
+def is_sick(ground, sick):
+    """Makes it so; False where the server is down just now."""
+    try:
+        ground.execute("UPDATE trouble SET is_sick = %s", sick)
+    except DBAPIError:
+        ground.engine.dispose()
+        return False
+    return True
 
 
 def each_is_told_of(ground, jobs, receiver, vault):
