@@ -11,7 +11,7 @@ import structlog
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from psycopg import errors
-from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import DBAPIError, InterfaceError, InternalError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -30,6 +30,7 @@ from shared.broker import Sender
 from shared.database import create_api_engine
 from shared.settings import Settings
 from shared.settings import settings as environment
+from shared.sqlstates import is_of_a_function
 
 log = structlog.get_logger()
 
@@ -106,7 +107,7 @@ async def _answer_routing_error(_request: Request, error: Any) -> Answer:
 
 
 async def _answer_database_error(_request: Request, error: Any) -> Answer:
-    """503 where the database is away or not ready for us; anything else is a fault of ours, and goes to the last net."""
+    """503 where the database is away, not well or not ready for us; all else is a fault of ours, and goes to the last net."""
     cause = getattr(error, "orig", error)
     if isinstance(cause, errors.UndefinedTable | errors.UndefinedColumn):
         mend = "run: leadsweep migrate"
@@ -114,7 +115,9 @@ async def _answer_database_error(_request: Request, error: Any) -> Answer:
         mend = "DATABASE_URL leads to a standby; let it lead to the primary"
     elif isinstance(error, TimeoutError | OperationalError | InterfaceError | PoolTimeoutError) or error.connection_invalidated:
         mend = "check DATABASE_URL"
+    elif isinstance(error, InternalError) or is_of_a_function(error):
+        mend = "check the database's log, and the triggers of leads"
     else:
         raise error
-    log.warning("database not reached", error=type(cause).__name__, mend=mend)
+    log.warning("database not reached", error=type(cause).__name__, sqlstate=getattr(cause, "sqlstate", None), mend=mend)
     return Unavailable().answer()

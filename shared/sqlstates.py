@@ -69,6 +69,11 @@ def is_refusal(error: Exception) -> bool:
     return state[:2] not in _NOT_ABOUT_A_LEAD
 
 
+def is_of_a_function(error: Exception) -> bool:
+    """Whether it was raised within a function: an operator's trigger, as our own statements call none that raise."""
+    return bool(getattr(_diagnosis(error), "context", None))
+
+
 def sqlstate(error: BaseException) -> str | None:
     """Its five characters, where the database has answered at all."""
     return getattr(getattr(error, "orig", error), "sqlstate", None)

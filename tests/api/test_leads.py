@@ -278,20 +278,29 @@ async def test_what_the_database_refuses_is_409_and_not_a_fault(service):
         assert answer.json()["error"].startswith("The database refuses this")
 
 
+NO = """
+    CREATE FUNCTION no() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+        RAISE EXCEPTION 'no' USING ERRCODE = 'STATE';
+    END $$;
+    CREATE TRIGGER no BEFORE INSERT OR DELETE ON leads FOR EACH ROW EXECUTE FUNCTION no()
+"""
+
+
 @pytest.mark.parametrize("state", ["P0001", "P0002", "42501", "22023", "23514", "LS001"])
 async def test_a_trigger_may_refuse_with_whatever_sqlstate_it_likes(service, state):
     with service.engine.begin() as connection:
-        connection.execute(
-            text(f"""
-                CREATE FUNCTION no() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
-                    RAISE EXCEPTION 'no' USING ERRCODE = '{state}';
-                END $$;
-                CREATE TRIGGER no BEFORE INSERT OR DELETE ON leads FOR EACH ROW EXECUTE FUNCTION no()
-            """)
-        )
+        connection.execute(text(NO.replace("STATE", state)))
     for answer in (await delete(service, campaignId="cmp", externalId="a"), await create(service, {"externalId": "x"})):
         assert answer.status_code == 409
         assert answer.json()["error"].startswith("The database refuses this")
+
+
+@pytest.mark.parametrize("state", ["0A000", "26000", "28000", "42P01", "42704", "53100", "55006", "58030", "HV000", "XX000"])
+async def test_what_a_database_that_is_not_well_says_is_503_and_never_500(service, state):
+    with service.engine.begin() as connection:
+        connection.execute(text(NO.replace("STATE", state)))
+    for answer in (await delete(service, campaignId="cmp", externalId="a"), await create(service, {"externalId": "x"})):
+        assert (answer.status_code, answer.json()["error"]) == (503, "Service temporarily unavailable")
 
 
 async def test_who_create_the_same_leads_in_different_order_are_all_answered(service):

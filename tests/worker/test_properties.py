@@ -209,7 +209,9 @@ def _would(i, outcome, verdict):
 
 
 @settings(any_database, max_examples=25, phases=(Phase.explicit, Phase.generate))  # each lock is waited for: no time to shrink
-@given(**ANY_JOB, locks=st.lists(st.integers(0, 20), min_size=1, max_size=3, unique=True), part_size=st.sampled_from([None, 1, 3]))
+@given(
+    **ANY_JOB, locks=st.lists(st.integers(0, 20), min_size=1, max_size=3, unique=True), part_size=st.sampled_from([None, 1, 3])
+)
 def test_what_somebody_has_locked_waits_and_nobody_else_is_taken_for_it(
     world, present, archived, written, phone_fallback, region, locks, part_size
 ):
