@@ -4,11 +4,13 @@ import signal
 import time
 
 import psutil
+import pytest
 from sqlalchemy import text
 
 from shared.broker import RUN_NEXT, create_celery
 from tests.faults.conftest import batches, mixed
 from tests.faults.dying import deaths_at
+from tests.jobs import add_campaign, add_leads, job_row, queue_job
 from tests.stack import running_api, running_ticker, running_worker, wait_for
 
 
@@ -141,3 +143,44 @@ def waiting_for_a_lock(engine):
         return connection.execute(
             text("SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE '%DELETE FROM leads%'")
         ).scalar_one()
+
+
+@pytest.mark.parametrize(
+    "slow", ["PERFORM pg_sleep(0.02)", "PERFORM pg_sleep(60 * (right(OLD.external_id, 2) = '-1')::int)"], ids=["each", "one"]
+)
+def test_beside_two_slow_jobs_another_companys_small_ones_end_within_five_seconds(ground, slow):
+    """Whether every lead takes a little longer, or one takes for ever: some worker is free in time."""
+    ground.execute(SLOW.replace("SLOW", slow))
+    ground.add_leads(1000, "first")
+    ground.add_leads(1000, "second")
+    with ground.engine.begin() as connection:
+        add_campaign(connection, "quick", "quick")
+        add_leads(connection, [(f"quick-{i}", None) for i in range(100)], "quick")
+        for prefix in ("first", "second"):
+            queue_job(connection, [(f"{prefix}-{i}", None) for i in range(1000)])
+    with running_worker(ground.env(), processes=2), running_ticker(ground.env()):
+        for number in range(6):
+            entries = [(f"quick-{i}", None) for i in range(number * 10, number * 10 + 10)]
+            with ground.engine.begin() as connection:
+                job_id = queue_job(connection, entries, company="quick", campaign="quick")
+
+            def ended(job_id=job_id):
+                with ground.engine.begin() as connection:
+                    return job_row(connection, job_id).finished_at
+
+            assert wait_for(ended, 5 if number else 10), "the first waits for the worker's start too"
+            wait_for(lambda: slow_parts_begun(ground) >= 2, 30)
+
+
+SLOW = """
+    CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN SLOW; RETURN OLD; END $$;
+    CREATE TRIGGER slow BEFORE DELETE ON leads FOR EACH ROW WHEN (OLD.campaign_id = 'cmp') EXECUTE FUNCTION slow()
+"""
+
+
+def slow_parts_begun(ground):
+    """How many slow chunks are in hand."""
+    with ground.engine.begin() as connection:
+        return len(
+            connection.exec_driver_sql("SELECT FROM chunks WHERE state = 'pending' AND retry_at > clock_timestamp()").all()
+        )
