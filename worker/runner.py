@@ -107,7 +107,7 @@ class _Setback:
 
     def __init__(self, engine: Engine, claimed: Claim, how: Try, part: Part, error: Exception) -> None:
         self._engine, self._claimed, self._how, self._part, self._error = engine, claimed, how, part, error
-        self._log = log.bind(job=str(claimed.job_id), chunk=claimed.number)
+        self._chunk = {"job": str(claimed.job_id), "chunk": claimed.number}
 
     def is_overcome(self, retry: int) -> bool:
         """Whether the part is to be tried again at once; if not, it is written down why."""
@@ -121,7 +121,7 @@ class _Setback:
         elif is_transient(error) and retry < RETRIES:
             if is_lost(error):
                 how.deadline = _deadline(self._claimed)
-            self._log.info("part tried again", error=type(error).__name__, sqlstate=sqlstate(error))
+            log.info("part tried again", error=type(error).__name__, sqlstate=sqlstate(error), **self._chunk)
             time.sleep(random.uniform(0, FIRST_PAUSE * 2**retry))  # noqa: S311 - jitter, no secret
             return True
         elif is_refusal(error) and not how.around_refused:
@@ -138,7 +138,7 @@ class _Setback:
             self._write(partial(put_off, seconds=UNTIL_FREE))
             return False
         reason = self._ask(reason_of_slowness)
-        self._log.warning("leads take long", leads=size, seconds=seconds, hint=reason)
+        log.warning("leads take long", leads=size, seconds=seconds, mend=reason, **self._chunk)
         longest = LONGEST_PART if (self._ask(worker_processes) or 0) > 1 else LONGEST_OF_LONE_WORKER
         if size > 1:
             self._write(partial(cut, size=size // 2, of_job=True))
@@ -155,7 +155,9 @@ class _Setback:
             self._how.skip_locked = True
             return True
         if table := self._ask(locked_table):
-            self._write(partial(hold, reason="locked", detail=f"the table {table} is locked", sqlstate=sqlstate(self._error)))
+            detail = f"the table {table} is locked"
+            log.warning("table locked", table=table, mend="end the transaction that holds it; pg_locks names it", **self._chunk)
+            self._write(partial(hold, reason="locked", detail=detail, sqlstate=sqlstate(self._error)))
         elif size is None:
             self._write(partial(put_off, seconds=CHUNK_IN_HAND))
         elif size > 1:
@@ -175,8 +177,8 @@ class _Setback:
         detail = (
             f"the database answers: {in_words(error)}" if isinstance(error, DBAPIError) else f"the worker met {_place(error)}"
         )
-        hint = "check the database, and its log; work goes on by itself"
-        self._log.warning("job waits", error=type(error).__name__, sqlstate=sqlstate(error), detail=detail, hint=hint)
+        mend = "check the database, and its log; work goes on by itself"
+        log.warning("job waits", error=type(error).__name__, detail=detail, mend=mend, **self._chunk)
         self._write(partial(hold, reason="database", detail=detail, sqlstate=sqlstate(error)))
 
     def _ask(self, question: Callable[[Connection], Answer]) -> Answer | None:

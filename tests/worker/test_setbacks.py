@@ -193,10 +193,9 @@ def test_only_one_worker_at_a_time_is_on_a_lead_that_takes_longer_than_a_part(ca
 @pytest.mark.parametrize("columns", [{"mode": "archive"}, {"dry_run": True}])
 def test_other_jobs_go_in_parts_too(campaign, columns):
     if columns.get("dry_run"):
-        slow = "CREATE OR REPLACE FUNCTION leadsweep_slow(text) RETURNS boolean LANGUAGE sql AS $$ SELECT pg_sleep(0.1) IS NOT NULL $$"
-        execute(campaign, slow)
+        execute(campaign, "CREATE FUNCTION slow(text) RETURNS bool LANGUAGE sql AS $$ SELECT pg_sleep(0.1) IS NOT NULL $$")
         execute(campaign, "ALTER TABLE leads RENAME TO people")
-        execute(campaign, "CREATE VIEW leads AS SELECT * FROM people WHERE leadsweep_slow(external_id)")
+        execute(campaign, "CREATE VIEW leads AS SELECT * FROM people WHERE slow(external_id)")
     else:
         on_delete(campaign, "PERFORM pg_sleep(0.1)")
     job_id = queue(campaign, [f"crm-{i}" for i in range(40)], **columns)
@@ -470,27 +469,19 @@ def test_a_pause_and_what_follows_it_begin_the_day_anew(campaign):
     assert (waiting.state, waiting.waiting_since, waiting.waiting_for) == ("paused", None, None)
 
 
+KEEP = """
+    CREATE FUNCTION keep() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN BODY; END $$;
+    CREATE TRIGGER keep_it BEFORE DELETE ON leads FOR EACH ROW WHEN (OLD.external_id = 'crm-1') EXECUTE FUNCTION keep()
+"""
+REFER = """
+    CREATE TABLE calls (lead_id bigint CONSTRAINT keeps_its_lead REFERENCES leads); CREATE INDEX ON calls (lead_id);
+    INSERT INTO calls SELECT id FROM leads WHERE external_id = 'crm-1'
+"""
 REFUSALS = {
-    "constraint": (
-        "CREATE TABLE calls (lead_id bigint CONSTRAINT keeps_its_lead REFERENCES leads); CREATE INDEX ON calls (lead_id);"
-        " INSERT INTO calls SELECT id FROM leads WHERE external_id = 'crm-1'",
-        "constraint keeps_its_lead of calls",
-    ),
-    "function": (
-        "CREATE FUNCTION keep() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'lead % is kept', OLD.external_id; END $$;"
-        " CREATE TRIGGER keep_it BEFORE DELETE ON leads FOR EACH ROW WHEN (OLD.external_id = 'crm-1') EXECUTE FUNCTION keep()",
-        "function keep",
-    ),
-    "trigger": (
-        "CREATE FUNCTION keep() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RETURN NULL; END $$;"
-        " CREATE TRIGGER keep_it BEFORE DELETE ON leads FOR EACH ROW WHEN (OLD.external_id = 'crm-1') EXECUTE FUNCTION keep()",
-        "trigger keep_it",
-    ),
-    "privilege": (
-        "CREATE FUNCTION keep() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE insufficient_privilege; END $$;"
-        " CREATE TRIGGER keep_it BEFORE DELETE ON leads FOR EACH ROW WHEN (OLD.external_id = 'crm-1') EXECUTE FUNCTION keep()",
-        "function keep",
-    ),
+    "constraint": (REFER, "constraint keeps_its_lead of calls"),
+    "function": (KEEP.replace("BODY", "RAISE 'lead % is kept', OLD.external_id"), "function keep"),
+    "privilege": (KEEP.replace("BODY", "RAISE insufficient_privilege"), "function keep"),
+    "trigger": (KEEP.replace("BODY", "RETURN NULL"), "trigger keep_it"),
 }
 
 
