@@ -70,7 +70,7 @@ _END = text("""
         UPDATE idempotency_keys SET request_hash = :request_hash, state = accepted.state, created_at = now
         FROM accepted WHERE company_id = :company_id AND key = :idempotency_key
     )
-    UPDATE jobs SET total = :total, created_at = now, served_at = now,
+    UPDATE jobs SET total = :total, created_at = now, queued_at = now,
         state = CASE WHEN begun THEN 'running' ELSE accepted.state END, started_at = CASE WHEN begun THEN now END,
         history = jsonb_build_array(jsonb_build_object('status', accepted.state, 'at', now, 'by', CAST(:key_name AS text)))
             || CASE WHEN begun THEN jsonb_build_object('status', 'running', 'at', now, 'by', NULL) ELSE '[]' END

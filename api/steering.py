@@ -44,7 +44,7 @@ _RESUMED = """
 _RESUME = text(f"""
     {_SUBJECT.replace("STATE", _RESUMED)} {KEYED},
     resumed AS (
-        UPDATE jobs SET state = go.state, wanted = NULL, wanted_by = NULL, served_at = clock_timestamp(),
+        UPDATE jobs SET state = go.state, wanted = NULL, wanted_by = NULL, queued_at = clock_timestamp(),
             history = CASE WHEN jobs.state = go.state THEN history ELSE history
                 || jsonb_build_object('status', go.state, 'at', clock_timestamp(), 'by', CAST(:key_name AS text)) END
         FROM go WHERE jobs.id = go.job_id AND (jobs.state = 'paused' OR jobs.wanted = 'pause')

@@ -13,6 +13,7 @@ from shared.archive import HAS_ARCHIVE
 from shared.arrays import smallint_array
 from shared.broker import WEBHOOKS_QUEUE
 from shared.foreign_keys import reason_of_slowness
+from shared.plans import squeezed
 from shared.states import COUNTS, NOTED, JobState, Outcome
 
 _WRITTEN = (*COUNTS, *NOTED)
@@ -25,7 +26,7 @@ _SUMS = ", ".join(f"sum({count}) AS {count}" for count in _WRITTEN)
 # is pending, so trying costs one index probe; they are frozen on the job's row here. A preview is never finished with a chunk in
 # hand: what it found twice is settled first. A chunk that was decided without an archive is written down only if there is none
 # still: what was not found may be in it now.
-_FINISH = text(f"""
+_FINISH = squeezed(f"""
     WITH done AS (
         UPDATE chunks SET {", ".join(f"{count} = :{count}" for count in _WRITTEN)}, outcomes = CAST(:outcomes AS smallint[]),
             state = CASE WHEN :whole THEN 'done' ELSE state END, attempts = CASE WHEN :whole THEN attempts ELSE 0 END,
@@ -64,9 +65,11 @@ _FINISH = text(f"""
             {", ".join(f"{count} = ending.{count}" for count in _WRITTEN)}
         FROM ending
         WHERE jobs.id = :job_id AND jobs.state NOT IN ('completed', 'failed', 'cancelled')
-            AND (:number IS NULL OR :whole AND NOT dry_run AND EXISTS (SELECT FROM done)) AND NOT EXISTS (
-                SELECT FROM chunks WHERE job_id = :job_id AND state = 'pending' AND number IS DISTINCT FROM :number
-            )
+            AND (:number IS NULL OR :whole AND NOT dry_run AND EXISTS (SELECT FROM done)) AND (
+                SELECT true FROM chunks
+                WHERE job_id = :job_id AND state = 'pending' AND number IS DISTINCT FROM :number AND number >= jobs.first_pending
+                ORDER BY number DESC LIMIT 1
+            ) IS NULL
         RETURNING jobs.id, jobs.state, jobs.total, {", ".join(f"jobs.{count}" for count in COUNTS)}, jobs.awaited,
             jobs.callback_url IS NOT NULL
                 OR EXISTS (SELECT FROM webhooks WHERE company_id = jobs.company_id AND enabled) AS told

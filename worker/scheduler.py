@@ -17,7 +17,7 @@ _QUEUE_DUE = text("""
         ORDER BY turn LIMIT :batch
     ),
     locked AS (SELECT id FROM jobs WHERE id IN (SELECT id FROM due) AND state = 'scheduled' FOR NO KEY UPDATE SKIP LOCKED)
-    UPDATE jobs SET state = 'queued', served_at = clock_timestamp(),
+    UPDATE jobs SET state = 'queued', queued_at = clock_timestamp(),
         history = history || jsonb_build_object('status', 'queued', 'at', clock_timestamp(), 'by', NULL)
     FROM locked WHERE jobs.id = locked.id AND state = 'scheduled' AND wanted IS NULL AND run_at <= clock_timestamp()
 """)
