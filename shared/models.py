@@ -181,6 +181,8 @@ jobs = Table(
         postgresql_where=text("client_reference IS NOT NULL"),
     ),
     Index("jobs_active_idx", "queue", "company_id", "queued_at", "id", postgresql_where=text("state IN ('queued', 'running')")),
+    Index("jobs_running_idx", "id", postgresql_where=text("state = 'running'")),
+    Index("jobs_by_state_idx", "company_id", "state", "created_at", "id"),
     Index("jobs_due_idx", "run_at", postgresql_where=text("state = 'scheduled'")),
     Index("jobs_closing_idx", "closes_at", postgresql_where=text("closes_at IS NOT NULL AND state IN ('queued', 'running')")),
     Index("jobs_paced_idx", "paced_at", postgresql_where=text("paced_at IS NOT NULL AND state IN ('queued', 'running')")),

@@ -1,15 +1,16 @@
-"""Keeps a statement to the indexes that it was written for, whatever the planner believes of the tables.
-
-A plan that was made while a table was nearly empty scans it, and is kept when thousands of jobs have come at once: see
+"""Keeps statements to the indexes that they were written for, whatever the planner believes of the tables: a plan that was made
+while a table was nearly empty scans it, and is kept when thousands of jobs have come at once. See
 docs/decisions/0017-statements-go-by-their-indexes.md.
 """
 
 from sqlalchemy import TextClause, text
 
+SETTINGS = ("enable_seqscan", "enable_bitmapscan", "enable_sort", "enable_hashjoin", "enable_mergejoin")
+"""Switched off in the transactions of workers. What can be done in no other way still is."""
+
 BY_INDEX = "leadsweep_by_index()"
-"""A condition that always holds. The planner works it out before it looks for a path, and then finds no scan, no bitmap and no
-sort any more where an index has the rows in order; until the end of the transaction. It must be met before what it is for is
-planned: in the first WITH that is materialized or not plain, else among the conditions of the outermost query.
+"""The same for a statement that is a transaction of its own: a condition that always holds. The planner works it out, which
+switches SETTINGS off, before it looks for the ways to do the query in whose WHERE it stands, or those within.
 """
 
 

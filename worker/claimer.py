@@ -11,7 +11,7 @@ from uuid import UUID
 
 from sqlalchemy import Connection
 
-from shared.plans import BY_INDEX, squeezed
+from shared.plans import squeezed
 from shared.states import COUNTS, PhoneFallback
 from worker.turns import Turns, turns_of
 
@@ -33,23 +33,16 @@ def claimable(job: str) -> str:
     """
 
 
-# Losing a claim in a crash of the database costs nothing, so it does not wait for the disk; and a worker frozen at this very
-# moment must not freeze the others.
-# Of each company in turn the jobs in turn, of each job its first chunk, until one is found that nobody else has in hand: no more
-# than that is locked, as nothing is sorted above the locking. A round of a company's jobs goes on after the job served last, with
-# those that were queued when it began; then the next begins.
-# The job's row is looked at again, once it is locked: a request that came meanwhile is committed by now, or waits for this row.
-# It is written only where there is something to say. Of a job that waits for the database, one chunk is tried at a time.
-# A claim of a paced job is for an eighth of a second's worth of leads, and moves on the time of the next one by as much.
-_CLAIM = squeezed(f"""
-    WITH no_wait_for_disk AS (
-        SELECT set_config('synchronous_commit', 'off', true), set_config('idle_in_transaction_session_timeout', '10s', true)
-        WHERE {BY_INDEX}
-    ),
+_KNOWN = """
     known AS MATERIALIZED (
         SELECT * FROM json_to_recordset(CAST(:jobs AS json)) AS known (job_id uuid, number int)
-    ),
-    chosen AS MATERIALIZED (
+    )
+"""
+
+
+def _choice(lock: str) -> str:
+    """The first chunk that may be claimed."""
+    return f"""
         SELECT claimable.*
         FROM json_to_recordset(CAST(:companies AS json)) AS turn (
             company_id text, since timestamptz, round_ends timestamptz, served_at timestamptz, served_id uuid
@@ -82,12 +75,30 @@ _CLAIM = squeezed(f"""
                     ) END AS most
                 FROM chunks
                 WHERE job_id = job.id AND number >= first.number AND state = 'pending' AND retry_at <= clock_timestamp()
-                ORDER BY number LIMIT 1 FOR UPDATE SKIP LOCKED
+                ORDER BY number LIMIT 1 {lock}
             ) AS pending
             WHERE {claimable("job")}
             LIMIT 1
         ) AS claimable
         LIMIT 1
+    """
+
+
+# Losing a claim in a crash of the database costs nothing, so it does not wait for the disk; and a worker frozen at this very
+# moment must not freeze the others.
+# Of each company in turn the jobs in turn, of each job its first chunk, until one is found that nobody else has in hand: no more
+# than that is locked, as nothing is sorted above the locking. A round of a company's jobs goes on after the job served last, with
+# those that were queued when it began; then the next begins.
+# The job's row is looked at again, once it is locked: a request that came meanwhile is committed by now, or waits for this row.
+# It is written only where there is something to say. Of a job that waits for the database, one chunk is tried at a time.
+# A claim of a paced job is for an eighth of a second's worth of leads, and moves on the time of the next one by as much.
+_CLAIM = squeezed(f"""
+    WITH no_wait_for_disk AS (
+        SELECT set_config('synchronous_commit', 'off', true), set_config('idle_in_transaction_session_timeout', '10s', true)
+    ),
+    {_KNOWN},
+    chosen AS MATERIALIZED (
+        {_choice("FOR UPDATE SKIP LOCKED")}
     ),
     begun AS (
         UPDATE jobs SET state = 'running', started_at = coalesce(started_at, clock_timestamp()),
@@ -115,6 +126,11 @@ _CLAIM = squeezed(f"""
         chosen.most, chosen.part_seconds, job.waiting_since IS NOT NULL AS waited,
         job.company_id, job.queued_at, chosen.new_round, chosen.first_pending
     FROM no_wait_for_disk, chosen LEFT JOIN claimed ON true LEFT JOIN job ON true
+""")
+
+_IS_ANY = squeezed(f"""
+    WITH {_KNOWN}
+    SELECT 1 FROM ({_choice("")}) AS chosen
 """)
 
 _VALUES = {"lease": LEASE, "burst": BURST}
@@ -165,3 +181,10 @@ def _claim_next(connection: Connection, turns: Turns) -> Claim | None:
                 turns.note(connection, row, row.retry_at - LEASE)
                 return Claim._make(row[: len(Claim._fields)])._replace(phone_fallback=PhoneFallback(row.phone_fallback_rule))
     return None
+
+
+def is_anything_claimable(connection: Connection, queue: str) -> bool:
+    """Whether `claim` would find something, but for what others have in hand at this moment."""
+    turns = turns_of(connection, queue)
+    turns.list(connection)
+    return any(connection.execute(_IS_ANY, values).first() for values in turns.in_turn(COMPANIES))

@@ -16,6 +16,8 @@ from shared.foreign_keys import reason_of_slowness
 from shared.plans import squeezed
 from shared.states import COUNTS, NOTED, JobState, Outcome
 
+LOOKED_AT = 1000  # running jobs, in one round
+
 _WRITTEN = (*COUNTS, *NOTED)
 _COUNTS = ", ".join(_WRITTEN)
 _SUMS = ", ".join(f"sum({count}) AS {count}" for count in _WRITTEN)
@@ -105,10 +107,20 @@ _WRITE_DELIVERIES = text("""
     RETURNING id
 """)
 
+# Looked for among some of the jobs that run, from anywhere on: where they are many, they are all looked at in several rounds.
 _UNFINISHED = text("""
-    SELECT id FROM jobs
-    WHERE state = 'running' AND NOT EXISTS (SELECT FROM chunks WHERE job_id = jobs.id AND state = 'pending')
-    ORDER BY id LIMIT 100
+    WITH here AS MATERIALIZED (SELECT gen_random_uuid() AS id),
+    running AS MATERIALIZED (
+        SELECT * FROM (
+            (SELECT id, first_pending FROM jobs WHERE state = 'running' AND id >= (SELECT id FROM here) ORDER BY id LIMIT :most)
+            UNION ALL
+            (SELECT id, first_pending FROM jobs WHERE state = 'running' AND id < (SELECT id FROM here) ORDER BY id LIMIT :most)
+        ) AS ring LIMIT :most
+    )
+    SELECT id FROM running WHERE (
+        SELECT true FROM chunks WHERE job_id = running.id AND state = 'pending' AND number >= running.first_pending
+        ORDER BY number DESC LIMIT 1
+    ) IS NULL
 """)
 
 # The numbers that each count counts.
@@ -210,7 +222,7 @@ def _values(chunk: DecidedChunk | None) -> dict[str, object]:
 
 def unfinished(connection: Connection) -> list[UUID]:
     """The jobs whose last worker died between its last chunk and the finish."""
-    return list(connection.execute(_UNFINISHED).scalars())
+    return list(connection.execute(_UNFINISHED, {"most": LOOKED_AT}).scalars())
 
 
 def tell(finished: Finished, wake: Wake) -> None:

@@ -24,12 +24,15 @@ _QUEUE_DUE = text("""
 
 _CLOSE = text("""
     WITH shut AS (
+        SELECT id FROM jobs WHERE closes_at <= clock_timestamp() AND wanted IS NULL AND state IN ('queued', 'running')
+        ORDER BY closes_at LIMIT :batch FOR NO KEY UPDATE SKIP LOCKED
+    ),
+    missed AS (
         SELECT id FROM jobs
-        WHERE closes_at <= clock_timestamp() AND wanted IS NULL
-            AND (state IN ('queued', 'running') OR state = 'scheduled' AND run_at <= clock_timestamp())
-        LIMIT :batch FOR NO KEY UPDATE SKIP LOCKED
+        WHERE closes_at <= clock_timestamp() AND wanted IS NULL AND state = 'scheduled' AND run_at <= clock_timestamp()
+        ORDER BY run_at LIMIT :batch FOR NO KEY UPDATE SKIP LOCKED
     )
-    UPDATE jobs SET wanted = 'close' FROM shut WHERE jobs.id = shut.id
+    UPDATE jobs SET wanted = 'close' FROM (SELECT id FROM shut UNION ALL SELECT id FROM missed) AS shut WHERE jobs.id = shut.id
 """)
 
 

@@ -16,8 +16,6 @@ from uuid import UUID
 
 from sqlalchemy import Connection, text
 
-from shared.plans import BY_INDEX
-
 LIST_EVERY = 0.1  # seconds: so long a company that is new may be overlooked
 FORGET_EVERY = 5.0  # seconds: so long a job that was committed late may be, which stands among those that are passed over
 COMMITTED = "2 s"  # what was queued longer ago is committed by now, but for accidents
@@ -27,11 +25,10 @@ MOST_JOBS = 32  # of several chunks, whose first one that is pending is known
 
 # From company to company along jobs_active_idx, without reading all their jobs: of one that is known, on from where there was
 # anything the last time; between two of them, whoever is new. An id may be empty: that is where the walk begins.
-_LIST = text(f"""
+_LIST = text("""
     WITH RECURSIVE known AS MATERIALIZED (
         SELECT company_id, since
         FROM json_to_recordset(CAST(:companies AS json)) AS known (company_id text, since timestamptz)
-        WHERE {BY_INDEX}
     ),
     walk (company_id, first) AS (
         SELECT '', (
@@ -71,9 +68,9 @@ _LIST = text(f"""
 """)
 
 # In whose hands it may be. A chunk that is done stays so.
-_FIRST_PENDING = text(f"""
+_FIRST_PENDING = text("""
     WITH first AS MATERIALIZED (
-        SELECT number FROM chunks WHERE job_id = :job_id AND state = 'pending' AND number >= :first AND {BY_INDEX}
+        SELECT number FROM chunks WHERE job_id = :job_id AND state = 'pending' AND number >= :first
         ORDER BY number LIMIT 1
     ),
     written AS (

@@ -73,6 +73,8 @@ def upgrade() -> None:
     op.execute(_BY_INDEX)
     op.alter_column("jobs", "served_at", new_column_name="queued_at", comment=_PLACE, existing_comment=_FORMER_PLACE)
     op.drop_table("served_companies")
+    op.create_index("jobs_running_idx", "jobs", ["id"], postgresql_where=sa.text("state = 'running'"))
+    op.create_index("jobs_by_state_idx", "jobs", ["company_id", "state", "created_at", "id"])
     for table, columns in _columns().items():
         for column in columns:
             op.add_column(table, column)
@@ -96,6 +98,8 @@ def downgrade() -> None:
         sa.Column("served_at", _TIME, nullable=False),
     )
     op.alter_column("jobs", "queued_at", new_column_name="served_at", comment=_FORMER_PLACE, existing_comment=_PLACE)
+    op.drop_index("jobs_by_state_idx", "jobs")
+    op.drop_index("jobs_running_idx", "jobs")
     op.execute("DROP FUNCTION leadsweep_by_index")
     op.execute("UPDATE jobs SET wanted = NULL, wanted_by = NULL WHERE wanted = 'fail'")
     op.drop_constraint(op.f("jobs_wanted"), "jobs")
