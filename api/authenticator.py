@@ -21,21 +21,22 @@ from api.errors import ApiError, Forbidden, RateLimited
 from api.limiter import Limiter
 from shared.arrays import text_array
 from shared.keys import hash_key
+from shared.plans import BY_INDEX
 from shared.settings import Rate, Settings, parse_rate
 
 REMEMBERED = 2.0  # seconds; the contract allows 5 for a revocation to be in force
 MOST_REMEMBERED = 10_000
 NOTED_EVERY = 5.0  # seconds between notes of which keys were used
 
-_FIND_KEY = text("""
+_FIND_KEY = text(f"""
     SELECT id, company_id, campaign_id, scope, name, rate_limit_submit, rate_limit_read FROM api_keys
-    WHERE hash = :hash AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > clock_timestamp())
+    WHERE hash = :hash AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > clock_timestamp()) AND {BY_INDEX}
 """)
 
-_NOTE_USE = text("""
+_NOTE_USE = text(f"""
     UPDATE api_keys SET last_used_at = clock_timestamp()
     WHERE id = ANY(CAST(:ids AS uuid[]))
-        AND (last_used_at IS NULL OR last_used_at < clock_timestamp() - interval '1 minute')
+        AND (last_used_at IS NULL OR last_used_at < clock_timestamp() - interval '1 minute') AND {BY_INDEX}
     RETURNING id
 """)
 

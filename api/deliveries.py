@@ -17,17 +17,19 @@ from api.database import Found, rows
 from api.errors import ApiError
 from api.webhooks import webhook_not_found
 from shared.models import deliveries, jobs, webhooks
+from shared.plans import BY_INDEX
 from shared.states import DeliveryState, Event
 
 # What is under way keeps its lease. Who has it in hand finds `attempts` at 0, and leaves it to be sent again.
-_RESTART = text("""
+_RESTART = text(f"""
     UPDATE deliveries SET state = 'pending', error = NULL, attempts = 0, due_at = greatest(clock_timestamp(), claimed_until)
-    WHERE id = :id RETURNING id
+    WHERE id = :id AND {BY_INDEX} RETURNING id
 """)
 
-_TEST = text("""
+_TEST = text(f"""
     INSERT INTO deliveries (id, company_id, webhook_id, event)
-    SELECT :id, company_id, id, :event FROM webhooks WHERE id = :webhook_id AND company_id = :company_id FOR KEY SHARE
+    SELECT :id, company_id, id, :event FROM webhooks
+    WHERE id = :webhook_id AND company_id = :company_id AND {BY_INDEX} FOR KEY SHARE
     ON CONFLICT (id) DO UPDATE SET event = excluded.event
     RETURNING id
 """)
@@ -94,7 +96,7 @@ def _delivery_not_found() -> ApiError:
 
 
 def _visible(key: Key) -> list[Any]:
-    own = [deliveries.c.company_id == key.company_id]
+    own = [deliveries.c.company_id == key.company_id, text(BY_INDEX)]
     return own if key.campaign_id is None else [*own, jobs.c.campaign_id == key.campaign_id]
 
 

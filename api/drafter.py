@@ -16,6 +16,7 @@ from api.scheduling import Schedule
 from shared.broker import JOBS_QUEUE, OFF_PEAK_QUEUE
 from shared.identifiers import FORM
 from shared.phone_regions import is_region
+from shared.plans import BY_INDEX
 from shared.settings import Settings
 from shared.windows import Window, next_opening, parse_window, window_text
 
@@ -28,7 +29,7 @@ JOB = f"""
         SELECT CAST(:job_id AS uuid) AS job_id, id AS campaign_id, company_id, clock_timestamp() AS now,
             CASE WHEN CAST(:run_at AS timestamptz) > clock_timestamp() THEN 'scheduled' ELSE 'queued' END AS state,
             CAST(:run_at AS timestamptz) AS run_at
-        FROM campaigns WHERE id = :campaign_id AND company_id = :company_id
+        FROM campaigns WHERE id = :campaign_id AND company_id = :company_id AND {BY_INDEX}
             AND (:region_named OR phone_region IS NOT DISTINCT FROM CAST(:phone_region AS text))
     ),
     {KEYED},
@@ -47,10 +48,11 @@ JOB = f"""
     )
 """
 
-_REGION = text("SELECT phone_region FROM campaigns WHERE id = :campaign_id AND company_id = :company_id")
+_REGION = text(f"SELECT phone_region FROM campaigns WHERE id = :campaign_id AND company_id = :company_id AND {BY_INDEX}")
 
-_OFF_PEAK = text("""
-    SELECT off_peak, clock_timestamp() AS now FROM campaigns WHERE id = :campaign_id AND company_id = :company_id
+_OFF_PEAK = text(f"""
+    SELECT off_peak, clock_timestamp() AS now FROM campaigns
+    WHERE id = :campaign_id AND company_id = :company_id AND {BY_INDEX}
 """)
 
 

@@ -15,6 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from api.database import rows
 from api.results import CELLS_OF, described
+from shared.plans import BY_INDEX
 from shared.spreadsheets import guarded, raw_safe
 from shared.states import Outcome
 
@@ -25,10 +26,10 @@ COLUMNS = ("index", "externalId", "phoneNumber", "identifier", "outcome", "match
 _CHUNKS_AT_ONCE = 4
 _QUALITY = re.compile(r"0(\.\d{0,3})?|1(\.0{0,3})?")
 
-_NEXT_CHUNKS = text("""
+_NEXT_CHUNKS = text(f"""
     SELECT number, first_index, coalesce(written_external_ids, external_ids), coalesce(written_phone_numbers, phone_numbers),
         outcomes
-    FROM chunks WHERE job_id = :job_id AND number > :after ORDER BY number LIMIT :chunks
+    FROM chunks WHERE job_id = :job_id AND number > :after AND {BY_INDEX} ORDER BY number LIMIT :chunks
 """)
 
 _encode_lines = msgspec.json.Encoder().encode_lines

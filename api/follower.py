@@ -16,41 +16,42 @@ from api.jobs import job_not_found
 from api.replayer import KEYED, Accepted, Asked, in_progress, is_in_progress, replayed
 from shared.arrays import smallint_array
 from shared.broker import JOBS_QUEUE
+from shared.plans import BY_INDEX
 from shared.settings import Settings
 from shared.states import POSSIBLE_IN, Action, JobState, Mode, Outcome, outcomes_of
 
 PATIENCE = 60.0  # seconds; a million entries are copied in some two
 
-_SOURCE = text("""
+_SOURCE = text(f"""
     SELECT state, jobs.campaign_id, mode, dry_run, identifiers_purged_at IS NOT NULL AS purged,
         finished_at > clock_timestamp() - interval '24 h' AS is_fresh,
         finished_at > clock_timestamp() - CAST(:archive_days AS int) * interval '1 day' AND archive_purged_at IS NULL AS is_kept,
         campaigns.id IS NOT NULL AS has_campaign
     FROM jobs LEFT JOIN campaigns ON campaigns.id = jobs.campaign_id AND campaigns.company_id = jobs.company_id
-    WHERE jobs.id = :source_id AND jobs.company_id = :company_id
+    WHERE jobs.id = :source_id AND jobs.company_id = :company_id AND {BY_INDEX}
 """)
 
-_FOLLOWING = text("""
-    SELECT id, state, total, created_at, run_at FROM jobs WHERE source_job_id = :source_id AND mode = :mode
+_FOLLOWING = text(f"""
+    SELECT id, state, total, created_at, run_at FROM jobs WHERE source_job_id = :source_id AND mode = :mode AND {BY_INDEX}
 """)
 
 # The entries that are to go into the new job, by chunk: `part` says which belong together.
-_OF_CHUNKS = """
+_OF_CHUNKS = f"""
     SELECT number AS part, position, external_id, phone_number, written_external_id, written_phone_number,
         lead_id, lead_external_id, lead_phone_number
     FROM chunks CROSS JOIN unnest(external_ids, phone_numbers, coalesce(written_external_ids, external_ids),
         coalesce(written_phone_numbers, phone_numbers), outcomes, lead_ids, lead_external_ids, lead_phone_numbers
     ) WITH ORDINALITY AS entry (external_id, phone_number, written_external_id, written_phone_number, outcome, lead_id,
         lead_external_id, lead_phone_number, position)
-    WHERE job_id = :source_id AND outcome = ANY(CAST(:outcomes AS smallint[]))
+    WHERE job_id = :source_id AND outcome = ANY(CAST(:outcomes AS smallint[])) AND {BY_INDEX}
 """
 # What was erased since is listed too, by its row alone.
-_OF_ARCHIVE = """
+_OF_ARCHIVE = f"""
     SELECT (row_number() OVER (ORDER BY lead_id) - 1) / CAST(:chunk_size AS int) AS part, lead_id AS position,
         lead ->> 'external_id' AS external_id, lead ->> 'phone_number' AS phone_number,
         lead ->> 'external_id' AS written_external_id, lead ->> 'phone_number' AS written_phone_number,
         lead_id, NULL AS lead_external_id, NULL AS lead_phone_number
-    FROM archived_leads WHERE job_id = :source_id
+    FROM archived_leads WHERE job_id = :source_id AND {BY_INDEX}
 """
 
 _FOLLOW = """
@@ -167,7 +168,8 @@ async def follow(engine: AsyncEngine, settings: Settings, asked: Asked, source_i
 
 _KEY_OF_EXISTING = text(f"""
     WITH subject AS (
-        SELECT id AS job_id, company_id, state, run_at FROM jobs WHERE id = :job_id AND company_id = :company_id
+        SELECT id AS job_id, company_id, state, run_at FROM jobs
+        WHERE id = :job_id AND company_id = :company_id AND {BY_INDEX}
     ),
     {KEYED}
     SELECT job_id FROM go

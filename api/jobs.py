@@ -14,6 +14,7 @@ from api.cursors import newest_first, page_of
 from api.database import Found, rows
 from api.errors import ApiError
 from shared.models import chunks, jobs
+from shared.plans import BY_INDEX
 from shared.states import COUNTS, NOTED, Action, JobState, Outcome, PhoneFallback
 
 MAX_LISTED = 1000  # entries; the status of a bigger job leads to its results instead of listing its identifiers
@@ -64,7 +65,7 @@ _JOB_WITH_CHUNKS = text(f"""
         FROM chunks WHERE job_id = jobs.id AND jobs.total <= {MAX_LISTED} AND {" + ".join(COUNTS)} > 0
     ) AS decided ON true
     WHERE jobs.id = :job_id AND company_id = :company_id
-        AND (CAST(:campaign_id AS text) IS NULL OR campaign_id = CAST(:campaign_id AS text))
+        AND (CAST(:campaign_id AS text) IS NULL OR campaign_id = CAST(:campaign_id AS text)) AND {BY_INDEX}
     ORDER BY decided.number
 """)
 
@@ -94,7 +95,7 @@ async def mark_awaited(engine: AsyncEngine, job_id: UUID) -> bool:
     return bool(await rows(engine, _MARK_AWAITED, {"job_id": job_id}))
 
 
-_MARK_AWAITED = text("UPDATE jobs SET awaited = true WHERE id = :job_id AND finished_at IS NULL RETURNING id")
+_MARK_AWAITED = text(f"UPDATE jobs SET awaited = true WHERE id = :job_id AND finished_at IS NULL AND {BY_INDEX} RETURNING id")
 
 
 class Created(NamedTuple):
@@ -142,7 +143,7 @@ async def check_visible(engine: AsyncEngine, key: Key, job_id: UUID) -> Found:
 
 
 def _visible(key: Key) -> list[Any]:
-    own = [jobs.c.company_id == key.company_id]
+    own = [jobs.c.company_id == key.company_id, text(BY_INDEX)]
     return own if key.campaign_id is None else [*own, jobs.c.campaign_id == key.campaign_id]
 
 

@@ -21,6 +21,7 @@ from api.errors import Forbidden
 from api.file_reader import Batch, Manner
 from api.upload import Upload
 from shared.arrays import smallint_array, text_array
+from shared.plans import BY_INDEX
 from shared.states import ChunkState, Outcome
 
 HASHES_AT_ONCE = 300_000  # compared in one go: as a set they take 20 MB
@@ -34,12 +35,12 @@ _COPY = """
 
 # As the acceptor has it for a request: an entry that repeats the external id of an earlier one or, having none, the number of
 # an earlier one that had none either.
-_FIND_DUPLICATES = text("""
+_FIND_DUPLICATES = text(f"""
     WITH entry AS (
         SELECT number, position, external_id IS NULL AS is_number, coalesce(external_id, phone_number) AS identifier
         FROM chunks CROSS JOIN unnest(external_ids, phone_numbers, outcomes)
             WITH ORDINALITY AS entry (external_id, phone_number, outcome, position)
-        WHERE job_id = :job_id AND outcome = 0
+        WHERE job_id = :job_id AND outcome = 0 AND {BY_INDEX}
     ),
     turn AS (
         SELECT number, position, row_number() OVER (PARTITION BY identifier, is_number ORDER BY number, position) AS turn
@@ -60,17 +61,17 @@ _FIND_DUPLICATES = text("""
 
 # A job of which nothing is left to be done is answered like any other, but runs already: the ticker has yet to write down its
 # end.
-_END = text("""
+_END = text(f"""
     WITH accepted AS (
         SELECT clock_timestamp() AS now, CASE WHEN run_at > clock_timestamp() THEN 'scheduled' ELSE 'queued' END AS state,
             NOT EXISTS (SELECT FROM chunks WHERE job_id = :job_id AND state = 'pending') AS begun
-        FROM jobs WHERE id = :job_id
+        FROM jobs WHERE id = :job_id AND {BY_INDEX}
     ),
     answered AS (
         UPDATE idempotency_keys SET request_hash = :request_hash, state = accepted.state, created_at = now
         FROM accepted WHERE company_id = :company_id AND key = :idempotency_key
     )
-    UPDATE jobs SET total = :total, created_at = now, served_at = now,
+    UPDATE jobs SET total = :total, created_at = now, queued_at = now,
         state = CASE WHEN begun THEN 'running' ELSE accepted.state END, started_at = CASE WHEN begun THEN now END,
         history = jsonb_build_array(jsonb_build_object('status', accepted.state, 'at', now, 'by', CAST(:key_name AS text)))
             || CASE WHEN begun THEN jsonb_build_object('status', 'running', 'at', now, 'by', NULL) ELSE '[]' END
@@ -78,7 +79,9 @@ _END = text("""
     RETURNING accepted.state, total, jobs.created_at, run_at
 """)
 
-_LOADED = text("SELECT history->0->>'status' AS state, total, created_at, run_at FROM jobs WHERE id = :job_id")
+_LOADED = text(f"""
+    SELECT history->0->>'status' AS state, total, created_at, run_at FROM jobs WHERE id = :job_id AND {BY_INDEX}
+""")
 
 
 class Loaded(NamedTuple):

@@ -17,16 +17,18 @@ from api.database import rows
 from api.errors import ApiError
 from api.preferences import IdempotencyKey
 from shared.broker import JOBS_QUEUE
+from shared.plans import BY_INDEX
 
-_FIND = text("""
+_FIND = text(f"""
     SELECT job_id, request_hash, idempotency_keys.state, total, jobs.created_at, idempotency_keys.run_at, wait
     FROM idempotency_keys JOIN jobs ON jobs.id = job_id
     WHERE idempotency_keys.company_id = :company_id AND key = :key
-        AND idempotency_keys.created_at >= clock_timestamp() - interval '72 h'
+        AND idempotency_keys.created_at >= clock_timestamp() - interval '72 h' AND {BY_INDEX}
 """)
 
-_ANSWERED = text("""
-    UPDATE idempotency_keys SET state = :state WHERE company_id = :company_id AND key = :key AND job_id = :job_id RETURNING key
+_ANSWERED = text(f"""
+    UPDATE idempotency_keys SET state = :state
+    WHERE company_id = :company_id AND key = :key AND job_id = :job_id AND {BY_INDEX} RETURNING key
 """)
 
 # Part of every statement that acts: the key is taken for `subject`, unless it is taken already. Whoever has it in hand just now

@@ -8,15 +8,16 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from api.database import rows
 from shared.arrays import smallint_array
+from shared.plans import BY_INDEX
 from shared.states import Outcome
 
-_RESULTS = text("""
+_RESULTS = text(f"""
     SELECT first_index + position - 1 AS entry_index, external_id, phone_number, outcome
     FROM chunks CROSS JOIN unnest(
         coalesce(written_external_ids, external_ids), coalesce(written_phone_numbers, phone_numbers), outcomes
     ) WITH ORDINALITY AS entry (external_id, phone_number, outcome, position)
     WHERE job_id = :job_id AND first_index + cardinality(outcomes) > :first AND first_index + position > :first
-        AND outcome = ANY(CAST(:outcomes AS smallint[]))
+        AND outcome = ANY(CAST(:outcomes AS smallint[])) AND {BY_INDEX}
     ORDER BY number, position LIMIT :rows
 """)
 

@@ -14,13 +14,15 @@ from api.errors import ApiError
 from api.jobs import check_visible, job_not_found
 from api.replayer import KEYED, Accepted, Asked, in_progress, is_in_progress, replayed
 from shared.arrays import text_array
+from shared.plans import BY_INDEX
 from shared.states import POSSIBLE_IN, Action, JobState
 
 # The row is locked before the key is taken: an action that is not possible leaves no key behind. `state` is what is answered.
-_SUBJECT = """
+_SUBJECT = f"""
     WITH subject AS MATERIALIZED (
         SELECT id AS job_id, company_id, STATE AS state, run_at, total, created_at FROM jobs
         WHERE id = CAST(:subject_id AS uuid) AND state = ANY(CAST(:possible AS text[])) AND wanted IS DISTINCT FROM :unless_wanted
+            AND {BY_INDEX}
         FOR NO KEY UPDATE
     ),
 """
@@ -44,7 +46,7 @@ _RESUMED = """
 _RESUME = text(f"""
     {_SUBJECT.replace("STATE", _RESUMED)} {KEYED},
     resumed AS (
-        UPDATE jobs SET state = go.state, wanted = NULL, wanted_by = NULL, served_at = clock_timestamp(),
+        UPDATE jobs SET state = go.state, wanted = NULL, wanted_by = NULL, queued_at = clock_timestamp(),
             history = CASE WHEN jobs.state = go.state THEN history ELSE history
                 || jsonb_build_object('status', go.state, 'at', clock_timestamp(), 'by', CAST(:key_name AS text)) END
         FROM go WHERE jobs.id = go.job_id AND (jobs.state = 'paused' OR jobs.wanted = 'pause')
@@ -53,16 +55,16 @@ _RESUME = text(f"""
 """)
 
 # A new pace counts from now; what the old one still owes is paid at the new one, or saying a pace again would let more through.
-_CHANGE = text("""
+_CHANGE = text(f"""
     UPDATE jobs SET max_leads_per_second = :rate, paced_at = CASE WHEN CAST(:rate AS int) IS NOT NULL THEN coalesce(
         CASE WHEN paced_at > clock_timestamp()
             THEN clock_timestamp() + (paced_at - clock_timestamp()) * max_leads_per_second / CAST(:rate AS int) ELSE paced_at END,
         clock_timestamp()
     ) END
-    WHERE id = :job_id AND finished_at IS NULL RETURNING id
+    WHERE id = :job_id AND finished_at IS NULL AND {BY_INDEX} RETURNING id
 """).bindparams(bindparam("rate", type_=Integer))
 
-_STATE = text("SELECT state, wanted FROM jobs WHERE id = :job_id")
+_STATE = text(f"SELECT state, wanted FROM jobs WHERE id = :job_id AND {BY_INDEX}")
 
 _LEADS_TO = {Action.PAUSE: JobState.PAUSED, Action.CANCEL: JobState.CANCELLED}
 

@@ -18,11 +18,12 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from api.database import rows
 from shared.arrays import text_array
+from shared.plans import BY_INDEX
 from shared.wakeups import CHANNEL
 
 LOOK_EVERY = 1.0  # seconds
 
-_ENDED = text("SELECT id FROM jobs WHERE id = ANY(CAST(:ids AS uuid[])) AND finished_at IS NOT NULL")
+_ENDED = text(f"SELECT id FROM jobs WHERE id = ANY(CAST(:ids AS uuid[])) AND finished_at IS NOT NULL AND {BY_INDEX}")
 
 log = structlog.get_logger()
 

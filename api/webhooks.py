@@ -14,6 +14,7 @@ from api.database import Found, rows
 from api.errors import ApiError, InvalidRequest
 from api.parser import checked_flag, checked_text, decode_object
 from shared.models import webhooks
+from shared.plans import BY_INDEX
 from shared.settings import Settings
 from shared.signatures import Vault, last_end, new_secret, retired
 from shared.states import JOB_EVENTS
@@ -22,32 +23,34 @@ FIELDS = frozenset({"url", "events", "description", "enabled"})
 MOST = 50  # of one company: each is a delivery for each of its jobs
 
 # Sent again with the same id, it finds what it wrote.
-_ADD = text("""
+_ADD = text(f"""
     INSERT INTO webhooks (id, company_id, url, events, description, enabled, secret)
     SELECT :id, :company_id, :url, CAST(:events AS text[]), :description, :enabled, :secret
-    WHERE (SELECT count(*) FROM webhooks WHERE company_id = :company_id AND id <> :id) < :most
+    WHERE (SELECT count(*) FROM webhooks WHERE company_id = :company_id AND id <> :id AND {BY_INDEX}) < :most
     ON CONFLICT (id) DO UPDATE SET url = excluded.url
     RETURNING *
 """)
 
 # What is not wanted any more is given up, and not sent when the webhook is enabled again.
-_CHANGE = text("""
+_CHANGE = text(f"""
     WITH changed AS (
         UPDATE webhooks SET url = coalesce(:url, url), events = coalesce(CAST(:events AS text[]), events),
             description = coalesce(:description, description), enabled = coalesce(:enabled, enabled),
             disabled_reason = CASE WHEN :enabled IS NULL THEN disabled_reason END,
             failing_since = CASE WHEN :enabled OR :url IS NOT NULL THEN NULL ELSE failing_since END
-        WHERE id = :id AND company_id = :company_id
+        WHERE id = :id AND company_id = :company_id AND {BY_INDEX}
         RETURNING *
     ),
     given_up AS (
         UPDATE deliveries SET state = 'failed', error = 'the webhook was disabled'
-        FROM changed WHERE webhook_id = changed.id AND NOT :enabled AND state = 'pending'
+        FROM changed
+        WHERE deliveries.company_id = changed.company_id AND receiver = CAST(changed.id AS text) AND state = 'pending'
+            AND NOT :enabled
     )
     SELECT * FROM changed
 """)
 
-_REMOVE = text("DELETE FROM webhooks WHERE id = :id AND company_id = :company_id RETURNING id")
+_REMOVE = text(f"DELETE FROM webhooks WHERE id = :id AND company_id = :company_id AND {BY_INDEX} RETURNING id")
 
 
 class Registration(NamedTuple):
@@ -115,7 +118,7 @@ def _rotation(key: Key, webhook_id: UUID, locked: bytes) -> Any:
     now, old = webhooks.c.secret, webhooks.c.old_secrets
     values = {"secret": locked, "old_secrets": case((now == locked, old), else_=retired(now, old))}
     named = (webhooks.c.id == webhook_id) & (webhooks.c.company_id == key.company_id)
-    return update(webhooks).where(named).values(values).returning(*webhooks.c)
+    return update(webhooks).where(named, text(BY_INDEX)).values(values).returning(*webhooks.c)
 
 
 async def remove(engine: AsyncEngine, key: Key, webhook_id: UUID) -> None:
@@ -153,7 +156,7 @@ def webhook_not_found() -> ApiError:
 
 
 def _select(key: Key) -> Any:
-    return select(*webhooks.c, func.clock_timestamp().label("now")).where(webhooks.c.company_id == key.company_id)
+    return select(*webhooks.c, func.clock_timestamp().label("now")).where(webhooks.c.company_id == key.company_id, text(BY_INDEX))
 
 
 def _place(key: Key, webhook_id: UUID) -> dict[str, Any]:

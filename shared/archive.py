@@ -13,6 +13,7 @@ from typing import Any
 from sqlalchemy import text
 
 from shared.arrays import text_array
+from shared.plans import BY_INDEX
 
 _EXTERNAL_ID = "leadsweep_canonical_external_id(lead ->> 'external_id')"
 _PHONE_NUMBER = "leadsweep_canonical_phone_number(lead ->> 'phone_number')"
@@ -25,7 +26,7 @@ def _places(column: str, identifiers: str, condition: str = "true") -> str:
     return f"""
         SELECT job_id, lead_id FROM unnest(CAST({identifiers} AS text[])) AS wanted (identifier) CROSS JOIN LATERAL (
             SELECT job_id, lead_id FROM archived_leads
-            WHERE lead ->> 'campaign_id' = :campaign_id AND {column} = identifier AND {condition} OFFSET 0
+            WHERE lead ->> 'campaign_id' = :campaign_id AND {column} = identifier AND {condition} AND {BY_INDEX} OFFSET 0
         ) AS found
     """
 
@@ -39,7 +40,7 @@ def _copies(lock: str = "") -> str:
             ORDER BY job_id, lead_id
         ) AS place CROSS JOIN LATERAL (
             SELECT job_id, lead_id, {_EXTERNAL_ID} AS external_id, {_PHONE_NUMBER} AS phone_number FROM archived_leads
-            WHERE job_id = place.job_id AND lead_id = place.lead_id AND lead IS NOT NULL {lock}
+            WHERE job_id = place.job_id AND lead_id = place.lead_id AND lead IS NOT NULL AND {BY_INDEX} {lock}
         ) AS copy
     """
 
@@ -63,7 +64,7 @@ ERASE = text(f"""
 NUMBERS = text(f"""
     SELECT identifier FROM unnest(CAST(:phone_numbers AS text[])) AS wanted (identifier) WHERE EXISTS (
         SELECT FROM archived_leads WHERE lead ->> 'campaign_id' = :campaign_id AND {_PHONE_NUMBER} = identifier
-            AND (NOT CAST(:identified AS boolean) OR {_EXTERNAL_ID} IS NOT NULL) OFFSET 0
+            AND (NOT CAST(:identified AS boolean) OR {_EXTERNAL_ID} IS NOT NULL) AND {BY_INDEX} OFFSET 0
     )
 """)
 """Those of the numbers that copies have; `identified`, copies with an external id."""

@@ -9,12 +9,13 @@ from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
 from sqlalchemy.exc import ArgumentError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
+from shared.plans import SETTINGS
 from shared.settings import Settings
 
 CONNECT_TIMEOUT = 3  # seconds; a caller who waits longer has given up
 LOCK_TIMEOUT = "2s"
 
-_BEGIN = f"BEGIN; SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'"
+_BEGIN = "; ".join(["BEGIN", f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'", *(f"SET LOCAL {name} = off" for name in SETTINGS)])
 
 
 def database_url(text: str) -> URL:
@@ -49,10 +50,11 @@ def create_sync_engine(settings: Settings, application: str, **options: Any) -> 
 
 
 def create_worker_engine(settings: Settings, application: str, **options: Any) -> Engine:
-    """An engine for what must never stand still: its transactions give up on a lock after LOCK_TIMEOUT, that of a table too.
+    """An engine for what must never stand still: its transactions give up on a lock after LOCK_TIMEOUT, that of a table too, and
+    its statements go by their indexes.
 
-    A statement cannot say so itself: its tables are locked before anything of it runs. Nor can a session, behind a pooler. So it
-    is said with BEGIN, which costs no round trip of its own.
+    A statement cannot say so itself: its tables are locked, and it is planned, before anything of it runs. Nor can a session,
+    behind a pooler. So it is said with BEGIN, which costs no round trip of its own.
     """
     engine = create_sync_engine(settings, application, isolation_level="AUTOCOMMIT", **options)
     event.listen(engine, "begin", _begin)

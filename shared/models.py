@@ -121,7 +121,7 @@ jobs = Table(
     Column("closes_at", _TIME, comment="when the window that opens at run_at shuts: nothing is claimed from then on"),
     Column("started_at", _TIME),
     Column("finished_at", _TIME),
-    Column("served_at", _TIME, nullable=False, server_default=_NOW, comment="when a worker last claimed a chunk of it"),
+    Column("queued_at", _TIME, nullable=False, server_default=_NOW, comment="its place in its queue: since when it stands there"),
     Column("wanted", Text, comment="an action asked for, in force once no chunk is in hand; nothing is claimed meanwhile"),
     Column("wanted_by", Text, comment="name of the key that asked"),
     Column("awaited", Boolean, nullable=False, server_default=text("false"), comment="somebody waits: tell when it ends"),
@@ -146,6 +146,13 @@ jobs = Table(
     Column("waiting_for", JSONB, comment="why nothing goes on: reason, detail, sqlstate"),
     Column("waiting_since", _TIME, comment="the first failure since something was done"),
     Column("waiting_until", _TIME, comment="when one chunk is tried again; null: all are"),
+    Column(
+        "first_pending",
+        Integer,
+        nullable=False,
+        server_default="0",
+        comment="all chunks before this one are done; written down now and then",
+    ),
     CheckConstraint("phone_fallback_rule IN ('always', 'never', 'onlyIfUnidentified')", name="phone_fallback_rule"),
     CheckConstraint("state IN ('scheduled', 'queued', 'running', 'paused', 'completed', 'failed', 'cancelled')", name="state"),
     CheckConstraint("total > 0", name="total"),
@@ -173,7 +180,9 @@ jobs = Table(
         "id",
         postgresql_where=text("client_reference IS NOT NULL"),
     ),
-    Index("jobs_active_idx", "queue", "company_id", "served_at", "id", postgresql_where=text("state IN ('queued', 'running')")),
+    Index("jobs_active_idx", "queue", "company_id", "queued_at", "id", postgresql_where=text("state IN ('queued', 'running')")),
+    Index("jobs_running_idx", "id", postgresql_where=text("state = 'running'")),
+    Index("jobs_by_state_idx", "company_id", "state", "created_at", "id"),
     Index("jobs_due_idx", "run_at", postgresql_where=text("state = 'scheduled'")),
     Index("jobs_closing_idx", "closes_at", postgresql_where=text("closes_at IS NOT NULL AND state IN ('queued', 'running')")),
     Index("jobs_paced_idx", "paced_at", postgresql_where=text("paced_at IS NOT NULL AND state IN ('queued', 'running')")),
@@ -330,11 +339,4 @@ heartbeats = Table(
     Column("process", Text, primary_key=True, comment="host:pid"),
     Column("beat_at", _TIME, nullable=False),
     Column("processes", SmallInteger, nullable=False, server_default="1", comment="of a worker: those of its pool"),
-)
-
-served_companies = Table(
-    "served_companies",
-    metadata,
-    Column("company_id", Text, primary_key=True),
-    Column("served_at", _TIME, nullable=False),
 )

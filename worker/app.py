@@ -16,11 +16,12 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
 from shared import logs
-from shared.broker import create_celery
+from shared.broker import JOB_QUEUES, create_celery
 from shared.database import create_worker_engine
 from shared.environment import process_settings
 from shared.heartbeats import BEAT_SECONDS, beat
 from shared.settings import settings
+from worker.claimer import claimable
 
 RECONNECT_SECONDS = 1.0
 PATIENCE = 15.0  # seconds without a message, while work lies idle, after which something in here or at the broker is stuck
@@ -28,16 +29,23 @@ PATIENCE = 15.0  # seconds without a message, while work lies idle, after which 
 # Celery has been seen to stay up and deaf after its broker and its pool were killed while it started. The ticker sends a
 # message each second while there is work, so a worker that gets none is of no use: it ends, and whoever keeps it starts anew.
 _WORK_LIES_IDLE = {
-    "worker": text("""
+    "worker": text(f"""
     SELECT EXISTS (
-        SELECT FROM jobs JOIN chunks ON job_id = jobs.id
-        WHERE jobs.state IN ('queued', 'running') AND jobs.created_at < clock_timestamp() - interval '15 s'
-            AND wanted IS NULL AND waiting_until IS NULL AND (closes_at IS NULL OR closes_at > clock_timestamp())
-            AND chunks.state = 'pending' AND retry_at < clock_timestamp() - interval '15 s'
+        SELECT FROM jobs CROSS JOIN LATERAL (
+            SELECT FROM chunks
+            WHERE job_id = jobs.id AND number >= jobs.first_pending AND state = 'pending'
+                AND retry_at < clock_timestamp() - interval '15 s'
+            ORDER BY number LIMIT 1
+        ) AS pending
+        WHERE queue IN ({", ".join(f"'{queue}'" for queue in JOB_QUEUES)}) AND {claimable("jobs")}
+            AND waiting_until IS NULL AND jobs.created_at < clock_timestamp() - interval '15 s'
     )
 """),
     "deliverer": text("""
-    SELECT EXISTS (SELECT FROM deliveries WHERE state = 'pending' AND due_at < clock_timestamp() - interval '15 s')
+    SELECT (
+        SELECT true FROM deliveries WHERE state = 'pending' AND due_at < clock_timestamp() - interval '15 s'
+        ORDER BY due_at LIMIT 1
+    ) IS NOT NULL
 """),
 }
 

@@ -1,7 +1,7 @@
 """Chooses the next chunk and takes it on: the first transaction of a chunk, one statement, seen by all at once.
 
-Least recently served company first, then its least recently served job (a new job counts as served when it was created),
-then the job's first chunk. So a big job starves no small one, nor one company another. A claim is a lease: a worker that
+Companies take turns, and so do the jobs of each; of a job the first chunk is next. So a big job starves no small one, nor one
+company another. A claim is a lease: a worker that
 dies keeps others off the chunk for LEASE, no longer; a worker that lives is protected by its row lock.
 """
 
@@ -9,92 +9,131 @@ from datetime import datetime, timedelta
 from typing import NamedTuple
 from uuid import UUID
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection
 
+from shared.plans import squeezed
 from shared.states import COUNTS, PhoneFallback
+from worker.turns import Turns, turns_of
 
 BURST = timedelta(seconds=0.85)  # that a paced job may catch up after waiting for a worker, of 10 s over which its pace holds
 LEASE = timedelta(seconds=20)  # longer than a chunk takes even when its statements run into their time-outs once
 TRIES = 3  # of a claim that a request forestalled: the next job is as good
 MAX_ATTEMPTS = 5  # a chunk that killed five workers would kill a sixth
+COMPANIES = 50  # that one statement looks at: the first of them mostly has what is looked for
 
-# May be claimed: nothing is asked of the job, its window is open, its pace allows it, and it does not wait for the database to be
-# well again.
-_CLAIMABLE = """
-    jobs.state IN ('queued', 'running') AND jobs.wanted IS NULL
-    AND (jobs.closes_at IS NULL OR jobs.closes_at > clock_timestamp())
-    AND (jobs.paced_at IS NULL OR jobs.paced_at <= clock_timestamp())
-    AND (jobs.waiting_until IS NULL OR jobs.waiting_until <= clock_timestamp())
+
+def claimable(job: str) -> str:
+    """The condition on the row `job` for its being claimed: nothing is asked of the job, its window is open, its pace allows it,
+    and it does not wait for the database to be well again.
+    """
+    return f"""
+        {job}.state IN ('queued', 'running') AND {job}.wanted IS NULL
+        AND coalesce({job}.closes_at, 'infinity') > clock_timestamp()
+        AND coalesce(greatest({job}.paced_at, {job}.waiting_until), '-infinity') <= clock_timestamp()
+    """
+
+
+_KNOWN = """
+    known AS MATERIALIZED (
+        SELECT * FROM json_to_recordset(CAST(:jobs AS json)) AS known (job_id uuid, number int)
+    )
 """
 
-# A claim of a paced job is for an eighth of a second's worth of leads, and moves on the time of the next one by as much.
-# The recursion skips from company to company along jobs_active_idx: distinct companies without reading all their jobs.
-_CLAIM = text(f"""
-    WITH RECURSIVE no_wait_for_disk AS (
-        SELECT set_config('synchronous_commit', 'off', true), -- losing a claim in a crash of the database costs nothing
-            set_config('idle_in_transaction_session_timeout', '10s', true) -- and one frozen at this very moment freezes no other
-    ),
-    busy_company (id) AS (
-        (SELECT company_id FROM jobs WHERE queue = :queue AND state IN ('queued', 'running') ORDER BY company_id LIMIT 1)
-        UNION ALL
-        SELECT (
-            SELECT company_id FROM jobs
-            WHERE queue = :queue AND state IN ('queued', 'running') AND company_id > busy_company.id
-            ORDER BY company_id LIMIT 1
-        ) FROM busy_company WHERE id IS NOT NULL
-    ),
-    turn AS (
-        SELECT id AS company_id, coalesce(served_at, '-infinity') AS served_at
-        FROM busy_company LEFT JOIN served_companies ON company_id = id
-        WHERE id IS NOT NULL ORDER BY served_at
-    ),
-    next_chunk AS (
+
+def _choice(lock: str) -> str:
+    """The first chunk that may be claimed."""
+    return f"""
         SELECT claimable.*
-        FROM turn CROSS JOIN LATERAL (
-            SELECT pending.*
-            FROM jobs CROSS JOIN LATERAL (
+        FROM json_to_recordset(CAST(:companies AS json)) AS turn (
+            company_id text, since timestamptz, round_ends timestamptz, served_at timestamptz, served_id uuid
+        ) CROSS JOIN LATERAL (
+            SELECT pending.*, first.number AS first_pending, job.new_round,
+                job.state = 'running' AND job.max_leads_per_second IS NULL AND job.waiting_until IS NULL AS goes_on
+            FROM (
+                (
+                    SELECT jobs.*, false AS new_round FROM jobs
+                    WHERE queue = :queue AND company_id = turn.company_id AND state IN ('queued', 'running')
+                        AND (queued_at, id) > (turn.served_at, turn.served_id) AND queued_at <= turn.round_ends
+                    ORDER BY queued_at, id
+                )
+                UNION ALL
+                (
+                    SELECT jobs.*, true AS new_round FROM jobs
+                    WHERE queue = :queue AND company_id = turn.company_id AND state IN ('queued', 'running')
+                        AND queued_at >= turn.since
+                    ORDER BY queued_at, id
+                )
+            ) AS job CROSS JOIN LATERAL (
+                SELECT greatest(job.first_pending, (SELECT number FROM known WHERE job_id = job.id)) AS number OFFSET 0
+            ) AS first CROSS JOIN LATERAL (
                 SELECT job_id, number, part_seconds,
-                    CASE WHEN coalesce(jobs.max_leads_per_second, jobs.part_size, part_size) IS NOT NULL THEN least(
-                        cardinality(outcomes) - ({" + ".join(COUNTS)}), jobs.part_size, part_size,
-                        CASE WHEN jobs.max_leads_per_second IS NOT NULL THEN greatest(
-                            CASE WHEN jobs.waiting_until IS NOT NULL THEN 10 ELSE 1 END, jobs.max_leads_per_second / 8
+                    CASE WHEN coalesce(job.max_leads_per_second, job.part_size, part_size) IS NOT NULL THEN least(
+                        cardinality(outcomes) - ({" + ".join(COUNTS)}), job.part_size, part_size,
+                        CASE WHEN job.max_leads_per_second IS NOT NULL THEN greatest(
+                            CASE WHEN job.waiting_until IS NOT NULL THEN 10 ELSE 1 END, job.max_leads_per_second / 8
                         ) END
                     ) END AS most
                 FROM chunks
-                WHERE job_id = jobs.id AND state = 'pending' AND retry_at <= clock_timestamp()
-                ORDER BY number LIMIT 1 FOR UPDATE SKIP LOCKED
+                WHERE job_id = job.id AND number >= first.number AND state = 'pending' AND retry_at <= clock_timestamp()
+                ORDER BY number LIMIT 1 {lock}
             ) AS pending
-            WHERE jobs.queue = :queue AND jobs.company_id = turn.company_id AND {_CLAIMABLE}
-            ORDER BY jobs.served_at, jobs.id LIMIT 1
+            WHERE {claimable("job")}
+            LIMIT 1
         ) AS claimable
-        ORDER BY turn.served_at LIMIT 1
+        LIMIT 1
+    """
+
+
+# Losing a claim in a crash of the database costs nothing, so it does not wait for the disk; and a worker frozen at this very
+# moment must not freeze the others.
+# Of each company in turn the jobs in turn, of each job its first chunk, until one is found that nobody else has in hand: no more
+# than that is locked, as nothing is sorted above the locking. A round of a company's jobs goes on after the job served last, with
+# those that were queued when it began; then the next begins.
+# The job's row is looked at again, once it is locked: a request that came meanwhile is committed by now, or waits for this row.
+# It is written only where there is something to say. Of a job that waits for the database, one chunk is tried at a time.
+# A claim of a paced job is for an eighth of a second's worth of leads, and moves on the time of the next one by as much.
+_CLAIM = squeezed(f"""
+    WITH no_wait_for_disk AS (
+        SELECT set_config('synchronous_commit', 'off', true), set_config('idle_in_transaction_session_timeout', '10s', true)
     ),
-    served_job AS ( -- looks again: a request that came meanwhile is committed by now, or waits for this row
-        UPDATE jobs SET state = 'running', started_at = coalesce(started_at, clock_timestamp()), served_at = clock_timestamp(),
+    {_KNOWN},
+    chosen AS MATERIALIZED (
+        {_choice("FOR UPDATE SKIP LOCKED")}
+    ),
+    begun AS (
+        UPDATE jobs SET state = 'running', started_at = coalesce(started_at, clock_timestamp()),
             history = CASE WHEN state = 'running' THEN history
                 ELSE history || jsonb_build_object('status', 'running', 'at', clock_timestamp(), 'by', NULL) END,
             paced_at = greatest(coalesce(paced_at, clock_timestamp()), clock_timestamp() - CAST(:burst AS interval))
-                + next_chunk.most * interval '1 s' / max_leads_per_second,
-            waiting_until = CASE WHEN waiting_until IS NOT NULL THEN clock_timestamp() + :lease END -- one chunk is tried
-        FROM next_chunk WHERE jobs.id = next_chunk.job_id AND {_CLAIMABLE}
-        RETURNING jobs.id, jobs.company_id, jobs.campaign_id, jobs.phone_fallback_rule, jobs.phone_region,
-            jobs.form, jobs.mode, jobs.dry_run, jobs.waiting_since IS NOT NULL AS waited
+                + chosen.most * interval '1 s' / max_leads_per_second,
+            waiting_until = CASE WHEN waiting_until IS NOT NULL THEN clock_timestamp() + :lease END
+        FROM chosen WHERE jobs.id = chosen.job_id AND NOT goes_on AND {claimable("jobs")}
+        RETURNING jobs.*
     ),
+    going_on AS MATERIALIZED (
+        SELECT jobs.* FROM chosen JOIN jobs ON jobs.id = chosen.job_id
+        WHERE goes_on AND {claimable("jobs")} FOR NO KEY UPDATE OF jobs
+    ),
+    job AS (SELECT * FROM begun UNION ALL SELECT * FROM going_on),
     claimed AS (
         UPDATE chunks SET attempts = attempts + 1, retry_at = clock_timestamp() + :lease
-        FROM next_chunk JOIN served_job ON served_job.id = next_chunk.job_id
-        WHERE chunks.job_id = next_chunk.job_id AND chunks.number = next_chunk.number
+        FROM chosen JOIN job ON job.id = chosen.job_id
+        WHERE chunks.job_id = chosen.job_id AND chunks.number = chosen.number
         RETURNING chunks.job_id, chunks.number, chunks.attempts, chunks.retry_at
-    ),
-    served_company AS (
-        INSERT INTO served_companies (company_id, served_at) SELECT company_id, clock_timestamp() FROM served_job
-        ON CONFLICT (company_id) DO UPDATE SET served_at = excluded.served_at
     )
-    SELECT claimed.job_id, claimed.number, claimed.attempts, claimed.retry_at, served_job.campaign_id,
-        served_job.phone_fallback_rule, served_job.phone_region, served_job.form, served_job.mode, served_job.dry_run,
-        next_chunk.most, next_chunk.part_seconds, served_job.waited
-    FROM no_wait_for_disk, next_chunk LEFT JOIN claimed ON true LEFT JOIN served_job ON true
+    SELECT claimed.*, job.campaign_id,
+        job.phone_fallback_rule, job.phone_region, job.form, job.mode, job.dry_run,
+        chosen.most, chosen.part_seconds, job.waiting_since IS NOT NULL AS waited,
+        job.company_id, job.queued_at, chosen.new_round, chosen.first_pending
+    FROM no_wait_for_disk, chosen LEFT JOIN claimed ON true LEFT JOIN job ON true
 """)
+
+_IS_ANY = squeezed(f"""
+    WITH {_KNOWN}
+    SELECT 1 FROM ({_choice("")}) AS chosen
+""")
+
+_VALUES = {"lease": LEASE, "burst": BURST}
 
 
 class Claim(NamedTuple):
@@ -121,10 +160,31 @@ class Claim(NamedTuple):
 
 def claim(connection: Connection, queue: str) -> Claim | None:
     """Claims the next chunk of `queue`, or returns None where none is claimable. The caller commits."""
-    for _ in range(TRIES):
-        row = connection.execute(_CLAIM, {"queue": queue, "lease": LEASE, "burst": BURST}).one_or_none()
-        if row is None:
-            return None
-        if row.job_id:
-            return Claim._make(row)._replace(phone_fallback=PhoneFallback(row.phone_fallback_rule))
+    turns = turns_of(connection, queue)
+    listed = turns.are_stale
+    if listed:
+        turns.list(connection)
+    claimed = _claim_next(connection, turns)
+    if claimed is None and not listed:
+        turns.list(connection)
+        claimed = _claim_next(connection, turns)
+    return claimed
+
+
+def _claim_next(connection: Connection, turns: Turns) -> Claim | None:
+    for values in turns.in_turn(COMPANIES):
+        for _ in range(TRIES):
+            row = connection.execute(_CLAIM, values | _VALUES).one_or_none()
+            if row is None:
+                break
+            if row.job_id:
+                turns.note(connection, row, row.retry_at - LEASE)
+                return Claim._make(row[: len(Claim._fields)])._replace(phone_fallback=PhoneFallback(row.phone_fallback_rule))
     return None
+
+
+def is_anything_claimable(connection: Connection, queue: str) -> bool:
+    """Whether `claim` would find something, but for what others have in hand at this moment."""
+    turns = turns_of(connection, queue)
+    turns.list(connection)
+    return any(connection.execute(_IS_ANY, values).first() for values in turns.in_turn(COMPANIES))

@@ -13,7 +13,10 @@ from shared.archive import HAS_ARCHIVE
 from shared.arrays import smallint_array
 from shared.broker import WEBHOOKS_QUEUE
 from shared.foreign_keys import reason_of_slowness
+from shared.plans import squeezed
 from shared.states import COUNTS, NOTED, JobState, Outcome
+
+LOOKED_AT = 1000  # running jobs, in one round
 
 _WRITTEN = (*COUNTS, *NOTED)
 _COUNTS = ", ".join(_WRITTEN)
@@ -25,7 +28,7 @@ _SUMS = ", ".join(f"sum({count}) AS {count}" for count in _WRITTEN)
 # is pending, so trying costs one index probe; they are frozen on the job's row here. A preview is never finished with a chunk in
 # hand: what it found twice is settled first. A chunk that was decided without an archive is written down only if there is none
 # still: what was not found may be in it now.
-_FINISH = text(f"""
+_FINISH = squeezed(f"""
     WITH done AS (
         UPDATE chunks SET {", ".join(f"{count} = :{count}" for count in _WRITTEN)}, outcomes = CAST(:outcomes AS smallint[]),
             state = CASE WHEN :whole THEN 'done' ELSE state END, attempts = CASE WHEN :whole THEN attempts ELSE 0 END,
@@ -64,9 +67,11 @@ _FINISH = text(f"""
             {", ".join(f"{count} = ending.{count}" for count in _WRITTEN)}
         FROM ending
         WHERE jobs.id = :job_id AND jobs.state NOT IN ('completed', 'failed', 'cancelled')
-            AND (:number IS NULL OR :whole AND NOT dry_run AND EXISTS (SELECT FROM done)) AND NOT EXISTS (
-                SELECT FROM chunks WHERE job_id = :job_id AND state = 'pending' AND number IS DISTINCT FROM :number
-            )
+            AND (:number IS NULL OR :whole AND NOT dry_run AND EXISTS (SELECT FROM done)) AND (
+                SELECT true FROM chunks
+                WHERE job_id = :job_id AND state = 'pending' AND number IS DISTINCT FROM :number AND number >= jobs.first_pending
+                ORDER BY number DESC LIMIT 1
+            ) IS NULL
         RETURNING jobs.id, jobs.state, jobs.total, {", ".join(f"jobs.{count}" for count in COUNTS)}, jobs.awaited,
             jobs.callback_url IS NOT NULL
                 OR EXISTS (SELECT FROM webhooks WHERE company_id = jobs.company_id AND enabled) AS told
@@ -102,10 +107,20 @@ _WRITE_DELIVERIES = text("""
     RETURNING id
 """)
 
+# Looked for among some of the jobs that run, from anywhere on: where they are many, they are all looked at in several rounds.
 _UNFINISHED = text("""
-    SELECT id FROM jobs
-    WHERE state = 'running' AND NOT EXISTS (SELECT FROM chunks WHERE job_id = jobs.id AND state = 'pending')
-    ORDER BY id LIMIT 100
+    WITH here AS MATERIALIZED (SELECT gen_random_uuid() AS id),
+    running AS MATERIALIZED (
+        SELECT * FROM (
+            (SELECT id, first_pending FROM jobs WHERE state = 'running' AND id >= (SELECT id FROM here) ORDER BY id LIMIT :most)
+            UNION ALL
+            (SELECT id, first_pending FROM jobs WHERE state = 'running' AND id < (SELECT id FROM here) ORDER BY id LIMIT :most)
+        ) AS ring LIMIT :most
+    )
+    SELECT id FROM running WHERE (
+        SELECT true FROM chunks WHERE job_id = running.id AND state = 'pending' AND number >= running.first_pending
+        ORDER BY number DESC LIMIT 1
+    ) IS NULL
 """)
 
 # The numbers that each count counts.
@@ -207,7 +222,7 @@ def _values(chunk: DecidedChunk | None) -> dict[str, object]:
 
 def unfinished(connection: Connection) -> list[UUID]:
     """The jobs whose last worker died between its last chunk and the finish."""
-    return list(connection.execute(_UNFINISHED).scalars())
+    return list(connection.execute(_UNFINISHED, {"most": LOOKED_AT}).scalars())
 
 
 def tell(finished: Finished, wake: Wake) -> None:

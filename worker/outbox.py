@@ -128,7 +128,7 @@ _NOTE_FAILURE = text("""
 
 _GIVE_UP_THE_REST = text("""
     UPDATE deliveries SET state = 'failed', error = 'the webhook was disabled'
-    WHERE webhook_id = :webhook_id AND state = 'pending'
+    WHERE company_id = :company_id AND receiver = CAST(CAST(:webhook_id AS uuid) AS text) AND state = 'pending'
 """)
 
 log = structlog.get_logger()
@@ -196,7 +196,8 @@ def record(connection: Connection, claimed: Claimed, reply: Reply, seconds: floa
 
 
 def _note_failure(connection: Connection, claimed: Claimed, *, gone: bool) -> None:
-    values: dict[str, Any] = {"webhook_id": claimed.webhook_id, "gone": gone, "patience": PATIENCE}
+    values: dict[str, Any] = {"webhook_id": claimed.webhook_id, "company_id": claimed.company_id}
+    values |= {"gone": gone, "patience": PATIENCE}
     reason = connection.execute(_NOTE_FAILURE, values).scalar_one_or_none()
     if reason:
         connection.execute(_GIVE_UP_THE_REST, values)

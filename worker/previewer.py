@@ -33,7 +33,10 @@ _WRITE_DOWN = text("""
 # Held until the job is finished: two who settle it at once would count its duplicates twice.
 _LOCK_PREVIEW = text("""
     SELECT 1 FROM jobs WHERE id = :job_id AND dry_run AND finished_at IS NULL
-        AND NOT EXISTS (SELECT FROM chunks WHERE job_id = :job_id AND state = 'pending')
+        AND (
+            SELECT true FROM chunks WHERE job_id = :job_id AND state = 'pending' AND number >= jobs.first_pending
+            ORDER BY number DESC LIMIT 1
+        ) IS NULL
     FOR NO KEY UPDATE
 """)
 

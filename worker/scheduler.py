@@ -17,19 +17,22 @@ _QUEUE_DUE = text("""
         ORDER BY turn LIMIT :batch
     ),
     locked AS (SELECT id FROM jobs WHERE id IN (SELECT id FROM due) AND state = 'scheduled' FOR NO KEY UPDATE SKIP LOCKED)
-    UPDATE jobs SET state = 'queued', served_at = clock_timestamp(),
+    UPDATE jobs SET state = 'queued', queued_at = clock_timestamp(),
         history = history || jsonb_build_object('status', 'queued', 'at', clock_timestamp(), 'by', NULL)
     FROM locked WHERE jobs.id = locked.id AND state = 'scheduled' AND wanted IS NULL AND run_at <= clock_timestamp()
 """)
 
 _CLOSE = text("""
     WITH shut AS (
+        SELECT id FROM jobs WHERE closes_at <= clock_timestamp() AND wanted IS NULL AND state IN ('queued', 'running')
+        ORDER BY closes_at LIMIT :batch FOR NO KEY UPDATE SKIP LOCKED
+    ),
+    missed AS (
         SELECT id FROM jobs
-        WHERE closes_at <= clock_timestamp() AND wanted IS NULL
-            AND (state IN ('queued', 'running') OR state = 'scheduled' AND run_at <= clock_timestamp())
-        LIMIT :batch FOR NO KEY UPDATE SKIP LOCKED
+        WHERE closes_at <= clock_timestamp() AND wanted IS NULL AND state = 'scheduled' AND run_at <= clock_timestamp()
+        ORDER BY run_at LIMIT :batch FOR NO KEY UPDATE SKIP LOCKED
     )
-    UPDATE jobs SET wanted = 'close' FROM shut WHERE jobs.id = shut.id
+    UPDATE jobs SET wanted = 'close' FROM (SELECT id FROM shut UNION ALL SELECT id FROM missed) AS shut WHERE jobs.id = shut.id
 """)
 
 

@@ -14,12 +14,13 @@ from sqlalchemy import Connection, Engine, text
 from sqlalchemy.exc import SQLAlchemyError
 
 from shared import logs
-from shared.broker import Sender
+from shared.broker import JOB_QUEUES, WEBHOOKS_QUEUE, Sender
 from shared.database import create_worker_engine
 from shared.environment import process_settings
 from shared.heartbeats import beat, forget_the_dead
 from shared.settings import Settings
 from shared.wakeups import Announcer
+from worker.claimer import is_anything_claimable
 from worker.finisher import Wake, tell, unfinished
 from worker.previewer import conclude
 from worker.purger import purge_archive, purge_identifiers, purge_keys
@@ -36,25 +37,20 @@ _STOP = {signal.SIGTERM, signal.SIGINT}
 # One step that cannot go on, as somebody holds a row, must not keep the others from their turn.
 _LIMITS = text("SELECT set_config('lock_timeout', '500ms', true), set_config('statement_timeout', '30s', true)")
 
-_QUEUES_WITH_WORK = text("""
-    SELECT queue FROM (SELECT DISTINCT queue FROM jobs WHERE state IN ('queued', 'running')) AS busy
-    WHERE EXISTS (
-        SELECT FROM jobs JOIN chunks ON job_id = jobs.id
-        WHERE jobs.queue = busy.queue AND jobs.state IN ('queued', 'running')
-            AND wanted IS NULL AND (closes_at IS NULL OR closes_at > clock_timestamp())
-            AND (paced_at IS NULL OR paced_at <= clock_timestamp())
-            AND (waiting_until IS NULL OR waiting_until <= clock_timestamp())
-            AND chunks.state = 'pending' AND retry_at <= clock_timestamp()
-    )
-    UNION ALL
-    SELECT 'webhooks' WHERE EXISTS (SELECT FROM deliveries WHERE state = 'pending' AND due_at <= clock_timestamp())
+_DELIVERY_IS_DUE = text("""
+    SELECT (
+        SELECT true FROM deliveries WHERE state = 'pending' AND due_at <= clock_timestamp() ORDER BY due_at LIMIT 1
+    ) IS NOT NULL
 """)
 
 # Those whose pace lets them go on before the next round is due. One that is due and was sent for a moment ago counts until a
 # worker has claimed it, which moves its time on; one that has been due for a whole round waits for something else.
 _NEXT_PACED = text("""
-    SELECT extract(epoch FROM min(paced_at) - clock_timestamp())::float
-    FROM jobs WHERE paced_at > clock_timestamp() - CAST(:period AS interval) AND state IN ('queued', 'running')
+    SELECT (
+        SELECT extract(epoch FROM paced_at - clock_timestamp())::float FROM jobs
+        WHERE paced_at > clock_timestamp() - CAST(:period AS interval) AND state IN ('queued', 'running')
+        ORDER BY paced_at LIMIT 1
+    )
 """)
 
 log = structlog.get_logger()
@@ -99,9 +95,15 @@ def _show_life(connection: Connection) -> None:
 
 def _send_for_work(engine: Engine, wake: Wake) -> None:
     with engine.begin() as connection:
-        queues = connection.execute(_QUEUES_WITH_WORK).scalars().all()
+        queues = queues_with_work(connection)
     for queue in queues:
         wake.workers(queue)
+
+
+def queues_with_work(connection: Connection) -> list[str]:
+    """Those with something that could be claimed."""
+    queues = [queue for queue in JOB_QUEUES if is_anything_claimable(connection, queue)]
+    return [*queues, WEBHOOKS_QUEUE] if connection.execute(_DELIVERY_IS_DUE).scalar_one() else queues
 
 
 def _finish_forgotten(engine: Engine, wake: Wake) -> None:

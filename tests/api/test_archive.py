@@ -197,7 +197,7 @@ async def test_a_restoration_that_was_asked_for_before_says_what_was_erased_sinc
     job_id = await archived(service, {"externalId": "a"}, {"externalId": "b"})
     later = (await service.act(job_id, "restore")).json()["data"]["jobId"]
     with service.engine.begin() as connection:
-        connection.execute(text("UPDATE jobs SET served_at = clock_timestamp() + interval '1 h' WHERE mode = 'restore'"))
+        connection.execute(text("UPDATE jobs SET queued_at = clock_timestamp() + interval '1 h' WHERE mode = 'restore'"))
     await deleted_by(service, "call", externalId="b")
     await service.work()
     assert await service.results(later) == [("a", "restored", None, None), ("b", "notFound", None, "erased")]

@@ -221,7 +221,7 @@ class Life(RuleBasedStateMachine):
 
     @initialize(target=jobs, submissions=st.lists(SUBMISSIONS, min_size=2, max_size=4))
     def begin(self, submissions):
-        for table in ("archived_leads", "served_companies", "jobs", "leads"):
+        for table in ("archived_leads", "jobs", "leads"):
             self.world.execute(f"DELETE FROM {table}")
         with self.world.engine.begin() as connection:
             add_leads(connection, list(LEADS.items()))

@@ -10,7 +10,7 @@ from shared.broker import JOBS_QUEUE
 from tests.jobs import add_campaign, add_leads, job_row, outcomes_of_job, queue_job, remaining_leads
 from worker.claimer import claim
 from worker.runner import run_chunk
-from worker.ticker import _QUEUES_WITH_WORK, SHORTEST, _next_paced
+from worker.ticker import SHORTEST, _next_paced, queues_with_work
 
 
 def work_for(engine, job_id, seconds, step=0.25):
@@ -107,10 +107,10 @@ def test_a_part_that_kills_its_worker_five_times_fails_alone(engine, campaign):
 def test_the_ticker_sends_for_a_paced_job_only_when_it_may_go_on(engine, campaign):
     with engine.begin() as connection:
         queue_job(connection, [(f"crm-{i}", None) for i in range(10)], max_leads_per_second=1)
-        assert connection.execute(_QUEUES_WITH_WORK).scalars().all() == ["jobs"]
+        assert queues_with_work(connection) == ["jobs"]
     run_chunk(engine, claimed_now(engine))
     with engine.connect() as connection:
-        assert connection.execute(_QUEUES_WITH_WORK).scalars().all() == []
+        assert queues_with_work(connection) == []
         assert 0 < _next_paced(engine, 9) <= 1
 
 

@@ -292,7 +292,7 @@ def test_an_ordinary_chunk_takes_no_more_statements_than_it_must(campaign):
     statements = []
     event.listen(campaign, "before_cursor_execute", lambda _c, _cursor, statement, *_: statements.append(statement))
     claim_and_run(campaign)
-    expected = ["RECURSIVE", "FOR UPDATE OF chunks", "external_id = ANY", "phone_number = ANY", "WITH done AS"]
+    expected = ["RECURSIVE known", "chosen", "FOR UPDATE OF chunks", "external_id = ANY", "phone_number = ANY", "WITH done AS"]
     assert len(statements) == len(expected)
     assert all(fragment in statement for fragment, statement in zip(expected, statements, strict=True))
 

@@ -1,4 +1,4 @@
-"""Work by time, waiting for what is locked or sick, and what refused an entry."""
+"""Work by time, waiting for what is locked or sick, and what refused an entry; turns that nobody writes down."""
 
 from typing import Any
 
@@ -11,6 +11,17 @@ down_revision = "0005"
 
 _TIME = sa.DateTime(timezone=True)
 
+# What it does is done while a statement that names it is planned: its answer is known by then, as it never changes.
+_BY_INDEX = """
+CREATE FUNCTION leadsweep_by_index() RETURNS boolean LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
+    SELECT set_config('enable_seqscan', 'off', true) = 'off' AND set_config('enable_bitmapscan', 'off', true) = 'off'
+        AND set_config('enable_sort', 'off', true) = 'off' AND set_config('enable_hashjoin', 'off', true) = 'off'
+        AND set_config('enable_mergejoin', 'off', true) = 'off'
+$$
+"""
+_PLACE = "its place in its queue: since when it stands there"
+_FORMER_PLACE = "when a worker last claimed a chunk of it"
+
 
 def _columns() -> dict[str, list[sa.Column[Any]]]:
     return {
@@ -21,6 +32,13 @@ def _columns() -> dict[str, list[sa.Column[Any]]]:
             sa.Column("waiting_for", JSONB(), comment="why nothing goes on: reason, detail, sqlstate"),
             sa.Column("waiting_since", _TIME, comment="the first failure since something was done"),
             sa.Column("waiting_until", _TIME, comment="when one chunk is tried again; null: all are"),
+            sa.Column(
+                "first_pending",
+                sa.Integer(),
+                nullable=False,
+                server_default="0",
+                comment="all chunks before this one are done; written down now and then",
+            ),
         ],
         "chunks": [
             sa.Column("part_size", sa.Integer(), comment="as that of jobs, of this chunk alone"),
@@ -48,7 +66,15 @@ def _columns() -> dict[str, list[sa.Column[Any]]]:
 
 
 def upgrade() -> None:
-    """Adds columns, which takes no time however many jobs there are."""
+    """Adds columns, which takes no time however many jobs there are.
+
+    A worker of before can claim nothing any more, as it misses `served_at`: it would take new numbers of outcomes for others.
+    """
+    op.execute(_BY_INDEX)
+    op.alter_column("jobs", "served_at", new_column_name="queued_at", comment=_PLACE, existing_comment=_FORMER_PLACE)
+    op.drop_table("served_companies")
+    op.create_index("jobs_running_idx", "jobs", ["id"], postgresql_where=sa.text("state = 'running'"))
+    op.create_index("jobs_by_state_idx", "jobs", ["company_id", "state", "created_at", "id"])
     for table, columns in _columns().items():
         for column in columns:
             op.add_column(table, column)
@@ -66,6 +92,15 @@ def downgrade() -> None:
             FROM unnest(outcomes) WITH ORDINALITY AS entry (outcome, position)
         ) WHERE outcomes && ARRAY[31, 32, 33]::smallint[]
     """)
+    op.create_table(
+        "served_companies",
+        sa.Column("company_id", sa.Text(), primary_key=True),
+        sa.Column("served_at", _TIME, nullable=False),
+    )
+    op.alter_column("jobs", "queued_at", new_column_name="served_at", comment=_FORMER_PLACE, existing_comment=_PLACE)
+    op.drop_index("jobs_by_state_idx", "jobs")
+    op.drop_index("jobs_running_idx", "jobs")
+    op.execute("DROP FUNCTION leadsweep_by_index")
     op.execute("UPDATE jobs SET wanted = NULL, wanted_by = NULL WHERE wanted = 'fail'")
     op.drop_constraint(op.f("jobs_wanted"), "jobs")
     op.create_check_constraint(op.f("jobs_wanted"), "jobs", "wanted IN ('pause', 'cancel', 'close')")

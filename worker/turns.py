@@ -1,0 +1,169 @@
+"""Whose turn it is: what a session remembers between its claims, so that none of it is written down at every claim.
+
+Written down, it would be dead rows that nobody can remove while an old snapshot is open, and each claim would walk past them. For
+the same reason what is done with is passed over: of a company the jobs before its first that is open, of a job the chunks
+before its first that is pending. Sessions need not agree: each serves all companies in turn. A new session begins with nothing.
+"""
+
+import json
+import random
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Connection, text
+
+LIST_EVERY = 0.1  # seconds: so long a company that is new may be overlooked
+FORGET_EVERY = 5.0  # seconds: so long a job that was committed late may be, which stands among those that are passed over
+COMMITTED = "2 s"  # what was queued longer ago is committed by now, but for accidents
+LOOK_EVERY = 8  # chunks that a claim walks past
+WRITE_EVERY = 50  # chunks that a claim of another session walks past
+MOST_JOBS = 32  # of several chunks, whose first one that is pending is known
+
+# From company to company along jobs_active_idx, without reading all their jobs: of one that is known, on from where there was
+# anything the last time; between two of them, whoever is new. An id may be empty: that is where the walk begins.
+_LIST = text("""
+    WITH RECURSIVE known AS MATERIALIZED (
+        SELECT company_id, since
+        FROM json_to_recordset(CAST(:companies AS json)) AS known (company_id text, since timestamptz)
+    ),
+    walk (company_id, first) AS (
+        SELECT '', (
+            SELECT queued_at FROM jobs WHERE queue = :queue AND state IN ('queued', 'running') AND company_id = ''
+            ORDER BY queued_at, id LIMIT 1
+        )
+        UNION ALL
+        SELECT step.* FROM walk CROSS JOIN LATERAL (
+            SELECT min(company_id) AS company_id FROM known WHERE known.company_id > walk.company_id
+        ) AS following CROSS JOIN LATERAL (
+            (
+                SELECT company_id, queued_at FROM jobs
+                WHERE queue = :queue AND state IN ('queued', 'running')
+                    AND company_id > walk.company_id AND company_id < following.company_id
+                ORDER BY company_id, queued_at, id LIMIT 1
+            )
+            UNION ALL
+            SELECT following.company_id, (
+                SELECT queued_at FROM jobs
+                WHERE queue = :queue AND state IN ('queued', 'running') AND company_id = following.company_id
+                    AND queued_at >= (SELECT since FROM known WHERE known.company_id = following.company_id)
+                ORDER BY queued_at, id LIMIT 1
+            ) WHERE following.company_id IS NOT NULL
+            UNION ALL
+            (
+                SELECT company_id, queued_at FROM jobs
+                WHERE queue = :queue AND state IN ('queued', 'running')
+                    AND company_id > walk.company_id AND following.company_id IS NULL
+                ORDER BY company_id, queued_at, id LIMIT 1
+            )
+            LIMIT 1
+        ) AS step
+    )
+    SELECT company_id, first IS NOT NULL AS is_busy,
+        least(first, clock_timestamp() - CAST(:committed AS interval)) AS since
+    FROM walk
+""")
+
+# In whose hands it may be. A chunk that is done stays so.
+_FIRST_PENDING = text("""
+    WITH first AS MATERIALIZED (
+        SELECT number FROM chunks WHERE job_id = :job_id AND state = 'pending' AND number >= :first
+        ORDER BY number LIMIT 1
+    ),
+    written AS (
+        UPDATE jobs SET first_pending = number FROM first WHERE id = :job_id AND number - first_pending >= :write_every
+    )
+    SELECT (SELECT number FROM first)
+""")
+
+
+_encode = json.JSONEncoder().encode
+
+
+@dataclass
+class Turn:
+    """Of a company: whether it has open jobs; since when the first of them is queued, at the least; and the round of its jobs,
+    of which each has one chunk claimed: it ends with those that were queued when it began, `served` came last.
+    """
+
+    is_busy: bool
+    since: str
+    round_ends: str = "-infinity"
+    served_at: str = "-infinity"
+    served_id: str = str(UUID(int=0))
+
+
+@dataclass
+class Turns:
+    """Of the companies of a queue, the least recently served first."""
+
+    queue: str
+    companies: dict[str, Turn] = field(default_factory=dict)
+    first_pending: dict[UUID, int] = field(default_factory=dict)
+    _listed: float = float("-inf")  # by the monotonic clock
+    _forgotten: float = float("-inf")
+
+    @property
+    def are_stale(self) -> bool:
+        """Whether there may be a company that has none."""
+        return time.monotonic() - self._listed > LIST_EVERY
+
+    def in_turn(self, most: int) -> Iterator[dict[str, str]]:
+        """The values of a claim: the companies that have open jobs, up to `most` at once, and what is known of their jobs."""
+        busy = [
+            {
+                "company_id": company_id,
+                "since": turn.since,
+                "round_ends": turn.round_ends,
+                "served_at": turn.served_at,
+                "served_id": turn.served_id,
+            }
+            for company_id, turn in self.companies.items()
+            if turn.is_busy
+        ]
+        jobs = _encode([{"job_id": str(job_id), "number": number} for job_id, number in self.first_pending.items()])
+        for start in range(0, len(busy), most):
+            yield {"queue": self.queue, "jobs": jobs, "companies": _encode(busy[start : start + most])}
+
+    def list(self, connection: Connection) -> None:
+        """Looks who has open jobs. Whoever had none comes first, in no order: or all sessions would serve the same one."""
+        self._listed = time.monotonic()
+        known = self.companies
+        if self._listed - self._forgotten > FORGET_EVERY:
+            self._forgotten = self._listed
+            known = {}
+        companies = _encode([{"company_id": company_id, "since": turn.since} for company_id, turn in known.items()])
+        values = {"companies": companies, "queue": self.queue, "committed": COMMITTED}
+        found = connection.execute(_LIST, values).all()
+        new = []
+        for company_id, is_busy, since in found:
+            if turn := self.companies.get(company_id):
+                turn.is_busy, turn.since = is_busy, since.isoformat()
+            elif is_busy:
+                new.append((company_id, Turn(is_busy, since.isoformat())))
+        random.shuffle(new)
+        still = {company_id for company_id, *_ in found}
+        self.companies = dict(new) | {company_id: turn for company_id, turn in self.companies.items() if company_id in still}
+
+    def note(self, connection: Connection, row: Any, moment: datetime) -> None:
+        """Notes who was served, by a row of the claim, and when."""
+        turn = self.companies.pop(row.company_id)
+        self.companies[row.company_id] = turn
+        turn.served_at, turn.served_id = row.queued_at.isoformat(), str(row.job_id)
+        if row.new_round:
+            turn.round_ends = moment.isoformat()
+        if row.number - row.first_pending >= LOOK_EVERY:
+            values = {"job_id": row.job_id, "first": row.first_pending, "write_every": WRITE_EVERY}
+            self.first_pending.pop(row.job_id, None)
+            self.first_pending[row.job_id] = connection.execute(_FIRST_PENDING, values).scalar_one()
+            if len(self.first_pending) > MOST_JOBS:
+                del self.first_pending[next(iter(self.first_pending))]
+
+
+def turns_of(connection: Connection, queue: str) -> Turns:
+    """What the session of `connection` remembers; it ends with the session."""
+    turns: Turns = connection.info.setdefault(("turns", queue), Turns(queue))
+    return turns
