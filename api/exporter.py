@@ -19,16 +19,18 @@ from shared.plans import BY_INDEX
 from shared.spreadsheets import guarded, raw_safe
 from shared.states import Outcome
 
+NONE = ("",)
+
 CSV, NDJSON = "text/csv", "application/x-ndjson"
 
-COLUMNS = ("index", "externalId", "phoneNumber", "identifier", "outcome", "matchedBy", "reason", "erasedFromArchive")
+COLUMNS = ("index", "externalId", "phoneNumber", "identifier", "outcome", "matchedBy", "reason", "erasedFromArchive", "detail")
 
 _CHUNKS_AT_ONCE = 4
 _QUALITY = re.compile(r"0(\.\d{0,3})?|1(\.0{0,3})?")
 
 _NEXT_CHUNKS = text(f"""
     SELECT number, first_index, coalesce(written_external_ids, external_ids), coalesce(written_phone_numbers, phone_numbers),
-        outcomes
+        outcomes, details
     FROM chunks WHERE job_id = :job_id AND number > :after AND {BY_INDEX} ORDER BY number LIMIT :chunks
 """)
 
@@ -73,13 +75,17 @@ async def stream(
         found = await rows(engine, _NEXT_CHUNKS, {"job_id": job_id, "after": after, "chunks": _CHUNKS_AT_ONCE})
         if not found:
             raise Purged
-        for number, first_index, external_ids, phone_numbers, numbers in found:
+        for number, first_index, external_ids, phone_numbers, numbers, details in found:
             if first_index != expected:
                 raise Purged
             entries = enumerate(zip(external_ids, phone_numbers, numbers, strict=True), start=first_index)
             if picked := [(index, *entry) for index, entry in entries if entry[2] in wanted]:
-                yield write(picked)
+                yield write([_detailed(result, details, first_index) for result in picked] if details else picked)
             after, expected = number, first_index + len(numbers)
+
+
+def _detailed(result: tuple[Any, ...], details: dict[str, str], first_index: int) -> tuple[Any, ...]:
+    return (*result, details.get(str(result[0] - first_index)))
 
 
 def as_ndjson(results: list[Any]) -> bytes:
@@ -95,8 +101,15 @@ def as_csv(results: list[Any], *, raw: bool) -> bytes:
     guard = raw_safe if raw else guarded
     lines = io.StringIO()
     csv.writer(lines).writerows(
-        (index, guard(external_id), guard(phone_number), guard(external_id or phone_number), *CELLS_OF[outcome])
-        for index, external_id, phone_number, outcome in results
+        (
+            index,
+            guard(external_id),
+            guard(phone_number),
+            guard(external_id or phone_number),
+            *CELLS_OF[outcome],
+            *(detail or NONE),
+        )
+        for index, external_id, phone_number, outcome, *detail in results
     )
     return lines.getvalue().encode()
 

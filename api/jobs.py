@@ -37,7 +37,10 @@ _LIST_OF_NUMBER = {int(outcome): _LIST_OF[outcome.count] for outcome in Outcome 
 # ended, during an upgrade, lacks those that are counted besides.
 _parts = chunks.alias("parts")
 _live = (
-    select(*(func.sum(_parts.c[name]).label(name) for name in ALL_COUNTS))
+    select(
+        *(func.sum(_parts.c[name]).label(name) for name in (*ALL_COUNTS, "locked")),
+        func.min(_parts.c.locked_since).label("locked_since"),
+    )
     .where(_parts.c.job_id == jobs.c.id, jobs.c.erased.is_(None))
     .correlate(jobs)
     .lateral("live")
@@ -47,6 +50,8 @@ _columns = [
     *(column for column in jobs.c if column.name not in ALL_COUNTS),
     *(func.coalesce(jobs.c[name], _live.c[name], 0).label(name) for name in ALL_COUNTS),
     func.extract("epoch", func.clock_timestamp() - jobs.c.created_at).label("age_seconds"),
+    _live.c.locked,
+    _live.c.locked_since,
 ]
 
 # One statement, so one snapshot: state, counts and lists always agree. Callers who poll ask mostly for jobs that have not begun:
@@ -54,10 +59,10 @@ _columns = [
 _JOB_WITH_CHUNKS = text(f"""
     SELECT {", ".join(f"jobs.{column.name}" for column in jobs.c if column.name not in ALL_COUNTS)},
         {", ".join(f"coalesce(jobs.{count}, live.{count}, 0) AS {count}" for count in ALL_COUNTS)},
-        extract(epoch FROM clock_timestamp() - created_at)::float AS age_seconds,
+        extract(epoch FROM clock_timestamp() - created_at)::float AS age_seconds, live.locked, live.locked_since,
         decided.external_ids, decided.phone_numbers, decided.outcomes
     FROM jobs LEFT JOIN LATERAL (
-        SELECT {", ".join(f"sum({count}) AS {count}" for count in ALL_COUNTS)}
+        SELECT {", ".join(f"sum({count}) AS {count}" for count in (*ALL_COUNTS, "locked"))}, min(locked_since) AS locked_since
         FROM chunks WHERE job_id = jobs.id AND jobs.erased IS NULL
     ) AS live ON true LEFT JOIN LATERAL (
         SELECT number, coalesce(written_external_ids, external_ids) AS external_ids,
@@ -178,6 +183,7 @@ def _described(row: Found) -> dict[str, Any]:
         "erasedFromArchive": row.erased,
         "lacksPlus": row.lacks_plus,
         "otherExternalId": row.other_external_id,
+        "waitingFor": _waiting_for(row),
         "error": row.error,
         "schedule": row.schedule,
         "callbackUrl": row.callback_url,
@@ -190,6 +196,18 @@ def _described(row: Found) -> dict[str, Any]:
         "history": [_change(**change) for change in row.history],
         "resultsUrl": f"/api/v1/jobs/{row.id}/results",
     }
+
+
+def _waiting_for(row: Found) -> dict[str, Any] | None:
+    """What keeps the job: the database, or whoever has locked some of its leads."""
+    nothing = dict.fromkeys(("reason", "since", "leads", "sqlstate", "detail"))
+    if row.waiting_since:
+        return {**nothing, **row.waiting_for, "since": time_text(row.waiting_since)}
+    if row.finished_at or not row.locked:
+        return None
+    who = "1 lead is" if row.locked == 1 else f"{row.locked} leads are"
+    detail = f"{who} locked by somebody else in the database, and tried again"
+    return nothing | {"reason": "locked", "since": time_text(row.locked_since), "leads": row.locked, "detail": detail}
 
 
 def _change(status: str, at: str, by: str | None) -> dict[str, Any]:
@@ -205,8 +223,10 @@ def _identifiers(parts: Sequence[Found]) -> dict[str, Any]:
     for part in parts:
         decided = (part.external_ids or (), part.phone_numbers or (), part.outcomes or ())
         for external_id, phone_number, outcome in zip(*decided, strict=True):
-            if outcome and (identifier := external_id or phone_number):  # what is invalid may have none
-                lists[_LIST_OF_NUMBER[outcome]].append(identifier)
+            if (name := _LIST_OF_NUMBER.get(outcome)) and (
+                identifier := external_id or phone_number
+            ):  # the invalid may have none
+                lists[name].append(identifier)
     return lists | {"identifiersOmitted": False}
 
 

@@ -12,7 +12,7 @@ from shared.plans import BY_INDEX
 from shared.states import Outcome
 
 _RESULTS = text(f"""
-    SELECT first_index + position - 1 AS entry_index, external_id, phone_number, outcome
+    SELECT first_index + position - 1 AS entry_index, external_id, phone_number, outcome, details ->> CAST(position - 1 AS text)
     FROM chunks CROSS JOIN unnest(
         coalesce(written_external_ids, external_ids), coalesce(written_phone_numbers, phone_numbers), outcomes
     ) WITH ORDINALITY AS entry (external_id, phone_number, outcome, position)
@@ -37,8 +37,10 @@ CELLS_OF = {number: (*words, "true" if erased else "false") for number, (*words,
 """The same as cells of CSV."""
 
 
-def described(index: int, external_id: str | None, phone_number: str | None, outcome: int) -> dict[str, Any]:
-    """One result, as callers see it."""
+def described(
+    index: int, external_id: str | None, phone_number: str | None, outcome: int, detail: str | None = None
+) -> dict[str, Any]:
+    """One result, as callers see it; `detail` is what refused it, by name."""
     word, matched_by, reason, erased = WORDS_OF[outcome]
     return {
         "index": index,
@@ -48,5 +50,6 @@ def described(index: int, external_id: str | None, phone_number: str | None, out
         "outcome": word,
         "matchedBy": matched_by,
         "reason": reason,
+        "detail": detail,
         "erasedFromArchive": erased,
     }

@@ -51,6 +51,7 @@ _SUMMARY = {
     "erasedFromArchive": 0,
     "lacksPlus": 0,
     "otherExternalId": 0,
+    "waitingFor": None,
     "error": None,
     "schedule": None,
     "callbackUrl": None,
@@ -102,6 +103,10 @@ _SUMMARY_FIELDS = {
     "erasedFromArchive": count("Of `deleted`, those of which a copy in the archive was erased, too or alone"),
     "lacksPlus": count("Of `notFound`, phone numbers of which a lead has the same digits behind a `+`"),
     "otherExternalId": count("Of `wouldDelete`, entries that would take a lead with another `externalId` than theirs"),
+    "waitingFor": {
+        "anyOf": [reference("WaitingFor"), {"type": "null"}],
+        "description": "What keeps it from going on, if anything",
+    },
     "error": or_null(text("Why the job failed")),
     "schedule": {"anyOf": [reference("Schedule"), {"type": "null"}], "description": "As it was sent"},
     "callbackUrl": or_null(text("As it was sent; a job that follows this one has it too")),
@@ -128,6 +133,7 @@ _RESULT = {
     "outcome": "deleted",
     "matchedBy": "externalId",
     "reason": None,
+    "detail": None,
     "erasedFromArchive": False,
 }
 
@@ -184,6 +190,14 @@ SCHEMAS: dict[str, Schema] = {
         at=moment("When"),
         by=or_null(text("Name of the key that asked for it, or the key's id; null where the job came to it by itself")),
     ),
+    "WaitingFor": whole(
+        {"reason": "locked", "since": MOMENT, "leads": 3, "sqlstate": None, "detail": "3 leads are locked by somebody else"},
+        reason=text("`locked`: leads, or a whole table; `database`: it is not well", enum=["locked", "database"]),
+        since=or_null(moment("Since when; null while other leads still go")),
+        leads=or_null(count("Leads that are locked; null where nothing of the job goes on")),
+        sqlstate=or_null(text("What PostgreSQL last said", examples=["53100"])),
+        detail=text("The same in words", examples=["the database answers: disk full (SQLSTATE 53100)"]),
+    ),
     "JobState": text("`completed`, `failed` and `cancelled` are final", enum=list(JobState)),
     "AcceptedJob": whole(
         _ACCEPTED,
@@ -205,7 +219,8 @@ SCHEMAS: dict[str, Schema] = {
         identifier=or_null(text("`externalId`, or `phoneNumber` where there is none; null where an invalid row has neither")),
         outcome=OUTCOME,
         matchedBy=or_null(text("What found the lead", enum=["externalId", "phoneNumber"])),
-        reason=or_null(text("Why the lead was not found or not processed, or should be looked at", enum=_REASONS)),
+        reason=or_null(text("Why the lead was not found or processed, or is pending, or to be looked at", enum=_REASONS)),
+        detail=or_null(text("What refused or slowed it, by name", examples=["constraint calls_lead_id_fkey of calls"])),
         erasedFromArchive={"type": "boolean", "description": "Whether a copy in the archive was erased, too or alone"},
     ),
     "ResultPage": _page("Result", "1000", _RESULT),

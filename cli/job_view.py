@@ -53,6 +53,7 @@ def show_job(job: "Job", *, as_json: bool) -> None:
         "pending": f"{job.total - job.processed:,}" if job.processed < job.total else None,
         **{words: f"{count:,}" for words, count in _counts(job).items()},
         **{words: f"{count:,}" for name, words in _NOTED.items() if (count := getattr(job, name))},
+        "waits": _waits(job),
         "error": job.error,
         "created": moment(job.created_at),
         "runs at": moment(job.run_at),
@@ -63,6 +64,12 @@ def show_job(job: "Job", *, as_json: bool) -> None:
     width = max(12, *map(len, shown))
     for name, fact in shown.items():
         click.echo(f"{name:<{width}} {printable(fact)}")
+
+
+def _waits(job: "Job") -> str | None:
+    if (waiting := job.waiting_for) is None:
+        return None
+    return waiting.detail + (f", since {moment(waiting.since)}" if waiting.since else "")
 
 
 def _counts(job: "Job") -> dict[str, int]:

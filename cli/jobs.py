@@ -27,7 +27,7 @@ _OUTCOMES = ("pending", "deleted", "archived", "wouldDelete", "restored", "confl
 _STATES = ("scheduled", "queued", "running", "paused", "completed", "failed", "cancelled")
 _BY_SUFFIX = {".csv": "csv", ".ndjson": "ndjson", ".jsonl": "ndjson", ".txt": "identifiers"}
 _LINES = 1000  # results written at a time
-_HEAD = b"index,externalId,phoneNumber,identifier,outcome,matchedBy,reason,erasedFromArchive\r\n"  # of CSV
+_HEAD = b"index,externalId,phoneNumber,identifier,outcome,matchedBy,reason,erasedFromArchive,detail\r\n"  # of CSV
 
 
 @click.command(epilog=EXIT_CODES)

@@ -90,7 +90,9 @@ class _Progress:
         words = [job.status, f"{job.processed:,} of {job.total:,} ({job.processed * 100 // job.total} %)"]
         if rate:
             words += [f"{rate:,.0f}/s", f"{_span((job.total - job.processed) / rate)} left"]
-        self.say("  ".join(words), kind=job.status)
+        if job.waiting_for:
+            words.append(f"waits: {job.waiting_for.detail}")
+        self.say("  ".join(words), kind=job.waiting_for.detail if job.waiting_for else job.status)
 
     def say(self, text: str, kind: str = "trouble") -> None:
         """Says `text`; in a pipe only if it is of another kind than the last, or that is a while ago."""

@@ -59,6 +59,16 @@ class Change(Model, frozen=True):
     by: str | None
 
 
+class WaitingFor(Model, frozen=True):
+    """What keeps a job from going on: `reason` is "locked" or "database"; `leads`, how many, where it is not the whole job."""
+
+    reason: str
+    since: datetime | None
+    leads: int | None
+    sqlstate: str | None
+    detail: str
+
+
 class Job(Model, frozen=True):
     """A job as it stands. The lists are None where they are left out (`identifiers_omitted`) or purged: see `Client.results`."""
 
@@ -95,6 +105,7 @@ class Job(Model, frozen=True):
     lacks_plus: int = 0
     other_external_id: int = 0
     phone_region: str | None = None
+    waiting_for: WaitingFor | None = None
     identifiers_omitted: bool = False
     deleted_identifiers: list[str] | None = None
     would_delete_identifiers: list[str] | None = None
@@ -120,6 +131,7 @@ class Result(Model, frozen=True):
     outcome: str
     matched_by: str | None
     reason: str | None
+    detail: str | None = None
     erased_from_archive: bool = False
 
 

@@ -55,7 +55,7 @@ async def test_streams_take_the_filter_of_the_pages(service):
     assert [json.loads(line) for line in lines.text.splitlines()] == items
     assert len(items) == 2
     nothing = await fetched(service, job_id, CSV, "?outcome=restored")
-    assert nothing.text == "index,externalId,phoneNumber,identifier,outcome,matchedBy,reason,erasedFromArchive\r\n"
+    assert nothing.text == "index,externalId,phoneNumber,identifier,outcome,matchedBy,reason,erasedFromArchive,detail\r\n"
 
 
 @pytest.mark.parametrize(

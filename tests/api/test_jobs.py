@@ -54,7 +54,7 @@ async def test_a_job_tells_its_whole_story(service):
         "jobId", "campaignId", "status", "requested", "clientReference", "mode", "dryRun", "phoneFallback",
         "phoneRegion", "sourceJobId",
         "total", "processed", "deleted", "wouldDelete", "restored", "conflict", "notFound", "unprocessed", "invalid",
-        "erasedFromArchive", "lacksPlus", "otherExternalId", "error",
+        "erasedFromArchive", "lacksPlus", "otherExternalId", "waitingFor", "error",
         "schedule", "callbackUrl", "maxLeadsPerSecond", "createdAt", "runAt", "startedAt", "finishedAt", "identifiersPurgedAt",
         "history", "resultsUrl",
         "deletedIdentifiers", "wouldDeleteIdentifiers", "restoredIdentifiers", "conflictIdentifiers",
@@ -97,7 +97,7 @@ async def test_results_say_what_became_of_each_entry_as_it_was_written(service):
     ]
 
 
-def result(index, external_id, number, outcome, matched_by, reason):
+def result(index, external_id, number, outcome, matched_by, reason, detail=None):
     return {
         "index": index,
         "externalId": external_id,
@@ -106,6 +106,7 @@ def result(index, external_id, number, outcome, matched_by, reason):
         "outcome": outcome,
         "matchedBy": matched_by,
         "reason": reason,
+        "detail": detail,
         "erasedFromArchive": False,
     }
 
@@ -174,7 +175,7 @@ async def test_a_failed_job_says_why_and_names_what_it_left(service):
     assert job["error"].startswith("1 of 2 leads could not be processed")
     assert "b" not in job["error"].split()
     results = (await service.get(f"/api/v1/jobs/{job_id}/results?outcome=unprocessed")).json()["data"]["items"]
-    assert results == [result(1, "b", None, "unprocessed", None, "refused")]
+    assert results == [result(1, "b", None, "unprocessed", None, "refused", "constraint calls_lead_id_fkey of calls")]
 
 
 async def test_without_phone_fallback_only_what_was_named_first_is_looked_up(service):
