@@ -13,18 +13,18 @@ _WITHOUT_INDEX = text("""
         SELECT 'leads'::regclass::oid
         UNION
         SELECT conrelid FROM pg_constraint JOIN going ON confrelid = relation
-        WHERE contype = 'f' AND confdeltype IN ('c', 'n', 'd')
+        WHERE contype = 'f' AND confdeltype = 'c'
     )
-    SELECT conname AS name, conrelid::regclass::text AS "table", relkind = 'p' AS is_partitioned,
+    SELECT conname AS name, conrelid::regclass::text AS "table", referring.relkind = 'p' AS is_partitioned,
         (
             SELECT string_agg(quote_ident(attname), ', ' ORDER BY position)
             FROM unnest(conkey) WITH ORDINALITY AS key (number, position)
                 JOIN pg_attribute ON attrelid = conrelid AND attnum = key.number
         ) AS columns
-    FROM going JOIN pg_constraint ON confrelid = relation JOIN pg_class ON pg_class.oid = conrelid
+    FROM going JOIN pg_constraint ON confrelid = relation JOIN pg_class AS referring ON referring.oid = conrelid
     WHERE contype = 'f' AND conparentid = 0 AND NOT EXISTS (
-        SELECT FROM pg_index
-        WHERE indrelid = conrelid AND indisvalid AND indpred IS NULL
+        SELECT FROM pg_index JOIN pg_class AS index ON index.oid = indexrelid JOIN pg_am ON pg_am.oid = index.relam
+        WHERE amname IN ('btree', 'hash') AND indrelid = conrelid AND indisvalid AND indpred IS NULL
             AND conkey <@ (indkey::int2[])[0:cardinality(conkey) - 1]
     )
     ORDER BY "table", name
