@@ -27,7 +27,7 @@ from api.receiver import Receiver
 from api.routes import router
 from api.waiter import Waiter
 from shared.broker import Sender
-from shared.database import create_api_engine, try_preparing
+from shared.database import create_api_engine
 from shared.settings import Settings
 from shared.settings import settings as environment
 from shared.sqlstates import is_of_a_function
@@ -63,7 +63,6 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     state, settings = app.state, app.state.settings
-    await asyncio.to_thread(try_preparing, settings)
     # Each statement of the API is a transaction of its own: no round trips for BEGIN and COMMIT, none left open.
     state.engine = create_api_engine(
         settings, "api", isolation_level="AUTOCOMMIT", pool_size=settings.pool_size, max_overflow=0, pool_timeout=4
