@@ -7,12 +7,13 @@ thread of its own, bounded in time, and what cannot be sent is dropped and logge
 
 import threading
 from contextlib import suppress
-from typing import Any, NoReturn
+from typing import Any
 
 import structlog
 from celery import Celery
 from kombu import Exchange, Queue
 
+from shared.broker_health import refuse_to_wait
 from shared.broker_urls import celery_options, is_redis
 
 JOBS_QUEUE = "jobs"
@@ -76,12 +77,7 @@ _REDIS_OPTIONS: dict[str, Any] = {
 }
 
 
-def _refuse(reason: str) -> NoReturn:
-    raise ConnectionError(reason)
-
-
-# RabbitMQ reads no more from a connection that it blocks.
-_AMQP_BOUNDS: dict[str, Any] = {"read_timeout": 1, "write_timeout": 1, "on_blocked": _refuse}
+_AMQP_BOUNDS: dict[str, Any] = {"read_timeout": 1, "write_timeout": 1, "on_blocked": refuse_to_wait}
 
 
 class Sender:

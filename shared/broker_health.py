@@ -3,7 +3,7 @@
 What is written is nothing that anybody reads, and is gone within a second.
 """
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import amqp
 from kombu import Connection
@@ -45,14 +45,24 @@ _REFUSALS = {
 _BLOCKED = Flaw("blocks publishers: an alarm for its memory or disk", "free them; see rabbitmq-diagnostics alarms")
 
 
+class Blocked(ConnectionError):
+    """RabbitMQ takes no messages for now, and reads no more from who sent one."""
+
+
+def refuse_to_wait(reason: str) -> NoReturn:
+    """For `on_blocked` of a connection: raises Blocked, as the publisher would wait for as long as the alarm lasts."""
+    raise Blocked(reason)
+
+
 def broker_flaw(url: str, seconds: float) -> Flaw | None:
     """What is wrong with the broker at `url`, or None. Each of its answers may take `seconds`. Never raises."""
     try:
         if is_redis(url):
             return _redis_flaw(url, seconds)
-        return _amqp_flaw(url, seconds)
+        _try_amqp(url, seconds)
     except Exception as error:  # noqa: BLE001 - each transport raises errors of its own
         return _flaw_of(error)
+    return None
 
 
 def is_cluster(url: str, seconds: float) -> bool:
@@ -70,28 +80,23 @@ def _redis_flaw(url: str, seconds: float) -> Flaw | None:
     return _flaw_of(written) if isinstance(written, Exception) else None
 
 
-def _amqp_flaw(url: str, seconds: float) -> Flaw | None:
-    """Publishes to no queue, and waits for RabbitMQ to confirm it."""
-    blocked: list[str] = []
+def _try_amqp(url: str, seconds: float) -> None:
+    """Publishes to no queue, and waits for RabbitMQ to confirm it. Raises what kombu raises, and Blocked."""
     options = celery_options(url)
     timeouts = {"read_timeout": seconds, "write_timeout": seconds}
     connection = Connection(
         options["broker_url"],
         ssl=options.get("broker_use_ssl", False),
         connect_timeout=seconds,
-        transport_options={"confirm_publish": True, "on_blocked": blocked.append} | timeouts,
+        transport_options={"confirm_publish": True, "on_blocked": refuse_to_wait} | timeouts,
     )
     try:
         others = options["broker_url"].count(";")
         connection.ensure_connection(max_retries=others, interval_start=0, interval_step=0, reraise_as_library_errors=False)
         channel: Any = connection.channel()
         channel.basic_publish(channel.prepare_message(b""), exchange="", routing_key=TRACE, confirm_timeout=seconds)
-    except (OSError, amqp.AMQPError):
-        if not blocked:
-            raise
     finally:
         connection.collect()  # one that is blocked would not answer a farewell
-    return _BLOCKED if blocked else None
 
 
 def _flaw_of(error: Exception) -> Flaw:
@@ -101,6 +106,8 @@ def _flaw_of(error: Exception) -> Flaw:
         return _REFUSALS[code]
     if "CERTIFICATE_VERIFY_FAILED" in said:
         return Flaw("has a certificate that is not trusted", "name its authority: ?ssl_ca_certs=FILE; or ?ssl_cert_reqs=none")
+    if isinstance(error, Blocked):
+        return _BLOCKED
     if isinstance(error, amqp.AccessRefused | amqp.NotAllowed):
         return Flaw("refuses the user", "mend user, password and virtual host in the URL, and what the user may do")
     if isinstance(error, ResponseError):

@@ -80,11 +80,11 @@ def _split(url: str, schemes: tuple[str, ...]) -> SplitResult:
         raise ValueError(f"{scheme[:_SHOWN]}:// is not supported; write one of {allowed}")
     try:
         parts = urlsplit(url)
-        _ = parts.port
-    except ValueError:
-        raise ValueError("is not a URL; signs in a password are written %2F for / and the like") from None
-    if parts.fragment:
-        raise ValueError("has a #, which is written %23 in a password")
+        usable = parts.port != 0 and not parts.fragment
+    except ValueError:  # of urlsplit or of the port
+        usable = False
+    if not usable:
+        raise ValueError("is not a URL; in a password, write %2F for /, %23 for # and so on")
     return parts
 
 
