@@ -16,9 +16,8 @@ from sqlalchemy.exc import ArgumentError, DBAPIError
 from cli.failure import Failure
 from cli.runtime import running_stack
 from shared.database import create_sync_engine
-from shared.environment import variable
 from shared.migrations import current_version, newest_version
-from shared.settings import Settings
+from shared.settings import Settings, variable
 from shared.signatures import Vault
 
 

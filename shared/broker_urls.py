@@ -32,6 +32,8 @@ def parse_broker_url(text: object) -> str:
     parsed = [_parse(url, (*_REDIS, *_AMQP)) for url in urls if url]
     if len({(urlsplit(url).scheme, urlsplit(url).query) for url in parsed}) > 1:
         raise ValueError("all nodes must have one scheme and the same parameters")
+    if len(parsed) > 1 and "ssl_check_hostname=true" in parsed[0]:  # kombu would look for the first one's name in all
+        raise ValueError("several nodes of amqps:// need ssl_check_hostname=false")
     return ";".join(parsed)
 
 
@@ -48,7 +50,7 @@ def celery_options(url: str) -> dict[str, Any]:
     given = dict(parse_qsl(parts.query))
     options: dict[str, Any] = {"cert_reqs": _VERIFIED[given["ssl_cert_reqs"]]}
     if given["ssl_check_hostname"] == "true":
-        options["server_hostname"] = None  # which stands for that of the URL
+        options["server_hostname"] = parts.hostname
     options |= {name.removeprefix("ssl_"): given[name] for name in _FILES if name in given}
     nodes = [urlsplit(node)._replace(query="").geturl() for node in url.split(";")]
     return {"broker_url": ";".join(nodes), "broker_use_ssl": options}

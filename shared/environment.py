@@ -6,7 +6,7 @@ from pydantic import ValidationError
 
 from shared.broker_health import CLUSTER, is_cluster
 from shared.database import database_url, try_preparing
-from shared.settings import Settings, settings
+from shared.settings import Settings, settings, variable
 
 _ANSWERS_WITHIN = 1.0  # seconds; a Redis that takes longer is taken as it is
 
@@ -41,8 +41,3 @@ def look_at_servers(settings: Settings) -> None:
         if is_cluster(url, _ANSWERS_WITHIN):
             sys.exit(f"{name}: {CLUSTER.finding}; {CLUSTER.mend}")
     try_preparing(settings)
-
-
-def variable(name: int | str) -> str:
-    """The environment variable behind the place of a flaw in the settings."""
-    return str(name) if str(name).isupper() else f"LEADSWEEP_{name}".upper()

@@ -139,3 +139,8 @@ class Settings(BaseSettings):
 def settings() -> Settings:
     """The settings of this process. Raises pydantic.ValidationError for a bad environment."""
     return Settings()
+
+
+def variable(name: int | str) -> str:
+    """The environment variable behind the place of a flaw in the settings."""
+    return str(name) if str(name).isupper() else f"LEADSWEEP_{name}".upper()

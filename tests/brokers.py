@@ -16,7 +16,7 @@ from tests.stack import wait_for
 
 @contextmanager
 def redis_server(folder, **settings):
-    """A Redis of its own, without a password; yields its URL."""
+    """A Redis of its own, without a password, with `settings` as its configuration has them; yields its URL."""
     port = free_port()
     options = [word for name, value in settings.items() for word in (f"--{name.replace('_', '-')}", value)]
     command = [str(_redis_program()), "--port", str(port), "--bind", "127.0.0.1", "--save", "", *options]
@@ -37,11 +37,11 @@ def answers(url):
 
 
 @contextmanager
-def tls_before(redis_url, certificate):
-    """A port that speaks TLS with `certificate`, for `localhost`, and leads to `redis_url`; yields the URL."""
+def tls_before(url, certificate):
+    """A port that speaks TLS with `certificate`, for `localhost`, and leads to `url`; yields the URL to it."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate)
-    target = int(re.search(r":(\d+)/", redis_url)[1])
+    target = int(re.search(r":(\d+)/", url)[1])
 
     def serve(plain):
         with (
@@ -54,7 +54,7 @@ def tls_before(redis_url, certificate):
             pump(client, server)
 
     with _listening(serve) as port:
-        yield re.sub(r"^redis(://.*@)127\.0\.0\.1:\d+/", rf"rediss\g<1>localhost:{port}/", redis_url)
+        yield re.sub(r"^(redis|amqp)(://.*@)127\.0\.0\.1:\d+/", rf"\1s\g<2>localhost:{port}/", url)
 
 
 def pump(source, sink):

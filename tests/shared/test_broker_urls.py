@@ -14,7 +14,7 @@ from shared.broker_health import broker_flaw
 from shared.broker_urls import celery_options, parse_broker_url
 from shared.settings import Rate, Settings, parse_rate
 from shared.wakeups import CHANNEL, Announcer
-from tests.brokers import tls_before
+from tests.brokers import rabbitmq, tls_before
 from tests.certificates import make_certificate
 from tests.stack import wait_for
 
@@ -45,6 +45,7 @@ REFUSED = {
     "rediss://host/0?ssl_check_hostname=perhaps": "ssl_check_hostname is true or false",
     "rediss://host/0?ssl_ca_certs=/none": "ssl_ca_certs names no file",
     "amqps://one;amqps://other?ssl_cert_reqs=none": "all nodes must have one scheme and the same parameters",
+    "amqps://one;amqps://other": "several nodes of amqps:// need ssl_check_hostname=false",
     "amqp://one;redis://other": "all nodes must have one scheme",
 }
 
@@ -88,11 +89,13 @@ def test_what_is_said_of_tls_is_written_out():
 
 
 def test_amqps_verifies_authority_and_name_unless_told_otherwise(tmp_path):
-    verified = celery_options(parse_broker_url("amqps://u:p@one//;amqps://u:p@other//"))
+    verified = celery_options(parse_broker_url("amqps://u:p@one//"))
     assert verified == {
-        "broker_url": "amqps://u:p@one//;amqps://u:p@other//",
-        "broker_use_ssl": {"cert_reqs": ssl.CERT_REQUIRED, "server_hostname": None},
+        "broker_url": "amqps://u:p@one//",
+        "broker_use_ssl": {"cert_reqs": ssl.CERT_REQUIRED, "server_hostname": "one"},
     }
+    several = celery_options(parse_broker_url(";".join(f"amqps://{host}?ssl_check_hostname=false" for host in ("one", "other"))))
+    assert several == {"broker_url": "amqps://one;amqps://other", "broker_use_ssl": {"cert_reqs": ssl.CERT_REQUIRED}}
     assert celery_options(parse_broker_url("amqps://one?ssl_cert_reqs=none"))["broker_use_ssl"] == {"cert_reqs": ssl.CERT_NONE}
     authority = make_certificate(tmp_path / "pem", "one")
     own = celery_options(parse_broker_url(f"amqps://one?ssl_ca_certs={authority}&ssl_check_hostname=false"))["broker_use_ssl"]
@@ -165,3 +168,28 @@ async def test_a_redis_behind_tls_is_verified_by_every_part_unless_told_otherwis
         assert await parts_that_reach(other_name, plain) == set(), "the certificate is another host's"
         nameless = Settings(broker_url=f"{other_name.partition('?')[0]}?ssl_ca_certs={certificate}&ssl_check_hostname=false")
         assert await parts_that_reach(nameless.broker_url, plain) == EVERY_PART
+
+
+def test_a_rabbitmq_behind_tls_is_verified_unless_told_otherwise(tmp_path):
+    certificate = make_certificate(tmp_path / "pem", "localhost")
+    untrusted = "has a certificate that is not trusted"
+    with rabbitmq() as plain, tls_before(plain, certificate) as url:
+        for query, other_name, finding in (
+            ("", False, untrusted),
+            (f"?ssl_ca_certs={certificate}", False, None),
+            (f"?ssl_ca_certs={certificate}", True, untrusted),
+            (f"?ssl_ca_certs={certificate}&ssl_check_hostname=false", True, None),
+            ("?ssl_cert_reqs=none", True, None),
+        ):
+            called = Settings(broker_url=(url.replace("localhost", "127.0.0.1") if other_name else url) + query).broker_url
+            flaw = broker_flaw(called, 5)
+            assert (flaw and flaw.finding) == finding, called
+            with create_celery(called).connection_for_read() as worker:
+                try:
+                    worker.ensure_connection(max_retries=0)
+                except Exception as error:
+                    assert finding is not None, called
+                    if "CERTIFICATE" not in str(error):
+                        raise
+                else:
+                    assert finding is None, called
