@@ -12,7 +12,7 @@ from fastapi import FastAPI
 from api.app import create_app
 from api.protocol import BoundedProtocol
 from shared import logs
-from shared.environment import process_settings
+from shared.environment import look_at_servers, process_settings
 
 STOPS_WITHIN = 5  # seconds for requests in hand
 UPLOADS_END = 3.0  # seconds for files, so that who sends one still gets an answer
@@ -41,6 +41,7 @@ def main() -> None:
     address = parser.parse_args()
     settings = process_settings(secrets=True)
     logs.configure(settings)
+    look_at_servers(settings)
     app = create_app(settings)
     config = uvicorn.Config(
         app,

@@ -17,7 +17,7 @@ from cli.failure import Failure
 from cli.runtime import running_stack
 from shared.database import create_sync_engine
 from shared.migrations import current_version, newest_version
-from shared.settings import Settings
+from shared.settings import Settings, variable
 from shared.signatures import Vault
 
 
@@ -72,7 +72,7 @@ def read_settings() -> Settings:
     try:
         return Settings()
     except ValidationError as error:
-        flaws = [f"{_variable(flaw['loc'][0])}: {_plain(flaw['msg'])}" for flaw in error.errors()]
+        flaws = [f"{variable(flaw['loc'][0])}: {_plain(flaw['msg'])}" for flaw in error.errors()]
         raise Failure(", ".join(flaws), "mend the environment") from None
 
 
@@ -94,11 +94,6 @@ def address(url: str) -> str:
     except (ArgumentError, ValueError):
         return "what is not a URL"
     return URL.create(parts.get_backend_name(), host=parts.host, port=parts.port, database=parts.database).render_as_string()
-
-
-def _variable(name: int | str) -> str:
-    """The environment variable behind a field's name."""
-    return str(name) if str(name).isupper() else f"LEADSWEEP_{name}".upper()
 
 
 def _plain(message: str) -> str:

@@ -1,11 +1,15 @@
 """`leadsweep doctor`: what an operator runs first when something does not work."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from cli import options
 from cli.output import show
+
+if TYPE_CHECKING:
+    from cli.checks import Check
 
 
 @click.command()
@@ -24,10 +28,15 @@ def doctor(data_dir: Path | None, *, as_json: bool) -> None:
     for check in run_checks(data_dir):
         found.append(check)
         if not as_json:
-            mark = click.style("ok   ", fg="green") if check.ok else click.style("WRONG", fg="red")
-            click.echo(f"{mark} {check.name:<12} {check.finding}{'' if check.ok else f' -> {check.mend}'}")
+            click.echo(f"{_mark(check)} {check.name:<12} {check.finding}{f' -> {check.mend}' if check.mend else ''}")
     well = all(check.ok for check in found)
     if as_json:
         show({"ok": well, "checks": [check._asdict() for check in found]}, "", as_json=True)
     if not well:
         raise click.exceptions.Exit(1)
+
+
+def _mark(check: "Check") -> str:
+    if not check.ok:
+        return click.style("WRONG", fg="red")
+    return click.style("warn ", fg="yellow") if check.mend else click.style("ok   ", fg="green")

@@ -5,7 +5,6 @@ supervisor: it stops its children in order, and if it is killed itself the kerne
 """
 
 import errno
-import http.client
 import json
 import os
 import socket
@@ -18,12 +17,14 @@ from typing import NamedTuple, Self, TypeVar
 from sqlalchemy import Connection
 
 from cli.child import Child, Process
-from cli.connection import check_schema, connected_to
+from cli.connection import address, check_schema, connected_to
 from cli.embedded import Embedded, secrets_key
 from cli.failure import Failure
 from cli.output import remark
 from cli.processes import port_of, reserve_port, spawn, stop, write_private
 from cli.signals import uninterrupted
+from shared.broker_health import broker_flaw
+from shared.heartbeats import NEWEST_BEATS
 from shared.migrations import current_version, newest_version, upgrade
 from shared.settings import Settings
 
@@ -36,6 +37,7 @@ _SHARES = {
     "worker": 3.0,
 }  # of those seconds, in the order of stopping; the servers have the rest
 _LOOK_SECONDS = 0.1  # between looks at the children
+_BROKER_SECONDS = 2.0  # for an answer of the broker
 _FRUITLESS_STARTS = 5  # of one child, before the stack is ready
 _ANY_ADDRESS = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - what to call where the operator says so
 
@@ -96,6 +98,9 @@ class Stack:
         """Starts the servers that are not given, and waits until they answer. Raises Failure if one does not."""
         if not self._given.broker_url:
             self._add("redis", self._embedded.spawn_redis, self._embedded.start_redis)
+        elif flaw := broker_flaw(self._given.broker_url, _BROKER_SECONDS):
+            wrong = f"the broker {address(self._given.broker_url)} {flaw.finding}"
+            raise Failure(wrong, flaw.mend.replace("the URL", "BROKER_URL"))
         if not self._given.database_url:
             self._add("postgres", self._embedded.spawn_postgres, self._embedded.start_postgres)
 
@@ -157,14 +162,28 @@ class Stack:
                 )
 
     def _wait_until_ready(self) -> None:
-        deadline = time.monotonic() + READY_SECONDS
-        while (finding := _health(self.address)) != "":
+        # By its own look at each part, since calls of /api/health are counted, and those of others too.
+        began = time.monotonic()
+        while (finding := self._missing(time.monotonic() - began)) != "":
             self._look_after_children()
             for child in self._children.values():
-                if child.deaths >= _FRUITLESS_STARTS or time.monotonic() > deadline:
-                    raise Failure(f"the stack does not get ready: {finding}; its logs are in {self._embedded.logs}")
-            # Its answers are counted: /api/health has a rate limit.
-            time.sleep(_LOOK_SECONDS if finding == _SILENT else 5 * _LOOK_SECONDS)
+                if child.deaths >= _FRUITLESS_STARTS or time.monotonic() > began + READY_SECONDS:
+                    flaw = broker_flaw(self.settings.broker_url, _BROKER_SECONDS)
+                    broker = f", and the broker {address(self.settings.broker_url)} {flaw.finding}" if flaw else ""
+                    raise Failure(f"the stack does not get ready: {finding}{broker}; its logs are in {self._embedded.logs}")
+            time.sleep(_LOOK_SECONDS)
+
+    def _missing(self, seconds: float) -> str:
+        """What is not up yet, `seconds` after the start; an empty string where all is."""
+        if not _listens(self.address):
+            return "the API does not answer"
+        try:
+            with connected_to(self.settings) as connection:
+                ages = {row.role: row.age_seconds for row in connection.execute(NEWEST_BEATS)}
+        except Failure as failure:
+            return failure.wrong
+        silent = [role for role in ("worker", "deliverer", "ticker") if ages.get(role, seconds) >= seconds]
+        return f"no sign of life from the {' and the '.join(silent)}" if silent else ""
 
     def _write_runtime(self) -> None:
         given = {"redis": self._given.broker_url, "postgres": self._given.database_url}
@@ -201,18 +220,9 @@ def _reserve(address: Address) -> socket.socket:
         raise Failure(f"cannot listen on {address.host}, port {address.port}: {error.strerror}") from None
 
 
-_SILENT = "the API does not answer"
-
-
-def _health(address: Address) -> str:
-    """An empty string if the API says that all is well; else what it says."""
-    host = _ANY_ADDRESS.get(address.host, address.host)
-    connection = http.client.HTTPConnection(host, address.port, timeout=2)
+def _listens(address: Address) -> bool:
     try:
-        connection.request("GET", "/api/health")
-        answer = connection.getresponse()
-        return "" if answer.status == http.HTTPStatus.OK else f"{answer.status} {answer.read().decode(errors='replace')}"
-    except (OSError, http.client.HTTPException):
-        return _SILENT
-    finally:
-        connection.close()
+        socket.create_connection((_ANY_ADDRESS.get(address.host, address.host), address.port), timeout=2).close()
+    except OSError:
+        return False
+    return True

@@ -6,11 +6,15 @@ thread of its own, bounded in time, and what cannot be sent is dropped and logge
 """
 
 import threading
+from contextlib import suppress
 from typing import Any
 
 import structlog
 from celery import Celery
 from kombu import Exchange, Queue
+
+from shared.broker_health import refuse_to_wait
+from shared.broker_urls import celery_options, is_redis
 
 JOBS_QUEUE = "jobs"
 OFF_PEAK_QUEUE = "off-peak"
@@ -28,9 +32,9 @@ log = structlog.get_logger()
 
 def create_celery(broker_url: str) -> Celery:
     """The Celery app of workers and senders alike; see docs/decisions for where the settings come from."""
-    app = Celery("leadsweep", broker=broker_url)
-    redis = broker_url.startswith(("redis://", "rediss://"))
+    app = Celery("leadsweep")
     app.conf.update(
+        celery_options(broker_url),
         # The anonymous exchange routes by queue name alone: no binding that FLUSHALL could take away.
         task_queues=[Queue(queue, Exchange(""), routing_key=queue) for queue in (*JOB_QUEUES, WEBHOOKS_QUEUE)],
         task_default_queue=JOBS_QUEUE,
@@ -54,7 +58,7 @@ def create_celery(broker_url: str) -> Celery:
         broker_connection_max_retries=None,
         broker_pool_limit=2,
         broker_connection_timeout=2,
-        broker_transport_options=(_REDIS_OPTIONS if redis else {}),
+        broker_transport_options=(_REDIS_OPTIONS if is_redis(broker_url) else {}),
     )
     return app
 
@@ -73,16 +77,20 @@ _REDIS_OPTIONS: dict[str, Any] = {
 }
 
 
+_AMQP_BOUNDS: dict[str, Any] = {"read_timeout": 1, "write_timeout": 1, "on_blocked": refuse_to_wait}
+
+
 class Sender:
     """Sends wake-up messages from a thread of its own. Calls take microseconds, whatever the broker does."""
 
     def __init__(self, broker_url: str) -> None:
         """Opens nothing yet: the thread and its connection come with the first message."""
         self._app = create_celery(broker_url)
-        options = self._app.conf.broker_transport_options
-        if options:
-            options = options | {"socket_timeout": 1, "socket_connect_timeout": 0.5}
-        self._app.conf.update(broker_transport_options=options, broker_pool_acquire_timeout=1)
+        bounds = {"socket_timeout": 1, "socket_connect_timeout": 0.5} if is_redis(broker_url) else _AMQP_BOUNDS
+        options = self._app.conf.broker_transport_options | bounds
+        self._app.conf.update(broker_transport_options=options)
+        self._other_nodes = broker_url.count(";")
+        self._producer: Any = None
         self._wanted: dict[str, int] = {}  # messages by queue
         self._low: set[str] = set()  # queues to be topped up
         self._wake = threading.Condition()
@@ -131,14 +139,29 @@ class Sender:
                     "messages not sent", error=f"{type(error).__name__}: {error}", mend="check BROKER_URL; work goes on by itself"
                 )
                 pause = BREAK
+                self._hang_up()
             with self._wake:
                 self._wake.wait_for(lambda: self._closed, timeout=pause)
 
+    def _connected(self) -> Any:
+        """A producer on the one connection of this thread. Raises what the transport raises."""
+        if self._producer is None:
+            connection = self._app.connection_for_write()
+            connection.ensure_connection(max_retries=self._other_nodes, interval_start=0, interval_step=0)
+            self._producer = self._app.amqp.Producer(connection)
+        return self._producer
+
+    def _hang_up(self) -> None:
+        """An answer that came too late would be taken for that to the next question."""
+        producer, self._producer = self._producer, None
+        with suppress(Exception):  # what the transport raises about a connection that is lost says nothing new
+            producer.connection.collect()
+
     def _publish(self, wanted: dict[str, int], low: set[str]) -> None:
-        with self._app.producer_or_acquire() as producer:
-            for queue in low:
-                waiting = producer.channel.queue_declare(queue, durable=True, auto_delete=False).message_count
-                wanted[queue] = max(wanted.get(queue, 0), BURST - waiting)
-            for queue, count in wanted.items():
-                for _ in range(count):
-                    self._app.send_task(RUN_NEXT, args=(queue,), queue=queue, producer=producer, retry=False)
+        producer = self._connected()
+        for queue in low:
+            waiting = producer.channel.queue_declare(queue, durable=True, auto_delete=False).message_count
+            wanted[queue] = max(wanted.get(queue, 0), BURST - waiting)
+        for queue, count in wanted.items():
+            for _ in range(count):
+                self._app.send_task(RUN_NEXT, args=(queue,), queue=queue, producer=producer, retry=False)

@@ -1,14 +1,16 @@
 """Engines for one `postgresql://` URL: the worker and the command line use a sync one, the API async ones.
 
-All time is the database's: statements say `clock_timestamp()`, never a parameter.
+All time is the database's: statements say `clock_timestamp()`, never a parameter. Behind a pooler that does not keep prepared
+statements nothing is prepared.
 """
 
 from typing import Any
 
-from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
+from sqlalchemy import URL, Connection, Engine, ExceptionContext, NullPool, create_engine, event, make_url
 from sqlalchemy.exc import ArgumentError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
+from shared import prepared_statements
 from shared.plans import SETTINGS
 from shared.settings import Settings
 
@@ -29,7 +31,7 @@ def database_url(text: str) -> URL:
     return url.set(drivername="postgresql+psycopg")
 
 
-def _options(settings: Settings, application: str) -> dict[str, Any]:
+def _options(application: str) -> dict[str, Any]:
     connect: dict[str, Any] = {
         "connect_timeout": CONNECT_TIMEOUT,
         "application_name": f"leadsweep-{application}",
@@ -39,14 +41,14 @@ def _options(settings: Settings, application: str) -> dict[str, Any]:
         "keepalives_count": 2,
         "tcp_user_timeout": 15_000,  # milliseconds; the same while something that was sent is not acknowledged
     }
-    if not settings.prepare_statements:
-        connect["prepare_threshold"] = None
     return {"connect_args": connect, "hide_parameters": True, "pool_pre_ping": False, "pool_recycle": 1800}
 
 
 def create_sync_engine(settings: Settings, application: str, **options: Any) -> Engine:
     """An engine for the worker, the ticker and the command line; `application` shows in pg_stat_activity."""
-    return create_engine(database_url(settings.database_url), **_options(settings, application), **options)
+    engine = create_engine(database_url(settings.database_url), **_options(application), **options)
+    _prepare_where_kept(engine, settings, prepared_statements.PATIENCE)
+    return engine
 
 
 def create_worker_engine(settings: Settings, application: str, **options: Any) -> Engine:
@@ -68,4 +70,27 @@ def _begin(connection: Connection) -> None:
 
 def create_api_engine(settings: Settings, application: str, **options: Any) -> AsyncEngine:
     """An engine for the API."""
-    return create_async_engine(database_url(settings.database_url), **_options(settings, application), **options)
+    engine = create_async_engine(database_url(settings.database_url), **_options(application), **options)
+    _prepare_where_kept(engine.sync_engine, settings, patience=0)  # an event loop waits for no trial
+    return engine
+
+
+def try_preparing(settings: Settings) -> None:
+    """Finds out whether statements may be prepared, before a process opens connections or forks. Takes seconds at most."""
+    if settings.prepare_statements:
+        prepared_statements.are_kept(database_url(settings.database_url))
+
+
+def _prepare_where_kept(engine: Engine, settings: Settings, patience: float) -> None:
+    @event.listens_for(engine, "do_connect")
+    def choose(_dialect: Any, _record: Any, _arguments: Any, options: dict[str, Any]) -> None:
+        # Nor what is used once: a statement is prepared at its sixth use.
+        passing = isinstance(engine.pool, NullPool) or not settings.prepare_statements
+        if passing or not prepared_statements.are_kept(engine.url, patience):
+            options["prepare_threshold"] = None
+
+    @event.listens_for(engine, "handle_error")
+    def drop(context: ExceptionContext) -> None:
+        if isinstance(context.original_exception, prepared_statements.LOST):
+            context.is_disconnect = True
+            prepared_statements.note(engine.url, context.original_exception)

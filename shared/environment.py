@@ -4,8 +4,11 @@ import sys
 
 from pydantic import ValidationError
 
-from shared.database import database_url
-from shared.settings import Settings, settings
+from shared.broker_health import CLUSTER, is_cluster
+from shared.database import database_url, try_preparing
+from shared.settings import Settings, settings, variable
+
+_ANSWERS_WITHIN = 1.0  # seconds; a Redis that takes longer is taken as it is
 
 
 def process_settings(*, secrets: bool = False) -> Settings:
@@ -16,10 +19,7 @@ def process_settings(*, secrets: bool = False) -> Settings:
     try:
         chosen = settings()
     except ValidationError as error:
-        flaws = (
-            f"LEADSWEEP_{flaw['loc'][0]}".upper() + f": {flaw['msg'].removeprefix('Value error, ')}" for flaw in error.errors()
-        )
-        sys.exit("; ".join(flaws))
+        sys.exit("; ".join(f"{variable(flaw['loc'][0])}: {flaw['msg'].removeprefix('Value error, ')}" for flaw in error.errors()))
     for name, url in (("DATABASE_URL", chosen.database_url), ("BROKER_URL", chosen.broker_url)):
         if not url:
             sys.exit(f"{name} is not set; set it, or run everything with: leadsweep up")
@@ -30,3 +30,14 @@ def process_settings(*, secrets: bool = False) -> Settings:
     except ValueError as error:
         sys.exit(str(error))
     return chosen
+
+
+def look_at_servers(settings: Settings) -> None:
+    """What a process must know of its servers before it begins; those that are away, it waits for later.
+
+    Ends it as above where a Redis is one that cannot be used.
+    """
+    for name, url in (("BROKER_URL", settings.broker_url), ("REDIS_URL", settings.redis_url)):
+        if is_cluster(url, _ANSWERS_WITHIN):
+            sys.exit(f"{name}: {CLUSTER.finding}; {CLUSTER.mend}")
+    try_preparing(settings)

@@ -12,6 +12,7 @@ from typing import Annotated, Literal, NamedTuple
 from pydantic import AliasChoices, BeforeValidator, Field
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from shared.broker_urls import is_redis, parse_broker_url, parse_redis_url
 from shared.destinations import Network, parse_networks
 from shared.signatures import parse_secrets_key
 from shared.windows import Window, parse_window
@@ -60,12 +61,12 @@ class Settings(BaseSettings):
         validation_alias=AliasChoices("DATABASE_URL", "database_url"),
         description="PostgreSQL, as `postgresql://user:password@host:port/name`; empty means the embedded one",
     )
-    broker_url: str = Field(
+    broker_url: Annotated[str, BeforeValidator(parse_broker_url)] = Field(
         "",
         validation_alias=AliasChoices("BROKER_URL", "broker_url"),
-        description="Celery's broker, `redis://…` or `amqp://…`; empty means the embedded Redis",
+        description="Celery's broker, `redis://…`, `rediss://…`, `amqp://…` or `amqps://…`; empty means the embedded Redis",
     )
-    redis_url: str = Field(
+    redis_url: Annotated[str, BeforeValidator(parse_redis_url)] = Field(
         "",
         validation_alias=AliasChoices("REDIS_URL", "redis_url"),
         description="Redis for rate limits and to wake who waits; empty means `BROKER_URL` if that is a Redis, else none",
@@ -121,7 +122,9 @@ class Settings(BaseSettings):
     )
     pool_size: int = Field(10, ge=1, le=100, description="Database connections of one API process")
     prepare_statements: bool = Field(
-        default=True, description="Server-side prepared statements; `false` behind PgBouncer in transaction mode"
+        default=True,
+        description="Server-side prepared statements, where they are found to be kept; `false` where it is known that a pooler "
+        "loses them",
     )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="Least severe level that is logged")
     log_format: Literal["json", "text"] = Field("json", description="`json` for collectors, `text` for people")
@@ -129,10 +132,15 @@ class Settings(BaseSettings):
     @property
     def limiter_url(self) -> str:
         """The Redis that keeps the rate limits, or an empty string where there is none."""
-        return self.redis_url or (self.broker_url if self.broker_url.startswith(("redis://", "rediss://")) else "")
+        return self.redis_url or (self.broker_url if is_redis(self.broker_url) else "")
 
 
 @cache
 def settings() -> Settings:
     """The settings of this process. Raises pydantic.ValidationError for a bad environment."""
     return Settings()
+
+
+def variable(name: int | str) -> str:
+    """The environment variable behind the place of a flaw in the settings."""
+    return str(name) if str(name).isupper() else f"LEADSWEEP_{name}".upper()

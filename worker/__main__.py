@@ -5,30 +5,44 @@ so it needs many; they share one process, as they do little but wait.
 """
 
 import argparse
+import sys
+from typing import Any
 
+import structlog
+
+from shared import logs
 from shared.broker import JOB_QUEUES, WEBHOOKS_QUEUE
-from shared.environment import process_settings
+from shared.broker_health import broker_flaw
+from shared.environment import look_at_servers, process_settings
 from worker.app import app
 
+log = structlog.get_logger()
 
-def main() -> None:
-    """Runs until SIGTERM (ends what is in hand) or SIGQUIT."""
+
+def main() -> int:
+    """Runs until SIGTERM (ends what is in hand) or SIGQUIT. Returns the exit code, which is 0 for SIGTERM only."""
     parser = argparse.ArgumentParser(prog="python -m worker", description=__doc__)
     parser.add_argument("--processes", type=int, default=2, help="pool processes, one a core, which run jobs (default: 2)")
     parser.add_argument("--webhooks", action="store_true", help="send webhooks instead")
     parser.add_argument("--threads", type=int, default=128, help="with --webhooks: how many are sent at once (default: 128)")
     chosen = parser.parse_args()
+    settings = process_settings(secrets=chosen.webhooks)
+    logs.configure(settings)
+    look_at_servers(settings)  # before the fork: what is found out holds for the pool processes too
     if chosen.webhooks:
-        process_settings(secrets=True)
         app.conf.role = "deliverer"
-        pool = ["--pool", "threads", "--concurrency", str(chosen.threads), "--queues", WEBHOOKS_QUEUE]
+        pool, size, queues = "threads", chosen.threads, [WEBHOOKS_QUEUE]
     else:
         app.conf.worker_concurrency = chosen.processes
-        pool = ["--pool", "prefork", "--concurrency", str(chosen.processes), "--queues", ",".join(JOB_QUEUES)]
+        pool, size, queues = "prefork", chosen.processes, list(JOB_QUEUES)
     # What workers tell each other is broker traffic that nobody here listens to.
-    quiet = ["--without-gossip", "--without-mingle", "--without-heartbeat"]
-    app.worker_main(["--quiet", "worker", *pool, *quiet])
+    quiet: dict[str, Any] = {"quiet": True, "without_gossip": True, "without_mingle": True, "without_heartbeat": True}
+    worker = app.Worker(pool_cls=pool, concurrency=size, queues=queues, **quiet)
+    worker.start()
+    if worker.exitcode and (flaw := broker_flaw(settings.broker_url, seconds=1)):
+        log.error("broker not usable", error=flaw.finding, mend=flaw.mend)
+    return int(worker.exitcode or 0)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -16,7 +16,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from shared import logs
 from shared.broker import JOB_QUEUES, WEBHOOKS_QUEUE, Sender
 from shared.database import create_worker_engine
-from shared.environment import process_settings
+from shared.environment import look_at_servers, process_settings
 from shared.heartbeats import beat, forget_the_dead
 from shared.settings import Settings
 from shared.wakeups import Announcer
@@ -155,6 +155,7 @@ def main() -> None:
     signal.pthread_sigmask(signal.SIG_BLOCK, _STOP)  # before any thread begins; they wait to be fetched between rounds
     settings = process_settings()
     logs.configure(settings)
+    look_at_servers(settings)
     sender = Sender(settings.broker_url)
     engine = create_worker_engine(settings, "ticker", pool_size=1, max_overflow=0)
     log.info("ticker ready")

@@ -2,7 +2,11 @@
 
 import time
 
+import pytest
+import redis
+
 from api.app import create_app
+from tests.brokers import rabbitmq
 from tests.jobs import one_tick
 
 
@@ -41,3 +45,37 @@ async def test_what_is_gone_is_down_within_seconds_and_submissions_say_so(settin
         assert (refused.status_code, refused.json()["error"]) == (503, "Service temporarily unavailable")
         assert int(refused.headers["retry-after"]) > 0
         assert time.monotonic() - began < 8
+
+
+@pytest.mark.parametrize(
+    ("sick", "well", "finding"),
+    [
+        (lambda r: r.config_set("maxmemory", "1"), lambda r: r.config_set("maxmemory", "0"), "its memory is full (maxmemory)"),
+        (lambda r: r.replicaof("127.0.0.1", "1"), lambda r: r.replicaof("NO", "ONE"), "it is a replica"),
+    ],
+)
+async def test_a_broker_that_answers_and_refuses_writes_is_down_and_the_log_says_why(
+    service, redis_url, capsys, sick, well, finding
+):
+    with redis.Redis.from_url(redis_url) as client:
+        sick(client)
+        try:
+            answer = await service.http.get("/api/health")
+        finally:
+            well(client)
+        assert answer.json()["data"]["broker"] == "down"
+        assert answer.json()["data"]["database"] == "up"
+        said = "".join(capsys.readouterr())
+        assert "broker not usable" in said
+        assert f"refuses writes: {finding}" in said
+        assert (await service.http.get("/api/health")).json()["data"]["broker"] == "up"
+
+
+async def test_a_rabbitmq_that_blocks_publishers_is_down(settings, service, capsys):
+    for blocks, word in ((True, "down"), (False, "up")):
+        with rabbitmq(blocks=blocks) as url:
+            app = create_app(settings.model_copy(update={"broker_url": url, "redis_url": settings.broker_url}))
+            async with app.router.lifespan_context(app):
+                service.http._transport.app = app
+                assert (await service.http.get("/api/health")).json()["data"]["broker"] == word
+        assert ("blocks publishers" in "".join(capsys.readouterr())) is blocks

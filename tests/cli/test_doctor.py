@@ -4,11 +4,28 @@ import os
 import socket
 
 import pytest
+import redis
 from sqlalchemy import text
 
 from shared.heartbeats import beat
+from shared.prepared_statements import MISSING
+from tests.brokers import rabbitmq, redis_server
+from tests.pooler import pooled
 
-NAMES = ["settings", "database", "clock", "schema", "forms", "numbers", "secrets", "worker", "deliverer", "ticker", "broker"]
+NAMES = [
+    "settings",
+    "database",
+    "clock",
+    "prepared",
+    "schema",
+    "forms",
+    "numbers",
+    "secrets",
+    "worker",
+    "deliverer",
+    "ticker",
+    "broker",
+]
 
 
 @pytest.fixture
@@ -89,6 +106,43 @@ def test_a_broker_that_is_not_set_not_there_or_silent_is_told(healthy, monkeypat
         ran = healthy()
     assert "broker       amqp://127.0.0.1" in ran.out
     assert "sesame" not in ran.out
+
+
+def test_a_broker_that_answers_and_refuses_writes_is_told(healthy, redis_url):
+    with redis.Redis.from_url(redis_url) as client:
+        client.config_set("maxmemory", "1")
+        try:
+            found = wrong(healthy("--json"))
+        finally:
+            client.config_set("maxmemory", "0")
+    assert found.keys() == {"broker"}
+    assert "refuses writes: its memory is full (maxmemory) -> raise its maxmemory" in found["broker"]
+
+
+def test_a_rabbitmq_that_blocks_publishers_and_a_redis_cluster_are_told(healthy, monkeypatch, tmp_path):
+    with rabbitmq(blocks=True) as url:
+        monkeypatch.setenv("BROKER_URL", url)
+        assert "blocks publishers: an alarm for its memory or disk -> free them" in wrong(healthy("--json"))["broker"]
+    with redis_server(tmp_path, cluster_enabled="yes") as url:
+        monkeypatch.setenv("BROKER_URL", url)
+        assert "is a Redis Cluster, which is not supported" in wrong(healthy("--json"))["broker"]
+
+
+def test_a_scheme_that_is_not_supported_is_told(healthy, monkeypatch):
+    monkeypatch.setenv("BROKER_URL", "sqs://key:sesame@")
+    [(name, said)] = wrong(healthy("--json")).items()
+    assert name == "settings"
+    assert said.startswith("BROKER_URL: sqs:// is not supported; write one of redis://")
+
+
+def test_a_pooler_that_loses_prepared_statements_is_a_warning_as_all_works_without(healthy, database_url, monkeypatch):
+    with pooled(database_url) as pooler:
+        monkeypatch.setenv("DATABASE_URL", pooler.url)
+        told = healthy()
+        assert told.code == 0, told.out
+        assert f"warn  prepared     no statements: {MISSING} -> set LEADSWEEP_PREPARE_STATEMENTS=false" in told.out
+        monkeypatch.setenv("LEADSWEEP_PREPARE_STATEMENTS", "false")
+        assert "warn" not in healthy().out
 
 
 def test_a_redis_of_its_own_for_rate_limits_is_checked_as_well(healthy, monkeypatch):

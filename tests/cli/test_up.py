@@ -22,6 +22,7 @@ import pytest
 
 from cli.processes import tied
 from cli.runtime import running_stack
+from tests.brokers import redis_server
 from tests.cli.conftest import run
 from tests.jobs import add_campaign
 from tests.stack import end, wait_for
@@ -29,6 +30,7 @@ from tests.stack import end, wait_for
 ROLES = ["redis", "postgres", "api", "worker", "deliverer", "ticker"]
 STOPPED_WITHIN = 10  # seconds
 RESTARTED_WITHIN = 2
+NAMED_WITHIN = 10
 UP = [sys.executable, "-c", "from cli.main import main; main()", "up"]
 
 
@@ -245,3 +247,26 @@ def test_an_address_that_is_not_ours_is_one_clear_line(folder):
         Up(folder, "--host", "192.0.2.1").refusal()
         == "Error: cannot listen on 192.0.2.1, port 0: Cannot assign requested address\n"
     )
+
+
+def test_a_broker_that_does_not_work_is_named_at_once_with_its_way_out(folder, tmp_path, database_url):
+    """As is one that is not supported."""
+    for settings, said in (
+        ({"maxmemory": "1"}, "refuses writes: its memory is full (maxmemory); raise its maxmemory, or remove what else is in it"),
+        ({"cluster_enabled": "yes"}, "is a Redis Cluster, which is not supported; use a Redis or Valkey without cluster mode"),
+    ):
+        with redis_server(tmp_path, **settings) as url:
+            began = time.monotonic()
+            refusal = Up(folder, env={"DATABASE_URL": database_url, "BROKER_URL": url}).refusal()
+            assert time.monotonic() - began < NAMED_WITHIN
+            assert refusal.startswith(f"Error: the broker {url} {said}")
+    refusal = Up(folder, env={"BROKER_URL": "sqs://key:sesame@"}).refusal()
+    assert refusal.startswith("Error: BROKER_URL: sqs:// is not supported; write one of redis://, rediss://, amqp://")
+    assert "sesame" not in refusal
+
+
+def test_its_own_looking_uses_up_no_call_of_health(folder, database_url):
+    with going_up(folder, env={"DATABASE_URL": database_url, "LEADSWEEP_RATE_LIMIT_HEALTH": "1/hour"}) as up:
+        health = f"{up.until_ready()}/api/health"
+        assert [httpx2.get(health).status_code for _ in range(2)] == [200, 429]
+        assert up.stop(signal.SIGTERM) == 0

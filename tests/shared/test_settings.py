@@ -10,14 +10,11 @@ from shared.settings import Rate, Settings, parse_rate
 
 
 def test_the_three_urls_have_the_names_that_everybody_uses(monkeypatch):
-    for name in ("DATABASE_URL", "BROKER_URL", "REDIS_URL"):
-        monkeypatch.setenv(name, f"value-of-{name}")
+    values = {"DATABASE_URL": "postgresql://d", "BROKER_URL": "redis://b", "REDIS_URL": "redis://r"}
+    for name, value in values.items():
+        monkeypatch.setenv(name, value)
     chosen = Settings()
-    assert (chosen.database_url, chosen.broker_url, chosen.redis_url) == (
-        "value-of-DATABASE_URL",
-        "value-of-BROKER_URL",
-        "value-of-REDIS_URL",
-    )
+    assert (chosen.database_url, chosen.broker_url, chosen.redis_url) == tuple(values.values())
 
 
 def test_all_others_begin_with_leadsweep(monkeypatch):

@@ -1,0 +1,95 @@
+"""Whether the way to the database keeps prepared statements: found out by trial, since settings are forgotten.
+
+A pooler in transaction mode (PgBouncer) gives each transaction any of the server's connections. Unless it knows of prepared
+statements, as PgBouncer does from version 1.21 on, a statement is then missing, or is another client's of the same name. So
+nothing is prepared before it was tried; what a trial overlooks costs one statement its connection, and ends the preparing.
+"""
+
+from collections.abc import Mapping
+from contextlib import closing
+from threading import Thread
+from typing import Any
+
+import psycopg
+import structlog
+from psycopg import errors
+from sqlalchemy import URL
+
+# 26000: it is missing; 42P05: another client's has its name; 08P01: that one has other parameters. By 08P01 PgBouncer also says
+# whatever it cannot do itself, but then without the field that PostgreSQL has its severity in.
+LOST = (errors.InvalidSqlStatementName, errors.DuplicatePreparedStatement, errors.ProtocolViolation)
+
+MISSING = "the pooler in front of the database (PgBouncer in transaction mode) does not keep prepared statements"
+MEND = "set LEADSWEEP_PREPARE_STATEMENTS=false, or max_prepared_statements in PgBouncer 1.21 or newer; it works without, slower"
+
+PATIENCE = 2.0  # seconds; a trial takes about 0.03
+_ROUNDS = 3
+
+_kept: dict[URL, bool] = {}
+_trials: dict[URL, Thread] = {}
+
+log = structlog.get_logger()
+
+
+def are_kept(url: URL, patience: float = PATIENCE) -> bool | None:
+    """Whether statements that are prepared at `url` can be used; None while it is not known.
+
+    The first call of a process begins a trial, and waits for it for `patience` seconds; later ones begin another only while
+    none has succeeded. Never raises.
+    """
+    if url not in _kept:
+        trial = _trials.get(url)
+        if trial is None or not trial.is_alive():
+            trial = _trials[url] = Thread(target=_try, args=(url,), name="prepared-statements", daemon=True)
+            trial.start()
+        trial.join(patience)
+    return _kept.get(url)
+
+
+def note(url: URL, error: BaseException) -> None:
+    """Makes this process prepare nothing at `url` any more where `error`, one of LOST, says that statements are not kept."""
+    if not isinstance(error, errors.ProtocolViolation) or error.diag.severity_nonlocalized:
+        _give_up(url)
+
+
+def _give_up(url: URL) -> None:
+    if _kept.get(url) is not False:
+        _kept[url] = False
+        log.warning("prepared statements not used", error=MISSING, mend=MEND)
+
+
+def _try(url: URL) -> None:
+    _arguments, options = url.get_dialect()().create_connect_args(url)
+    try:
+        with closing(_connect(options)) as one, closing(_connect(options)) as other:
+            if _are_found_again(one, other):
+                _kept.setdefault(url, True)
+            else:
+                _give_up(url)
+    except LOST as error:
+        note(url, error)
+    except psycopg.Error:  # the database is away, or full: whoever connects next tries again
+        return
+
+
+def _connect(options: Mapping[str, Any]) -> psycopg.Connection:
+    name = {"application_name": "leadsweep-trial", "connect_timeout": 2}
+    return psycopg.connect(**{**options, **name}, autocommit=True)
+
+
+def _are_found_again(one: psycopg.Connection, other: psycopg.Connection) -> bool:
+    """Whether either finds its own statement, though psycopg gives both the same name. Raises psycopg.Error."""
+    both = (one, "SELECT 'one'"), (other, "SELECT 'other'")
+    for _ in range(_ROUNDS):
+        answers = [_ask(*each) for each in (*both, *reversed(both))]
+        for held, asking in (both, both[::-1]):
+            with held[0].transaction():  # keeps what it was given, which `asking` may have had, to itself
+                answers += [_ask(*held), _ask(*asking)]
+        if answers != ["one", "other", "other", "one", "one", "other", "other", "one"]:
+            return False
+    return True
+
+
+def _ask(connection: psycopg.Connection, statement: str) -> str:
+    row = connection.execute(statement, prepare=True).fetchone()
+    return str(row and row[0])
