@@ -33,7 +33,7 @@ class Envelope:
             await self._app(scope, receive, send)
             return
         method, request_id = scope["method"], _request_id(scope)
-        scope = scope | {"method": "GET"} if method == "HEAD" else scope
+        scope = {**scope, "method": "GET"} if method == "HEAD" else scope
         started = time.perf_counter()
         status = 0
 

@@ -110,7 +110,7 @@ _SUMMARY_FIELDS = {
     "runAt": _RUN_AT,
     "startedAt": or_null(moment("When its first chunk was begun")),
     "finishedAt": or_null(moment("When it became final; nothing changes after that")),
-    "identifiersPurgedAt": or_null(moment("When its identifiers and clientReference were removed, a while after it had finished")),
+    "identifiersPurgedAt": or_null(moment("When its identifiers and clientReference were removed, long after its end")),
     "history": list_of(reference("Change"), "Every change of its status, oldest first"),
     "resultsUrl": text("Where the outcome of each entry is", format="uri-reference"),
 }

@@ -30,6 +30,12 @@ _LINES = 1000  # results written at a time
 _HEAD = b"index,externalId,phoneNumber,identifier,outcome,matchedBy,reason,erasedFromArchive\r\n"  # of CSV
 
 
+def _in_a_folder(_ctx: click.Context, _param: click.Parameter, value: Path | None) -> Path | None:
+    if value and not value.resolve().parent.is_dir():
+        raise click.BadParameter(f"there is no folder {value.parent}")
+    return value
+
+
 @click.command(epilog=EXIT_CODES)
 @_JOB
 @options.as_json
@@ -66,6 +72,7 @@ def watch(job_id: str, timeout: float | None, *, fail_on_not_found: bool, as_jso
     "-o",
     "--output",
     type=click.Path(path_type=Path, dir_okay=False, allow_dash=True, writable=True),
+    callback=_in_a_folder,
     help="Write to this file; whole, or not at all.",
 )
 @click.option(
@@ -120,8 +127,6 @@ def _written(output: Path | None) -> Iterator[BinaryIO]:
         return
     stop_by_signals()
     whole = output.resolve()  # where a link leads
-    if not whole.parent.is_dir():
-        raise Failure(f"there is no folder {output.parent}")
     partial = whole.with_name(f".{whole.name}.{os.getpid()}.part")
     try:
         with partial.open("wb") as file:

@@ -3,7 +3,8 @@
 Every function works inside its caller's transaction. An id that is taken or unknown is a Failure, not a database error.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 from uuid import UUID, uuid4
@@ -13,7 +14,7 @@ from sqlalchemy.dialects.postgresql import insert
 
 from cli.failure import Failure
 from shared.keys import hash_key, new_key
-from shared.models import api_keys, campaigns, companies, leads
+from shared.models import api_keys, campaigns, companies, leads, webhooks
 from shared.signatures import Vault, last_end, new_secret, retired
 
 
@@ -65,6 +66,19 @@ def webhook_secret(connection: Connection, company_id: str, vault: Vault, *, rot
         return vault.unlock(locked), last_end(old_secrets)
     except ValueError as error:
         raise Failure(str(error), "set the key that the API has; older keys after a comma") from None
+
+
+def signing_secrets(connection: Connection, vault: Vault) -> Iterator[tuple[str, str]]:
+    """Each secret that signs or has signed, those in use first: whose it is, and the secret. Other keys' ones are left out."""
+    by_company = select(companies.c.id, companies.c.webhook_secret, companies.c.old_webhook_secrets)
+    by_webhook = select(webhooks.c.id, webhooks.c.company_id, webhooks.c.secret, webhooks.c.old_secrets)
+    owners = [(f"the secret of company {row[0]}", *row[1:]) for row in connection.execute(by_company)]
+    owners += [(f"the secret of webhook {row[0]} of company {row[1]}", *row[2:]) for row in connection.execute(by_webhook)]
+    locked = [(owner, secret) for owner, secret, _ in owners if secret]
+    locked += [(f"{owner} before its last rotation", old["secret"].encode()) for owner, _, olds in owners for old in olds]
+    for owner, secret in locked:
+        with suppress(ValueError):
+            yield owner, vault.unlock(secret)
 
 
 def create_campaign(connection: Connection, campaign_id: str, company_id: str, name: str = "") -> None:

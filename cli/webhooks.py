@@ -2,6 +2,8 @@
 
 import json
 from collections.abc import Callable
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -43,12 +45,14 @@ def _checked_url(_ctx: click.Context, _param: click.Parameter, value: str | None
     help="To verify with; of several any will do.  [env: LEADSWEEP_WEBHOOK_SECRET]",
 )
 @click.option("--forward", metavar="URL", callback=_checked_url, help="Pass on what is verified, and answer as it answers.")
+@options.data_dir
 @options.as_json
-def listen(port: int, host: str, secrets: tuple[str, ...], forward: str | None, *, as_json: bool) -> None:
+def listen(port: int, host: str, secrets: tuple[str, ...], forward: str | None, data_dir: Path | None, *, as_json: bool) -> None:
     """Receive webhooks: verify them and print each as it comes, until Ctrl-C.
 
     The secret of a job's callbackUrl is its company's, which `leadsweep companies webhook-secret ID` prints; a webhook that was
-    created with the API has its own. With --json the events are printed as they were sent, one a line.
+    created with the API has its own. Where the database can be reached, what none of the secrets signed is told with whose secret
+    would have fitted. With --json the events are printed as they were sent, one a line.
     """
     from contextlib import suppress
 
@@ -63,8 +67,12 @@ def listen(port: int, host: str, secrets: tuple[str, ...], forward: str | None, 
             unread.append(error)
             listener.shutdown()
 
+    if data_dir:
+        from cli.connection import find_settings
+
+        find_settings(data_dir)
     stop_by_signals()
-    with _listening((host, port), secrets, tell, forward) as listener, suppress(KeyboardInterrupt):
+    with _listening((host, port), secrets, tell, forward, partial(_known, data_dir)) as listener, suppress(KeyboardInterrupt):
         written = f"[{host}]" if ":" in host else host
         remark(f"listening on http://{written}:{listener.server_address[1]}/")
         listener.serve_forever()
@@ -72,13 +80,27 @@ def listen(port: int, host: str, secrets: tuple[str, ...], forward: str | None, 
         raise unread[0]
 
 
+def _known(data_dir: Path | None) -> list[tuple[str, str]]:
+    """Whose each secret is, and the secret, by the operator's database. Raises Failure where there is none."""
+    from cli import registry
+    from cli.connection import connected, find_settings, open_vault
+
+    vault = open_vault(find_settings(data_dir))
+    with connected(data_dir) as connection:
+        return list(registry.signing_secrets(connection, vault))
+
+
 def _listening(
-    address: tuple[str, int], secrets: tuple[str, ...], tell: Callable[["Received"], object], forward: str | None
+    address: tuple[str, int],
+    secrets: tuple[str, ...],
+    tell: Callable[["Received"], object],
+    forward: str | None,
+    known: Callable[[], list[tuple[str, str]]],
 ) -> "Listener":
     from cli.listener import Listener
 
     try:
-        return Listener(address, secrets, tell, forward)
+        return Listener(address, secrets, tell, forward, known)
     except ValueError as error:
         raise Failure(str(error)) from None
     except OSError as error:
