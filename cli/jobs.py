@@ -2,18 +2,21 @@
 
 import itertools
 import os
+import stat
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import click
 
 from cli import options
-from cli.failure import Failure
+from cli.failure import Failure, if_cut_off
 from cli.output import remark, show
+from cli.progress import counted, progress
 from cli.server import EXIT_CODES, leave, server
 from cli.signals import stop_by_signals
 from cli.submit import confirm
@@ -99,10 +102,11 @@ def results(job_id: str, outcome: str | None, output: Path | None, form: str | N
     chosen = form or (_BY_SUFFIX.get(output.suffix.lower(), "csv") if output else "csv")
     if raw and chosen != "csv":
         raise click.UsageError("--raw is for CSV: the other formats are never guarded")
-    with server() as leadsweep:
-        found = leadsweep.results(job_id, outcome=outcome)
+    with server() as leadsweep, progress(is_wanted=_is_file(output)) as shown:
+        job = leadsweep.job(job_id)
+        found = counted(leadsweep.results(job_id, outcome=outcome), shown, "reading", _count_of(job, outcome), "entries")
         if chosen == "identifiers":
-            parts = identifier_list(found, phone_fallback=leadsweep.job(job_id).phone_fallback is not False)
+            parts = identifier_list(found, phone_fallback=job.phone_fallback is not False)
         else:
             parts = _lines(found, partial(_as_csv, raw=raw) if chosen == "csv" else _as_ndjson)
         first = list(itertools.islice(parts, 1))  # what is refused is refused before anything is written
@@ -111,6 +115,21 @@ def results(job_id: str, outcome: str | None, output: Path | None, form: str | N
                 file.write(part)
     if output:
         remark(f"written: {output}")
+
+
+def _is_file(output: Path | None) -> bool:
+    """Whether nobody sees on the terminal what is written, be it at once or in a pager."""
+    return output is not None or (bool(sys.stdout) and stat.S_ISREG(os.fstat(sys.stdout.fileno()).st_mode))
+
+
+def _count_of(job: "Job", outcome: str | None) -> int:
+    """How many entries with this outcome the job has by now."""
+    if outcome is None:
+        return job.total
+    if outcome == "pending":
+        return job.total - job.processed
+    counts = {"archived": job.deleted, "wouldDelete": job.would_delete, "notFound": job.not_found}
+    return counts[outcome] if outcome in counts else int(getattr(job, outcome))
 
 
 @contextmanager
@@ -222,6 +241,7 @@ def pace(job_id: str, leads_per_second: str, *, as_json: bool) -> None:
 
     if leads_per_second != "none" and not leads_per_second.isdecimal():
         raise click.BadParameter("write a whole number, or none", param_hint="LEADS_PER_SECOND")
+    if_cut_off(f"it may have been accepted; to find out: leadsweep status {quote(job_id)}")
     with server() as leadsweep:
         rate = None if leads_per_second == "none" else int(leads_per_second)
         show_job(leadsweep.change_pace(job_id, rate), as_json=as_json)
@@ -232,6 +252,7 @@ def _steer(action: str, does: str) -> None:
     @_JOB
     @options.as_json
     def steer(job_id: str, *, as_json: bool) -> None:
+        if_cut_off(f"it may have been accepted; to find out: leadsweep status {quote(job_id)}")
         with server() as leadsweep:
             asked = leadsweep.act(job_id, action)
         show({"jobId": asked.job_id, "status": asked.status}, f"job {asked.job_id} is {asked.status}", as_json=as_json)
@@ -253,7 +274,12 @@ def _follow(action: str, does: str) -> None:
             source = leadsweep.job(job_id)
             if not yes and action != "restore" and not (source.dry_run and action == "retry"):
                 confirm(_question(source, action))
+            if_cut_off(
+                f"it may have been accepted: look for it with leadsweep jobs list --campaign {quote(source.campaign_id)}; "
+                f"leadsweep jobs {action} {quote(job_id)} again makes no second job"
+            )
             made = leadsweep.act(job_id, action)
+            if_cut_off(f"it was accepted: leadsweep status {made.job_id}")
             if not wait:
                 show({"jobId": made.job_id, "status": made.status, "total": made.total}, made.job_id, as_json=as_json)
                 return

@@ -68,6 +68,30 @@ def webhook_secret(connection: Connection, company_id: str, vault: Vault, *, rot
         raise Failure(str(error), "set the key that the API has; older keys after a comma") from None
 
 
+def list_companies(connection: Connection) -> Sequence[RowMapping]:
+    """`id` and `name` of each."""
+    return connection.execute(select(companies.c.id, companies.c.name).order_by(companies.c.id)).mappings().all()
+
+
+def list_campaigns(connection: Connection, company_id: str | None = None) -> Sequence[RowMapping]:
+    """All columns. Raises Failure for an unknown company."""
+    query = select(campaigns).order_by(campaigns.c.company_id, campaigns.c.id)
+    if company_id is not None:
+        _require_company(connection, company_id)
+        query = query.where(campaigns.c.company_id == company_id)
+    return connection.execute(query).mappings().all()
+
+
+def list_webhooks(connection: Connection, company_id: str | None = None) -> Sequence[RowMapping]:
+    """The webhooks, oldest first: all columns but their secrets. Raises Failure for an unknown company."""
+    secrets = {webhooks.c.secret, webhooks.c.old_secrets}
+    query = select(*(column for column in webhooks.c if column not in secrets)).order_by(webhooks.c.created_at, webhooks.c.id)
+    if company_id is not None:
+        _require_company(connection, company_id)
+        query = query.where(webhooks.c.company_id == company_id)
+    return connection.execute(query).mappings().all()
+
+
 def signing_secrets(connection: Connection, vault: Vault) -> Iterator[tuple[str, str]]:
     """Each secret that signs or has signed, those in use first: whose it is, and the secret. Other keys' ones are left out."""
     by_company = select(companies.c.id, companies.c.webhook_secret, companies.c.old_webhook_secrets)
@@ -175,3 +199,14 @@ def count_leads(connection: Connection, campaign_id: str) -> int:
     """How many leads the campaign has. Raises Failure for an unknown campaign."""
     require_campaign(connection, campaign_id)
     return connection.scalar(select(func.count()).select_from(leads).where(leads.c.campaign_id == campaign_id)) or 0
+
+
+def list_leads(connection: Connection, campaign_id: str, limit: int) -> Sequence[RowMapping]:
+    """The first leads of the campaign, along two indexes: by external id, then those without by number. Raises Failure."""
+    require_campaign(connection, campaign_id)
+    named, unnamed = leads.c.external_id.is_not(None), leads.c.external_id.is_(None)
+    query = select(leads).where(leads.c.campaign_id == campaign_id)
+    by_id = query.where(named).order_by(leads.c.external_id).limit(limit)
+    found = list(connection.execute(by_id).mappings())
+    by_number = query.where(unnamed).order_by(leads.c.phone_number).limit(limit - len(found))
+    return [*found, *connection.execute(by_number).mappings()]

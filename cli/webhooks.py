@@ -10,15 +10,61 @@ import click
 
 from cli import options
 from cli.failure import Failure
-from cli.output import remark
+from cli.output import moment, remark, show_list
 
 if TYPE_CHECKING:
+    from sqlalchemy import RowMapping
+
     from cli.listener import Listener, Received
+    from cli.output import Columns
 
 
 @click.group()
 def webhooks() -> None:
     """Webhooks, which tell of the ends of jobs."""
+
+
+_COLUMNS: "Columns" = {
+    "ID": lambda row: row["id"],
+    "COMPANY": lambda row: row["company_id"],
+    "URL": lambda row: row["url"],
+    "EVENTS": lambda row: ", ".join(row["events"]),
+    "STATE": lambda row: "enabled" if row["enabled"] else f"disabled: {row['disabled_reason'] or 'by its owner'}",
+    "DESCRIPTION": lambda row: row["description"],
+}
+
+
+@webhooks.command("list")
+@click.option("--company", "company_id", metavar="ID", type=options.Word(), help="Only the webhooks of this company.")
+@options.data_dir
+@options.as_json
+def list_(company_id: str | None, data_dir: Path | None, *, as_json: bool) -> None:
+    """List webhooks, oldest first, without their secrets.
+
+    They are made and changed with the API: POST /api/v1/webhooks.
+    """
+    from cli import registry
+    from cli.connection import connected
+
+    with connected(data_dir) as connection:
+        rows = registry.list_webhooks(connection, company_id)
+    if rows or as_json:
+        show_list(rows, _described, _COLUMNS, as_json=as_json)
+    else:
+        remark("no webhooks; make one: POST /api/v1/webhooks")
+
+
+def _described(row: "RowMapping") -> dict[str, object]:
+    return {
+        "id": str(row["id"]),
+        "companyId": row["company_id"],
+        "url": row["url"],
+        "events": row["events"],
+        "description": row["description"],
+        "enabled": row["enabled"],
+        "disabledReason": row["disabled_reason"],
+        "createdAt": moment(row["created_at"]),
+    }
 
 
 def _checked_url(_ctx: click.Context, _param: click.Parameter, value: str | None) -> str | None:

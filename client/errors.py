@@ -8,6 +8,7 @@ LeadsweepError
 │   └── RateLimited     429, and the wait would be too long
 ├── ServerFailed        5xx, again and again; or something else answers in its place
 ├── ServerNotReached    no answer, again and again
+│   └── NotConnected    not even a connection: nothing was sent
 ├── WaitTimedOut        the job goes on: nothing is said of how it will end
 └── NotVerified         a webhook that is not ours, or not of now: raised by `verify` alone
 """
@@ -56,6 +57,10 @@ class ServerFailed(LeadsweepError):
 
 class ServerNotReached(LeadsweepError):
     """There was no answer. What was asked for may have been done: send it again with the same idempotency key."""
+
+
+class NotConnected(ServerNotReached):
+    """No connection could be made, so nothing was sent, and nothing can have been done."""
 
 
 class WaitTimedOut(LeadsweepError, TimeoutError):

@@ -222,7 +222,9 @@ async def test_head_is_answered_wherever_get_is_and_as_get_but_without_a_body(se
         for headers in ({}, key, key | {"accept": "text/csv"}):
             got, head = [await service.http.request(method, path, headers=headers) for method in ("GET", "HEAD")]
             assert (head.status_code, head.content) == (got.status_code, b""), path
-            assert {n: v for n, v in head.headers.items() if n not in own} == {n: v for n, v in got.headers.items() if n not in own}
+            assert {n: v for n, v in head.headers.items() if n not in own} == {
+                n: v for n, v in got.headers.items() if n not in own
+            }
             assert head.headers["x-request-id"] != got.headers["x-request-id"]
     assert (await service.http.head("/docs")).status_code == 200
     refused = await service.http.post("/docs")

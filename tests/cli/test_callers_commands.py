@@ -426,13 +426,6 @@ def test_results_go_where_a_link_leads_and_into_what_is_no_file(shell, tmp_path)
     os.close(reading)
 
 
-def test_who_may_have_submitted_something_is_told_how_to_find_out(shell):
-    nobody = f"http://127.0.0.1:{free_port()}"
-    submit = ("submit", "-", "--campaign", "cmp", "--idempotency-key", "mine")
-    shell.run(*submit, stdin=b"externalId\nx\n", code=7, LEADSWEEP_URL=nobody)
-    assert "to have it done once, submit it again with --idempotency-key mine\n" in shell.err
-
-
 def test_a_wait_ends_in_time_though_the_server_hangs(shell, tmp_path):
     with socket.create_server(("127.0.0.1", 0)) as silent:
         shell.env["LEADSWEEP_URL"] = f"http://127.0.0.1:{silent.getsockname()[1]}"
