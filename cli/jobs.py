@@ -2,7 +2,6 @@
 
 import itertools
 import os
-import stat
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -16,7 +15,7 @@ import click
 from cli import options
 from cli.failure import Failure, if_cut_off
 from cli.output import remark, show
-from cli.progress import counted, progress
+from cli.progress import counted, progress, size_on_disk
 from cli.server import EXIT_CODES, leave, server
 from cli.signals import stop_by_signals
 from cli.submit import confirm
@@ -119,7 +118,7 @@ def results(job_id: str, outcome: str | None, output: Path | None, form: str | N
 
 def _is_file(output: Path | None) -> bool:
     """Whether nobody sees on the terminal what is written, be it at once or in a pager."""
-    return output is not None or (bool(sys.stdout) and stat.S_ISREG(os.fstat(sys.stdout.fileno()).st_mode))
+    return output is not None or (bool(sys.stdout) and size_on_disk(sys.stdout.buffer) is not None)
 
 
 def _count_of(job: "Job", outcome: str | None) -> int:

@@ -50,6 +50,8 @@ class OneLineErrors(click.Group):
         except (KeyboardInterrupt, NoAnswer) as error:
             told = cut_off(ctx)
             if told and isinstance(error, KeyboardInterrupt):
+                if sys.stderr.isatty():
+                    remark("")  # after the terminal's ^C
                 remark(f"interrupted, but {told}")
                 raise click.exceptions.Exit(INTERRUPTED) from None
             if told:

@@ -63,7 +63,7 @@ class _Watched(io.RawIOBase):
         self._show = show
         self._words = words
         self._then = then
-        self._total = _size(file)
+        self._total = size_on_disk(file)
         self._done = 0
         show(words, 0, self._total, "bytes")
 
@@ -91,8 +91,8 @@ class _Watched(io.RawIOBase):
         return len(part)
 
 
-def _size(file: BinaryIO) -> int | None:
-    """Bytes of a file on disk."""
+def size_on_disk(file: BinaryIO) -> int | None:
+    """Bytes of a file on disk; None of what is no such file, as a pipe or a terminal."""
     try:
         status = os.fstat(file.fileno())
     except OSError:  # it is none of the system's

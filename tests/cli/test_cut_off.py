@@ -17,6 +17,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 from sqlalchemy import text
 
+from tests.cli.terminal import terminal
 from tests.cli.test_callers_commands import Shell
 from tests.client.test_client import COMPLETED
 from tests.faults.conftest import ground  # noqa: F401 - a fixture
@@ -116,6 +117,17 @@ def test_who_interrupts_what_was_sent_is_told_that_it_may_be_done_and_how_to_fin
                 assert process.wait(20) == 130, words
                 assert process.stderr.read().splitlines() == [f"interrupted, but {told}"]
                 assert process.stdout.read() == ""
+
+
+def test_at_a_terminal_it_is_said_on_a_line_of_its_own():
+    words = ("jobs", "cancel", "j")
+    with serving(breaks=False) as server:
+        env = {"LEADSWEEP_URL": server.url, "LEADSWEEP_API_KEY": "key", "LEADSWEEP_DATA_DIR": "/nowhere"}
+        with terminal(*LEADSWEEP, *words, env=env) as person:
+            assert server.taken.acquire(timeout=20)
+            person.type("\x03")
+            assert person.end() == 130
+            assert person.seen.splitlines() == ["^C", f"interrupted, but {COMMANDS[words]}"]
 
 
 @pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
