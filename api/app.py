@@ -103,7 +103,10 @@ async def _answer_invalid_parameter(_request: Request, error: Any) -> Answer:
 
 async def _answer_routing_error(_request: Request, error: Any) -> Answer:
     message = {404: "Not found", 405: "Method not allowed"}.get(error.status_code, "Request refused")
-    return ApiError(error.status_code, message, error.headers).answer()
+    headers = error.headers
+    if headers and headers.get("Allow") == "GET":
+        headers = {"Allow": "GET, HEAD"}  # which api.middleware makes of it
+    return ApiError(error.status_code, message, headers).answer()
 
 
 async def _answer_database_error(_request: Request, error: Any) -> Answer:

@@ -1,4 +1,7 @@
-"""Around every request: its id, the rate limit's headers, one line in the log, and a last net under everything."""
+"""Around every request: its id, the rate limit's headers, one line in the log, and a last net under everything.
+
+HEAD is answered here too, wherever GET is (RFC 9110, 9.1): as GET, without the body.
+"""
 
 import re
 import time
@@ -29,7 +32,8 @@ class Envelope:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        request_id = _request_id(scope)
+        method, request_id = scope["method"], _request_id(scope)
+        scope = {**scope, "method": "GET"} if method == "HEAD" else scope
         started = time.perf_counter()
         status = 0
 
@@ -41,6 +45,8 @@ class Envelope:
                 headers["X-Request-ID"] = request_id
                 if allowance := scope.get("allowance"):
                     headers.update(allowance.headers())
+            elif method == "HEAD":
+                message["body"] = b""
             await send(message)
 
         try:
@@ -51,7 +57,7 @@ class Envelope:
                 answer = Answer({"success": False, "data": None, "error": "Internal server error"}, 500)
                 await answer(scope, receive, send_with_headers)
         finally:
-            _log_request(scope, request_id, status, started)
+            _log_request(scope, method, request_id, status, started)
 
 
 def _request_id(scope: Scope) -> str:
@@ -60,12 +66,12 @@ def _request_id(scope: Scope) -> str:
     return written.decode() if _SANE_ID.fullmatch(written) else uuid.uuid4().hex
 
 
-def _log_request(scope: Scope, request_id: str, status: int, started: float) -> None:
+def _log_request(scope: Scope, method: str, request_id: str, status: int, started: float) -> None:
     key: Any = scope.get("key")
     log.info(
         "request",
         request=request_id,
-        method=scope["method"],
+        method=method,
         path=scope["path"][:_LONGEST_PATH],
         status=status,
         ms=round((time.perf_counter() - started) * 1000, 1),

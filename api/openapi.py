@@ -159,7 +159,10 @@ _PARAMETERS: dict[str, Schema] = {
         "description": "Only the lead with this `phoneNumber`; a `+` may be written as it is, or as `%2B`",
         "example": "+15555551234",
     },
-    "clientReference": {"description": "Only jobs that were sent with this reference", "example": "nightly"},
+    "clientReference": {
+        "description": "Only jobs that were sent with this reference, which goes with their identifiers",
+        "example": "nightly",
+    },
     "createdAfter": {
         "description": "Only jobs that were created at this time or later; ISO 8601 with an offset",
         "example": "2026-01-31T22:00:00+01:00",

@@ -85,7 +85,7 @@ _SUMMARY_FIELDS = {
     "requested": or_null(
         text("An action that is asked for and comes into force once no chunk is in hand", enum=[Action.PAUSE, Action.CANCEL])
     ),
-    "clientReference": or_null(text("As it was sent")),
+    "clientReference": or_null(text("As it was sent; removed with the job's identifiers")),
     "mode": text("What it does with leads", enum=list(Mode)),
     "dryRun": {"type": "boolean", "description": "Whether it is a preview, which changes no lead"},
     "phoneFallback": {"enum": [rule.written for rule in PhoneFallback], "description": "As it was sent, or true"},
@@ -115,7 +115,7 @@ _SUMMARY_FIELDS = {
     "runAt": _RUN_AT,
     "startedAt": or_null(moment("When its first chunk was begun")),
     "finishedAt": or_null(moment("When it became final; nothing changes after that")),
-    "identifiersPurgedAt": or_null(moment("When its identifiers were removed, a while after it had finished")),
+    "identifiersPurgedAt": or_null(moment("When its identifiers and clientReference were removed, long after its end")),
     "history": list_of(reference("Change"), "Every change of its status, oldest first"),
     "resultsUrl": text("Where the outcome of each entry is", format="uri-reference"),
 }

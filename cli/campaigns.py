@@ -1,11 +1,26 @@
 """`leadsweep campaigns`."""
 
 from pathlib import Path
+from shlex import quote
+from typing import TYPE_CHECKING
 
 import click
 
 from cli import options
-from cli.output import show
+from cli.output import remark, show, show_list
+
+if TYPE_CHECKING:
+    from sqlalchemy import RowMapping
+
+    from cli.output import Columns
+
+_COLUMNS: "Columns" = {
+    "ID": lambda row: row["id"],
+    "COMPANY": lambda row: row["company_id"],
+    "OFF-PEAK": lambda row: row["off_peak"] or "the server's",
+    "PHONE REGION": lambda row: row["phone_region"] or "none",
+    "NAME": lambda row: row["name"],
+}
 
 
 @click.group()
@@ -22,12 +37,39 @@ def campaigns() -> None:
 def create(campaign_id: str, company_id: str, name: str, data_dir: Path | None, *, as_json: bool) -> None:
     """Create a campaign."""
     from cli import registry
-    from cli.connection import connected
+    from cli.connection import changing
 
-    with connected(data_dir) as connection, connection.begin():
+    with changing(data_dir, f"leadsweep campaigns list --company {quote(company_id)}") as connection:
         registry.create_campaign(connection, campaign_id, company_id, name)
     result = {"id": campaign_id, "companyId": company_id, "name": name}
     show(result, f"created campaign {campaign_id} of company {company_id}", as_json=as_json)
+
+
+@campaigns.command("list")
+@click.option("--company", "company_id", metavar="ID", type=options.Word(), help="Only the campaigns of this company.")
+@options.data_dir
+@options.as_json
+def list_(company_id: str | None, data_dir: Path | None, *, as_json: bool) -> None:
+    """List campaigns, by their companies and ids."""
+    from cli import registry
+    from cli.connection import connected
+
+    with connected(data_dir) as connection:
+        rows = registry.list_campaigns(connection, company_id)
+    if rows or as_json:
+        show_list(rows, _described, _COLUMNS, as_json=as_json)
+    else:
+        remark("no campaigns; make one: leadsweep campaigns create ID --company ID")
+
+
+def _described(row: "RowMapping") -> dict[str, object]:
+    return {
+        "id": row["id"],
+        "companyId": row["company_id"],
+        "name": row["name"],
+        "offPeak": row["off_peak"],
+        "phoneRegion": row["phone_region"],
+    }
 
 
 @campaigns.command("off-peak")
@@ -43,11 +85,11 @@ def off_peak(campaign_id: str, window: str | None, data_dir: Path | None, *, cle
     before keep the window that they got then.
     """
     from cli import registry
-    from cli.connection import connected
+    from cli.connection import changing
 
     if window and clear:
         raise click.UsageError("give a WINDOW or --clear, not both")
-    with connected(data_dir) as connection, connection.begin():
+    with changing(data_dir, f"leadsweep campaigns off-peak {quote(campaign_id)}") as connection:
         if window or clear:
             registry.set_off_peak(connection, campaign_id, window)
         found = registry.off_peak(connection, campaign_id)
@@ -67,11 +109,11 @@ def phone_region(campaign_id: str, region: str | None, data_dir: Path | None, *,
     COUNTRY is an ISO 3166 code, as DE: 030 123456 is then read as +49 30 123456.
     """
     from cli import registry
-    from cli.connection import connected
+    from cli.connection import changing
 
     if region and clear:
         raise click.UsageError("give a COUNTRY or --clear, not both")
-    with connected(data_dir) as connection, connection.begin():
+    with changing(data_dir, f"leadsweep campaigns phone-region {quote(campaign_id)}") as connection:
         if region or clear:
             registry.set_phone_region(connection, campaign_id, region)
         found = registry.phone_region(connection, campaign_id)

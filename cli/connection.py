@@ -13,12 +13,16 @@ from pydantic import ValidationError
 from sqlalchemy import URL, Connection, NullPool, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError
 
-from cli.failure import Failure
+from cli.failure import Failure, NoAnswer, if_cut_off
+from cli.output import told_if_slow
 from cli.runtime import running_stack
 from shared.database import create_sync_engine
 from shared.migrations import current_version, newest_version
 from shared.settings import Settings, variable
 from shared.signatures import Vault
+
+CONNECT_TIMEOUT = 2  # seconds for each address, the least that psycopg takes: somebody sits at the terminal
+_WITHOUT_A_WORD = 2.3  # seconds, with those of other addresses and for their names
 
 
 @contextmanager
@@ -35,14 +39,29 @@ def connected(data_dir: Path | None, *, any_schema: bool = False) -> Iterator[Co
 def connected_to(settings: Settings) -> Iterator[Connection]:
     """A connection to the database of `settings`; what goes wrong with it, also later, is raised as Failure."""
     try:
-        engine = create_sync_engine(settings, "cli", poolclass=NullPool)
+        engine = create_sync_engine(settings, "cli", connect_timeout=CONNECT_TIMEOUT, poolclass=NullPool)
     except ValueError as error:
         raise Failure(*str(error).split("; ")) from None
     try:
-        with engine.connect() as connection:
+        told = f"the database at {address(settings.database_url)} does not answer yet; still trying"
+        with told_if_slow(told, _WITHOUT_A_WORD):
+            connection = engine.connect()
+        with connection:
             yield connection
     except DBAPIError as error:
         raise _failure(error, settings) from None
+
+
+@contextmanager
+def changing(data_dir: Path | None, found_by: str) -> Iterator[Connection]:
+    """A connection in a transaction that is committed at the end. Raises Failure.
+
+    From the commit on the change may be done, whatever becomes of the command: `found_by` is the command that shows it.
+    """
+    with connected(data_dir) as connection, connection.begin() as transaction:
+        yield connection
+        if_cut_off(f"it may have been done; to find out: {found_by}")
+        transaction.commit()
 
 
 def find_settings(data_dir: Path | None) -> Settings:
@@ -108,6 +127,7 @@ def _failure(error: DBAPIError, settings: Settings) -> Failure:
     reason = primary or str(cause).rpartition("failed: ")[2].partition("\n")[0]
     if password := make_url(settings.database_url).password:
         reason = reason.replace(str(password), "***")
+    kind = NoAnswer if error.connection_invalidated else Failure
     if primary is None and isinstance(cause, psycopg.OperationalError):
-        return Failure(f"cannot use the database at {address(settings.database_url)}: {reason}", "start it, or mend DATABASE_URL")
-    return Failure(f"the database refused: {reason}")
+        return kind(f"cannot use the database at {address(settings.database_url)}: {reason}", "start it, or mend DATABASE_URL")
+    return kind(f"the database refused: {reason}")

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import BinaryIO, Literal, NamedTuple
 
 from cli.failure import Failure
+from cli.progress import Show, watched
 from shared.blocks import SIZE, Unreadable, blocks
 from shared.columns import Naming, shown
 from shared.csv_reader import read_csv, without_blank_rows
@@ -25,6 +26,7 @@ Identifier = Literal["externalId", "phoneNumber"]
 _MEDIA_TYPES: dict[str, str] = {"csv": CSV, "ndjson": NDJSON}
 _BY_SUFFIX = {".csv": CSV, ".tsv": CSV, ".ndjson": NDJSON, ".jsonl": NDJSON}
 _GZIP = b"\x1f\x8b"
+_COUNTING = ("counting", "counting")  # what is shown as it goes on, and at the end
 _NOT_GZIP = (gzip.BadGzipFile, EOFError, zlib.error)
 
 
@@ -38,20 +40,28 @@ class Prepared(NamedTuple):
 
 
 def prepare(
-    stack: ExitStack, path: str, form: Format | None, by: Identifier | None, naming: Naming, *, needs_external_id: bool
+    stack: ExitStack,
+    path: str,
+    form: Format | None,
+    by: Identifier | None,
+    naming: Naming,
+    shown: Show,
+    *,
+    needs_external_id: bool,
 ) -> Prepared:
     """The file at `path`, `-` for stdin; with `by` it is one identifier a line. The header of a CSV must be one by `naming`.
 
-    Raises Failure where it cannot be read, OSError. `stack` closes it.
+    Raises Failure where it cannot be read, OSError. `stack` closes it. How far it is, is `shown`.
     """
     try:
-        file = _opened(stack, path)
+        file = _opened(stack, path, shown)
         compressed = _begins_with(file, _GZIP)
         if by:
-            content = _content(stack, file, compressed=compressed)
+            content = _content(stack, watched(file, shown, *_COUNTING), compressed=compressed)
             file, compressed = _as_ndjson(stack, content, by), False
         media_type = NDJSON if by else _media_type(stack, path, form, file, compressed=compressed)
-        count = _count(_content(stack, file, compressed=compressed), media_type, naming, needs_external_id=needs_external_id)
+        content = _content(stack, watched(file, shown, *_COUNTING), compressed=compressed)
+        count = _count(content, media_type, naming, needs_external_id=needs_external_id)
     except _NOT_GZIP:
         raise Failure("the file is not valid gzip") from None
     except Unreadable as error:
@@ -73,27 +83,27 @@ def _content(stack: ExitStack, file: BinaryIO, *, compressed: bool) -> BinaryIO 
     return inflated
 
 
-def _opened(stack: ExitStack, path: str) -> BinaryIO:
+def _opened(stack: ExitStack, path: str, shown: Show) -> BinaryIO:
     if path == "-":
         if not sys.stdin:
             raise Failure("stdin is closed", "name a file")
-        return _copied(stack, sys.stdin.buffer)  # even of a file, of which somebody may have read a part
-    return _seekable(stack, stack.enter_context(Path(path).open("rb")))
+        return _copied(stack, sys.stdin.buffer, shown)  # even of a file, of which somebody may have read a part
+    return _seekable(stack, stack.enter_context(Path(path).open("rb")), shown)
 
 
 def _temporary(stack: ExitStack) -> BinaryIO:
     return stack.enter_context(tempfile.TemporaryFile())
 
 
-def _seekable(stack: ExitStack, file: BinaryIO) -> BinaryIO:
+def _seekable(stack: ExitStack, file: BinaryIO, shown: Show) -> BinaryIO:
     """It must be counted first, and perhaps sent twice."""
-    return file if file.seekable() else _copied(stack, file)
+    return file if file.seekable() else _copied(stack, file, shown)
 
 
-def _copied(stack: ExitStack, source: BinaryIO | gzip.GzipFile) -> BinaryIO:
+def _copied(stack: ExitStack, source: BinaryIO, shown: Show) -> BinaryIO:
     """On disk."""
     copy = _temporary(stack)
-    shutil.copyfileobj(source, copy)
+    shutil.copyfileobj(watched(source, shown, "reading", "counting"), copy)
     copy.seek(0)
     return copy
 

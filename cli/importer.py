@@ -12,7 +12,10 @@ from psycopg import Connection as DriverConnection
 from sqlalchemy import Connection, text
 
 from cli.failure import Failure
+from cli.progress import Show
 from cli.rows import Row
+
+ROWS = 50_000  # that are inserted at once, between two looks at how far it is
 
 
 class Tally(NamedTuple):
@@ -49,9 +52,13 @@ _ANALYZE = text("ANALYZE staged")
 # In file order, so that of two rows with one identifier the first one wins.
 _INSERT = text("""
     INSERT INTO leads (id, campaign_id, external_id, phone_number, metadata)
-    SELECT lead_id, :campaign_id, external_id, phone_number, metadata FROM staged WHERE reason IS NULL ORDER BY line
+    SELECT lead_id, :campaign_id, external_id, phone_number, metadata FROM staged
+    WHERE reason IS NULL AND lead_id >= :first AND lead_id < :first + :rows ORDER BY line
     ON CONFLICT DO NOTHING
 """)
+
+# Rows draw their ids in file order. Others may draw some in between: then fewer rows are inserted at once.
+_IDS = text("SELECT min(lead_id) AS first, max(lead_id) AS last FROM staged")
 
 # Whose lead holds the identifier: that of an earlier row of this file (a later one has nothing to do with it), or an older one.
 _EXPLAIN = text("""
@@ -81,14 +88,19 @@ _EXPLAIN = text("""
 _REJECTIONS = text("SELECT line, reason FROM staged WHERE reason IS NOT NULL ORDER BY line")
 
 
-def import_leads(connection: Connection, campaign_id: str, rows: Iterator[Row]) -> Tally:
-    """Imports `rows` into a campaign that exists; the caller commits. Raises Failure if the counts do not add up."""
+def import_leads(connection: Connection, campaign_id: str, rows: Iterator[Row], shown: Show) -> Tally:
+    """Imports `rows` into a campaign that exists; the caller commits. Raises Failure if the counts do not add up.
+
+    How far it is, once all rows are read, is `shown`.
+    """
     connection.execute(_STAGE)
     total, rejected = _copy(connection, rows)
+    shown("preparing")
     connection.execute(_INDEX)
     connection.execute(_ANALYZE)
-    imported = connection.execute(_INSERT, {"campaign_id": campaign_id}).rowcount
+    imported = _insert(connection, campaign_id, total, shown)
     if imported + rejected < total:
+        shown("looking for what rows repeat")
         rejected += connection.execute(_EXPLAIN, {"campaign_id": campaign_id}).rowcount
     if imported + rejected != total:
         raise Failure(
@@ -96,6 +108,16 @@ def import_leads(connection: Connection, campaign_id: str, rows: Iterator[Row]) 
             "advance it: SELECT setval('leads_id_seq', max(id)) FROM leads",
         )
     return Tally(imported, rejected)
+
+
+def _insert(connection: Connection, campaign_id: str, total: int, shown: Show) -> int:
+    """How many rows became leads."""
+    ids = connection.execute(_IDS).one()
+    imported = 0
+    for first in range(ids.first or 0, (ids.last or -1) + 1, ROWS):
+        shown("writing", min(first - ids.first, total), total, "rows")
+        imported += connection.execute(_INSERT, {"campaign_id": campaign_id, "first": first, "rows": ROWS}).rowcount
+    return imported
 
 
 def rejections(connection: Connection) -> Iterator[Rejection]:

@@ -7,13 +7,15 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import click
 
 from cli import options
-from cli.failure import Failure
+from cli.failure import Failure, if_cut_off
 from cli.output import remark, show
+from cli.progress import counted, progress, size_on_disk
 from cli.server import EXIT_CODES, leave, server
 from cli.signals import stop_by_signals
 from cli.submit import confirm
@@ -28,6 +30,12 @@ _STATES = ("scheduled", "queued", "running", "paused", "completed", "failed", "c
 _BY_SUFFIX = {".csv": "csv", ".ndjson": "ndjson", ".jsonl": "ndjson", ".txt": "identifiers"}
 _LINES = 1000  # results written at a time
 _HEAD = b"index,externalId,phoneNumber,identifier,outcome,matchedBy,reason,erasedFromArchive,detail\r\n"  # of CSV
+
+
+def _in_a_folder(_ctx: click.Context, _param: click.Parameter, value: Path | None) -> Path | None:
+    if value and not value.resolve().parent.is_dir():
+        raise click.BadParameter(f"there is no folder {value.parent}")
+    return value
 
 
 @click.command(epilog=EXIT_CODES)
@@ -66,6 +74,7 @@ def watch(job_id: str, timeout: float | None, *, fail_on_not_found: bool, as_jso
     "-o",
     "--output",
     type=click.Path(path_type=Path, dir_okay=False, allow_dash=True, writable=True),
+    callback=_in_a_folder,
     help="Write to this file; whole, or not at all.",
 )
 @click.option(
@@ -92,10 +101,11 @@ def results(job_id: str, outcome: str | None, output: Path | None, form: str | N
     chosen = form or (_BY_SUFFIX.get(output.suffix.lower(), "csv") if output else "csv")
     if raw and chosen != "csv":
         raise click.UsageError("--raw is for CSV: the other formats are never guarded")
-    with server() as leadsweep:
-        found = leadsweep.results(job_id, outcome=outcome)
+    with server() as leadsweep, progress(is_wanted=_is_file(output)) as shown:
+        job = leadsweep.job(job_id)
+        found = counted(leadsweep.results(job_id, outcome=outcome), shown, "reading", _count_of(job, outcome), "entries")
         if chosen == "identifiers":
-            parts = identifier_list(found, phone_fallback=leadsweep.job(job_id).phone_fallback is not False)
+            parts = identifier_list(found, phone_fallback=job.phone_fallback is not False)
         else:
             parts = _lines(found, partial(_as_csv, raw=raw) if chosen == "csv" else _as_ndjson)
         first = list(itertools.islice(parts, 1))  # what is refused is refused before anything is written
@@ -104,6 +114,21 @@ def results(job_id: str, outcome: str | None, output: Path | None, form: str | N
                 file.write(part)
     if output:
         remark(f"written: {output}")
+
+
+def _is_file(output: Path | None) -> bool:
+    """Whether nobody sees on the terminal what is written, be it at once or in a pager."""
+    return output is not None or (bool(sys.stdout) and size_on_disk(sys.stdout.buffer) is not None)
+
+
+def _count_of(job: "Job", outcome: str | None) -> int:
+    """How many entries with this outcome the job has by now."""
+    if outcome is None:
+        return job.total
+    if outcome == "pending":
+        return job.total - job.processed
+    counts = {"archived": job.deleted, "wouldDelete": job.would_delete, "notFound": job.not_found}
+    return counts[outcome] if outcome in counts else int(getattr(job, outcome))
 
 
 @contextmanager
@@ -120,8 +145,6 @@ def _written(output: Path | None) -> Iterator[BinaryIO]:
         return
     stop_by_signals()
     whole = output.resolve()  # where a link leads
-    if not whole.parent.is_dir():
-        raise Failure(f"there is no folder {output.parent}")
     partial = whole.with_name(f".{whole.name}.{os.getpid()}.part")
     try:
         with partial.open("wb") as file:
@@ -217,6 +240,7 @@ def pace(job_id: str, leads_per_second: str, *, as_json: bool) -> None:
 
     if leads_per_second != "none" and not leads_per_second.isdecimal():
         raise click.BadParameter("write a whole number, or none", param_hint="LEADS_PER_SECOND")
+    if_cut_off(f"it may have been accepted; to find out: leadsweep status {quote(job_id)}")
     with server() as leadsweep:
         rate = None if leads_per_second == "none" else int(leads_per_second)
         show_job(leadsweep.change_pace(job_id, rate), as_json=as_json)
@@ -227,6 +251,7 @@ def _steer(action: str, does: str) -> None:
     @_JOB
     @options.as_json
     def steer(job_id: str, *, as_json: bool) -> None:
+        if_cut_off(f"it may have been accepted; to find out: leadsweep status {quote(job_id)}")
         with server() as leadsweep:
             asked = leadsweep.act(job_id, action)
         show({"jobId": asked.job_id, "status": asked.status}, f"job {asked.job_id} is {asked.status}", as_json=as_json)
@@ -248,7 +273,12 @@ def _follow(action: str, does: str) -> None:
             source = leadsweep.job(job_id)
             if not yes and action != "restore" and not (source.dry_run and action == "retry"):
                 confirm(_question(source, action))
+            if_cut_off(
+                f"it may have been accepted: look for it with leadsweep jobs list --campaign {quote(source.campaign_id)}; "
+                f"leadsweep jobs {action} {quote(job_id)} again makes no second job"
+            )
             made = leadsweep.act(job_id, action)
+            if_cut_off(f"it was accepted: leadsweep status {made.job_id}")
             if not wait:
                 show({"jobId": made.job_id, "status": made.status, "total": made.total}, made.job_id, as_json=as_json)
                 return

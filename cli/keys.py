@@ -1,19 +1,19 @@
 """`leadsweep keys`: a key is shown once, when it is made; afterwards only its id and what it may do."""
 
-from datetime import UTC, datetime
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 import click
 
 from cli import options
-from cli.output import console, moment, remark, show
+from cli.output import minute, moment, remark, show, show_list
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from sqlalchemy import RowMapping
+
+    from cli.output import Columns
 
 
 @click.group()
@@ -51,9 +51,9 @@ def create(data_dir: Path | None, *, as_json: bool, **terms: Any) -> None:
     It never expires, and has the server's rate limits, unless told otherwise.
     """
     from cli import registry
-    from cli.connection import connected
+    from cli.connection import changing
 
-    with connected(data_dir) as connection, connection.begin():
+    with changing(data_dir, f"leadsweep keys list --company {quote(terms['company_id'])}") as connection:
         made = registry.create_key(connection, registry.KeyTerms(**terms))
     result = {
         "id": str(made.id),
@@ -86,10 +86,8 @@ def list_(company_id: str | None, data_dir: Path | None, *, as_json: bool) -> No
 
     with connected(data_dir) as connection:
         rows = registry.list_keys(connection, company_id)
-    if as_json:
-        show({"items": [_described(row) for row in rows]}, "", as_json=True)
-    elif rows:
-        _print_table(rows)
+    if rows or as_json:
+        show_list(rows, _described, _COLUMNS, as_json=as_json)
     else:
         remark("no keys; make one: leadsweep keys create --company ID --scope write")
 
@@ -104,9 +102,9 @@ def revoke(key_id: UUID, data_dir: Path | None, *, as_json: bool) -> None:
     In force within 5 seconds. Revoking it again does no harm.
     """
     from cli import registry
-    from cli.connection import connected
+    from cli.connection import changing
 
-    with connected(data_dir) as connection, connection.begin():
+    with changing(data_dir, "leadsweep keys list") as connection:
         revoked_at, now = registry.revoke_key(connection, key_id)
     text = f"revoked key {key_id}" if now else f"key {key_id} was already revoked, at {moment(revoked_at)}"
     show({"id": str(key_id), "revokedAt": moment(revoked_at)}, text, as_json=as_json)
@@ -129,23 +127,13 @@ def _described(row: "RowMapping") -> dict[str, object]:
     }
 
 
-def _print_table(rows: "Sequence[RowMapping]") -> None:
-    from rich.table import Table
-
-    table = Table("ID", "COMPANY", "CAMPAIGN", "SCOPE", "STATE", "LAST USED", "EXPIRES", "NAME", box=None, pad_edge=False)
-    for row in rows:
-        table.add_row(
-            str(row["id"]),
-            row["company_id"],
-            row["campaign_id"] or "all",
-            row["scope"],
-            row["state"],
-            _minute(row["last_used_at"]),
-            _minute(row["expires_at"]),
-            row["name"],
-        )
-    console().print(table)
-
-
-def _minute(time: datetime | None) -> str:
-    return f"{time.astimezone(UTC):%Y-%m-%d %H:%MZ}" if time else "never"
+_COLUMNS: "Columns" = {
+    "ID": lambda row: row["id"],
+    "COMPANY": lambda row: row["company_id"],
+    "CAMPAIGN": lambda row: row["campaign_id"] or "all",
+    "SCOPE": lambda row: row["scope"],
+    "STATE": lambda row: row["state"],
+    "LAST USED": lambda row: minute(row["last_used_at"]),
+    "EXPIRES": lambda row: minute(row["expires_at"]),
+    "NAME": lambda row: row["name"],
+}

@@ -1,31 +1,31 @@
-"""`leadsweep leads`: counting them, and loading them from a file."""
+"""`leadsweep leads`: counting and listing them, and loading them from a file."""
 
 import csv
 import itertools
 import json
-import os
 import shutil
 import sys
 import tempfile
 import time
-from contextlib import contextmanager
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, BinaryIO, TextIO
 
 import click
 
 from cli import options
-from cli.output import console, remark, show
+from cli.output import minute, moment, remark, show, show_list
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from sqlalchemy import RowMapping
+
     from cli.importer import Rejection, Tally
+    from cli.output import Columns
     from cli.reader import Format
-    from cli.rows import Row
 
 _SHOWN = 20  # rejections that are told at the terminal
-_TICK = 5000  # rows between two looks at the progress bar
 _FORMS: dict[str, "Format"] = {".csv": "csv", ".ndjson": "ndjson", ".jsonl": "ndjson"}
 
 
@@ -46,6 +46,47 @@ def count(campaign_id: str, data_dir: Path | None, *, as_json: bool) -> None:
     with connected(data_dir) as connection:
         number = registry.count_leads(connection, campaign_id)
     show({"count": number}, str(number), as_json=as_json)
+
+
+@leads.command("list")
+@click.option("--campaign", "campaign_id", required=True, metavar="ID", type=options.Word(), help="Whose leads to list.")
+@click.option("--limit", type=click.IntRange(1), default=20, show_default=True, help="The most to be shown.")
+@options.data_dir
+@options.as_json
+def list_(campaign_id: str, limit: int, data_dir: Path | None, *, as_json: bool) -> None:
+    """List leads of a campaign: those with an externalId first, by it, then the others by their numbers.
+
+    With --json they have their metadata.
+    """
+    from cli import registry
+    from cli.connection import connected
+
+    with connected(data_dir) as connection:
+        rows = registry.list_leads(connection, campaign_id, limit + 1)
+    if rows or as_json:
+        show_list(rows[:limit], _described, _COLUMNS, as_json=as_json)
+    else:
+        remark(f"no leads; load some: leadsweep leads import FILE --campaign {quote(campaign_id)}")
+    if len(rows) > limit:
+        remark("there are more; --limit N shows them")
+
+
+_COLUMNS: "Columns" = {
+    "ID": lambda row: row["id"],
+    "EXTERNAL ID": lambda row: row["external_id"] or "",
+    "PHONE NUMBER": lambda row: row["phone_number"] or "",
+    "CREATED": lambda row: minute(row["created_at"]),
+}
+
+
+def _described(row: "RowMapping") -> dict[str, object]:
+    return {
+        "id": str(row["id"]),
+        "externalId": row["external_id"],
+        "phoneNumber": row["phone_number"],
+        "metadata": row["metadata"],
+        "createdAt": moment(row["created_at"]),
+    }
 
 
 @leads.command()
@@ -109,24 +150,27 @@ def import_(
     Exit code 0 if every row was imported, 1 if any was rejected or the run failed.
     """
     from cli import registry
-    from cli.connection import connected
+    from cli.connection import changing
     from cli.importer import Rejection, import_leads, rejections
+    from cli.progress import progress, watched
     from cli.reader import read
     from shared.phone_regions import is_region
 
     began = time.monotonic()
     naming = options.naming_of(columns, ignored)
     with tempfile.TemporaryFile("w+", encoding="utf-8", newline="") as report:
-        with connected(data_dir) as connection, connection.begin():
+        found_by = f"leadsweep leads count --campaign {quote(campaign_id)}"
+        with progress() as shown, changing(data_dir, found_by) as connection:
             registry.require_campaign(connection, campaign_id)
             region = phone_region or registry.phone_region(connection, campaign_id)
             region = region if is_region(region) else None
-            rows = read(file, form or _FORMS.get(Path(str(getattr(file, "name", ""))).suffix.lower()), naming, region)
-            with _progress(file, rows) as watched:
-                tally = import_leads(connection, campaign_id, watched)
+            source = watched(file, shown, "reading", "preparing")
+            rows = read(source, form or _FORMS.get(Path(str(getattr(file, "name", ""))).suffix.lower()), naming, region)
+            tally = import_leads(connection, campaign_id, rows, shown)
             csv.writer(report, lineterminator="\n").writerows(rejections(connection) if tally.rejected else ())
             if rejects:
                 _write_rejects(report, rejects)
+            shown("committing")
         report.seek(0)
         rejected = (Rejection(int(line), reason) for line, reason in csv.reader(report))
         if as_json:
@@ -160,25 +204,3 @@ def _print_text(tally: "Tally", rejected: "Iterator[Rejection]", seconds: float)
     if tally.rejected > _SHOWN:
         remark(f"… and {tally.rejected - _SHOWN:,} more; --rejects FILE writes them all")
     click.echo(f"imported {tally.imported:,} of {sum(tally):,} rows, rejected {tally.rejected:,}, in {seconds:.1f} s")
-
-
-@contextmanager
-def _progress(file: BinaryIO, rows: "Iterator[Row]") -> "Iterator[Iterator[Row]]":
-    """`rows`, with a bar on the terminal that follows the reading of them; without a bar in a pipe."""
-    if not sys.stderr.isatty():
-        yield rows
-        return
-    from rich.progress import Progress
-
-    with Progress(console=console(stderr=True), transient=True) as progress:
-        bar = progress.add_task("reading", total=os.fstat(file.fileno()).st_size or None)
-
-        def watched() -> "Iterator[Row]":
-            for number, row in enumerate(rows):
-                if number % _TICK == 0 and file.seekable():
-                    progress.update(bar, completed=file.tell())
-                yield row
-            progress.remove_task(bar)
-            progress.add_task("writing", total=None)
-
-        yield watched()

@@ -1,20 +1,26 @@
-"""A receiver of webhooks for development: verifies what comes with the official library, tells of it, and may pass it on.
+"""A receiver of webhooks for development: verifies what comes, tells of it, and may pass it on.
 
 It is also the example of what a receiver does: read the raw bytes, verify them before parsing, answer 2xx at once.
 """
 
 import json
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, NamedTuple
 
 import httpx2
-from standardwebhooks import Webhook, WebhookVerificationError
+from standardwebhooks import Webhook
+
+from cli.failure import Failure
+from client import NotVerified
+from client.webhooks import signer
 
 MAX_BODY = 1024 * 1024  # bytes; Leadsweep sends 20 kB at most
 _TIMEOUT = 15  # seconds for who gets it forwarded; Leadsweep itself waits for 20
+_WHOSE_IS_WHOSE = "a job's callbackUrl is signed with its company's secret, a webhook with its own"
 _PASSED_ON = ("content-type", "webhook-id", "webhook-timestamp", "webhook-signature")
 
 
@@ -38,12 +44,19 @@ class Listener(ThreadingHTTPServer):
         secrets: Sequence[str],
         tell: Callable[[Received], object],
         forward: str | None = None,
+        known: Callable[[], Iterable[tuple[str, str]]] = tuple,
     ) -> None:
-        """Begins to listen. `tell` hears of everything that comes, in threads. Raises OSError, ValueError for a bad secret."""
+        """Begins to listen. `tell` hears of everything that comes, in threads. Raises OSError, ValueError for a bad secret.
+
+        `known` says, where it can, whose each secret is that may have signed, and the secret; it raises Failure where it cannot.
+        """
         try:
-            self.verifiers = [Webhook(secret) for secret in secrets]
+            for secret in secrets:
+                Webhook(secret)
         except Exception as error:  # the library raises what it does not export
             raise ValueError("a secret is written whsec_… and holds base64") from error
+        self.secrets = secrets
+        self.known = known
         self.tell = tell
         self.forward = forward
         self.address_family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
@@ -61,26 +74,33 @@ class _Handler(BaseHTTPRequestHandler):
         body = self.rfile.read(int(length))
         webhook_id = self.headers.get("webhook-id", "")
         try:
-            event = self._verified(body)
-        except (WebhookVerificationError, ValueError) as error:
+            signer(body, self._received_headers(), self.server.secrets)
+        except NotVerified as error:
             self._answer(HTTPStatus.UNAUTHORIZED)
-            self.server.tell(Received(webhook_id, None, str(error)))
+            self.server.tell(Received(webhook_id, None, f"{error}; {self._whose(body)}"))
+            return
+        event = _parsed(body)
+        if event is None:
+            self._answer(HTTPStatus.BAD_REQUEST)
+            self.server.tell(Received(webhook_id, None, "signed, but not a JSON object"))
             return
         status = self._pass_on(body) if self.server.forward else HTTPStatus.NO_CONTENT
         self._answer(status)
         self.server.tell(Received(webhook_id, event, forwarded=status if self.server.forward else None))
 
-    def _verified(self, body: bytes) -> dict[str, Any]:
-        """The event in `body`, signed by one of the secrets. Raises WebhookVerificationError, ValueError."""
-        headers = dict(self.headers.items())
-        for verifier in self.server.verifiers[:-1]:
-            try:
-                verifier.verify(body, headers, json_parse=False)
-            except WebhookVerificationError:
-                continue
-            return dict(json.loads(body))
-        self.server.verifiers[-1].verify(body, headers, json_parse=False)
-        return dict(json.loads(body))
+    def _received_headers(self) -> dict[str, str]:
+        return dict(self.headers.items())
+
+    def _whose(self, body: bytes) -> str:
+        """Which secret would have fitted, by its owner: the secret itself is not told."""
+        try:
+            for owner, secret in self.server.known():
+                with suppress(NotVerified):
+                    signer(body, self._received_headers(), [secret])
+                    return f"{owner} would have fitted"
+        except Failure:  # no database, or not its key: this may be anybody's machine
+            pass
+        return _WHOSE_IS_WHOSE
 
     def _pass_on(self, body: bytes) -> int:
         """The status that whoever it is forwarded to answers with."""
@@ -99,3 +119,12 @@ class _Handler(BaseHTTPRequestHandler):
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the standard library's name
         """What comes is told otherwise."""
+
+
+def _parsed(body: bytes) -> dict[str, Any] | None:
+    """The object that `body` is, if it is one."""
+    try:
+        event = json.loads(body)
+    except (ValueError, RecursionError):
+        return None
+    return event if isinstance(event, dict) else None

@@ -15,10 +15,12 @@ from cli.campaigns import campaigns
 from cli.companies import companies
 from cli.demo import demo
 from cli.doctor import doctor
+from cli.failure import NoAnswer, cut_off
 from cli.jobs import completion, jobs, results, status, watch
 from cli.keys import keys
 from cli.leads import leads
 from cli.migrate import migrate
+from cli.output import remark
 from cli.submit import submit
 from cli.up import up
 from cli.webhooks import webhooks
@@ -40,6 +42,21 @@ class OneLineErrors(click.Group):
         except Exception as error:  # noqa: BLE001 - the promise is: never a traceback
             code = _explain(error)
         sys.exit(code if isinstance(code, int) else 0)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Runs the command. Where it is cut off and may have been done, says so and how to find out."""
+        try:
+            return super().invoke(ctx)
+        except (KeyboardInterrupt, NoAnswer) as error:
+            told = cut_off(ctx)
+            if told and isinstance(error, KeyboardInterrupt):
+                if sys.stderr.isatty():
+                    remark("")  # after the terminal's ^C
+                remark(f"interrupted, but {told}")
+                raise click.exceptions.Exit(INTERRUPTED) from None
+            if told:
+                remark(told)
+            raise
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - Click's signature
         """In the order of their importance to a newcomer."""

@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 
 from cli import options
-from cli.failure import Failure
+from cli.failure import Failure, if_cut_off
 from cli.output import show
 
 
@@ -34,14 +34,12 @@ def migrate(target: str, data_dir: Path | None, *, yes: bool, as_json: bool) -> 
     with connected(data_dir, any_schema=True) as connection:
         with connection.begin():
             before = current_version(connection)
-        if _is_down(before, target):
-            if not yes:
-                _confirm(before, target)
-            with connection.begin():
-                downgrade(connection, target)
-        else:
-            with connection.begin():
-                upgrade(connection, target)
+        goes_down = _is_down(before, target)
+        if goes_down and not yes:
+            _confirm(before, target)
+        with connection.begin():
+            (downgrade if goes_down else upgrade)(connection, target)
+            if_cut_off("it may have been done; to find out: leadsweep doctor")
         after = current_version(connection)
     text = f"the schema is {after or 'empty'}" + (", as it was" if before == after else f", it was {before or 'empty'}")
     show({"from": before, "to": after}, text, as_json=as_json)

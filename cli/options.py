@@ -43,6 +43,9 @@ class Word(click.ParamType[str]):
         return text
 
 
+FILE = click.Path(exists=True, dir_okay=False, allow_dash=True)  # to be read
+
+
 class Printable(click.ParamType[str]):
     """What can be sent in a header: printable ASCII, at most 255 characters."""
 

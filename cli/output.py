@@ -5,8 +5,9 @@ So `KEY=$(leadsweep keys create …)` and `leadsweep leads count … --json | jq
 
 import json
 import sys
-from collections.abc import Mapping
-from contextlib import suppress
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,9 @@ import click
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from sqlalchemy import RowMapping
+
+    Columns = Mapping[str, Callable[[RowMapping], object]]  # what a table shows of a row, by the columns' heads
 
 _PIPE_WIDTH = 1000  # columns; what is piped must not be wrapped or cut to some terminal's width
 
@@ -34,12 +38,48 @@ def remark(text: str) -> None:
         click.echo(text, err=True)
 
 
+@contextmanager
+def told_if_slow(text: str, seconds: float) -> Iterator[None]:
+    """Remarks `text`, once, where the block takes longer than `seconds`."""
+    timer = threading.Timer(seconds, remark, [text])
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
 def console(*, stderr: bool = False) -> "Console":
     """A Rich console: coloured on a terminal, plain and unwrapped in a pipe."""
     from rich.console import Console
 
     piped = not (sys.stderr if stderr else sys.stdout).isatty()
     return Console(stderr=stderr, width=_PIPE_WIDTH if piped else None, highlight=False, markup=False, emoji=False)
+
+
+def show_list(
+    rows: "Sequence[RowMapping]",
+    described: "Callable[[RowMapping], Mapping[str, object]]",
+    columns: "Columns",
+    *,
+    as_json: bool,
+) -> None:
+    """Prints rows of the database: as JSON, each as it is `described`, or as a table of `columns`."""
+    if as_json:
+        show({"items": [described(row) for row in rows]}, "", as_json=True)
+        return
+    from rich.table import Table
+
+    table = Table(*columns, box=None, pad_edge=False)
+    for row in rows:
+        table.add_row(*(printable(str(cell(row))) for cell in columns.values()))
+    console().print(table)
+
+
+def minute(time: datetime | None) -> str:
+    """`time` as tables have it."""
+    return f"{time.astimezone(UTC):%Y-%m-%d %H:%MZ}" if time else "never"
 
 
 def moment(time: datetime | None) -> str | None:

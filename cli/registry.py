@@ -3,7 +3,8 @@
 Every function works inside its caller's transaction. An id that is taken or unknown is a Failure, not a database error.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 from uuid import UUID, uuid4
@@ -13,7 +14,7 @@ from sqlalchemy.dialects.postgresql import insert
 
 from cli.failure import Failure
 from shared.keys import hash_key, new_key
-from shared.models import api_keys, campaigns, companies, leads
+from shared.models import api_keys, campaigns, companies, leads, webhooks
 from shared.signatures import Vault, last_end, new_secret, retired
 
 
@@ -65,6 +66,43 @@ def webhook_secret(connection: Connection, company_id: str, vault: Vault, *, rot
         return vault.unlock(locked), last_end(old_secrets)
     except ValueError as error:
         raise Failure(str(error), "set the key that the API has; older keys after a comma") from None
+
+
+def list_companies(connection: Connection) -> Sequence[RowMapping]:
+    """`id` and `name` of each."""
+    return connection.execute(select(companies.c.id, companies.c.name).order_by(companies.c.id)).mappings().all()
+
+
+def list_campaigns(connection: Connection, company_id: str | None = None) -> Sequence[RowMapping]:
+    """All columns. Raises Failure for an unknown company."""
+    query = select(campaigns).order_by(campaigns.c.company_id, campaigns.c.id)
+    if company_id is not None:
+        _require_company(connection, company_id)
+        query = query.where(campaigns.c.company_id == company_id)
+    return connection.execute(query).mappings().all()
+
+
+def list_webhooks(connection: Connection, company_id: str | None = None) -> Sequence[RowMapping]:
+    """The webhooks, oldest first: all columns but their secrets. Raises Failure for an unknown company."""
+    secrets = {webhooks.c.secret, webhooks.c.old_secrets}
+    query = select(*(column for column in webhooks.c if column not in secrets)).order_by(webhooks.c.created_at, webhooks.c.id)
+    if company_id is not None:
+        _require_company(connection, company_id)
+        query = query.where(webhooks.c.company_id == company_id)
+    return connection.execute(query).mappings().all()
+
+
+def signing_secrets(connection: Connection, vault: Vault) -> Iterator[tuple[str, str]]:
+    """Each secret that signs or has signed, those in use first: whose it is, and the secret. Other keys' ones are left out."""
+    by_company = select(companies.c.id, companies.c.webhook_secret, companies.c.old_webhook_secrets)
+    by_webhook = select(webhooks.c.id, webhooks.c.company_id, webhooks.c.secret, webhooks.c.old_secrets)
+    owners = [(f"the secret of company {row[0]}", *row[1:]) for row in connection.execute(by_company)]
+    owners += [(f"the secret of webhook {row[0]} of company {row[1]}", *row[2:]) for row in connection.execute(by_webhook)]
+    locked = [(owner, secret) for owner, secret, _ in owners if secret]
+    locked += [(f"{owner} before its last rotation", old["secret"].encode()) for owner, _, olds in owners for old in olds]
+    for owner, secret in locked:
+        with suppress(ValueError):
+            yield owner, vault.unlock(secret)
 
 
 def create_campaign(connection: Connection, campaign_id: str, company_id: str, name: str = "") -> None:
@@ -161,3 +199,14 @@ def count_leads(connection: Connection, campaign_id: str) -> int:
     """How many leads the campaign has. Raises Failure for an unknown campaign."""
     require_campaign(connection, campaign_id)
     return connection.scalar(select(func.count()).select_from(leads).where(leads.c.campaign_id == campaign_id)) or 0
+
+
+def list_leads(connection: Connection, campaign_id: str, limit: int) -> Sequence[RowMapping]:
+    """The first leads of the campaign, along two indexes: by external id, then those without by number. Raises Failure."""
+    require_campaign(connection, campaign_id)
+    named, unnamed = leads.c.external_id.is_not(None), leads.c.external_id.is_(None)
+    query = select(leads).where(leads.c.campaign_id == campaign_id)
+    by_id = query.where(named).order_by(leads.c.external_id).limit(limit)
+    found = list(connection.execute(by_id).mappings())
+    by_number = query.where(unnamed).order_by(leads.c.phone_number).limit(limit - len(found))
+    return [*found, *connection.execute(by_number).mappings()]

@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING
 
 import click
 
-from cli.failure import Failure
+from cli.failure import Failure, NoAnswer
 from cli.runtime import running_stack
 
 if TYPE_CHECKING:
     from client import Client, Job
 
 DEFAULT_URL = "http://127.0.0.1:8000"
+UNREACHED = 3.0  # seconds without a connection, after which it is told that there is none
 
 NOT_FOUND, NOT_DONE, REFUSED_KEY, NOT_REACHED, TIMED_OUT, INTERRUPTED = 3, 4, 5, 7, 124, 130
 
@@ -25,7 +26,13 @@ class KeyFailure(Failure):
     exit_code = REFUSED_KEY
 
 
-class ServerFailure(Failure):
+class NotConnected(Failure):
+    """No connection to the server can be made, so nothing was sent."""
+
+    exit_code = NOT_REACHED
+
+
+class ServerFailure(NoAnswer):
     """The server does not answer, or not as it should."""
 
     exit_code = NOT_REACHED
@@ -46,8 +53,11 @@ The server is LEADSWEEP_URL, else the stack that runs here; the key is LEADSWEEP
 
 @contextmanager
 def server(attempts: int = 4) -> Iterator["Client"]:
-    """A client of the server. What it raises becomes a Failure with its exit code."""
+    """A client of the server, which is given up where no connection is made in time. What it raises becomes a Failure with its
+    exit code.
+    """
     import client
+    from cli.caller import Caller
 
     url, key = server_url(), os.environ.get("LEADSWEEP_API_KEY", "").strip()
     if not key:
@@ -55,12 +65,13 @@ def server(attempts: int = 4) -> Iterator["Client"]:
     if not (key.isascii() and key.isprintable()):
         raise KeyFailure("LEADSWEEP_API_KEY is no key", "it is one line of letters, digits and signs")
     try:
-        with client.Client(url, key, retries=client.Retries(attempts)) as found:
+        with Caller(url, key, retries=client.Retries(attempts, unreached=UNREACHED)) as found:
             yield found
     except client.KeyRefused as error:
         raise KeyFailure(str(error), "check LEADSWEEP_API_KEY, its scope, and the campaign") from None
     except client.ServerNotReached as error:
-        raise ServerFailure(f"no answer from {url}: {error}", "check LEADSWEEP_URL and that the server runs") from None
+        kind = NotConnected if isinstance(error, client.NotConnected) else ServerFailure
+        raise kind(f"no answer from {url}: {error}", "check LEADSWEEP_URL and that the server runs") from None
     except client.ServerFailed as error:
         raise ServerFailure(f"{url} answers: {error}", "try again later") from None
     except client.LeadsweepError as error:

@@ -141,7 +141,7 @@ def _show_main_job(stack: Stack, connection: Connection, story: Story) -> Json:
 
 def _load(connection: Connection, campaign_id: str, lines: Iterator[str]) -> None:
     with connection.begin():
-        tally = import_leads(connection, campaign_id, read(io.BytesIO("".join(lines).encode())))
+        tally = import_leads(connection, campaign_id, read(io.BytesIO("".join(lines).encode())), lambda *_: None)
     if tally.rejected:
         raise Failure(f"{tally.rejected} leads of the sample were rejected")
 

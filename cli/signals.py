@@ -10,6 +10,8 @@ _STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 def stop_by_signals() -> None:
     """From now on SIGTERM, SIGINT and a closed terminal raise KeyboardInterrupt in the main thread."""
+    if threading.current_thread() is not threading.main_thread():
+        return
     for number in _STOPPING:
         if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # as nohup has it
             signal.signal(number, signal.default_int_handler)

@@ -5,14 +5,16 @@ import re
 import select
 from contextlib import ExitStack
 from http import HTTPStatus
+from shlex import quote
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 import click
 
 from cli import options
-from cli.failure import Failure
+from cli.failure import Failure, if_cut_off
 from cli.output import remark, show
+from cli.progress import progress, watched
 from cli.server import EXIT_CODES, leave, server
 
 if TYPE_CHECKING:
@@ -34,7 +36,7 @@ LOOK_UP = 0.1  # seconds: a Ctrl-C just before a read that blocks would be heede
 
 
 @click.command(epilog=EXIT_CODES)
-@click.argument("file", metavar="FILE|-", type=click.Path(allow_dash=True))
+@click.argument("file", metavar="FILE|-", type=options.FILE)
 @click.option("--campaign", "campaign_id", required=True, metavar="ID", type=options.Word(), help="Whose leads they are.")
 @click.option("--format", "form", type=click.Choice(["csv", "ndjson"]), help="[default: by the file's name or first character]")
 @click.option("--by", type=click.Choice(IDENTIFIERS), help="FILE is a list: one identifier of this kind a line.")
@@ -93,7 +95,8 @@ def submit(
     options.check_waiting(timeout, wait=wait, fail_on_not_found=fail_on_not_found)
     with ExitStack() as stack:
         naming = options.naming_of(columns, ignored)
-        prepared = prepare(stack, file, form, by, naming, needs_external_id=wishes["no_phone_fallback"])
+        with progress() as shown:
+            prepared = prepare(stack, file, form, by, naming, shown, needs_external_id=wishes["no_phone_fallback"])
         if prepared.leads == 0:
             raise Failure(f"{file} contains no leads")
         if not wishes["dry_run"] and not yes:
@@ -116,21 +119,27 @@ def submit(
 
 
 def _sent(leadsweep: "Client", campaign_id: str, prepared: "Prepared", naming: "Naming", wishes: dict[str, Any]) -> "Submitted":
-    """The job. Where there is no answer, it may have been accepted all the same: says how to find out."""
-    from client import Refused, ServerFailed, ServerNotReached
+    """The job."""
+    from client import Refused
 
     key = wishes.pop("idempotency_key") or str(uuid4())
+    reference = f" --reference {quote(wishes['client_reference'])}" if wishes["client_reference"] else ""
+    if_cut_off(
+        f"it may have been accepted: look for it with leadsweep jobs list --campaign {quote(campaign_id)}{reference}; "
+        f"to have it done once, submit it again with --idempotency-key {quote(key)}"
+    )
     wishes |= {"media_type": prepared.media_type, "compressed": prepared.compressed, "idempotency_key": key}
     wishes |= {"columns": {identifier: name for name, identifier in naming.columns.items()}, "ignore": naming.ignored}
     try:
-        return leadsweep.submit_file(campaign_id, prepared.file, **wishes)
-    except (ServerFailed, ServerNotReached):
-        remark(f"it may have been accepted: to have it done once, submit it again with --idempotency-key {key}")
-        raise
+        with progress() as shown:
+            file = watched(prepared.file, shown, "sending", "sent; waiting for the answer")
+            submitted = leadsweep.submit_file(campaign_id, file, **wishes)
     except Refused as error:
         if error.status != HTTPStatus.BAD_REQUEST:
             raise
         raise Failure(_as_said_here(str(error))) from None
+    if_cut_off(f"it was accepted: leadsweep status {submitted.job_id}")
+    return submitted
 
 
 def _as_said_here(message: str) -> str:

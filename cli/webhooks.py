@@ -2,21 +2,69 @@
 
 import json
 from collections.abc import Callable
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from cli import options
 from cli.failure import Failure
-from cli.output import remark
+from cli.output import moment, remark, show_list
 
 if TYPE_CHECKING:
+    from sqlalchemy import RowMapping
+
     from cli.listener import Listener, Received
+    from cli.output import Columns
 
 
 @click.group()
 def webhooks() -> None:
     """Webhooks, which tell of the ends of jobs."""
+
+
+_COLUMNS: "Columns" = {
+    "ID": lambda row: row["id"],
+    "COMPANY": lambda row: row["company_id"],
+    "URL": lambda row: row["url"],
+    "EVENTS": lambda row: ", ".join(row["events"]),
+    "STATE": lambda row: "enabled" if row["enabled"] else f"disabled: {row['disabled_reason'] or 'by its owner'}",
+    "DESCRIPTION": lambda row: row["description"],
+}
+
+
+@webhooks.command("list")
+@click.option("--company", "company_id", metavar="ID", type=options.Word(), help="Only the webhooks of this company.")
+@options.data_dir
+@options.as_json
+def list_(company_id: str | None, data_dir: Path | None, *, as_json: bool) -> None:
+    """List webhooks, oldest first, without their secrets.
+
+    They are made and changed with the API: POST /api/v1/webhooks.
+    """
+    from cli import registry
+    from cli.connection import connected
+
+    with connected(data_dir) as connection:
+        rows = registry.list_webhooks(connection, company_id)
+    if rows or as_json:
+        show_list(rows, _described, _COLUMNS, as_json=as_json)
+    else:
+        remark("no webhooks; make one: POST /api/v1/webhooks")
+
+
+def _described(row: "RowMapping") -> dict[str, object]:
+    return {
+        "id": str(row["id"]),
+        "companyId": row["company_id"],
+        "url": row["url"],
+        "events": row["events"],
+        "description": row["description"],
+        "enabled": row["enabled"],
+        "disabledReason": row["disabled_reason"],
+        "createdAt": moment(row["created_at"]),
+    }
 
 
 def _checked_url(_ctx: click.Context, _param: click.Parameter, value: str | None) -> str | None:
@@ -43,12 +91,14 @@ def _checked_url(_ctx: click.Context, _param: click.Parameter, value: str | None
     help="To verify with; of several any will do.  [env: LEADSWEEP_WEBHOOK_SECRET]",
 )
 @click.option("--forward", metavar="URL", callback=_checked_url, help="Pass on what is verified, and answer as it answers.")
+@options.data_dir
 @options.as_json
-def listen(port: int, host: str, secrets: tuple[str, ...], forward: str | None, *, as_json: bool) -> None:
+def listen(port: int, host: str, secrets: tuple[str, ...], forward: str | None, data_dir: Path | None, *, as_json: bool) -> None:
     """Receive webhooks: verify them and print each as it comes, until Ctrl-C.
 
     The secret of a job's callbackUrl is its company's, which `leadsweep companies webhook-secret ID` prints; a webhook that was
-    created with the API has its own. With --json the events are printed as they were sent, one a line.
+    created with the API has its own. Where the database can be reached, what none of the secrets signed is told with whose secret
+    would have fitted. With --json the events are printed as they were sent, one a line.
     """
     from contextlib import suppress
 
@@ -63,8 +113,12 @@ def listen(port: int, host: str, secrets: tuple[str, ...], forward: str | None, 
             unread.append(error)
             listener.shutdown()
 
+    if data_dir:
+        from cli.connection import find_settings
+
+        find_settings(data_dir)
     stop_by_signals()
-    with _listening((host, port), secrets, tell, forward) as listener, suppress(KeyboardInterrupt):
+    with _listening((host, port), secrets, tell, forward, partial(_known, data_dir)) as listener, suppress(KeyboardInterrupt):
         written = f"[{host}]" if ":" in host else host
         remark(f"listening on http://{written}:{listener.server_address[1]}/")
         listener.serve_forever()
@@ -72,13 +126,27 @@ def listen(port: int, host: str, secrets: tuple[str, ...], forward: str | None, 
         raise unread[0]
 
 
+def _known(data_dir: Path | None) -> list[tuple[str, str]]:
+    """Whose each secret is, and the secret, by the operator's database. Raises Failure where there is none."""
+    from cli import registry
+    from cli.connection import connected, find_settings, open_vault
+
+    vault = open_vault(find_settings(data_dir))
+    with connected(data_dir) as connection:
+        return list(registry.signing_secrets(connection, vault))
+
+
 def _listening(
-    address: tuple[str, int], secrets: tuple[str, ...], tell: Callable[["Received"], object], forward: str | None
+    address: tuple[str, int],
+    secrets: tuple[str, ...],
+    tell: Callable[["Received"], object],
+    forward: str | None,
+    known: Callable[[], list[tuple[str, str]]],
 ) -> "Listener":
     from cli.listener import Listener
 
     try:
-        return Listener(address, secrets, tell, forward)
+        return Listener(address, secrets, tell, forward, known)
     except ValueError as error:
         raise Failure(str(error)) from None
     except OSError as error:

@@ -191,7 +191,7 @@ class Calls:
         """
         deadline = _deadline(timeout)
         answered = yield from asked(_get_job(job_id), self._retries, deadline)
-        patient = self._retries._replace(longest=LONGEST_PAUSE)
+        patient = self._retries._replace(longest=LONGEST_PAUSE, unreached=math.inf)
         while not (job := content_of(answered, Job)).final:
             if (left := deadline - time.monotonic()) <= 0:
                 raise WaitTimedOut(job)

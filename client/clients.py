@@ -13,7 +13,8 @@ from client.steps import Answered, Call, Pause, Retries, Steps, T, Take, Unanswe
 
 PART = 1 << 16  # bytes of a file that are sent at a time
 TIMEOUT = 30.0  # seconds without a sign of life
-CONNECT = 5.0  # seconds
+
+_BEFORE_IT_WAS_SENT = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.ProxyError, httpx2.UnsupportedProtocol)
 
 
 class Client(Calls):
@@ -119,7 +120,7 @@ def _request(call: Call) -> dict[str, Any]:
         "url": call.path,
         "params": dict(call.params),
         "headers": dict(call.headers),
-        "timeout": httpx2.Timeout(min(TIMEOUT + call.wait, call.within), connect=min(CONNECT, call.within)),
+        "timeout": httpx2.Timeout(min(TIMEOUT + call.wait, call.within), connect=min(call.connect, call.within)),
     }
 
 
@@ -138,7 +139,8 @@ def _answered(answer: httpx2.Response) -> Answered:
 
 
 def _unanswered(error: httpx2.RequestError) -> Unanswered:
-    unanswered = Unanswered(f"{type(error).__name__}: {error}" if str(error) else type(error).__name__)
+    words = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    unanswered = Unanswered(words, sent=not isinstance(error, _BEFORE_IT_WAS_SENT))
     unanswered.__cause__ = error
     return unanswered
 

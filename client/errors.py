@@ -8,10 +8,14 @@ LeadsweepError
 │   └── RateLimited     429, and the wait would be too long
 ├── ServerFailed        5xx, again and again; or something else answers in its place
 ├── ServerNotReached    no answer, again and again
-└── WaitTimedOut        the job goes on: nothing is said of how it will end
+│   └── NotConnected    not even a connection: nothing was sent
+├── WaitTimedOut        the job goes on: nothing is said of how it will end
+└── NotVerified         a webhook that is not ours, or not of now: raised by `verify` alone
 """
 
 from http import HTTPStatus
+
+from standardwebhooks import WebhookVerificationError
 
 from client.models import Job
 
@@ -55,6 +59,10 @@ class ServerNotReached(LeadsweepError):
     """There was no answer. What was asked for may have been done: send it again with the same idempotency key."""
 
 
+class NotConnected(ServerNotReached):
+    """No connection could be made, so nothing was sent, and nothing can have been done."""
+
+
 class WaitTimedOut(LeadsweepError, TimeoutError):
     """The time for waiting is over; `job` is how it stood then. It goes on."""
 
@@ -63,6 +71,10 @@ class WaitTimedOut(LeadsweepError, TimeoutError):
             f"job {job.job_id} is still {job.status}, {job.processed} of {job.total} entries are processed; it goes on"
         )
         self.job = job
+
+
+class NotVerified(LeadsweepError, WebhookVerificationError):
+    """A webhook that none of the secrets signed within the last five minutes, or that is none at all."""
 
 
 _BY_STATUS: dict[int, type[Refused]] = {401: KeyRefused, 403: KeyRefused, 404: NotFound, 409: Conflict, 429: RateLimited}

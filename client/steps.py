@@ -15,15 +15,18 @@ from typing import Any, BinaryIO, NamedTuple, TypeVar
 
 import msgspec
 
-from client.errors import LeadsweepError, ServerFailed, ServerNotReached, failure
+from client.errors import LeadsweepError, NotConnected, ServerFailed, ServerNotReached, failure
 
 T = TypeVar("T")
 
 GRACE = 1.0  # seconds for an answer that is sent at the last moment
+CONNECT = 5.0  # seconds for a connection to be made
 
 
 class Call(NamedTuple):
-    """A request. A file is sent from its beginning; the answer may take `wait` seconds longer than usual, `within` at most."""
+    """A request. A file is sent from its beginning; the answer may take `wait` seconds longer than usual, `within` at most, and
+    the connection `connect`.
+    """
 
     method: str
     path: str
@@ -32,6 +35,7 @@ class Call(NamedTuple):
     content: bytes | BinaryIO | None = None
     wait: float = 0
     within: float = math.inf
+    connect: float = CONNECT
 
 
 class Pause(NamedTuple):
@@ -56,7 +60,11 @@ class Answered(NamedTuple):
 
 
 class Unanswered(Exception):
-    """There was none, or not all of it."""
+    """There was none, or not all of it. Unless anything was `sent`, not even a connection was made."""
+
+    def __init__(self, message: str, *, sent: bool) -> None:
+        super().__init__(message)
+        self.sent = sent
 
 
 Step = Call | Pause | Take
@@ -70,12 +78,14 @@ def advanced(steps: Steps[T], outcome: Answered | Unanswered) -> Step:
 
 class Retries(NamedTuple):
     """How often a call is tried: again after 429, 5xx and lost connections, after a random part of a span that doubles each time,
-    and after what the server asks for. Where it asks for more than `longest`, that is the end.
+    and after what the server asks for. Where it asks for more than `longest`, that is the end; so it is where no connection
+    could be made for `unreached` seconds from the beginning, in which nothing has been sent.
     """
 
     attempts: int = 8
     first: float = 0.5  # seconds, before the second attempt at most
     longest: float = 120.0  # seconds, between two attempts
+    unreached: float = math.inf
 
 
 class _Envelope(msgspec.Struct):
@@ -89,22 +99,28 @@ def asked(call: Call, retries: Retries, deadline: float = math.inf, *, patient: 
     Who is `patient` tries until then, however often, and however long the server asks to wait.
     Raises Refused, ServerFailed, ServerNotReached.
     """
+    last_connect = time.monotonic() + retries.unreached
+    sent = False
     for attempt in count(1):
         error: LeadsweepError
+        now = time.monotonic()
+        connect = CONNECT if sent else max(0.1, min(CONNECT, last_connect - now))
         try:
-            answered: Answered = yield call._replace(within=max(0.0, deadline - time.monotonic()) + GRACE)
+            answered: Answered = yield call._replace(within=max(0.0, deadline - now) + GRACE, connect=connect)
         except Unanswered as unanswered:
-            error, after = ServerNotReached(str(unanswered)), 0.0
+            sent = sent or unanswered.sent
+            error, after = (ServerNotReached if sent else NotConnected)(str(unanswered)), 0.0
             error.__cause__ = unanswered.__cause__
         else:
+            sent = True
             if answered.status < HTTPStatus.MULTIPLE_CHOICES:
                 return answered
             error, after = _error_of(answered), retry_after(answered, 0.0)
-            if not _may_pass(answered) or (after > retries.longest and not patient):
+            if not may_pass(answered) or (after > retries.longest and not patient):
                 raise error
         if attempt >= retries.attempts and not patient:
             raise error
-        pause, left = after + _jitter(attempt, retries), deadline - time.monotonic()
+        pause, left = after + _jitter(attempt, retries), (deadline if sent else min(deadline, last_connect)) - time.monotonic()
         yield Pause(max(0.0, min(pause, left)))
         if pause >= left:
             raise error
@@ -131,8 +147,10 @@ def retry_after(answered: Answered, usual: float) -> float:
     return max(0.0, ((moment if moment.tzinfo else moment.replace(tzinfo=UTC)) - datetime.now(UTC)).total_seconds())
 
 
-def _may_pass(answered: Answered) -> bool:
-    """A conflict does only where the server says when: another request with the same Idempotency-Key is in progress."""
+def may_pass(answered: Answered) -> bool:
+    """Whether it is worth asking again. A conflict is only where the server says when: another request with the same
+    Idempotency-Key is in progress.
+    """
     conflict = answered.status == HTTPStatus.CONFLICT and "retry-after" in answered.headers
     return conflict or answered.status == HTTPStatus.TOO_MANY_REQUESTS or answered.status >= HTTPStatus.INTERNAL_SERVER_ERROR
 

@@ -31,9 +31,9 @@ def database_url(text: str) -> URL:
     return url.set(drivername="postgresql+psycopg")
 
 
-def _options(application: str) -> dict[str, Any]:
+def _options(application: str, connect_timeout: int = CONNECT_TIMEOUT) -> dict[str, Any]:
     connect: dict[str, Any] = {
-        "connect_timeout": CONNECT_TIMEOUT,
+        "connect_timeout": connect_timeout,
         "application_name": f"leadsweep-{application}",
         # A host that vanished without a word is noticed within 15 s, not hours.
         "keepalives_idle": 5,
@@ -44,9 +44,9 @@ def _options(application: str) -> dict[str, Any]:
     return {"connect_args": connect, "hide_parameters": True, "pool_pre_ping": False, "pool_recycle": 1800}
 
 
-def create_sync_engine(settings: Settings, application: str, **options: Any) -> Engine:
+def create_sync_engine(settings: Settings, application: str, *, connect_timeout: int = CONNECT_TIMEOUT, **options: Any) -> Engine:
     """An engine for the worker, the ticker and the command line; `application` shows in pg_stat_activity."""
-    engine = create_engine(database_url(settings.database_url), **_options(application), **options)
+    engine = create_engine(database_url(settings.database_url), **_options(application, connect_timeout), **options)
     _prepare_where_kept(engine, settings, prepared_statements.PATIENCE)
     return engine
 

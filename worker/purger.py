@@ -1,4 +1,4 @@
-"""Removes what has been kept long enough: identifiers of finished jobs, archived leads, idempotency keys.
+"""Removes what has been kept long enough: identifiers and references of finished jobs, archived leads, idempotency keys.
 
 What was done stays on record: who, when, what and how many. A little in each round, so that a backlog holds up nothing else.
 """
@@ -13,6 +13,7 @@ JOBS = 50  # whose identifiers go in one round
 ENTRIES = 1_000_000  # of such jobs, in one round; that of a bigger job is one round's work alone
 LEADS = 10_000  # archived ones that go in one round
 
+# With its identifiers goes what the caller called the job, which may be whom it was about.
 _PURGE_IDENTIFIERS = text("""
     WITH oldest AS (
         SELECT id, finished_at, total FROM jobs
@@ -24,7 +25,7 @@ _PURGE_IDENTIFIERS = text("""
         WHERE before < :entries
     ),
     gone AS (DELETE FROM chunks USING old WHERE job_id = old.id)
-    UPDATE jobs SET identifiers_purged_at = clock_timestamp() FROM old WHERE jobs.id = old.id
+    UPDATE jobs SET identifiers_purged_at = clock_timestamp(), client_reference = NULL FROM old WHERE jobs.id = old.id
 """)
 
 _PURGE_ARCHIVE = text("""
@@ -74,7 +75,7 @@ log = structlog.get_logger()
 
 
 def purge_identifiers(connection: Connection, kept: timedelta) -> None:
-    """Removes the entries and outcomes of jobs that finished more than `kept` ago. The caller commits."""
+    """Removes the entries, outcomes and references of jobs that finished more than `kept` ago. The caller commits."""
     if purged := connection.execute(_PURGE_IDENTIFIERS, {"kept": kept, "jobs": JOBS, "entries": ENTRIES}).rowcount:
         log.info("identifiers purged", jobs=purged)
 

@@ -210,6 +210,29 @@ async def test_routing_errors_are_answered_in_the_envelope(service):
         assert answer.headers["x-request-id"]
 
 
+async def test_head_is_answered_wherever_get_is_and_as_get_but_without_a_body(service):
+    job_id = await service.submit({"externalId": "a"})
+    await service.work()
+    key = {"x-api-key": service.write}
+    paths = ["/docs", "/docs/docs.js", "/docs/swagger-ui.css", "/docs/none", "/openapi.json", "/api/health", "/nothing"]
+    paths += ["/api/v1/jobs", f"/api/v1/jobs/{job_id}", f"/api/v1/jobs/{job_id}/results", "/api/v1/jobs/none"]
+    paths += ["/api/v1/leads?campaignId=cmp", "/api/v1/webhooks", "/api/v1/leads/bulk-delete"]
+    own = {"x-request-id", "x-ratelimit-remaining", "x-ratelimit-reset", "etag", "last-modified"}
+    for path in paths:
+        for headers in ({}, key, key | {"accept": "text/csv"}):
+            got, head = [await service.http.request(method, path, headers=headers) for method in ("GET", "HEAD")]
+            assert (head.status_code, head.content) == (got.status_code, b""), path
+            assert {n: v for n, v in head.headers.items() if n not in own} == {
+                n: v for n, v in got.headers.items() if n not in own
+            }
+            assert head.headers["x-request-id"] != got.headers["x-request-id"]
+    assert (await service.http.head("/docs")).status_code == 200
+    refused = await service.http.post("/docs")
+    assert (refused.status_code, refused.headers["allow"]) == (405, "GET, HEAD")
+    refused = await service.http.head("/api/v1/leads/bulk-delete")
+    assert (refused.status_code, refused.headers["allow"]) == (405, "POST")
+
+
 async def test_jobs_that_are_not_yours_are_not_found(service):
     own = await service.submit({"externalId": "a"})
     other_campaign = own  # of campaign cmp, which the limited key does not reach

@@ -1,6 +1,7 @@
 """The API as a process, spoken to byte by byte: what is no HTTP, what does not end, and what arrives after the answer."""
 
 import json
+import re
 import socket
 from contextlib import contextmanager
 
@@ -69,6 +70,22 @@ def test_what_is_no_http_is_refused_in_the_envelope(api):
             assert (status, body) == (400, {"success": False, "data": None, "error": "Invalid HTTP request"})
             assert headers["x-request-id"]
             assert connection.recv(1) == b""
+
+
+@pytest.mark.parametrize("path", ["/docs", "/openapi.json", "/api/v1/jobs", "/nothing"])
+def test_what_answers_head_says_how_long_the_body_would_be_and_sends_none(api, path):
+    """On one connection: a byte of a body would be taken for the beginning of the next answer."""
+    port, key = api
+    with connected(port) as connection:
+        connection.sendall(f"HEAD {path} HTTP/1.1\r\nHost: x\r\nx-api-key: {key}\r\n\r\n".encode())
+        connection.sendall(b"GET /docs HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        received = b""
+        while part := connection.recv(65536):
+            received += part
+    head, following, page = received.split(b"\r\n\r\n", 2)
+    assert re.search(rb"\r\ncontent-length: [1-9]", head, re.IGNORECASE)
+    assert following.startswith(b"HTTP/1.1 200")
+    assert page.startswith(b"<!doctype html>")
 
 
 @pytest.mark.parametrize("line", [b"a" * 1000, b"x: " + b"b" * 1000 + b"\r\n"], ids=["one header", "many headers"])

@@ -39,6 +39,25 @@ async def test_the_identifiers_of_an_old_job_are_purged_and_its_counts_stay(serv
         assert connection.execute(text("SELECT count(*) FROM chunks")).scalar_one() == 0
 
 
+async def test_what_the_caller_called_a_job_goes_with_its_identifiers_from_every_table(service):
+    reference = "erasure of Ann Smith"
+    told = {"clientReference": reference, "callbackUrl": "http://127.0.0.1:9/"}
+    old, young = [await service.submit({"externalId": name}, **told) for name in "ab"]
+    await service.work()
+    age(service, old, 31)
+    one_tick(service.engine)
+    assert (await service.job(old))["clientReference"] is None
+    assert (await service.job(young))["clientReference"] == reference, "until its own identifiers go"
+    found = (await service.get("/api/v1/jobs", params={"clientReference": reference})).json()["data"]["items"]
+    assert [job["jobId"] for job in found] == [young]
+    listed = (await service.get("/api/v1/jobs")).json()["data"]["items"]
+    assert {job["jobId"]: job["clientReference"] for job in listed} == {old: None, young: reference}
+    with service.engine.connect() as connection:
+        for table in connection.execute(text("SELECT relname FROM pg_stat_user_tables")).scalars().all():
+            holding = text(f"SELECT count(*) FROM {table} AS held WHERE held::text LIKE '%Ann Smith%'")
+            assert connection.execute(holding).scalar_one() == (table == "jobs"), f"{table}: once, in the young one"
+
+
 async def test_jobs_that_are_young_or_unfinished_keep_theirs(service):
     young = await service.submit({"externalId": "a"})
     await service.work()

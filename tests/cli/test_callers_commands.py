@@ -307,8 +307,12 @@ def test_results_are_written_as_they_are_wanted_and_whole(shell, tmp_path):
     shell.run(*missing, "-o", tmp_path / "missing.csv")
     assert [row["phoneNumber"] for row in csv.DictReader((tmp_path / "missing.csv").read_text().splitlines())] == ["'+199", ""]
     shell.run("results", "unknown", "-o", tmp_path / "none.csv", code=1)
-    shell.run(*missing, "-o", tmp_path / "nowhere" / "missing.csv", code=1)
-    assert shell.err == f"Error: there is no folder {tmp_path / 'nowhere'}\n"
+    for unwritable, told in {
+        tmp_path / "nowhere" / "x.csv": f"there is no folder {tmp_path / 'nowhere'}",
+        tmp_path: "is a directory",
+    }.items():
+        shell.run(*missing, "-o", unwritable, code=2, LEADSWEEP_URL="http://127.0.0.1:9")
+        assert told in shell.err
     assert sorted(path.name for path in tmp_path.iterdir()) == ["missing.csv", "missing.ndjson"]
 
 
@@ -422,13 +426,6 @@ def test_results_go_where_a_link_leads_and_into_what_is_no_file(shell, tmp_path)
     os.close(reading)
 
 
-def test_who_may_have_submitted_something_is_told_how_to_find_out(shell):
-    nobody = f"http://127.0.0.1:{free_port()}"
-    submit = ("submit", "-", "--campaign", "cmp", "--idempotency-key", "mine")
-    shell.run(*submit, stdin=b"externalId\nx\n", code=7, LEADSWEEP_URL=nobody)
-    assert "to have it done once, submit it again with --idempotency-key mine\n" in shell.err
-
-
 def test_a_wait_ends_in_time_though_the_server_hangs(shell, tmp_path):
     with socket.create_server(("127.0.0.1", 0)) as silent:
         shell.env["LEADSWEEP_URL"] = f"http://127.0.0.1:{silent.getsockname()[1]}"
@@ -451,7 +448,6 @@ def test_what_goes_wrong_has_an_exit_code_of_its_own_and_one_line(shell, tmp_pat
     for name in ("damaged.csv.gz", "damaged"):
         (tmp_path / name).write_bytes(gzip.compress(b"externalId\n" + bytes(range(256)) * 9)[:10] + b"\xff" * 99)
     for words, said in {
-        ("submit", tmp_path / "none.csv", "--campaign", "cmp"): "No such file",
         ("submit", tmp_path / "empty.csv", "--campaign", "cmp"): "contains no leads",
         ("status", "unknown"): "Job not found",
         ("submit", tmp_path / "damaged.csv.gz", "--campaign", "cmp"): "not valid gzip",

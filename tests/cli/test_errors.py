@@ -7,6 +7,7 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
 from click.testing import CliRunner
 from sqlalchemy import text
 
@@ -84,6 +85,38 @@ def test_wrong_usage_is_one_line_with_the_help_to_ask_for(leadsweep):
         ran = leadsweep(*args.split())
         assert (ran.code, ran.out) == (2, ""), args
         assert "--help'." in ran.error
+
+
+FILES = [
+    ("submit", "{}", "--campaign", "x"),
+    ("submit", "{}", "--campaign", "x", "--by", "externalId", "--dry-run"),
+    ("leads", "import", "{}", "--campaign", "x"),
+    ("leads", "import", "-", "--campaign", "x", "--rejects", "{}/x"),
+    ("results", "job", "-o", "{}/x"),
+]
+
+
+@pytest.mark.parametrize("command", FILES, ids=" ".join)
+def test_a_file_that_cannot_be_had_is_wrong_usage_wherever_one_is_named(leadsweep, tmp_path, command):
+    """Before anything is asked, or a server looked for: there is none here."""
+    (tmp_path / "dangling").symlink_to("nowhere")
+    missing = [tmp_path / "none", tmp_path / "none" / "none.csv", tmp_path / "dangling", "", "x" * 5000]
+    for name in [*missing, tmp_path] if command[-1] != "{}/x" else missing[:2]:
+        ran = leadsweep(*(word.format(name) for word in command))
+        assert (ran.code, ran.out) == (2, ""), name
+        assert "--help'." in ran.error
+
+
+def test_a_file_that_may_not_be_read_is_wrong_usage(tmp_path):
+    """As somebody else, since root may read everything."""
+    (tmp_path / "secret.csv").write_text("externalId\na\n")
+    (tmp_path / "secret.csv").chmod(0)
+    unprivileged = ["setpriv", "--bounding-set=-all", "--inh-caps=-all", "--no-new-privs"] if os.geteuid() == 0 else []
+    for command in FILES[:3]:
+        words = [word.format(tmp_path / "secret.csv") for word in command]
+        ran = subprocess.run([*unprivileged, LEADSWEEP, *words], capture_output=True, text=True, check=False)
+        assert ran.returncode == 2, ran.stderr
+        assert "secret.csv" in ran.stderr
 
 
 def test_a_group_alone_shows_its_commands(leadsweep):

@@ -6,11 +6,13 @@ import subprocess
 import sys
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from uuid import uuid4
 
 import httpx2
 import pytest
+from sqlalchemy import text
 
-from shared.signatures import Vault, in_force, new_secret, sign
+from shared.signatures import Vault, in_force, new_secret, new_secrets_key, sign
 from tests.receiver import receiving
 from tests.stack import wait_for
 
@@ -21,6 +23,7 @@ EVENT = {
     "data": {"jobId": "j", "deleted": 2, "dryRun": False, "error": None},
 }
 BODY = json.dumps(EVENT).encode()
+WEBHOOK = uuid4()
 
 
 @contextmanager
@@ -65,6 +68,58 @@ def test_what_is_not_signed_or_too_old_or_changed_is_refused_and_not_printed(tmp
         assert deliver(process.url, secret) == 204
         wait_for(lambda: len([line for line in process.remarked() if line.startswith("refused ")]) == 5)
         assert len(wait_for(process.printed)) == 1
+
+
+def test_what_none_of_the_secrets_signed_is_told_with_whose_secret_would_have_fitted(leadsweep, engine, tmp_path):
+    """`leadsweep` says where the database is."""
+    leadsweep("companies", "create", "acme")
+    leadsweep("companies", "create", "other")
+    of = {name: leadsweep("companies", "webhook-secret", name).out.strip() for name in ("acme", "other")}
+    old = of["acme"]
+    of["acme"] = leadsweep("companies", "webhook-secret", "acme", "--rotate").out.strip()
+    vault, own = Vault(os.environ["LEADSWEEP_SECRETS_KEY"]), new_secret()
+    with engine.begin() as connection:
+        added = text(
+            "INSERT INTO webhooks (id, company_id, url, events, secret) VALUES (:id, 'acme', 'https://x', '{}', :secret)"
+        )
+        foreign = Vault(new_secrets_key()).lock(new_secret())
+        connection.execute(added, {"id": WEBHOOK, "secret": vault.lock(own)})
+        connection.execute(added, {"id": uuid4(), "secret": foreign})
+    nobody = "a job's callbackUrl is signed with its company's secret, a webhook with its own"
+    with listening(tmp_path, "--secret", of["other"]) as process:
+        for secret, told in {
+            of["acme"]: "the secret of company acme would have fitted",
+            old: "the secret of company acme before its last rotation would have fitted",
+            own: f"the secret of webhook {WEBHOOK} of company acme would have fitted",
+            new_secret(): nobody,
+        }.items():
+            before = len(process.remarked())
+            assert deliver(process.url, secret) == 401
+            (said,) = wait_for(lambda before=before: process.remarked()[before:])
+            assert said == f"refused msg_1: No matching signature found; {told}"
+        assert deliver(process.url, of["other"]) == 204
+        assert not [secret for secret in (*of.values(), old, own) if secret in "".join(process.remarked())]
+
+
+def test_without_a_database_it_says_which_kinds_of_secrets_there_are(tmp_path, monkeypatch):
+    for url in ("", "postgresql://127.0.0.1:1/nowhere"):
+        monkeypatch.setenv("DATABASE_URL", url)
+        monkeypatch.setenv("LEADSWEEP_DATA_DIR", str(tmp_path / "none"))
+        with listening(tmp_path, "--secret", new_secret()) as process:
+            assert deliver(process.url, new_secret()) == 401
+            wait_for(lambda: len(process.remarked()) == 2)
+            assert process.remarked()[1].endswith("is signed with its company's secret, a webhook with its own")
+
+
+def test_what_is_signed_and_is_no_event_is_refused_in_a_line(tmp_path):
+    secret = new_secret()
+    with listening(tmp_path, "--secret", secret) as process:
+        for body in (b"7", b"[7]", b"{", b"[" * 100_000):
+            assert deliver(process.url, secret, body) == 400
+        right = sign([secret], "msg_1", datetime.now(UTC), BODY)["webhook-signature"]
+        assert deliver(process.url, secret, **{"webhook-signature": f"v2 {right}"}) == 204
+        wait_for(lambda: len(process.printed()) == 1 and len(process.remarked()) == 5)
+        assert process.remarked()[1:] == ["refused msg_1: signed, but not a JSON object"] * 4
 
 
 def test_what_a_caller_wrote_cannot_pass_for_more_than_one_word_of_one_line(tmp_path):

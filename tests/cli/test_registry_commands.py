@@ -213,3 +213,89 @@ def test_a_window_that_cannot_be_is_refused_in_one_line(acme, arguments, code, w
     ran = acme("campaigns", "off-peak", *arguments)
     assert ran.code == code
     assert words in ran.error
+
+
+def test_companies_and_campaigns_are_listed_by_their_ids(leadsweep):
+    for group in ("companies", "campaigns"):
+        assert leadsweep(group, "list", "--json").json == {"items": []}
+        ran = leadsweep(group, "list")
+        assert (ran.code, ran.out) == (0, "")
+        assert ran.err.startswith(f"no {group}; make one: leadsweep {group} create ID")
+    leadsweep("companies", "create", "b", "--name", "Bee & Co [x]")
+    leadsweep("companies", "create", "a")
+    for name, company in {"z": "a", "y": "b", "x": "b"}.items():
+        leadsweep("campaigns", "create", name, "--company", company, "--name", "spring")
+    leadsweep("campaigns", "off-peak", "x", "22:00-06:00 fri Europe/Berlin")
+    leadsweep("campaigns", "phone-region", "x", "DE")
+    assert leadsweep("companies", "list", "--json").json["items"] == [
+        {"id": "a", "name": ""},
+        {"id": "b", "name": "Bee & Co [x]"},
+    ]
+    assert [line.rstrip().split(maxsplit=1) for line in leadsweep("companies", "list").out.splitlines()] == [
+        ["ID", "NAME"], ["a"], ["b", "Bee & Co [x]"]
+    ]  # fmt: skip
+    items = leadsweep("campaigns", "list", "--json").json["items"]
+    assert [(item["companyId"], item["id"]) for item in items] == [("a", "z"), ("b", "x"), ("b", "y")]
+    assert items[1] == {
+        "id": "x", "companyId": "b", "name": "spring", "offPeak": "22:00-06:00 fri Europe/Berlin", "phoneRegion": "DE"
+    }  # fmt: skip
+    of_one = leadsweep("campaigns", "list", "--company", "b").out.splitlines()
+    assert [line.split()[:2] for line in of_one[1:]] == [["x", "b"], ["y", "b"]]
+    assert "22:00-06:00 fri Europe/Berlin" in of_one[1]
+    assert "companies create nobody" in leadsweep("campaigns", "list", "--company", "nobody").error
+
+
+def test_webhooks_are_listed_without_their_secrets_and_what_others_wrote_does_not_steer_the_terminal(acme, engine):
+    assert "POST /api/v1/webhooks" in acme("webhooks", "list").err
+    acme("companies", "create", "other")
+    ids = [str(uuid4()) for _ in range(3)]
+    with engine.begin() as connection:
+        added = text("""
+            INSERT INTO webhooks (id, company_id, url, events, secret, description, enabled, disabled_reason, created_at)
+            VALUES (:id, :company, 'https://crm.example.com/', '{job.completed,job.failed}', 'locked', :description,
+                CAST(:reason AS text) IS NULL, :reason, clock_timestamp())
+        """)
+        for id_, company, reason, description in zip(
+            ids, ("other", "acme", "acme"), (None, None, "410"), ("", "a\x1b[2Jb\nc", ""), strict=True
+        ):
+            values = {"id": id_, "company": company, "reason": reason, "description": description}
+            connection.execute(added, values)
+    items = acme("webhooks", "list", "--json").json["items"]
+    assert [item["id"] for item in items] == ids
+    assert TIME.fullmatch(items[1].pop("createdAt"))
+    assert items[1] == {
+        "id": ids[1], "companyId": "acme", "url": "https://crm.example.com/", "events": ["job.completed", "job.failed"],
+        "description": "a\x1b[2Jb\nc", "enabled": True, "disabledReason": None,
+    }  # fmt: skip
+    lines = acme("webhooks", "list", "--company", "acme").out.splitlines()
+    assert [line.split()[0] for line in lines] == ["ID", *ids[1:]]
+    assert r"a\x1b[2Jb\nc" in lines[1]
+    assert "disabled: 410" in lines[2]
+    assert "locked" not in str(items) + str(lines)
+
+
+def test_leads_are_listed_with_their_metadata_up_to_a_limit(acme, engine):
+    assert (
+        acme("leads", "list", "--campaign", "spring").err
+        == "no leads; load some: leadsweep leads import FILE --campaign spring\n"
+    )
+    rows = "externalId,phoneNumber,city\nb,+102,Rome\n,+101,\na,,Paris\n,+100,\n"
+    acme("leads", "import", "-", "--campaign", "spring", stdin=rows)
+    items = acme("leads", "list", "--campaign", "spring", "--json").json["items"]
+    assert [(item["externalId"], item["phoneNumber"]) for item in items] == [
+        ("a", None),
+        ("b", "+102"),
+        (None, "+100"),
+        (None, "+101"),
+    ]
+    assert items[1]["metadata"] == {"city": "Rome"}
+    assert TIME.fullmatch(items[0]["createdAt"])
+    for limit, shown in {1: ["a"], 3: ["a", "b", "+100"], 4: ["a", "b", "+100", "+101"]}.items():
+        ran = acme("leads", "list", "--campaign", "spring", "--limit", limit)
+        assert [line.split()[1] for line in ran.out.splitlines()[1:]] == shown
+        assert ran.err == ("" if limit == 4 else "there are more; --limit N shows them\n")
+        assert len(acme("leads", "list", "--campaign", "spring", "--limit", limit, "--json").json["items"]) == limit
+    with engine.begin() as connection:
+        connection.execute(text("INSERT INTO leads (campaign_id, external_id) VALUES ('spring', E'0\\x1b[2J')"))
+    assert "\x1b" not in acme("leads", "list", "--campaign", "spring").out
+    assert "campaigns create x" in acme("leads", "list", "--campaign", "x").error
