@@ -1,10 +1,15 @@
 """Which chunk is next, and what a claim keeps others from."""
 
+import statistics
+
 from sqlalchemy import text
 
 from shared.identifiers import FORM
+from shared.states import Outcome
 from tests.jobs import add_campaign, job_row, let_leases_expire, queue_job
 from worker.claimer import claim
+from worker.finisher import DecidedChunk, finish
+from worker.ticker import queues_with_work
 
 ENTRIES = [(f"crm-{i}", None) for i in range(4)]
 
@@ -117,6 +122,67 @@ def test_distinct_companies_are_found_without_reading_all_their_jobs(engine):
         before = blocks_read(connection)
         assert claim(connection, "jobs")
         assert blocks_read(connection) - before < 500
+
+
+def test_claims_beside_an_old_snapshot_read_no_more_after_thousands_of_them(engine):
+    """Nothing that was written meanwhile can be removed: neither the versions of rows nor their entries in indexes."""
+    with engine.begin() as connection:
+        for company, jobs, chunks in (("big", 1, 3000), ("some", 20, 100), ("small", 1500, 1)):
+            connection.execute(
+                text("""
+                    WITH job AS (
+                        INSERT INTO jobs (id, company_id, campaign_id, total)
+                        SELECT gen_random_uuid(), :company, :company, :chunks FROM generate_series(1, :jobs) RETURNING id
+                    )
+                    INSERT INTO chunks (job_id, number, first_index, external_ids, phone_numbers, outcomes)
+                    SELECT id, number, number, '{x}', '{NULL}', '{0}' FROM job, generate_series(0, :chunks - 1) AS number
+                """),
+                {"company": company, "jobs": jobs, "chunks": chunks},
+            )
+    with engine.connect().execution_options(isolation_level="REPEATABLE READ") as old, engine.connect() as connection:
+        old.execute(text("SELECT count(*) FROM jobs"))
+
+        def measured(step):
+            with connection.begin():
+                before = blocks_read(connection)
+            with connection.begin():
+                result = step(connection)
+            with connection.begin():
+                return result, blocks_read(connection) - before
+
+        def decide(claimed):
+            decided = DecidedChunk(claimed.number, bytes([Outcome.NO_SUCH_LEAD]))
+            return lambda connection: finish(connection, claimed.job_id, decided)
+
+        def work_off(most):
+            for _ in range(0, most, 20):
+                with connection.begin():
+                    for _ in range(20):
+                        assert claim(connection, "jobs")
+                    connection.execute(text(DECIDE_ALL))
+
+        _, first_look = measured(queues_with_work)
+        claimed, first_claim = measured(lambda connection: claim(connection, "jobs"))
+        _, first_finish = measured(decide(claimed))
+        work_off(5000)
+        claims = [measured(lambda connection: claim(connection, "jobs")) for _ in range(9)]
+        assert statistics.median(pages for _, pages in claims) <= 2 * first_claim
+        assert statistics.median(measured(decide(claimed))[1] for claimed, _ in claims) <= 2 * first_finish
+        assert measured(queues_with_work)[1] <= 2 * first_look
+        assert {claimed.campaign_id for claimed, _ in claims} == {"big", "some"}, "all small ones are done"
+
+
+DECIDE_ALL = """
+    WITH decided AS (
+        UPDATE chunks SET state = 'done', outcomes = '{4}', not_found = 1
+        WHERE state = 'pending' AND attempts > 0 AND retry_at > clock_timestamp() RETURNING job_id
+    )
+    UPDATE jobs SET state = 'completed', finished_at = clock_timestamp(),
+        deleted = 0, would_delete = 0, restored = 0, conflict = 0, not_found = total, unprocessed = 0, invalid = 0, erased = 0, lacks_plus = 0, other_external_id = 0
+    WHERE id IN (SELECT job_id FROM decided) AND NOT EXISTS (
+        SELECT FROM chunks WHERE job_id = jobs.id AND state = 'pending' AND attempts = 0
+    )
+"""
 
 
 def blocks_read(connection):
