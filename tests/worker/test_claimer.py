@@ -177,8 +177,8 @@ DECIDE_ALL = """
         UPDATE chunks SET state = 'done', outcomes = '{4}', not_found = 1
         WHERE state = 'pending' AND attempts > 0 AND retry_at > clock_timestamp() RETURNING job_id
     )
-    UPDATE jobs SET state = 'completed', finished_at = clock_timestamp(),
-        deleted = 0, would_delete = 0, restored = 0, conflict = 0, not_found = total, unprocessed = 0, invalid = 0, erased = 0, lacks_plus = 0, other_external_id = 0
+    UPDATE jobs SET state = 'completed', finished_at = clock_timestamp(), deleted = 0, would_delete = 0, restored = 0,
+        conflict = 0, not_found = total, unprocessed = 0, invalid = 0, erased = 0, lacks_plus = 0, other_external_id = 0
     WHERE id IN (SELECT job_id FROM decided) AND NOT EXISTS (
         SELECT FROM chunks WHERE job_id = jobs.id AND state = 'pending' AND attempts = 0
     )
