@@ -14,6 +14,12 @@ switches SETTINGS off, before it looks for the ways to do the query in whose WHE
 """
 
 
+NOW = "(SELECT clock_timestamp())"
+"""The time in a condition on what an index is sorted by. A function whose answer may change while a statement runs would be
+compared with each row instead of with the index.
+"""
+
+
 def squeezed(sql: str) -> TextClause:
     """A statement without the white space that it was written with, and so without comments: psycopg takes what has more than
     4096 characters to pieces each time.

@@ -11,43 +11,23 @@ from celery import signals
 from celery.exceptions import SecurityWarning
 from celery.worker.consumer import Consumer
 from celery.worker.state import maybe_shutdown
-from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
 from shared import logs
-from shared.broker import JOB_QUEUES, create_celery
+from shared.broker import create_celery
 from shared.database import create_worker_engine
 from shared.environment import process_settings
 from shared.heartbeats import BEAT_SECONDS, beat
 from shared.settings import settings
-from worker.claimer import claimable
+from worker import claimer, outbox
 
 RECONNECT_SECONDS = 1.0
 PATIENCE = 15.0  # seconds without a message, while work lies idle, after which something in here or at the broker is stuck
 
 # Celery has been seen to stay up and deaf after its broker and its pool were killed while it started. The ticker sends a
 # message each second while there is work, so a worker that gets none is of no use: it ends, and whoever keeps it starts anew.
-_WORK_LIES_IDLE = {
-    "worker": text(f"""
-    SELECT EXISTS (
-        SELECT FROM jobs CROSS JOIN LATERAL (
-            SELECT FROM chunks
-            WHERE job_id = jobs.id AND number >= jobs.first_pending AND state = 'pending'
-                AND retry_at < clock_timestamp() - interval '15 s'
-            ORDER BY number LIMIT 1
-        ) AS pending
-        WHERE queue IN ({", ".join(f"'{queue}'" for queue in JOB_QUEUES)}) AND {claimable("jobs")}
-            AND waiting_until IS NULL AND jobs.created_at < clock_timestamp() - interval '15 s'
-    )
-"""),
-    "deliverer": text("""
-    SELECT (
-        SELECT true FROM deliveries WHERE state = 'pending' AND due_at < clock_timestamp() - interval '15 s'
-        ORDER BY due_at LIMIT 1
-    ) IS NOT NULL
-"""),
-}
+_WORK_LIES_IDLE = {"worker": claimer.lies_idle, "deliverer": outbox.lies_idle}
 
 _last_message = [time.monotonic()]
 
@@ -112,7 +92,7 @@ def _beat_until_stopped() -> None:
             with engine.begin() as connection:
                 beat(connection, role, app.conf.worker_concurrency or 1)
                 deaf = time.monotonic() - _last_message[0] > PATIENCE
-                forgotten = deaf and connection.execute(_WORK_LIES_IDLE[role]).scalar_one()
+                forgotten = deaf and _WORK_LIES_IDLE[role](connection, PATIENCE)
         except SQLAlchemyError as error:
             log.warning("no heartbeat", error=type(error).__name__, mend="check DATABASE_URL and that the database is up")
         else:

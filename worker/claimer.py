@@ -9,8 +9,9 @@ from datetime import datetime, timedelta
 from typing import NamedTuple
 from uuid import UUID
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, text
 
+from shared.broker import JOB_QUEUES
 from shared.plans import squeezed
 from shared.states import COUNTS, PhoneFallback
 from worker.turns import Turns, turns_of
@@ -133,6 +134,19 @@ _IS_ANY = squeezed(f"""
     SELECT 1 FROM ({_choice("")}) AS chosen
 """)
 
+_LIES_IDLE = text(f"""
+    SELECT EXISTS (
+        SELECT FROM jobs CROSS JOIN LATERAL (
+            SELECT FROM chunks
+            WHERE job_id = jobs.id AND number >= jobs.first_pending AND state = 'pending'
+                AND retry_at < clock_timestamp() - :seconds * interval '1 s'
+            ORDER BY number LIMIT 1
+        ) AS pending
+        WHERE queue = ANY(:queues) AND {claimable("jobs")} AND waiting_until IS NULL
+            AND created_at < clock_timestamp() - :seconds * interval '1 s'
+    )
+""")
+
 _VALUES = {"lease": LEASE, "burst": BURST}
 
 
@@ -188,3 +202,8 @@ def is_anything_claimable(connection: Connection, queue: str) -> bool:
     turns = turns_of(connection, queue)
     turns.list(connection)
     return any(connection.execute(_IS_ANY, values).first() for values in turns.in_turn(COMPANIES))
+
+
+def lies_idle(connection: Connection, seconds: float) -> bool:
+    """Whether there is something that could have been claimed for so long."""
+    return bool(connection.execute(_LIES_IDLE, {"queues": list(JOB_QUEUES), "seconds": seconds}).scalar_one())

@@ -11,6 +11,7 @@ from uuid import UUID
 import structlog
 from sqlalchemy import Connection, text
 
+from shared.plans import NOW
 from shared.states import DeliveryState
 from worker.backoff import next_delay
 from worker.poster import Reply
@@ -33,12 +34,12 @@ _TAKE_TURNS = text("""
 # Mostly little is due: then those are the receivers to choose from. Where it is much, `walk` goes from receiver to receiver along
 # deliveries_by_receiver_idx, so that the backlog of one that hangs costs nothing. The company with the fewest under way comes
 # first, then what has been due the longest.
-_CLAIM = text("""
+_CLAIM = text(f"""
     WITH RECURSIVE under_way AS MATERIALIZED (
-        SELECT company_id, receiver, attempts > 1 AS again FROM deliveries WHERE claimed_until > clock_timestamp()
+        SELECT company_id, receiver, attempts > 1 AS again FROM deliveries WHERE claimed_until > {NOW}
     ),
     overdue AS MATERIALIZED (
-        SELECT company_id, receiver FROM deliveries WHERE state = 'pending' AND due_at <= clock_timestamp()
+        SELECT company_id, receiver FROM deliveries WHERE state = 'pending' AND due_at <= {NOW}
         ORDER BY due_at LIMIT :much
     ),
     walk (company_id, receiver) AS (
@@ -65,7 +66,7 @@ _CLAIM = text("""
         SELECT due.id, row_number() OVER (ORDER BY of_company, due.due_at) AS place
         FROM busy CROSS JOIN LATERAL (
             SELECT id, due_at FROM deliveries
-            WHERE state = 'pending' AND company_id = busy.company_id AND receiver = busy.receiver AND due_at <= clock_timestamp()
+            WHERE state = 'pending' AND company_id = busy.company_id AND receiver = busy.receiver AND due_at <= {NOW}
                 AND (attempts = 0 OR (SELECT count(*) FROM under_way WHERE again) < :retries_at_once)
             ORDER BY due_at LIMIT :at_once - of_receiver
         ) AS due
@@ -86,6 +87,13 @@ _CLAIM = text("""
         (SELECT count(*) FROM chosen) > 1 AS more, event = 'webhook.test' OR coalesce(enabled, true) AS wanted
     FROM claimed LEFT JOIN webhooks ON webhooks.id = claimed.webhook_id
         LEFT JOIN companies ON companies.id = claimed.company_id AND claimed.webhook_id IS NULL
+""")
+
+_LIES_IDLE = text(f"""
+    SELECT (
+        SELECT true FROM deliveries WHERE state = 'pending' AND due_at < {NOW} - :seconds * interval '1 s'
+        ORDER BY due_at LIMIT 1
+    ) IS NOT NULL
 """)
 
 # Of a job that ended while its webhook was being disabled. It was not tried.
@@ -164,6 +172,11 @@ def claim(connection: Connection) -> Claimed | None:
     if row and not row.wanted:
         connection.execute(_GIVE_UP, {"id": row.id})
     return Claimed._make(row) if row else None
+
+
+def lies_idle(connection: Connection, seconds: float) -> bool:
+    """Whether there is a delivery that has been due for so long."""
+    return bool(connection.execute(_LIES_IDLE, {"seconds": seconds}).scalar_one())
 
 
 def record(connection: Connection, claimed: Claimed, reply: Reply, seconds: float) -> None:

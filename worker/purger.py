@@ -8,16 +8,18 @@ from datetime import timedelta
 import structlog
 from sqlalchemy import Connection, text
 
+from shared.plans import NOW
+
 KEYS_KEPT = timedelta(hours=72)  # as the contract says
 JOBS = 50  # whose identifiers go in one round
 ENTRIES = 1_000_000  # of such jobs, in one round; that of a bigger job is one round's work alone
 LEADS = 10_000  # archived ones that go in one round
 
 # With its identifiers goes what the caller called the job, which may be whom it was about.
-_PURGE_IDENTIFIERS = text("""
+_PURGE_IDENTIFIERS = text(f"""
     WITH oldest AS (
         SELECT id, finished_at, total FROM jobs
-        WHERE identifiers_purged_at IS NULL AND finished_at IS NOT NULL AND finished_at < clock_timestamp() - :kept
+        WHERE identifiers_purged_at IS NULL AND finished_at IS NOT NULL AND finished_at < {NOW} - :kept
         ORDER BY finished_at LIMIT :jobs FOR NO KEY UPDATE SKIP LOCKED
     ),
     old AS (
@@ -28,11 +30,11 @@ _PURGE_IDENTIFIERS = text("""
     UPDATE jobs SET identifiers_purged_at = clock_timestamp(), client_reference = NULL FROM old WHERE jobs.id = old.id
 """)
 
-_PURGE_ARCHIVE = text("""
+_PURGE_ARCHIVE = text(f"""
     WITH old AS (
         SELECT id FROM jobs
         WHERE mode = 'archive' AND archive_purged_at IS NULL AND finished_at IS NOT NULL
-            AND finished_at < clock_timestamp() - :kept
+            AND finished_at < {NOW} - :kept
         ORDER BY finished_at LIMIT :jobs FOR NO KEY UPDATE SKIP LOCKED
     ),
     kept AS (
@@ -51,7 +53,7 @@ _PURGE_ARCHIVE = text("""
 _PURGE_FORSAKEN = text("""
     WITH RECURSIVE archive (job_id) AS (
         SELECT job_id FROM (SELECT job_id FROM archived_leads ORDER BY job_id LIMIT 1) AS first
-        WHERE (SELECT min(archived_at) FROM archived_leads) < clock_timestamp() - :kept
+        WHERE (SELECT archived_at FROM archived_leads ORDER BY archived_at LIMIT 1) < clock_timestamp() - :kept
         UNION ALL
         SELECT (SELECT job_id FROM archived_leads WHERE job_id > archive.job_id ORDER BY job_id LIMIT 1)
         FROM archive WHERE job_id IS NOT NULL
@@ -69,7 +71,7 @@ _PURGE_FORSAKEN = text("""
     WHERE archived_leads.job_id = forsaken.job_id AND archived_leads.lead_id = forsaken.lead_id
 """)
 
-_PURGE_KEYS = text("DELETE FROM idempotency_keys WHERE created_at < clock_timestamp() - :kept")
+_PURGE_KEYS = text(f"DELETE FROM idempotency_keys WHERE created_at < {NOW} - :kept")
 
 log = structlog.get_logger()
 

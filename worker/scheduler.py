@@ -5,31 +5,37 @@ Both are one statement for all jobs: ten thousand may be due at one moment. The 
 
 from sqlalchemy import Connection, text
 
+from shared.plans import NOW
+
 BATCH = 10_000  # jobs in one round
 
 # A job that missed its whole window, as no ticker ran, is not queued but gets its next one. Where more are due than a batch
 # takes, each company's first ones come first.
-_QUEUE_DUE = text("""
-    WITH due AS (
-        SELECT id, row_number() OVER (PARTITION BY company_id ORDER BY run_at, id) AS turn FROM jobs
-        WHERE state = 'scheduled' AND run_at <= clock_timestamp() AND wanted IS NULL
+_QUEUE_DUE = text(f"""
+    WITH ripe AS MATERIALIZED (
+        SELECT id, company_id, run_at FROM jobs
+        WHERE state = 'scheduled' AND run_at <= {NOW} AND wanted IS NULL
             AND (closes_at IS NULL OR closes_at > clock_timestamp())
-        ORDER BY turn LIMIT :batch
     ),
-    locked AS (SELECT id FROM jobs WHERE id IN (SELECT id FROM due) AND state = 'scheduled' FOR NO KEY UPDATE SKIP LOCKED)
+    due AS (
+        SELECT id, row_number() OVER (PARTITION BY company_id ORDER BY run_at, id) AS turn FROM ripe ORDER BY turn LIMIT :batch
+    ),
+    locked AS (
+        SELECT jobs.id FROM due JOIN jobs ON jobs.id = due.id WHERE state = 'scheduled' FOR NO KEY UPDATE OF jobs SKIP LOCKED
+    )
     UPDATE jobs SET state = 'queued', queued_at = clock_timestamp(),
         history = history || jsonb_build_object('status', 'queued', 'at', clock_timestamp(), 'by', NULL)
     FROM locked WHERE jobs.id = locked.id AND state = 'scheduled' AND wanted IS NULL AND run_at <= clock_timestamp()
 """)
 
-_CLOSE = text("""
+_CLOSE = text(f"""
     WITH shut AS (
-        SELECT id FROM jobs WHERE closes_at <= clock_timestamp() AND wanted IS NULL AND state IN ('queued', 'running')
+        SELECT id FROM jobs WHERE closes_at <= {NOW} AND wanted IS NULL AND state IN ('queued', 'running')
         ORDER BY closes_at LIMIT :batch FOR NO KEY UPDATE SKIP LOCKED
     ),
     missed AS (
         SELECT id FROM jobs
-        WHERE closes_at <= clock_timestamp() AND wanted IS NULL AND state = 'scheduled' AND run_at <= clock_timestamp()
+        WHERE closes_at <= clock_timestamp() AND wanted IS NULL AND state = 'scheduled' AND run_at <= {NOW}
         ORDER BY run_at LIMIT :batch FOR NO KEY UPDATE SKIP LOCKED
     )
     UPDATE jobs SET wanted = 'close' FROM (SELECT id FROM shut UNION ALL SELECT id FROM missed) AS shut WHERE jobs.id = shut.id

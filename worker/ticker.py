@@ -18,6 +18,7 @@ from shared.broker import JOB_QUEUES, WEBHOOKS_QUEUE, Sender
 from shared.database import create_worker_engine
 from shared.environment import look_at_servers, process_settings
 from shared.heartbeats import beat, forget_the_dead
+from shared.plans import NOW
 from shared.settings import Settings
 from shared.wakeups import Announcer
 from worker.claimer import is_anything_claimable
@@ -37,18 +38,18 @@ _STOP = {signal.SIGTERM, signal.SIGINT}
 # One step that cannot go on, as somebody holds a row, must not keep the others from their turn.
 _LIMITS = text("SELECT set_config('lock_timeout', '500ms', true), set_config('statement_timeout', '30s', true)")
 
-_DELIVERY_IS_DUE = text("""
+_DELIVERY_IS_DUE = text(f"""
     SELECT (
-        SELECT true FROM deliveries WHERE state = 'pending' AND due_at <= clock_timestamp() ORDER BY due_at LIMIT 1
+        SELECT true FROM deliveries WHERE state = 'pending' AND due_at <= {NOW} ORDER BY due_at LIMIT 1
     ) IS NOT NULL
 """)
 
 # Those whose pace lets them go on before the next round is due. One that is due and was sent for a moment ago counts until a
 # worker has claimed it, which moves its time on; one that has been due for a whole round waits for something else.
-_NEXT_PACED = text("""
+_NEXT_PACED = text(f"""
     SELECT (
         SELECT extract(epoch FROM paced_at - clock_timestamp())::float FROM jobs
-        WHERE paced_at > clock_timestamp() - CAST(:period AS interval) AND state IN ('queued', 'running')
+        WHERE paced_at > {NOW} - CAST(:period AS interval) AND state IN ('queued', 'running')
         ORDER BY paced_at LIMIT 1
     )
 """)

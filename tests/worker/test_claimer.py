@@ -1,10 +1,19 @@
 """Which chunk is next, and what a claim keeps others from."""
 
-from sqlalchemy import text
+import statistics
+
+from psycopg._queries import MAX_CACHED_STATEMENT_LENGTH
+from sqlalchemy import event, text
 
 from shared.identifiers import FORM
+from shared.states import Outcome
 from tests.jobs import add_campaign, job_row, let_leases_expire, queue_job
 from worker.claimer import claim
+from worker.finisher import DecidedChunk, finish
+from worker.runner import run_chunk
+from worker.setbacks import put_off
+from worker.ticker import queues_with_work
+from worker.turns import FORGET_EVERY, turns_of
 
 ENTRIES = [(f"crm-{i}", None) for i in range(4)]
 
@@ -84,6 +93,97 @@ def test_the_older_of_two_small_jobs_is_first(engine):
     assert [claim_one(engine).job_id for _ in range(3)] == queued
 
 
+def test_jobs_that_keep_coming_do_not_starve_a_big_one(engine):
+    big = queue_in(engine, chunk_size=1)
+    claimed = []
+    for _ in range(8):
+        queue_in(engine)
+        queue_in(engine)
+        claimed.append(claim_one(engine).job_id)
+    assert claimed.count(big) >= 2
+
+
+def test_a_company_that_is_new_is_served_before_those_that_have_been(engine):
+    for company in ("a", "b", "c"):
+        queue_in(engine, company=company, campaign=company, chunk_size=1)
+    assert {claim_one(engine).campaign_id for _ in range(3)} == {"a", "b", "c"}
+    queue_in(engine, company="new", campaign="new")
+    with engine.begin() as connection:
+        turns_of(connection, "jobs").list(connection)
+    assert claim_one(engine).campaign_id == "new"
+
+
+def test_sessions_do_not_serve_companies_in_one_order(engine):
+    for n in range(20):
+        queue_in(engine, company=f"co-{n}", campaign=f"cmp-{n}", chunk_size=1)
+    with engine.connect() as one, engine.connect() as other:
+        served = [[claim_in(session).campaign_id for _ in range(10)] for session in (one, other)]
+    assert all(len(set(companies)) == 10 for companies in served)
+    assert served[0] != served[1]
+
+
+def claim_in(session):
+    with session.begin():
+        return claim(session, "jobs")
+
+
+def test_a_chunk_that_was_given_back_is_first_again_though_many_after_it_are_done(engine):
+    job_id = queue_job_of(engine, 200)
+    claims = [claim_one(engine) for _ in range(120)]
+    with engine.begin() as connection:
+        put_off(connection, claims[3], 0)
+        for claimed in claims[:3] + claims[4:]:
+            finish(connection, job_id, DecidedChunk(claimed.number, bytes([Outcome.NO_SUCH_LEAD])))
+    assert [claim_one(engine).number for _ in range(2)] == [3, 120]
+    with engine.begin() as connection:
+        finish(connection, job_id, DecidedChunk(3, bytes([Outcome.NO_SUCH_LEAD])))
+        for number in (120, *range(121, 180)):
+            finish(connection, job_id, DecidedChunk(number, bytes([Outcome.NO_SUCH_LEAD])))
+    assert [claim_one(engine).number for _ in range(2)] == [180, 181]
+    with engine.begin() as connection:
+        assert 100 < job_row(connection, job_id).first_pending <= 180, "a session that is new passes over these"
+    engine.dispose()
+    assert claim_one(engine).number == 182
+
+
+def queue_job_of(engine, chunks):
+    with engine.begin() as connection:
+        return queue_job(connection, [(f"crm-{i}", None) for i in range(chunks)], chunk_size=1)
+
+
+def test_a_job_that_was_committed_late_is_found_among_those_that_are_passed_over(engine):
+    queue_in(engine, chunk_size=1)
+    claim_one(engine)
+    late = queue_in(engine, queued_at="2020-01-01T00:00:00Z")
+    with engine.begin() as connection:
+        turns = turns_of(connection, "jobs")
+        turns.list(connection)
+        assert claim(connection, "jobs").job_id != late
+        turns._forgotten -= FORGET_EVERY
+        turns.list(connection)
+        assert late in {claim(connection, "jobs").job_id for _ in range(2)}
+
+
+def test_a_claim_of_a_job_that_runs_writes_nothing_but_its_chunk(engine):
+    job_id = queue_in(engine, chunk_size=1)
+    claim_one(engine)
+    with engine.begin() as connection:
+        version = connection.execute(text("SELECT xmin FROM jobs")).scalar_one()
+    assert claim_one(engine).job_id == job_id
+    with engine.begin() as connection:
+        assert connection.execute(text("SELECT xmin FROM jobs")).scalar_one() == version
+
+
+def test_the_statements_of_each_chunk_are_short_enough_for_the_driver_to_remember_them(engine):
+    """Longer ones it takes to pieces each time, which costs more than a round trip."""
+    statements = []
+    event.listen(engine, "before_cursor_execute", lambda _c, _cursor, statement, *_: statements.append(statement))
+    queue_in(engine)
+    run_chunk(engine, claim_one(engine))
+    assert len(statements) > 5
+    assert max(map(len, statements)) <= MAX_CACHED_STATEMENT_LENGTH
+
+
 def test_other_queues_and_states_are_left_alone(engine):
     with engine.begin() as connection:
         queue_job(connection, ENTRIES, queue="off-peak")
@@ -117,6 +217,67 @@ def test_distinct_companies_are_found_without_reading_all_their_jobs(engine):
         before = blocks_read(connection)
         assert claim(connection, "jobs")
         assert blocks_read(connection) - before < 500
+
+
+def test_claims_beside_an_old_snapshot_read_no_more_after_thousands_of_them(engine):
+    """Nothing that was written meanwhile can be removed: neither the versions of rows nor their entries in indexes."""
+    with engine.begin() as connection:
+        for company, jobs, chunks in (("big", 1, 3000), ("some", 20, 100), ("small", 1500, 1)):
+            connection.execute(
+                text("""
+                    WITH job AS (
+                        INSERT INTO jobs (id, company_id, campaign_id, total)
+                        SELECT gen_random_uuid(), :company, :company, :chunks FROM generate_series(1, :jobs) RETURNING id
+                    )
+                    INSERT INTO chunks (job_id, number, first_index, external_ids, phone_numbers, outcomes)
+                    SELECT id, number, number, '{x}', '{NULL}', '{0}' FROM job, generate_series(0, :chunks - 1) AS number
+                """),
+                {"company": company, "jobs": jobs, "chunks": chunks},
+            )
+    with engine.connect().execution_options(isolation_level="REPEATABLE READ") as old, engine.connect() as connection:
+        old.execute(text("SELECT count(*) FROM jobs"))
+
+        def measured(step):
+            with connection.begin():
+                before = blocks_read(connection)
+            with connection.begin():
+                result = step(connection)
+            with connection.begin():
+                return result, blocks_read(connection) - before
+
+        def decide(claimed):
+            decided = DecidedChunk(claimed.number, bytes([Outcome.NO_SUCH_LEAD]))
+            return lambda connection: finish(connection, claimed.job_id, decided)
+
+        def work_off(most):
+            for _ in range(0, most, 20):
+                with connection.begin():
+                    for _ in range(20):
+                        assert claim(connection, "jobs")
+                    connection.execute(text(DECIDE_ALL))
+
+        _, first_look = measured(queues_with_work)
+        claimed, first_claim = measured(lambda connection: claim(connection, "jobs"))
+        _, first_finish = measured(decide(claimed))
+        work_off(5000)
+        claims = [measured(lambda connection: claim(connection, "jobs")) for _ in range(9)]
+        assert statistics.median(pages for _, pages in claims) <= 2 * first_claim
+        assert statistics.median(measured(decide(claimed))[1] for claimed, _ in claims) <= 2 * first_finish
+        assert measured(queues_with_work)[1] <= 2 * first_look
+        assert {claimed.campaign_id for claimed, _ in claims} == {"big", "some"}, "all small ones are done"
+
+
+DECIDE_ALL = """
+    WITH decided AS (
+        UPDATE chunks SET state = 'done', outcomes = '{4}', not_found = 1
+        WHERE state = 'pending' AND attempts > 0 AND retry_at > clock_timestamp() RETURNING job_id
+    )
+    UPDATE jobs SET state = 'completed', finished_at = clock_timestamp(), deleted = 0, would_delete = 0, restored = 0,
+        conflict = 0, not_found = total, unprocessed = 0, invalid = 0, erased = 0, lacks_plus = 0, other_external_id = 0
+    WHERE id IN (SELECT job_id FROM decided) AND NOT EXISTS (
+        SELECT FROM chunks WHERE job_id = jobs.id AND state = 'pending' AND attempts = 0
+    )
+"""
 
 
 def blocks_read(connection):

@@ -1,0 +1,281 @@
+"""A queue that grows faster than its statistics: what each statement on the way of a job, a delivery, a tick, a page and a result
+reads and locks, where tables were last analysed and statements last planned while there was nothing.
+"""
+
+from datetime import UTC, datetime, timedelta
+from uuid import UUID, uuid4
+
+import psycopg
+import pytest
+from sqlalchemy import text
+
+from api import authenticator, deliveries, exporter, follower, jobs, replayer, results, steering, waiter, webhooks
+from api.authenticator import Key
+from api.replayer import Asked
+from shared.arrays import smallint_array
+from shared.database import create_sync_engine, create_worker_engine
+from shared.settings import Settings
+from shared.states import Outcome
+from worker import claimer, composer, finisher, outbox, previewer, purger, restorer, scheduler, setbacks, steerer, ticker
+from worker import transaction as part
+
+TABLES = ("jobs", "chunks", "deliveries", "idempotency_keys", "archived_leads", "api_keys")
+
+# Of each of ten companies: 2,000 jobs that have ended, with ten deliveries each, and 3,000 that have not, of which some run and
+# some are scheduled. Four chunks a job.
+FILL = """
+    INSERT INTO companies (id) SELECT 'co-' || n FROM generate_series(0, 9) AS n;
+    INSERT INTO campaigns (id, company_id) SELECT 'cmp-' || n, 'co-' || n FROM generate_series(0, 9) AS n;
+    INSERT INTO webhooks (id, company_id, url, events, secret)
+    SELECT lpad(n::text, 32, '0')::uuid, 'co-' || n, 'https://example.com/', '{job.completed}', 'x'
+    FROM generate_series(0, 9) AS n;
+    INSERT INTO api_keys (id, company_id, scope, hash)
+    SELECT lpad(n::text, 32, '0')::uuid, 'co-' || n % 10, 'write', CAST('key-' || n AS bytea) FROM generate_series(1, 5000) AS n;
+    INSERT INTO jobs (id, company_id, campaign_id, client_reference, total, state, created_at, queued_at, run_at, started_at,
+        finished_at, deleted, would_delete, restored, conflict, not_found, unprocessed, invalid, erased, lacks_plus,
+        other_external_id, mode, wanted, max_leads_per_second, paced_at, source_job_id)
+    SELECT lpad(n::text, 32, '0')::uuid, 'co-' || n % 10, 'cmp-' || n % 10, 'ref-' || n % 5000, 4, state, at, at,
+        CASE WHEN state = 'scheduled' THEN now() + CASE WHEN n < 20100 THEN interval '-1 s' ELSE interval '1 day' END END,
+        CASE WHEN state IN ('completed', 'running') THEN at END,
+        CASE WHEN ended THEN at END, c, c, c, c, c + 4, c, c, c, c, c, CASE WHEN n % 50 = 0 THEN 'archive' ELSE 'delete' END,
+        CASE WHEN n > 49990 THEN 'pause' END, CASE WHEN state = 'running' THEN 1 END,
+        CASE WHEN state = 'running' THEN now() + interval '1 h' END,
+        CASE WHEN n % 7 = 0 THEN lpad((n - 1)::text, 32, '0')::uuid END
+    FROM (
+        SELECT n, now() - (50001 - n) * interval '1 s' AS at, n <= 20000 AS ended, CASE WHEN n <= 20000 THEN 0 END AS c, CASE
+            WHEN n <= 20000 THEN 'completed' WHEN n % 100 < 10 THEN 'scheduled' WHEN n % 100 < 20 THEN 'running' ELSE 'queued' END
+            AS state
+        FROM generate_series(1, 50000) AS n
+    ) AS numbered;
+    INSERT INTO chunks (job_id, number, first_index, external_ids, phone_numbers, outcomes, state, not_found)
+    SELECT lpad(n::text, 32, '0')::uuid, number, number, '{x}', '{NULL}',
+        CASE WHEN n <= 20000 THEN '{4}' ELSE '{0}' END::smallint[],
+        CASE WHEN n <= 20000 THEN 'done' ELSE 'pending' END, CASE WHEN n <= 20000 THEN 1 ELSE 0 END
+    FROM generate_series(1, 50000) AS n, generate_series(0, 3) AS number;
+    INSERT INTO deliveries (id, company_id, job_id, webhook_id, event, state, error, due_at)
+    SELECT lpad((n * 10 + place)::text, 32, '0')::uuid, 'co-' || n % 10, lpad(n::text, 32, '0')::uuid,
+        lpad((n % 10)::text, 32, '0')::uuid, 'job.completed', state,
+        CASE WHEN state = 'failed' THEN 'all attempts failed' END, now() + CASE WHEN n < 500 THEN -n ELSE n END * interval '1 min'
+    FROM generate_series(1, 20000) AS n,
+        unnest(ARRAY['pending', 'delivered', 'failed', 'pending', 'delivered']) WITH ORDINALITY AS each (state, place);
+    INSERT INTO idempotency_keys (company_id, key, request_hash, job_id, state, wait)
+    SELECT 'co-' || n % 10, 'key-' || n, 'x', lpad(n::text, 32, '0')::uuid, 'queued', 0 FROM generate_series(1, 50000) AS n;
+    INSERT INTO archived_leads (job_id, lead_id, lead)
+    SELECT lpad(n::text, 32, '0')::uuid, n, json_build_object('campaign_id', 'cmp-' || n % 10, 'external_id', 'x' || n)
+    FROM generate_series(50, 10000, 50) AS n;
+"""
+
+LONG_AGO, KEPT = timedelta(0), timedelta(days=30)
+ENDED, QUEUED, RUNNING, SCHEDULED = (
+    UUID(f"{number:032d}") for number in (15003, 35050, 35010, 35005)
+)  # of co-3, co-0, co-0, co-5
+WEBHOOK, DELIVERY = UUID(f"{3:032d}"), UUID(f"{15003 * 10 + 1:032d}")
+KEY = Key(UUID(int=1), "co-3", None, "write", "", None, None)
+LIMITED = KEY._replace(campaign_id="cmp-3")
+ASKED = Asked(KEY, None, 0, uuid4())
+ANYTIME = jobs.Created()
+
+
+def claimed(job_id, number=0):
+    """A claim as if it were of this chunk."""
+    now = datetime.now(UTC)
+    return claimer.Claim(job_id, number, 1, now, "cmp-0", "always", None, 2, "delete", False, None, None, False)
+
+
+def says(statement, **values):
+    """Executes it."""
+    return lambda connection: connection.execute(statement, values)
+
+
+def listed(key=KEY, created=ANYTIME, cursor=None, **filters):
+    """A page of jobs."""
+
+    def run(connection):
+        statement = jobs._page(key, created, cursor).limit(51)
+        for name, value in filters.items():
+            statement = statement.where(jobs.jobs.c[name] == value)
+        return connection.execute(statement).all()
+
+    return run
+
+
+def listed_deliveries(key=KEY, cursor=None, **filters):
+    def run(connection):
+        statement = deliveries.newest_first(deliveries._select.where(*deliveries._visible(key)), deliveries.deliveries, cursor)
+        for name, value in filters.items():
+            statement = statement.where(deliveries.deliveries.c[name] == value)
+        return connection.execute(statement.limit(51)).all()
+
+    return run
+
+
+def sent(connection):
+    """A delivery is claimed, composed and recorded."""
+    if taken := outbox.claim(connection):
+        composer.compose(connection, taken)
+        outbox.record(connection, taken, outbox.Reply(error="no answer"), 0.1)
+
+
+LONG_AGO_CURSOR = "MjAwMC0wMS0wMVQwMDowMDowMCswMDowMCAwMDAwMDAwMC0wMDAwLTAwMDAtMDAwMC0wMDAwMDAwMDAwMDA="
+LOCKED = {"job_id": QUEUED, "number": 0, "lease_end": datetime(1, 1, 2, tzinfo=UTC), "campaign_id": "cmp-0", "erases": True}
+
+# What it does, the pages that it may read, and the rows that it may lock or write, by table.
+OF_WORKERS = {
+    "claim": (lambda connection: claimer.claim(connection, "jobs"), 250, {"chunks": 1, "jobs": 1}),
+    "claim off-peak": (lambda connection: claimer.claim(connection, "off-peak"), 50, {}),
+    "put off": (lambda connection: setbacks.put_off(connection, claimed(QUEUED), 1), 30, {"chunks": 1}),
+    "cut": (lambda connection: setbacks.cut(connection, claimed(QUEUED), 1, of_job=True), 60, {"chunks": 1, "jobs": 1}),
+    "hold": (lambda connection: setbacks.hold(connection, claimed(QUEUED), "database", "x"), 60, {"chunks": 1, "jobs": 1}),
+    "go on": (lambda connection: setbacks.go_on(connection, claimed(QUEUED), quick=True), 30, {"jobs": 0}),
+    "finish a chunk": (
+        lambda connection: finisher.finish(connection, QUEUED, finisher.DecidedChunk(0, bytes([Outcome.NO_SUCH_LEAD]))),
+        60,
+        {"chunks": 1, "jobs": 0},
+    ),
+    "conclude": (lambda connection: previewer.conclude(connection, QUEUED), 60, {"chunks": 0, "jobs": 0}),
+    "unfinished": (finisher.unfinished, 15_000, {}),  # looks at 1000 jobs and a chunk of each
+    "write deliveries": (says(finisher._WRITE_DELIVERIES, job_id=ENDED), 60, {}),
+    "is slow": (says(finisher._IS_SLOW, job_id=ENDED), 30, {}),
+    "requests": (says(steerer._REQUESTS, most=10), 60, {}),
+    "wait for chunks in hand": (says(steerer._WAIT_FOR_CHUNKS_IN_HAND, job_id=QUEUED), 30, {"chunks": 0}),
+    "take back claims": (says(steerer._TAKE_BACK_CLAIMS, job_id=QUEUED), 30, {"chunks": 0}),
+    "pause": (says(steerer._PAUSE, job_id=QUEUED), 30, {"jobs": 0}),
+    "window": (says(steerer._WINDOW, job_id=QUEUED), 30, {}),
+    "wait for all chunks": (says(steerer._WAIT_FOR_ALL_CHUNKS, job_id=QUEUED), 30, {"chunks": 4}),
+    "end the rest": (says(steerer._END_THE_REST, job_id=QUEUED, outcome=5), 100, {"chunks": 4}),
+    "queue due": (scheduler.queue_due, 500, {"jobs": 9}),
+    "close windows": (scheduler.close_windows, 30, {"jobs": 0}),
+    "queues with work": (ticker.queues_with_work, 400, {"jobs": 0, "chunks": 0}),
+    "next paced": (says(ticker._NEXT_PACED, period=timedelta(seconds=1)), 30, {}),
+    "work lies idle": (lambda connection: claimer.lies_idle(connection, 15), 60, {}),
+    "no deliveries lie idle": (lambda connection: outbox.lies_idle(connection, 1e6), 30, {}),
+    "send a delivery": (sent, 800, {"deliveries": 1}),
+    "settle a preview": (says(previewer._SETTLE, job_id=ENDED, duplicate=3, would_delete_other=3), 60, {"chunks": 0}),
+    "follow to the archive": (says(restorer._ARCHIVE, job_id=ENDED), 60, {}),
+    "purge no identifiers": (lambda connection: purger.purge_identifiers(connection, KEPT), 30, {"jobs": 0, "chunks": 0}),
+    "purge identifiers": (lambda connection: purger.purge_identifiers(connection, LONG_AGO), 5000, {"jobs": 50, "chunks": 200}),
+    "purge no archive": (lambda connection: purger.purge_archive(connection, KEPT), 30, {"archived_leads": 0}),
+    "purge no keys": (purger.purge_keys, 30, {"idempotency_keys": 0}),
+}
+LOCK_CHUNK = {"is_old": False, "milliseconds": "2000", "lock_wait": timedelta(0), "is_long": False}
+OF_WORKERS["lock a chunk"] = (says(part._LOCK_CHUNK, **LOCKED, **LOCK_CHUNK), 60, {"chunks": 0})
+
+STEERED = ASKED.values() | {"subject_id": QUEUED, "action": "pause", "already": "paused", "possible": "{queued,running}"}
+OF_THE_API = {
+    "find a key": (says(authenticator._FIND_KEY, hash=b"key-3"), 30, {}),
+    "note use": (says(authenticator._NOTE_USE, ids=f"{{{UUID(int=3)}}}"), 30, {"api_keys": 1}),
+    "job": (says(jobs._JOB_WITH_CHUNKS, job_id=ENDED, company_id="co-3", campaign_id=None), 60, {}),
+    "unfinished job": (says(jobs._JOB_WITH_CHUNKS, job_id=QUEUED, company_id="co-0", campaign_id="cmp-0"), 60, {}),
+    "mark awaited": (says(jobs._MARK_AWAITED, job_id=QUEUED), 30, {"jobs": 1}),
+    "jobs": (listed(), 600, {}),  # of each unfinished one its chunks
+    "jobs of a campaign": (listed(LIMITED), 600, {}),
+    "completed jobs": (listed(state="completed"), 600, {}),
+    "failed jobs": (listed(state="failed"), 30, {}),
+    "jobs of a campaign by filter": (listed(campaign_id="cmp-4"), 30, {}),
+    "jobs by reference": (listed(client_reference="ref-3"), 200, {}),
+    "jobs of a time": (listed(created=jobs.Created(datetime(2000, 1, 1, tzinfo=UTC), datetime(2000, 1, 2, tzinfo=UTC))), 30, {}),
+    "jobs after the last": (listed(cursor=LONG_AGO_CURSOR), 30, {}),
+    "results": (says(results._RESULTS, job_id=ENDED, outcomes=smallint_array(Outcome), first=2, rows=11), 60, {}),
+    "exported chunks": (says(exporter._NEXT_CHUNKS, job_id=ENDED, after=1, chunks=4), 30, {}),
+    "source": (says(follower._SOURCE, source_id=ENDED, company_id="co-3", archive_days=30), 30, {}),
+    "following": (says(follower._FOLLOWING, source_id=ENDED, mode="delete"), 30, {}),
+    "follow": (
+        says(
+            follower._FOLLOW_CHUNKS,
+            **ASKED.values(),
+            source_id=ENDED,
+            mode="delete",
+            dry_run=False,
+            queue="jobs",
+            outcomes="{4}",
+            chunk_size=1000,
+        ),
+        200,
+        {},
+    ),
+    "idempotency key": (says(replayer._FIND, company_id="co-3", key="key-15003"), 30, {}),
+    "note an answer": (
+        says(replayer._ANSWERED, company_id="co-3", key="key-15003", job_id=ENDED, state="completed"),
+        30,
+        {"idempotency_keys": 1},
+    ),
+    "ask for a pause": (says(steering._REQUEST, **STEERED, unless_wanted="cancel"), 60, {"jobs": 1}),
+    "resume": (says(steering._RESUME, **STEERED, unless_wanted="cancel"), 60, {"jobs": 1}),
+    "change the pace": (says(steering._CHANGE, job_id=QUEUED, rate=5), 60, {"jobs": 1}),
+    "state": (says(steering._STATE, job_id=QUEUED), 30, {}),
+    "who has ended": (says(waiter._ENDED, ids=f"{{{QUEUED},{ENDED}}}"), 30, {}),
+    "deliveries of a job": (listed_deliveries(job_id=ENDED), 60, {}),
+    "deliveries of a webhook": (listed_deliveries(webhook_id=WEBHOOK), 1000, {}),
+    "deliver again": (says(deliveries._RESTART, id=DELIVERY), 60, {"deliveries": 1}),
+    "webhooks": (lambda connection: connection.execute(webhooks._select(KEY).limit(51)).all(), 30, {}),
+}
+
+
+def pages_read(connection):
+    """8 KiB pages of tables and their indexes that sessions have touched and told of, and this one all of them."""
+    with connection.begin():
+        connection.execute(text("SELECT pg_stat_force_next_flush()"))
+    with connection.begin():
+        return connection.execute(
+            text("""
+                SELECT sum(heap_blks_hit + heap_blks_read + idx_blks_hit + idx_blks_read
+                    + coalesce(toast_blks_hit + toast_blks_read, 0))::int
+                FROM pg_statio_user_tables
+            """)
+        ).scalar_one()
+
+
+def rows_locked(connection, other, table):
+    """How many rows of the table the transaction has locked or written."""
+    xid = connection.execute(text("SELECT CAST(pg_current_xact_id_if_assigned() AS text)")).scalar_one()
+    count = other.execute(f"SELECT count(*) FROM {table} WHERE xmax = %s::text::xid", (xid,)).fetchone()[0] if xid else 0
+    other.execute("SELECT pg_stat_force_next_flush()")
+    return count
+
+
+@pytest.fixture
+def sessions(database_url):
+    """Of workers and the API, each with plans for any values, and with plans for those at hand."""
+    settings = Settings(database_url=database_url)
+    engines = {"worker": create_worker_engine(settings, "tests"), "api": create_sync_engine(settings, "tests")}
+    opened = {}
+    for role, engine in engines.items():
+        for mode in ("force_generic_plan", "force_custom_plan"):
+            connection = opened[role, mode] = engine.connect()
+            connection.connection.dbapi_connection.prepare_threshold = 0
+            with connection.begin():
+                connection.execute(text(f"SET plan_cache_mode = {mode}"))
+    yield opened
+    for connection in opened.values():
+        connection.close()
+    for engine in engines.values():
+        engine.dispose()
+
+
+def test_no_statement_reads_or_locks_more_than_it_must_in_a_queue_that_has_grown_since_it_was_planned(sessions, database_url):
+    cases = {"worker": OF_WORKERS, "api": OF_THE_API}
+    too_much = []
+    with psycopg.connect(database_url, autocommit=True) as other:
+        for table in TABLES:
+            other.execute(f"ALTER TABLE {table} SET (autovacuum_enabled = off)")
+        other.execute("ANALYZE")
+        for (role, _), connection in sessions.items():
+            for run, *_ in cases[role].values():
+                with connection.begin() as transaction:
+                    run(connection)
+                    transaction.rollback()
+        other.execute(FILL)
+        for (role, mode), connection in sessions.items():
+            for name, (run, pages, locks) in cases[role].items():
+                before = pages_read(connection)
+                with connection.begin() as transaction:
+                    run(connection)
+                    transaction.rollback()
+                read = pages_read(connection) - before
+                with connection.begin() as transaction:
+                    run(connection)
+                    locked = {table: rows_locked(connection, other, table) for table in locks}
+                    transaction.rollback()
+                if read > pages or any(locked[table] > most for table, most in locks.items()):
+                    too_much.append((mode, name, read, locked))
+    assert not too_much, "\n".join(map(str, too_much))
