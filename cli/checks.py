@@ -18,6 +18,7 @@ from cli.failure import Failure
 from shared import prepared_statements
 from shared.broker_health import broker_flaw
 from shared.database import database_url
+from shared.foreign_keys import without_index
 from shared.heartbeats import NEWEST_BEATS, STALE_SECONDS
 from shared.identifiers import FORM
 from shared.migrations import current_version
@@ -103,6 +104,7 @@ def _database_checks(settings: Settings) -> Iterator[Check]:
         "schema": _schema,
         "forms": _forms,
         "numbers": _numbers,
+        "foreign keys": _foreign_keys,
         "secrets": partial(_secrets, settings),
         "worker": _worker,
         "deliverer": _deliverer,
@@ -169,6 +171,16 @@ def _numbers(connection: Connection) -> Check:
     many = f"{_COUNTED} or more" if len(wrong) == _COUNTED else str(len(wrong))
     mend = "set them to a number or to null: SELECT * FROM leads WHERE NOT leadsweep_is_phone_number(phone_number)"
     return Check("numbers", ok=False, finding=f"{many} leads have a phone number that is none, by id: {shown}", mend=mend)
+
+
+def _foreign_keys(connection: Connection) -> Check:
+    """Whether an index leads to the rows that refer to a lead: else each deletion reads their whole table."""
+    keys = without_index(connection)
+    if not keys:
+        return Check("foreign keys", ok=True, finding="those that refer to leads have their indexes")
+    names = ", ".join(f"{key.name} of {key.table}" for key in keys)
+    mend = "; ".join(key.cure for key in keys)
+    return Check("foreign keys", ok=True, finding=f"deleting leads is slow, for want of an index: {names}", mend=mend)
 
 
 def _looked_for(connection: Connection, statement: TextClause) -> Sequence[Any] | None:
