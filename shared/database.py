@@ -91,6 +91,7 @@ def _prepare_where_kept(engine: Engine, settings: Settings, patience: float) -> 
 
     @event.listens_for(engine, "handle_error")
     def drop(context: ExceptionContext) -> None:
-        if isinstance(context.original_exception, prepared_statements.LOST):
+        error = context.original_exception
+        if isinstance(error, prepared_statements.LOST) and not error.diag.context:  # which a trigger has that raises the same
             context.is_disconnect = True
             prepared_statements.note(engine.url, context.original_exception)

@@ -71,6 +71,9 @@ def upgrade() -> None:
     A worker of before can claim nothing any more, as it misses `served_at`: it would take new numbers of outcomes for others. An
     API of before accepts, but shows no jobs, for the same reason. The indexes take a second or two for a million jobs.
     """
+    op.execute("""
+        UPDATE jobs SET client_reference = NULL WHERE identifiers_purged_at IS NOT NULL AND client_reference IS NOT NULL
+    """)
     op.execute(_BY_INDEX)
     op.alter_column("jobs", "served_at", new_column_name="queued_at", comment=_PLACE, existing_comment=_FORMER_PLACE)
     op.drop_table("served_companies")
