@@ -46,6 +46,7 @@ def up(host: str, port: int, data_dir: Path | None, workers: int) -> None:
         settings = settings.model_copy(update={"webhook_allow": parse_networks(LOOPBACK)})
     stop_by_signals()
     with suppress(KeyboardInterrupt), Stack(settings, data_dir or settings.data_dir, Address(host, port), workers, _say) as stack:
+        _say(f"logs: {stack.logs}")
         stack.start_servers()
         key = stack.migrate(partial(_prepare_first_start, Vault(stack.settings.secrets_key)))
         stack.start_processes()
