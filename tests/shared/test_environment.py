@@ -60,7 +60,7 @@ URLS = {
 """Those that no process and no command takes, and what is said of each."""
 
 
-@pytest.mark.parametrize(("url", "module"), zip(URLS, ["api", "worker", "worker.ticker"] * 3, strict=True))
+@pytest.mark.parametrize(("url", "module"), list(zip(URLS, ["api", "worker", "worker.ticker"] * 3, strict=True)))
 def test_a_database_url_that_is_none_is_told_what_to_write(url, module):
     done = started([module], GOOD | {"DATABASE_URL": url})
     assert (done.returncode, done.stderr) == (1, URLS[url] + "\n")
@@ -97,7 +97,7 @@ def taken(database_url, request):
 
 
 @pytest.mark.parametrize(
-    ("taken", "module"), zip(list(STRANGERS)[::2], ["api", "worker", "worker.ticker"], strict=True), indirect=["taken"]
+    ("taken", "module"), list(zip(list(STRANGERS)[::2], ["api", "worker", "worker.ticker"], strict=True)), indirect=["taken"]
 )
 def test_a_database_of_another_application_is_left_alone(taken, module, request):
     done = started([module], GOOD | {"DATABASE_URL": taken})
