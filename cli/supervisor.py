@@ -68,9 +68,9 @@ class Stack:
         self, settings: Settings, data_dir: Path, address: Address, workers: int = 2, say: Callable[[str], object] = remark
     ) -> None:
         """Takes the folder and the port. `workers` are pool processes. `say` is told, in a line each, of children that died."""
-        check_installed(postgres=not settings.database_url, redis=not settings.broker_url)
         if settings.database_url:
             check_database_url(settings)
+        check_installed(postgres=not settings.database_url, redis=not settings.broker_url)
         self._given, self._workers, self._say = settings, workers, say
         self._embedded = Embedded(data_dir)
         self.logs = self._embedded.logs

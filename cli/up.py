@@ -85,9 +85,10 @@ def _show_how_to_begin(url: str, key: str) -> None:
     headers = f"-H 'x-api-key: {key}'"
     _say(f"""First start: made company `{_DEMO}`, campaign `{_DEMO}` with {_LEADS} leads, and a write key, shown only now: {key}
 
-Delete two of the leads:
-curl -sS {url}/api/v1/leads/bulk-delete {headers} -H 'content-type: application/json' -d '{json.dumps(body)}'
+Delete two of the leads, and keep the jobId of the answer:
+JOB=$(curl -sS {url}/api/v1/leads/bulk-delete {headers} -H 'content-type: application/json' \\
+  -d '{json.dumps(body)}' | tee /dev/stderr | sed -n 's/.*"jobId":"\\([^"]*\\)".*/\\1/p')
 
-See what became of it, with the jobId of the answer for JOB_ID:
-curl -sS {url}/api/v1/jobs/JOB_ID {headers}
+See what became of it:
+curl -sS {url}/api/v1/jobs/$JOB {headers}
 """)

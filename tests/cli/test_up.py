@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import shlex
 import shutil
 import signal
 import socket
@@ -25,6 +24,7 @@ from cli.processes import tied
 from cli.runtime import running_stack
 from tests.brokers import redis_server
 from tests.cli.conftest import run
+from tests.deployment.test_session import CURL
 from tests.jobs import add_campaign
 from tests.stack import end, wait_for
 
@@ -128,25 +128,21 @@ def folder(tmp_path):
     return closed / "stack"
 
 
-def test_the_first_start_prints_a_curl_that_deletes_and_the_last_word_is_ready(folder):
+def test_the_first_start_prints_a_curl_that_deletes_and_the_last_word_is_ready(folder, tmp_path):
     with going_up(folder) as up:
         url = up.until_ready()
         assert up.said.splitlines()[-1] == f"ready: {url}"
-        deletion, status = [shlex.split(line) for line in up.said.splitlines() if line.startswith("curl ")]
-        accepted = httpx2.post(
-            deletion[2],
-            headers=dict(word.split(": ") for word in deletion if ": " in word and not word.startswith("{")),
-            content=deletion[deletion.index("-d") + 1],
-        )
-        assert accepted.status_code == 202
-        job = accepted.json()["data"]["jobId"]
-        headers = dict([status[status.index("-H") + 1].split(": ")])
-
-        def finished():
-            found = httpx2.get(status[2].replace("JOB_ID", job), headers=headers).json()["data"]
-            return found if found["status"] == "completed" else None
-
-        assert wait_for(finished)["deleted"] == 2
+        pasted = re.search(r"^JOB=.*?^curl .*?$", up.said, re.MULTILINE | re.DOTALL)[0]
+        pasted = "\n".join(line for line in pasted.splitlines() if not line.startswith("See "))
+        programs = tmp_path / "programs"
+        programs.mkdir()
+        (programs / "curl").write_text(CURL)
+        (programs / "curl").chmod(0o755)
+        pasted += " -H 'Prefer: wait=10'"
+        path = f"{programs}:{os.environ['PATH']}"
+        done = subprocess.run(["bash"], input=pasted, env={"PATH": path}, capture_output=True, text=True, timeout=60, check=True)
+        assert json.loads(done.stderr)["data"]["status"] == "queued"
+        assert json.loads(done.stdout)["data"]["deleted"] == 2
         assert run("leads", "count", "--campaign", "demo", "--data-dir", folder, "--json").json == {"count": 3}
         runtime_is_true(up, url)
         assert up.stop(signal.SIGTERM) == 0

@@ -32,7 +32,7 @@ while words:
         file = words.pop(0)
     elif word == "-T":
         body = open(words.pop(0), "rb").read()
-    elif word != "-s":
+    elif word not in {"-s", "-sS"}:
         url = word
 try:
     answer = urllib.request.urlopen(urllib.request.Request(url, body, headers, method=method), timeout=20).read().decode()
