@@ -288,7 +288,7 @@ def _follow(action: str, does: str, wishes: Callable[[options.Command], options.
                 confirm(_question(source, action))
             if_cut_off(
                 f"it may have been accepted: look for it with leadsweep jobs list --campaign {quote(source.campaign_id)}; "
-                f"leadsweep jobs {action} {quote(job_id)} again{', by the same schedule,' if schedule else ''} makes no second job"
+                f"leadsweep jobs {action} {quote(job_id)} again{' by the same schedule' * bool(schedule)} makes no second job"
             )
             made = leadsweep.act(job_id, action, schedule=schedule)
             if_cut_off(f"it was accepted: leadsweep status {made.job_id}")
