@@ -3,7 +3,11 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-STAMP := $(VENV)/.installed
+# What is installed: enough to run, or what tests, checks and benchmarks need besides.
+RUNS := $(VENV)/.installed-embedded
+DEV := $(VENV)/.installed-dev
+COMPILE = $(BIN)/uv pip compile pyproject.toml --quiet --universal --python-version 3.11 --generate-hashes \
+	--no-emit-index-url --no-emit-find-links --no-header
 # Tests that use a stack of their own run side by side; two is what a CI machine has cores for.
 TEST_PROCESSES ?= 2
 
@@ -12,17 +16,17 @@ TEST_PROCESSES ?= 2
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-setup: $(STAMP) ## Create .venv with the pinned dependencies (second runs reuse it)
+setup: $(DEV) ## Create .venv with all pinned dependencies (second runs reuse it); demo and up need fewer
 
 # Two runs at once take turns: the first installs, the second finds it done.
-$(STAMP): pyproject.toml requirements-dev.lock
-	@PYTHON="$(PYTHON)" sh scripts/setup.sh
+$(VENV)/.installed-%: pyproject.toml requirements-%.lock
+	@PYTHON="$(PYTHON)" sh scripts/setup.sh $*
 
-demo: setup ## Run the main job on real servers, from nothing to the final status
+demo: $(RUNS) ## Run the main job on real servers, from nothing to the final status
 	@$(BIN)/leadsweep demo
 
-up: setup ## Keep the stack running on http://127.0.0.1:8000
-	@$(BIN)/leadsweep up $(ARGS)
+up: $(RUNS) ## Keep the stack running on http://127.0.0.1:8000 (make up PORT=8001: there)
+	@$(BIN)/leadsweep up $(if $(PORT),--port $(PORT)) $(ARGS)
 
 test: setup ## Run all tests
 	@$(BIN)/python -m pytest -n $(TEST_PROCESSES) $(ARGS)
@@ -39,5 +43,6 @@ bench: setup ## Run the benchmarks against their floors (or another commit: ARGS
 
 lock: setup ## Pin the dependencies anew
 	@$(BIN)/pip install --quiet uv
-	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-header pyproject.toml -o requirements.lock
-	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-header --all-extras pyproject.toml -o requirements-dev.lock
+	@$(COMPILE) --all-extras -o requirements-dev.lock
+	@$(COMPILE) --extra embedded --extra build --constraint requirements-dev.lock -o requirements-embedded.lock
+	@$(COMPILE) --constraint requirements-dev.lock -o requirements.lock

@@ -5,22 +5,35 @@ from starlette.requests import ClientDisconnect, Request
 from api.errors import ApiError, InvalidRequest
 
 MAX_BYTES = 1024 * 1024
+NOTHING = (b"", b"{}")
 
 
 async def read_json(request: Request) -> bytes:
     """The raw body of what says that it is JSON. Raises ApiError 415, 413."""
-    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if media_type != "application/json":
-        raise ApiError(415, "Content-Type must be application/json")
+    _check_json(request)
     return await _read(request)
+
+
+async def read_options(request: Request) -> bytes:
+    """The raw body of what may have options: JSON that says that it is, nothing, or `{}`. Raises ApiError 415, 413."""
+    body = await _read(request)
+    if body.strip() not in NOTHING:
+        _check_json(request)
+    return body
 
 
 async def read_nothing(request: Request) -> bytes:
     """The raw body of what takes no options: nothing, or `{}`. Raises ApiError 413, InvalidRequest."""
     body = await _read(request)
-    if body.strip() not in (b"", b"{}"):  # an option that is not understood must never turn into a real deletion
+    if body.strip() not in NOTHING:  # an option that is not understood must never turn into a real deletion
         raise InvalidRequest("Request body must be empty")
     return body
+
+
+def _check_json(request: Request) -> None:
+    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if media_type != "application/json":
+        raise ApiError(415, "Content-Type must be application/json")
 
 
 async def _read(request: Request) -> bytes:

@@ -22,13 +22,16 @@ from shared.windows import Window, next_opening, parse_window, window_text
 
 log = structlog.get_logger()
 
+# Of a new job, by its time.
+STATE = """CASE WHEN CAST(:run_at AS timestamptz) > clock_timestamp() THEN 'scheduled' ELSE 'queued' END AS state,
+            CAST(:run_at AS timestamptz) AS run_at"""
+
 # What stands first in a statement that submits: nothing comes of it unless the campaign is the company's and the key is free,
 # nor where the entries were read as in another region than the campaign's, which is to be looked up then.
 JOB = f"""
     subject AS MATERIALIZED (
         SELECT CAST(:job_id AS uuid) AS job_id, id AS campaign_id, company_id, clock_timestamp() AS now,
-            CASE WHEN CAST(:run_at AS timestamptz) > clock_timestamp() THEN 'scheduled' ELSE 'queued' END AS state,
-            CAST(:run_at AS timestamptz) AS run_at
+            {STATE}
         FROM campaigns WHERE id = :campaign_id AND company_id = :company_id AND {BY_INDEX}
             AND (:region_named OR phone_region IS NOT DISTINCT FROM CAST(:phone_region AS text))
     ),
@@ -75,7 +78,7 @@ async def draft(engine: AsyncEngine, settings: Settings, asked: Asked, campaign_
             "callback_url": options.callback_url,
             "max_leads_per_second": options.max_leads_per_second,
         }
-        | await _times(engine, settings, asked, campaign_id, options.schedule)
+        | await times(engine, settings, asked.key.company_id, campaign_id, options.schedule)
     )
 
 
@@ -91,14 +94,14 @@ async def region_of(engine: AsyncEngine, company_id: str, campaign_id: str) -> s
     return region and str(region)
 
 
-async def _times(
-    engine: AsyncEngine, settings: Settings, asked: Asked, campaign_id: str, schedule: Schedule | None
+async def times(
+    engine: AsyncEngine, settings: Settings, company_id: str, campaign_id: str, schedule: Schedule | None
 ) -> dict[str, Any]:
-    """When the job is to run, and in which queue. Raises Forbidden where there is no such campaign."""
+    """When a job is to run, and in which queue: columns of its row. Raises Forbidden where there is no such campaign."""
     if schedule is None or schedule.run_at:
         return _columns(schedule, JOBS_QUEUE, None, schedule and schedule.run_at, None)
     # Whether a window is open now is for the database's clock to say.
-    found = await rows(engine, _OFF_PEAK, {"campaign_id": campaign_id, "company_id": asked.key.company_id})
+    found = await rows(engine, _OFF_PEAK, {"campaign_id": campaign_id, "company_id": company_id})
     if not found:
         raise Forbidden
     window = schedule.window or _campaigns_own(found[0].off_peak) or settings.off_peak

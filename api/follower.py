@@ -11,11 +11,12 @@ from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from api.database import rows
+from api.drafter import STATE, times
 from api.errors import ApiError, Forbidden
 from api.jobs import job_not_found
 from api.replayer import KEYED, Accepted, Asked, in_progress, is_in_progress, replayed
+from api.scheduling import Schedule, is_same, parse_schedule
 from shared.arrays import smallint_array
-from shared.broker import JOBS_QUEUE
 from shared.plans import BY_INDEX
 from shared.settings import Settings
 from shared.states import POSSIBLE_IN, Action, JobState, Mode, Outcome, outcomes_of
@@ -32,7 +33,8 @@ _SOURCE = text(f"""
 """)
 
 _FOLLOWING = text(f"""
-    SELECT id, state, total, created_at, run_at FROM jobs WHERE source_job_id = :source_id AND mode = :mode AND {BY_INDEX}
+    SELECT id, state, total, created_at, run_at, schedule FROM jobs
+    WHERE source_job_id = :source_id AND mode = :mode AND {BY_INDEX}
 """)
 
 # The entries that are to go into the new job, by chunk: `part` says which belong together.
@@ -71,21 +73,22 @@ _FOLLOW = """
     ),
     subject AS MATERIALIZED (
         SELECT CAST(:job_id AS uuid) AS job_id, company_id, campaign_id, client_reference, phone_fallback_rule, phone_region,
-            form, callback_url, max_leads_per_second, 'queued' AS state, CAST(NULL AS timestamptz) AS run_at,
+            form, callback_url, max_leads_per_second, STATE,
             clock_timestamp() AS now, (SELECT sum(entries) FROM parts) AS total
         FROM jobs WHERE id = :source_id AND EXISTS (SELECT FROM parts)
     ),
     KEYED,
     job AS (
-        INSERT INTO jobs (id, company_id, campaign_id, key_id, queue, client_reference, phone_fallback_rule, phone_region, form,
-            mode, dry_run, source_job_id, callback_url, max_leads_per_second, total, created_at, awaited, history)
-        SELECT job_id, company_id, campaign_id, CAST(:key_id AS uuid), :queue, client_reference, phone_fallback_rule,
-            phone_region, form, :mode, :dry_run, CAST(:source_id AS uuid), callback_url, max_leads_per_second, total, now,
-            :wait > 0,
+        INSERT INTO jobs (id, company_id, campaign_id, key_id, queue, state, client_reference, phone_fallback_rule,
+            phone_region, form, mode, dry_run, source_job_id, schedule, callback_url, max_leads_per_second, run_window, total,
+            created_at, run_at, closes_at, awaited, history)
+        SELECT job_id, company_id, campaign_id, CAST(:key_id AS uuid), :queue, state, client_reference, phone_fallback_rule,
+            phone_region, form, :mode, :dry_run, CAST(:source_id AS uuid), CAST(:schedule AS jsonb), callback_url,
+            max_leads_per_second, :run_window, total, now, run_at, CAST(:closes_at AS timestamptz), :wait > 0,
             jsonb_build_array(jsonb_build_object('status', state, 'at', now, 'by', CAST(:key_name AS text)))
         FROM go
         ON CONFLICT DO NOTHING
-        RETURNING id, total, created_at
+        RETURNING id, state, total, created_at, run_at
     ),
     cut AS (
         INSERT INTO chunks (job_id, number, first_index, external_ids, phone_numbers, written_external_ids,
@@ -94,8 +97,8 @@ _FOLLOW = """
             array_fill(0::smallint, ARRAY[cardinality(external_ids)]), lead_ids, lead_external_ids, lead_phone_numbers
         FROM job CROSS JOIN parts
     )
-    SELECT total, created_at FROM job
-""".replace("KEYED", KEYED.strip())
+    SELECT state, total, created_at, run_at FROM job
+""".replace("KEYED", KEYED.strip()).replace("STATE", STATE)
 
 _FOLLOW_CHUNKS = text(_FOLLOW.replace("ENTRIES", _OF_CHUNKS))
 _FOLLOW_ARCHIVE = text(_FOLLOW.replace("ENTRIES", _OF_ARCHIVE))
@@ -120,8 +123,12 @@ class _Source(NamedTuple):
     has_campaign: bool
 
 
-async def follow(engine: AsyncEngine, settings: Settings, asked: Asked, source_id: UUID, action: Action) -> Accepted:
+async def follow(
+    engine: AsyncEngine, settings: Settings, asked: Asked, source_id: UUID, action: Action, schedule: Schedule | None = None
+) -> Accepted:
     """The job that carries out `action` on a finished one: a new one, or the one that was made when it was first asked for.
+
+    Of a preview it is executed by `schedule`; how long ago the preview ended counts now, and not when that comes.
 
     Raises ApiError 404, 409 and 422, Forbidden, DBAPIError.
     """
@@ -136,17 +143,17 @@ async def follow(engine: AsyncEngine, settings: Settings, asked: Asked, source_i
         return earlier
     _check_possible(source, action)
     mode = Mode.RESTORE if action == Action.RESTORE else Mode(source.mode)
-    if existing := await _existing(engine, asked, source_id, mode):
+    if existing := await _existing(engine, asked, source_id, mode, schedule):
         return existing
     _check_not_too_late(source, action, settings)
     values = asked.values() | {
         "source_id": source_id,
         "mode": mode,
         "dry_run": source.dry_run and action == Action.RETRY,
-        "queue": JOBS_QUEUE,
         "outcomes": _PICKED[action],
         "chunk_size": settings.chunk_size,
     }
+    values |= await times(engine, settings, asked.key.company_id, source.campaign_id, schedule)
     try:
         statement = _FOLLOW_ARCHIVE if action == Action.RESTORE else _FOLLOW_CHUNKS
         made = await rows(engine, statement, values, patience=PATIENCE)
@@ -157,10 +164,10 @@ async def follow(engine: AsyncEngine, settings: Settings, asked: Asked, source_i
             raise in_progress() from None
         raise
     if made:
-        total, created_at = made[0]
-        return Accepted(asked.job_id, JobState.QUEUED, total, created_at, None, asked.wait)
+        state, total, created_at, run_at = made[0]
+        return Accepted(asked.job_id, state, total, created_at, run_at, asked.wait, queue=values["queue"])
     # Somebody was faster, or a connection broke after the job was made.
-    again = await replayed(engine, asked) or await _existing(engine, asked, source_id, mode)
+    again = await replayed(engine, asked) or await _existing(engine, asked, source_id, mode, schedule)
     if again is None:
         raise ApiError(409, f"Cannot {action} this job: it has no leads to {action}")
     return again._replace(replayed=again.replayed and again.job_id != asked.job_id)
@@ -176,14 +183,16 @@ _KEY_OF_EXISTING = text(f"""
 """)
 
 
-async def _existing(engine: AsyncEngine, asked: Asked, source_id: UUID, mode: Mode) -> Accepted | None:
-    """The job that follows already; the caller's key stands for it from now on."""
+async def _existing(engine: AsyncEngine, asked: Asked, source_id: UUID, mode: Mode, schedule: Schedule | None) -> Accepted | None:
+    """The job that follows already; the caller's key stands for it from now on. Raises ApiError 409 for another schedule."""
     found = await rows(engine, _FOLLOWING, {"source_id": source_id, "mode": mode})
     if not found:
         return None
+    if not is_same(schedule, parse_schedule(found[0].schedule)):
+        raise ApiError(409, "Cannot execute this job: it is executed already, with another schedule")
     if asked.idempotency:
         await rows(engine, _KEY_OF_EXISTING, asked.values() | {"job_id": found[0].id})
-    job_id, state, total, created_at, run_at = found[0]
+    job_id, state, total, created_at, run_at, _ = found[0]
     return Accepted(job_id, state, total, created_at, run_at, asked.wait)
 
 

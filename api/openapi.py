@@ -55,7 +55,7 @@ _STATUSES = {
     "pauseJob": _STEER,
     "resumeJob": _STEER,
     "retryJob": _FOLLOW,
-    "executeJob": _FOLLOW,
+    "executeJob": _FOLLOW | {400: "InvalidExecution", 415: "NotJson"},
     "restoreJob": _FOLLOW,
     "changeJob": {200: "JobChanged"} | _CHANGED,
     "getJob": {200: "Job", 304: "NotModified", 400: "InvalidQuery", 404: "JobNotFound"} | _KEYED,
@@ -140,6 +140,7 @@ _BODIES = {
     "createWebhook": "NewWebhook",
     "changeWebhook": "WebhookChange",
     "changeJob": "JobChange",
+    "executeJob": "Execution",
     "createLeads": "NewLeads",
     "createRecords": "NewLeads",
 }
@@ -210,7 +211,8 @@ def _complete(operation: Schema) -> None:
     name = operation["operationId"]
     operation["responses"] = {str(s): reference(n, "responses") for s, n in sorted(_STATUSES[name].items())}
     if body := _BODIES.get(name):
-        operation["requestBody"] = {"required": True, "content": {"application/json": {"schema": reference(body)}}}
+        required = name != "executeJob"
+        operation["requestBody"] = {"required": required, "content": {"application/json": {"schema": reference(body)}}}
     if name == "getHealth":
         operation["security"] = []
     if name in _TAKES_FILES:

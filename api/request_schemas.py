@@ -149,6 +149,13 @@ _JOB_CHANGE = {
     "examples": [{"maxLeadsPerSecond": 500}],
 }
 
+_EXECUTION = {
+    "type": "object",
+    "additionalProperties": False,
+    "properties": {"schedule": _OPTIONS["schedule"]},
+    "examples": [{"schedule": {"offPeak": True}}],
+}
+
 
 def _parameter(name: str, schema: Schema, *, required: bool = False) -> Schema:
     """An option as a parameter of the query, where there is no null."""
@@ -203,6 +210,7 @@ FILES: Schema = {
 
 REQUEST_SCHEMAS: dict[str, Schema] = {
     "JobChange": _JOB_CHANGE,
+    "Execution": _EXECUTION,
     "BulkDelete": _BULK_DELETE,
     "Entry": ENTRY,
     "Schedule": _SCHEDULE,

@@ -159,6 +159,17 @@ RESPONSES = {
     "Forbidden": _error("The key lacks the scope, or may not see this campaign, or there is none", ["Forbidden"]),
     "JobNotFound": _error("No such job, or not one that the key may see", ["Job not found"]),
     "InvalidAction": _error("It takes no options", ["Request body must be empty", "Invalid query parameter: dryRun", _KEY_ERROR]),
+    "InvalidExecution": _error(
+        "The body is wrong",
+        [
+            "Request body is not valid JSON",
+            "Request body must be an object",
+            "Unknown field: mode",
+            "schedule must have exactly one of runAt, offPeak, window",
+            "Invalid query parameter: dryRun",
+            _KEY_ERROR,
+        ],
+    ),
     "Impossible": _error(
         "The job's state does not allow it; or another call has the same key, or the job, in hand",
         [
@@ -166,6 +177,7 @@ RESPONSES = {
             "Cannot resume a job that is being cancelled",
             "Cannot execute this job: it is not a preview",
             "Cannot execute this job: the preview is older than 24 hours",
+            "Cannot execute this job: it is executed already, with another schedule",
             "Cannot restore this job: it archived no leads",
             "Another request is in progress; try again",
         ],

@@ -17,14 +17,14 @@ from api import exporter, health, jobs, results, steering
 from api.acceptor import accept
 from api.answers import Answer, success
 from api.authenticator import Authenticator, Key
-from api.body import read_json, read_nothing
+from api.body import read_json, read_nothing, read_options
 from api.errors import ApiError, InvalidRequest, RateLimited
 from api.follower import follow
 from api.parser import decode_object, is_quickly_parsed, parse, parse_rate
 from api.preferences import idempotency_key, preferred_wait
 from api.replayer import Asked
 from api.responder import answer_accepted, answer_requested
-from api.scheduling import parse_moment
+from api.scheduling import parse_moment, parse_schedule
 from api.waiter import wait_for
 from shared.states import Action, JobState, Outcome, outcomes_of
 
@@ -75,11 +75,15 @@ async def _follow(request: Request, job_id: JobId, action: Action) -> Response:
     """Makes the job that follows, and answers as a bulk delete does."""
     state = request.app.state
     key = await authenticator_of(request).admit(request, submitting=True)
-    body = await read_nothing(request)
+    if action == Action.EXECUTE:
+        body = await read_options(request)
+        schedule = parse_schedule(decode_object(body.strip() or b"{}", frozenset({"schedule"})).get("schedule"))
+    else:
+        body, schedule = await read_nothing(request), None
     refuse_unknown_parameters(request, set())
     preferred = preferred_wait(request)
     asked = Asked(key, idempotency_key(request, body), preferred or 0, uuid4())
-    accepted = follow(state.engine, state.settings, asked, jobs.parse_job_id(job_id), action)
+    accepted = follow(state.engine, state.settings, asked, jobs.parse_job_id(job_id), action, schedule)
     return await answer_accepted(state, asked, accepted, preferred=preferred)
 
 
@@ -100,7 +104,7 @@ def _add_actions() -> None:
         Action.CANCEL: ("Cancel a job", _steer),
         Action.PAUSE: ("Pause a job", _steer),
         Action.RESUME: ("Resume a job", _steer),
-        Action.RETRY: ("Retry what a failed job could not process", _follow),
+        Action.RETRY: ("Retry what a job left unprocessed", _follow),
         Action.EXECUTE: ("Delete what a preview found", _follow),
         Action.RESTORE: ("Put back what a job archived", _follow),
     }.items():

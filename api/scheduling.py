@@ -26,6 +26,11 @@ class Schedule(NamedTuple):
         return self.run_at is None and self.window is None
 
 
+def is_same(one: Schedule | None, other: Schedule | None) -> bool:
+    """Whether both mean the same, however they are written; None is at once."""
+    return (one and one[1:]) == (other and other[1:])
+
+
 def parse_schedule(value: Any) -> Schedule | None:
     """The schedule, or None where there is none. Raises InvalidRequest."""
     if value is None:

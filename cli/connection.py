@@ -16,8 +16,9 @@ from sqlalchemy.exc import ArgumentError, DBAPIError
 from cli.failure import Failure, NoAnswer, if_cut_off
 from cli.output import told_if_slow
 from cli.runtime import running_stack
-from shared.database import create_sync_engine
+from shared.database import create_sync_engine, database_url, reason_of
 from shared.migrations import current_version, newest_version
+from shared.our_tables import WAY_OUT, strangers
 from shared.settings import Settings, variable
 from shared.signatures import Vault
 
@@ -38,10 +39,8 @@ def connected(data_dir: Path | None, *, any_schema: bool = False) -> Iterator[Co
 @contextmanager
 def connected_to(settings: Settings) -> Iterator[Connection]:
     """A connection to the database of `settings`; what goes wrong with it, also later, is raised as Failure."""
-    try:
-        engine = create_sync_engine(settings, "cli", connect_timeout=CONNECT_TIMEOUT, poolclass=NullPool)
-    except ValueError as error:
-        raise Failure(*str(error).split("; ")) from None
+    check_database_url(settings)
+    engine = create_sync_engine(settings, "cli", connect_timeout=CONNECT_TIMEOUT, poolclass=NullPool)
     try:
         told = f"the database at {address(settings.database_url)} does not answer yet; still trying"
         with told_if_slow(told, _WITHOUT_A_WORD):
@@ -68,13 +67,15 @@ def find_settings(data_dir: Path | None) -> Settings:
     """The settings, with the addresses of the running stack where that is what they lead to. Raises Failure for none."""
     settings = read_settings()
     if settings.database_url and data_dir is None:
+        check_database_url(settings)
         return settings
     folder = data_dir or settings.data_dir
     stack = running_stack(folder)
     if stack is None:
         other = "" if data_dir else ", and DATABASE_URL is not set"
         raise Failure(
-            f"no stack is running in {folder}{other}", "start one: leadsweep up" + (f" --data-dir {folder}" if data_dir else "")
+            f"no stack is running in {folder}{other}",
+            "start one: leadsweep up" + (f" --data-dir {folder}" if data_dir else ", or set DATABASE_URL"),
         )
     return settings.model_copy(update=stack)
 
@@ -95,8 +96,23 @@ def read_settings() -> Settings:
         raise Failure(", ".join(flaws), "mend the environment") from None
 
 
+def check_database_url(settings: Settings) -> None:
+    """Raises Failure, with what to write, unless DATABASE_URL leads to a PostgreSQL."""
+    try:
+        database_url(settings.database_url)
+    except ValueError as error:
+        raise Failure(*str(error).split("; ")) from None
+
+
+def check_tables(connection: Connection) -> None:
+    """Raises Failure where another application has what is called as our tables are, before anything is changed."""
+    if found := strangers(connection):
+        raise Failure(found, WAY_OUT)
+
+
 def check_schema(connection: Connection) -> None:
     """Raises Failure unless the schema is the one that this code needs."""
+    check_tables(connection)
     version, needed = current_version(connection), newest_version()
     if version is None:
         raise Failure("the database has no tables of Leadsweep yet", "run: leadsweep migrate")
@@ -122,12 +138,9 @@ def _plain(message: str) -> str:
 
 def _failure(error: DBAPIError, settings: Settings) -> Failure:
     """What psycopg says, in one line and without the password."""
-    cause = error.orig
-    primary = cause.diag.message_primary if isinstance(cause, psycopg.Error) else None
-    reason = primary or str(cause).rpartition("failed: ")[2].partition("\n")[0]
-    if password := make_url(settings.database_url).password:
-        reason = reason.replace(str(password), "***")
+    reason = reason_of(error, settings)
     kind = NoAnswer if error.connection_invalidated else Failure
-    if primary is None and isinstance(cause, psycopg.OperationalError):
-        return kind(f"cannot use the database at {address(settings.database_url)}: {reason}", "start it, or mend DATABASE_URL")
+    if isinstance(error.orig, psycopg.OperationalError) and error.orig.diag.message_primary is None:
+        where = address(settings.database_url)
+        return kind(f"cannot use the database at {where}: {reason}", "start it, create it, or mend DATABASE_URL")
     return kind(f"the database refused: {reason}")

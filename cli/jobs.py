@@ -257,17 +257,30 @@ def _steer(action: str, does: str) -> None:
         show({"jobId": asked.job_id, "status": asked.status}, f"job {asked.job_id} is {asked.status}", as_json=as_json)
 
 
-def _follow(action: str, does: str) -> None:
+def _follow(action: str, does: str, wishes: Callable[[options.Command], options.Command] = lambda command: command) -> None:
     @jobs.command(action, help=does, epilog=EXIT_CODES)
     @_JOB
+    @wishes
     @click.option("--wait", is_flag=True, help="Watch the new job until it ends; its end decides the exit code.")
     @options.waiting
     @click.option("--yes", is_flag=True, help="Do not ask.")
     @options.as_json
-    def follow(job_id: str, timeout: float | None, *, wait: bool, fail_on_not_found: bool, yes: bool, as_json: bool) -> None:
+    def follow(
+        job_id: str,
+        timeout: float | None,
+        run_at: str | None = None,
+        window: str | None = None,
+        *,
+        off_peak: bool = False,
+        wait: bool,
+        fail_on_not_found: bool,
+        yes: bool,
+        as_json: bool,
+    ) -> None:
         from cli.job_view import show_job
         from cli.watcher import watch as watch_job
 
+        schedule = options.schedule_of(run_at, window, off_peak=off_peak)
         options.check_waiting(timeout, wait=wait, fail_on_not_found=fail_on_not_found)
         with server() as leadsweep:
             source = leadsweep.job(job_id)
@@ -275,9 +288,9 @@ def _follow(action: str, does: str) -> None:
                 confirm(_question(source, action))
             if_cut_off(
                 f"it may have been accepted: look for it with leadsweep jobs list --campaign {quote(source.campaign_id)}; "
-                f"leadsweep jobs {action} {quote(job_id)} again makes no second job"
+                f"leadsweep jobs {action} {quote(job_id)} again{' by the same schedule' * bool(schedule)} makes no second job"
             )
-            made = leadsweep.act(job_id, action)
+            made = leadsweep.act(job_id, action, schedule=schedule)
             if_cut_off(f"it was accepted: leadsweep status {made.job_id}")
             if not wait:
                 show({"jobId": made.job_id, "status": made.status, "total": made.total}, made.job_id, as_json=as_json)
@@ -299,8 +312,8 @@ def _question(source: "Job", action: str) -> str:
 _steer("pause", "Pause a job; what is done stays done.")
 _steer("resume", "Let a paused job go on.")
 _steer("cancel", "Cancel a job; what is done stays done.")
-_follow("retry", "Make a new job of what a failed one could not process.")
-_follow("execute", "Delete, or archive, what a preview found, and nothing else.")
+_follow("retry", "Make a new job of what a failed or cancelled one left unprocessed.")
+_follow("execute", "Delete, or archive, what a preview found, and nothing else; now, or when it is said to.", options.schedule)
 _follow("restore", "Put back what an archive job took away.")
 
 

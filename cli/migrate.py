@@ -28,11 +28,12 @@ def migrate(target: str, data_dir: Path | None, *, yes: bool, as_json: bool) -> 
     Safe to run at any time and twice at once: it is one transaction, and a second run waits for the first. Going down drops
     tables and columns with all that is in them.
     """
-    from cli.connection import connected
+    from cli.connection import check_tables, connected
     from shared.migrations import current_version, downgrade, upgrade
 
     with connected(data_dir, any_schema=True) as connection:
         with connection.begin():
+            check_tables(connection)
             before = current_version(connection)
         goes_down = _is_down(before, target)
         if goes_down and not yes:

@@ -175,6 +175,38 @@ def naming_of(columns: dict[str, str], ignored: tuple[str, ...]) -> "Naming":
     return Naming(columns, frozenset(ignored), '--column {identifier}="{name}"', '--ignore "{name}"')
 
 
+def schedule(command: Command) -> Command:
+    """Adds what says when a job is to run, for `schedule_of`."""
+    command = click.option(
+        "--window", metavar="WINDOW", callback=checked_window, help="Within it: '22:00-06:00 mon-fri Europe/Berlin'."
+    )(command)
+    command = click.option("--off-peak", is_flag=True, help="Within the campaign's off-peak window.")(command)
+    return click.option("--run-at", metavar="TIME", help="Not before this time, as 2030-01-31T22:00:00+01:00.")(command)
+
+
+def schedule_of(run_at: str | None, window: str | None, *, off_peak: bool) -> dict[str, Any] | None:
+    """What the options of `schedule` say, as the API has it. Raises UsageError."""
+    schedules: list[dict[str, Any]] = []
+    if run_at:
+        schedules.append({"runAt": run_at})
+    if off_peak:
+        schedules.append({"offPeak": True})
+    if window:
+        schedules.append({"window": _window(window)})
+    if len(schedules) > 1:
+        raise click.UsageError("only one of --run-at, --off-peak and --window")
+    return schedules[0] if schedules else None
+
+
+def _window(written: str) -> dict[str, Any]:
+    """As the API has it."""
+    from shared.windows import DAY_NAMES, parse_window
+
+    window = parse_window(written)
+    start, _, end = written.partition(" ")[0].partition("-")
+    return {"start": start, "end": end, "timeZone": window.zone, "days": [DAY_NAMES[day] for day in sorted(window.days)]}
+
+
 def data_dir(command: Command) -> Command:
     """Adds `--data-dir`: which running embedded stack the command works on."""
     return click.option(

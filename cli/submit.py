@@ -52,11 +52,7 @@ LOOK_UP = 0.1  # seconds: a Ctrl-C just before a read that blocks would be heede
 @click.option("--only-if-unidentified", is_flag=True, help="Look up by phone only leads that have no externalId of their own.")
 @options.phone_region
 @click.option("--reference", "client_reference", help="Your own name for the job.")
-@click.option("--run-at", metavar="TIME", help="Not before this time, as 2030-01-31T22:00:00+01:00.")
-@click.option("--off-peak", is_flag=True, help="Within the campaign's off-peak window.")
-@click.option(
-    "--window", metavar="WINDOW", callback=options.checked_window, help="Within it: '22:00-06:00 mon-fri Europe/Berlin'."
-)
+@options.schedule
 @click.option("--max-leads-per-second", type=click.IntRange(1), metavar="N", help="No faster than that.")
 @click.option("--callback-url", metavar="URL", help="Told when the job ends.")
 @click.option(
@@ -173,23 +169,5 @@ def _job_options(
     """As the client has them. Raises UsageError for what contradicts itself."""
     if no_phone_fallback and only_if_unidentified:
         raise click.UsageError("only one of --no-phone-fallback and --only-if-unidentified")
-    schedules: list[dict[str, Any]] = []
-    if run_at:
-        schedules.append({"runAt": run_at})
-    if off_peak:
-        schedules.append({"offPeak": True})
-    if window:
-        schedules.append({"window": _window(window)})
-    if len(schedules) > 1:
-        raise click.UsageError("only one of --run-at, --off-peak and --window")
     fallback = "onlyIfUnidentified" if only_if_unidentified else not no_phone_fallback
-    return {"phone_fallback": fallback, "schedule": schedules[0] if schedules else None} | others
-
-
-def _window(written: str) -> dict[str, Any]:
-    """As the API has it."""
-    from shared.windows import DAY_NAMES, parse_window
-
-    window = parse_window(written)
-    start, _, end = written.partition(" ")[0].partition("-")
-    return {"start": start, "end": end, "timeZone": window.zone, "days": [DAY_NAMES[day] for day in sorted(window.days)]}
+    return {"phone_fallback": fallback, "schedule": options.schedule_of(run_at, window, off_peak=off_peak)} | others

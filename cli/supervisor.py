@@ -17,8 +17,8 @@ from typing import NamedTuple, Self, TypeVar
 from sqlalchemy import Connection
 
 from cli.child import Child, Process
-from cli.connection import address, check_schema, connected_to
-from cli.embedded import Embedded, secrets_key
+from cli.connection import address, check_database_url, check_schema, check_tables, connected_to
+from cli.embedded import Embedded, check_installed, secrets_key
 from cli.failure import Failure
 from cli.output import remark
 from cli.processes import port_of, reserve_port, spawn, stop, write_private
@@ -60,15 +60,20 @@ class Address(NamedTuple):
 class Stack:
     """A stack of one data folder. Inside the `with` block call the `start_…` methods in the order in which they stand here.
 
-    Raises Failure, before anything is started, if the folder is in use, the port taken, or the address not ours.
+    Raises Failure, before anything is started, if the folder is in use, the port taken, the address not ours, a server not
+    installed, or DATABASE_URL none.
     """
 
     def __init__(
         self, settings: Settings, data_dir: Path, address: Address, workers: int = 2, say: Callable[[str], object] = remark
     ) -> None:
         """Takes the folder and the port. `workers` are pool processes. `say` is told, in a line each, of children that died."""
+        if settings.database_url:
+            check_database_url(settings)
+        check_installed(postgres=not settings.database_url, redis=not settings.broker_url)
         self._given, self._workers, self._say = settings, workers, say
         self._embedded = Embedded(data_dir)
+        self.logs = self._embedded.logs
         self._runtime = self._embedded.data_dir / "runtime.json"
         self._children: dict[str, Child] = {}
         try:
@@ -107,6 +112,7 @@ class Stack:
     def migrate(self, afterwards: Callable[[Connection], Result]) -> Result:
         """Brings the schema up to date and calls `afterwards` in the same transaction. Raises Failure if the database refuses."""
         with connected_to(self.settings) as connection, connection.begin():
+            check_tables(connection)
             if (current_version(connection) or "") > newest_version():
                 check_schema(connection)  # says so
             upgrade(connection)

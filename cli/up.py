@@ -46,6 +46,7 @@ def up(host: str, port: int, data_dir: Path | None, workers: int) -> None:
         settings = settings.model_copy(update={"webhook_allow": parse_networks(LOOPBACK)})
     stop_by_signals()
     with suppress(KeyboardInterrupt), Stack(settings, data_dir or settings.data_dir, Address(host, port), workers, _say) as stack:
+        _say(f"logs: {stack.logs}")
         stack.start_servers()
         key = stack.migrate(partial(_prepare_first_start, Vault(stack.settings.secrets_key)))
         stack.start_processes()
@@ -84,9 +85,10 @@ def _show_how_to_begin(url: str, key: str) -> None:
     headers = f"-H 'x-api-key: {key}'"
     _say(f"""First start: made company `{_DEMO}`, campaign `{_DEMO}` with {_LEADS} leads, and a write key, shown only now: {key}
 
-Delete two of the leads:
-curl -sS {url}/api/v1/leads/bulk-delete {headers} -H 'content-type: application/json' -d '{json.dumps(body)}'
+Delete two of the leads, and keep the jobId of the answer:
+JOB=$(curl -sS {url}/api/v1/leads/bulk-delete {headers} -H 'content-type: application/json' \\
+  -d '{json.dumps(body)}' | tee /dev/stderr | sed -n 's/.*"jobId":"\\([^"]*\\)".*/\\1/p')
 
-See what became of it, with the jobId of the answer for JOB_ID:
-curl -sS {url}/api/v1/jobs/JOB_ID {headers}
+See what became of it:
+curl -sS {url}/api/v1/jobs/$JOB {headers}
 """)

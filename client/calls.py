@@ -205,10 +205,18 @@ class Calls:
         return job
 
     @call
-    def act(self, job_id: str, action: str, *, idempotency_key: str | None = None) -> Steps[Submitted]:
-        """Asks for `cancel`, `pause` or `resume`; or for the job that follows: `retry`, `execute` or `restore`."""
-        call = Call("POST", f"{_path_of(job_id)}/{action}", headers=_keyed(idempotency_key))
-        return (yield from self._submitted(call))
+    def act(
+        self, job_id: str, action: str, *, schedule: Mapping[str, Any] | None = None, idempotency_key: str | None = None
+    ) -> Steps[Submitted]:
+        """Asks for `cancel`, `pause` or `resume`; or for the job that follows: `retry`, `execute` or `restore`.
+
+        `execute` may have a `schedule`, written as the API has it.
+        """
+        headers, content = _keyed(idempotency_key), None
+        if schedule is not None:
+            headers |= {"content-type": "application/json"}
+            content = msgspec.json.encode({"schedule": schedule})
+        return (yield from self._submitted(Call("POST", f"{_path_of(job_id)}/{action}", headers=headers, content=content)))
 
     @call
     def change_pace(self, job_id: str, max_leads_per_second: int | None) -> Steps[Job]:

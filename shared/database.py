@@ -6,13 +6,20 @@ statements nothing is prepared.
 
 from typing import Any
 
+import psycopg
+from psycopg.pq import Conninfo
 from sqlalchemy import URL, Connection, Engine, ExceptionContext, NullPool, create_engine, event, make_url
-from sqlalchemy.exc import ArgumentError
+from sqlalchemy.exc import ArgumentError, DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from shared import prepared_statements
 from shared.plans import SETTINGS
 from shared.settings import Settings
+
+_WRITE = "write postgresql://user:password@host:port/name"
+_DRIVERS = {"postgresql", "postgres", "postgresql+psycopg"}
+_LAST_PORT = 65535
+_SHOWN = 20  # characters of an option
 
 CONNECT_TIMEOUT = 3  # seconds; a caller who waits longer has given up
 LOCK_TIMEOUT = "2s"
@@ -21,14 +28,33 @@ _BEGIN = "; ".join(["BEGIN", f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'", *(f"S
 
 
 def database_url(text: str) -> URL:
-    """`text` with psycopg as its driver. Raises ValueError where it is not a PostgreSQL URL."""
+    """`text` with psycopg as its driver. Raises ValueError, with what to write, where it is no URL of a PostgreSQL."""
     try:
         url = make_url(text)
-    except (ArgumentError, ValueError):
-        raise ValueError("DATABASE_URL is not a URL; write postgresql://user:password@host:port/name") from None
-    if url.get_backend_name() not in {"postgresql", "postgres"}:
-        raise ValueError("DATABASE_URL must begin with postgresql://")
+    except ArgumentError:
+        raise ValueError(f"DATABASE_URL is not a URL; {_WRITE}") from None
+    except ValueError:
+        raise ValueError(f"DATABASE_URL has a port that is not a number; {_WRITE}") from None
+    if url.drivername not in _DRIVERS:
+        raise ValueError(f"DATABASE_URL must begin with postgresql://, not {url.drivername}://; {_WRITE}")
+    if url.port is not None and not 0 < url.port <= _LAST_PORT:
+        raise ValueError(f"DATABASE_URL has a port that is not between 1 and {_LAST_PORT}; {_WRITE}")
+    known = {option.keyword.decode() for option in Conninfo.get_defaults()}
+    if unknown := sorted(url.query.keys() - known):
+        name = "".join(sign if sign.isprintable() else "?" for sign in unknown[0][:_SHOWN])
+        raise ValueError(
+            f"DATABASE_URL has an option that PostgreSQL does not know, {name}; leave it out, or write it as libpq does"
+        )
     return url.set(drivername="postgresql+psycopg")
+
+
+def reason_of(error: DBAPIError, settings: Settings) -> str:
+    """What the database, or the way to it, says: one line, without the password."""
+    cause = error.orig
+    primary = cause.diag.message_primary if isinstance(cause, psycopg.Error) else None
+    reason = primary or str(cause).rpartition("failed: ")[2].partition("\n")[0]
+    password = make_url(settings.database_url).password
+    return reason.replace(str(password), "***") if password else reason
 
 
 def _options(application: str, connect_timeout: int = CONNECT_TIMEOUT) -> dict[str, Any]:

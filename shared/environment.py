@@ -2,13 +2,19 @@
 
 import sys
 
+import structlog
 from pydantic import ValidationError
+from sqlalchemy import NullPool
+from sqlalchemy.exc import DBAPIError
 
 from shared.broker_health import CLUSTER, is_cluster
-from shared.database import database_url, try_preparing
+from shared.database import create_sync_engine, database_url, reason_of, try_preparing
+from shared.our_tables import WAY_OUT, strangers
 from shared.settings import Settings, settings, variable
 
 _ANSWERS_WITHIN = 1.0  # seconds; a Redis that takes longer is taken as it is
+
+log = structlog.get_logger()
 
 
 def process_settings(*, secrets: bool = False) -> Settings:
@@ -35,9 +41,18 @@ def process_settings(*, secrets: bool = False) -> Settings:
 def look_at_servers(settings: Settings) -> None:
     """What a process must know of its servers before it begins; those that are away, it waits for later.
 
-    Ends it as above where a Redis is one that cannot be used.
+    Ends it as above where a Redis is one that cannot be used, or the database is another application's.
     """
     for name, url in (("BROKER_URL", settings.broker_url), ("REDIS_URL", settings.redis_url)):
         if is_cluster(url, _ANSWERS_WITHIN):
             sys.exit(f"{name}: {CLUSTER.finding}; {CLUSTER.mend}")
+    engine = create_sync_engine(settings, "start", poolclass=NullPool)
+    try:
+        with engine.connect() as connection:
+            found = strangers(connection)
+    except DBAPIError as error:
+        log.warning("database not reached", error=reason_of(error, settings), mend="start it, create it, or mend DATABASE_URL")
+        return
+    if found:
+        sys.exit(f"{found}; {WAY_OUT}")
     try_preparing(settings)

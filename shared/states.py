@@ -53,7 +53,7 @@ POSSIBLE_IN: dict[Action, frozenset[JobState]] = {
     Action.CANCEL: _UNFINISHED | {JobState.CANCELLED},
     Action.PAUSE: _UNFINISHED,
     Action.RESUME: _UNFINISHED,
-    Action.RETRY: frozenset({JobState.FAILED}),
+    Action.RETRY: frozenset({JobState.FAILED, JobState.CANCELLED}),
     Action.EXECUTE: frozenset({JobState.COMPLETED}),
     Action.RESTORE: FINAL_STATES,
 }

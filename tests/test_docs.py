@@ -133,10 +133,12 @@ def test_the_readme_names_every_make_target():
 
 
 def code_of(text):
-    """Every piece of code in a document: spans, indented blocks and what is typed after `$ `; continued lines joined."""
-    text = re.sub(r"^```[a-z]+\n(?<!^```console\n).*?^```$", "", text, flags=re.MULTILINE | re.DOTALL).replace("\\\n", " ")
+    """Every piece of code in a document: spans, indented blocks and lines of shell; continued lines joined."""
+    text = text.replace("\\\n", " ")
+    lines = "\n".join(re.findall(r"^```sh\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)).splitlines()
+    text = re.sub(r"^```.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL)
     spans = re.findall(r"(?<!`)`([^`]+)`(?!`)", text)
-    return [*spans, *re.findall(r"^(?: {4}|\$ )(.+)$", text, re.MULTILINE)]
+    return [*spans, *lines, *re.findall(r"^ {4}(.+)$", text, re.MULTILINE)]
 
 
 def commands_in(text):

@@ -37,9 +37,10 @@ class Service:
         sent = {"x-api-key": key or self.write, "content-type": "application/json"} | (headers or {})
         return await self.http.post(path, headers=sent, **content)
 
-    async def act(self, job_id, action, key=None, **headers):
-        """POSTs an action."""
-        return await self.http.post(f"/api/v1/jobs/{job_id}/{action}", headers={"x-api-key": key or self.write} | headers)
+    async def act(self, job_id, action, key=None, body=None, **headers):
+        """POSTs an action, with `body` as JSON where it has options."""
+        path = f"/api/v1/jobs/{job_id}/{action}"
+        return await self.http.post(path, headers={"x-api-key": key or self.write} | headers, json=body)
 
     async def job(self, job_id):
         """The job's answer."""

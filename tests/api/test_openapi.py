@@ -71,6 +71,7 @@ def test_every_operation_says_which_statuses_it_has(description):
         **dict.fromkeys(("listLeads", "listRecords"), owned | {"200"}),
         **dict.fromkeys(("deleteLead", "deleteRecord"), owned | {"200", "404", "409"}),
         **dict.fromkeys((f"{action}Job" for action in Action), action),
+        "executeJob": action | {"415"},
         "getJob": {"200", "304", "400", "401", "404", "429", "503"},
         "listJobs": {"200", "400", "401", "429", "503"},
         "listResults": {"200", "400", "401", "404", "410", "429", "503"},

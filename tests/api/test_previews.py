@@ -1,11 +1,14 @@
 """Previews change nothing and say what would be; executing one deletes exactly what it found, and never another lead."""
 
+from datetime import UTC, timedelta
+
 import pytest
 from sqlalchemy import text
 
 from api.app import create_app
 from tests.api.conftest import Service
-from tests.jobs import add_former_leads, add_leads, remaining_leads
+from tests.api.test_schedules import database_now, let_pass, states, window_in
+from tests.jobs import add_former_leads, add_leads, one_tick, remaining_leads
 
 LEADS = {("a", "+101"), ("b", "+102"), ("c", None)}
 
@@ -186,3 +189,143 @@ async def test_a_lead_that_was_brought_into_todays_form_since_is_the_one_that_wa
     assert ("old", "+15550001") in leads_of(service)
     assert (await service.job(await executed(service, preview)))["deleted"] == 1
     assert len(leads_of(service)) == len(LEADS)
+
+
+def at_night(service):
+    """A `runAt` in some hours."""
+    return {"runAt": (database_now(service) + timedelta(hours=5)).isoformat()}
+
+
+async def test_what_was_looked_at_goes_at_its_time_and_nothing_else(service):
+    preview = await previewed(service, {"externalId": "a"}, {"externalId": "nobody"})
+    answer = await service.act(preview, "execute", body={"schedule": at_night(service)})
+    accepted = answer.json()["data"]
+    assert (answer.status_code, accepted["status"], accepted["total"]) == (202, "scheduled", 1)
+    assert accepted["runAt"] is not None
+    with service.engine.begin() as connection:
+        add_leads(connection, [("nobody", "+103")])  # came after the look
+    assert one_tick(service.engine) == []
+    await service.work()
+    assert leads_of(service) == LEADS | {("nobody", "+103")}
+    let_pass(service, accepted["jobId"], hours=5)
+    assert one_tick(service.engine) == ["jobs"]
+    await service.work()
+    assert await states(service, accepted["jobId"]) == ["scheduled", "queued", "running", "completed"]
+    assert leads_of(service) == LEADS - {("a", "+101")} | {("nobody", "+103")}
+
+
+async def test_an_execution_obeys_its_window_and_goes_by_the_queue_of_such_jobs(service):
+    preview = await previewed(service, {"externalId": "a"})
+    window = {"window": window_in(service, 2, 4)}
+    job_id = (await service.act(preview, "execute", body={"schedule": window})).json()["data"]["jobId"]
+    job = await service.job(job_id)
+    assert (job["status"], job["schedule"], job["sourceJobId"]) == ("scheduled", window, preview)
+    let_pass(service, job_id, hours=2, minutes=59)
+    assert one_tick(service.engine) == ["off-peak"]
+    let_pass(service, job_id, hours=2)  # it shuts before a worker comes
+    one_tick(service.engine)
+    await service.work()
+    assert (await service.job(job_id))["status"] == "scheduled"
+    let_pass(service, job_id, hours=2)
+    one_tick(service.engine)
+    await service.work()
+    assert (await service.job(job_id))["status"] == "completed"
+
+
+async def test_off_peak_is_the_campaigns(service):
+    with service.engine.begin() as connection:
+        window = window_in(service, -1, 3)
+        connection.execute(text("UPDATE campaigns SET off_peak = :window"), {"window": f"{window['start']}-{window['end']}"})
+    preview = await previewed(service, {"externalId": "a"})
+    answer = await service.act(preview, "execute", body={"schedule": {"offPeak": True}})
+    assert answer.json()["data"]["status"] == "queued", "its window is open"
+    await service.work()
+    assert (await service.job(answer.json()["data"]["jobId"]))["deleted"] == 1
+
+
+async def test_the_same_schedule_is_the_same_job_and_another_is_refused(service):
+    preview = await previewed(service, {"externalId": "a"})
+    night = at_night(service)
+    first = await service.act(preview, "execute", body={"schedule": night})
+    moment = database_now(service) + timedelta(hours=5)
+    otherwise = {"runAt": night["runAt"].replace("+00:00", "Z")}
+    assert otherwise != night
+    for same in (night, otherwise):
+        again = await service.act(preview, "execute", body={"schedule": same})
+        assert (again.status_code, again.json()["data"]) == (202, first.json()["data"])
+    for other in ({"runAt": moment.astimezone(UTC).isoformat()}, {"offPeak": True}, None):
+        refused = await service.act(preview, "execute", body={"schedule": other}, **{"idempotency-key": "k"})
+        told = "Cannot execute this job: it is executed already, with another schedule"
+        assert (refused.status_code, refused.json()["error"]) == (409, told)
+    assert (await service.act(preview, "execute")).status_code == 409
+    with service.engine.begin() as connection:
+        assert connection.execute(text("SELECT count(*) FROM jobs")).scalar_one() == 2
+        assert connection.execute(text("SELECT count(*) FROM idempotency_keys")).scalar_one() == 0
+
+
+async def test_what_was_executed_at_once_is_not_executed_later(service):
+    preview = await previewed(service, {"externalId": "a"})
+    job_id = await executed(service, preview)
+    assert (await service.act(preview, "execute", body={"schedule": {"offPeak": True}})).status_code == 409
+    for at_once in ({}, {"schedule": None}):
+        assert (await service.act(preview, "execute", body=at_once)).json()["data"]["jobId"] == job_id
+
+
+async def test_the_24_hours_count_at_the_call_and_not_when_its_time_comes(service):
+    preview, late = await previewed(service, {"externalId": "a"}), await previewed(service, {"externalId": "b"})
+    with service.engine.begin() as connection:
+        age = text("UPDATE jobs SET finished_at = clock_timestamp() - CAST(:hours AS int) * interval '1 h' WHERE id = :id")
+        connection.execute(age, [{"hours": 23, "id": preview}, {"hours": 24, "id": late}])
+    answer = await service.act(preview, "execute", body={"schedule": at_night(service)})
+    assert (await service.act(late, "execute", body={"schedule": at_night(service)})).status_code == 409
+    with service.engine.begin() as connection:
+        connection.execute(text("UPDATE jobs SET finished_at = finished_at - interval '5 h'"))
+    let_pass(service, answer.json()["data"]["jobId"], hours=5)
+    one_tick(service.engine)
+    await service.work()
+    assert leads_of(service) == LEADS - {("a", "+101")}
+
+
+async def test_a_key_stands_for_an_execution_with_its_schedule(service):
+    preview = await previewed(service, {"externalId": "a"})
+    body, key = {"schedule": at_night(service)}, {"idempotency-key": "k"}
+    first = await service.act(preview, "execute", body=body, **key)
+    again = await service.act(preview, "execute", body=body, **key)
+    assert again.headers["idempotency-replayed"] == "true"
+    assert again.json() == first.json()
+    assert (await service.act(preview, "execute", body={"schedule": {"offPeak": True}}, **key)).status_code == 422
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "error"),
+    [
+        (b'{"schedule": {"offPeak": true}, "mode": "archive"}', 400, "Unknown field: mode"),
+        (b'{"schedule": {"run_at": "x"}}', 400, "Unknown field: schedule.run_at"),
+        (b'{"schedule": {"offPeak": true, "runAt": "2999-01-01T00:00:00Z"}}', 400, "schedule must have exactly one of"),
+        (b'{"schedule": {}, "schedule": {}}', 400, "Request body is not valid JSON"),
+        (b"[]", 400, "Request body must be an object"),
+        (b"{", 400, "Request body is not valid JSON"),
+        (b'{"schedule": "' + b"x" * 1024 * 1024 + b'"}', 413, "Request body is too large"),
+    ],
+)
+async def test_a_schedule_that_is_none_executes_nothing(service, body, status, error):
+    preview = await previewed(service, {"externalId": "a"})
+    refused = await service.post(body, path=f"/api/v1/jobs/{preview}/execute")
+    assert (refused.status_code, refused.json()["error"][: len(error)]) == (status, error)
+    await service.work()
+    assert leads_of(service) == LEADS
+
+
+async def test_a_schedule_says_that_it_is_json_and_nothing_need_not(service):
+    preview = await previewed(service, {"externalId": "a"})
+    path, plain = f"/api/v1/jobs/{preview}/execute", {"content-type": "text/plain"}
+    assert (await service.post(b'{"schedule": {"offPeak": true}}', path=path, headers=plain)).status_code == 415
+    assert (await service.post(b" ", path=path, headers=plain)).status_code == 202
+    assert (await service.post(b"{}", path=path, headers=plain)).status_code == 202
+
+
+async def test_only_an_execution_takes_a_schedule(service):
+    job_id = await service.submit({"externalId": "a"})
+    for action in ("retry", "restore", "cancel"):
+        refused = await service.act(job_id, action, body={"schedule": {"offPeak": True}})
+        assert (refused.status_code, refused.json()["error"]) == (400, "Request body must be empty")

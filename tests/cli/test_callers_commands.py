@@ -240,6 +240,23 @@ def test_the_end_of_the_job_decides_the_exit_code(shell):
     assert json.loads(shell.run("jobs", "list", "--limit", "1", "--json"))["items"][0]["jobId"] == slow
 
 
+def test_what_a_preview_found_goes_when_it_is_said_to_and_a_cancelled_job_is_retried(shell):
+    looked = ("submit", "-", "--campaign", "cmp", "--dry-run", "--wait", "--json")
+    preview = json.loads(shell.run(*looked, stdin=b"externalId\ncrm-7\n"))["jobId"]
+    execute = ("jobs", "execute", preview)
+    shell.run(*execute, "--run-at", "2999-01-01T00:00:00Z", "--off-peak", code=2)
+    assert "only one of --run-at, --off-peak and --window" in shell.err
+    made = json.loads(shell.run(*execute, "--run-at", "2999-01-01T00:00:00Z", "--json"))
+    assert made["status"] == "scheduled"
+    assert shell.run(*execute, "--run-at", "2999-01-01T01:00:00+01:00").strip() == made["jobId"], "the same moment"
+    shell.run(*execute, "--window", "22:00-06:00 fri America/New_York", code=1)
+    assert shell.err == "Error: Cannot execute this job: it is executed already, with another schedule\n"
+    shell.run("jobs", "cancel", made["jobId"])
+    retried = json.loads(shell.run("jobs", "retry", made["jobId"], "--wait", "--json"))
+    assert (retried["deleted"], retried["sourceJobId"]) == (1, made["jobId"])
+    shell.run("jobs", "retry", made["jobId"], "--off-peak", code=2)
+
+
 def test_previews_are_executed_archives_restored_failures_retried(shell):
     preview = shell.run(
         "submit", "-", "--campaign", "cmp", "--dry-run", "--mode", "archive", "--wait", "--json", stdin=b"externalId\ncrm-7\n"

@@ -5,9 +5,12 @@ import json
 import os
 from contextlib import contextmanager
 
+import psycopg
 import pytest
 
+from shared.migrations import newest_version
 from shared.signatures import new_secrets_key
+from tests.shared.test_environment import STRANGERS, URLS, WAY_OUT, refused_urls, taken  # noqa: F401 - a fixture
 
 NOWHERE = "postgresql://127.0.0.1:1/nowhere"
 
@@ -53,3 +56,61 @@ def test_without_either_it_is_the_stack_in_the_default_folder(leadsweep, stack, 
     monkeypatch.setenv("LEADSWEEP_DATA_DIR", stack.name)
     assert leadsweep("companies", "create", "acme").code == 0, "with the key of the stack"
     assert leadsweep("doctor", "--json").json["checks"][-1]["finding"].startswith("redis://127.0.0.1:1/0 does not answer")
+
+
+COMMANDS = (["migrate"], ["companies", "create", "acme"], ["keys", "list"], ["leads", "count", "--campaign", "x"])
+
+
+@pytest.mark.parametrize("url", URLS)
+def test_a_database_url_that_is_none_is_told_what_to_write(leadsweep, monkeypatch, tmp_path, url):
+    monkeypatch.setenv("DATABASE_URL", url)
+    for command in (*COMMANDS, ["up", "--data-dir", tmp_path / "stack"]):
+        assert leadsweep(*command)[::2] == (1, f"Error: {URLS[url]}\n")
+    assert not (tmp_path / "stack").exists()
+    told, mend = URLS[url].split("; ")
+    assert leadsweep("doctor", "--json").json["checks"] == [{"name": "settings", "ok": False, "finding": told, "mend": mend}]
+
+
+def test_a_database_that_is_not_to_be_had_is_one_line(leadsweep, monkeypatch, database_url):
+    for url, told in refused_urls(database_url).items():
+        monkeypatch.setenv("DATABASE_URL", url)
+        for command in COMMANDS:
+            error = leadsweep(*command).error
+            assert told in error
+            assert error.endswith("; start it, create it, or mend DATABASE_URL")
+            assert "secret" not in error
+
+
+@pytest.mark.parametrize("taken", STRANGERS, indirect=True)
+def test_what_another_application_has_made_is_left_as_it_is(leadsweep, taken, request, tmp_path, redis_url, monkeypatch):  # noqa: F811
+    told = STRANGERS[request.node.callspec.params["taken"]]
+    before = contents(taken)
+    monkeypatch.setenv("BROKER_URL", redis_url)
+    up = ["up", "--data-dir", tmp_path / "stack", "--port", "0"]
+    for command in (*COMMANDS, ["migrate", "--to", "0001"], ["migrate", "--to", "base", "--yes"], up):
+        assert leadsweep(*command)[::2] == (1, f"Error: {told}{WAY_OUT}\n"), command
+    checks = {check["name"]: check["finding"] for check in leadsweep("doctor", "--json").json["checks"]}
+    assert checks["schema"] == told
+    assert contents(taken) == before
+
+
+def contents(url):
+    """What is in the database, by name and kind."""
+    with psycopg.connect(url) as connection:
+        return connection.execute("SELECT relname, relkind FROM pg_class WHERE relnamespace = 'public'::regnamespace").fetchall()
+
+
+def test_tables_of_other_names_and_an_empty_alembic_version_are_no_hindrance(leadsweep, database_url):
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        connection.execute("DROP SCHEMA public CASCADE; CREATE SCHEMA public; CREATE TABLE orders (id int)")
+        connection.execute("CREATE SCHEMA other; CREATE TABLE other.companies (id int)")
+        connection.execute("CREATE TABLE alembic_version (version_num varchar(32) PRIMARY KEY)")
+    assert leadsweep("migrate", "--json").json == {"from": None, "to": newest_version()}
+
+
+def test_without_a_stack_and_without_a_url_both_ways_out_are_told(leadsweep, monkeypatch, tmp_path):
+    monkeypatch.delenv("DATABASE_URL")
+    monkeypatch.setenv("LEADSWEEP_DATA_DIR", str(tmp_path))
+    for command in COMMANDS:
+        error = f"no stack is running in {tmp_path}, and DATABASE_URL is not set; start one: leadsweep up, or set DATABASE_URL"
+        assert leadsweep(*command).error == error

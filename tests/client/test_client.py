@@ -214,6 +214,14 @@ def test_an_id_stays_in_its_place(carried_out):
     assert script.requests[0][0].url.raw_path == b"/api/v1/jobs/x%2Fcancel%3F/pause"
 
 
+def test_an_execution_is_sent_with_its_schedule(carried_out):
+    script = Script((200, {}, ACCEPTED), (200, {}, ACCEPTED))
+    carried_out(script, lambda c: c.act("x", "execute", schedule={"offPeak": True}))
+    carried_out(script, lambda c: c.act("x", "execute"))
+    sent = [(request.content, request.headers.get("content-type")) for request, *_ in script.requests]
+    assert sent == [(b'{"schedule":{"offPeak":true}}', "application/json"), (b"", None)]
+
+
 @pytest.mark.parametrize("long_poll", [True, False])
 def test_a_server_that_has_answered_once_is_waited_for_however_long_it_is_away(carried_out, long_poll):
     away = [lost(), (503, {"retry-after": "5"}, "away"), (429, {"retry-after": "3600"}, "slow down")] * 5

@@ -1,12 +1,11 @@
-"""The session that the README shows, typed in as it stands there, on the services of docker-compose.yml."""
+"""The blocks of shell in the README, pasted as they stand there into one shell, beside the services of docker-compose.yml."""
 
 import json
 import os
 import re
 import subprocess
 import sys
-import time
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 import pytest
@@ -31,7 +30,9 @@ while words:
         method = words.pop(0)
     elif word == "-o":
         file = words.pop(0)
-    elif word != "-s":
+    elif word == "-T":
+        body = open(words.pop(0), "rb").read()
+    elif word not in {"-s", "-sS"}:
         url = word
 try:
     answer = urllib.request.urlopen(urllib.request.Request(url, body, headers, method=method), timeout=20).read().decode()
@@ -41,13 +42,12 @@ print(answer, file=open(file, "w") if file else sys.stdout)
 """
 
 
-def steps():
-    """Each command of the README's sessions with the output that is shown for it."""
-    for block in re.findall(r"^```console\n(.*?)^```", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL):
-        for step in re.split(r"^\$ ", block, flags=re.MULTILINE)[1:]:
-            lines = step.strip().split("\n")
-            size = next(n for n in range(1, len(lines) + 1) if "\n".join(lines[:n]).count("'") % 2 == 0)
-            yield "\n".join(lines[:size]), "\n".join(lines[size:])
+_BLOCK = re.compile(r"^```sh\n(.*?)^```\n(?:\n```(?:json|text)\n(.*?)^```\n)?", re.MULTILINE | re.DOTALL)
+
+
+def blocks():
+    """Each block of shell in the README, and the output that is shown for it, which may be none."""
+    return [(block, shown.strip()) for block, shown in _BLOCK.findall((ROOT / "README.md").read_text())]
 
 
 def masked(output):
@@ -59,31 +59,39 @@ def masked(output):
 
 
 class Terminal:
-    """A shell that remembers its variables and functions."""
+    """One shell, into which blocks are pasted. A command that fails is told on its stderr."""
 
-    def __init__(self, folder, environment):
-        self.folder, self.environment, self.functions = folder, environment, ""
-
-    def type(self, command):
-        """What the command prints on stdout."""
-        if re.match(r"\w+\(\)", command):
-            self.functions += f"{command}\n"
-            return ""
-        name = re.match(r"(?:export )?(\w+)=", command)
-        shell = f'{command}; printf %s "${name[1]}"' if name else command
-        done = subprocess.run(
-            ["sh", "-c", self.functions + shell],
-            cwd=self.folder,
-            env=self.environment,
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
+    def __init__(self, folder, environment, ports):
+        self.folder, self._ports = folder, ports
+        self.errors = (folder / "errors").open("w+")
+        pipe = subprocess.PIPE
+        self._shell = subprocess.Popen(
+            ["bash", "--norc"], cwd=folder, env=environment, stdin=pipe, stdout=pipe, stderr=self.errors, text=True
         )
-        assert done.returncode == 0, (command, done.stderr)
-        if name:
-            self.environment[name[1]] = done.stdout
-        return done.stdout.strip()
+        self._send("set -E -o pipefail; trap 'echo \"failed: $BASH_COMMAND\" >&2' ERR")
+
+    def paste(self, block):
+        """What the commands of the block print on stdout."""
+        for theirs, ours in self._ports.items():
+            block = block.replace(f"127.0.0.1:{theirs}", f"127.0.0.1:{ours}").replace(f"--port {theirs}", f"--port {ours}")
+        self._send(f"{block}\nprintf '%s\\n' END-OF-BLOCK")
+        lines = list(iter(self._shell.stdout.readline, "END-OF-BLOCK\n"))
+        assert self._shell.poll() is None, block
+        self.errors.seek(0)
+        failed = [line for line in self.errors if line.startswith("failed: ")]
+        assert not failed, (block, failed)
+        return "".join(lines).strip()
+
+    def close(self):
+        """Ends the shell."""
+        self._shell.stdin.close()
+        self._shell.wait(20)
+        self._shell.stdout.close()
+        self.errors.close()
+
+    def _send(self, text):
+        self._shell.stdin.write(f"{text}\n")
+        self._shell.stdin.flush()
 
 
 @pytest.fixture
@@ -93,41 +101,38 @@ def terminal(values, tmp_path):
     programs.mkdir()
     (programs / "curl").write_text(CURL)
     (programs / "curl").chmod(0o755)
-    port = free_port()
+    port, listener = free_port(), free_port()
     with ExitStack() as running:
         for name in ("api", "worker", "deliverer", "ticker"):
             running.enter_context(Container(name, values | {"LEADSWEEP_WEBHOOK_ALLOW": LOOPBACK}, tmp_path, port))
-        path = f"{programs}:{Path(sys.executable).parent}:{os.environ['PATH']}"
-        yield Terminal(
-            tmp_path,
-            {
-                "PATH": path,
-                "DATABASE_URL": values["DATABASE_URL"],
-                "LEADSWEEP_SECRETS_KEY": values["LEADSWEEP_SECRETS_KEY"],
-                "PORT": str(port),
-                "LEADSWEEP_URL": f"http://127.0.0.1:{port}",
-            },
-        )
+        environment = {
+            "PATH": f"{programs}:{Path(sys.executable).parent}:{os.environ['PATH']}",
+            "DATABASE_URL": values["DATABASE_URL"],
+            "LEADSWEEP_SECRETS_KEY": values["LEADSWEEP_SECRETS_KEY"],
+            "LEADSWEEP_URL": f"http://127.0.0.1:{port}",
+        }
+        yield running.enter_context(closing(Terminal(tmp_path, environment, {8000: port, 9000: listener})))
 
 
-def test_the_session_of_the_readme_goes_as_it_is_shown(terminal):
-    job_id = None
-    for command, shown in steps():
-        typed = command.replace("127.0.0.1:8000", f"127.0.0.1:{terminal.environment['PORT']}")
-        if job_id:
-            terminal.environment["JOB"] = job_id
-        if typed.startswith("JOB="):
-            continue
-        output = terminal.type(typed)
-        deadline = time.monotonic() + 30
-        while masked(output) != masked(shown) and "/api/v1/jobs/" in typed and time.monotonic() < deadline:
-            output = terminal.type(typed)  # whoever reads the README types more slowly than the worker works
+@pytest.mark.timeout(600)  # some fifty commands, each a process that begins anew
+def test_every_block_of_the_readme_can_be_pasted_and_prints_what_is_shown(terminal):
+    pasted = blocks()
+    assert len(pasted) > 20
+    for block, shown in pasted:
+        assert not re.search(r"^[$>#] ", block, re.MULTILINE), "a prompt"
+        output = terminal.paste(block)
+        answers = [line for line in output.splitlines() if line.startswith('{"success"')]
+        assert all(json.loads(answer)["success"] for answer in answers), (block, output)
         if shown:
-            assert masked(output) == masked(shown), command
-        if output.startswith("{"):
-            answer = json.loads(output)
-            assert answer["success"] or shown, (command, output)
-            job_id = (answer["data"] or {}).get("jobId", job_id)
+            last = answers[-1] if shown.startswith("{") else output
+            assert masked(last) == masked(shown), block
     assert (terminal.folder / "not-found.csv").read_text().startswith("index,externalId,")
-    history = json.loads(terminal.type("post $API/jobs/$JOB -X GET"))["data"]["history"]
+    history = json.loads(terminal.paste("post -X GET $API/jobs/$JOB"))["data"]["history"]
     assert history[-1]["status"] in {"queued", "running", "completed"}
+
+
+def test_every_example_of_shell_in_the_readme_is_one_of_these_blocks():
+    readme = (ROOT / "README.md").read_text()
+    assert set(re.findall(r"^```(\w*)$", readme, re.MULTILINE)) <= {"", "sh", "json", "text", "py", "python", "js"}
+    without = re.sub(r"^```.*?^```$", "", readme, flags=re.MULTILINE | re.DOTALL)
+    assert not re.findall(r"^ {4}(?:\$ )?(?:curl|leadsweep|make|export|docker|post) .*$", without, re.MULTILINE)

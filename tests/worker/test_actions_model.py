@@ -207,7 +207,7 @@ class Model:
             possible = job.state in FINAL and job.mode == "archive" and not job.dry_run
             archived = [(lead, LEADS[lead]) for lead, whose in self.archived.items() if possible and whose == job_id]
             return archived + [(None, None)] * (self.erased.count(job_id) if possible else 0)
-        possible = job.state == "failed" if action == Action.RETRY else job.state == "completed" and job.dry_run
+        possible = job.state in {"failed", "cancelled"} if action == Action.RETRY else job.state == "completed" and job.dry_run
         word = "unprocessed" if action == Action.RETRY else "wouldDelete"
         return [e for e, outcome in zip(job.entries, job.outcomes, strict=True) if possible and outcome.startswith(word)]
 
