@@ -14,6 +14,7 @@ from shared.heartbeats import NEWEST_BEATS, STALE_SECONDS
 
 ROLES = ("worker", "deliverer", "ticker")
 PATIENCE = 1.0  # seconds for each check
+BROKER_SECONDS = 0.8  # for an answer of the broker, so that there is time to say that there was none
 
 log = structlog.get_logger()
 
@@ -43,7 +44,7 @@ async def _beat_ages(engine: AsyncEngine) -> dict[str, float]:
 
 
 async def _works(broker_url: str) -> bool:
-    flaw = await asyncio.to_thread(broker_flaw, broker_url, PATIENCE)
+    flaw = await asyncio.to_thread(broker_flaw, broker_url, BROKER_SECONDS)
     if flaw:
         log.warning("broker not usable", error=flaw.finding, mend=flaw.mend)
     return flaw is None

@@ -104,7 +104,7 @@ def create_api_engine(settings: Settings, application: str, **options: Any) -> A
 def try_preparing(settings: Settings) -> None:
     """Finds out whether statements may be prepared, before a process opens connections or forks. Takes seconds at most."""
     if settings.prepare_statements:
-        prepared_statements.are_kept(database_url(settings.database_url))
+        prepared_statements.may_be_used(database_url(settings.database_url))
 
 
 def _prepare_where_kept(engine: Engine, settings: Settings, patience: float) -> None:
@@ -112,7 +112,7 @@ def _prepare_where_kept(engine: Engine, settings: Settings, patience: float) -> 
     def choose(_dialect: Any, _record: Any, _arguments: Any, options: dict[str, Any]) -> None:
         # Nor what is used once: a statement is prepared at its sixth use.
         passing = isinstance(engine.pool, NullPool) or not settings.prepare_statements
-        if passing or not prepared_statements.are_kept(engine.url, patience):
+        if passing or not prepared_statements.may_be_used(engine.url, patience):
             options["prepare_threshold"] = None
 
     @event.listens_for(engine, "handle_error")

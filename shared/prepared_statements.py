@@ -27,6 +27,7 @@ _ROUNDS = 3
 
 _kept: dict[URL, bool] = {}
 _trials: dict[URL, Thread] = {}
+_said: set[URL] = set()
 
 log = structlog.get_logger()
 
@@ -49,23 +50,24 @@ def are_kept(url: URL, patience: float = PATIENCE) -> bool | None:
 def note(url: URL, error: BaseException) -> None:
     """Makes this process prepare nothing at `url` any more where `error`, one of LOST, says that statements are not kept."""
     if not isinstance(error, errors.ProtocolViolation) or error.diag.severity_nonlocalized:
-        _give_up(url)
-
-
-def _give_up(url: URL) -> None:
-    if _kept.get(url) is not False:
         _kept[url] = False
+
+
+def may_be_used(url: URL, patience: float = PATIENCE) -> bool:
+    """Whether they are known to be kept. Says once in the log of a process that they are not."""
+    kept = are_kept(url, patience)
+    if kept is False and url not in _said:
+        _said.add(url)
         log.warning("prepared statements not used", error=MISSING, mend=MEND)
+    return kept is True
 
 
 def _try(url: URL) -> None:
     _arguments, options = url.get_dialect()().create_connect_args(url)
     try:
         with closing(_connect(options)) as one, closing(_connect(options)) as other:
-            if _are_found_again(one, other):
-                _kept.setdefault(url, True)
-            else:
-                _give_up(url)
+            found_again = _are_found_again(one, other)
+        _kept.setdefault(url, found_again)
     except LOST as error:
         note(url, error)
     except psycopg.Error:  # the database is away, or full: whoever connects next tries again

@@ -1,5 +1,6 @@
 """Health says what is up, and is quick about what is down."""
 
+import socket
 import time
 
 import pytest
@@ -79,3 +80,16 @@ async def test_a_rabbitmq_that_blocks_publishers_is_down(settings, service, caps
                 service.http._transport.app = app
                 assert (await service.http.get("/api/health")).json()["data"]["broker"] == word
         assert ("blocks publishers" in "".join(capsys.readouterr())) is blocks
+
+
+async def test_a_broker_that_is_frozen_is_down_within_seconds_and_the_log_says_so(settings, service, capsys):
+    with socket.create_server(("127.0.0.1", 0)) as frozen:
+        where = f"127.0.0.1:{frozen.getsockname()[1]}"
+        for url in (f"redis://{where}/0", f"amqp://{where}"):
+            app = create_app(settings.model_copy(update={"broker_url": url, "redis_url": settings.broker_url}))
+            async with app.router.lifespan_context(app):
+                service.http._transport.app = app
+                began = time.monotonic()
+                assert (await service.http.get("/api/health")).json()["data"]["broker"] == "down"
+                assert time.monotonic() - began < 5
+            assert "does not answer" in "".join(capsys.readouterr())

@@ -140,8 +140,10 @@ def test_a_scheme_that_is_not_supported_is_told(healthy, monkeypatch):
 def test_a_pooler_that_loses_prepared_statements_is_a_warning_as_all_works_without(healthy, database_url, monkeypatch):
     with pooled(database_url) as pooler:
         monkeypatch.setenv("DATABASE_URL", pooler.url)
+        assert wrong(healthy("--json")) == {}
         told = healthy()
         assert told.code == 0, told.out
+        assert len(told.out.splitlines()) == len(NAMES)
         assert f"warn  prepared     no statements: {MISSING} -> set LEADSWEEP_PREPARE_STATEMENTS=false" in told.out
         monkeypatch.setenv("LEADSWEEP_PREPARE_STATEMENTS", "false")
         assert "warn" not in healthy().out

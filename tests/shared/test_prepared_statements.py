@@ -7,7 +7,7 @@ import httpx2
 from sqlalchemy import text
 
 from api.app import create_app
-from shared.database import create_sync_engine
+from shared.database import create_sync_engine, try_preparing
 from shared.database import database_url as parsed
 from shared.prepared_statements import MISSING, are_kept
 from tests.jobs import add_campaign, add_leads
@@ -56,8 +56,10 @@ def test_a_database_that_is_away_is_tried_again_and_nothing_is_prepared_until_th
 
 @asynccontextmanager
 async def service_behind(pooler, settings, engine):
-    """Calls to an API whose database is behind it, with a key."""
-    app = create_app(settings.model_copy(update={"database_url": pooler.url}))
+    """Calls to an API whose database is behind it, with a key; it has tried the pooler, as a process does when it begins."""
+    behind = settings.model_copy(update={"database_url": pooler.url})
+    await asyncio.to_thread(try_preparing, behind)
+    app = create_app(behind)
     with engine.begin() as connection:
         add_campaign(connection)
         add_leads(connection, [("a", "+101")])
