@@ -9,8 +9,22 @@ import psycopg
 import pytest
 from sqlalchemy import text
 
-from api import authenticator, deliveries, exporter, follower, jobs, replayer, results, steering, waiter, webhooks
+from api import (
+    acceptor,
+    authenticator,
+    deliveries,
+    exporter,
+    follower,
+    jobs,
+    loader,
+    replayer,
+    results,
+    steering,
+    waiter,
+    webhooks,
+)
 from api.authenticator import Key
+from api.entries import Identifiers
 from api.replayer import Asked
 from shared.arrays import smallint_array
 from shared.database import create_sync_engine, create_worker_engine
@@ -21,14 +35,17 @@ from worker import transaction as part
 
 TABLES = ("jobs", "chunks", "deliveries", "idempotency_keys", "archived_leads", "api_keys")
 
-# Of each of ten companies: 2,000 jobs that have ended, with ten deliveries each, and 3,000 that have not, of which some run and
-# some are scheduled. Four chunks a job.
-FILL = """
+OF_BEFORE = """
     INSERT INTO companies (id) SELECT 'co-' || n FROM generate_series(0, 9) AS n;
     INSERT INTO campaigns (id, company_id) SELECT 'cmp-' || n, 'co-' || n FROM generate_series(0, 9) AS n;
     INSERT INTO webhooks (id, company_id, url, events, secret)
     SELECT lpad(n::text, 32, '0')::uuid, 'co-' || n, 'https://example.com/', '{job.completed}', 'x'
     FROM generate_series(0, 9) AS n;
+"""
+
+# Of each of ten companies: 2,000 jobs that have ended, with ten deliveries each, and 3,000 that have not, of which some run and
+# some are scheduled. Four chunks a job.
+FILL = """
     INSERT INTO api_keys (id, company_id, scope, hash)
     SELECT lpad(n::text, 32, '0')::uuid, 'co-' || n % 10, 'write', CAST('key-' || n AS bytea) FROM generate_series(1, 5000) AS n;
     INSERT INTO jobs (id, company_id, campaign_id, client_reference, total, state, created_at, queued_at, run_at, started_at,
@@ -161,7 +178,26 @@ LOCK_CHUNK = {"is_old": False, "milliseconds": "2000", "lock_wait": timedelta(0)
 OF_WORKERS["lock a chunk"] = (says(part._LOCK_CHUNK, **LOCKED, **LOCK_CHUNK), 60, {"chunks": 0})
 
 STEERED = ASKED.values() | {"subject_id": QUEUED, "action": "pause", "already": "paused", "possible": "{queued,running}"}
+SUBMITTED = ASKED.values() | {
+    "campaign_id": "cmp-3", "region_named": False, "form": 2, "mode": "delete", "dry_run": False, "total": 2, "queue": "jobs",
+    **dict.fromkeys(("client_reference", "phone_region", "callback_url", "max_leads_per_second", "run_window", "run_at")),
+    "phone_fallback_rule": "always", "schedule": None, "closes_at": None, "idempotency_key": "new", "request_hash": b"x",
+    "external_ids": "{a,b}", "phone_numbers": "{NULL,NULL}", "written_external_ids": None, "written_phone_numbers": None,
+    "outcomes": "{0,0}", "first_indexes": [0, 1], "end_indexes": [1, 2], "duplicates": [0, 0],
+}
+
+
+def loaded(connection):
+    """A file of one chunk."""
+    connection.execute(loader._BEGIN, SUBMITTED)
+    chunk = loader._Chunk(0, Identifiers(["a"], [None], ["a"], [None]), [0])
+    loader._copy(connection, ASKED.job_id, iter([chunk]), loader._Hashes())
+    connection.execute(loader._END, SUBMITTED)
+
+
 OF_THE_API = {
+    "accept": (says(acceptor._ACCEPT, **SUBMITTED), 150, {"jobs": 0}),
+    "load a file": (loaded, 200, {"jobs": 0}),
     "find a key": (says(authenticator._FIND_KEY, hash=b"key-3"), 30, {}),
     "note use": (says(authenticator._NOTE_USE, ids=f"{{{UUID(int=3)}}}"), 30, {"api_keys": 1}),
     "job": (says(jobs._JOB_WITH_CHUNKS, job_id=ENDED, company_id="co-3", campaign_id=None), 60, {}),
@@ -258,6 +294,7 @@ def test_no_statement_reads_or_locks_more_than_it_must_in_a_queue_that_has_grown
     with psycopg.connect(database_url, autocommit=True) as other:
         for table in TABLES:
             other.execute(f"ALTER TABLE {table} SET (autovacuum_enabled = off)")
+        other.execute(OF_BEFORE)
         other.execute("ANALYZE")
         for (role, _), connection in sessions.items():
             for run, *_ in cases[role].values():
