@@ -1,5 +1,5 @@
 """A queue that grows faster than its statistics: what each statement on the way of a job, a delivery, a tick, a page and a result
-reads and locks, where tables were last analysed and statements last planned while there was nothing.
+reads and locks, where tables were last analysed while they were empty, and statements last planned while they nearly were.
 """
 
 from datetime import UTC, datetime, timedelta
@@ -9,8 +9,22 @@ import psycopg
 import pytest
 from sqlalchemy import text
 
-from api import authenticator, deliveries, exporter, follower, jobs, replayer, results, steering, waiter, webhooks
+from api import (
+    acceptor,
+    authenticator,
+    deliveries,
+    exporter,
+    follower,
+    jobs,
+    loader,
+    replayer,
+    results,
+    steering,
+    waiter,
+    webhooks,
+)
 from api.authenticator import Key
+from api.entries import Identifiers
 from api.replayer import Asked
 from shared.arrays import smallint_array
 from shared.database import create_sync_engine, create_worker_engine
@@ -21,16 +35,20 @@ from worker import transaction as part
 
 TABLES = ("jobs", "chunks", "deliveries", "idempotency_keys", "archived_leads", "api_keys")
 
-# Of each of ten companies: 2,000 jobs that have ended, with ten deliveries each, and 3,000 that have not, of which some run and
-# some are scheduled. Four chunks a job.
-FILL = """
+OF_BEFORE = """
     INSERT INTO companies (id) SELECT 'co-' || n FROM generate_series(0, 9) AS n;
     INSERT INTO campaigns (id, company_id) SELECT 'cmp-' || n, 'co-' || n FROM generate_series(0, 9) AS n;
     INSERT INTO webhooks (id, company_id, url, events, secret)
     SELECT lpad(n::text, 32, '0')::uuid, 'co-' || n, 'https://example.com/', '{job.completed}', 'x'
     FROM generate_series(0, 9) AS n;
+"""
+
+# Of each of ten companies: 2,000 jobs that have ended, with ten deliveries each, and 3,000 that have not, of which some run and
+# some are scheduled. Four chunks a job.
+FILL = """
     INSERT INTO api_keys (id, company_id, scope, hash)
-    SELECT lpad(n::text, 32, '0')::uuid, 'co-' || n % 10, 'write', CAST('key-' || n AS bytea) FROM generate_series(1, 5000) AS n;
+    SELECT lpad(n::text, 32, '0')::uuid, 'co-' || n % 10, 'write', CAST('key-' || n AS bytea) FROM generate_series(1, 5000) AS n
+    WHERE n BETWEEN FIRST AND LAST;
     INSERT INTO jobs (id, company_id, campaign_id, client_reference, total, state, created_at, queued_at, run_at, started_at,
         finished_at, deleted, would_delete, restored, conflict, not_found, unprocessed, invalid, erased, lacks_plus,
         other_external_id, mode, wanted, max_leads_per_second, paced_at, source_job_id)
@@ -45,24 +63,25 @@ FILL = """
         SELECT n, now() - (50001 - n) * interval '1 s' AS at, n <= 20000 AS ended, CASE WHEN n <= 20000 THEN 0 END AS c, CASE
             WHEN n <= 20000 THEN 'completed' WHEN n % 100 < 10 THEN 'scheduled' WHEN n % 100 < 20 THEN 'running' ELSE 'queued' END
             AS state
-        FROM generate_series(1, 50000) AS n
+        FROM generate_series(FIRST, LAST) AS n
     ) AS numbered;
     INSERT INTO chunks (job_id, number, first_index, external_ids, phone_numbers, outcomes, state, not_found)
     SELECT lpad(n::text, 32, '0')::uuid, number, number, '{x}', '{NULL}',
         CASE WHEN n <= 20000 THEN '{4}' ELSE '{0}' END::smallint[],
         CASE WHEN n <= 20000 THEN 'done' ELSE 'pending' END, CASE WHEN n <= 20000 THEN 1 ELSE 0 END
-    FROM generate_series(1, 50000) AS n, generate_series(0, 3) AS number;
+    FROM generate_series(FIRST, LAST) AS n, generate_series(0, 3) AS number;
     INSERT INTO deliveries (id, company_id, job_id, webhook_id, event, state, error, due_at)
     SELECT lpad((n * 10 + place)::text, 32, '0')::uuid, 'co-' || n % 10, lpad(n::text, 32, '0')::uuid,
         lpad((n % 10)::text, 32, '0')::uuid, 'job.completed', state,
         CASE WHEN state = 'failed' THEN 'all attempts failed' END, now() + CASE WHEN n < 500 THEN -n ELSE n END * interval '1 min'
     FROM generate_series(1, 20000) AS n,
-        unnest(ARRAY['pending', 'delivered', 'failed', 'pending', 'delivered']) WITH ORDINALITY AS each (state, place);
+        unnest(ARRAY['pending', 'delivered', 'failed', 'pending', 'delivered']) WITH ORDINALITY AS each (state, place)
+    WHERE n BETWEEN FIRST AND LAST;
     INSERT INTO idempotency_keys (company_id, key, request_hash, job_id, state, wait)
-    SELECT 'co-' || n % 10, 'key-' || n, 'x', lpad(n::text, 32, '0')::uuid, 'queued', 0 FROM generate_series(1, 50000) AS n;
+    SELECT 'co-' || n % 10, 'key-' || n, 'x', lpad(n::text, 32, '0')::uuid, 'queued', 0 FROM generate_series(FIRST, LAST) AS n;
     INSERT INTO archived_leads (job_id, lead_id, lead)
     SELECT lpad(n::text, 32, '0')::uuid, n, json_build_object('campaign_id', 'cmp-' || n % 10, 'external_id', 'x' || n)
-    FROM generate_series(50, 10000, 50) AS n;
+    FROM generate_series(50, 10000, 50) AS n WHERE n BETWEEN FIRST AND LAST;
 """
 
 LONG_AGO, KEPT = timedelta(0), timedelta(days=30)
@@ -161,7 +180,42 @@ LOCK_CHUNK = {"is_old": False, "milliseconds": "2000", "lock_wait": timedelta(0)
 OF_WORKERS["lock a chunk"] = (says(part._LOCK_CHUNK, **LOCKED, **LOCK_CHUNK), 60, {"chunks": 0})
 
 STEERED = ASKED.values() | {"subject_id": QUEUED, "action": "pause", "already": "paused", "possible": "{queued,running}"}
+SUBMITTED = ASKED.values() | {
+    "campaign_id": "cmp-3",
+    "region_named": False,
+    "form": 2,
+    "mode": "delete",
+    "dry_run": False,
+    "total": 2,
+    "queue": "jobs",
+    **dict.fromkeys(("client_reference", "phone_region", "callback_url", "max_leads_per_second", "run_window", "run_at")),
+    "phone_fallback_rule": "always",
+    "schedule": None,
+    "closes_at": None,
+    "idempotency_key": "new",
+    "request_hash": b"x",
+    "external_ids": "{a,b}",
+    "phone_numbers": "{NULL,NULL}",
+    "written_external_ids": None,
+    "written_phone_numbers": None,
+    "outcomes": "{0,0}",
+    "first_indexes": [0, 1],
+    "end_indexes": [1, 2],
+    "duplicates": [0, 0],
+}
+
+
+def loaded(connection):
+    """A file of one chunk."""
+    connection.execute(loader._BEGIN, SUBMITTED)
+    chunk = loader._Chunk(0, Identifiers(["a"], [None], ["a"], [None]), [0])
+    loader._copy(connection, ASKED.job_id, iter([chunk]), loader._Hashes())
+    connection.execute(loader._END, SUBMITTED)
+
+
 OF_THE_API = {
+    "accept": (says(acceptor._ACCEPT, **SUBMITTED), 150, {"jobs": 0}),
+    "load a file": (loaded, 200, {"jobs": 0}),
     "find a key": (says(authenticator._FIND_KEY, hash=b"key-3"), 30, {}),
     "note use": (says(authenticator._NOTE_USE, ids=f"{{{UUID(int=3)}}}"), 30, {"api_keys": 1}),
     "job": (says(jobs._JOB_WITH_CHUNKS, job_id=ENDED, company_id="co-3", campaign_id=None), 60, {}),
@@ -233,6 +287,13 @@ def rows_locked(connection, other, table):
     return count
 
 
+def fill(database_url, first, last):
+    """By a session of its own: one that had looked up foreign keys while there was nothing would scan for each row, too."""
+    with psycopg.connect(database_url) as connection:
+        connection.execute("SET enable_seqscan = off")
+        connection.execute(FILL.replace("FIRST", str(first)).replace("LAST", str(last)))
+
+
 @pytest.fixture
 def sessions(database_url):
     """Of workers and the API, each with plans for any values, and with plans for those at hand."""
@@ -258,13 +319,15 @@ def test_no_statement_reads_or_locks_more_than_it_must_in_a_queue_that_has_grown
     with psycopg.connect(database_url, autocommit=True) as other:
         for table in TABLES:
             other.execute(f"ALTER TABLE {table} SET (autovacuum_enabled = off)")
+        other.execute(OF_BEFORE)
         other.execute("ANALYZE")
+        fill(database_url, 1, 20)
         for (role, _), connection in sessions.items():
             for run, *_ in cases[role].values():
                 with connection.begin() as transaction:
                     run(connection)
                     transaction.rollback()
-        other.execute(FILL)
+        fill(database_url, 21, 50_000)
         for (role, mode), connection in sessions.items():
             for name, (run, pages, locks) in cases[role].items():
                 before = pages_read(connection)
