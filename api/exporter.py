@@ -19,8 +19,6 @@ from shared.plans import BY_INDEX
 from shared.spreadsheets import guarded, raw_safe
 from shared.states import Outcome
 
-NONE = ("",)
-
 CSV, NDJSON = "text/csv", "application/x-ndjson"
 
 COLUMNS = ("index", "externalId", "phoneNumber", "identifier", "outcome", "matchedBy", "reason", "erasedFromArchive", "detail")
@@ -78,14 +76,11 @@ async def stream(
         for number, first_index, external_ids, phone_numbers, numbers, details in found:
             if first_index != expected:
                 raise Purged
-            entries = enumerate(zip(external_ids, phone_numbers, numbers, strict=True), start=first_index)
+            in_order = [details.get(str(position)) for position in range(len(numbers))] if details else [None] * len(numbers)
+            entries = enumerate(zip(external_ids, phone_numbers, numbers, in_order, strict=True), start=first_index)
             if picked := [(index, *entry) for index, entry in entries if entry[2] in wanted]:
-                yield write([_detailed(result, details, first_index) for result in picked] if details else picked)
+                yield write(picked)
             after, expected = number, first_index + len(numbers)
-
-
-def _detailed(result: tuple[Any, ...], details: dict[str, str], first_index: int) -> tuple[Any, ...]:
-    return (*result, details.get(str(result[0] - first_index)))
 
 
 def as_ndjson(results: list[Any]) -> bytes:
@@ -101,15 +96,8 @@ def as_csv(results: list[Any], *, raw: bool) -> bytes:
     guard = raw_safe if raw else guarded
     lines = io.StringIO()
     csv.writer(lines).writerows(
-        (
-            index,
-            guard(external_id),
-            guard(phone_number),
-            guard(external_id or phone_number),
-            *CELLS_OF[outcome],
-            *(detail or NONE),
-        )
-        for index, external_id, phone_number, outcome, *detail in results
+        (index, guard(external_id), guard(phone_number), guard(external_id or phone_number), *CELLS_OF[outcome], detail)
+        for index, external_id, phone_number, outcome, detail in results
     )
     return lines.getvalue().encode()
 

@@ -199,11 +199,11 @@ def _described(row: Found) -> dict[str, Any]:
 
 
 def _waiting_for(row: Found) -> dict[str, Any] | None:
-    """What keeps the job: the database, or whoever has locked some of its leads."""
+    """What keeps a job whose turn it is: the database, or whoever has locked some of its leads."""
     nothing = dict.fromkeys(("reason", "since", "leads", "sqlstate", "detail"))
     if row.waiting_since:
         return {**nothing, **row.waiting_for, "since": time_text(row.waiting_since)}
-    if row.finished_at or not row.locked:
+    if row.state not in {JobState.QUEUED, JobState.RUNNING} or not row.locked:
         return None
     who = "1 lead is" if row.locked == 1 else f"{row.locked} leads are"
     detail = f"{who} locked by somebody else in the database, and tried again"
@@ -223,9 +223,8 @@ def _identifiers(parts: Sequence[Found]) -> dict[str, Any]:
     for part in parts:
         decided = (part.external_ids or (), part.phone_numbers or (), part.outcomes or ())
         for external_id, phone_number, outcome in zip(*decided, strict=True):
-            if (name := _LIST_OF_NUMBER.get(outcome)) and (
-                identifier := external_id or phone_number
-            ):  # the invalid may have none
+            name, identifier = _LIST_OF_NUMBER.get(outcome), external_id or phone_number
+            if name and identifier:  # what is pending has no list, what is invalid may have no identifier
                 lists[name].append(identifier)
     return lists | {"identifiersOmitted": False}
 

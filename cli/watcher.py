@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from cli.job_view import summary
-from cli.output import remark
+from cli.output import printable, remark
 from cli.server import INTERRUPTED, WaitFailure
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ class _Progress:
         if rate:
             words += [f"{rate:,.0f}/s", f"{_span((job.total - job.processed) / rate)} left"]
         if job.waiting_for:
-            words.append(f"waits: {job.waiting_for.detail}")
+            words.append(f"waits: {printable(job.waiting_for.detail)}")
         self.say("  ".join(words), kind=job.waiting_for.detail if job.waiting_for else job.status)
 
     def say(self, text: str, kind: str = "trouble") -> None:

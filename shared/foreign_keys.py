@@ -7,7 +7,8 @@ from typing import NamedTuple
 from sqlalchemy import Connection, text
 
 # Those that refer to leads, or to what goes with a lead. A key of a partition is its parent's. An index serves if it begins with
-# the columns of the key, in whatever order.
+# the columns of the key, in whatever order, and leaves no rows out but those in which one of them is null. What it only INCLUDEs
+# is not looked for in it.
 _WITHOUT_INDEX = text("""
     WITH RECURSIVE going (relation) AS (
         SELECT 'leads'::regclass::oid
@@ -24,8 +25,11 @@ _WITHOUT_INDEX = text("""
     FROM going JOIN pg_constraint ON confrelid = relation JOIN pg_class AS referring ON referring.oid = conrelid
     WHERE contype = 'f' AND conparentid = 0 AND NOT EXISTS (
         SELECT FROM pg_index JOIN pg_class AS index ON index.oid = indexrelid JOIN pg_am ON pg_am.oid = index.relam
-        WHERE amname IN ('btree', 'hash') AND indrelid = conrelid AND indisvalid AND indpred IS NULL
-            AND conkey <@ (indkey::int2[])[0:cardinality(conkey) - 1]
+        WHERE amname IN ('btree', 'hash') AND indrelid = conrelid AND indisvalid
+            AND conkey <@ (indkey::int2[])[0:least(cardinality(conkey), indnkeyatts) - 1]
+            AND (indpred IS NULL OR pg_get_expr(indpred, indrelid) IN (
+                SELECT format('(%I IS NOT NULL)', attname) FROM pg_attribute WHERE attrelid = conrelid AND attnum = ANY(conkey)
+            ))
     )
     ORDER BY "table", name
 """)

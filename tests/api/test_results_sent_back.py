@@ -21,14 +21,15 @@ PIECES = st.sampled_from(
 )
 IDS = st.lists(PIECES, min_size=1, max_size=6).map("".join).filter(canonical_external_id)
 PHONES = st.sampled_from(["+102", "00 102", "+1 (555) 01-02", None])
-ENTRIES = st.lists(st.tuples(IDS | st.none(), PHONES, st.sampled_from(list(Outcome))), min_size=1, max_size=8)
+DETAILS = st.sampled_from([None, 'constraint "odd, one"\n of calls', "function keep"])
+ENTRIES = st.lists(st.tuples(IDS | st.none(), PHONES, st.sampled_from(list(Outcome)), DETAILS), min_size=1, max_size=8)
 
 
 @given(ENTRIES)
 def test_results_of_every_outcome_come_back_as_they_were(found):
     found = [entry for entry in found if entry[0] or entry[1]]
     results = [(index, *entry) for index, entry in enumerate(found)]
-    sent = [(external_id, number, 0) for external_id, number, _ in found]
+    sent = [(external_id, number, 0) for external_id, number, *_ in found]
     for content, media_type in (
         (CSV_HEAD + as_csv(results, raw=False), CSV),
         (CSV_HEAD + as_csv(results, raw=True), CSV),

@@ -1,5 +1,6 @@
 """How jobs look: every line of a list within 100 columns, whatever they have; each mode by its own name and words."""
 
+import json
 import unicodedata
 from datetime import UTC, datetime, timedelta
 
@@ -7,8 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cli.job_view import listed, summary
+from cli.job_view import listed, show_job, summary
+from cli.watcher import _Progress
 from client import Job
+from client.models import WaitingFor
 
 NOW = datetime(2026, 7, 1, 12, 30, tzinfo=UTC)
 JOB_ID = "0672b3e8-d003-46ab-a5c2-01345eedfd1d"
@@ -81,6 +84,34 @@ def test_a_wide_character_takes_two_columns_and_is_never_halved():
     wide, narrow = listed([job(campaign_id="春" * 40, client_reference="x"), job(campaign_id="c", client_reference="x")], NOW)[1:]
     assert "春春春春春…" in wide
     assert columns(wide) == columns(narrow) <= 100, "the reference begins in the same column"
+
+
+LOCKED = WaitingFor(reason="locked", since=NOW, leads=None, sqlstate="55P03", detail='the table "odd\x1b[2J" is locked')
+TRIED_AGAIN = "1 lead is locked by somebody else in the database, and tried again"
+SOME_LOCKED = WaitingFor(reason="locked", since=None, leads=1, sqlstate=None, detail=TRIED_AGAIN)
+
+
+def test_what_a_job_waits_for_is_told_in_words(capsys):
+    show_job(job(status="running", total=2, waiting_for=LOCKED), as_json=False)
+    assert 'waits        the table "odd\\x1b[2J" is locked, since 2026-07-01T12:30:00.000Z\n' in capsys.readouterr().out
+    show_job(job(status="running", total=2, waiting_for=SOME_LOCKED), as_json=False)
+    assert f"waits        {TRIED_AGAIN}\n" in capsys.readouterr().out
+    show_job(job(status="running", total=2), as_json=False)
+    assert "waits" not in capsys.readouterr().out
+    show_job(job(status="running", total=2, waiting_for=SOME_LOCKED), as_json=True)
+    said = json.loads(capsys.readouterr().out)["waitingFor"]
+    assert (said["reason"], said["leads"], said["since"]) == ("locked", 1, None)
+
+
+def test_who_watches_is_told_at_once_what_the_job_waits_for_and_when_it_goes_on(capsys):
+    progress = _Progress()
+    for waiting_for in (None, None, LOCKED, LOCKED, None):
+        progress.show(job(status="running", total=2, waiting_for=waiting_for))
+    assert capsys.readouterr().err.splitlines() == [
+        "running  0 of 2 (0 %)",
+        'running  0 of 2 (0 %)  waits: the table "odd\\x1b[2J" is locked',
+        "running  0 of 2 (0 %)",
+    ]
 
 
 def test_what_others_wrote_does_not_steer_the_terminal_and_is_counted_as_it_is_shown():

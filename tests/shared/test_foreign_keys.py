@@ -50,6 +50,10 @@ def test_a_key_without_an_index_is_named_with_its_cure_which_mends_it(engine):
         ("(lead_id, at)", True),
         ("(at, lead_id)", False),
         ("(lead_id) WHERE at IS NOT NULL", False),
+        ("(lead_id) WHERE lead_id > 7", False),
+        ("(lead_id) WHERE lead_id IS NOT NULL", True),
+        ("(at) INCLUDE (lead_id)", False),
+        ("(lead_id) INCLUDE (at)", True),
         ("((lead_id + 0))", False),
         ("USING brin (lead_id)", False),
         ("USING hash (lead_id)", True),
@@ -64,7 +68,17 @@ def test_an_index_that_could_not_be_finished_does_not_serve(engine):
     assert found(engine, TABLE, "CREATE INDEX ON calls (lead_id)", invalid)
 
 
-@pytest.mark.parametrize(("index", "serves"), [("(lead, campaign)", True), ("(campaign, lead, at)", True), ("(lead)", False)])
+TWO_COLUMN_INDEXES = [
+    ("(lead, campaign)", True),
+    ("(campaign, lead, at)", True),
+    ("(campaign, lead) WHERE campaign IS NOT NULL", True),
+    ("(lead)", False),
+    ("(lead, at, campaign)", False),
+    ("(lead) INCLUDE (campaign)", False),
+]
+
+
+@pytest.mark.parametrize(("index", "serves"), TWO_COLUMN_INDEXES)
 def test_of_a_key_of_two_columns_the_order_does_not_matter(engine, index, serves):
     keys = found(engine, TWO_COLUMNS, f"CREATE INDEX ON calls {index}")
     assert [cure for *_, cure in keys] == ([] if serves else ["CREATE INDEX CONCURRENTLY ON calls (lead, campaign)"])
@@ -85,6 +99,34 @@ def test_of_what_keeps_a_lead_nothing_follows(engine):
 def test_a_partitioned_table_is_named_once_and_its_index_made_as_it_can_be(engine):
     assert found(engine, PARTITIONED) == [("calls_lead_id_fkey", "calls", "CREATE INDEX ON calls (lead_id)")]
     assert found(engine, "CREATE INDEX ON calls (lead_id)") == []
+
+
+@pytest.mark.parametrize("index", ["ON calls_1 (lead_id)", "ON ONLY calls (lead_id)"])
+def test_of_a_partitioned_table_every_partition_needs_the_index(engine, index):
+    assert found(engine, PARTITIONED, f"CREATE INDEX {index}")
+
+
+def test_a_key_of_one_partition_alone_is_that_partitions(engine):
+    own = "ALTER TABLE calls_1 ADD CONSTRAINT own FOREIGN KEY (lead_id) REFERENCES leads"
+    expected = [("own", "calls_1", "CREATE INDEX CONCURRENTLY ON calls_1 (lead_id)")]
+    assert found(engine, PARTITIONED.replace(" REFERENCES leads", ""), own) == expected
+
+
+def test_of_two_tables_of_one_name_the_one_that_lacks_its_index_is_told(engine):
+    other = TABLE.replace("calls", "crm.calls")
+    expected = [("calls_lead_id_fkey", "crm.calls", "CREATE INDEX CONCURRENTLY ON crm.calls (lead_id)")]
+    assert found(engine, CASCADE, "CREATE SCHEMA crm", other) == expected
+
+
+def test_rows_that_go_with_each_other_in_a_circle_are_looked_at_once(engine):
+    notes = "CREATE TABLE notes (id int PRIMARY KEY, call_id int REFERENCES calls ON DELETE CASCADE)"
+    back = "ALTER TABLE calls ADD note_id int REFERENCES notes ON DELETE CASCADE"
+    names = [name for name, *_ in found(engine, CASCADE, notes, back)]
+    assert names == ["calls_note_id_fkey", "notes_call_id_fkey"]
+
+
+def test_who_refers_to_another_table_than_leads_is_not_told(engine):
+    assert found(engine, "CREATE TABLE bills (company text REFERENCES companies)") == []
 
 
 def test_names_that_need_quotes_and_other_schemas_can_be_pasted(engine):
