@@ -25,7 +25,7 @@ def headers(**changed):
     return signed | {name.replace("_", "-"): value for name, value in changed.items()}
 
 
-@pytest.mark.parametrize("wrong", WRONG)
+@pytest.mark.parametrize("wrong", WRONG, ids=range(len(WRONG)))
 def test_a_wrong_signature_beside_a_right_one_does_no_harm_and_alone_is_refused(wrong):
     right = headers()["webhook-signature"]
     for signatures in (f"{wrong} {right}", f"{right} {wrong}", f"{wrong} {wrong} {right} {wrong}"):
