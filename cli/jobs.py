@@ -178,6 +178,7 @@ def _as_csv(some: list["Result"], *, raw: bool) -> bytes:
             r.matched_by,
             r.reason,
             str(r.erased_from_archive).lower(),
+            r.detail,
         )
         for r in some
     )

@@ -410,6 +410,27 @@ finally:
     assert kilobytes[1] - kilobytes[0] < 30_000
 
 
+def test_what_refused_and_what_is_locked_is_told(shell):
+    with shell.place.engine.begin() as connection:
+        connection.execute(text("CREATE TABLE calls (lead_id bigint CONSTRAINT keeps_it REFERENCES leads)"))
+        connection.execute(text("INSERT INTO calls SELECT id FROM leads WHERE external_id = 'crm-1'"))
+    job_id = shell.run("submit", "-", "--campaign", "cmp", "--by", "externalId", stdin=b"crm-0\ncrm-1\ncrm-2\n").strip()
+    shell.run("watch", job_id, code=4)
+    (refused,) = [row for row in shell.results(job_id) if row["outcome"] != "deleted"]
+    assert (refused["identifier"], refused["reason"], refused["detail"]) == ("crm-1", "refused", "constraint keeps_it of calls")
+    (line,) = shell.run("results", job_id, "--format", "ndjson", "--outcome", "unprocessed").splitlines()
+    assert json.loads(line)["detail"] == "constraint keeps_it of calls"
+    with shell.place.engine.connect() as holder:
+        holder.execute(text("SELECT FROM leads WHERE external_id = 'crm-3' FOR KEY SHARE"))
+        locked = shell.run("submit", "-", "--campaign", "cmp", "--by", "externalId", stdin=b"crm-3\ncrm-4\n").strip()
+        told = "1 lead is locked by somebody else in the database, and tried again"
+        wait_for(lambda: f"waits        {told}, since 20" in shell.run("status", locked))
+        shell.run("watch", locked, "--timeout", "0.3", code=124)
+        assert f"1 of 2 (50 %)  waits: {told}\n" in shell.err
+    shell.run("watch", locked)
+    assert "completed: 2 deleted, of 2" in shell.err
+
+
 def test_csv_is_guarded_as_that_of_the_api_is_unless_it_is_wanted_raw(shell):
     ids = ["'-17", '="00123"', "=1+1", "'quoted", "a"]
     sent = "".join(f"{json.dumps({'externalId': one, 'phoneNumber': '+199'})}\n" for one in ids).encode()
