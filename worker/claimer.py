@@ -48,7 +48,7 @@ def _choice(lock: str) -> str:
         FROM json_to_recordset(CAST(:companies AS json)) AS turn (
             company_id text, since timestamptz, round_ends timestamptz, served_at timestamptz, served_id uuid
         ) CROSS JOIN LATERAL (
-            SELECT pending.*, first.number AS first_pending, job.new_round,
+            SELECT pending.*, first.number AS first_pending, job.new_round, job.company_id, job.queued_at,
                 job.state = 'running' AND job.max_leads_per_second IS NULL AND job.waiting_until IS NULL AS goes_on
             FROM (
                 (
@@ -129,6 +129,11 @@ _CLAIM = squeezed(f"""
     FROM no_wait_for_disk, chosen LEFT JOIN claimed ON true LEFT JOIN job ON true
 """)
 
+_WOULD_CLAIM = squeezed(f"""
+    WITH {_KNOWN}
+    SELECT chosen.*, clock_timestamp() AS now FROM ({_choice("")}) AS chosen
+""")
+
 _IS_ANY = squeezed(f"""
     WITH {_KNOWN}
     SELECT 1 FROM ({_choice("")}) AS chosen
@@ -183,6 +188,15 @@ def claim(connection: Connection, queue: str) -> Claim | None:
         turns.list(connection)
         claimed = _claim_next(connection, turns)
     return claimed
+
+
+def pass_over(connection: Connection, queue: str) -> None:
+    """Somebody holds the row of the job whose turn it is, and a claim has waited for it in vain: the next one is another's."""
+    turns = turns_of(connection, queue)
+    for values in turns.in_turn(COMPANIES):
+        if row := connection.execute(_WOULD_CLAIM, values).one_or_none():
+            turns.note(connection, row, row.now)
+            return
 
 
 def _claim_next(connection: Connection, turns: Turns) -> Claim | None:

@@ -27,7 +27,7 @@ from shared.locks import locked_table
 from shared.settings import LOCK_WAIT
 from shared.sqlstates import in_words, is_cancelled, is_locked, is_lost, is_refusal, is_transient, sqlstate
 from shared.states import Outcome
-from worker.claimer import MAX_ATTEMPTS, Claim, claim
+from worker.claimer import MAX_ATTEMPTS, Claim, claim, pass_over
 from worker.finisher import NOBODY, ArchiveAppeared, Wake, finish, tell
 from worker.part import LONGEST_PART, PART_SECONDS, Part, TimeIsUp
 from worker.previewer import conclude
@@ -68,6 +68,16 @@ def run_next(engine: Engine, queue: str, wake: Wake, lock_wait: timedelta = LOCK
 
 
 def _claim_of(engine: Engine, queue: str) -> Claim | None:
+    """Raises DBAPIError, also where the rows of so many jobs are locked that none is left in time."""
+    try:
+        with engine.begin() as connection:
+            return claim(connection, queue)
+    except DBAPIError as error:
+        if not is_locked(error):
+            raise
+    log.warning("job locked", queue=queue, mend="end the transaction that holds a row of jobs; others' have their turn meanwhile")
+    with engine.begin() as connection:
+        pass_over(connection, queue)
     with engine.begin() as connection:
         return claim(connection, queue)
 

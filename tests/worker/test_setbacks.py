@@ -4,10 +4,12 @@ nothing holds up what has no part in it.
 
 import json
 import time
+from contextlib import suppress
 from datetime import timedelta
 
 import pytest
 from sqlalchemy import event, text
+from sqlalchemy.exc import DBAPIError
 
 from shared.heartbeats import beat
 from shared.states import Outcome
@@ -24,8 +26,9 @@ from tests.jobs import (
 )
 from worker import runner
 from worker.claimer import MAX_ATTEMPTS, claim
+from worker.finisher import NOBODY
 from worker.part import LONGEST_PART, PART_SECONDS
-from worker.runner import run_chunk
+from worker.runner import run_chunk, run_next
 from worker.setbacks import put_off
 
 BY_ID, BY_PHONE = Outcome.DELETED_BY_EXTERNAL_ID, Outcome.DELETED_BY_PHONE_NUMBER
@@ -338,6 +341,20 @@ def test_an_archived_lead_that_somebody_locks_is_restored_later(campaign):
     pass_time(campaign, 12)
     work(campaign)
     assert outcomes(campaign, job_id) == [Outcome.RESTORED] * 2
+
+
+def test_a_job_whose_row_is_locked_keeps_nobody_else(campaign):
+    locked = queue(campaign, ["crm-0"])
+    others = [queue(campaign, [f"quick-{i}"], company=f"company-{i}", campaign="quick") for i in range(3)]
+    own = queue(campaign, ["crm-1"])
+    with campaign.connect() as holder:
+        holder.execute(text("SELECT FROM jobs WHERE id = :id FOR UPDATE"), {"id": locked})
+        for _ in range(6):
+            with suppress(DBAPIError):
+                run_next(campaign, "jobs", NOBODY)
+        assert {job(campaign, job_id).state for job_id in (*others, own)} == {"completed"}
+    work_off(campaign)
+    assert job(campaign, locked).state == "completed"
 
 
 def test_a_cancellation_ends_what_waits_for_a_lock(campaign):
