@@ -1,6 +1,5 @@
 """The two clients. All that they differ in is here: how a request is sent and how a pause is made."""
 
-import asyncio
 import time
 from collections.abc import AsyncIterator, Iterator
 from types import TracebackType
@@ -87,6 +86,8 @@ class AsyncClient(Calls):
         await self._http.aclose()
 
     async def _run(self, steps: Steps[T]) -> T:
+        import asyncio
+
         try:
             step = next(steps)
             while True:
@@ -153,6 +154,8 @@ def _parts(file: BinaryIO) -> Iterator[bytes]:
 
 
 async def _async_parts(file: BinaryIO) -> AsyncIterator[bytes]:
+    import asyncio
+
     file.seek(0)
     while part := await asyncio.to_thread(file.read, PART):
         yield part

@@ -243,6 +243,7 @@ OF_THE_API = {
             queue="jobs",
             outcomes="{4}",
             chunk_size=1000,
+            **dict.fromkeys(("run_at", "schedule", "run_window", "closes_at")),
         ),
         200,
         {},

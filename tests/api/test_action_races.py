@@ -30,7 +30,7 @@ ROUNDS = 4
 STEERING = {Action.CANCEL, Action.PAUSE, Action.RESUME}
 UNFINISHED = ["scheduled", "queued", "running", "paused"]
 SITUATIONS = dict.fromkeys(STEERING, UNFINISHED) | {
-    Action.RETRY: ["failed"],
+    Action.RETRY: ["failed", "cancelled"],
     Action.EXECUTE: ["previewed"],
     Action.RESTORE: ["completed", "failed", "cancelled"],
 }

@@ -12,6 +12,7 @@ from click.testing import CliRunner
 from sqlalchemy import text
 
 from cli.main import main
+from shared.migrations import downgrade, newest_version
 
 LEADSWEEP = Path(sys.executable).with_name("leadsweep")
 
@@ -29,7 +30,7 @@ def test_a_database_that_cannot_be_had_is_one_line_without_the_password(leadswee
         "postgresql://u:ses/ame@127.0.0.1:sesame/x": "DATABASE_URL",
         "u:sesame@127.0.0.1/x": "DATABASE_URL is not a URL; write postgresql://user:password@host:port/name",
         "mysql://u:sesame@127.0.0.1/x": "DATABASE_URL must begin with postgresql://",
-        "postgresql://u:sesame@127.0.0.1/x?other=sesame": "the database refused",
+        "postgresql://u:sesame@127.0.0.1/x?other=sesame": "DATABASE_URL has an option that PostgreSQL does not know, other;",
     }.items():
         ran = at(leadsweep, monkeypatch, url)
         assert (ran.code, ran.out) == (1, "")
@@ -58,7 +59,7 @@ def test_without_database_and_stack_it_says_how_to_start_one(leadsweep, monkeypa
     monkeypatch.delenv("DATABASE_URL")
     monkeypatch.setenv("LEADSWEEP_DATA_DIR", str(tmp_path / "default"))
     assert leadsweep("keys", "list").error == (
-        f"no stack is running in {tmp_path}/default, and DATABASE_URL is not set; start one: leadsweep up"
+        f"no stack is running in {tmp_path}/default, and DATABASE_URL is not set; start one: leadsweep up, or set DATABASE_URL"
     )
 
 
@@ -76,7 +77,8 @@ def test_a_schema_that_is_missing_or_of_another_time_is_told_with_the_command_th
         connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
     assert leadsweep(*args).error.endswith("; upgrade Leadsweep")
     with engine.begin() as connection:
-        connection.execute(text("DELETE FROM alembic_version"))
+        connection.execute(text("UPDATE alembic_version SET version_num = :newest"), {"newest": newest_version()})
+        downgrade(connection, "base")
     assert leadsweep(*args).error == "the database has no tables of Leadsweep yet; run: leadsweep migrate"
 
 

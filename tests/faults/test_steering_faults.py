@@ -107,7 +107,13 @@ def test_a_worker_may_die_anywhere_while_archiving_and_restoring(stack):
 
 
 def test_a_worker_may_die_anywhere_while_erasing(stack):
-    points = ["lead IS NOT NULL FOR UPDATE", "DELETE FROM leads", "SET lead = NULL", "WITH done AS", dying.COMMIT]
+    points = [
+        "lead_id = place.lead_id AND lead IS NOT NULL AND leadsweep_by_index() FOR UPDATE",
+        "DELETE FROM leads",
+        "SET lead = NULL",
+        "WITH done AS",
+        dying.COMMIT,
+    ]
     for moment in MOMENTS:
         for number, fragment in enumerate(points):
             pairs = stack.add_leads(25, prefix=f"erase{moment}{number}")

@@ -280,6 +280,7 @@ class Life(RuleBasedStateMachine):
         self.present = set(present)
         self.archive = {}  # as World.archive has it
         self.submitted = {}
+        self.waited = set()
         self.judged = {}
         self.most_processed = {}
 
@@ -348,6 +349,7 @@ class Life(RuleBasedStateMachine):
                 self._judge_what_is_done()
         with self.world.engine.begin() as connection:
             connection.execute(text("DROP TRIGGER sick ON leads"))
+        self.waited |= {job_id for job_id in self.submitted if self.world.job(job_id).waiting_since}
 
     @rule()
     def two_workers_hold_one_chunk(self):
@@ -457,7 +459,8 @@ class Life(RuleBasedStateMachine):
             decided = [i for i, outcome in enumerate(outcomes) if outcome[0] != "pending" and i not in self.judged[job_id]]
             if not decided:
                 continue
-            most = options["chunk_size"] if options["rate"] is None else min(options["chunk_size"], options["rate"] // 2)
+            paced = options["rate"] is not None and job_id not in self.waited  # after waiting, one part is tried that is bigger
+            most = min(options["chunk_size"], options["rate"] // 2) if paced else options["chunk_size"]
             assert len(decided) <= most
             if options["mode"] == "restore":
                 assert [outcomes[i] for i in decided] == [self._restored(options["written"][i]) for i in decided]
