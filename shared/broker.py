@@ -90,6 +90,7 @@ class Sender:
         options = self._app.conf.broker_transport_options | bounds
         self._app.conf.update(broker_transport_options=options)
         self._other_nodes = broker_url.count(";")
+        self._connection: Any = None
         self._producer: Any = None
         self._wanted: dict[str, int] = {}  # messages by queue
         self._low: set[str] = set()  # queues to be topped up
@@ -130,6 +131,7 @@ class Sender:
                 wanted, self._wanted = self._wanted, {}
                 low, self._low = self._low, set()
             if not wanted and not low:
+                self._hang_up()
                 return
             pause = PAUSE
             try:
@@ -146,16 +148,16 @@ class Sender:
     def _connected(self) -> Any:
         """A producer on the one connection of this thread. Raises what the transport raises."""
         if self._producer is None:
-            connection = self._app.connection_for_write()
-            connection.ensure_connection(max_retries=self._other_nodes, interval_start=0, interval_step=0)
-            self._producer = self._app.amqp.Producer(connection)
+            self._connection = self._app.connection_for_write()
+            self._connection.ensure_connection(max_retries=self._other_nodes, interval_start=0, interval_step=0)
+            self._producer = self._app.amqp.Producer(self._connection)
         return self._producer
 
     def _hang_up(self) -> None:
         """An answer that came too late would be taken for that to the next question."""
-        producer, self._producer = self._producer, None
+        connection, self._connection, self._producer = self._connection, None, None
         with suppress(Exception):  # what the transport raises about a connection that is lost says nothing new
-            producer.connection.collect()
+            connection.collect()
 
     def _publish(self, wanted: dict[str, int], low: set[str]) -> None:
         producer = self._connected()

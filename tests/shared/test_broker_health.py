@@ -98,6 +98,17 @@ def test_wrong_passwords_and_users_who_may_not_write_are_named(redis_url):
     assert flaw.finding == "does not let its user write"
 
 
+def test_a_sender_that_is_closed_leaves_no_connection(redis_url):
+    with redis.Redis.from_url(redis_url) as client:
+        before = len(client.client_list())
+        sender = Sender(redis_url)
+        sender.send()
+        wait_for(lambda: client.llen("leadsweep:jobs") == 1)
+        assert len(client.client_list()) > before
+        sender.close()
+        wait_for(lambda: len(client.client_list()) == before, seconds=5)
+
+
 def test_a_redis_cluster_is_named_for_what_it_is(tmp_path, redis_url):
     with redis_server(tmp_path, cluster_enabled="yes") as url:
         assert broker_flaw(url, SECONDS) == CLUSTER
