@@ -14,9 +14,10 @@ from worker.claimer import Claim
 # Locks are taken as everywhere, chunk before job.
 _MINE = "WHERE job_id = :job_id AND number = :number AND state = 'pending'"
 _IS_LAST = "retry_at = :lease_end"
+_NOT_COUNTED = "attempts = greatest(attempts - 1, 0)"  # it may have been taken back before, for a pause
 
 _PUT_OFF = text(f"""
-    UPDATE chunks SET attempts = attempts - 1,
+    UPDATE chunks SET {_NOT_COUNTED},
         retry_at = CASE WHEN {_IS_LAST} THEN clock_timestamp() + CAST(:seconds AS float) * interval '1 s' ELSE retry_at END
     {_MINE}
 """)
@@ -24,7 +25,7 @@ _PUT_OFF = text(f"""
 # The next part is smaller; where leads take long, so are those of the job's other chunks.
 _CUT = text(f"""
     WITH cut AS (
-        UPDATE chunks SET attempts = attempts - 1, retry_at = CASE WHEN {_IS_LAST} THEN '-infinity' ELSE retry_at END,
+        UPDATE chunks SET {_NOT_COUNTED}, retry_at = CASE WHEN {_IS_LAST} THEN '-infinity' ELSE retry_at END,
             part_size = :part_size, part_seconds = :part_seconds
         {_MINE} RETURNING job_id
     )
@@ -39,7 +40,7 @@ _HOLD = text(f"""
         FROM jobs WHERE id = :job_id
     ),
     held AS (
-        UPDATE chunks SET attempts = attempts - 1, retry_at = CASE WHEN {_IS_LAST} THEN clock_timestamp() + pause.length
+        UPDATE chunks SET {_NOT_COUNTED}, retry_at = CASE WHEN {_IS_LAST} THEN clock_timestamp() + pause.length
             + CASE WHEN EXISTS (
                 SELECT FROM chunks AS other WHERE other.job_id = :job_id AND other.state = 'pending' AND other.number <> :number
             ) THEN interval '1 s' ELSE interval '0' END ELSE retry_at END

@@ -29,12 +29,12 @@ _BEGIN = text("""
 """)
 
 _WAIT_FOR_CHUNKS_IN_HAND = text("""
-    SELECT 1 FROM chunks WHERE job_id = :job_id AND state = 'pending' AND attempts > 0 ORDER BY number FOR UPDATE
+    SELECT 1 FROM chunks WHERE job_id = :job_id AND state = 'pending' AND retry_at > '-infinity' ORDER BY number FOR UPDATE
 """)
 
 _TAKE_BACK_CLAIMS = text("""
-    UPDATE chunks SET retry_at = '-infinity', attempts = attempts - 1
-    WHERE job_id = :job_id AND state = 'pending' AND attempts > 0 AND retry_at > clock_timestamp()
+    UPDATE chunks SET retry_at = '-infinity', attempts = greatest(attempts - 1, 0)
+    WHERE job_id = :job_id AND state = 'pending' AND retry_at > clock_timestamp()
 """)
 
 _PAUSE = text("""

@@ -34,6 +34,7 @@ from tests.worker.test_properties import World
 from worker.claimer import MAX_ATTEMPTS, claim
 from worker.finisher import NOBODY, Wake
 from worker.runner import run_chunk, run_next
+from worker.setbacks import put_off
 from worker.steerer import MOST, carry_out_requests
 
 KEY = Key(uuid4(), "co", None, "write", "tests", None, None)
@@ -221,6 +222,23 @@ def test_pausing_ever_so_often_uses_up_no_attempts(world):
         world.carry_out()
         world.act(job_id, Action.RESUME)
     work_off(world.engine)
+    assert world.job(job_id).state == "completed"
+
+
+def test_a_word_that_comes_after_its_claim_was_taken_back_makes_no_pause_early(world):
+    """The chunk was given back twice; whoever has it next in hand is waited for all the same."""
+    job_id = world.submit(FOUR, chunk_size=4)
+    for _ in range(2):
+        claimed = world.claim()
+        world.act(job_id, Action.PAUSE)
+        world.carry_out()
+        with world.engine.begin() as connection:
+            put_off(connection, claimed, seconds=0)
+        world.act(job_id, Action.RESUME)
+    with deciding(world, world.claim()):
+        world.act(job_id, Action.PAUSE)
+        assert world.carry_out() == [], "it is put off"
+    world.carry_out()
     assert world.job(job_id).state == "completed"
 
 
