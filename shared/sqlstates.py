@@ -25,6 +25,7 @@ _NOT_ABOUT_A_LEAD = frozenset(
     {"08", "0A", "0Z", "24", "25", "26", "28", "2B", "2D", "34", "3B", "3D", "3F", "40", "42", "53", "54", "55", "57", "58"}
     | {"72", "F0", "HV", "XX"}
 )
+_SHORTAGES = frozenset({"53", "57", "58"})  # resources, intervention, system: they may hit some rows, as the bigger ones
 _INSUFFICIENT_PRIVILEGE = "42501"  # which triggers like to raise, to keep a lead
 _RAISE = "exec_stmt_raise"  # where PostgreSQL says that an error came from: a RAISE of PL/pgSQL
 
@@ -65,8 +66,13 @@ def is_refusal(error: Exception) -> bool:
     if state is None or is_transient(error):
         return False
     if state == _INSUFFICIENT_PRIVILEGE:
-        return getattr(_diagnosis(error), "source_function", None) == _RAISE
+        return _is_raised(error)
     return state[:2] not in _NOT_ABOUT_A_LEAD
+
+
+def is_shortage(error: Exception) -> bool:
+    """Whether the server itself lacks something, though other leads could be changed: no trigger of an operator says so."""
+    return (sqlstate(error) or "")[:2] in _SHORTAGES and not _is_raised(error)
 
 
 def is_of_a_function(error: Exception) -> bool:
@@ -103,6 +109,10 @@ def culprit(error: Exception) -> str:
         if diagnosis.table_name:
             return f"table {diagnosis.table_name}"
     return in_words(error)
+
+
+def _is_raised(error: Exception) -> bool:
+    return getattr(_diagnosis(error), "source_function", None) == _RAISE
 
 
 def _diagnosis(error: Exception) -> Diagnostic | None:

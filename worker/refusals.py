@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from sqlalchemy.exc import DBAPIError
 
-from shared.sqlstates import culprit, is_cancelled, is_refusal, is_transient, sqlstate
+from shared.sqlstates import culprit, is_cancelled, is_refusal, is_shortage, is_transient, sqlstate
 from worker.part import Part
 
 Item = TypeVar("Item")
@@ -19,6 +19,8 @@ Row = Any
 Do = Callable[[Sequence[Item]], Sequence[Row]]
 Refused = Callable[[Sequence[Item], str], Sequence[Row]]
 """The rows of one item that was refused, and by what."""
+Went = Callable[[Row], bool]
+"""Whether a row says that something was changed."""
 
 
 class Refusals:
@@ -29,7 +31,7 @@ class Refusals:
         self._doubt: DBAPIError | None = None
         self._went = False  # whether anything could be changed
 
-    def around(self, items: Sequence[Item], do: Do[Item], refused: Refused[Item]) -> list[Row]:
+    def around(self, items: Sequence[Item], do: Do[Item], refused: Refused[Item], went: Went) -> list[Row]:
         """What `do` returns for `items`, halved until those that the database refuses stand alone: for these what `refused` does.
 
         Raises DBAPIError for what is not about a lead, TimeIsUp.
@@ -55,6 +57,7 @@ class Refusals:
             if error := self._try(one, do, rows):
                 rows.extend(refused(one, culprit(error)))
                 self._doubt = error
+        self._went = self._went or any(map(went, rows))
         return rows
 
     def check(self) -> None:
@@ -70,11 +73,10 @@ class Refusals:
             if not (is_refusal(error) or (self._doubtful and self._is_doubtful(error))):
                 raise
             return error
-        self._went = self._went or bool(done)
         rows.extend(done)
         return None
 
     def _is_doubtful(self, error: DBAPIError) -> bool:
-        if sqlstate(error) is None or is_transient(error):
+        if sqlstate(error) is None or is_transient(error) or is_shortage(error):
             return False
         return not (is_cancelled(error) and self._part.is_over)

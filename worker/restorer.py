@@ -76,12 +76,15 @@ def restore(part: Part, job_id: UUID, entries: Entries, archived: KnownLeads, ma
         part.details[indexes[some[0]]] = detail
         return [(some[0], Outcome.REFUSED)]
 
+    def is_restored(row: Any) -> bool:
+        return bool(row[1] == Outcome.RESTORED)
+
     archive_id = part.execute(_ARCHIVE, {"job_id": job_id}).scalar_one()
     prepare(part, manner.refusals)
     indexes = {archived_id: i for i, archived_id in enumerate(archived.ids or ()) if not entries.outcomes[i]}
     statement = _RESTORE_UNLOCKED if manner.skip_locked else _RESTORE
     ids = list(indexes)
-    rows = manner.refusals.around(ids, run, refused) if manner.refusals else run(ids)
+    rows = manner.refusals.around(ids, run, refused, is_restored) if manner.refusals else run(ids)
     outcomes = list(entries.outcomes)
     for i in indexes.values():
         outcomes[i] = Outcome.PURGED

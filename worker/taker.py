@@ -297,7 +297,11 @@ def _take(items: Sequence[Any], take: Run, find: Run, manner: Manner) -> Sequenc
     def left(some: Sequence[Any], detail: str) -> Sequence[Any]:
         return [(*lead, Kept(Outcome.REFUSED, detail)) for lead in find(some)]
 
-    return manner.refusals.around(items, take_some, left) if manner.refusals else take_some(items)
+    return manner.refusals.around(items, take_some, left, _is_gone) if manner.refusals else take_some(items)
+
+
+def _is_gone(row: Any) -> bool:
+    return row[-1] is None
 
 
 def _kept(outcome: int | None, manner: Manner) -> Kept | None:

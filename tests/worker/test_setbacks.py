@@ -438,6 +438,56 @@ def test_what_only_some_of_the_leads_raise_is_refused(campaign, sqlstate):
     assert details == {"1": "function on_delete", "3": "function on_delete"}
 
 
+def test_a_database_that_is_not_well_is_not_mistaken_for_refusals_beside_what_cannot_go(campaign):
+    """A lead that is locked says nothing of the database, nor does one that a trigger keeps without a word, or a conflict."""
+    on_delete(campaign, "IF OLD.external_id = 'crm-2' THEN RETURN NULL; END IF; " + raising("53100"))
+    job_id = queue(campaign, ["crm-0", "crm-1", "crm-2"])
+    with campaign.connect() as holder:
+        holder.execute(text("SELECT FROM leads WHERE external_id = 'crm-1' FOR KEY SHARE"))
+        for _ in range(3):
+            work(campaign)
+            pass_time(campaign, 32)
+        assert outcomes(campaign, job_id) == [0, 0, 0]
+        assert job(campaign, job_id).waiting_for["sqlstate"] == "53100"
+
+
+def test_a_restoration_that_meets_a_conflict_while_the_database_is_not_well_waits(campaign):
+    source = queue(campaign, ["crm-0", "crm-1"], mode="archive")
+    work(campaign)
+    ids = [lead_id for (lead_id,) in execute(campaign, "SELECT lead_id FROM archived_leads ORDER BY lead_id")]
+    with campaign.begin() as connection:
+        add_leads(connection, [("crm-0", None)])
+    on_insert = raising("53100").replace("OLD", "NEW")
+    execute(
+        campaign,
+        f"CREATE FUNCTION on_insert() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN {on_insert}; END $$;"
+        " CREATE TRIGGER on_insert AFTER INSERT ON leads FOR EACH ROW EXECUTE FUNCTION on_insert()",
+    )
+    job_id = queue(campaign, ["crm-0", "crm-1"], mode="restore", source_job_id=source)
+    execute(campaign, "UPDATE chunks SET lead_ids = :ids WHERE job_id = :id", ids=ids, id=job_id)
+    for _ in range(3):
+        work(campaign)
+        pass_time(campaign, 32)
+    assert outcomes(campaign, job_id) == [0, 0]
+    assert job(campaign, job_id).waiting_for["sqlstate"] == "53100"
+
+
+def test_a_shortage_that_hits_only_some_of_the_leads_is_waited_for(campaign):
+    """As on a disk that is nearly full, where what is small still goes. Here it is the room for a sort."""
+    short = "PERFORM set_config('temp_file_limit', '1', true), set_config('work_mem', '64kB', true);"
+    sort = "PERFORM count(*) FROM (SELECT n FROM generate_series(1, 50000) AS n ORDER BY n DESC OFFSET 1) AS sorted"
+    on_delete(campaign, short + sort, "OLD.external_id = 'crm-1'")
+    job_id = queue(campaign, ["crm-0", "crm-1", "crm-2"])
+    for _ in range(3):
+        work(campaign)
+        pass_time(campaign, 32)
+    assert outcomes(campaign, job_id) == [0, 0, 0]
+    assert job(campaign, job_id).waiting_for["sqlstate"] == "53400"
+    execute(campaign, "DROP TRIGGER on_delete ON leads")
+    work(campaign)
+    assert outcomes(campaign, job_id) == [BY_ID] * 3
+
+
 def test_leads_that_one_pass_cannot_delete_are_refused_where_the_other_pass_can(campaign):
     on_delete(campaign, raising("0A000"), "OLD.external_id = 'crm-1'")
     job_id = queue(campaign, ["crm-1", (None, "+15550004")])
