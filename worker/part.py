@@ -11,9 +11,13 @@ from sqlalchemy.sql.base import Executable
 PART_SECONDS = 2.0  # beside two slow jobs, another company's small one is begun so soon
 LONGEST_PART = 15  # seconds that a lead gets, alone: with what comes before and after, less than a lease
 QUICK_PART = 0.5  # seconds; the next part may be bigger than one that took less
-FINISH_SECONDS = 1.0  # that writing the outcomes has at least, and what is checked at COMMIT
+FINISH_SECONDS = 1.0  # that writing the outcomes has at least
 
 _SLACK = 0.05  # seconds by which a time-out may be off; setting it anew for each statement would cost a round trip each
+# COMMIT checks under no time-out: PostgreSQL ends that of the statement first. And what refuses there does so when it is too late
+# to say which lead. What is to be taken next may be checked late again, as triggers may put things right in between.
+_CHECK = (text("SET CONSTRAINTS ALL IMMEDIATE"), text("SET CONSTRAINTS ALL DEFERRED"))
+
 _LIMIT = text("SELECT set_config('statement_timeout', :milliseconds, true)")
 
 
@@ -29,6 +33,7 @@ class Part:
     def __init__(self, deadline: float) -> None:
         """`deadline` by the monotonic clock; the first statement sets `milliseconds` as the time-out of those that follow."""
         self.size: int | None = None  # entries; None until they are known
+        self.defers = False  # whether any constraint is checked at COMMIT only
         self.details: dict[int, str] = {}  # what refused an entry, by its index in the part
         self._deadline, self._began = deadline, time.monotonic()
         self._limit = max(_SLACK, self.left)  # seconds: the time-out in force
@@ -61,6 +66,11 @@ class Part:
         if self._limit - left > _SLACK:
             self._set_limit(left)
         return self.connection.execute(statement, values)
+
+    def check_what_is_deferred(self) -> None:
+        """Has it checked now. Raises TimeIsUp, DBAPIError."""
+        for statement in _CHECK:
+            self.execute(statement)
 
     def allow_to_finish(self) -> None:
         """What is done is to be written down, however little time is left."""

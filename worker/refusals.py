@@ -69,6 +69,8 @@ class Refusals:
         try:
             with self._part.connection.begin_nested():
                 done = do(some)
+                if self._part.defers:
+                    self._part.check_what_is_deferred()
         except DBAPIError as error:
             if not (is_refusal(error) or (self._doubtful and self._is_doubtful(error))):
                 raise

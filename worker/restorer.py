@@ -12,7 +12,7 @@ from shared.arrays import bigint_array
 from shared.states import Outcome
 from worker.entries import Entries
 from worker.part import Part
-from worker.taker import KnownLeads, Manner, prepare
+from worker.taker import KnownLeads, Manner
 
 # A restoration that is retried follows another restoration: the archive's job is the first before them that is none.
 _ARCHIVE = text("""
@@ -80,7 +80,6 @@ def restore(part: Part, job_id: UUID, entries: Entries, archived: KnownLeads, ma
         return bool(row[1] == Outcome.RESTORED)
 
     archive_id = part.execute(_ARCHIVE, {"job_id": job_id}).scalar_one()
-    prepare(part, manner.refusals)
     indexes = {archived_id: i for i, archived_id in enumerate(archived.ids or ()) if not entries.outcomes[i]}
     statement = _RESTORE_UNLOCKED if manner.skip_locked else _RESTORE
     ids = list(indexes)

@@ -190,7 +190,6 @@ class _Taken(Leads):
 
 def look_up_and_take(part: Part, claimed: Claim, entries: Entries, manner: Manner) -> bytes:
     """Takes the leads that the entries name; the outcome of each. Raises TimeIsUp, DBAPIError: for some, `is_refusal` holds."""
-    prepare(part, manner.refusals)
     outcomes = bytes(
         decide(
             entries,
@@ -216,7 +215,6 @@ def take_known(part: Part, claimed: Claim, entries: Entries, leads: KnownLeads, 
         values = {"ids": bigint_array(ids), "external_ids": text_array(external_ids), "phone_numbers": text_array(phone_numbers)}
         return _fetch(part, statement, values | {"campaign_id": claimed.campaign_id, "job_id": claimed.job_id})
 
-    prepare(part, manner.refusals)
     people = _People(part, claimed, undecided) if manner.has_archive else None
     statements = _TAKE_KNOWN_UNLOCKED if manner.skip_locked else _TAKE_KNOWN
     take, find = partial(run, statements[Mode(claimed.mode)]), partial(run, _LEFT_KNOWN)
@@ -308,12 +306,6 @@ def _kept(outcome: int | None, manner: Manner) -> Kept | None:
     if outcome is None:
         return None
     return Kept(Outcome(outcome), f"trigger {manner.veto}" if outcome == Outcome.REFUSED else None)
-
-
-def prepare(part: Part, refusals: Refusals | None) -> None:
-    """A deferred constraint would refuse at COMMIT, when it is too late to say which lead."""
-    if refusals:
-        part.execute(text("SET CONSTRAINTS ALL IMMEDIATE"))
 
 
 def _fetch(part: Part, statement: TextClause, values: dict[str, Any]) -> Sequence[Any]:

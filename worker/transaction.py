@@ -37,6 +37,7 @@ _LOCK_CHUNK = text(f"""
             SELECT string_agg(tgname, ', ') FROM pg_trigger
             WHERE tgrelid = 'leads'::regclass AND NOT tgisinternal AND tgtype & 11 = 11
         ) AS veto,
+        EXISTS (SELECT FROM pg_trigger WHERE tginitdeferred) AS defers,
         locked_since < clock_timestamp() - CAST(:lock_wait AS interval) AS waited_long,
         NOT :is_long OR pg_try_advisory_xact_lock(3141592653) AS may_begin,
         CASE WHEN :is_old OR written_external_ids IS NOT NULL OR written_phone_numbers IS NOT NULL
@@ -83,7 +84,7 @@ def decide_part(part: Part, claimed: Claim, how: Try, lock_wait: timedelta) -> F
     entries = Entries(*(column and column[chosen] for column in row[:5]))
     if only_locked:
         entries = entries._replace(outcomes=[outcome * (outcome != Outcome.WAITS_FOR_LOCK) for outcome in entries.outcomes])
-    part.size = entries.outcomes.count(Outcome.PENDING)
+    part.size, part.defers = entries.outcomes.count(Outcome.PENDING), row.defers
     if how.verdict:
         outcomes = _give_verdict(part, entries, how.verdict, how.detail)
     else:
@@ -140,6 +141,8 @@ def _take(part: Part, claimed: Claim, row: Any, chosen: tuple[slice, Entries], h
         outcomes = look_up_and_take(part, claimed, _today(claimed, entries), manner)
     if refusals:
         refusals.check()
+    elif part.defers:
+        part.check_what_is_deferred()
     return outcomes
 
 

@@ -146,6 +146,19 @@ def test_a_part_grows_again_where_leads_are_quick(campaign):
     assert sizes[-1] is None or sizes[-1] > 12
 
 
+def test_what_is_put_off_to_the_commit_takes_the_time_of_its_part(campaign):
+    """A deferred constraint that takes 70 ms a lead: 60 and 30 are too many, 15 are not, and stay so many."""
+    execute(
+        campaign,
+        "CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_sleep(0.07); RETURN NULL; END $$;"
+        " CREATE CONSTRAINT TRIGGER slow AFTER DELETE ON leads"
+        " DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION slow()",
+    )
+    job_id = queue(campaign, [f"crm-{i}" for i in range(60)])
+    assert len(work(campaign)) == 2 + 4
+    assert job(campaign, job_id).deleted == 60
+
+
 def test_the_other_chunks_of_a_slow_job_begin_with_small_parts(campaign):
     on_delete(campaign, "PERFORM pg_sleep(0.2)")
     queue(campaign, [f"crm-{i}" for i in range(100)], chunk_size=50)
@@ -567,6 +580,24 @@ def test_a_job_all_of_whose_leads_a_constraint_keeps_is_refused_at_once(campaign
     job_id = queue(campaign, ["crm-1"])
     work(campaign)
     assert (job(campaign, job_id).state, outcomes(campaign, job_id)) == ("failed", [Outcome.REFUSED])
+
+
+def test_a_deferred_constraint_that_a_trigger_satisfies_refuses_nobody(campaign):
+    """The trigger comes after the check would, were that made at once."""
+    execute(
+        campaign,
+        "CREATE TABLE calls (lead_id bigint REFERENCES leads (id) DEFERRABLE INITIALLY DEFERRED);"
+        " INSERT INTO calls SELECT id FROM leads;"
+        " CREATE FUNCTION tidy() RETURNS trigger LANGUAGE plpgsql"
+        " AS $$ BEGIN DELETE FROM calls WHERE lead_id = OLD.id AND OLD.external_id <> 'crm-2'; RETURN NULL; END $$;"
+        " CREATE TRIGGER tidy AFTER DELETE ON leads FOR EACH ROW EXECUTE FUNCTION tidy()",
+    )
+    on_delete(campaign, raising("23514"), "OLD.external_id = 'crm-0'")
+    job_id = queue(campaign, ["crm-0", "crm-1", "crm-2", (None, "+15550003")])
+    work(campaign)
+    assert outcomes(campaign, job_id) == [Outcome.REFUSED, BY_ID, Outcome.REFUSED, BY_PHONE]
+    [(details,)] = execute(campaign, "SELECT details FROM chunks")
+    assert details == {"0": "function on_delete", "2": "constraint calls_lead_id_fkey of calls"}
 
 
 def test_a_fault_of_ours_holds_the_job_as_well(campaign, monkeypatch):
