@@ -1,8 +1,8 @@
 """Chooses the next chunk and takes it on: the first transaction of a chunk, one statement, seen by all at once.
 
 Companies take turns, and so do the jobs of each; of a job the first chunk is next. So a big job starves no small one, nor one
-company another. A claim is a lease: a worker that
-dies keeps others off the chunk for LEASE, no longer; a worker that lives is protected by its row lock.
+company another. A claim is a lease: a worker that dies keeps others off the chunk for LEASE, no longer; a worker that lives is
+protected by its row lock.
 """
 
 from datetime import datetime, timedelta
@@ -17,7 +17,7 @@ from shared.states import COUNTS, PhoneFallback
 from worker.turns import Turns, turns_of
 
 BURST = timedelta(seconds=0.85)  # that a paced job may catch up after waiting for a worker, of 10 s over which its pace holds
-LEASE = timedelta(seconds=20)  # longer than a chunk takes even when its statements run into their time-outs once
+LEASE = timedelta(seconds=20)  # longer than a part takes that is given LONGEST_PART, with what comes before and after it
 TRIES = 3  # of a claim that a request forestalled: the next job is as good
 MAX_ATTEMPTS = 5  # a chunk that killed five workers would kill a sixth
 COMPANIES = 50  # that one statement looks at: the first of them mostly has what is looked for
@@ -195,7 +195,7 @@ def pass_over(connection: Connection, queue: str) -> None:
     turns = turns_of(connection, queue)
     for values in turns.in_turn(COMPANIES):
         if row := connection.execute(_WOULD_CLAIM, values).one_or_none():
-            turns.note(connection, row, row.now)
+            turns.served(row, row.now)
             return
 
 
@@ -206,7 +206,8 @@ def _claim_next(connection: Connection, turns: Turns) -> Claim | None:
             if row is None:
                 break
             if row.job_id:
-                turns.note(connection, row, row.retry_at - LEASE)
+                turns.served(row, row.retry_at - LEASE)
+                turns.look_ahead(connection, row)
                 return Claim._make(row[: len(Claim._fields)])._replace(phone_fallback=PhoneFallback(row.phone_fallback_rule))
     return None
 

@@ -148,13 +148,22 @@ class Turns:
         still = {company_id for company_id, *_ in found}
         self.companies = dict(new) | {company_id: turn for company_id, turn in self.companies.items() if company_id in still}
 
-    def note(self, connection: Connection, row: Any, moment: datetime) -> None:
-        """Notes who was served, by a row of the claim, and when."""
+    def served(self, row: Any, moment: datetime) -> None:
+        """Notes who was served, by a row of the claim, and when. Who stood before had nothing to be claimed: it is not looked at
+        again before the next list.
+        """
+        for company_id, turn in self.companies.items():
+            if company_id == row.company_id:
+                break
+            turn.is_busy = False
         turn = self.companies.pop(row.company_id)
         self.companies[row.company_id] = turn
         turn.served_at, turn.served_id = row.queued_at.isoformat(), str(row.job_id)
         if row.new_round:
             turn.round_ends = moment.isoformat()
+
+    def look_ahead(self, connection: Connection, row: Any) -> None:
+        """Looks where the job's first pending chunk is by now, if the claim has walked past many."""
         if row.number - row.first_pending >= LOOK_EVERY:
             values = {"job_id": row.job_id, "first": row.first_pending, "write_every": WRITE_EVERY}
             self.first_pending.pop(row.job_id, None)

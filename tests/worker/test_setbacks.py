@@ -370,6 +370,20 @@ def test_a_job_whose_row_is_locked_keeps_nobody_else(campaign):
     assert job(campaign, locked).state == "completed"
 
 
+def test_a_big_job_whose_row_is_locked_keeps_nobody_else(campaign):
+    """Much of it is done, of which its session knows nothing yet."""
+    locked = queue(campaign, [f"crm-{i}" for i in range(60)], chunk_size=1)
+    for _ in range(59):
+        run_chunk(campaign, claimed_now(campaign))
+    execute(campaign, "UPDATE jobs SET first_pending = 0")
+    campaign.dispose()
+    other = queue(campaign, ["quick-0"], company="other", campaign="quick")
+    with campaign.connect() as holder:
+        holder.execute(text("SELECT FROM jobs WHERE id = :id FOR UPDATE"), {"id": locked})
+        run_next(campaign, "jobs", NOBODY)
+        assert job(campaign, other).state == "completed"
+
+
 def test_a_cancellation_ends_what_waits_for_a_lock(campaign):
     job_id = queue(campaign, ["crm-0", "crm-1"])
     with campaign.connect() as holder:
