@@ -99,10 +99,12 @@ def recanonicalise(data_dir: Path | None, *, as_json: bool) -> None:
     another lead's stays as it is and is listed by `leadsweep doctor`. Exit code 1 if any does.
     """
     from cli.connection import connected
+    from cli.failure import if_cut_off
     from cli.recanonicaliser import Progress, recanonicalise
 
     progress = Progress(0, 0, [])
     with connected(data_dir) as connection:
+        if_cut_off("what is changed stays changed; to do the rest, run it again")
         for progress in recanonicalise(connection):
             if sys.stderr.isatty():
                 click.echo(f"\r{progress.looked_at:,} leads looked at, {progress.changed:,} changed", nl=False, err=True)

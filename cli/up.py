@@ -49,9 +49,11 @@ def up(host: str, port: int, data_dir: Path | None, workers: int) -> None:
         _say(f"logs: {stack.logs}")
         stack.start_servers()
         key = stack.migrate(partial(_prepare_first_start, Vault(stack.settings.secrets_key)))
-        stack.start_processes()
-        if key:
-            _show_how_to_begin(stack.address.url, key)
+        try:
+            stack.start_processes()
+        finally:
+            if key:  # it is told only this once, whatever comes in between
+                _show_how_to_begin(stack.address.url, key)
         _say(f"webhooks may go to {', '.join(map(str, stack.settings.webhook_allow))} too, over HTTP: LEADSWEEP_WEBHOOK_ALLOW")
         _say(f"ready: {stack.address.url}")
         stack.watch()

@@ -1,11 +1,16 @@
 """Leads that were stored in a former form come into today's; those that cannot stay, and the doctor lists them."""
 
+import signal
+import subprocess
+
 import pytest
 from sqlalchemy import text
 
 from cli import recanonicaliser
 from shared.heartbeats import beat
+from tests.cli.test_cut_off import LEADSWEEP, SLOW_COMMIT, committing
 from tests.jobs import add_campaign, remaining_leads
+from tests.stack import wait_for
 
 FORMER = [("\u2003a", "tel:+15555550100"), ("e\u0301", None), ("plain", "+15555550101"), (None, "+49\u202f30\u202f123456")]
 
@@ -74,3 +79,21 @@ def test_phone_numbers_that_are_none_are_reported_and_not_changed(leadsweep, for
     assert checks["forms"]["ok"]
     assert checks["numbers"]["finding"].startswith("2 leads have a phone number that is none")
     assert ("a", "N/A") in left(engine)
+
+
+@pytest.mark.parametrize("how", ["interrupted", "cut"])
+def test_who_is_cut_off_is_told_that_what_is_changed_stays_so_and_how_to_go_on(leadsweep, former, engine, how):
+    former(*FORMER)
+    with engine.begin() as connection:
+        connection.execute(text(SLOW_COMMIT.format("leads")))
+    with subprocess.Popen([*LEADSWEEP, "leads", "recanonicalise"], stderr=subprocess.PIPE, text=True, process_group=0) as process:
+        pid = wait_for(lambda: committing(engine))
+        if how == "interrupted":
+            process.send_signal(signal.SIGINT)
+        else:
+            with engine.connect() as connection:
+                connection.execute(text("SELECT pg_terminate_backend(:pid)"), {"pid": pid})
+        assert process.wait(20) == (130 if how == "interrupted" else 1)
+        said = process.stderr.read().splitlines()
+    told = "what is changed stays changed; to do the rest, run it again"
+    assert said[0] == (f"interrupted, but {told}" if how == "interrupted" else told)

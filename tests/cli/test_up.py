@@ -225,6 +225,7 @@ def test_a_stop_while_it_starts_is_clean(folder):
         wait_for((folder / "logs" / "api.log").exists)
         assert up.stop(signal.SIGTERM) == 0
         assert "ready" not in up.said
+        assert re.search(r"a write key, shown only now: lsk_\S+$", up.said, re.MULTILINE), "it is told only this once"
 
 
 def test_servers_that_are_given_are_used_and_kept_as_they_are(folder, engine, database_url):
