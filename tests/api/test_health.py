@@ -82,6 +82,15 @@ async def test_a_rabbitmq_that_blocks_publishers_is_down(settings, service, caps
         assert ("blocks publishers" in "".join(capsys.readouterr())) is blocks
 
 
+async def test_a_rabbitmq_whose_first_nodes_are_frozen_is_up(settings, service):
+    with socket.create_server(("127.0.0.1", 0)) as frozen, rabbitmq() as url:
+        silent = f"amqp://127.0.0.1:{frozen.getsockname()[1]}"
+        app = create_app(settings.model_copy(update={"broker_url": f"{silent};{silent};{url}", "redis_url": settings.broker_url}))
+        async with app.router.lifespan_context(app):
+            service.http._transport.app = app
+            assert (await service.http.get("/api/health")).json()["data"]["broker"] == "up"
+
+
 async def test_a_broker_that_is_frozen_is_down_within_seconds_and_the_log_says_so(settings, service, capsys):
     with socket.create_server(("127.0.0.1", 0)) as frozen:
         where = f"127.0.0.1:{frozen.getsockname()[1]}"
