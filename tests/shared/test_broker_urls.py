@@ -193,3 +193,8 @@ def test_a_rabbitmq_behind_tls_is_verified_unless_told_otherwise(tmp_path):
                         raise
                 else:
                     assert finding is None, called
+            with capture_logs() as logged:
+                sender = Sender(called)
+                sender.send(JOBS_QUEUE)
+                sender.close()
+            assert ["CERTIFICATE" in line["error"] for line in logged] == [True] * (finding is not None), called
