@@ -30,7 +30,7 @@ from shared.broker import Sender
 from shared.database import create_api_engine
 from shared.settings import Settings
 from shared.settings import settings as environment
-from shared.sqlstates import is_of_a_function
+from shared.sqlstates import is_of_a_function, sqlstate
 
 log = structlog.get_logger()
 
@@ -122,5 +122,5 @@ async def _answer_database_error(_request: Request, error: Any) -> Answer:
         mend = "check the database's log, and the triggers of leads"
     else:
         raise error
-    log.warning("database not reached", error=type(cause).__name__, sqlstate=getattr(cause, "sqlstate", None), mend=mend)
+    log.warning("database not usable", error=type(cause).__name__, sqlstate=sqlstate(error), mend=mend)
     return Unavailable().answer()

@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 def doctor(data_dir: Path | None, *, as_json: bool) -> None:
     """Check every part, and say how to mend what is wrong.
 
-    That is: settings, database, schema, foreign keys, worker, ticker, clock, broker and the Redis of the rate limits.
-
     Exit code 0 if all is well, else 1.
     """
     from cli.checks import run_checks

@@ -51,7 +51,7 @@ def look_at_servers(settings: Settings) -> None:
         with engine.connect() as connection:
             found = strangers(connection)
     except DBAPIError as error:
-        log.warning("database not reached", error=reason_of(error, settings), mend="start it, create it, or mend DATABASE_URL")
+        log.warning("database not usable", error=reason_of(error, settings), mend="start it, create it, or mend DATABASE_URL")
         return
     if found:
         sys.exit(f"{found}; {WAY_OUT}")

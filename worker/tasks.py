@@ -13,6 +13,7 @@ from shared.broker import RUN_NEXT, WEBHOOKS_QUEUE, Sender
 from shared.database import create_worker_engine
 from shared.settings import settings
 from shared.signatures import Vault
+from shared.sqlstates import sqlstate
 from shared.wakeups import Announcer
 from worker import runner
 from worker.app import app
@@ -55,6 +56,5 @@ def run_next(queue: str) -> None:
         else:
             runner.run_next(engine, queue, wake, timedelta(seconds=settings().lock_wait))
     except (DBAPIError, PoolTimeoutError) as error:  # whose text may hold identifiers
-        cause = getattr(error, "orig", error)
         mend = "check that the database is up, and its log; work goes on by itself"
-        log.warning("work put off", error=type(cause).__name__, sqlstate=getattr(cause, "sqlstate", None), mend=mend)
+        log.warning("work put off", error=type(getattr(error, "orig", error)).__name__, sqlstate=sqlstate(error), mend=mend)

@@ -128,7 +128,7 @@ def test_a_database_that_is_not_to_be_had_is_told_at_the_start_and_waited_for(da
         finally:
             process.kill()
             process.communicate()
-        assert (said["event"], said["mend"]) == ("database not reached", "start it, create it, or mend DATABASE_URL")
+        assert (said["event"], said["mend"]) == ("database not usable", "start it, create it, or mend DATABASE_URL")
         assert told in said["error"]
         assert "secret" not in str(said)
 
