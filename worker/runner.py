@@ -44,6 +44,8 @@ UNTIL_FREE = 1.0  # seconds after which a part that takes long looks again wheth
 LONGEST_OF_LONE_WORKER = 4  # seconds that a lead gets, where there is no other worker for others' jobs meanwhile
 
 Answer = TypeVar("Answer")
+Word = Callable[[Connection, Claim], None]
+"""Of worker.setbacks: writes down what happened to a chunk."""
 
 log = structlog.get_logger()
 
@@ -102,7 +104,7 @@ def run_chunk(engine: Engine, claimed: Claim, wake: Wake = NOBODY, lock_wait: ti
         except ArchiveAppeared:
             continue
         except Exception as error:  # noqa: BLE001 - whatever it is, the chunk is to be given back with a word
-            if not _Setback(engine, claimed, how, part, error).is_overcome(retry):
+            if not _Setback(engine, claimed, how, part, error).handle(retry):
                 return
         else:
             return
@@ -119,15 +121,15 @@ class _Setback:
         self._engine, self._claimed, self._how, self._part, self._error = engine, claimed, how, part, error
         self._chunk = {"job": str(claimed.job_id), "chunk": claimed.number}
 
-    def is_overcome(self, retry: int) -> bool:
-        """Whether the part is to be tried again at once; if not, it is written down why."""
+    def handle(self, retry: int) -> bool:
+        """Deals with it. True: the part is to be tried again at once; otherwise it is written down why not."""
         error, how = self._error, self._how
         if isinstance(error, NotNow):
             self._write(partial(put_off, seconds=UNTIL_FREE))
         elif isinstance(error, TimeIsUp) or (is_cancelled(error) and self._part.is_over):
-            return self._is_given_more_time()
+            return self._give_more_time()
         elif is_locked(error):
-            return self._is_led_around_locks()
+            return self._lead_around_locks()
         elif is_transient(error) and retry < RETRIES:
             if is_lost(error):
                 how.deadline = _deadline(self._claimed)
@@ -141,7 +143,7 @@ class _Setback:
             self._hold()
         return False
 
-    def _is_given_more_time(self) -> bool:
+    def _give_more_time(self) -> bool:
         """A part that is cut is halved; a lead alone gets twice the time, until that is as much as one may have."""
         size, seconds = self._part.size, self._claimed.part_seconds or int(PART_SECONDS)
         if size is None:  # not even its chunk could be locked in time
@@ -155,10 +157,10 @@ class _Setback:
         elif seconds < longest:
             self._write(partial(cut, size=1, seconds=min(longest, seconds * 2)))
         else:
-            return self._is_given(Outcome.TOO_SLOW, reason)
+            return self._settle(Outcome.TOO_SLOW, reason)
         return False
 
-    def _is_led_around_locks(self) -> bool:
+    def _lead_around_locks(self) -> bool:
         """First without what is locked; where that is not enough, as what goes with a lead is locked, lead by lead."""
         size = self._part.size
         if size and not self._how.skip_locked:
@@ -173,10 +175,10 @@ class _Setback:
         elif size > 1:
             self._write(partial(cut, size=size // 2))
         else:
-            return self._is_given(Outcome.WAITS_FOR_LOCK, None)
+            return self._settle(Outcome.WAITS_FOR_LOCK, None)
         return False
 
-    def _is_given(self, verdict: Outcome, detail: str | None) -> bool:
+    def _settle(self, verdict: Outcome, detail: str | None) -> bool:
         self._how.verdict, self._how.detail = verdict, detail
         self._how.deadline = time.monotonic() + PART_SECONDS
         return True
@@ -185,7 +187,7 @@ class _Setback:
         """The job waits for the database to be well."""
         error = self._error
         detail = (
-            f"the database answers: {in_words(error)}" if isinstance(error, DBAPIError) else f"the worker met {_place(error)}"
+            f"the database answers: {in_words(error)}" if isinstance(error, DBAPIError) else f"the worker met {_raised_at(error)}"
         )
         mend = "check the database, and its log; work goes on by itself"
         log.warning("job waits", error=type(error).__name__, detail=detail, mend=mend, **self._chunk)
@@ -199,27 +201,25 @@ class _Setback:
         except DBAPIError:
             return None
 
-    def _write(self, word: Callable[[Connection, Claim], None]) -> None:
+    def _write(self, word: Word) -> None:
         """Writes `word` down, or remembers it: without it, the attempt would count."""
         deadline = time.monotonic() + UNTIL_GIVEN_BACK
-        while not _is_written(self._engine, self._claimed, word):
+        while not _try_to_write(self._engine, self._claimed, word):
             if time.monotonic() > deadline:
                 _unwritten.append((self._claimed, word))
                 return
             time.sleep(1)
 
 
-Word = Callable[[Connection, Claim], None]
-
 _unwritten: list[tuple[Claim, Word]] = []
 
 
 def _write_down_what_was_left(engine: Engine) -> None:
-    while _unwritten and _is_written(engine, *_unwritten[0]):
+    while _unwritten and _try_to_write(engine, *_unwritten[0]):
         _unwritten.pop(0)
 
 
-def _is_written(engine: Engine, claimed: Claim, word: Word) -> bool:
+def _try_to_write(engine: Engine, claimed: Claim, word: Word) -> bool:
     try:
         with engine.begin() as connection:
             word(connection, claimed)
@@ -228,7 +228,7 @@ def _is_written(engine: Engine, claimed: Claim, word: Word) -> bool:
     return True
 
 
-def _place(error: Exception) -> str:
+def _raised_at(error: Exception) -> str:
     """Its kind and where it was raised, without its text, which may hold identifiers."""
     frame = traceback.extract_tb(error.__traceback__)[-1]
     return f"{type(error).__name__} in {Path(frame.filename).name}, line {frame.lineno}"
