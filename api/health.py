@@ -41,7 +41,7 @@ async def _works(broker_url: str) -> bool:
     try:
         flaw = await within(PATIENCE * nodes, asyncio.to_thread(broker_flaw, broker_url, ANSWER_SECONDS))
     except TimeoutError:
-        flaw = Flaw("does not answer in time", "start it, or mend the URL")
+        flaw = Flaw("does not answer in time", "start it, or mend BROKER_URL")
     if flaw:
         log.warning("broker not usable", error=flaw.finding, mend=flaw.mend)
     return flaw is None

@@ -245,8 +245,8 @@ def _clock(connection: Connection) -> Check:
 def _broker(name: str, variable: str, url: str) -> Check:
     if not url:
         return Check(name, ok=False, finding=f"{variable} is not set", mend=f"set it, e.g. {variable}=redis://host:6379/0")
-    if flaw := broker_flaw(url, _TIMEOUT):
-        return Check(name, ok=False, finding=f"{address(url)} {flaw.finding}", mend=flaw.mend.replace("the URL", variable))
+    if flaw := broker_flaw(url, _TIMEOUT, variable):
+        return Check(name, ok=False, finding=f"{address(url)} {flaw.finding}", mend=flaw.mend)
     return Check(name, ok=True, finding=f"{address(url)} takes what is written")
 
 

@@ -18,7 +18,7 @@ TRACE = "leadsweep:health"  # a key that lives for a moment; with RabbitMQ a que
 
 
 class Flaw(NamedTuple):
-    """What keeps a broker from its work, and how to mend it."""
+    """What keeps a broker from its work, and how to mend it; `{url}` stands for the variable that leads to it."""
 
     finding: str
     mend: str
@@ -29,14 +29,14 @@ CLUSTER = Flaw("is a Redis Cluster, which is not supported", "use a Redis or Val
 # By the word with which Redis begins its refusal.
 _REFUSALS = {
     "OOM": Flaw("refuses writes: its memory is full (maxmemory)", "raise its maxmemory, or remove what else is in it"),
-    "READONLY": Flaw("refuses writes: it is a replica", "let the URL lead to the primary"),
+    "READONLY": Flaw("refuses writes: it is a replica", "let {url} lead to the primary"),
     "NOREPLICAS": Flaw("refuses writes: it has too few replicas (min-replicas-to-write)", "mend its replicas, or lower that"),
     "MISCONF": Flaw("refuses writes: it cannot save to its disk (MISCONF)", "read its log; often the disk is full"),
     "LOADING": Flaw("is loading its data", "wait until it has"),
-    "WRONGPASS": Flaw("refuses user and password", "mend them in the URL"),
-    "NOAUTH": Flaw("asks for a password", "put it into the URL, as in redis://:password@host:6379/0"),
+    "WRONGPASS": Flaw("refuses user and password", "mend them in {url}"),
+    "NOAUTH": Flaw("asks for a password", "put it into {url}, as in redis://:password@host:6379/0"),
     "NOPERM": Flaw("does not let its user write", "allow the user all commands and the keys leadsweep:*"),
-    "MASTERDOWN": Flaw("refuses all: it is a replica without its primary", "let the URL lead to the primary"),
+    "MASTERDOWN": Flaw("refuses all: it is a replica without its primary", "let {url} lead to the primary"),
     "MOVED": CLUSTER,
     "CROSSSLOT": CLUSTER,
     "CLUSTERDOWN": CLUSTER,
@@ -54,8 +54,20 @@ def refuse_to_wait(reason: str) -> NoReturn:
     raise Blocked(reason)
 
 
-def broker_flaw(url: str, seconds: float) -> Flaw | None:
-    """What is wrong with the broker at `url`, or None. Each of its answers may take `seconds`. Never raises."""
+def broker_flaw(url: str, seconds: float, variable: str = "BROKER_URL") -> Flaw | None:
+    """What is wrong with the broker at `url`, which `variable` holds, or None. Each of its answers may take `seconds`. Never
+    raises.
+    """
+    flaw = _flaw(url, seconds)
+    return flaw and flaw._replace(mend=flaw.mend.format(url=variable))
+
+
+def is_cluster(url: str, seconds: float) -> bool:
+    """Whether a Redis Cluster answers there."""
+    return is_redis(url) and broker_flaw(url, seconds) == CLUSTER
+
+
+def _flaw(url: str, seconds: float) -> Flaw | None:
     try:
         if is_redis(url):
             return _redis_flaw(url, seconds)
@@ -63,11 +75,6 @@ def broker_flaw(url: str, seconds: float) -> Flaw | None:
     except Exception as error:  # noqa: BLE001 - each transport raises errors of its own
         return _flaw_of(error)
     return None
-
-
-def is_cluster(url: str, seconds: float) -> bool:
-    """Whether a Redis Cluster answers there."""
-    return is_redis(url) and broker_flaw(url, seconds) == CLUSTER
 
 
 def _redis_flaw(url: str, seconds: float) -> Flaw | None:
@@ -109,7 +116,7 @@ def _flaw_of(error: Exception) -> Flaw:
     if isinstance(error, Blocked):
         return _BLOCKED
     if isinstance(error, amqp.AccessRefused | amqp.NotAllowed):
-        return Flaw("refuses the user", "mend user, password and virtual host in the URL, and what the user may do")
+        return Flaw("refuses the user", "mend user, password and virtual host in {url}, and what the user may do")
     if isinstance(error, ResponseError):
         return Flaw(f"refuses writes: {said}", "read its log")
-    return Flaw(f"does not answer: {said or type(error).__name__}", "start it, or mend the URL")
+    return Flaw(f"does not answer: {said or type(error).__name__}", "start it, or mend {url}")
