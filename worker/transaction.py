@@ -131,7 +131,7 @@ def _take(part: Part, claimed: Claim, row: Any, chosen: tuple[slice, Entries], h
     try_former = row.stored_form is not None and row.stored_form < FORM
     manner = Manner(refusals, row.veto, how.skip_locked, row.has_archive, try_former)
     if claimed.dry_run:
-        outcomes = preview(part, claimed, _today(claimed, entries), Place(place, known, len(row.outcomes)), manner)
+        outcomes = preview(part, claimed, _today(claimed, entries), Place(place.start, len(row.outcomes), known), manner)
     elif claimed.mode == Mode.RESTORE:
         outcomes = restore(part, claimed.job_id, entries, leads, manner)
     elif leads.ids is not None:

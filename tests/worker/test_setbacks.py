@@ -328,6 +328,21 @@ def test_what_a_preview_found_and_somebody_locks_is_waited_for(campaign):
     assert outcomes(campaign, job_id) == [BY_ID, BY_ID]
 
 
+def test_an_execution_that_knows_fewer_leads_than_it_has_entries_ends_and_looks_nobody_up(campaign):
+    """Former versions forgot what a part of a preview had found."""
+    job_id = queue(campaign, ["crm-0", "crm-1", "crm-2"])
+    known = "SELECT id, external_id, phone_number FROM leads WHERE external_id = 'crm-0'"
+    execute(
+        campaign,
+        "UPDATE chunks SET lead_ids = ARRAY[id], lead_external_ids = ARRAY[known.external_id],"
+        f" lead_phone_numbers = ARRAY[phone_number], part_size = 1 FROM ({known}) AS known",
+    )
+    work(campaign)
+    done = job(campaign, job_id)
+    assert (done.state, done.deleted, done.waiting_for) == ("completed", 1, None)
+    assert outcomes(campaign, job_id) == [BY_ID, Outcome.CHANGED, Outcome.CHANGED]
+
+
 def test_an_archived_lead_that_somebody_locks_is_restored_later(campaign):
     source = queue(campaign, ["crm-0", "crm-1"], mode="archive")
     work(campaign)
