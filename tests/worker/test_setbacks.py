@@ -259,6 +259,22 @@ def test_how_long_is_a_setting(campaign):
     assert outcomes(campaign, job_id) == [Outcome.LOCKED]
 
 
+def test_of_what_was_locked_only_the_lead_that_was_tried_is_said_to_be_too_slow(campaign):
+    """One of ten that were locked is free by now, and slow. Whichever is drawn, it is tried alone, with all the time there is."""
+    waits = Outcome.WAITS_FOR_LOCK
+    on_delete(campaign, "PERFORM pg_sleep(60)", "OLD.external_id = 'crm-0'")
+    job_id = queue(campaign, [f"crm-{i}" for i in range(10)])
+    with campaign.connect() as holder:
+        holder.execute(text("SELECT FROM leads WHERE external_id <> 'crm-0' FOR UPDATE"))
+        execute(campaign, "UPDATE chunks SET outcomes = array_fill(CAST(:waits AS smallint), ARRAY[10])", waits=waits)
+        for _ in range(200):
+            execute(campaign, "UPDATE chunks SET retry_at = '-infinity', part_size = 1, part_seconds = 4")
+            run_chunk(campaign, claimed_now(campaign))
+            if outcomes(campaign, job_id) != [waits] * 10:
+                break
+    assert outcomes(campaign, job_id) == [Outcome.TOO_SLOW, *[waits] * 9]
+
+
 def test_a_locked_row_that_would_go_with_a_lead_keeps_only_that_lead(campaign):
     execute(campaign, "CREATE TABLE calls (lead_id bigint REFERENCES leads ON DELETE CASCADE)")
     execute(campaign, "CREATE INDEX ON calls (lead_id)")
