@@ -2,7 +2,7 @@
 executed later on exactly these.
 
 Chunks are decided apart, so two of them may have found one lead, by its two identifiers. A real job would have deleted it for
-the first; so before a preview ends, the later entry is made a duplicate.
+the first; so before a preview ends, all of them but one are made duplicates.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -40,15 +40,22 @@ _LOCK_PREVIEW = text("""
     FOR NO KEY UPDATE
 """)
 
-# Who was found is known by the external id, as lead or as copy; who has none, by the lead.
+# Who was found is known by the external id, as lead or as copy; who has none, by the lead. The copies of one who is found as a
+# lead go with it, but not the lead with a copy: so the first who found the lead has it, and not who found a copy before.
 _SETTLE = text("""
     WITH found AS (
-        SELECT number, position,
-            row_number() OVER (PARTITION BY coalesce('e' || external_id, 'l' || lead_id) ORDER BY number, position) AS turn
+        SELECT number, position, lead_id, person, count(*) OVER (PARTITION BY person) AS times
         FROM chunks CROSS JOIN unnest(lead_ids, lead_external_ids) WITH ORDINALITY AS found (lead_id, external_id, position)
+            CROSS JOIN LATERAL (SELECT coalesce('e' || external_id, 'l' || lead_id) AS person) AS known
         WHERE job_id = :job_id AND lead_id IS NOT NULL
     ),
-    repeated AS (SELECT number, array_agg(position) AS positions FROM found WHERE turn > 1 GROUP BY number)
+    in_turn AS (
+        SELECT number, position, row_number() OVER (
+            PARTITION BY person ORDER BY EXISTS (SELECT FROM leads WHERE leads.id = lead_id) DESC, number, position
+        ) AS turn
+        FROM found WHERE times > 1
+    ),
+    repeated AS (SELECT number, array_agg(position) AS positions FROM in_turn WHERE turn > 1 GROUP BY number)
     UPDATE chunks SET
         outcomes = (
             SELECT array_agg(CASE WHEN position = ANY(positions) THEN :duplicate ELSE outcome END ORDER BY position)

@@ -199,6 +199,23 @@ async def test_a_preview_in_parts_that_begins_with_a_duplicate_is_executed_on_wh
     await executed_on_what_was_found(service, job_id, "b")
 
 
+async def test_who_is_found_in_the_archive_first_and_as_a_lead_later_goes_as_a_lead(small_chunks):
+    service = small_chunks
+    await service.submit({"externalId": "a"}, mode="archive")
+    await service.work()
+    with service.engine.begin() as connection:
+        add_leads(connection, [("a", "+109")])
+    preview = await previewed(service, {"phoneNumber": "+101"}, {"externalId": "nobody"}, {"externalId": "a"})
+    assert await service.results(preview) == [
+        ("+101", "notFound", None, "duplicate"),
+        ("nobody", "notFound", None, "noSuchLead"),
+        ("a", "wouldDelete", "externalId", None),
+    ]
+    job = await service.job(await executed(service, preview))
+    assert (job["total"], job["deleted"], job["erasedFromArchive"]) == (1, 1, 1)
+    assert leads_of(service) == LEADS - {("a", "+101")}
+
+
 async def test_a_lead_that_took_the_place_of_one_not_found_is_left_alone(service):
     preview = await previewed(service, {"externalId": "a"}, {"externalId": "new"})
     with service.engine.begin() as connection:
