@@ -66,9 +66,10 @@ _FOLLOW = """
                 AS written_external_ids,
             nullif(array_agg(written_phone_number ORDER BY position), array_agg(phone_number ORDER BY position))
                 AS written_phone_numbers,
-            array_agg(lead_id ORDER BY position) FILTER (WHERE lead_id IS NOT NULL) AS lead_ids,
-            array_agg(lead_external_id ORDER BY position) FILTER (WHERE lead_id IS NOT NULL) AS lead_external_ids,
-            array_agg(lead_phone_number ORDER BY position) FILTER (WHERE lead_id IS NOT NULL) AS lead_phone_numbers
+            -- null where nobody is known: these are looked up
+            CASE WHEN count(lead_id) > 0 THEN array_agg(lead_id ORDER BY position) END AS lead_ids,
+            CASE WHEN count(lead_id) > 0 THEN array_agg(lead_external_id ORDER BY position) END AS lead_external_ids,
+            CASE WHEN count(lead_id) > 0 THEN array_agg(lead_phone_number ORDER BY position) END AS lead_phone_numbers
         FROM picked GROUP BY part WINDOW by_part AS (ORDER BY part)
     ),
     subject AS MATERIALIZED (

@@ -163,30 +163,37 @@ class _Decision:
                 self._erased(wanted[copy.external_id or ""], copy, Outcome.ERASED_BY_EXTERNAL_ID)
 
     def _by_phone_number(self, candidates: list[tuple[int, str]]) -> None:
-        """The second pass."""
+        """The second pass. What the first one found locked may be free by now, and is left to the entry that named it there."""
+        self._wait_for_locked(candidates)
         first: dict[str, int] = {}
         for i, number in candidates:  # in request order: the first entry that names a number gets the lead
-            first.setdefault(number, i)
+            if not self.outcomes[i]:
+                first.setdefault(number, i)
         if self._campaign.has_archive:
             self._campaign.hold((), sorted(first))
         free = first.keys() - self._taken_numbers
         self._take("phone_number", first if len(free) == len(first) else {number: first[number] for number in free})
         if self._try_former:
             self._take("phone_number", self._former_numbers(candidates))
+        self._wait_for_locked(candidates)
         if self._campaign.has_archive:
-            self._erase_by_phone_number(first)
+            self._erase_by_phone_number({number: first[number] for number in self._decided(first)})
         gone = self._taken_numbers | self._erased_numbers
         for i, number in candidates:
             if not self.outcomes[i] and number in gone:
                 self.outcomes[i] = Outcome.DUPLICATE
-            elif not self.outcomes[i] and number in self._locked_numbers:
+
+    def _wait_for_locked(self, candidates: list[tuple[int, str]]) -> None:
+        for i, number in candidates:
+            if not self.outcomes[i] and number in self._locked_numbers:
                 self.outcomes[i] = Outcome.WAITS_FOR_LOCK
 
     def _former_numbers(self, candidates: list[tuple[int, str]]) -> dict[str, int]:
         formers = former_phone_numbers(self._entries)
         wanted: dict[str, int] = {}
+        known = self._taken_numbers | self._locked_numbers
         for i, number in candidates:
-            if i in formers and not self.outcomes[i] and number not in self._taken_numbers:
+            if i in formers and not self.outcomes[i] and number not in known:
                 wanted.setdefault(formers[i], i)
         return wanted
 
@@ -197,7 +204,7 @@ class _Decision:
             for i, (lead, *_) in (self._found or {}).items()
             if self.outcomes[i] == DELETED_BY_PHONE_NUMBER and lead.external_id is not None
         }
-        for copy in self._campaign.erase(sorted(takers), sorted(self._decided(first))):
+        for copy in self._campaign.erase(sorted(takers), sorted(first)):
             named_by = [first.get(copy.phone_number or ""), takers.get(copy.external_id or "")]
             self._erased(min(i for i in named_by if i is not None), copy, Outcome.ERASED_BY_PHONE_NUMBER)
 

@@ -2,10 +2,10 @@
 executed later on exactly these.
 
 Chunks are decided apart, so two of them may have found one lead, by its two identifiers. A real job would have deleted it for
-the first; so before a preview ends, the later entry is made a duplicate.
+the first; so before a preview ends, all of them but one are made duplicates.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -40,15 +40,22 @@ _LOCK_PREVIEW = text("""
     FOR NO KEY UPDATE
 """)
 
-# Who was found is known by the external id, as lead or as copy; who has none, by the lead.
+# Who was found is known by the external id, as lead or as copy; who has none, by the lead. The copies of one who is found as a
+# lead go with it, but not the lead with a copy: so the first who found the lead has it, and not who found a copy before.
 _SETTLE = text("""
     WITH found AS (
-        SELECT number, position,
-            row_number() OVER (PARTITION BY coalesce('e' || external_id, 'l' || lead_id) ORDER BY number, position) AS turn
+        SELECT number, position, lead_id, person, count(*) OVER (PARTITION BY person) AS times
         FROM chunks CROSS JOIN unnest(lead_ids, lead_external_ids) WITH ORDINALITY AS found (lead_id, external_id, position)
+            CROSS JOIN LATERAL (SELECT coalesce('e' || external_id, 'l' || lead_id) AS person) AS known
         WHERE job_id = :job_id AND lead_id IS NOT NULL
     ),
-    repeated AS (SELECT number, array_agg(position) AS positions FROM found WHERE turn > 1 GROUP BY number)
+    in_turn AS (
+        SELECT number, position, row_number() OVER (
+            PARTITION BY person ORDER BY EXISTS (SELECT FROM leads WHERE leads.id = lead_id) DESC, number, position
+        ) AS turn
+        FROM found WHERE times > 1
+    ),
+    repeated AS (SELECT number, array_agg(position) AS positions FROM in_turn WHERE turn > 1 GROUP BY number)
     UPDATE chunks SET
         outcomes = (
             SELECT array_agg(CASE WHEN position = ANY(positions) THEN :duplicate ELSE outcome END ORDER BY position)
@@ -75,15 +82,20 @@ _WOULD_DELETE = {
 
 
 class Place(NamedTuple):
-    """Where the entries in hand stand in their chunk, of `length`, and the leads that were found for those before them."""
+    """Where the entries in hand begin in their chunk, of `length`, and the leads that other parts found for entries of it."""
 
-    entries: slice
-    found: KnownLeads
+    start: int
     length: int
+    found: KnownLeads
 
-    def filled(self, column: Sequence[Any], before: Sequence[Any] | None) -> list[Any]:
-        """A column of the whole chunk: what was there before, those in hand, and nothing for the rest."""
-        return [*(before or ())[: self.entries.start], *column, *[None] * (self.length - self.entries.stop)]
+    def with_new(self, new: Mapping[int, Any], before: Sequence[Any] | None) -> list[Any]:
+        """A column of the whole chunk: what is `new`, by index of the entry in hand, and all else as it was. Those in hand may
+        begin before the first that is undecided, and end behind others that an earlier part decided.
+        """
+        column = list(before or [None] * self.length)
+        for i, value in new.items():
+            column[self.start + i] = value
+        return column
 
 
 class _Finder(Leads):
@@ -120,17 +132,18 @@ def preview(part: Part, claimed: Claim, entries: Entries, place: Place, manner: 
     finder = _Finder(part, claimed, manner)
     found: Found = {}
     outcomes = decide(entries, phone_fallback=claimed.phone_fallback, campaign=finder, try_former=manner.try_former, found=found)
-    nobody = [Copy(None, None)]
-    all_known = [found.get(i, nobody) for i in range(len(outcomes))]
-    known = [leads[0] for leads in all_known]
+    new = {i: leads[0] for i, leads in found.items()}
+    ids = {i: finder.ids[lead] for i, lead in new.items()}
+    external_ids = {i: lead.external_id for i, lead in new.items()}
+    phone_numbers = {i: lead.phone_number for i, lead in new.items()}
     arrays = {
-        "ids": bigint_array(place.filled([finder.ids.get(lead) for lead in known], place.found.ids)),
-        "external_ids": text_array(place.filled([lead.external_id for lead in known], place.found.external_ids)),
-        "phone_numbers": text_array(place.filled([lead.phone_number for lead in known], place.found.phone_numbers)),
+        "ids": bigint_array(place.with_new(ids, place.found.ids)),
+        "external_ids": text_array(place.with_new(external_ids, place.found.external_ids)),
+        "phone_numbers": text_array(place.with_new(phone_numbers, place.found.phone_numbers)),
     }
     part.execute(_WRITE_DOWN, {"job_id": claimed.job_id, "number": claimed.number} | arrays)
-    decided = zip(outcomes, entries.external_ids, all_known, strict=True)
-    return bytes(_would(Outcome(outcome), external_id, leads) for outcome, external_id, leads in decided)
+    decided = enumerate(zip(outcomes, entries.external_ids, strict=True))
+    return bytes(_would(Outcome(outcome), external_id, found.get(i, ())) for i, (outcome, external_id) in decided)
 
 
 def _would(outcome: Outcome, external_id: str | None, leads: Sequence[TakenLead | Copy]) -> Outcome:

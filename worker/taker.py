@@ -204,10 +204,14 @@ def look_up_and_take(part: Part, claimed: Claim, entries: Entries, manner: Manne
 
 Known = tuple[int | None, str | None, str | None]
 
+_NOBODY: Known = (None, None, None)
+
 
 def take_known(part: Part, claimed: Claim, entries: Entries, leads: KnownLeads, manner: Manner) -> bytes:
     """Takes the leads known, where they are as they were; the outcome of each entry. Raises as look_up_and_take."""
     known: list[Known] = list(zip(leads.ids or (), leads.external_ids or (), leads.phone_numbers or (), strict=True))
+    # A preview of a former version may have forgotten some.
+    known += [_NOBODY] * (len(entries.outcomes) - len(known))
     undecided = {i: lead for i, lead in enumerate(known) if not entries.outcomes[i]}
 
     def run(statement: TextClause, some: Sequence[Any]) -> Sequence[Any]:

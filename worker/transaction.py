@@ -54,7 +54,10 @@ class NotNow(Exception):
 
 @dataclass
 class Try:
-    """How a part is tried: after each setback more carefully. With a `verdict`, only that is written any more."""
+    """How a part is tried: after each setback more carefully. With a `verdict`, only that is written any more.
+
+    `chosen` are the entries that it was first tried with: whatever follows is about these and no others.
+    """
 
     deadline: float  # by the monotonic clock
     around_refused: bool = False
@@ -62,6 +65,7 @@ class Try:
     skip_locked: bool = False
     verdict: Outcome | None = None
     detail: str | None = None
+    chosen: slice | None = None
 
 
 def decide_part(part: Part, claimed: Claim, how: Try, lock_wait: timedelta) -> Finished | None:
@@ -80,7 +84,7 @@ def decide_part(part: Part, claimed: Claim, how: Try, lock_wait: timedelta) -> F
     if not row.may_begin:
         raise NotNow
     only_locked = Outcome.PENDING not in row.outcomes
-    chosen = _choose(row.outcomes, claimed, only_locked=only_locked)
+    chosen = how.chosen = how.chosen or _choose(row.outcomes, claimed, only_locked=only_locked)
     entries = Entries(*(column and column[chosen] for column in row[:5]))
     if only_locked:
         entries = entries._replace(outcomes=[outcome * (outcome != Outcome.WAITS_FOR_LOCK) for outcome in entries.outcomes])
@@ -132,7 +136,7 @@ def _take(part: Part, claimed: Claim, row: Any, chosen: tuple[slice, Entries], h
     try_former = row.stored_form is not None and row.stored_form < FORM
     manner = Manner(refusals, row.veto, how.skip_locked, row.has_archive, try_former)
     if claimed.dry_run:
-        outcomes = preview(part, claimed, _today(claimed, entries), Place(place, known, len(row.outcomes)), manner)
+        outcomes = preview(part, claimed, _today(claimed, entries), Place(place.start, len(row.outcomes), known), manner)
     elif claimed.mode == Mode.RESTORE:
         outcomes = restore(part, claimed.job_id, entries, leads, manner)
     elif leads.ids is not None:

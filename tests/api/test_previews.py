@@ -1,5 +1,6 @@
 """Previews change nothing and say what would be; executing one deletes exactly what it found, and never another lead."""
 
+import time
 from datetime import UTC, timedelta
 
 import pytest
@@ -7,6 +8,8 @@ from sqlalchemy import text
 
 from api.app import create_app
 from tests.api.conftest import Service
+from tests.api.test_files import accepted
+from tests.api.test_jobs import change
 from tests.api.test_schedules import database_now, let_pass, states, window_in
 from tests.jobs import add_former_leads, add_leads, one_tick, remaining_leads
 
@@ -107,6 +110,110 @@ async def test_a_lead_that_is_not_as_it_was_found_is_left_alone(service, change)
     assert await service.results(job_id) == [("a", "notFound", None, "changed"), ("b", "deleted", "externalId", None)]
     with service.engine.begin() as connection:
         assert connection.execute(text("SELECT count(*) FROM leads")).scalar_one() == before - 1
+
+
+def after_a_cut(service, size):
+    """As if a part had taken too long: the next one has so many entries, and more follow where it is quick."""
+    with service.engine.begin() as connection:
+        connection.execute(text("UPDATE jobs SET part_size = :size WHERE finished_at IS NULL"), {"size": size})
+        connection.execute(text("UPDATE chunks SET part_size = :size WHERE state = 'pending'"), {"size": size})
+
+
+async def executed_on_what_was_found(service, preview, *changed):
+    """Executes a preview, the leads with the ids `changed` having got other numbers since: each of its entries is found to have
+    taken its own lead, or to have found it changed.
+    """
+    found = [(identifier, by) for identifier, outcome, by, _ in await service.results(preview) if outcome == "wouldDelete"]
+    before = leads_of(service)
+    with service.engine.begin() as connection:
+        for number, external_id in enumerate(changed):
+            connection.execute(
+                text("UPDATE leads SET phone_number = :number WHERE external_id = :id"),
+                {"number": f"+99{number:04}", "id": external_id},
+            )
+    job_id = await executed(service, preview)
+    job = await service.job(job_id)
+    word = "archived" if job["mode"] == "archive" else "deleted"
+    assert await service.results(job_id) == [
+        (identifier, "notFound", None, "changed") if identifier in changed else (identifier, word, by, None)
+        for identifier, by in found
+    ]
+    assert (job["status"], job["deleted"], job["total"]) == ("completed", len(found) - len(changed), len(found))
+    named = {identifier for identifier, _ in found}
+    kept = {lead for lead in before if named.isdisjoint(lead)}
+    assert leads_of(service) == kept | {(external_id, f"+99{number:04}") for number, external_id in enumerate(changed)}
+
+
+async def test_a_preview_that_was_cut_once_and_then_went_quickly_is_executed_on_all_that_it_found(service):
+    with service.engine.begin() as connection:
+        add_leads(connection, [(f"crm-{i}", f"+1555{i:04}") for i in range(1000)])
+    entries = [{"phoneNumber": f"+1555{i:04}"} if i % 3 == 1 else {"externalId": f"crm-{i}"} for i in range(1000)]
+    job_id = await service.submit(*entries, dryRun=True)
+    after_a_cut(service, 500)
+    await service.work()
+    assert (await service.job(job_id))["wouldDelete"] == 1000
+    await executed_on_what_was_found(service, job_id, "crm-0", "crm-498", "crm-501", "crm-999")
+
+
+async def test_a_preview_whose_pace_is_taken_away_in_the_middle_is_executed_on_all_that_it_found(service):
+    entries = [{"externalId": "nobody"}, {"externalId": "a"}, {"phoneNumber": "+102"}, {"externalId": "c"}]
+    job_id = await service.submit(*entries, dryRun=True, maxLeadsPerSecond=1)
+    deadline = time.monotonic() + 10
+    while (await service.job(job_id))["processed"] < 2:
+        assert time.monotonic() < deadline
+        await service.work()
+    assert (await service.job(job_id))["processed"] < len(entries)
+    await change(service, job_id, {"maxLeadsPerSecond": None})
+    await service.work()
+    assert (await service.job(job_id))["wouldDelete"] == 3
+    await executed_on_what_was_found(service, job_id, "a")
+
+
+@pytest.mark.parametrize("mode", ["delete", "archive"])
+async def test_a_preview_in_parts_that_begins_with_broken_rows_is_executed_on_what_it_found(service, mode):
+    body = b"externalId,phoneNumber\nn\0,\nn\0,\na,\nnobody,\nn\0,\nb,\nc,\n"
+    job_id = await accepted(service, body, onInvalid="skip", dryRun="true", mode=mode)
+    after_a_cut(service, 1)
+    await service.work()
+    job = await service.job(job_id)
+    assert (job["wouldDelete"], job["notFound"], job["invalid"]) == (3, 1, 3)
+    await executed_on_what_was_found(service, job_id, "b")
+
+
+async def test_a_preview_in_parts_that_begins_with_a_duplicate_is_executed_on_what_it_found(small_chunks):
+    service = small_chunks
+    body = b"externalId,phoneNumber\na,\nnobody,\na,\nb,\nnobody,\nn\0,\nc,\n,+102\n"
+    job_id = await accepted(service, body, onInvalid="skip", dryRun="true")
+    after_a_cut(service, 1)
+    await service.work()
+    assert await service.results(job_id) == [
+        ("a", "wouldDelete", "externalId", None),
+        ("nobody", "notFound", None, "noSuchLead"),
+        ("a", "notFound", None, "duplicate"),
+        ("b", "wouldDelete", "externalId", None),
+        ("nobody", "notFound", None, "duplicate"),
+        (None, "invalid", None, "unusableCharacter"),
+        ("c", "wouldDelete", "externalId", None),
+        ("+102", "notFound", None, "duplicate"),
+    ]
+    await executed_on_what_was_found(service, job_id, "b")
+
+
+async def test_who_is_found_in_the_archive_first_and_as_a_lead_later_goes_as_a_lead(small_chunks):
+    service = small_chunks
+    await service.submit({"externalId": "a"}, mode="archive")
+    await service.work()
+    with service.engine.begin() as connection:
+        add_leads(connection, [("a", "+109")])
+    preview = await previewed(service, {"phoneNumber": "+101"}, {"externalId": "nobody"}, {"externalId": "a"})
+    assert await service.results(preview) == [
+        ("+101", "notFound", None, "duplicate"),
+        ("nobody", "notFound", None, "noSuchLead"),
+        ("a", "wouldDelete", "externalId", None),
+    ]
+    job = await service.job(await executed(service, preview))
+    assert (job["total"], job["deleted"], job["erasedFromArchive"]) == (1, 1, 1)
+    assert leads_of(service) == LEADS - {("a", "+101")}
 
 
 async def test_a_lead_that_took_the_place_of_one_not_found_is_left_alone(service):

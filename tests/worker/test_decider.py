@@ -12,15 +12,17 @@ BY_PHONE = Outcome.DELETED_BY_PHONE_NUMBER
 ERASED_BY_ID = Outcome.ERASED_BY_EXTERNAL_ID
 ERASED_BY_PHONE = Outcome.ERASED_BY_PHONE_NUMBER
 GONE = Outcome.NO_SUCH_LEAD
+WAITS = Outcome.WAITS_FOR_LOCK
 DUPLICATE = Outcome.DUPLICATE
 NEVER, IF_UNIDENTIFIED = PhoneFallback.NEVER, PhoneFallback.IF_UNIDENTIFIED
 
 
 class Campaign:
-    """Leads and copies in the archive, each given as (externalId, phoneNumber)."""
+    """Leads and copies in the archive, each given as (externalId, phoneNumber). Those `locked` are so in the first `passes`."""
 
-    def __init__(self, *leads, copies=(), refused=(), lone_numbers_only=False):
+    def __init__(self, *leads, copies=(), refused=(), locked=(), passes=2, lone_numbers_only=False):
         self.leads, self.copies, self.refused = list(leads), list(copies), refused
+        self.locked, self._passes = locked, passes
         self.has_archive = bool(copies)
         self.asked = []
         self._lone = lone_numbers_only
@@ -30,10 +32,11 @@ class Campaign:
         assert list(identifiers) == sorted(set(identifiers)), "identifiers must be sorted, to keep deadlocks rare"
         position = 0 if column == "external_id" else 1
         found = [e for e in self.leads if e[position] in identifiers and not (self._lone and position and e[0])]
-        self.leads = [lead for lead in self.leads if lead not in found or lead in self.refused]
-        return [
-            TakenLead(*lead, kept=Kept(Outcome.REFUSED, "constraint keep") if lead in self.refused else None) for lead in found
-        ]
+        kept = dict.fromkeys(self.refused, Kept(Outcome.REFUSED, "constraint keep"))
+        if len(self.asked) <= self._passes:
+            kept |= dict.fromkeys(self.locked, Kept(WAITS))
+        self.leads = [lead for lead in self.leads if lead not in found or lead in kept]
+        return [TakenLead(*lead, kept=kept.get(lead)) for lead in found]
 
     def hold(self, external_ids, phone_numbers):
         self.held = external_ids, phone_numbers
@@ -100,6 +103,32 @@ def test_outcomes_that_stand_already_are_kept_and_never_looked_up():
 def test_a_refused_lead_is_unprocessed_and_whoever_else_names_it_is_a_duplicate():
     lead = ("a", "+101")
     assert decide_over(Campaign(lead, refused=[lead]), ("a", None), (None, "+101")) == [Outcome.REFUSED, DUPLICATE]
+
+
+def test_a_lead_that_is_freed_between_the_passes_still_waits_for_the_entry_that_named_it_by_its_external_id():
+    """Whoever names its number must not take it: that entry would take somebody else by its own number then."""
+    first, other = ("x", "+101"), ("y", "+102")
+    campaign = Campaign(first, other, locked=[first], passes=1)
+    entries = [("x", "+102"), (None, "+101"), ("z", "+101")]
+    assert decide_over(campaign, *entries) == [WAITS] * 3
+    assert campaign.leads == [first, other]
+    assert decide_over(campaign, *entries) == [BY_ID, DUPLICATE, DUPLICATE]
+    assert campaign.leads == [other]
+
+
+def test_the_copies_of_who_waits_stay_with_the_lead_that_was_freed_meanwhile():
+    campaign = Campaign(("x", "+101"), copies=[("b", "+101")], locked=[("x", "+101")], passes=1)
+    entries = [("x", None), (None, "+101")]
+    assert decide_over(campaign, *entries) == [WAITS] * 2
+    assert campaign.copies == [("b", "+101")]
+    assert decide_over(campaign, *entries) == [BY_ID, ERASED_BY_PHONE]
+
+
+def test_who_waits_for_a_lead_is_not_done_with_a_copy_that_another_entry_erases():
+    campaign = Campaign(("x", "+101"), ("b", "+103"), copies=[("b", "+101")], locked=[("x", "+101")])
+    entries = [(None, "+101"), (None, "+103"), ("z", "+101")]
+    assert decide_over(campaign, *entries) == [WAITS, ERASED_BY_PHONE, WAITS]
+    assert campaign.leads == [("x", "+101")]
 
 
 def test_a_phone_for_the_unidentified_finds_only_leads_without_an_external_id():
@@ -201,6 +230,14 @@ def test_who_names_a_number_that_was_taken_in_its_former_form_is_a_duplicate():
     campaign = Campaign(("a", FORMER))
     decided = decide_over(campaign, ("x", "+10001"), ("y", "+10001"), written=[(None, FORMER)] * 2, try_former=True)
     assert decided == [BY_PHONE, DUPLICATE]
+
+
+def test_who_names_a_number_that_is_locked_does_not_take_another_lead_in_its_former_form():
+    campaign = Campaign(("c", "+10001"), ("b", FORMER), locked=[("c", "+10001")])
+    written = [("x", "+10001"), ("y", FORMER)]
+    decided = decide_over(campaign, ("x", "+10001"), ("y", "+10001"), written=written, try_former=True)
+    assert decided == [WAITS] * 2
+    assert len(campaign.leads) == 2
 
 
 def test_a_former_form_is_not_tried_for_what_is_no_number_or_was_read():

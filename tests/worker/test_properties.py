@@ -8,11 +8,12 @@ import asyncio
 import json
 from collections import Counter
 from http import HTTPStatus
-from itertools import count
+from itertools import chain, count, repeat
+from random import Random
 from uuid import uuid4
 
 import pytest
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import HealthCheck, Phase, example, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 from sqlalchemy import delete, event, insert, select, text
@@ -104,6 +105,28 @@ class World:
         """A worker's part."""
         work_off(self.engine)
 
+    def work_in_parts(self, job_id, sizes):
+        """A worker's part, one claim at a time: of so many entries, by a pace or as after a cut, as long as there are `sizes`.
+        Yields the entries that each has decided.
+        """
+        left = {i for i, outcome in enumerate(self.outcomes(job_id)) if outcome[0] == "pending"}
+        for size, is_paced in chain(sizes, repeat((None, False))):
+            with self.engine.begin() as connection:
+                pace = {"rate": size * 8 if size and is_paced else None}
+                connection.execute(text("UPDATE jobs SET max_leads_per_second = :rate, paced_at = NULL, part_size = NULL"), pace)
+                connection.execute(text("UPDATE chunks SET part_size = :size"), {"size": None if is_paced else size})
+                claimed = claim(connection, "jobs")
+            if claimed is None:
+                assert not left
+                return
+            run_chunk(self.engine, claimed)
+            outcomes = self.outcomes(job_id)
+            decided = [i for i in sorted(left) if outcomes[i][0] != "pending"]
+            assert decided
+            assert size is None or len(decided) <= size
+            left -= set(decided)
+            yield decided
+
     def results(self, job_id):
         items, following = self._runner.run(read_results(self.api_engine, job_id, list(Outcome), 0, 10_000))
         assert following is None
@@ -194,6 +217,73 @@ def test_a_preview_says_what_a_job_would_do_and_its_execution_does_it(world, pre
     world.work()
     assert world.outcomes(execution) == taken
     assert world.leads() == verdict.remaining
+
+
+CHANGED = ("notFound", None, "changed")
+
+
+@settings(any_database, max_examples=150)
+@example(
+    present={oracle.Lead("cmp", "a", "+101")},
+    archived=[oracle.Lead("cmp", "a", "+102")],
+    written=[(None, "+102"), ("a", None)],
+    phone_fallback=True,
+    region=None,
+    chunk_size=2,
+    is_broken=False,
+    sizes=[(1, False)],
+    sizes_of_execution=[],
+    pick=Random(0),
+)
+@given(
+    **ANY_JOB,
+    chunk_size=st.integers(2, 15),
+    is_broken=st.booleans(),
+    sizes=st.lists(st.tuples(st.sampled_from([None, 1, 2, 3]), st.booleans()), max_size=8),
+    sizes_of_execution=st.lists(st.tuples(st.sampled_from([None, 1, 2, 3]), st.booleans()), max_size=8),
+    pick=st.randoms(use_true_random=False),
+)
+def test_a_preview_in_parts_is_executed_on_whom_each_part_found(
+    world, present, archived, written, phone_fallback, region, chunk_size, is_broken, sizes, sizes_of_execution, pick
+):
+    """Each part is judged by itself; who was found twice goes once. Chunks may begin with what is settled already,
+    such as a row that is broken; and of those found, one may have got another number since.
+    """
+    world.put(present, archived)
+    preview = world.submit(written, phoneRegion=region, phone_fallback=phone_fallback, chunk_size=chunk_size, dryRun=True)
+    if is_broken:
+        with world.engine.begin() as connection:
+            breaking = "UPDATE chunks SET outcomes[1] = :broken, invalid = 1 WHERE outcomes[1] = 0 AND 0 = ANY(outcomes[2:])"
+            connection.execute(text(breaking), {"broken": Outcome.UNREADABLE})
+    options = {"campaign": "cmp", "phone_fallback": phone_fallback, "readings": REGIONS[region]}
+    expected = {i: outcome for i, outcome in enumerate(world.outcomes(preview)) if outcome[0] != "pending"}
+    remaining = present
+    for decided in world.work_in_parts(preview, sizes):
+        verdict = oracle.judge([written[i] for i in decided], present, copies=archived, **options)
+        expected |= {i: _would(at, verdict.outcomes[at], verdict) for at, i in enumerate(decided)}
+        remaining = remaining & verdict.remaining
+    outcomes = world.outcomes(preview)
+    settled = {i for i, outcome in enumerate(outcomes) if outcome == oracle.DUPLICATE and expected[i][0] == "wouldDelete"}
+    assert outcomes == [expected[i] if i not in settled else oracle.DUPLICATE for i in range(len(written))]
+    found = [i for i, outcome in enumerate(outcomes) if outcome[0] == "wouldDelete"]
+    if not found:
+        assert remaining == present
+        return
+    gone = sorted(present - remaining, key=str)
+    changed = pick.choice(gone) if gone and not archived else None
+    if changed:
+        with world.engine.begin() as connection:
+            condition = [leads.c[name].is_not_distinct_from(value) for name, value in _row(changed).items()]
+            connection.execute(leads.update().where(*condition).values(phone_number="+99"))
+    execution = world.follow(preview, Action.EXECUTE)
+    for _ in world.work_in_parts(execution, sizes_of_execution):
+        pass
+    results = dict(zip(found, world.outcomes(execution), strict=True))
+    left_alone = {i for i, outcome in results.items() if outcome == CHANGED}
+    assert results == {i: CHANGED if i in left_alone else ("deleted", outcomes[i][1], None) for i in found}
+    assert [_names(written[i], changed, options) for i in left_alone] == [True] * bool(changed)
+    assert world.leads() == remaining | ({oracle.Lead("cmp", changed.external_id, "+99")} if changed else set())
+    assert world.job(execution).state == "completed"
 
 
 def _by_phone(verdict):

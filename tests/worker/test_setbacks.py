@@ -274,6 +274,22 @@ def test_how_long_is_a_setting(campaign):
     assert outcomes(campaign, job_id) == [Outcome.LOCKED]
 
 
+def test_of_what_was_locked_only_the_lead_that_was_tried_is_said_to_be_too_slow(campaign):
+    """One of ten that were locked is free by now, and slow. Whichever is drawn, it is tried alone, with all the time there is."""
+    waits = Outcome.WAITS_FOR_LOCK
+    on_delete(campaign, "PERFORM pg_sleep(60)", "OLD.external_id = 'crm-0'")
+    job_id = queue(campaign, [f"crm-{i}" for i in range(10)])
+    with campaign.connect() as holder:
+        holder.execute(text("SELECT FROM leads WHERE external_id <> 'crm-0' FOR UPDATE"))
+        execute(campaign, "UPDATE chunks SET outcomes = array_fill(CAST(:waits AS smallint), ARRAY[10])", waits=waits)
+        for _ in range(200):
+            execute(campaign, "UPDATE chunks SET retry_at = '-infinity', part_size = 1, part_seconds = 4")
+            run_chunk(campaign, claimed_now(campaign))
+            if outcomes(campaign, job_id) != [waits] * 10:
+                break
+    assert outcomes(campaign, job_id) == [Outcome.TOO_SLOW, *[waits] * 9]
+
+
 def test_a_locked_row_that_would_go_with_a_lead_keeps_only_that_lead(campaign):
     execute(campaign, "CREATE TABLE calls (lead_id bigint REFERENCES leads ON DELETE CASCADE)")
     execute(campaign, "CREATE INDEX ON calls (lead_id)")
@@ -341,6 +357,21 @@ def test_what_a_preview_found_and_somebody_locks_is_waited_for(campaign):
     pass_time(campaign, 12)
     work(campaign)
     assert outcomes(campaign, job_id) == [BY_ID, BY_ID]
+
+
+def test_an_execution_that_knows_fewer_leads_than_it_has_entries_ends_and_looks_nobody_up(campaign):
+    """Former versions forgot what a part of a preview had found."""
+    job_id = queue(campaign, ["crm-0", "crm-1", "crm-2"])
+    known = "SELECT id, external_id, phone_number FROM leads WHERE external_id = 'crm-0'"
+    execute(
+        campaign,
+        "UPDATE chunks SET lead_ids = ARRAY[id], lead_external_ids = ARRAY[known.external_id],"
+        f" lead_phone_numbers = ARRAY[phone_number], part_size = 1 FROM ({known}) AS known",
+    )
+    work(campaign)
+    done = job(campaign, job_id)
+    assert (done.state, done.deleted, done.waiting_for) == ("completed", 1, None)
+    assert outcomes(campaign, job_id) == [BY_ID, Outcome.CHANGED, Outcome.CHANGED]
 
 
 def test_an_archived_lead_that_somebody_locks_is_restored_later(campaign):
