@@ -42,6 +42,10 @@ class TakenLead(NamedTuple):
     kept: Kept | None
 
 
+Row = tuple[str | None, str | None, Kept | None]
+"""A TakenLead as the driver has it."""
+
+
 class Copy(NamedTuple):
     """A lead in the archive: canonical identifiers."""
 
@@ -60,7 +64,7 @@ class Campaign(Protocol):
 
     has_archive: bool
 
-    def take(self, column: Column, identifiers: Sequence[str]) -> Sequence[TakenLead]:
+    def take(self, column: Column, identifiers: Sequence[str]) -> Sequence[Row]:
         """Deletes the leads whose `column` is one of `identifiers` and returns those there were. By number, only those without
         an external id where the job's phoneFallback says so."""
 
@@ -184,6 +188,8 @@ class _Decision:
                 self.outcomes[i] = Outcome.DUPLICATE
 
     def _wait_for_locked(self, candidates: list[tuple[int, str]]) -> None:
+        if not self._locked_numbers:
+            return
         for i, number in candidates:
             if not self.outcomes[i] and number in self._locked_numbers:
                 self.outcomes[i] = Outcome.WAITS_FOR_LOCK
@@ -216,7 +222,7 @@ class _Decision:
         leads = self._campaign.take(column, sorted(wanted))
         outcomes, taken_numbers = self.outcomes, self._taken_numbers
         for external_id, number, kept in leads:
-            i = wanted[external_id if by_id else number]  # type: ignore[index]
+            i = wanted[(external_id if by_id else number) or ""]
             if kept:
                 self._keep(i, number, kept)
             else:

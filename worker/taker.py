@@ -16,7 +16,7 @@ from shared.arrays import bigint_array, text_array
 from shared.identifiers import canonical_external_id, canonical_phone_number
 from shared.states import Mode, Outcome, PhoneFallback
 from worker.claimer import Claim
-from worker.decider import Column, Copy, Kept, TakenLead, decide
+from worker.decider import Column, Copy, Kept, Row, decide
 from worker.entries import Entries
 from worker.part import Part
 from worker.refusals import Refusals
@@ -171,7 +171,7 @@ class Leads:
 class _Taken(Leads):
     """What is found is deleted, or archived."""
 
-    def take(self, column: Column, identifiers: Sequence[str]) -> Sequence[TakenLead]:
+    def take(self, column: Column, identifiers: Sequence[str]) -> Sequence[Row]:
         def run(statement: TextClause, some: Sequence[str]) -> Sequence[Any]:
             values = {"campaign_id": claimed.campaign_id, "identifiers": text_array(some), "job_id": claimed.job_id}
             return _fetch(self._part, statement, values)
