@@ -2,13 +2,19 @@
 reads and locks, where tables were last analysed while they were empty, and statements last planned while they nearly were.
 """
 
+import importlib
+import pkgutil
+import re
 from datetime import UTC, datetime, timedelta
 from uuid import UUID, uuid4
 
 import psycopg
 import pytest
-from sqlalchemy import text
+from sqlalchemy import TextClause, event, text
 
+import api
+import shared
+import worker
 from api import (
     acceptor,
     authenticator,
@@ -488,3 +494,48 @@ def test_no_statement_reads_or_locks_more_than_it_must_in_a_queue_that_has_grown
                 if read > pages or any(locked[table] > most for table, most in locks.items()):
                     too_much.append((mode, name, read, locked))
     assert not too_much, "\n".join(map(str, too_much))
+
+
+READS = re.compile(r"\b(?:FROM|JOIN|UPDATE|INTO|USING)\s+(?:jobs|chunks|deliveries|archived_leads|leads)\b")
+PROCESSES = (".__main__", ".app", ".tasks")  # modules that want an environment when they are imported, and have no statement
+
+
+def statements_in(value):
+    """Those that a module's name stands for."""
+    if isinstance(value, TextClause):
+        yield value
+    elif isinstance(value, dict):
+        for item in value.values():
+            yield from statements_in(item)
+
+
+def statements_of_modules():
+    """Each that stands in a module, by the first name that it was found under. What a function puts together is not seen here."""
+    found = {}
+    for package in (shared, worker, api):
+        for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
+            if ".migrations" in module.name or module.name.endswith(PROCESSES):
+                continue
+            for name, value in vars(importlib.import_module(module.name)).items():
+                for statement in statements_in(value):
+                    found.setdefault(statement, f"{module.name}.{name}")
+    return found
+
+
+def test_each_statement_that_reads_what_may_grow_has_a_case(sessions, database_url):
+    executed = set()
+    with psycopg.connect(database_url) as other:
+        other.execute(OF_BEFORE)
+    fill(database_url, 1, 20)
+    fill(database_url, 49_961, 50_000)
+    for role, cases in (("worker", OF_WORKERS), ("api", OF_THE_API)):
+        connection = sessions[role, "force_generic_plan"]
+        event.listen(connection, "before_execute", lambda _connection, statement, *_rest: executed.add(statement))
+        for run, *_ in cases.values():
+            with connection.begin() as transaction:
+                run(connection)
+                transaction.rollback()
+    reading = {statement: name for statement, name in statements_of_modules().items() if READS.search(statement.text)}
+    assert {archive.FIND, claimer._CLAIM, jobs._WHOSE} <= reading.keys()
+    without_case = [name for statement, name in reading.items() if statement not in executed]
+    assert not without_case, without_case
