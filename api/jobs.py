@@ -55,7 +55,8 @@ _columns = [
 ]
 
 # One statement, so one snapshot: state, counts and lists always agree. Callers who poll ask mostly for jobs that have not begun:
-# a chunk none of whose entries is decided has nothing for the lists. Nor has one of a job that is too big for them.
+# a chunk none of whose entries is decided has nothing for the lists. Nor has one of a job that is too big for them. Whose the job
+# is, is looked at afterwards: asked for with its campaign, it might be looked for among all jobs of that.
 _JOB_WITH_CHUNKS = text(f"""
     SELECT {", ".join(f"jobs.{column.name}" for column in jobs.c if column.name not in ALL_COUNTS)},
         {", ".join(f"coalesce(jobs.{count}, live.{count}, 0) AS {count}" for count in ALL_COUNTS)},
@@ -69,10 +70,11 @@ _JOB_WITH_CHUNKS = text(f"""
             coalesce(written_phone_numbers, phone_numbers) AS phone_numbers, outcomes
         FROM chunks WHERE job_id = jobs.id AND jobs.total <= {MAX_LISTED} AND {" + ".join(COUNTS)} > 0
     ) AS decided ON true
-    WHERE jobs.id = :job_id AND company_id = :company_id
-        AND (CAST(:campaign_id AS text) IS NULL OR campaign_id = CAST(:campaign_id AS text)) AND {BY_INDEX}
+    WHERE jobs.id = :job_id AND {BY_INDEX}
     ORDER BY decided.number
 """)
+
+_WHOSE = text(f"SELECT company_id, campaign_id, total, identifiers_purged_at FROM jobs WHERE id = :job_id AND {BY_INDEX}")
 
 
 class JobAnswer(NamedTuple):
@@ -86,11 +88,8 @@ class JobAnswer(NamedTuple):
 
 async def read_job(engine: AsyncEngine, key: Key, job_id: UUID) -> JobAnswer:
     """The job as it stands now. Raises ApiError 404."""
-    place = {"job_id": job_id, "company_id": key.company_id, "campaign_id": key.campaign_id}
-    found = await rows(engine, _JOB_WITH_CHUNKS, place)
-    if not found:
-        raise job_not_found()
-    job = found[0]
+    found = await rows(engine, _JOB_WITH_CHUNKS, {"job_id": job_id})
+    job = _seen_by(key, found)
     took = (job.finished_at - job.created_at).total_seconds() if job.finished_at else None
     return JobAnswer(_described(job) | _identifiers(found), _retry_after(job), float(job.age_seconds), took)
 
@@ -140,9 +139,12 @@ def job_not_found() -> ApiError:
 
 async def check_visible(engine: AsyncEngine, key: Key, job_id: UUID) -> Found:
     """The job's `total` and `identifiers_purged_at`. Raises ApiError 404 unless the key sees the job."""
-    wanted = select(jobs.c.total, jobs.c.identifiers_purged_at).where(jobs.c.id == job_id, *_visible(key))
-    found = await rows(engine, wanted)
-    if not found:
+    return _seen_by(key, await rows(engine, _WHOSE, {"job_id": job_id}))
+
+
+def _seen_by(key: Key, found: Sequence[Found]) -> Found:
+    """The first row that was found of a job. Raises ApiError 404 unless the key sees the job."""
+    if not found or found[0].company_id != key.company_id or not key.sees(found[0].campaign_id):
         raise job_not_found()
     return found[0]
 

@@ -27,6 +27,7 @@ from shared.arrays import bigint_array, text_array
 from shared.identifier_names import IDENTIFIERS, printable
 from shared.identifiers import canonical_external_id, canonical_phone_number, former_external_id, former_phone_number
 from shared.phone_regions import phone_number, rival
+from shared.plans import BY_INDEX
 from shared.sqlstates import is_clash, is_refusal
 
 FIRST_PAUSE = 0.05  # seconds at most before a change that met a deadlock is tried again, doubled with each try …
@@ -39,11 +40,11 @@ _FIELDS = frozenset({"campaignId", "leads", "phoneRegion"})
 _OF_LEAD = {"externalId", "phoneNumber", "metadata"}
 
 # An operator's own SQL may have used ids that are still to come: they are passed over, else those leads would seem to be taken.
-_DRAW = text("""
+_DRAW = text(f"""
     SELECT id FROM (
         SELECT nextval((SELECT pg_get_serial_sequence('leads', 'id'))) AS id FROM generate_series(1, CAST(:most AS int))
     ) AS drawn
-    WHERE NOT EXISTS (SELECT FROM leads WHERE leads.id = drawn.id)
+    WHERE NOT EXISTS (SELECT FROM leads WHERE leads.id = drawn.id) AND {BY_INDEX}
 """)
 
 # In the order of the request, so that of two with one identifier the first wins. What was left out is known by its id. Who
@@ -69,23 +70,29 @@ _CREATE = text("""
 
 # Each page along an index: first the leads with an external id, by it, then those without, by number. The second index is for
 # this alone, and has those without only: the unique one of numbers would lead past all the others.
-_PAGE = """
+_PAGE = f"""
     SELECT page.* FROM campaigns LEFT JOIN LATERAL (
         SELECT id, external_id, phone_number, metadata, created_at FROM leads
         WHERE campaign_id = campaigns.id AND CONDITION LIMIT :most
     ) AS page ON true
-    WHERE campaigns.id = :campaign_id AND company_id = :company_id
+    WHERE campaigns.id = :campaign_id AND company_id = :company_id AND {BY_INDEX}
 """
 _BY_EXTERNAL_ID = text(_PAGE.replace("CONDITION", "external_id > :after ORDER BY external_id"))
 _BY_PHONE_NUMBER = text(_PAGE.replace("CONDITION", "phone_number > :after AND external_id IS NULL ORDER BY phone_number"))
 
-_FIND = text("""
+_FIND = f"""
     SELECT leads.id, external_id, phone_number, metadata, leads.created_at
-    FROM campaigns LEFT JOIN leads ON campaign_id = campaigns.id
-        AND (CAST(:external_ids AS text[]) IS NULL OR external_id = ANY(CAST(:external_ids AS text[])))
-        AND (CAST(:phone_numbers AS text[]) IS NULL OR phone_number = ANY(CAST(:phone_numbers AS text[])))
-    WHERE campaigns.id = :campaign_id AND company_id = :company_id
-""")
+    FROM campaigns LEFT JOIN leads ON campaign_id = campaigns.id AND CONDITION
+    WHERE campaigns.id = :campaign_id AND company_id = :company_id AND {BY_INDEX}
+"""
+_HAS_PHONE_NUMBER = "phone_number = ANY(CAST(:phone_numbers AS text[]))"
+_FIND_BY_PHONE_NUMBER = text(_FIND.replace("CONDITION", _HAS_PHONE_NUMBER))
+_FIND_BY_EXTERNAL_ID = text(
+    _FIND.replace(
+        "CONDITION",
+        f"external_id = ANY(CAST(:external_ids AS text[])) AND (CAST(:phone_numbers AS text[]) IS NULL OR {_HAS_PHONE_NUMBER})",
+    )
+)
 
 # Who stops in the middle lets go of what is locked.
 _OWN = text("""
@@ -224,9 +231,12 @@ async def find(engine: AsyncEngine, key: Key, campaign_id: str, named: Named) ->
     """The lead with these identifiers, if there is one. Raises Forbidden."""
     canonical = await _canonical(engine, key, campaign_id, named)
     external_id, number = canonical["external_id"], canonical["phone_number"]
-    external_ids = None if external_id is None else text_array(_spellings_of_id(external_id, named))
-    numbers = None if number is None else text_array(_spellings_of_number(number, named))
-    found = await _in_campaign(engine, key, campaign_id, _FIND, external_ids=external_ids, phone_numbers=numbers)
+    values: dict[str, Any] = {"phone_numbers": None if number is None else text_array(_spellings_of_number(number, named))}
+    statement = _FIND_BY_PHONE_NUMBER
+    if external_id is not None:
+        values["external_ids"] = text_array(_spellings_of_id(external_id, named))
+        statement = _FIND_BY_EXTERNAL_ID
+    found = await _in_campaign(engine, key, campaign_id, statement, **values)
     return _listed(campaign_id, [row for row in found if row.id is not None], None)
 
 

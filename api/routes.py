@@ -233,10 +233,10 @@ async def get_results(
 
 async def _total_of(request: Request, key: Key, job_id: UUID) -> int:
     """How many results the job has. Raises ApiError 404, 410."""
-    total, purged_at = await jobs.check_visible(request.app.state.engine, key, job_id)
-    if purged_at:
+    job = await jobs.check_visible(request.app.state.engine, key, job_id)
+    if job.identifiers_purged_at:
         raise ApiError(410, "The identifiers of this job have been purged")
-    return int(total)
+    return int(job.total)
 
 
 def _writer(media_type: str, raw: str) -> Callable[[list[Any]], bytes]:

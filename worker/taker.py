@@ -39,8 +39,9 @@ _ARCHIVE = """
 """
 _FIND_LEFT = "SELECT external_id, phone_number FROM leads WHERE CONDITION"
 
-# What somebody else holds stays, without waiting for it. Of what is left and free a trigger would not let go.
-_FREE = "SELECT id FROM leads WHERE CONDITION ORDER BY id FOR UPDATE SKIP LOCKED"
+# What somebody else holds stays, without waiting for it: so locks may be taken in any order. To be sorted by id, all leads of all
+# campaigns would be walked through. Of what is left and free a trigger would not let go.
+_FREE = "SELECT id FROM leads WHERE CONDITION FOR UPDATE SKIP LOCKED"
 _TAKE_FREE = """
     WITH named AS MATERIALIZED (SELECT id, external_id, phone_number FROM leads WHERE CONDITION),
     free AS MATERIALIZED (FREE),
@@ -100,7 +101,7 @@ _TAKE_KNOWN_UNLOCKED = {
     mode: text(f"""
         WITH named AS MATERIALIZED (SELECT leads.id FROM leads, {_KNOWN_LEADS} WHERE {_KNOWN}),
         free AS MATERIALIZED (
-            SELECT leads.id FROM leads, {_KNOWN_LEADS} WHERE {_KNOWN} ORDER BY leads.id FOR UPDATE OF leads SKIP LOCKED
+            SELECT leads.id FROM leads, {_KNOWN_LEADS} WHERE {_KNOWN} FOR UPDATE OF leads SKIP LOCKED
         ),
         gone AS (DELETE FROM leads WHERE id = ANY(ARRAY(SELECT id FROM free)) RETURNING leads.*),
         kept AS ({kept})
