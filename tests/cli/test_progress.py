@@ -3,6 +3,7 @@
 import gzip
 import io
 import json
+import shlex
 import socket
 import subprocess
 import sys
@@ -105,6 +106,11 @@ def test_results_show_how_many_of_them_are_read_but_not_among_themselves(ground,
         with shell.at_terminal("results", job_id) as person:
             assert person.end(60) == 0
             assert "entries" not in person.seen
+        piped = f"{shlex.join(LEADSWEEP)} results {job_id} | gzip > {tmp_path / 'zipped'}"
+        with terminal("bash", "-c", piped, env=shell.env) as person:
+            person.expect(" of 60,000 entries")
+            assert person.end(60) == 0
+        assert gzip.decompress((tmp_path / "zipped").read_bytes()).count(b"\n") == 60_001
         shell.run("results", job_id, "-o", tmp_path / "results")
         assert shell.err == f"written: {tmp_path / 'results'}\n"
 
