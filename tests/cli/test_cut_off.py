@@ -134,7 +134,8 @@ def test_at_a_terminal_it_is_said_on_a_line_of_its_own():
 def test_so_is_who_gets_no_answer(words):
     with serving(breaks=True) as server, command(server.url, words) as process:
         assert process.wait(60) == 7
-        told, error = process.stderr.read().splitlines()
+        silent, told, error = process.stderr.read().splitlines()
+        assert silent == f"no answer from {server.url} yet; still trying"
         assert told == COMMANDS[words]
         assert error.startswith(f"Error: no answer from {server.url}: ")
 
