@@ -15,7 +15,7 @@ import click
 from cli import options
 from cli.failure import Failure, if_cut_off
 from cli.output import remark, show
-from cli.progress import counted, progress, size_on_disk
+from cli.progress import counted, progress
 from cli.server import EXIT_CODES, leave, server
 from cli.signals import stop_by_signals
 from cli.submit import confirm
@@ -101,7 +101,7 @@ def results(job_id: str, outcome: str | None, output: Path | None, form: str | N
     chosen = form or (_BY_SUFFIX.get(output.suffix.lower(), "csv") if output else "csv")
     if raw and chosen != "csv":
         raise click.UsageError("--raw is for CSV: the other formats are never guarded")
-    with server() as leadsweep, progress(is_wanted=_is_file(output)) as shown:
+    with server() as leadsweep, progress(is_wanted=_is_out_of_sight(output)) as shown:
         job = leadsweep.job(job_id)
         found = counted(leadsweep.results(job_id, outcome=outcome), shown, "reading", _count_of(job, outcome), "entries")
         if chosen == "identifiers":
@@ -116,9 +116,9 @@ def results(job_id: str, outcome: str | None, output: Path | None, form: str | N
         remark(f"written: {output}")
 
 
-def _is_file(output: Path | None) -> bool:
-    """Whether nobody sees on the terminal what is written, be it at once or in a pager."""
-    return output is not None or (bool(sys.stdout) and size_on_disk(sys.stdout.buffer) is not None)
+def _is_out_of_sight(output: Path | None) -> bool:
+    """Whether nobody sees on the terminal what is written."""
+    return output is not None or (bool(sys.stdout) and not sys.stdout.isatty())
 
 
 def _count_of(job: "Job", outcome: str | None) -> int:

@@ -7,7 +7,7 @@ import click
 
 from cli import options
 from cli.failure import Failure, if_cut_off
-from cli.output import show
+from cli.output import remark, show
 
 
 @click.command()
@@ -35,9 +35,12 @@ def migrate(target: str, data_dir: Path | None, *, yes: bool, as_json: bool) -> 
         with connection.begin():
             check_tables(connection)
             before = current_version(connection)
-        goes_down = _is_down(before, target)
+        steps = _steps(before, target)
+        goes_down = steps < 0
         if goes_down and not yes:
             _confirm(before, target)
+        if steps:
+            remark(f"changing the schema from {before or 'empty'} to {target}; with many leads that may take minutes")
         with connection.begin():
             (downgrade if goes_down else upgrade)(connection, target)
             if_cut_off("it may have been done; to find out: leadsweep doctor")
@@ -46,8 +49,8 @@ def migrate(target: str, data_dir: Path | None, *, yes: bool, as_json: bool) -> 
     show({"from": before, "to": after}, text, as_json=as_json)
 
 
-def _is_down(before: str | None, target: str) -> bool:
-    """Whether `target` lies below the version `before`. Raises Failure where this code does not know one of them."""
+def _steps(before: str | None, target: str) -> int:
+    """How many versions `target` lies above `before`; below it, if negative. Raises Failure where this code does not know one."""
     from alembic.script import ScriptDirectory
 
     from shared.migrations import config
@@ -58,7 +61,7 @@ def _is_down(before: str | None, target: str) -> bool:
         if version not in known:
             words = ", ".join(filter(None, known))
             raise Failure(f"this Leadsweep knows no schema {version}, only base, {words}", "upgrade it, or name another")
-    return known.index(wanted) < known.index(before)
+    return known.index(wanted) - known.index(before)
 
 
 def _confirm(before: str | None, target: str) -> None:

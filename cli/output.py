@@ -6,6 +6,7 @@ So `KEY=$(leadsweep keys create …)` and `leadsweep leads count … --json | jq
 import json
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
@@ -39,15 +40,28 @@ def remark(text: str) -> None:
 
 
 @contextmanager
-def told_if_slow(text: str, seconds: float) -> Iterator[None]:
-    """Remarks `text`, once, where the block takes longer than `seconds`."""
-    timer = threading.Timer(seconds, remark, [text])
-    timer.daemon = True
-    timer.start()
+def told_if_slow(text: str, seconds: float, tell: Callable[[str], None] = remark) -> Iterator[Callable[[float], None]]:
+    """Tells `text`, once, where the block takes longer than `seconds`. Yields what gives it so many more from now on."""
+    ended = threading.Event()
+    deadline = time.monotonic() + seconds
+
+    def give(more: float) -> None:
+        nonlocal deadline
+        deadline = time.monotonic() + more
+
+    def wait() -> None:
+        while not ended.wait(max(0.0, deadline - time.monotonic())):
+            if time.monotonic() >= deadline:
+                tell(text)
+                return
+
+    waiting = threading.Thread(target=wait, daemon=True)
+    waiting.start()
     try:
-        yield
+        yield give
     finally:
-        timer.cancel()
+        ended.set()
+        waiting.join()
 
 
 def console(*, stderr: bool = False) -> "Console":

@@ -63,7 +63,7 @@ class _Watched(io.RawIOBase):
         self._show = show
         self._words = words
         self._then = then
-        self._total = size_on_disk(file)
+        self._total = _size_on_disk(file)
         self._done = 0
         show(words, 0, self._total, "bytes")
 
@@ -91,7 +91,7 @@ class _Watched(io.RawIOBase):
         return len(part)
 
 
-def size_on_disk(file: BinaryIO) -> int | None:
+def _size_on_disk(file: BinaryIO) -> int | None:
     """Bytes of a file on disk; None of what is no such file, as a pipe or a terminal."""
     try:
         status = os.fstat(file.fileno())

@@ -12,7 +12,8 @@ from cli.failure import Failure, NoAnswer
 from cli.runtime import running_stack
 
 if TYPE_CHECKING:
-    from client import Client, Job
+    from cli.caller import Caller
+    from client import Job
 
 DEFAULT_URL = "http://127.0.0.1:8000"
 UNREACHED = 3.0  # seconds without a connection, after which it is told that there is none
@@ -52,7 +53,7 @@ The server is LEADSWEEP_URL, else the stack that runs here; the key is LEADSWEEP
 
 
 @contextmanager
-def server(attempts: int = 4) -> Iterator["Client"]:
+def server(attempts: int = 4) -> Iterator["Caller"]:
     """A client of the server, which is given up where no connection is made in time. What it raises becomes a Failure with its
     exit code.
     """

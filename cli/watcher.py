@@ -13,23 +13,25 @@ from cli.output import printable, remark
 from cli.server import INTERRUPTED, WaitFailure
 
 if TYPE_CHECKING:
-    from client import Client, Job
+    from cli.caller import Caller
+    from client import Job
 
 EVERY = 0.5  # seconds between two looks
-PATIENCE = 5.0  # seconds for one, before it is said that the server is away
+PATIENCE = 5.0  # seconds for one, before it is begun anew
 PLAIN_EVERY = 10.0  # seconds between two lines in a pipe
 OVER = 10.0  # seconds over which the rate is averaged
 
 _BACK = "\r\x1b[K"  # to the beginning of the line, and erase it
 
 
-def watch(server: "Client", job_id: str, timeout: float | None, *, accepted: bool = False) -> "Job":
+def watch(server: "Caller", job_id: str, timeout: float | None, *, accepted: bool = False) -> "Job":
     """The job once it is final; progress goes to stderr. Raises Failure when the time is over, Exit when interrupted.
 
     Of one that was just `accepted` no first answer is needed to know that it is there.
     """
     deadline = math.inf if timeout is None else time.monotonic() + timeout
     progress = _Progress()
+    server.tell = progress.say
     try:
         left = PATIENCE if timeout is None else timeout
         job = _look(server, job_id, left, progress) if accepted else server.job(job_id, timeout=timeout)
@@ -52,7 +54,7 @@ def watch(server: "Client", job_id: str, timeout: float | None, *, accepted: boo
     return job
 
 
-def _look(server: "Client", job_id: str, left: float, progress: "_Progress") -> "Job | None":
+def _look(server: "Caller", job_id: str, left: float, progress: "_Progress") -> "Job | None":
     """The job, if the server is there."""
     from client import RateLimited, ServerFailed, ServerNotReached
 

@@ -54,11 +54,17 @@ class Client(Calls):
             return result
 
     def _exchange(self, call: Call) -> Answered | Unanswered:
-        content = call.content if isinstance(call.content, bytes | None) else _parts(call.content)
+        content = call.content if isinstance(call.content, bytes | None) else self._parts(call.content)
         try:
             return _answered(self._http.request(**_request(call), content=content))
         except httpx2.RequestError as error:
             return _unanswered(error)
+
+    def _parts(self, file: BinaryIO) -> Iterator[bytes]:
+        """From its beginning, as this may be another attempt."""
+        file.seek(0)
+        while part := file.read(PART):
+            yield part
 
 
 class AsyncClient(Calls):
@@ -144,13 +150,6 @@ def _unanswered(error: httpx2.RequestError) -> Unanswered:
     unanswered = Unanswered(words, sent=not isinstance(error, _BEFORE_IT_WAS_SENT))
     unanswered.__cause__ = error
     return unanswered
-
-
-def _parts(file: BinaryIO) -> Iterator[bytes]:
-    """From its beginning, as this may be another attempt."""
-    file.seek(0)
-    while part := file.read(PART):
-        yield part
 
 
 async def _async_parts(file: BinaryIO) -> AsyncIterator[bytes]:

@@ -628,6 +628,7 @@ def test_a_frozen_server_is_said_to_be_away_and_the_time_is_kept(ground):  # noq
         with shell.at_terminal("watch", job_id, "--timeout", "8") as person:
             person.expect("queued")
             api.send_signal(signal.SIGSTOP)
+            person.expect(f"no answer from {ground.url} yet; still trying", 5)
             person.expect("the server is not reached; trying again")
             assert person.end(30) == 124
 

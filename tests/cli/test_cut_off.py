@@ -134,7 +134,8 @@ def test_at_a_terminal_it_is_said_on_a_line_of_its_own():
 def test_so_is_who_gets_no_answer(words):
     with serving(breaks=True) as server, command(server.url, words) as process:
         assert process.wait(60) == 7
-        told, error = process.stderr.read().splitlines()
+        silent, told, error = process.stderr.read().splitlines()
+        assert silent == f"no answer from {server.url} yet; still trying"
         assert told == COMMANDS[words]
         assert error.startswith(f"Error: no answer from {server.url}: ")
 
@@ -231,6 +232,8 @@ def test_who_is_cut_off_from_the_database_while_it_commits_is_told_how_to_find_o
                 connection.execute(text("SELECT pg_terminate_backend(:pid)"), {"pid": pid})
         assert process.wait(20) == (130 if how == "interrupted" else 1)
         said = process.stderr.read().splitlines()
+    if words[0] == "migrate":
+        assert said.pop(0).startswith("changing the schema from ")
     told = f"it may have been done; to find out: {look}"
     if how == "interrupted":
         assert said == [f"interrupted, but {told}"]

@@ -27,6 +27,13 @@ def test_an_empty_database_gets_all_tables_and_a_second_run_changes_nothing(empt
     assert empty("companies", "create", "acme").code == 0
 
 
+def test_what_may_take_long_is_told_before_it_begins(empty, engine):
+    told = "changing the schema from {} to {}; with many leads that may take minutes\n"
+    assert empty("migrate").err == told.format("empty", "head")
+    assert empty("migrate").err == ""
+    assert empty("migrate", "--to", "0001", "--yes").err == told.format(newest_version(), "0001")
+
+
 def test_going_down_needs_a_yes(leadsweep, engine):
     ran = leadsweep("migrate", "--to", "base")
     assert ran.code == 1

@@ -3,10 +3,12 @@
 import gzip
 import io
 import json
+import shlex
 import socket
 import subprocess
 import sys
 import threading
+import time
 from contextlib import contextmanager
 
 import pytest
@@ -25,8 +27,11 @@ ACCEPTED = {"jobId": "j", "status": "queued", "total": ROWS, "createdAt": "2026-
 
 
 @contextmanager
-def taking(size):
-    """A server that reads half of a request, then all of it, then answers, each when it is told to. Yields its port, `go_on`."""
+def taking(size, pause=0):
+    """A server that reads half of a request, then all of it, then answers, each when it is told to. Yields its port, `go_on`.
+
+    As one behind a slow line it makes a `pause` after each 64 KiB.
+    """
     turns = threading.Semaphore(0)
 
     def serve(listening):
@@ -37,6 +42,7 @@ def taking(size):
                 turns.acquire()
                 while left > size - most and (part := connection.recv(min(65536, left))):
                     left -= len(part)
+                    time.sleep(pause * len(part) / 65536)
             turns.acquire()
             body = json.dumps({"success": True, "data": ACCEPTED, "error": None}).encode()
             connection.sendall(b"HTTP/1.1 202 Accepted\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body))
@@ -73,8 +79,29 @@ def test_an_upload_shows_what_is_sent_and_then_that_it_waits(file):
             assert person.seen.rstrip().endswith("j"), "nothing of it is left"
 
 
-def test_in_a_pipe_an_upload_says_nothing_of_it(file):
-    with taking(file.stat().st_size) as (port, go_on):
+def test_a_server_that_stops_in_the_middle_of_an_upload_is_told_of_once(file):
+    """At the beginning it has taken what the connection holds, later half of it, then all."""
+    for parts in range(3):
+        with taking(file.stat().st_size) as (port, go_on):
+            env = {"LEADSWEEP_URL": f"http://127.0.0.1:{port}", "LEADSWEEP_API_KEY": "k", "COLUMNS": "120"}
+            with terminal(*LEADSWEEP, "submit", file, "--campaign", "c", "--yes", env=env) as person:
+                person.expect("sending")
+                began = time.monotonic()
+                for _ in range(parts):
+                    go_on()
+                told = f"no answer from http://127.0.0.1:{port} yet; still trying"
+                person.expect(told)
+                assert time.monotonic() - began < 5
+                for _ in range(3 - parts):
+                    go_on()
+                assert person.end() == 0
+                assert person.seen.count(told) == 1
+
+
+@pytest.mark.parametrize("seconds", [0, 6])
+def test_in_a_pipe_an_upload_says_nothing_of_it_nor_that_it_takes_longer_than_silence_may(file, seconds):
+    size = file.stat().st_size
+    with taking(size, seconds / (size / 65536)) as (port, go_on):
         env = {"LEADSWEEP_URL": f"http://127.0.0.1:{port}", "LEADSWEEP_API_KEY": "k", "PATH": "/usr/bin"}
         for _ in range(3):
             go_on()
@@ -105,6 +132,11 @@ def test_results_show_how_many_of_them_are_read_but_not_among_themselves(ground,
         with shell.at_terminal("results", job_id) as person:
             assert person.end(60) == 0
             assert "entries" not in person.seen
+        piped = f"{shlex.join(LEADSWEEP)} results {job_id} | gzip > {tmp_path / 'zipped'}"
+        with terminal("bash", "-c", piped, env=shell.env) as person:
+            person.expect(" of 60,000 entries")
+            assert person.end(60) == 0
+        assert gzip.decompress((tmp_path / "zipped").read_bytes()).count(b"\n") == 60_001
         shell.run("results", job_id, "-o", tmp_path / "results")
         assert shell.err == f"written: {tmp_path / 'results'}\n"
 
