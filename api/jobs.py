@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import Select, and_, func, select, text, true
+from sqlalchemy import Select, TextClause, and_, func, select, text, true
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from api.answers import time_text
@@ -54,9 +54,15 @@ _columns = [
     _live.c.locked_since,
 ]
 
+# A job that the key sees. Company and campaign are compared in such a way that none of their indexes is walked, which would lead
+# through all their jobs.
+_SEEN = f"""
+    jobs.id = :job_id AND jobs.company_id || '' = :company_id
+        AND (CAST(:campaign_id AS text) IS NULL OR jobs.campaign_id || '' = CAST(:campaign_id AS text)) AND {BY_INDEX}
+"""
+
 # One statement, so one snapshot: state, counts and lists always agree. Callers who poll ask mostly for jobs that have not begun:
-# a chunk none of whose entries is decided has nothing for the lists. Nor has one of a job that is too big for them. Whose the job
-# is, is looked at afterwards: asked for with its campaign, it might be looked for among all jobs of that.
+# a chunk none of whose entries is decided has nothing for the lists. Nor has one of a job that is too big for them.
 _JOB_WITH_CHUNKS = text(f"""
     SELECT {", ".join(f"jobs.{column.name}" for column in jobs.c if column.name not in ALL_COUNTS)},
         {", ".join(f"coalesce(jobs.{count}, live.{count}, 0) AS {count}" for count in ALL_COUNTS)},
@@ -70,11 +76,11 @@ _JOB_WITH_CHUNKS = text(f"""
             coalesce(written_phone_numbers, phone_numbers) AS phone_numbers, outcomes
         FROM chunks WHERE job_id = jobs.id AND jobs.total <= {MAX_LISTED} AND {" + ".join(COUNTS)} > 0
     ) AS decided ON true
-    WHERE jobs.id = :job_id AND {BY_INDEX}
+    WHERE {_SEEN}
     ORDER BY decided.number
 """)
 
-_WHOSE = text(f"SELECT company_id, campaign_id, total, identifiers_purged_at FROM jobs WHERE id = :job_id AND {BY_INDEX}")
+_TOTAL = text(f"SELECT total, identifiers_purged_at FROM jobs WHERE {_SEEN}")
 
 
 class JobAnswer(NamedTuple):
@@ -88,8 +94,8 @@ class JobAnswer(NamedTuple):
 
 async def read_job(engine: AsyncEngine, key: Key, job_id: UUID) -> JobAnswer:
     """The job as it stands now. Raises ApiError 404."""
-    found = await rows(engine, _JOB_WITH_CHUNKS, {"job_id": job_id})
-    job = _seen_by(key, found)
+    found = await _seen(engine, key, job_id, _JOB_WITH_CHUNKS)
+    job = found[0]
     took = (job.finished_at - job.created_at).total_seconds() if job.finished_at else None
     return JobAnswer(_described(job) | _identifiers(found), _retry_after(job), float(job.age_seconds), took)
 
@@ -139,14 +145,15 @@ def job_not_found() -> ApiError:
 
 async def check_visible(engine: AsyncEngine, key: Key, job_id: UUID) -> Found:
     """The job's `total` and `identifiers_purged_at`. Raises ApiError 404 unless the key sees the job."""
-    return _seen_by(key, await rows(engine, _WHOSE, {"job_id": job_id}))
+    return (await _seen(engine, key, job_id, _TOTAL))[0]
 
 
-def _seen_by(key: Key, found: Sequence[Found]) -> Found:
-    """The first row that was found of a job. Raises ApiError 404 unless the key sees the job."""
-    if not found or found[0].company_id != key.company_id or not key.sees(found[0].campaign_id):
+async def _seen(engine: AsyncEngine, key: Key, job_id: UUID, statement: TextClause) -> Sequence[Found]:
+    """The rows of a statement with _SEEN. Raises ApiError 404 unless the key sees the job."""
+    found = await rows(engine, statement, {"job_id": job_id, "company_id": key.company_id, "campaign_id": key.campaign_id})
+    if not found:
         raise job_not_found()
-    return found[0]
+    return found
 
 
 def _visible(key: Key) -> list[Any]:

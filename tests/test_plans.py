@@ -122,6 +122,7 @@ WEBHOOK, QUIET_WEBHOOK, DELIVERY = (UUID(f"{number:032d}") for number in (3, 13,
 ARCHIVE = UUID(f"{15000:032d}")  # of co-0
 KEY = Key(UUID(int=1), "co-3", None, "write", "", None, None)
 LIMITED = KEY._replace(campaign_id="cmp-3")
+SEEN_BY = {"company_id": "co-3", "campaign_id": None}
 ASKED = Asked(KEY, None, 0, uuid4())
 ANYTIME = jobs.Created()
 
@@ -343,9 +344,11 @@ OF_THE_API = {
     "load a file": (loaded, 5000, {"jobs": 0}),
     "find a key": (says(authenticator._FIND_KEY, hash=b"key-3"), 30, {}),
     "note use": (says(authenticator._NOTE_USE, ids=f"{{{UUID(int=3)}}}"), 30, {"api_keys": 1}),
-    "job": (says(jobs._JOB_WITH_CHUNKS, job_id=ENDED), 60, {}),
-    "unfinished job": (says(jobs._JOB_WITH_CHUNKS, job_id=QUEUED), 60, {}),
-    "whose a job is": (says(jobs._WHOSE, job_id=ENDED), 30, {}),
+    "job": (says(jobs._JOB_WITH_CHUNKS, job_id=ENDED, **SEEN_BY), 60, {}),
+    "job, by a key of a campaign": (says(jobs._JOB_WITH_CHUNKS, job_id=ENDED, **SEEN_BY | {"campaign_id": "cmp-3"}), 60, {}),
+    "job of others": (says(jobs._JOB_WITH_CHUNKS, job_id=ENDED, company_id="co-4", campaign_id=None), 30, {}),
+    "unfinished job": (says(jobs._JOB_WITH_CHUNKS, job_id=QUEUED, **SEEN_BY | {"company_id": "co-0"}), 60, {}),
+    "total of a job": (says(jobs._TOTAL, job_id=ENDED, **SEEN_BY), 30, {}),
     "mark awaited": (says(jobs._MARK_AWAITED, job_id=QUEUED), 60, {"jobs": 1}),
     "jobs": (listed(), 600, {}),  # of each unfinished one its chunks
     "jobs of a campaign": (listed(LIMITED), 600, {}),
@@ -536,6 +539,6 @@ def test_each_statement_that_reads_what_may_grow_has_a_case(sessions, database_u
                 run(connection)
                 transaction.rollback()
     reading = {statement: name for statement, name in statements_of_modules().items() if READS.search(statement.text)}
-    assert {archive.FIND, claimer._CLAIM, jobs._WHOSE} <= reading.keys()
+    assert {archive.FIND, claimer._CLAIM, jobs._TOTAL} <= reading.keys()
     without_case = [name for statement, name in reading.items() if statement not in executed]
     assert not without_case, without_case
