@@ -142,7 +142,7 @@ LOCKED = {"job_id": QUEUED, "number": 0, "lease_end": datetime(1, 1, 2, tzinfo=U
 OF_WORKERS = {
     "claim": (lambda connection: claimer.claim(connection, "jobs"), 250, {"chunks": 1, "jobs": 1}),
     "claim off-peak": (lambda connection: claimer.claim(connection, "off-peak"), 50, {}),
-    "put off": (lambda connection: setbacks.put_off(connection, claimed(QUEUED), 1), 30, {"chunks": 1}),
+    "put off": (lambda connection: setbacks.put_off(connection, claimed(QUEUED), 1), 30, {"chunks": 1, "jobs": 0}),
     "cut": (lambda connection: setbacks.cut(connection, claimed(QUEUED), 1, of_job=True), 60, {"chunks": 1, "jobs": 1}),
     "hold": (lambda connection: setbacks.hold(connection, claimed(QUEUED), "database", "x"), 60, {"chunks": 1, "jobs": 1}),
     "go on": (lambda connection: setbacks.go_on(connection, claimed(QUEUED), quick=True), 30, {"jobs": 0}),
@@ -159,6 +159,13 @@ OF_WORKERS = {
     "wait for chunks in hand": (says(steerer._WAIT_FOR_CHUNKS_IN_HAND, job_id=QUEUED), 30, {"chunks": 0}),
     "take back claims": (says(steerer._TAKE_BACK_CLAIMS, job_id=QUEUED), 30, {"chunks": 0}),
     "pause": (says(steerer._PAUSE, job_id=QUEUED), 30, {"jobs": 0}),
+    "forget locks": (says(steerer._FORGET_LOCKS, job_id=QUEUED), 30, {"chunks": 0}),
+    "stop the clock of locks": (
+        says(steerer._STOP_THE_CLOCK_OF_LOCKS, job_id=QUEUED, opens=datetime.now(UTC)),
+        30,
+        {"chunks": 0},
+    ),
+    "still fails": (says(steerer._STILL_FAILS, job_id=QUEUED), 30, {"jobs": 0}),
     "window": (says(steerer._WINDOW, job_id=QUEUED), 30, {}),
     "wait for all chunks": (says(steerer._WAIT_FOR_ALL_CHUNKS, job_id=QUEUED), 30, {"chunks": 4}),
     "end the rest": (says(steerer._END_THE_REST, job_id=QUEUED, outcome=5), 100, {"chunks": 4}),
