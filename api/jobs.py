@@ -210,9 +210,11 @@ def _described(row: Found) -> dict[str, Any]:
 def _waiting_for(row: Found) -> dict[str, Any] | None:
     """What keeps a job whose turn it is: the database, or whoever has locked some of its leads."""
     nothing = dict.fromkeys(("reason", "since", "leads", "sqlstate", "detail"))
+    if row.state not in {JobState.QUEUED, JobState.RUNNING}:
+        return None
     if row.waiting_since:
         return {**nothing, **row.waiting_for, "since": time_text(row.waiting_since)}
-    if row.state not in {JobState.QUEUED, JobState.RUNNING} or not row.locked:
+    if not row.locked:
         return None
     who = "1 lead is" if row.locked == 1 else f"{row.locked} leads are"
     detail = f"{who} locked by somebody else in the database, and tried again"

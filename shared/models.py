@@ -228,7 +228,9 @@ chunks = Table(
     Column("part_size", Integer, comment="as that of jobs, of this chunk alone"),
     Column("part_seconds", SmallInteger, comment="that its next entry gets, alone, as it took longer than a part may"),
     Column("locked", Integer, nullable=False, server_default="0", comment="entries that wait for a lock of somebody else"),
-    Column("locked_since", _TIME, comment="since when there are only such entries left"),
+    Column(
+        "locked_since", _TIME, comment="since when there are only such entries left, less the time in which nothing was tried"
+    ),
     Column("details", JSONB, comment="what refused an entry, by its position from 0"),
     CheckConstraint("state IN ('pending', 'done')", name="state"),
     # Looked at on INSERT only, since the arrays never change: reading them at every claim would cost 3 % of the drain.

@@ -58,8 +58,9 @@ _FINISH = squeezed(f"""
             state = ending.state,
             error = CASE WHEN ending.state = 'failed' THEN format(
                 '%s of %s leads could not be processed; the results with outcome=unprocessed say why', ending.unprocessed, total
-            ) || CASE WHEN wanted = 'fail' THEN '. Nothing could be done for 24 hours: ' || (waiting_for ->> 'detail') ELSE '' END
-            END,
+            ) || coalesce(
+                CASE WHEN wanted = 'fail' THEN '. Nothing could be done for 24 hours: ' || (waiting_for ->> 'detail') END, ''
+            ) END,
             finished_at = clock_timestamp(), wanted = NULL, wanted_by = NULL,
             waiting_for = NULL, waiting_since = NULL, waiting_until = NULL,
             history = history || jsonb_build_object(

@@ -2,6 +2,9 @@
 
 Only a lease that runs out without a word counts as an attempt: that is a chunk which kills its workers. Each word here takes the
 attempt of its claim back, in whatever order they come; but only the last claim may say when the chunk is claimable again.
+
+A chunk whose job waited for the database was claimed as a probe: nothing else of its job is claimed while its lease lasts. So
+whatever ends it sooner says when the next one may begin.
 """
 
 import json
@@ -16,10 +19,19 @@ _MINE = "WHERE job_id = :job_id AND number = :number AND state = 'pending'"
 _IS_LAST = "retry_at = :lease_end"
 _NOT_COUNTED = "attempts = greatest(attempts - 1, 0)"  # it may have been taken back before, for a pause
 
+# The next probe may begin at once, unless it has begun already: then the job waits until after the end of this one's lease.
+_NEXT_PROBE = """
+    waiting_until = CASE WHEN :waited AND waiting_until <= :lease_end
+        THEN least(waiting_until, clock_timestamp()) ELSE waiting_until END
+"""
+
 _PUT_OFF = text(f"""
-    UPDATE chunks SET {_NOT_COUNTED},
-        retry_at = CASE WHEN {_IS_LAST} THEN clock_timestamp() + CAST(:seconds AS float) * interval '1 s' ELSE retry_at END
-    {_MINE}
+    WITH put_off AS (
+        UPDATE chunks SET {_NOT_COUNTED},
+            retry_at = CASE WHEN {_IS_LAST} THEN clock_timestamp() + CAST(:seconds AS float) * interval '1 s' ELSE retry_at END
+        {_MINE} RETURNING job_id
+    )
+    UPDATE jobs SET {_NEXT_PROBE} FROM put_off WHERE id = put_off.job_id AND :waited
 """)
 
 # The next part is smaller; where leads take long, so are those of the job's other chunks.
@@ -29,11 +41,13 @@ _CUT = text(f"""
             part_size = :part_size, part_seconds = :part_seconds
         {_MINE} RETURNING job_id
     )
-    UPDATE jobs SET part_size = least(part_size, :part_size) FROM cut WHERE id = cut.job_id AND :of_job
+    UPDATE jobs SET part_size = CASE WHEN :of_job THEN least(part_size, :part_size) ELSE part_size END, {_NEXT_PROBE}
+    FROM cut WHERE id = cut.job_id AND (:of_job OR :waited)
 """).bindparams(bindparam("part_size", type_=Integer), bindparam("part_seconds", type_=Integer))
 
 # The pause is as long as the job has waited already, within limits; then one chunk is tried. Another than this one where there
-# is any: it may be this one alone that fails.
+# is any: it may be this one alone that fails. A day counts whether or not the job's window was open, but a job is given up only
+# when it has been tried again in a window that has been open for some time.
 _HOLD = text(f"""
     WITH pause AS (
         SELECT least(interval '30 s', greatest(interval '1 s', clock_timestamp() - waiting_since)) AS length
@@ -48,13 +62,26 @@ _HOLD = text(f"""
     )
     UPDATE jobs SET waiting_for = CAST(:waiting_for AS jsonb), waiting_since = coalesce(waiting_since, clock_timestamp()),
         waiting_until = clock_timestamp() + pause.length,
-        wanted = CASE WHEN wanted IS NULL AND waiting_since < clock_timestamp() - interval '24 h' THEN 'fail' ELSE wanted END
+        wanted = CASE WHEN wanted IS NULL AND waiting_since < clock_timestamp() - interval '24 h'
+            AND (closes_at IS NULL OR run_at + least(interval '10 min', (closes_at - run_at) / 2) < clock_timestamp())
+            THEN 'fail' ELSE wanted END
     FROM held, pause WHERE id = held.job_id AND jobs.state IN ('queued', 'running')
 """)
 
-# What has gone well says that the database is well; and quick parts, that the next may be bigger.
+# What has gone well says that the database is well, whatever was asked meanwhile for its not being so; and quick parts, that the
+# next may be bigger. While the job waited, no lock was tried: that time does not count for those who wait for one. A chunk that
+# somebody has in hand is being tried now.
 _GO_ON = text("""
-    UPDATE jobs SET waiting_for = NULL, waiting_since = NULL, waiting_until = NULL,
+    WITH locked AS (
+        SELECT job_id, number, waiting_since FROM jobs JOIN chunks ON job_id = id
+        WHERE id = :job_id AND waiting_since IS NOT NULL AND chunks.state = 'pending' AND locked_since IS NOT NULL
+        ORDER BY number FOR NO KEY UPDATE OF chunks SKIP LOCKED
+    ),
+    waited AS (
+        UPDATE chunks SET locked_since = least(clock_timestamp(), locked_since + (clock_timestamp() - waiting_since))
+        FROM locked WHERE chunks.job_id = locked.job_id AND chunks.number = locked.number
+    )
+    UPDATE jobs SET waiting_for = NULL, waiting_since = NULL, waiting_until = NULL, wanted = nullif(wanted, 'fail'),
         part_size = CASE WHEN :quick THEN nullif(least(part_size * 2, 1000), 1000) ELSE part_size END
     WHERE id = :job_id AND (waiting_since IS NOT NULL OR :quick AND part_size IS NOT NULL)
 """)
@@ -82,4 +109,4 @@ def go_on(connection: Connection, claim: Claim, *, quick: bool) -> None:
 
 
 def _place(claim: Claim) -> dict[str, Any]:
-    return {"job_id": claim.job_id, "number": claim.number, "lease_end": claim.lease_end}
+    return {"job_id": claim.job_id, "number": claim.number, "lease_end": claim.lease_end, "waited": claim.waited}

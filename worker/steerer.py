@@ -37,6 +37,11 @@ _TAKE_BACK_CLAIMS = text("""
     WHERE job_id = :job_id AND state = 'pending' AND retry_at > clock_timestamp()
 """)
 
+# Who resumes a job has what is locked tried for as long again.
+_FORGET_LOCKS = text("""
+    UPDATE chunks SET locked_since = NULL WHERE job_id = :job_id AND state = 'pending' AND locked_since IS NOT NULL
+""")
+
 _PAUSE = text("""
     UPDATE jobs SET state = 'paused', wanted = NULL, wanted_by = NULL,
         waiting_for = NULL, waiting_since = NULL, waiting_until = NULL,
@@ -46,13 +51,25 @@ _PAUSE = text("""
 
 _WINDOW = text("SELECT run_window, clock_timestamp() AS now FROM jobs WHERE id = :job_id AND wanted = 'close'")
 
+# Until the window opens no lock is tried: that time does not count, nor does a window that was missed as a whole. Where the job
+# waits for the database too, that comes to an end first, and none of the time until then counts (worker.setbacks).
+_STOP_THE_CLOCK_OF_LOCKS = text("""
+    UPDATE chunks SET locked_since = locked_since
+        + greatest(interval '0 s', :opens - CASE WHEN jobs.state = 'scheduled' THEN run_at ELSE clock_timestamp() END)
+    FROM jobs WHERE jobs.id = :job_id AND waiting_since IS NULL
+        AND job_id = :job_id AND chunks.state = 'pending' AND locked_since IS NOT NULL
+""")
+
+# What the job waits for stays: within the next window it is either over, or has lasted since.
 _CLOSE = text("""
     UPDATE jobs SET state = 'scheduled', wanted = NULL, run_at = :opens, closes_at = :closes,
-        waiting_for = NULL, waiting_since = NULL, waiting_until = NULL,
         history = CASE WHEN state = 'scheduled' THEN history
             ELSE history || jsonb_build_object('status', 'scheduled', 'at', clock_timestamp(), 'by', NULL) END
     WHERE id = :job_id AND wanted = 'close' AND state IN ('scheduled', 'queued', 'running')
 """)
+
+# Once it is locked, no other request can take its place.
+_STILL_FAILS = text("SELECT 1 FROM jobs WHERE id = :job_id AND wanted = 'fail' FOR NO KEY UPDATE")
 
 _WAIT_FOR_ALL_CHUNKS = text("SELECT 1 FROM chunks WHERE job_id = :job_id AND state = 'pending' ORDER BY number FOR UPDATE")
 
@@ -97,6 +114,7 @@ def carry_out_requests(engine: Engine, wake: Wake, most: int = MOST) -> None:
 def _pause(connection: Connection, job_id: UUID) -> Finished | None:
     connection.execute(_WAIT_FOR_CHUNKS_IN_HAND, {"job_id": job_id})
     connection.execute(_TAKE_BACK_CLAIMS, {"job_id": job_id})
+    connection.execute(_FORGET_LOCKS, {"job_id": job_id})
     connection.execute(_PAUSE, {"job_id": job_id})
     return conclude(connection, job_id)
 
@@ -108,23 +126,26 @@ def _close(connection: Connection, job_id: UUID) -> Finished | None:
     opening = next_opening(parse_window(found.run_window), found.now)
     connection.execute(_WAIT_FOR_CHUNKS_IN_HAND, {"job_id": job_id})
     connection.execute(_TAKE_BACK_CLAIMS, {"job_id": job_id})
+    connection.execute(_STOP_THE_CLOCK_OF_LOCKS, {"job_id": job_id, "opens": opening.opens})
     connection.execute(_CLOSE, {"job_id": job_id, "opens": opening.opens, "closes": opening.closes})
     return conclude(connection, job_id)
 
 
 def _cancel(connection: Connection, job_id: UUID) -> Finished | None:
+    connection.execute(_WAIT_FOR_ALL_CHUNKS, {"job_id": job_id})
     rest = _end_the_rest(connection, job_id, Outcome.CANCELLED)
     return conclude(connection, job_id, cancelled=rest > 0)
 
 
 def _fail(connection: Connection, job_id: UUID) -> Finished | None:
-    _end_the_rest(connection, job_id, Outcome.FAILED)
+    connection.execute(_WAIT_FOR_ALL_CHUNKS, {"job_id": job_id})
+    if connection.execute(_STILL_FAILS, {"job_id": job_id}).one_or_none():
+        _end_the_rest(connection, job_id, Outcome.FAILED)
     return conclude(connection, job_id)
 
 
 def _end_the_rest(connection: Connection, job_id: UUID, outcome: Outcome) -> int:
-    """Gives the outcome to all entries that have none; the number of their chunks."""
-    connection.execute(_WAIT_FOR_ALL_CHUNKS, {"job_id": job_id})
+    """Gives the outcome to all entries that have none; the number of their chunks, which are locked."""
     return connection.execute(_END_THE_REST, {"job_id": job_id, "outcome": outcome}).rowcount
 
 

@@ -38,7 +38,9 @@ _LOCK_CHUNK = text(f"""
             WHERE tgrelid = 'leads'::regclass AND NOT tgisinternal AND tgtype & 11 = 11
         ) AS veto,
         EXISTS (SELECT FROM pg_trigger WHERE tginitdeferred) AS defers,
-        locked_since < clock_timestamp() - CAST(:lock_wait AS interval) AS waited_long,
+        locked_since IS NOT NULL AND locked_since < coalesce( -- while its job waits, no lock is tried
+            (SELECT waiting_since FROM jobs WHERE id = :job_id), clock_timestamp()
+        ) - CAST(:lock_wait AS interval) AS waited_long,
         NOT :is_long OR pg_try_advisory_xact_lock(3141592653) AS may_begin,
         CASE WHEN :is_old OR written_external_ids IS NOT NULL OR written_phone_numbers IS NOT NULL
             THEN (SELECT form FROM canonical_forms) END AS stored_form,

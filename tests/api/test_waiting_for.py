@@ -4,6 +4,7 @@ import asyncio
 import csv
 import io
 import json
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from sqlalchemy import text
@@ -140,7 +141,9 @@ async def test_locked_leads_of_all_chunks_are_counted_since_the_first_while_it_i
         job = await service.job(job_id)
         assert (job["status"], job["waitingFor"]) == ("paused", None), "nothing is tried again"
         await acted(service, job_id, "resume")
-        assert (await service.job(job_id))["waitingFor"] == waiting
+        assert (await service.job(job_id))["waitingFor"] == waiting | {"since": None}, "not since it was resumed"
+        await service.work()
+        assert (await service.job(job_id))["waitingFor"]["since"] > "2026-01-02"
         await acted(service, job_id, "cancel")
         job = await service.job(job_id)
         assert (job["status"], job["waitingFor"], job["unprocessed"]) == ("cancelled", None, 2)
@@ -184,3 +187,26 @@ async def test_details_stay_with_their_entries_over_chunks_and_pages_and_a_retry
     again = (await service.act(job_id, "retry")).json()["data"]["jobId"]
     (item,) = (await service.get(f"/api/v1/jobs/{again}/results")).json()["data"]["items"]
     assert (item["identifier"], item["outcome"], item["detail"]) == ("b", "pending", None)
+
+
+async def test_a_job_outside_of_its_window_waits_for_that_alone_and_says_since_when_again_within_it(service):
+    with service.engine.begin() as connection:
+        connection.execute(text(SICK))
+    job_id = await submitted(service, "a", "b")
+    await service.work()
+    waiting = (await service.job(job_id))["waitingFor"]
+    shut = "run_window = :window, run_at = clock_timestamp(), closes_at = clock_timestamp()"
+    later = datetime.now(UTC) + timedelta(hours=2)
+    window = f"{later:%H:%M}-{later + timedelta(hours=1):%H:%M} mon-sun UTC"
+    with service.engine.begin() as connection:
+        connection.execute(text(f"UPDATE jobs SET {shut}"), {"window": window})
+    await asyncio.to_thread(one_tick, service.engine)
+    job = await service.job(job_id)
+    assert (job["status"], job["waitingFor"]) == ("scheduled", None)
+    [listed] = (await service.get("/api/v1/jobs")).json()["data"]["items"]
+    assert listed["waitingFor"] is None
+    with service.engine.begin() as connection:
+        connection.execute(text("UPDATE jobs SET run_at = clock_timestamp()"))
+    await asyncio.to_thread(one_tick, service.engine)
+    job = await service.job(job_id)
+    assert (job["status"], job["waitingFor"]) == ("queued", waiting)

@@ -6,6 +6,7 @@ import json
 import time
 from contextlib import suppress
 from datetime import timedelta
+from functools import partial
 
 import pytest
 from sqlalchemy import event, text
@@ -30,7 +31,7 @@ from worker.claimer import MAX_ATTEMPTS, claim
 from worker.finisher import NOBODY
 from worker.part import LONGEST_PART, PART_SECONDS
 from worker.runner import run_chunk, run_next
-from worker.setbacks import put_off
+from worker.setbacks import cut, hold, put_off
 
 BY_ID, BY_PHONE = Outcome.DELETED_BY_EXTERNAL_ID, Outcome.DELETED_BY_PHONE_NUMBER
 
@@ -97,11 +98,12 @@ def pass_time(engine, seconds):
 
 def on_delete(engine, body, when="true"):
     """A trigger on leads, before each is deleted."""
-    execute(
-        engine,
-        f"CREATE OR REPLACE FUNCTION on_delete() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN {body}; RETURN OLD; END $$",
-    )
+    execute(engine, function_on_delete(body))
     execute(engine, f"CREATE TRIGGER on_delete BEFORE DELETE ON leads FOR EACH ROW WHEN ({when}) EXECUTE FUNCTION on_delete()")
+
+
+def function_on_delete(body):
+    return f"CREATE OR REPLACE FUNCTION on_delete() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN {body}; RETURN OLD; END $$"
 
 
 def raising(sqlstate):
@@ -262,6 +264,42 @@ def test_what_stays_locked_is_given_up_after_ten_minutes_and_not_before(campaign
     assert outcomes(campaign, job_id) == [BY_ID, Outcome.LOCKED]
     done = job(campaign, job_id)
     assert (done.state, done.deleted, done.unprocessed) == ("failed", 1, 1)
+
+
+def test_a_lock_is_not_given_up_for_the_time_in_which_the_database_was_not_well(campaign):
+    """Nothing was tried meanwhile: ten minutes of tries are what a lead gets."""
+    job_id = queue(campaign, ["crm-0", "crm-1"], chunk_size=1)
+    with campaign.connect() as holder:
+        holder.execute(text("SELECT FROM leads WHERE external_id = 'crm-0' FOR UPDATE"))
+        on_delete(campaign, raising("53100"), "OLD.external_id = 'crm-1'")
+        work(campaign)
+        pass_time(campaign, 3600)
+        execute(campaign, function_on_delete("NULL"))
+        work(campaign)
+        assert outcomes(campaign, job_id) == [Outcome.WAITS_FOR_LOCK, BY_ID]
+        pass_time(campaign, 585)
+        work(campaign)
+        assert outcomes(campaign, job_id) == [Outcome.WAITS_FOR_LOCK, BY_ID]
+        pass_time(campaign, 20)
+        work(campaign)
+    assert outcomes(campaign, job_id) == [Outcome.LOCKED, BY_ID]
+
+
+def test_a_lock_beside_a_chunk_that_always_fails_is_given_up_all_the_same(campaign):
+    """Each of them is tried between two tries of the other, and neither keeps the other from its end."""
+    on_delete(campaign, raising("0A000"), "OLD.external_id = 'crm-1'")
+    job_id = queue(campaign, ["crm-0", "crm-1"], chunk_size=1)
+    with campaign.connect() as holder:
+        holder.execute(text("SELECT FROM leads WHERE external_id = 'crm-0' FOR UPDATE"))
+        for _ in range(30):
+            work(campaign)
+            if outcomes(campaign, job_id)[0] == Outcome.LOCKED:
+                break
+            execute(campaign, "UPDATE jobs SET waiting_until = clock_timestamp() WHERE waiting_until IS NOT NULL")
+            execute(campaign, "UPDATE chunks SET retry_at = '-infinity' WHERE number = 0")
+            work(campaign)
+            pass_time(campaign, 60)
+    assert outcomes(campaign, job_id) == [Outcome.LOCKED, 0]
 
 
 def test_how_long_is_a_setting(campaign):
@@ -486,6 +524,51 @@ def test_a_probe_that_dies_is_followed_by_another_and_no_second_one_runs_beside_
     assert claimed_now(campaign).waited
 
 
+def test_a_probe_that_is_cut_is_followed_by_a_smaller_one_at_once(campaign):
+    on_delete(campaign, raising("53100"))
+    job_id = queue(campaign, [f"crm-{i}" for i in range(60)])
+    work(campaign)
+    pass_time(campaign, 2)
+    execute(campaign, "DROP TRIGGER on_delete ON leads")
+    on_delete(campaign, "PERFORM pg_sleep(0.1)")
+    run_chunk(campaign, claimed_now(campaign))
+    smaller = claimed_now(campaign)
+    assert (smaller.most, smaller.waited) == (30, True)
+    assert claimed_now(campaign) is None, "one at a time"
+    run_chunk(campaign, smaller)
+    work(campaign)
+    assert job(campaign, job_id).state == "completed"
+
+
+def test_a_probe_that_may_not_begin_now_is_tried_again_in_a_second(campaign):
+    on_delete(campaign, raising("53100"))
+    queue(campaign, ["crm-0"])
+    work(campaign)
+    execute(campaign, "UPDATE chunks SET part_size = 1, part_seconds = 8")
+    pass_time(campaign, 2)
+    with campaign.begin() as holder:
+        holder.execute(text("SELECT pg_advisory_xact_lock(3141592653)"))
+        work(campaign)
+        assert claimed_now(campaign) is None
+    pass_time(campaign, 1.1)
+    assert claimed_now(campaign).waited
+
+
+@pytest.mark.parametrize("late", [partial(put_off, seconds=0), partial(cut, size=1)])
+def test_the_late_word_of_one_probe_begins_no_second_one_beside_the_next(campaign, late):
+    on_delete(campaign, raising("53100"))
+    queue(campaign, ["crm-0", "crm-1"], chunk_size=1)
+    work(campaign)
+    pass_time(campaign, 5)
+    overdue = claimed_now(campaign)
+    pass_time(campaign, 21)
+    assert claimed_now(campaign).waited
+    with campaign.begin() as connection:
+        late(connection, overdue)
+    pass_time(campaign, 15)
+    assert claimed_now(campaign) is None
+
+
 @pytest.mark.parametrize("sqlstate", ["0A000", "55000", "XX000", "53100", "57014", "28000", "HV000", "26000", "42704"])
 def test_what_only_some_of_the_leads_raise_is_refused(campaign, sqlstate):
     on_delete(campaign, raising(sqlstate), "OLD.external_id IN ('crm-1', 'crm-3')")
@@ -575,6 +658,28 @@ def test_after_a_day_without_progress_the_job_fails_with_the_last_word_of_the_da
         " Nothing could be done for 24 hours: the database answers: disk full (SQLSTATE 53100)"
     )
     assert set(outcomes(campaign, job_id)) == {Outcome.FAILED}
+
+
+@pytest.mark.parametrize("chunk_size", [1, 2])
+def test_a_probe_that_succeeds_when_the_day_is_over_keeps_its_job_from_failing(campaign, chunk_size):
+    """A word of before, written late, asks for the end of the job while the probe is in hand."""
+    on_delete(campaign, raising("53100"))
+    job_id = queue(campaign, ["crm-0", "crm-1"], chunk_size=chunk_size)
+    overdue = claimed_now(campaign)
+    with campaign.begin() as connection:
+        let_leases_expire(connection)
+    work(campaign)
+    pass_time(campaign, 25 * 3600)
+    probe = claimed_now(campaign)
+    execute(campaign, "DROP TRIGGER on_delete ON leads")
+    with campaign.begin() as connection:
+        hold(connection, overdue, "database", "the database answers: disk full (SQLSTATE 53100)", "53100")
+    run_chunk(campaign, probe)
+    one_tick(campaign)
+    pass_time(campaign, 32)
+    work(campaign)
+    done = job(campaign, job_id)
+    assert (done.state, done.deleted, done.error, done.waiting_for) == ("completed", 2, None, None)
 
 
 def test_a_chunk_that_alone_fails_does_not_keep_the_others_of_its_job(campaign):

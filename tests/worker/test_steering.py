@@ -419,6 +419,144 @@ def test_a_job_whose_window_shuts_is_put_back_to_its_next_opening(world, begun):
     assert world.steps(job_id) == steps
 
 
+def make_sick(world, when="true"):
+    """From now on the leads for which `when` is true cannot be deleted, as the disk is full."""
+    world.execute("""
+        CREATE FUNCTION sick() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+            RAISE EXCEPTION 'no room' USING ERRCODE = '53100';
+        END $$
+    """)
+    world.execute(f"CREATE TRIGGER sick BEFORE DELETE ON leads FOR EACH ROW WHEN ({when}) EXECUTE FUNCTION sick()")
+
+
+def pass_time(world, **span):
+    """As if so much had gone by for what waits."""
+    span = timedelta(**span)
+    world.execute(
+        "UPDATE chunks SET retry_at = retry_at - :span, locked_since = locked_since - :span WHERE state = 'pending'", span=span
+    )
+    world.execute(
+        "UPDATE jobs SET waiting_since = waiting_since - :span, waiting_until = waiting_until - :span,"
+        " run_at = run_at - :span, closes_at = closes_at - :span",
+        span=span,
+    )
+
+
+def open_window(world, job_id):
+    """As if the time had come at which its window opens next."""
+    opens = world.job(job_id).run_at - datetime.now(UTC)
+    pass_time(world, seconds=opens.total_seconds())
+    assert one_tick(world.engine) == ["jobs"]
+
+
+def test_a_job_whose_database_is_never_well_within_its_window_fails_in_the_end(world):
+    make_sick(world)
+    job_id = world.submit(FOUR)
+    work_off(world.engine)
+    for _ in range(13):
+        shut_window(world, job_id, window_around(3))
+        one_tick(world.engine)
+        assert world.job(job_id).state == "scheduled"
+        open_window(world, job_id)
+        work_off(world.engine)
+        assert world.job(job_id).state == "running"
+    pass_time(world, minutes=11)
+    work_off(world.engine)
+    one_tick(world.engine)
+    job = world.job(job_id)
+    assert (job.state, job.unprocessed) == ("failed", 4)
+    assert job.error.endswith("Nothing could be done for 24 hours: the database answers: disk full (SQLSTATE 53100)")
+
+
+def test_a_setback_at_the_end_of_a_window_and_another_as_the_next_one_opens_a_week_later_end_no_job(world):
+    make_sick(world)
+    job_id = world.submit(FOUR)
+    work_off(world.engine)
+    shut_window(world, job_id, window_around(3))
+    one_tick(world.engine)
+    pass_time(world, days=7)
+    world.execute("UPDATE jobs SET run_at = clock_timestamp(), closes_at = clock_timestamp() + interval '2 h'")
+    one_tick(world.engine)
+    work_off(world.engine)
+    world.execute("DROP TRIGGER sick ON leads")
+    pass_time(world, seconds=32)
+    one_tick(world.engine)
+    work_off(world.engine)
+    assert (world.job(job_id).state, world.job(job_id).deleted) == ("completed", 4)
+
+
+def test_a_lock_is_given_up_after_ten_minutes_within_the_window(world):
+    job_id = world.submit(FOUR)
+    waits = [Outcome.WAITS_FOR_LOCK] + [DELETED] * 3
+    with world.engine.connect() as holder:
+        holder.execute(text("SELECT FROM leads WHERE external_id = 'a' FOR UPDATE"))
+        work_off(world.engine)
+        pass_time(world, minutes=5)
+        work_off(world.engine)
+        shut_window(world, job_id, window_around(3))
+        one_tick(world.engine)
+        open_window(world, job_id)
+        pass_time(world, minutes=4)
+        work_off(world.engine)
+        assert world.outcomes_of(job_id) == waits
+        pass_time(world, minutes=2)
+        work_off(world.engine)
+    assert world.outcomes_of(job_id) == [Outcome.LOCKED] + [DELETED] * 3
+
+
+def test_a_lock_is_not_given_up_for_a_window_that_was_missed(world):
+    """No ticker ran while it was open, so nothing was tried."""
+    job_id = world.submit(FOUR)
+    with world.engine.connect() as holder:
+        holder.execute(text("SELECT FROM leads WHERE external_id = 'a' FOR UPDATE"))
+        work_off(world.engine)
+        shut_window(world, job_id, window_around(3))
+        one_tick(world.engine)
+        pass_time(world, hours=5)
+        one_tick(world.engine)
+        assert world.job(job_id).state == "scheduled"
+        open_window(world, job_id)
+        work_off(world.engine)
+    assert world.outcomes_of(job_id) == [Outcome.WAITS_FOR_LOCK] + [DELETED] * 3
+
+
+def test_a_job_that_is_resumed_tries_what_is_locked_for_ten_minutes_more(world):
+    job_id = world.submit(FOUR)
+    with world.engine.connect() as holder:
+        holder.execute(text("SELECT FROM leads WHERE external_id = 'a' FOR UPDATE"))
+        work_off(world.engine)
+        world.act(job_id, Action.PAUSE)
+        world.carry_out()
+        pass_time(world, hours=1)
+        world.act(job_id, Action.RESUME)
+        work_off(world.engine)
+        pass_time(world, minutes=9)
+        work_off(world.engine)
+        assert world.outcomes_of(job_id) == [Outcome.WAITS_FOR_LOCK] + [DELETED] * 3
+        pass_time(world, minutes=2)
+        work_off(world.engine)
+    assert world.outcomes_of(job_id) == [Outcome.LOCKED] + [DELETED] * 3
+
+
+def test_a_pause_that_is_asked_for_before_a_failed_day_has_ended_the_job_pauses_it(world):
+    make_sick(world)
+    job_id = world.submit(FOUR)
+    work_off(world.engine)
+    pass_time(world, hours=25)
+    run_chunk(world.engine, world.claim())
+    with world.engine.connect() as holder:
+        holder.execute(text("SELECT FROM chunks FOR UPDATE"))
+        ending = threading.Thread(target=world.carry_out)
+        ending.start()
+        with world.engine.connect() as watching:
+            while not watching.execute(text("SELECT count(*) FROM pg_locks WHERE NOT granted")).scalar_one():
+                watching.rollback()
+        world.act(job_id, Action.PAUSE)
+    ending.join()
+    world.carry_out()
+    assert (world.job(job_id).state, world.outcomes_of(job_id)) == ("paused", [Outcome.PENDING] * 4)
+
+
 def test_a_chunk_in_hand_when_the_window_shuts_is_finished_first(world):
     job_id = world.submit(FOUR, chunk_size=1)
     first, second = world.claim(), world.claim()

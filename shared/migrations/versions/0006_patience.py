@@ -54,7 +54,11 @@ def _columns() -> dict[str, list[sa.Column[Any]]]:
                 server_default="0",
                 comment="entries that wait for a lock of somebody else",
             ),
-            sa.Column("locked_since", _TIME, comment="since when there are only such entries left"),
+            sa.Column(
+                "locked_since",
+                _TIME,
+                comment="since when there are only such entries left, less the time in which nothing was tried",
+            ),
             sa.Column("details", JSONB(), comment="what refused an entry, by its position from 0"),
         ],
         "heartbeats": [
