@@ -145,6 +145,7 @@ jobs = Table(
     Column("part_size", Integer, comment="entries of a chunk that are worked on at once, as they take long; null: all"),
     Column("waiting_for", JSONB, comment="why nothing goes on: reason, detail, sqlstate"),
     Column("waiting_since", _TIME, comment="the first failure since something was done"),
+    Column("recovered_at", _TIME, comment="when something of it could be changed again, after the database had not been well"),
     Column("waiting_until", _TIME, comment="when one chunk is tried again; null: all are"),
     Column(
         "first_pending",
@@ -231,6 +232,7 @@ chunks = Table(
     Column(
         "locked_since", _TIME, comment="since when there are only such entries left, less the time in which nothing was tried"
     ),
+    Column("held_since", _TIME, comment="since when the database has not been well whenever it was tried"),
     Column("details", JSONB, comment="what refused an entry, by its position from 0"),
     CheckConstraint("state IN ('pending', 'done')", name="state"),
     # Looked at on INSERT only, since the arrays never change: reading them at every claim would cost 3 % of the drain.

@@ -130,7 +130,7 @@ ANYTIME = jobs.Created()
 def claimed(job_id, number=0):
     """A claim as if it were of this chunk."""
     now = datetime.now(UTC)
-    return claimer.Claim(job_id, number, 1, now, "cmp-0", "always", None, 2, "delete", False, None, None, False)
+    return claimer.Claim(job_id, number, 1, now, "cmp-0", "always", None, 2, "delete", False, None, None, False, False)
 
 
 def says(statement, **values):
@@ -185,7 +185,7 @@ OF_WORKERS = {
     "put off": (lambda connection: setbacks.put_off(connection, claimed(QUEUED), 1), 30, {"chunks": 1, "jobs": 0}),
     "cut": (lambda connection: setbacks.cut(connection, claimed(QUEUED), 1, of_job=True), 60, {"chunks": 1, "jobs": 1}),
     "hold": (lambda connection: setbacks.hold(connection, claimed(QUEUED), "database", "x"), 60, {"chunks": 1, "jobs": 1}),
-    "go on": (lambda connection: setbacks.go_on(connection, claimed(QUEUED), quick=True), 30, {"jobs": 0}),
+    "go on": (lambda connection: setbacks.go_on(connection, claimed(QUEUED), quick=True, went=True), 30, {"jobs": 0}),
     "finish a chunk": (
         lambda connection: finisher.finish(connection, QUEUED, finisher.DecidedChunk(0, bytes([Outcome.NO_SUCH_LEAD]))),
         60,

@@ -67,7 +67,7 @@ def _choice(lock: str) -> str:
             ) AS job CROSS JOIN LATERAL (
                 SELECT greatest(job.first_pending, (SELECT number FROM known WHERE job_id = job.id)) AS number OFFSET 0
             ) AS first CROSS JOIN LATERAL (
-                SELECT job_id, number, part_seconds,
+                SELECT job_id, number, part_seconds, held_since,
                     CASE WHEN coalesce(job.max_leads_per_second, job.part_size, part_size) IS NOT NULL THEN least(
                         cardinality(outcomes) - ({" + ".join(COUNTS)}), job.part_size, part_size,
                         CASE WHEN job.max_leads_per_second IS NOT NULL THEN greatest(
@@ -98,7 +98,7 @@ _CLAIM = squeezed(f"""
         SELECT set_config('synchronous_commit', 'off', true), set_config('idle_in_transaction_session_timeout', '10s', true)
     ),
     {_KNOWN},
-    chosen AS MATERIALIZED (
+    chosen AS (
         {_choice("FOR UPDATE SKIP LOCKED")}
     ),
     begun AS (
@@ -111,7 +111,7 @@ _CLAIM = squeezed(f"""
         FROM chosen WHERE jobs.id = chosen.job_id AND NOT goes_on AND {claimable("jobs")}
         RETURNING jobs.*
     ),
-    going_on AS MATERIALIZED (
+    going_on AS (
         SELECT jobs.* FROM chosen JOIN jobs ON jobs.id = chosen.job_id
         WHERE goes_on AND {claimable("jobs")} FOR NO KEY UPDATE OF jobs
     ),
@@ -122,10 +122,10 @@ _CLAIM = squeezed(f"""
         WHERE chunks.job_id = chosen.job_id AND chunks.number = chosen.number
         RETURNING chunks.job_id, chunks.number, chunks.attempts, chunks.retry_at
     )
-    SELECT claimed.*, job.campaign_id,
-        job.phone_fallback_rule, job.phone_region, job.form, job.mode, job.dry_run,
-        chosen.most, chosen.part_seconds, job.waiting_since IS NOT NULL AS waited,
-        job.company_id, job.queued_at, chosen.new_round, chosen.first_pending
+    SELECT claimed.*, campaign_id, phone_fallback_rule, phone_region, form, mode, dry_run,
+        most, part_seconds, coalesce(waiting_since, held_since) IS NOT NULL AS waited,
+        held_since < least(recovered_at, clock_timestamp() - interval '10 min') AND recovered_at IS NOT NULL AS fails_alone,
+        job.company_id, job.queued_at, new_round, chosen.first_pending
     FROM no_wait_for_disk, chosen LEFT JOIN claimed ON true LEFT JOIN job ON true
 """)
 
@@ -159,7 +159,8 @@ class Claim(NamedTuple):
     """A chunk in hand, with what is needed of its job. `attempts` counts this one; `lease_end` is whose claim it is.
 
     No more than `most` of the entries that are undecided are to be worked on; the first of them alone, for `part_seconds`, where
-    it is known to take long. `waited`: the database was not well when the job was last worked on.
+    it is known to take long. `waited`: the database was not well when the job, or this chunk, was last worked on. `fails_alone`:
+    so it has been for ten minutes whenever this chunk was tried, though others of the job have gone since.
     """
 
     job_id: UUID
@@ -175,6 +176,7 @@ class Claim(NamedTuple):
     most: int | None
     part_seconds: int | None
     waited: bool
+    fails_alone: bool
 
 
 def claim(connection: Connection, queue: str) -> Claim | None:

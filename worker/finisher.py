@@ -35,7 +35,8 @@ _FINISH = squeezed(f"""
             retry_at = CASE WHEN :whole THEN retry_at WHEN :only_locked AND :locked >= locked THEN clock_timestamp() + least(
                 interval '10 s', greatest(interval '500 ms', (clock_timestamp() - locked_since) / 4)
             ) ELSE '-infinity' END,
-            locked = :locked, locked_since = CASE WHEN :only_locked THEN coalesce(locked_since, clock_timestamp()) END,
+            held_since = NULL, locked = :locked,
+            locked_since = CASE WHEN :only_locked THEN coalesce(locked_since, clock_timestamp()) END,
             part_size = CASE WHEN :quick THEN nullif(least(part_size * 2, 1000), 1000) ELSE part_size END, part_seconds = NULL,
             details = coalesce(details || CAST(:details AS jsonb), CAST(:details AS jsonb), details)
         WHERE job_id = :job_id AND number = :number AND state = 'pending'

@@ -60,9 +60,9 @@ class Refusals:
         self._went = self._went or any(map(went, rows))
         return rows
 
-    def check(self) -> None:
-        """Raises the DBAPIError that every lead raised, which then is not about any of them."""
-        if self._doubt and not self._went:
+    def check(self, *, fails_alone: bool) -> None:
+        """Raises the DBAPIError that every lead raised, which then is not about any of them; unless the chunk `fails_alone`."""
+        if self._doubt and not self._went and not fails_alone:
             raise self._doubt
 
     def _try(self, some: Sequence[Item], do: Do[Item], rows: list[Row]) -> DBAPIError | None:

@@ -86,7 +86,7 @@ def _claim_of(engine: Engine, queue: str) -> Claim | None:
 
 def run_chunk(engine: Engine, claimed: Claim, wake: Wake = NOBODY, lock_wait: timedelta = LOCK_WAIT) -> None:
     """Decides a part of a claimed chunk, all of it if it can, or writes down what came in between."""
-    # What the job has waited for to pass has not passed if it comes again: then it may be about a lead.
+    # What was waited for to pass has not passed if it comes again: then it may be about a lead.
     how = Try(_deadline(claimed), around_refused=claimed.waited, doubtful=claimed.waited)
     if claimed.attempts > MAX_ATTEMPTS:
         how.verdict = Outcome.FAILED

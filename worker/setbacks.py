@@ -54,7 +54,8 @@ _HOLD = text(f"""
         FROM jobs WHERE id = :job_id
     ),
     held AS (
-        UPDATE chunks SET {_NOT_COUNTED}, retry_at = CASE WHEN {_IS_LAST} THEN clock_timestamp() + pause.length
+        UPDATE chunks SET {_NOT_COUNTED}, held_since = coalesce(held_since, clock_timestamp()),
+            retry_at = CASE WHEN {_IS_LAST} THEN clock_timestamp() + pause.length
             + CASE WHEN EXISTS (
                 SELECT FROM chunks AS other WHERE other.job_id = :job_id AND other.state = 'pending' AND other.number <> :number
             ) THEN interval '1 s' ELSE interval '0' END ELSE retry_at END
@@ -82,6 +83,7 @@ _GO_ON = text("""
         FROM locked WHERE chunks.job_id = locked.job_id AND chunks.number = locked.number
     )
     UPDATE jobs SET waiting_for = NULL, waiting_since = NULL, waiting_until = NULL, wanted = nullif(wanted, 'fail'),
+        recovered_at = CASE WHEN :went AND waiting_since IS NOT NULL THEN clock_timestamp() ELSE recovered_at END,
         part_size = CASE WHEN :quick THEN nullif(least(part_size * 2, 1000), 1000) ELSE part_size END
     WHERE id = :job_id AND (waiting_since IS NOT NULL OR :quick AND part_size IS NOT NULL)
 """)
@@ -103,9 +105,11 @@ def hold(connection: Connection, claim: Claim, reason: str, detail: str, sqlstat
     connection.execute(_HOLD, _place(claim) | {"waiting_for": waiting_for})
 
 
-def go_on(connection: Connection, claim: Claim, *, quick: bool) -> None:
-    """A part was done: the job waits for nothing, and its next parts are bigger if this one was `quick`. The caller commits."""
-    connection.execute(_GO_ON, {"job_id": claim.job_id, "quick": quick})
+def go_on(connection: Connection, claim: Claim, *, quick: bool, went: bool) -> None:
+    """A part was done: the job waits for nothing, and its next parts are bigger if this one was `quick`. `went`: something was
+    changed, which shows that it can be. The caller commits.
+    """
+    connection.execute(_GO_ON, {"job_id": claim.job_id, "quick": quick, "went": went})
 
 
 def _place(claim: Claim) -> dict[str, Any]:

@@ -49,6 +49,8 @@ _LOCK_CHUNK = text(f"""
     WHERE job_id = :job_id AND number = :number AND state = 'pending' AND retry_at = :lease_end FOR UPDATE OF chunks
 """)
 
+_CHANGES = {outcome for outcome in Outcome if outcome.word in {"deleted", "archived", "restored", "wouldDelete"}}
+
 
 class NotNow(Exception):
     """A part that takes long may not begin while another one does."""
@@ -100,7 +102,8 @@ def decide_part(part: Part, claimed: Claim, how: Try, lock_wait: timedelta) -> F
     quick = part.elapsed < QUICK_PART
     part.allow_to_finish()
     if claimed.waited or (claimed.most is not None and quick):
-        go_on(part.connection, claimed, quick=quick)
+        went = any(not before and after in _CHANGES for before, after in zip(entries.outcomes, outcomes, strict=True))
+        go_on(part.connection, claimed, quick=quick, went=went)
     before, after = bytes(row.outcomes[: chosen.start]), bytes(row.outcomes[chosen.stop :])
     looked_up = not claimed.dry_run and how.verdict is None
     archiveless = claimed.campaign_id if looked_up and erases and not row.has_archive else None
@@ -146,7 +149,7 @@ def _take(part: Part, claimed: Claim, row: Any, chosen: tuple[slice, Entries], h
     else:
         outcomes = look_up_and_take(part, claimed, _today(claimed, entries), manner)
     if refusals:
-        refusals.check()
+        refusals.check(fails_alone=claimed.fails_alone)
     elif part.defers:
         part.check_what_is_deferred()
     return outcomes

@@ -35,7 +35,22 @@ def test_nothing_to_do_is_none(engine):
 def test_a_claim_starts_the_job_and_says_what_is_needed_of_it(engine):
     job_id = queue_in(engine, campaign="c1", phone_fallback_rule="never", phone_region="DE")
     claimed = claim_one(engine)
-    assert claimed._replace(lease_end=None) == (job_id, 0, 1, None, "c1", "never", "DE", FORM, "delete", False, None, None, False)
+    assert claimed._replace(lease_end=None) == (
+        job_id,
+        0,
+        1,
+        None,
+        "c1",
+        "never",
+        "DE",
+        FORM,
+        "delete",
+        False,
+        None,
+        None,
+        False,
+        False,
+    )
     with engine.begin() as connection:
         job = job_row(connection, job_id)
     assert job.state == "running"

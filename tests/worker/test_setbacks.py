@@ -86,7 +86,8 @@ def pass_time(engine, seconds):
     """As if so much had gone by for what waits."""
     execute(
         engine,
-        "UPDATE chunks SET retry_at = retry_at - :span, locked_since = locked_since - :span WHERE state = 'pending'",
+        "UPDATE chunks SET retry_at = retry_at - :span, locked_since = locked_since - :span, held_since = held_since - :span"
+        " WHERE state = 'pending'",
         span=timedelta(seconds=seconds),
     )
     execute(
@@ -688,7 +689,30 @@ def test_a_chunk_that_alone_fails_does_not_keep_the_others_of_its_job(campaign):
     for _ in range(4):
         work(campaign)
         pass_time(campaign, 1.5)
-    assert outcomes(campaign, job_id)[1:] == [BY_ID] * 3
+    assert outcomes(campaign, job_id) == [Outcome.PENDING, *[BY_ID] * 3]
+    assert job(campaign, job_id).waiting_for["sqlstate"] == "0A000"
+    pass_time(campaign, 600)
+    work(campaign)
+    assert outcomes(campaign, job_id) == [Outcome.REFUSED, *[BY_ID] * 3]
+    assert execute(campaign, "SELECT details FROM chunks WHERE number = 0") == [({"0": "function on_delete"},)]
+
+
+def test_leads_in_many_chunks_that_are_refused_so_cost_their_job_a_pause_each_at_the_most(campaign):
+    on_delete(campaign, raising("0A000"), "OLD.external_id ~ '[02468]$'")
+    job_id = queue(campaign, [f"crm-{i}" for i in range(12)], chunk_size=2)
+    for _ in range(7):
+        work(campaign)
+        pass_time(campaign, 2.5)
+    assert outcomes(campaign, job_id) == [Outcome.REFUSED, BY_ID] * 6
+
+
+def test_a_job_of_one_chunk_tells_a_sick_database_from_a_lead_by_nothing(campaign):
+    on_delete(campaign, raising("0A000"))
+    job_id = queue(campaign, ["crm-0"])
+    for _ in range(4):
+        work(campaign)
+        pass_time(campaign, 3600)
+    assert outcomes(campaign, job_id) == [Outcome.PENDING]
 
 
 def test_a_pause_and_what_follows_it_begin_the_day_anew(campaign):

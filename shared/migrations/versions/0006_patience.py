@@ -31,6 +31,9 @@ def _columns() -> dict[str, list[sa.Column[Any]]]:
             ),
             sa.Column("waiting_for", JSONB(), comment="why nothing goes on: reason, detail, sqlstate"),
             sa.Column("waiting_since", _TIME, comment="the first failure since something was done"),
+            sa.Column(
+                "recovered_at", _TIME, comment="when something of it could be changed again, after the database had not been well"
+            ),
             sa.Column("waiting_until", _TIME, comment="when one chunk is tried again; null: all are"),
             sa.Column(
                 "first_pending",
@@ -59,6 +62,7 @@ def _columns() -> dict[str, list[sa.Column[Any]]]:
                 _TIME,
                 comment="since when there are only such entries left, less the time in which nothing was tried",
             ),
+            sa.Column("held_since", _TIME, comment="since when the database has not been well whenever it was tried"),
             sa.Column("details", JSONB(), comment="what refused an entry, by its position from 0"),
         ],
         "heartbeats": [
