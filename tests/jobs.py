@@ -85,3 +85,19 @@ def work_off(engine):
 def let_leases_expire(connection):
     """As if their time had passed."""
     connection.execute(text("UPDATE chunks SET retry_at = '-infinity' WHERE state = 'pending'"))
+
+
+def pages_read(connection):
+    """8 KiB pages of tables and their indexes that sessions have touched and told of. This one has told of all: a session does so
+    after a transaction that asked for it.
+    """
+    with connection.begin():
+        connection.execute(text("SELECT pg_stat_force_next_flush()"))
+    with connection.begin():
+        return connection.execute(
+            text("""
+                SELECT sum(heap_blks_hit + heap_blks_read + idx_blks_hit + idx_blks_read
+                    + coalesce(toast_blks_hit + toast_blks_read, 0))::int
+                FROM pg_statio_user_tables
+            """)
+        ).scalar_one()

@@ -38,6 +38,7 @@ from shared.arrays import smallint_array
 from shared.database import create_sync_engine, create_worker_engine
 from shared.settings import Settings
 from shared.states import Outcome
+from tests.jobs import pages_read
 from worker import (
     claimer,
     composer,
@@ -51,9 +52,9 @@ from worker import (
     steerer,
     taker,
     ticker,
+    transaction,
     turns,
 )
-from worker import transaction as part
 
 TABLES = ("jobs", "chunks", "deliveries", "idempotency_keys", "archived_leads", "leads", "api_keys")
 
@@ -288,7 +289,7 @@ OF_WORKERS |= {
 }
 
 LOCK_CHUNK = {"is_old": False, "milliseconds": "2000", "lock_wait": timedelta(0), "is_long": False}
-OF_WORKERS["lock a chunk"] = (says(part._LOCK_CHUNK, **LOCKED, **LOCK_CHUNK), 60, {"chunks": 0})
+OF_WORKERS["lock a chunk"] = (says(transaction._LOCK_CHUNK, **LOCKED, **LOCK_CHUNK), 60, {"chunks": 0})
 
 STEERED = ASKED.values() | {"subject_id": QUEUED, "action": "pause", "already": "paused", "possible": "{queued,running}"}
 SUBMITTED = ASKED.values() | {
@@ -424,20 +425,6 @@ OF_THE_API = {
     "remove a webhook": (says(webhooks._REMOVE, id=QUIET_WEBHOOK, company_id="co-3"), 100, {"deliveries": 5}),
     "webhooks": (lambda connection: connection.execute(webhooks._select(KEY).limit(51)).all(), 30, {}),
 }
-
-
-def pages_read(connection):
-    """8 KiB pages of tables and their indexes that sessions have touched and told of, and this one all of them."""
-    with connection.begin():
-        connection.execute(text("SELECT pg_stat_force_next_flush()"))
-    with connection.begin():
-        return connection.execute(
-            text("""
-                SELECT sum(heap_blks_hit + heap_blks_read + idx_blks_hit + idx_blks_read
-                    + coalesce(toast_blks_hit + toast_blks_read, 0))::int
-                FROM pg_statio_user_tables
-            """)
-        ).scalar_one()
 
 
 def rows_locked(connection, other, table):

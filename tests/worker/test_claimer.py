@@ -7,7 +7,7 @@ from sqlalchemy import event, text
 
 from shared.identifiers import FORM
 from shared.states import Outcome
-from tests.jobs import add_campaign, job_row, let_leases_expire, queue_job
+from tests.jobs import add_campaign, job_row, let_leases_expire, pages_read, queue_job
 from worker.claimer import claim
 from worker.finisher import DecidedChunk, finish
 from worker.runner import run_chunk
@@ -310,18 +310,8 @@ DECIDE_ALL = """
 
 
 def measured(connection, step):
-    """What `step` returns, and how many 8 KiB blocks of tables and their indexes its transaction touched."""
-    before = blocks_read(connection)
+    """What `step` returns, and how many pages its transaction read."""
+    before = pages_read(connection)
     with connection.begin():
         result = step(connection)
-    return result, blocks_read(connection) - before
-
-
-def blocks_read(connection):
-    """So far, by this session. What is counted is known to others once a transaction that asked for it has ended."""
-    with connection.begin():
-        connection.execute(text("SELECT pg_stat_force_next_flush()"))
-    with connection.begin():
-        return connection.execute(
-            text("SELECT sum(heap_blks_hit + heap_blks_read + idx_blks_hit + idx_blks_read)::int FROM pg_statio_user_tables")
-        ).scalar_one()
+    return result, pages_read(connection) - before
