@@ -15,7 +15,7 @@ from api.database import Found, rows
 from api.errors import ApiError
 from shared.models import chunks, jobs
 from shared.plans import BY_INDEX
-from shared.states import COUNTS, NOTED, Action, JobState, Outcome, PhoneFallback
+from shared.states import ACTIVE_STATES, COUNTS, NOTED, Action, JobState, Outcome, PhoneFallback
 
 MAX_LISTED = 1000  # entries; the status of a bigger job leads to its results instead of listing its identifiers
 
@@ -210,7 +210,7 @@ def _described(row: Found) -> dict[str, Any]:
 def _waiting_for(row: Found) -> dict[str, Any] | None:
     """What keeps a job whose turn it is: the database, or whoever has locked some of its leads."""
     nothing = dict.fromkeys(("reason", "since", "leads", "sqlstate", "detail"))
-    if row.state not in {JobState.QUEUED, JobState.RUNNING}:
+    if row.state not in ACTIVE_STATES:
         return None
     if row.waiting_since:
         return {**nothing, **row.waiting_for, "since": time_text(row.waiting_since)}

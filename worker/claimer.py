@@ -134,11 +134,6 @@ _WOULD_CLAIM = squeezed(f"""
     SELECT chosen.*, clock_timestamp() AS now FROM ({_choice("")}) AS chosen
 """)
 
-_IS_ANY = squeezed(f"""
-    WITH {_KNOWN}
-    SELECT 1 FROM ({_choice("")}) AS chosen
-""")
-
 _LIES_IDLE = text(f"""
     SELECT EXISTS (
         SELECT FROM jobs CROSS JOIN LATERAL (
@@ -218,7 +213,7 @@ def is_anything_claimable(connection: Connection, queue: str) -> bool:
     """Whether `claim` would find something, but for what others have in hand at this moment."""
     turns = turns_of(connection, queue)
     turns.list(connection)
-    return any(connection.execute(_IS_ANY, values).first() for values in turns.in_turn(COMPANIES))
+    return any(connection.execute(_WOULD_CLAIM, values).first() for values in turns.in_turn(COMPANIES))
 
 
 def lies_idle(connection: Connection, seconds: float) -> bool:

@@ -15,6 +15,7 @@ from shared.broker import WEBHOOKS_QUEUE
 from shared.foreign_keys import reason_of_slowness
 from shared.plans import squeezed
 from shared.states import COUNTS, NOTED, JobState, Outcome
+from worker.setbacks import GROWN, NOT_WAITING
 
 LOOKED_AT = 1000  # running jobs, in one round
 
@@ -37,7 +38,7 @@ _FINISH = squeezed(f"""
             ) ELSE '-infinity' END,
             held_since = NULL, locked = :locked,
             locked_since = CASE WHEN :only_locked THEN coalesce(locked_since, clock_timestamp()) END,
-            part_size = CASE WHEN :quick THEN nullif(least(part_size * 2, 1000), 1000) ELSE part_size END, part_seconds = NULL,
+            {GROWN}, part_seconds = NULL,
             details = coalesce(details || CAST(:details AS jsonb), CAST(:details AS jsonb), details)
         WHERE job_id = :job_id AND number = :number AND state = 'pending'
             AND (CAST(:campaign_id AS text) IS NULL OR NOT {HAS_ARCHIVE})
@@ -63,7 +64,7 @@ _FINISH = squeezed(f"""
                 CASE WHEN wanted = 'fail' THEN '. Nothing could be done for 24 hours: ' || (waiting_for ->> 'detail') END, ''
             ) END,
             finished_at = clock_timestamp(), wanted = NULL, wanted_by = NULL,
-            waiting_for = NULL, waiting_since = NULL, waiting_until = NULL,
+            {NOT_WAITING},
             history = history || jsonb_build_object(
                 'status', ending.state, 'at', clock_timestamp(), 'by', CASE WHEN :cancelled THEN wanted_by END),
             {", ".join(f"{count} = ending.{count}" for count in _WRITTEN)}

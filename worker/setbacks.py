@@ -14,6 +14,11 @@ from sqlalchemy import Connection, Integer, bindparam, text
 
 from worker.claimer import Claim
 
+NOT_WAITING = "waiting_for = NULL, waiting_since = NULL, waiting_until = NULL"
+"""Of a job."""
+GROWN = "part_size = CASE WHEN :quick THEN nullif(least(part_size * 2, 1000), 1000) ELSE part_size END"
+"""Of a job or chunk: the next parts are bigger; null is all of a chunk, which has 1000 entries at most."""
+
 # Locks are taken as everywhere, chunk before job.
 _MINE = "WHERE job_id = :job_id AND number = :number AND state = 'pending'"
 _IS_LAST = "retry_at = :lease_end"
@@ -72,7 +77,7 @@ _HOLD = text(f"""
 # What has gone well says that the database is well, whatever was asked meanwhile for its not being so; and quick parts, that the
 # next may be bigger. While the job waited, no lock was tried: that time does not count for those who wait for one. A chunk that
 # somebody has in hand is being tried now.
-_GO_ON = text("""
+_GO_ON = text(f"""
     WITH locked AS (
         SELECT job_id, number, waiting_since FROM jobs JOIN chunks ON job_id = id
         WHERE id = :job_id AND waiting_since IS NOT NULL AND chunks.state = 'pending' AND locked_since IS NOT NULL
@@ -82,9 +87,9 @@ _GO_ON = text("""
         UPDATE chunks SET locked_since = least(clock_timestamp(), locked_since + (clock_timestamp() - waiting_since))
         FROM locked WHERE chunks.job_id = locked.job_id AND chunks.number = locked.number
     )
-    UPDATE jobs SET waiting_for = NULL, waiting_since = NULL, waiting_until = NULL, wanted = nullif(wanted, 'fail'),
+    UPDATE jobs SET {NOT_WAITING}, wanted = nullif(wanted, 'fail'),
         recovered_at = CASE WHEN :went AND waiting_since IS NOT NULL THEN clock_timestamp() ELSE recovered_at END,
-        part_size = CASE WHEN :quick THEN nullif(least(part_size * 2, 1000), 1000) ELSE part_size END
+        {GROWN}
     WHERE id = :job_id AND (waiting_since IS NOT NULL OR :quick AND part_size IS NOT NULL)
 """)
 

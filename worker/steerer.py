@@ -16,6 +16,7 @@ from shared.states import COUNTS, Outcome
 from shared.windows import next_opening, parse_window
 from worker.finisher import Finished, Wake, tell
 from worker.previewer import conclude
+from worker.setbacks import NOT_WAITING
 
 MOST = 10  # requests that a worker carries out in one turn: when a window shuts on thousands of jobs, its own work goes on
 
@@ -42,9 +43,9 @@ _FORGET_LOCKS = text("""
     UPDATE chunks SET locked_since = NULL WHERE job_id = :job_id AND state = 'pending' AND locked_since IS NOT NULL
 """)
 
-_PAUSE = text("""
+_PAUSE = text(f"""
     UPDATE jobs SET state = 'paused', wanted = NULL, wanted_by = NULL,
-        waiting_for = NULL, waiting_since = NULL, waiting_until = NULL,
+        {NOT_WAITING},
         history = history || jsonb_build_object('status', 'paused', 'at', clock_timestamp(), 'by', wanted_by)
     WHERE id = :job_id AND wanted = 'pause' AND state IN ('scheduled', 'queued', 'running')
 """)
