@@ -75,15 +75,15 @@ _PAGE = f"""
         SELECT id, external_id, phone_number, metadata, created_at FROM leads
         WHERE campaign_id = campaigns.id AND CONDITION LIMIT :most
     ) AS page ON true
-    WHERE campaigns.id = :campaign_id AND company_id = :company_id AND {BY_INDEX}
+    WHERE campaigns.id = :campaign_id AND campaigns.company_id = :company_id AND {BY_INDEX}
 """
 _BY_EXTERNAL_ID = text(_PAGE.replace("CONDITION", "external_id > :after ORDER BY external_id"))
 _BY_PHONE_NUMBER = text(_PAGE.replace("CONDITION", "phone_number > :after AND external_id IS NULL ORDER BY phone_number"))
 
 _FIND = f"""
     SELECT leads.id, external_id, phone_number, metadata, leads.created_at
-    FROM campaigns LEFT JOIN leads ON campaign_id = campaigns.id AND CONDITION
-    WHERE campaigns.id = :campaign_id AND company_id = :company_id AND {BY_INDEX}
+    FROM campaigns LEFT JOIN leads ON leads.campaign_id = campaigns.id AND CONDITION
+    WHERE campaigns.id = :campaign_id AND campaigns.company_id = :company_id AND {BY_INDEX}
 """
 _HAS_PHONE_NUMBER = "phone_number = ANY(CAST(:phone_numbers AS text[]))"
 _FIND_BY_PHONE_NUMBER = text(_FIND.replace("CONDITION", _HAS_PHONE_NUMBER))

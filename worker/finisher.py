@@ -36,13 +36,19 @@ _FINISH = squeezed(f"""
             retry_at = CASE WHEN :whole THEN retry_at WHEN :only_locked AND :locked >= locked THEN clock_timestamp() + least(
                 interval '10 s', greatest(interval '500 ms', (clock_timestamp() - locked_since) / 4)
             ) ELSE '-infinity' END,
-            held_since = NULL, locked = :locked,
+            held_since = CASE WHEN :went THEN NULL ELSE held_since END, locked = :locked,
             locked_since = CASE WHEN :only_locked THEN coalesce(locked_since, clock_timestamp()) END,
             {GROWN}, part_seconds = NULL,
             details = coalesce(details || CAST(:details AS jsonb), CAST(:details AS jsonb), details)
         WHERE job_id = :job_id AND number = :number AND state = 'pending'
             AND (CAST(:campaign_id AS text) IS NULL OR NOT {HAS_ARCHIVE})
         RETURNING {_COUNTS}
+    ),
+    recovered AS (
+        UPDATE jobs SET {NOT_WAITING}, recovered_at = clock_timestamp(), wanted = nullif(wanted, 'fail')
+        WHERE id = :job_id AND :went AND waiting_since IS NOT NULL AND EXISTS (SELECT FROM done) AND EXISTS (
+            SELECT FROM chunks WHERE job_id = :job_id AND state = 'pending' AND number <> :number AND number >= first_pending
+        )
     ),
     counts AS (
         SELECT {_SUMS}
@@ -87,6 +93,7 @@ _FINISH = squeezed(f"""
     bindparam("whole", type_=Boolean),
     bindparam("only_locked", type_=Boolean),
     bindparam("quick", type_=Boolean),
+    bindparam("went", type_=Boolean),
 )
 
 _EXPLAIN_SLOWNESS = text("UPDATE jobs SET error = error || '. Leads take long to delete: ' || :hint WHERE id = :job_id")
@@ -165,7 +172,8 @@ class DecidedChunk(NamedTuple):
     """A chunk, locked by the caller's transaction, with its outcomes: 0 where an entry is left for a later part.
 
     `archiveless` is the campaign that had no archive to look into, where one should have been looked into. `details` are by
-    position in the chunk. The next part may be bigger where this one was `quick`.
+    position in the chunk. The next part may be bigger where this one was `quick`. `went`: something was changed, which shows that
+    it can be.
     """
 
     number: int
@@ -173,6 +181,7 @@ class DecidedChunk(NamedTuple):
     archiveless: str | None = None
     details: Mapping[int, str] = MappingProxyType({})
     quick: bool = False
+    went: bool = True
 
 
 class ArchiveAppeared(Exception):
@@ -206,7 +215,9 @@ def _explain(connection: Connection, job_id: UUID) -> None:
 
 def _values(chunk: DecidedChunk | None) -> dict[str, object]:
     if chunk is None:
-        nothing = dict.fromkeys(("number", "outcomes", "campaign_id", "locked", "only_locked", "details", "quick", *_WRITTEN))
+        nothing = dict.fromkeys(
+            ("number", "outcomes", "campaign_id", "locked", "only_locked", "details", "quick", "went", *_WRITTEN)
+        )
         return nothing | {"whole": True}
     counts = {count: sum(map(chunk.outcomes.count, numbers)) for count, numbers in _NUMBERS.items()}
     locked, undecided = chunk.outcomes.count(Outcome.WAITS_FOR_LOCK), Outcome.PENDING in chunk.outcomes
@@ -219,6 +230,7 @@ def _values(chunk: DecidedChunk | None) -> dict[str, object]:
         "whole": not locked and not undecided,
         "details": json.dumps(chunk.details) if chunk.details else None,
         "quick": chunk.quick,
+        "went": chunk.went,
     }
     return written | counts
 

@@ -15,8 +15,8 @@ FINISH_SECONDS = 1.0  # that writing the outcomes has at least
 
 _SLACK = 0.05  # seconds by which a time-out may be off; setting it anew for each statement would cost a round trip each
 # COMMIT checks under no time-out: PostgreSQL ends that of the statement first. And what refuses there does so when it is too late
-# to say which lead. What is to be taken next may be checked late again, as triggers may put things right in between.
-_CHECK = (text("SET CONSTRAINTS ALL IMMEDIATE"), text("SET CONSTRAINTS ALL DEFERRED"))
+# to say which lead. What is to be taken next is checked late again, as triggers may put things right in between.
+_CHECK, _CHECK_LATE = text("SET CONSTRAINTS ALL IMMEDIATE"), text("SET CONSTRAINTS ALL DEFERRED")
 
 _LIMIT = text("SELECT set_config('statement_timeout', :milliseconds, true)")
 
@@ -67,10 +67,12 @@ class Part:
             self._set_limit(left)
         return self.connection.execute(statement, values)
 
-    def check_what_is_deferred(self) -> None:
-        """Has it checked now. Raises TimeIsUp, DBAPIError."""
-        for statement in _CHECK:
-            self.execute(statement)
+    def check_what_is_deferred(self, *, more: bool = False) -> None:
+        """Has it checked now; what comes then at once, unless there is `more` to be taken. Raises TimeIsUp, DBAPIError."""
+        if self.defers:
+            self.execute(_CHECK)
+            if more:
+                self.execute(_CHECK_LATE)
 
     def allow_to_finish(self) -> None:
         """What is done is to be written down, however little time is left."""

@@ -51,7 +51,7 @@ _SETTLE = text("""
     ),
     in_turn AS (
         SELECT number, position, row_number() OVER (
-            PARTITION BY person ORDER BY EXISTS (SELECT FROM leads WHERE leads.id = lead_id) DESC, number, position
+            PARTITION BY person ORDER BY EXISTS (SELECT FROM leads WHERE leads.id = found.lead_id) DESC, number, position
         ) AS turn
         FROM found WHERE times > 1
     ),

@@ -69,8 +69,7 @@ class Refusals:
         try:
             with self._part.connection.begin_nested():
                 done = do(some)
-                if self._part.defers:
-                    self._part.check_what_is_deferred()
+                self._part.check_what_is_deferred(more=True)
         except DBAPIError as error:
             if not (is_refusal(error) or (self._doubtful and self._is_doubtful(error))):
                 raise

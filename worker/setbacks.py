@@ -24,10 +24,10 @@ _MINE = "WHERE job_id = :job_id AND number = :number AND state = 'pending'"
 _IS_LAST = "retry_at = :lease_end"
 _NOT_COUNTED = "attempts = greatest(attempts - 1, 0)"  # it may have been taken back before, for a pause
 
-# The next probe may begin at once, unless it has begun already: then the job waits until after the end of this one's lease.
+# When the next probe may begin, unless it has begun already: then the job waits until after the end of this one's lease.
 _NEXT_PROBE = """
     waiting_until = CASE WHEN :waited AND waiting_until <= :lease_end
-        THEN least(waiting_until, clock_timestamp()) ELSE waiting_until END
+        THEN least(waiting_until, clock_timestamp() + interval '{}') ELSE waiting_until END
 """
 
 _PUT_OFF = text(f"""
@@ -36,7 +36,7 @@ _PUT_OFF = text(f"""
             retry_at = CASE WHEN {_IS_LAST} THEN clock_timestamp() + CAST(:seconds AS float) * interval '1 s' ELSE retry_at END
         {_MINE} RETURNING job_id
     )
-    UPDATE jobs SET {_NEXT_PROBE} FROM put_off WHERE id = put_off.job_id AND :waited
+    UPDATE jobs SET {_NEXT_PROBE.format("1 s")} FROM put_off WHERE id = put_off.job_id AND :waited
 """)
 
 # The next part is smaller; where leads take long, so are those of the job's other chunks.
@@ -46,25 +46,31 @@ _CUT = text(f"""
             part_size = :part_size, part_seconds = :part_seconds
         {_MINE} RETURNING job_id
     )
-    UPDATE jobs SET part_size = CASE WHEN :of_job THEN least(part_size, :part_size) ELSE part_size END, {_NEXT_PROBE}
+    UPDATE jobs SET part_size = CASE WHEN :of_job THEN least(part_size, :part_size) ELSE part_size END, {_NEXT_PROBE.format("0")}
     FROM cut WHERE id = cut.job_id AND (:of_job OR :waited)
 """).bindparams(bindparam("part_size", type_=Integer), bindparam("part_seconds", type_=Integer))
 
 # The pause is as long as the job has waited already, within limits; then one chunk is tried. Another than this one where there
-# is any: it may be this one alone that fails. A day counts whether or not the job's window was open, but a job is given up only
-# when it has been tried again in a window that has been open for some time.
+# is any, and than those that were held before, though the pauses double: it may be these alone that fail. A day counts whether or
+# not the job's window was open, but a job is given up only when it has been tried again in a window that has been open for some
+# time.
 _HOLD = text(f"""
     WITH pause AS (
         SELECT least(interval '30 s', greatest(interval '1 s', clock_timestamp() - waiting_since)) AS length
         FROM jobs WHERE id = :job_id
     ),
+    others AS (
+        SELECT count(held_since) AS held, count(*) > count(held_since) AS are_untried FROM (
+            SELECT held_since FROM chunks WHERE job_id = :job_id AND state = 'pending' AND number <> :number
+            ORDER BY number LIMIT 1000
+        ) AS other
+    ),
     held AS (
-        UPDATE chunks SET {_NOT_COUNTED}, held_since = coalesce(held_since, clock_timestamp()),
+        UPDATE chunks SET {_NOT_COUNTED},
+            held_since = CASE WHEN :is_doubtful THEN coalesce(held_since, clock_timestamp()) ELSE held_since END,
             retry_at = CASE WHEN {_IS_LAST} THEN clock_timestamp() + pause.length
-            + CASE WHEN EXISTS (
-                SELECT FROM chunks AS other WHERE other.job_id = :job_id AND other.state = 'pending' AND other.number <> :number
-            ) THEN interval '1 s' ELSE interval '0' END ELSE retry_at END
-        FROM pause {_MINE} RETURNING job_id
+                + CASE WHEN are_untried THEN 2 * (held + 1) * pause.length ELSE interval '0' END ELSE retry_at END
+        FROM pause, others {_MINE} RETURNING job_id
     )
     UPDATE jobs SET waiting_for = CAST(:waiting_for AS jsonb), waiting_since = coalesce(waiting_since, clock_timestamp()),
         waiting_until = clock_timestamp() + pause.length,
@@ -81,7 +87,7 @@ _GO_ON = text(f"""
     WITH locked AS (
         SELECT job_id, number, waiting_since FROM jobs JOIN chunks ON job_id = id
         WHERE id = :job_id AND waiting_since IS NOT NULL AND chunks.state = 'pending' AND locked_since IS NOT NULL
-        ORDER BY number FOR NO KEY UPDATE OF chunks SKIP LOCKED
+        FOR NO KEY UPDATE OF chunks SKIP LOCKED
     ),
     waited AS (
         UPDATE chunks SET locked_since = least(clock_timestamp(), locked_since + (clock_timestamp() - waiting_since))
@@ -107,7 +113,7 @@ def cut(connection: Connection, claim: Claim, size: int, *, seconds: int | None 
 def hold(connection: Connection, claim: Claim, reason: str, detail: str, sqlstate: str | None = None) -> None:
     """Gives the chunk back and has its job wait: `reason` is a word of the contract, `detail` in words. The caller commits."""
     waiting_for = json.dumps({"reason": reason, "detail": detail, "sqlstate": sqlstate})
-    connection.execute(_HOLD, _place(claim) | {"waiting_for": waiting_for})
+    connection.execute(_HOLD, _place(claim) | {"waiting_for": waiting_for, "is_doubtful": reason == "database"})
 
 
 def go_on(connection: Connection, claim: Claim, *, quick: bool, went: bool) -> None:

@@ -38,9 +38,10 @@ _TAKE_BACK_CLAIMS = text("""
     WHERE job_id = :job_id AND state = 'pending' AND retry_at > clock_timestamp()
 """)
 
-# Who resumes a job has what is locked tried for as long again.
-_FORGET_LOCKS = text("""
-    UPDATE chunks SET locked_since = NULL WHERE job_id = :job_id AND state = 'pending' AND locked_since IS NOT NULL
+# Who resumes a job has what is locked tried for as long again, and what may have been the database's fault.
+_FORGET_SETBACKS = text("""
+    UPDATE chunks SET locked_since = NULL, held_since = NULL
+    WHERE job_id = :job_id AND state = 'pending' AND coalesce(locked_since, held_since) IS NOT NULL
 """)
 
 _PAUSE = text(f"""
@@ -52,13 +53,15 @@ _PAUSE = text(f"""
 
 _WINDOW = text("SELECT run_window, clock_timestamp() AS now FROM jobs WHERE id = :job_id AND wanted = 'close'")
 
-# Until the window opens no lock is tried: that time does not count, nor does a window that was missed as a whole. Where the job
-# waits for the database too, that comes to an end first, and none of the time until then counts (worker.setbacks).
-_STOP_THE_CLOCK_OF_LOCKS = text("""
-    UPDATE chunks SET locked_since = locked_since
-        + greatest(interval '0 s', :opens - CASE WHEN jobs.state = 'scheduled' THEN run_at ELSE clock_timestamp() END)
-    FROM jobs WHERE jobs.id = :job_id AND waiting_since IS NULL
-        AND job_id = :job_id AND chunks.state = 'pending' AND locked_since IS NOT NULL
+# Until the window opens nothing is tried: that time does not count, nor does a window that was missed as a whole. Where the job
+# waits for the database too, that comes to an end first, and none of the time until then counts for locks (worker.setbacks).
+_STOP_THE_CLOCKS = text("""
+    UPDATE chunks SET held_since = held_since + shut.time,
+        locked_since = CASE WHEN waiting_since IS NULL THEN locked_since + shut.time ELSE locked_since END
+    FROM jobs CROSS JOIN LATERAL (
+        SELECT greatest(interval '0 s', :opens - CASE WHEN state = 'scheduled' THEN run_at ELSE clock_timestamp() END) AS time
+    ) AS shut
+    WHERE jobs.id = :job_id AND job_id = :job_id AND chunks.state = 'pending' AND coalesce(locked_since, held_since) IS NOT NULL
 """)
 
 # What the job waits for stays: within the next window it is either over, or has lasted since.
@@ -115,7 +118,7 @@ def carry_out_requests(engine: Engine, wake: Wake, most: int = MOST) -> None:
 def _pause(connection: Connection, job_id: UUID) -> Finished | None:
     connection.execute(_WAIT_FOR_CHUNKS_IN_HAND, {"job_id": job_id})
     connection.execute(_TAKE_BACK_CLAIMS, {"job_id": job_id})
-    connection.execute(_FORGET_LOCKS, {"job_id": job_id})
+    connection.execute(_FORGET_SETBACKS, {"job_id": job_id})
     connection.execute(_PAUSE, {"job_id": job_id})
     return conclude(connection, job_id)
 
@@ -127,7 +130,7 @@ def _close(connection: Connection, job_id: UUID) -> Finished | None:
     opening = next_opening(parse_window(found.run_window), found.now)
     connection.execute(_WAIT_FOR_CHUNKS_IN_HAND, {"job_id": job_id})
     connection.execute(_TAKE_BACK_CLAIMS, {"job_id": job_id})
-    connection.execute(_STOP_THE_CLOCK_OF_LOCKS, {"job_id": job_id, "opens": opening.opens})
+    connection.execute(_STOP_THE_CLOCKS, {"job_id": job_id, "opens": opening.opens})
     connection.execute(_CLOSE, {"job_id": job_id, "opens": opening.opens, "closes": opening.closes})
     return conclude(connection, job_id)
 

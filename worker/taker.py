@@ -34,7 +34,7 @@ BY: dict[Way, str] = {
 _DELETE = "DELETE FROM leads WHERE CONDITION RETURNING external_id, phone_number, NULL"
 _ARCHIVE = """
     WITH gone AS (DELETE FROM leads WHERE CONDITION RETURNING *),
-    kept AS (INSERT INTO archived_leads (job_id, lead_id, lead) SELECT :job_id, id, row_to_json(gone) FROM gone)
+    kept AS (INSERT INTO archived_leads (job_id, lead_id, lead) SELECT :job_id, id, row_to_json(gone.*) FROM gone)
     SELECT external_id, phone_number, NULL FROM gone
 """
 _FIND_LEFT = "SELECT external_id, phone_number FROM leads WHERE CONDITION"
@@ -55,7 +55,7 @@ _FATE = f"""
 """
 _KEPT = {
     Mode.DELETE: "SELECT",
-    Mode.ARCHIVE: "INSERT INTO archived_leads (job_id, lead_id, lead) SELECT :job_id, id, row_to_json(gone) FROM gone",
+    Mode.ARCHIVE: "INSERT INTO archived_leads (job_id, lead_id, lead) SELECT :job_id, id, row_to_json(gone.*) FROM gone",
 }
 
 
@@ -93,7 +93,7 @@ _TAKE_KNOWN = {
     Mode.DELETE: text(f"DELETE FROM leads USING {_KNOWN_LEADS} WHERE {_KNOWN} RETURNING leads.id, NULL"),
     Mode.ARCHIVE: text(f"""
         WITH gone AS (DELETE FROM leads USING {_KNOWN_LEADS} WHERE {_KNOWN} RETURNING leads.*),
-        kept AS (INSERT INTO archived_leads (job_id, lead_id, lead) SELECT :job_id, id, row_to_json(gone) FROM gone)
+        kept AS (INSERT INTO archived_leads (job_id, lead_id, lead) SELECT :job_id, id, row_to_json(gone.*) FROM gone)
         SELECT id, NULL FROM gone
     """),
 }

@@ -49,7 +49,7 @@ _LOCK_CHUNK = text(f"""
     WHERE job_id = :job_id AND number = :number AND state = 'pending' AND retry_at = :lease_end FOR UPDATE OF chunks
 """)
 
-_CHANGES = {outcome for outcome in Outcome if outcome.word in {"deleted", "archived", "restored", "wouldDelete"}}
+_CHANGES = bytes(outcome for outcome in Outcome if outcome.word in {"deleted", "archived", "restored", "wouldDelete"})
 
 
 class NotNow(Exception):
@@ -101,14 +101,14 @@ def decide_part(part: Part, claimed: Claim, how: Try, lock_wait: timedelta) -> F
         outcomes = outcomes.replace(bytes((Outcome.WAITS_FOR_LOCK,)), bytes((Outcome.LOCKED,)))
     quick = part.elapsed < QUICK_PART
     part.allow_to_finish()
+    went = _changes(outcomes) > _changes(bytes(entries.outcomes))
     if claimed.waited or (claimed.most is not None and quick):
-        went = any(not before and after in _CHANGES for before, after in zip(entries.outcomes, outcomes, strict=True))
         go_on(part.connection, claimed, quick=quick, went=went)
     before, after = bytes(row.outcomes[: chosen.start]), bytes(row.outcomes[chosen.stop :])
     looked_up = not claimed.dry_run and how.verdict is None
     archiveless = claimed.campaign_id if looked_up and erases and not row.has_archive else None
     details = {chosen.start + i: detail for i, detail in part.details.items()}
-    decided = DecidedChunk(claimed.number, before + outcomes + after, archiveless, details, quick)
+    decided = DecidedChunk(claimed.number, before + outcomes + after, archiveless, details, quick, went)
     return finish(part.connection, claimed.job_id, decided)
 
 
@@ -124,6 +124,10 @@ def _choose(outcomes: Sequence[int], claimed: Claim, *, only_locked: bool) -> sl
     if only_locked:
         places = places[random.randrange(len(places)) :]  # noqa: S311 - no secret
     return slice(places[0], places[most] if most < len(places) else len(outcomes))
+
+
+def _changes(outcomes: bytes) -> int:
+    return sum(map(outcomes.count, _CHANGES))
 
 
 def _give_verdict(part: Part, entries: Entries, verdict: Outcome, detail: str | None) -> bytes:
@@ -150,8 +154,7 @@ def _take(part: Part, claimed: Claim, row: Any, chosen: tuple[slice, Entries], h
         outcomes = look_up_and_take(part, claimed, _today(claimed, entries), manner)
     if refusals:
         refusals.check(fails_alone=claimed.fails_alone)
-    elif part.defers:
-        part.check_what_is_deferred()
+    part.check_what_is_deferred()
     return outcomes
 
 

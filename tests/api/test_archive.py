@@ -185,7 +185,7 @@ async def test_results_say_what_was_erased(service):
     await archived(service, {"externalId": "b"})
     job_id = await service.submit({"externalId": "a"}, {"externalId": "b"}, {"externalId": "nobody"})
     await service.work()
-    items = (await service.get(f"/api/v1/jobs/{job_id}/results")).json()["data"]["items"]
+    items = (await service.get(f"/api/v1/jobs/{job_id}/results")).json()["data"]["leads"]
     assert [(item["outcome"], item["erasedFromArchive"]) for item in items] == [
         ("deleted", False),
         ("deleted", True),
@@ -229,3 +229,49 @@ async def test_archived_leads_end_with_their_time_though_somebody_deleted_their_
         connection.execute(text("UPDATE archived_leads SET archived_at = archived_at - interval '30 days'"))
     one_tick(service.engine)
     assert kept(service) == ["b"], "what has a job ends with it"
+
+
+NAMES_OF_OURS = (
+    *("company_id", "job_id", "lead_id", "number", "position", "person", "turn", "times", "outcome", "outcomes", "state", "lead"),
+    *(
+        "found",
+        "known",
+        "named",
+        "gone",
+        "kept",
+        "free",
+        "restored",
+        "identifier",
+        "identifiers",
+        "external_ids",
+        "drawn",
+        "page",
+    ),
+)
+
+
+async def test_a_table_of_leads_may_have_columns_that_are_called_as_ours_are(service):
+    """None of them is taken for one of another table, or for what a statement calls something of its own."""
+    with service.engine.begin() as connection:
+        for name in NAMES_OF_OURS:
+            connection.execute(text(f'ALTER TABLE leads ADD COLUMN "{name}" text'))
+    before = all_leads(service)
+    by_both = [{"externalId": "a"}, {"phoneNumber": "+101"}, {"phoneNumber": "+102"}]
+    preview = await service.submit(*by_both, {"externalId": "b"}, dryRun=True)
+    await service.work()
+    assert (await service.job(preview))["wouldDelete"] == 2
+    execution = (await service.act(preview, "execute")).json()["data"]["jobId"]
+    await service.work()
+    assert (await service.job(execution))["deleted"] == 2
+    job_id = await archived(service, {"externalId": "c"})
+    await restored(service, job_id)
+    assert all_leads(service) == before[2:]
+    path = "/api/v1/leads?campaignId=cmp"
+    listed = (await service.get(path)).json()["data"]["leads"]
+    assert [lead["externalId"] for lead in listed] == ["c"]
+    found = await service.get(f"{path}&externalId=c")
+    assert found.status_code == 200, found.text
+    created = await service.post({"campaignId": "cmp", "leads": [{"externalId": "new"}]}, path="/api/v1/leads/bulk")
+    assert created.json()["data"]["created"] == 1, created.text
+    deleted = await service.http.delete(f"{path}&externalId=new", headers={"x-api-key": service.write})
+    assert deleted.status_code == 200, deleted.text
