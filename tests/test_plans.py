@@ -185,7 +185,8 @@ OF_WORKERS = {
     "first pending": (says(turns._FIRST_PENDING, job_id=QUEUED, first=0, write_every=0), 60, {"jobs": 1, "chunks": 0}),
     "put off": (lambda connection: setbacks.put_off(connection, claimed(QUEUED), 1), 30, {"chunks": 1, "jobs": 0}),
     "cut": (lambda connection: setbacks.cut(connection, claimed(QUEUED), 1, of_job=True), 60, {"chunks": 1, "jobs": 1}),
-    "hold": (lambda connection: setbacks.hold(connection, claimed(QUEUED), "database", "x"), 60, {"chunks": 1, "jobs": 1}),
+    "hold": (lambda connection: setbacks.hold(connection, claimed(QUEUED), "database", "x"), 80, {"chunks": 1, "jobs": 1}),
+    "recover": (lambda connection: setbacks.recover(connection, QUEUED), 30, {"jobs": 0}),
     "go on": (lambda connection: setbacks.go_on(connection, claimed(QUEUED), quick=True, went=True), 30, {"jobs": 0}),
     "finish a chunk": (
         lambda connection: finisher.finish(connection, QUEUED, finisher.DecidedChunk(0, bytes([Outcome.NO_SUCH_LEAD]))),
@@ -207,9 +208,9 @@ OF_WORKERS = {
     "wait for chunks in hand": (says(steerer._WAIT_FOR_CHUNKS_IN_HAND, job_id=QUEUED), 30, {"chunks": 0}),
     "take back claims": (says(steerer._TAKE_BACK_CLAIMS, job_id=QUEUED), 30, {"chunks": 0}),
     "pause": (says(steerer._PAUSE, job_id=QUEUED), 30, {"jobs": 0}),
-    "forget locks": (says(steerer._FORGET_LOCKS, job_id=QUEUED), 30, {"chunks": 0}),
+    "forget locks": (says(steerer._FORGET_SETBACKS, job_id=QUEUED), 30, {"chunks": 0}),
     "stop the clock of locks": (
-        says(steerer._STOP_THE_CLOCK_OF_LOCKS, job_id=QUEUED, opens=datetime.now(UTC)),
+        says(steerer._STOP_THE_CLOCKS, job_id=QUEUED, opens=datetime.now(UTC)),
         30,
         {"chunks": 0},
     ),

@@ -15,7 +15,7 @@ from shared.broker import WEBHOOKS_QUEUE
 from shared.foreign_keys import reason_of_slowness
 from shared.plans import squeezed
 from shared.states import COUNTS, NOTED, JobState, Outcome
-from worker.setbacks import GROWN, NOT_WAITING
+from worker.setbacks import GROWN, NOT_WAITING, recover
 
 LOOKED_AT = 1000  # running jobs, in one round
 
@@ -36,19 +36,13 @@ _FINISH = squeezed(f"""
             retry_at = CASE WHEN :whole THEN retry_at WHEN :only_locked AND :locked >= locked THEN clock_timestamp() + least(
                 interval '10 s', greatest(interval '500 ms', (clock_timestamp() - locked_since) / 4)
             ) ELSE '-infinity' END,
-            held_since = CASE WHEN :went THEN NULL ELSE held_since END, locked = :locked,
+            locked = :locked,
             locked_since = CASE WHEN :only_locked THEN coalesce(locked_since, clock_timestamp()) END,
             {GROWN}, part_seconds = NULL,
             details = coalesce(details || CAST(:details AS jsonb), CAST(:details AS jsonb), details)
         WHERE job_id = :job_id AND number = :number AND state = 'pending'
             AND (CAST(:campaign_id AS text) IS NULL OR NOT {HAS_ARCHIVE})
         RETURNING {_COUNTS}
-    ),
-    recovered AS (
-        UPDATE jobs SET {NOT_WAITING}, recovered_at = clock_timestamp(), wanted = nullif(wanted, 'fail')
-        WHERE id = :job_id AND :went AND waiting_since IS NOT NULL AND EXISTS (SELECT FROM done) AND EXISTS (
-            SELECT FROM chunks WHERE job_id = :job_id AND state = 'pending' AND number <> :number AND number >= first_pending
-        )
     ),
     counts AS (
         SELECT {_SUMS}
@@ -61,6 +55,7 @@ _FINISH = squeezed(f"""
         SELECT counts.*, CASE WHEN :cancelled THEN 'cancelled' WHEN unprocessed > 0 THEN 'failed' ELSE 'completed' END AS state
         FROM counts
     ),
+    job AS MATERIALIZED (SELECT first_pending, waiting_since FROM jobs WHERE id = :job_id),
     ended AS (
         UPDATE jobs SET
             state = ending.state,
@@ -78,14 +73,16 @@ _FINISH = squeezed(f"""
         WHERE jobs.id = :job_id AND jobs.state NOT IN ('completed', 'failed', 'cancelled')
             AND (:number IS NULL OR :whole AND NOT dry_run AND EXISTS (SELECT FROM done)) AND (
                 SELECT true FROM chunks
-                WHERE job_id = :job_id AND state = 'pending' AND number IS DISTINCT FROM :number AND number >= jobs.first_pending
+                WHERE job_id = :job_id AND state = 'pending' AND number IS DISTINCT FROM :number
+                    AND number >= (SELECT first_pending FROM job)
                 ORDER BY number DESC LIMIT 1
             ) IS NULL
         RETURNING jobs.id, jobs.state, jobs.total, {", ".join(f"jobs.{count}" for count in COUNTS)}, jobs.awaited,
             jobs.callback_url IS NOT NULL
                 OR EXISTS (SELECT FROM webhooks WHERE company_id = jobs.company_id AND enabled) AS told
     )
-    SELECT ended.*, written FROM (SELECT count(*) AS written FROM done) AS chunk LEFT JOIN ended ON true
+    SELECT ended.*, written, (SELECT waiting_since FROM job) IS NOT NULL
+    FROM (SELECT count(*) AS written FROM done) AS chunk LEFT JOIN ended ON true
 """).bindparams(
     bindparam("number", type_=Integer),
     bindparam("job_id", type_=Uuid),
@@ -93,7 +90,6 @@ _FINISH = squeezed(f"""
     bindparam("whole", type_=Boolean),
     bindparam("only_locked", type_=Boolean),
     bindparam("quick", type_=Boolean),
-    bindparam("went", type_=Boolean),
 )
 
 _EXPLAIN_SLOWNESS = text("UPDATE jobs SET error = error || '. Leads take long to delete: ' || :hint WHERE id = :job_id")
@@ -196,10 +192,12 @@ def finish(
     Raises ArchiveAppeared.
     """
     values = {"job_id": job_id, "cancelled": cancelled} | _values(chunk)
-    *ending, told, written_chunks = connection.execute(_FINISH, values).one()
+    *ending, told, written_chunks, waits = connection.execute(_FINISH, values).one()
     if chunk and chunk.archiveless and not written_chunks:
         raise ArchiveAppeared
     if told is None:
+        if waits and chunk and chunk.went:
+            recover(connection, job_id)
         return None
     if ending[1] == JobState.FAILED:
         _explain(connection, job_id)
@@ -215,9 +213,7 @@ def _explain(connection: Connection, job_id: UUID) -> None:
 
 def _values(chunk: DecidedChunk | None) -> dict[str, object]:
     if chunk is None:
-        nothing = dict.fromkeys(
-            ("number", "outcomes", "campaign_id", "locked", "only_locked", "details", "quick", "went", *_WRITTEN)
-        )
+        nothing = dict.fromkeys(("number", "outcomes", "campaign_id", "locked", "only_locked", "details", "quick", *_WRITTEN))
         return nothing | {"whole": True}
     counts = {count: sum(map(chunk.outcomes.count, numbers)) for count, numbers in _NUMBERS.items()}
     locked, undecided = chunk.outcomes.count(Outcome.WAITS_FOR_LOCK), Outcome.PENDING in chunk.outcomes
@@ -230,7 +226,6 @@ def _values(chunk: DecidedChunk | None) -> dict[str, object]:
         "whole": not locked and not undecided,
         "details": json.dumps(chunk.details) if chunk.details else None,
         "quick": chunk.quick,
-        "went": chunk.went,
     }
     return written | counts
 

@@ -9,6 +9,7 @@ whatever ends it sooner says when the next one may begin.
 
 import json
 from typing import Any
+from uuid import UUID
 
 from sqlalchemy import Connection, Integer, bindparam, text
 
@@ -90,13 +91,24 @@ _GO_ON = text(f"""
         FOR NO KEY UPDATE OF chunks SKIP LOCKED
     ),
     waited AS (
-        UPDATE chunks SET locked_since = least(clock_timestamp(), locked_since + (clock_timestamp() - waiting_since))
+        UPDATE chunks SET locked_since = least(clock_timestamp(), locked_since + (clock_timestamp() - waiting_since)),
+            held_since = CASE WHEN :went AND chunks.number = :number THEN NULL ELSE held_since END
         FROM locked WHERE chunks.job_id = locked.job_id AND chunks.number = locked.number
+    ),
+    went AS (
+        UPDATE chunks SET held_since = NULL WHERE job_id = :job_id AND number = :number AND :went AND held_since IS NOT NULL
+            AND NOT EXISTS (SELECT FROM locked WHERE number = :number)
     )
     UPDATE jobs SET {NOT_WAITING}, wanted = nullif(wanted, 'fail'),
         recovered_at = CASE WHEN :went AND waiting_since IS NOT NULL THEN clock_timestamp() ELSE recovered_at END,
         {GROWN}
     WHERE id = :job_id AND (waiting_since IS NOT NULL OR :quick AND part_size IS NOT NULL)
+""")
+
+# A chunk that was in hand when another one failed went all the same.
+_RECOVER = text(f"""
+    UPDATE jobs SET {NOT_WAITING}, wanted = nullif(wanted, 'fail'), recovered_at = clock_timestamp()
+    WHERE id = :job_id AND waiting_since IS NOT NULL
 """)
 
 
@@ -120,7 +132,12 @@ def go_on(connection: Connection, claim: Claim, *, quick: bool, went: bool) -> N
     """A part was done: the job waits for nothing, and its next parts are bigger if this one was `quick`. `went`: something was
     changed, which shows that it can be. The caller commits.
     """
-    connection.execute(_GO_ON, {"job_id": claim.job_id, "quick": quick, "went": went})
+    connection.execute(_GO_ON, {"job_id": claim.job_id, "number": claim.number, "quick": quick, "went": went})
+
+
+def recover(connection: Connection, job_id: UUID) -> None:
+    """Something of the job was changed, though another chunk has failed since it was claimed. The caller commits."""
+    connection.execute(_RECOVER, {"job_id": job_id})
 
 
 def _place(claim: Claim) -> dict[str, Any]:

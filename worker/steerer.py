@@ -59,7 +59,9 @@ _STOP_THE_CLOCKS = text("""
     UPDATE chunks SET held_since = held_since + shut.time,
         locked_since = CASE WHEN waiting_since IS NULL THEN locked_since + shut.time ELSE locked_since END
     FROM jobs CROSS JOIN LATERAL (
-        SELECT greatest(interval '0 s', :opens - CASE WHEN state = 'scheduled' THEN run_at ELSE clock_timestamp() END) AS time
+        SELECT greatest(
+            interval '0 s', :opens - CASE WHEN jobs.state = 'scheduled' THEN run_at ELSE clock_timestamp() END
+        ) AS time
     ) AS shut
     WHERE jobs.id = :job_id AND job_id = :job_id AND chunks.state = 'pending' AND coalesce(locked_since, held_since) IS NOT NULL
 """)

@@ -65,7 +65,7 @@ def test_a_worker_that_dies_while_carrying_out_a_request_leaves_it_to_the_next(s
 
 
 def test_a_worker_may_die_anywhere_in_a_preview_and_in_its_execution(stack):
-    points = ["lead_ids = CAST", "PARTITION BY coalesce", "FOR NO KEY UPDATE", dying.COMMIT]
+    points = ["lead_ids = CAST", "PARTITION BY person", "FOR NO KEY UPDATE", dying.COMMIT]
     for number, point in enumerate(f"{moment} {fragment}" for moment in MOMENTS for fragment in points):
         pairs = stack.add_leads(25, prefix=f"preview{number}")
         before = stack.leads()

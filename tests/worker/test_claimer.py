@@ -291,7 +291,8 @@ def test_claims_beside_an_old_snapshot_read_no_more_after_thousands_of_them(engi
         work_off(5000)
         claims = [measured(connection, lambda connection: claim(connection, "jobs")) for _ in range(9)]
         assert statistics.median(pages for _, pages in claims) <= 2 * first_claim
-        assert statistics.median(measured(connection, decide(claimed))[1] for claimed, _ in claims) <= 2 * first_finish
+        finishes = [measured(connection, decide(claimed))[1] for claimed, _ in claims]
+        assert statistics.median(finishes) <= 2 * first_finish, (first_finish, finishes)
         assert measured(connection, queues_with_work)[1] <= 2 * first_look
         assert {claimed.campaign_id for claimed, _ in claims} == {"big", "some"}, "all small ones are done"
 
