@@ -185,7 +185,7 @@ async def test_results_say_what_was_erased(service):
     await archived(service, {"externalId": "b"})
     job_id = await service.submit({"externalId": "a"}, {"externalId": "b"}, {"externalId": "nobody"})
     await service.work()
-    items = (await service.get(f"/api/v1/jobs/{job_id}/results")).json()["data"]["leads"]
+    items = (await service.get(f"/api/v1/jobs/{job_id}/results")).json()["data"]["items"]
     assert [(item["outcome"], item["erasedFromArchive"]) for item in items] == [
         ("deleted", False),
         ("deleted", True),
