@@ -8,6 +8,7 @@ from contextlib import suppress
 from datetime import timedelta
 from functools import partial
 
+import psycopg
 import pytest
 from sqlalchemy import event, text
 from sqlalchemy.exc import DBAPIError
@@ -830,6 +831,18 @@ def test_a_deferred_constraint_that_a_trigger_satisfies_refuses_nobody(campaign)
     assert outcomes(campaign, job_id) == [Outcome.REFUSED, BY_ID, Outcome.REFUSED, BY_PHONE]
     [(details,)] = execute(campaign, "SELECT details FROM chunks")
     assert details == {"0": "function on_delete", "2": "constraint calls_lead_id_fkey of calls"}
+
+
+def test_a_session_that_is_ended_between_two_transactions_holds_no_job(campaign, database_url):
+    job_id = queue(campaign, ["crm-0"])
+    claimed = claimed_now(campaign)
+    others = "datname = current_database() AND pid <> pg_backend_pid()"
+    with psycopg.connect(database_url) as connection:
+        connection.execute(f"SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE {others}")
+    with capture_logs() as logged:
+        run_chunk(campaign, claimed)
+    assert job(campaign, job_id).state == "completed"
+    assert [line["event"] for line in logged] == ["part tried again", "job finished"]
 
 
 def test_a_fault_of_ours_holds_the_job_as_well(campaign, monkeypatch):
