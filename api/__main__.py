@@ -2,18 +2,21 @@
 
 import argparse
 import asyncio
+import resource
 import socket
 import sys
 from contextlib import suppress
+from typing import Any, cast
 
 import uvicorn
 from fastapi import FastAPI
 
 from api.app import create_app
-from api.protocol import BoundedProtocol
+from api.protocol import MAX_CONNECTIONS, Connection, Reader
 from shared import logs
 from shared.environment import look_at_servers, process_settings
 
+FILES = MAX_CONNECTIONS + 200  # descriptors: the connections of callers, and our own to the servers
 STOPS_WITHIN = 5  # seconds for requests in hand
 UPLOADS_END = 3.0  # seconds for files, so that who sends one still gets an answer
 
@@ -25,6 +28,13 @@ class Server(uvicorn.Server):
         """`config` is of `app`, which is started by then."""
         super().__init__(config)
         self._app = app
+
+    async def on_tick(self, counter: int) -> bool:
+        """Every tenth of a second; once a second, at callers that are silent."""
+        if counter % 10 == 0:
+            for connection in tuple(self.server_state.connections):
+                cast("Connection", connection).look()
+        return await super().on_tick(counter)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Ends the waiting, then serves what is in hand; a file that is still coming in has a little time to end."""
@@ -42,13 +52,14 @@ def main() -> None:
     settings = process_settings(secrets=True)
     logs.configure(settings)
     look_at_servers(settings)
+    _allow_files()
     app = create_app(settings)
     config = uvicorn.Config(
         app,
         host=address.host,
         port=address.port,
         loop="uvloop",
-        http=BoundedProtocol,
+        http=cast("Any", Reader),  # which is a protocol of the other kind that asyncio knows
         log_config=None,
         access_log=False,
         server_header=False,
@@ -60,6 +71,14 @@ def main() -> None:
         server.run()
     if not server.started:
         sys.exit(1)
+
+
+def _allow_files() -> None:
+    """A shell often allows 1024 by default, and more where it is asked."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY and soft < FILES:
+        allowed = FILES if hard == resource.RLIM_INFINITY else min(FILES, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
 
 
 if __name__ == "__main__":

@@ -1,77 +1,228 @@
-"""HTTP/1.1 as uvicorn speaks it, but with an end to headers and to bodies that nobody reads, and with our envelope for what is no
-HTTP at all.
+"""HTTP/1.1, one connection: h11 says what the bytes are, uvicorn serves the requests, and here is what neither does: bounds on
+what a stranger can make us hold or wait for, and refusals in the envelope that every other answer has (decision 20).
 """
 
-import re
+import asyncio
+import time
+from typing import Any
+from urllib.parse import urlsplit
 from uuid import uuid4
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+import h11
+from starlette.types import Message, Receive, Scope, Send
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
-MAX_HEAD = 64 * 1024  # bytes of request line and headers; the parser keeps them in memory, however many they are
-# Bytes of a body that come after the answer. A connection that is closed at once can take the answer with it.
+from api.errors import ApiError
+
+MAX_HEAD = 16 * 1024  # bytes of request line and headers, or of the fields after a body: h11's own proposal
+READ_AT_ONCE = 32 * 1024  # bytes; also what is held of requests that came before their turn
+MAX_WAITING = 16 * 1024  # bytes of a body that nobody reads yet; beyond it the socket is not read either
+# Bytes of a body that come after the answer. A connection that is closed at once can take the answer with it. A chunk counts
+# for SMALLEST_CHUNK at least: it takes its time, however small it is.
 MAX_UNREAD = 16 * 1024 * 1024
+SMALLEST_CHUNK = 256
+
+HEAD_WITHIN = 30.0  # seconds from its first byte to its last; of the first head, from the connection on
+NEXT_PART_WITHIN = 30.0  # seconds without a byte of a body that we are ready to read
+TAKEN_WITHIN = 60.0  # seconds in which a caller takes not one byte of an answer
+LINGERS = 5.0  # seconds after a refusal in which what still comes is dropped; to close at once can take the answer with it
+
+MAX_CONNECTIONS = 1000  # twice the callers that wait at once in the greatest crowd that we measure
+MADE_ROOM_FOR = 100  # connections, where one more does not fit: to look for the oldest takes a look at all
 
 _REFUSAL = (
     "HTTP/1.1 {status}\r\nContent-Type: application/json\r\nContent-Length: {length}\r\nX-Request-ID: {request_id}\r\n"
-    "Connection: close\r\n\r\n{body}"
+    "Cache-Control: no-store\r\nX-Content-Type-Options: nosniff\r\nConnection: close\r\n{more}\r\n{body}"
 )
+_INVALID = ("400 Bad Request", "Invalid HTTP request")
+_TOO_LARGE = ("431 Request Header Fields Too Large", "Request header is too large")
 
 
-_UPGRADE = re.compile(rb"\r\nupgrade(?=:)", re.IGNORECASE)
+class Requests(h11.Connection):
+    """What the bytes of a connection are, taken more strictly than h11 takes them."""
 
-
-def _without_upgrade(head: bytes) -> bytes:
-    """A head that offers no other protocol: the parser takes what follows such an offer for that protocol, and drops the body."""
-    lines, end, body = head.partition(b"\r\n\r\n")
-    return _UPGRADE.sub(b"\r\nX-Upgrade", lines) + end + body
-
-
-class BoundedProtocol(HttpToolsProtocol):
-    """One connection."""
-
-    _between = True  # requests: what comes next is a head
-    _in_head = False
-    _head = 0
+    refusal = _INVALID  # status and error, once an event could not be read
     _unread = 0
 
-    def data_received(self, data: bytes) -> None:
-        """Refuses a head that does not end. The piece that it begins in is let off, as it may end another request."""
-        in_head = self._in_head
-        super().data_received(_without_upgrade(data) if self._between else data)
-        self._head = self._head + len(data) if in_head and self._in_head else 0
-        if self._head > MAX_HEAD and not self.transport.is_closing():
-            self._refuse("431 Request Header Fields Too Large", "Request header is too large")
-
-    def on_message_begin(self) -> None:
-        """A request begins."""
-        self._in_head, self._between = True, False
-        super().on_message_begin()
-
-    def on_headers_complete(self) -> None:
-        """Its head ends."""
-        self._in_head = False
-        self._unread = 0
-        super().on_headers_complete()
-
-    def on_message_complete(self) -> None:
-        """A request ends."""
-        self._between = True
-        super().on_message_complete()
-
-    def on_body(self, body: bytes) -> None:
-        """A part of its body, which is dropped where the request is answered already."""
-        if self.cycle.response_complete:
-            self._unread += len(body)
+    def next_event(self) -> Any:
+        """As h11's. Raises RemoteProtocolError, also for a long head, a length in two ways and a body that nobody reads."""
+        try:
+            event = super().next_event()
+        except h11.RemoteProtocolError as error:
+            if error.error_status_hint == 431:  # noqa: PLR2004 - as the status in _TOO_LARGE
+                self.refusal = _TOO_LARGE
+            raise
+        if type(event) is h11.Request:
+            self._unread = 0
+            self._check(event)
+        elif type(event) is h11.Data and self.our_state is h11.DONE:
+            self._unread += max(len(event.data), SMALLEST_CHUNK)
             if self._unread > MAX_UNREAD:
+                raise h11.RemoteProtocolError("too much comes after the answer")
+        return event
+
+    def _check(self, request: h11.Request) -> None:
+        length = len(request.target)
+        framed = set()
+        for name, value in request.headers:
+            length += len(name) + len(value)
+            if name in {b"content-length", b"transfer-encoding"}:
+                framed.add(name)
+        if length > MAX_HEAD:
+            self.refusal = _TOO_LARGE
+            raise h11.RemoteProtocolError("head is too long")
+        # RFC 9112, 6.1: whoever stands between the caller and us may have gone by the other one.
+        if len(framed) > 1 or (b"transfer-encoding" in framed and request.http_version < b"1.1"):
+            raise h11.RemoteProtocolError("length is ambiguous")
+
+
+class Connection(H11Protocol):
+    """One connection; Server looks at it every second."""
+
+    conn: Requests
+    cycle: Any
+
+    def __init__(self, **arguments: Any) -> None:
+        """`arguments` are uvicorn's."""
+        super().__init__(**arguments)
+        self.conn = Requests(h11.SERVER, MAX_HEAD)
+        self._serve_it, self.app = self.app, self._serve
+        self._broken: ApiError | None = None  # what the request in hand cannot be read for
+        self.since = self._taken_at = time.monotonic()  # a byte of a body, the beginning of a head, or the last answer
+        self._left_to_take = 0
+        self._refused_at: float | None = None
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether it has no request in hand."""
+        return self.cycle is None or self.cycle.response_complete
+
+    def connection_made(self, transport: Any) -> None:
+        """Where there is no place left, those that have been idle for longest give up theirs."""
+        if len(self.connections) >= MAX_CONNECTIONS:
+            idle = (each for each in self.connections if isinstance(each, Connection) and each.is_idle)
+            for each in sorted(idle, key=lambda each: each.since)[:MADE_ROOM_FOR]:
+                each.transport.close()
+                self.connections.discard(each)
+        super().connection_made(transport)
+        if len(self.connections) > MAX_CONNECTIONS:
+            self._refuse("503 Service Unavailable", "Service temporarily unavailable", more="Retry-After: 1\r\n")
+
+    def data_received(self, data: bytes) -> None:
+        """Serves what is a request by now; what comes before its turn is held, and no more read."""
+        if self._refused_at or self.transport.is_closing() or self.conn.their_state is h11.ERROR:
+            return
+        if self.timeout_keep_alive_task or self.conn.their_state is h11.SEND_BODY:
+            self.since = time.monotonic()
+        super().data_received(data)
+        if not self.is_idle and len(self.cycle.body) > MAX_WAITING:
+            self.flow.pause_reading()
+
+    def on_response_complete(self) -> None:
+        """The next request may begin."""
+        self.since = time.monotonic()
+        super().on_response_complete()
+
+    def look(self) -> None:
+        """Ends it where the caller has been silent for too long, or takes nothing of the answer."""
+        now, left = time.monotonic(), self.transport.get_write_buffer_size()
+        if not left or left != self._left_to_take:
+            self._left_to_take, self._taken_at = left, now
+        elif now - self._taken_at > TAKEN_WITHIN:
+            self.transport.abort()
+        if self.transport.is_closing():
+            return
+        if self._refused_at:
+            if now - self._refused_at > LINGERS:
                 self.transport.close()
-        super().on_body(body)
+        elif self.conn.their_state is h11.SEND_BODY:
+            if self.flow.read_paused:
+                self.since = now
+            elif now - self.since > NEXT_PART_WITHIN:
+                self._end_body(ApiError(408, "Request body took too long to arrive"))
+        elif self.conn.their_state is h11.IDLE and not self.timeout_keep_alive_task and now - self.since > HEAD_WITHIN:
+            if self.conn.trailing_data[0]:
+                self._refuse("408 Request Timeout", "Request header took too long to arrive")
+            else:
+                self.transport.close()
+
+    def shutdown(self) -> None:
+        """Ends it once the request in hand is answered."""
+        if self._refused_at:
+            self.transport.close()
+        elif not self.transport.is_closing():
+            super().shutdown()
 
     def send_400_response(self, msg: str) -> None:  # noqa: ARG002 - uvicorn's text says no more
-        """Answers what is no HTTP."""
-        self._refuse("400 Bad Request", "Invalid HTTP request")
+        """Refuses what is no request, or tells who reads the body that it is none."""
+        if not self.is_idle or self.conn.our_state is h11.DONE:
+            self._end_body(ApiError(400, "Invalid HTTP request"))
+        else:
+            self._refuse(*self.conn.refusal)
 
-    def _refuse(self, status: str, error: str) -> None:
+    def _end_body(self, error: ApiError) -> None:
+        """Whoever reads the body answers so; an answer that does not depend on it stays the same. Then nothing more is read."""
+        if self.is_idle:
+            self.transport.close()
+            return
+        self._broken = error
+        self.cycle.keep_alive = False
+        self.cycle.message_event.set()
+
+    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def receive_part() -> Message:
+            message = await receive()
+            if self._broken is None or message["type"] == "http.disconnect":
+                return message
+            if self.cycle.response_started:
+                return {"type": "http.disconnect"}
+            raise self._broken
+
+        if scope["raw_path"][:1] != b"/":  # RFC 9112, 3.2.2: the whole address is allowed
+            scope["path"] = urlsplit(scope["path"]).path or "/"
+        await self._serve_it(scope, receive_part, send)
+
+    def _should_upgrade(self) -> bool:
+        """Never: RFC 9110, 7.8 lets a server ignore the offer."""
+        return False
+
+    def _refuse(self, status: str, error: str, *, more: str = "") -> None:
         body = f'{{"success":false,"data":null,"error":"{error}"}}'
-        answer = _REFUSAL.format(status=status, length=len(body), request_id=uuid4().hex, body=body)
+        answer = _REFUSAL.format(status=status, length=len(body), request_id=uuid4().hex, more=more, body=body)
         self.transport.write(answer.encode())
-        self.transport.close()
+        self.transport.write_eof()
+        self._refused_at = time.monotonic()
+
+
+class Reader(asyncio.BufferedProtocol):
+    """Reads for a connection. The event loop would read 256 KB at once for it, which is what a thousand would hold each."""
+
+    _part = memoryview(bytearray(READ_AT_ONCE))  # of all connections: what is read is handed on before anything else is
+
+    def __init__(self, **arguments: Any) -> None:
+        """`arguments` are uvicorn's."""
+        self._connection = Connection(**arguments)
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """The connection begins."""
+        self._connection.connection_made(transport)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """It has ended."""
+        self._connection.connection_lost(exc)
+
+    def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 - the loop has no hint to give
+        """Where to read to."""
+        return self._part
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """So many bytes were read."""
+        self._connection.data_received(bytes(self._part[:nbytes]))
+
+    def pause_writing(self) -> None:
+        """The caller takes less than there is."""
+        self._connection.pause_writing()
+
+    def resume_writing(self) -> None:
+        """The caller has taken most of it."""
+        self._connection.resume_writing()
