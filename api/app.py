@@ -19,6 +19,7 @@ from starlette.requests import Request
 from api import lead_routes, pages, upload_routes, webhook_routes
 from api.answers import Answer
 from api.authenticator import Authenticator
+from api.body import Bodies
 from api.errors import ApiError, InvalidRequest, Unavailable
 from api.limiter import Limiter, open_redis
 from api.middleware import Envelope
@@ -46,6 +47,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         redirect_slashes=False,
     )
     app.state.settings = settings or environment()
+    app.state.bodies = Bodies()
     app.include_router(router)
     app.include_router(upload_routes.router)
     app.include_router(lead_routes.router)

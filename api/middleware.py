@@ -1,4 +1,4 @@
-"""Around every request: its id, the rate limit's headers, one line in the log, and a last net under everything.
+"""Around every request: its id, the headers that every answer has, one line in the log, and a last net under everything.
 
 HEAD is answered here too, wherever GET is (RFC 9110, 9.1): as GET, without the body.
 """
@@ -15,6 +15,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from api.answers import Answer
 
 _SANE_ID = re.compile(rb"[!-~]{1,128}")
+_EVERYWHERE = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}  # answers hold what people asked to be forgotten
 _LONGEST_PATH = 200  # characters in the log; ours are shorter
 
 log = structlog.get_logger()
@@ -43,6 +44,7 @@ class Envelope:
                 status = message["status"]
                 headers = MutableHeaders(scope=message)
                 headers["X-Request-ID"] = request_id
+                headers.update(_EVERYWHERE)
                 if allowance := scope.get("allowance"):
                     headers.update(allowance.headers())
             elif method == "HEAD":

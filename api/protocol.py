@@ -25,7 +25,7 @@ SMALLEST_CHUNK = 256
 HEAD_WITHIN = 30.0  # seconds from its first byte to its last; of the first head, from the connection on
 NEXT_PART_WITHIN = 30.0  # seconds without a byte of a body that we are ready to read
 TAKEN_WITHIN = 60.0  # seconds in which a caller takes not one byte of an answer
-LINGERS = 5.0  # seconds after a refusal in which what still comes is dropped; to close at once can take the answer with it
+LINGERS = 5.0  # seconds after the end of our side, see Transport
 
 MAX_CONNECTIONS = 1000  # twice the callers that wait at once in the greatest crowd that we measure
 MADE_ROOM_FOR = 100  # connections, where one more does not fit: to look for the oldest takes a look at all
@@ -76,21 +76,55 @@ class Requests(h11.Connection):
             raise h11.RemoteProtocolError("length is ambiguous")
 
 
+class Transport:
+    """What uvicorn writes to. Its end is told to the caller first, and what still comes is dropped for a while: a socket that is
+    closed with bytes unread takes the answer with it.
+    """
+
+    def __init__(self, transport: Any) -> None:
+        """`transport` is the event loop's."""
+        self._transport = transport
+        self.ended_at: float | None = None
+        self.lingers = True
+
+    def __getattr__(self, name: str) -> Any:
+        """All else is as it is."""
+        return getattr(self._transport, name)
+
+    def is_closing(self) -> bool:
+        """Whether nothing more may be written."""
+        return self.ended_at is not None or self._transport.is_closing()
+
+    def close(self) -> None:
+        """Ends our side."""
+        if not self.lingers:
+            self._transport.close()
+        elif not self.is_closing():
+            self.ended_at = time.monotonic()
+            self._transport.write_eof()
+            self._transport.resume_reading()
+
+    def close_for_good(self) -> None:
+        """Ends both sides, once all is written."""
+        self._transport.close()
+
+
 class Connection(H11Protocol):
     """One connection; Server looks at it every second."""
 
     conn: Requests
+    connections: Any
     cycle: Any
+    transport: Any
 
     def __init__(self, **arguments: Any) -> None:
         """`arguments` are uvicorn's."""
         super().__init__(**arguments)
         self.conn = Requests(h11.SERVER, MAX_HEAD)
         self._serve_it, self.app = self.app, self._serve
-        self._broken: ApiError | None = None  # what the request in hand cannot be read for
+        self._broken: ApiError | None = None  # why the body of the request in hand cannot be read
         self.since = self._taken_at = time.monotonic()  # a byte of a body, the beginning of a head, or the last answer
-        self._left_to_take = 0
-        self._refused_at: float | None = None
+        self._left_to_take = self._dropped = 0
 
     @property
     def is_idle(self) -> bool:
@@ -100,17 +134,20 @@ class Connection(H11Protocol):
     def connection_made(self, transport: Any) -> None:
         """Where there is no place left, those that have been idle for longest give up theirs."""
         if len(self.connections) >= MAX_CONNECTIONS:
-            idle = (each for each in self.connections if isinstance(each, Connection) and each.is_idle)
+            idle = (each for each in self.connections if each.is_idle)
             for each in sorted(idle, key=lambda each: each.since)[:MADE_ROOM_FOR]:
-                each.transport.close()
+                each.transport.close_for_good()
                 self.connections.discard(each)
-        super().connection_made(transport)
+        super().connection_made(Transport(transport))  # type: ignore[arg-type]
         if len(self.connections) > MAX_CONNECTIONS:
             self._refuse("503 Service Unavailable", "Service temporarily unavailable", more="Retry-After: 1\r\n")
 
     def data_received(self, data: bytes) -> None:
         """Serves what is a request by now; what comes before its turn is held, and no more read."""
-        if self._refused_at or self.transport.is_closing() or self.conn.their_state is h11.ERROR:
+        if self.transport.is_closing() or self.conn.their_state is h11.ERROR:
+            self._dropped += len(data)
+            if self._dropped > MAX_UNREAD:
+                self.transport.close_for_good()
             return
         if self.timeout_keep_alive_task or self.conn.their_state is h11.SEND_BODY:
             self.since = time.monotonic()
@@ -130,12 +167,13 @@ class Connection(H11Protocol):
             self._left_to_take, self._taken_at = left, now
         elif now - self._taken_at > TAKEN_WITHIN:
             self.transport.abort()
-        if self.transport.is_closing():
-            return
-        if self._refused_at:
-            if now - self._refused_at > LINGERS:
-                self.transport.close()
-        elif self.conn.their_state is h11.SEND_BODY:
+        if not self.transport.is_closing():
+            self._look_at_requests(now)
+        elif self.transport.ended_at and now - self.transport.ended_at > LINGERS:
+            self.transport.close_for_good()
+
+    def _look_at_requests(self, now: float) -> None:
+        if self.conn.their_state is h11.SEND_BODY:
             if self.flow.read_paused:
                 self.since = now
             elif now - self.since > NEXT_PART_WITHIN:
@@ -148,17 +186,18 @@ class Connection(H11Protocol):
 
     def shutdown(self) -> None:
         """Ends it once the request in hand is answered."""
-        if self._refused_at:
+        self.transport.lingers = False
+        if self.transport.ended_at:
             self.transport.close()
-        elif not self.transport.is_closing():
+        else:
             super().shutdown()
 
     def send_400_response(self, msg: str) -> None:  # noqa: ARG002 - uvicorn's text says no more
         """Refuses what is no request, or tells who reads the body that it is none."""
-        if not self.is_idle or self.conn.our_state is h11.DONE:
-            self._end_body(ApiError(400, "Invalid HTTP request"))
-        else:
+        if self.is_idle and self.conn.our_state in {h11.IDLE, h11.SEND_RESPONSE}:  # the latter of what Requests alone refuses
             self._refuse(*self.conn.refusal)
+        else:
+            self._end_body(ApiError(400, "Invalid HTTP request"))
 
     def _end_body(self, error: ApiError) -> None:
         """Whoever reads the body answers so; an answer that does not depend on it stays the same. Then nothing more is read."""
@@ -190,8 +229,7 @@ class Connection(H11Protocol):
         body = f'{{"success":false,"data":null,"error":"{error}"}}'
         answer = _REFUSAL.format(status=status, length=len(body), request_id=uuid4().hex, more=more, body=body)
         self.transport.write(answer.encode())
-        self.transport.write_eof()
-        self._refused_at = time.monotonic()
+        self.transport.close()
 
 
 class Reader(asyncio.BufferedProtocol):

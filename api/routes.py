@@ -17,7 +17,7 @@ from api import exporter, health, jobs, results, steering
 from api.acceptor import accept
 from api.answers import Answer, success
 from api.authenticator import Authenticator, Key
-from api.body import read_json, read_nothing, read_options
+from api.body import json_body, read_json, read_nothing, read_options
 from api.errors import ApiError, InvalidRequest, RateLimited
 from api.follower import follow
 from api.parser import decode_object, is_quickly_parsed, parse, parse_rate
@@ -62,12 +62,13 @@ async def bulk_delete(request: Request) -> Response:
     """Accepts a bulk delete as a job."""
     state = request.app.state
     key = await authenticator_of(request).admit(request, submitting=True)
-    body = await read_json(request)
-    submission = parse(body) if is_quickly_parsed(body) else await to_thread.run_sync(parse, body)
+    async with json_body(request) as body:
+        submission = parse(body) if is_quickly_parsed(body) else await to_thread.run_sync(parse, body)
+        idempotency = idempotency_key(request, body)
     refuse_unknown_parameters(request, set())
     preferred = preferred_wait(request)
     wait = state.settings.default_wait if preferred is None else preferred
-    asked = Asked(key, idempotency_key(request, body), wait, uuid4())
+    asked = Asked(key, idempotency, wait, uuid4())
     return await answer_accepted(state, asked, accept(state.engine, state.settings, asked, submission), preferred=preferred)
 
 

@@ -1,0 +1,236 @@
+"""What strangers can make the API hold or wait for: each bound, met by a process that others go on using."""
+
+import fcntl
+import json
+import resource
+import socket
+import sys
+import termios
+import time
+from contextlib import ExitStack
+from functools import partial
+
+import httpx2
+import pytest
+
+from api import body, protocol
+from tests.api.test_protocol import BODY, POST, answer_of, connected
+from tests.jobs import add_campaign
+from tests.stack import environment, make_key, running_api, wait_for
+
+CHUNKED = f"Transfer-Encoding: chunked\r\n\r\n{len(BODY):x}\r\n{BODY}\r\n0\r\n"
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _files():
+    """As many sockets as the API serves, and some: a shell often allows 1024 by default."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+@pytest.fixture
+def api(settings, engine):
+    """(port, key of one company, key of another) of a running API."""
+    with engine.begin() as connection:
+        add_campaign(connection)
+        add_campaign(connection, "other", company="other")
+        keys = make_key(connection, "co"), make_key(connection, "other")
+    with running_api(environment(settings)) as url:
+        yield int(url.rpartition(":")[2]), *keys
+
+
+def request(key, content=BODY, more=""):
+    """The bytes of a bulk delete."""
+    return f"{POST}x-api-key: {key}\r\n{more}Content-Length: {len(content)}\r\n\r\n{content}".encode()
+
+
+def ends(connection, seconds=20):
+    """Whether the other side has ended it, what it sent before apart."""
+    connection.settimeout(seconds)
+    try:
+        while connection.recv(65536):
+            pass
+    except ConnectionError:
+        pass
+    except TimeoutError:
+        return False
+    return True
+
+
+def begins(connection):
+    """Whether an answer begins."""
+    try:
+        return bool(connection.recv(1, socket.MSG_PEEK))
+    except TimeoutError:
+        return False
+
+
+@pytest.mark.parametrize("offer", ["Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQ\r\n", ""])
+def test_an_action_with_an_option_that_it_does_not_have_is_refused_however_its_bytes_arrive(api, offer):
+    """Its body must not be lost: without it, the job would be cancelled."""
+    port, key, _ = api
+    with connected(port) as connection:
+        connection.sendall(request(key))
+        job_id = answer_of(connection)[2]["data"]["jobId"]
+        sent = (
+            f"POST /api/v1/jobs/{job_id}/cancel HTTP/1.1\r\nHost: x\r\n{offer}x-api-key: {key}\r\n"
+            'Content-Type: application/json\r\nContent-Length: 16\r\n\r\n{"dryRun": true}'
+        ).encode()
+        for place in range(10, len(sent) - 1, 30):
+            connection.sendall(sent[:place])
+            wait_for(partial(is_taken, connection))
+            connection.sendall(sent[place:])
+            status, _, answer = answer_of(connection)
+            assert (status, answer["error"]) == (400, "Request body must be empty")
+        connection.sendall(f"GET /api/v1/jobs/{job_id} HTTP/1.1\r\nHost: x\r\nx-api-key: {key}\r\n\r\n".encode())
+        assert answer_of(connection)[2]["data"]["status"] == "queued"
+
+
+def is_taken(connection):
+    """Whether the other side's system has all that was sent."""
+    return not int.from_bytes(fcntl.ioctl(connection, termios.TIOCOUTQ, bytes(4)), sys.byteorder)
+
+
+def test_fields_after_a_body_are_never_headers(api):
+    port, key, _ = api
+    with connected(port) as connection:
+        connection.sendall(
+            f"{POST}Transfer-Encoding: chunked\r\n\r\n{len(BODY):x}\r\n{BODY}\r\n0\r\nx-api-key: {key}\r\n\r\n".encode()
+        )
+        status, _, answer = answer_of(connection)
+        assert (status, answer["error"]) == (401, "Missing API key")
+
+
+def test_fields_after_a_body_that_do_not_end_are_cut_off(api):
+    port, key, _ = api
+    with connected(port) as connection:
+        connection.sendall(
+            f"{POST}x-api-key: {key}\r\nTransfer-Encoding: chunked\r\n\r\n{len(BODY):x}\r\n{BODY}\r\n0\r\n".encode()
+        )
+        connection.sendall(b"a: b\r\n" * protocol.MAX_HEAD)
+        status, _, answer = answer_of(connection)
+        assert (status, answer["error"]) == (400, "Invalid HTTP request")
+        assert ends(connection)
+
+
+@pytest.mark.parametrize("blanks", ["Content-Length:{}", "Content-Length: {} ", "Content-Length:\t{}\t "])
+def test_blanks_around_the_length_are_none_of_it(api, blanks):
+    port, key, _ = api
+    with connected(port) as connection:
+        connection.sendall(f"{POST}x-api-key: {key}\r\n{blanks.format(len(BODY))}\r\n\r\n{BODY}".encode())
+        assert answer_of(connection)[0] == 202
+
+
+def test_a_request_may_name_the_whole_address(api):
+    port, key, _ = api
+    with connected(port) as connection:
+        connection.sendall(
+            f"GET http://127.0.0.1:{port}/api/v1/jobs?limit=1 HTTP/1.1\r\nHost: x\r\nx-api-key: {key}\r\n\r\n".encode()
+        )
+        assert answer_of(connection)[0] == 200
+
+
+def test_three_thousand_requests_at_once_are_all_answered_in_turn(api):
+    with connected(api[0]) as connection:
+        connection.sendall(
+            b"".join(b"GET /api/v1/jobs HTTP/1.1\r\nHost: x\r\nX-Request-ID: %d\r\n\r\n" % number for number in range(3000))
+        )
+        received = b""
+        while received.count(b"HTTP/1.1 401") < 3000 or not received.endswith(b"}"):
+            received += (part := connection.recv(1 << 20))
+            assert part, "it ended before"
+    answered = [int(line.split(b": ")[1]) for line in received.split(b"\r\n") if line.lower().startswith(b"x-request-id: ")]
+    assert answered == list(range(3000))
+
+
+def test_silence_has_an_end_wherever_it_begins(api):
+    """All at once, as each takes half a minute."""
+    port, key, _ = api
+    half = request(key)[:-5]
+    with ExitStack() as stack:
+        silent, head, slow, in_body, after_answer, waiting = (stack.enter_context(connected(port)) for _ in range(6))
+        began = time.monotonic()
+        head.sendall(half[:20])
+        in_body.sendall(half)
+        after_answer.sendall(request("lsk_unknown")[:-5])
+        assert answer_of(after_answer)[0] == 401
+        waiting.sendall(request(key, more="Prefer: wait=40\r\n"))  # whose turn it is to be silent is ours
+        slow.settimeout(0.5)
+        wait_for(lambda: begins(slow) or slow.sendall(b"a"), seconds=60)  # a head that comes byte by byte is no better
+        assert time.monotonic() - began > protocol.HEAD_WITHIN - 1
+        for connection in (silent, head, in_body, after_answer):
+            connection.settimeout(60)
+        status, _, answer = answer_of(head)
+        assert (status, answer["error"]) == (408, "Request header took too long to arrive")
+        status, _, answer = answer_of(in_body)
+        assert (status, answer["error"]) == (408, "Request body took too long to arrive")
+        assert all(ends(connection) for connection in (silent, head, in_body, after_answer))
+        assert time.monotonic() - began > protocol.NEXT_PART_WITHIN
+        waiting.settimeout(60)
+        assert answer_of(waiting)[0] == 202
+
+
+def test_more_connections_than_there_are_places_for_take_those_of_the_silent(api):
+    port, key, _ = api
+    with ExitStack() as stack:
+        silent = [stack.enter_context(connected(port)) for _ in range(protocol.MAX_CONNECTIONS + 50)]
+        newest = stack.enter_context(connected(port))
+        newest.sendall(request(key))
+        assert answer_of(newest)[0] == 202
+        assert ends(silent[0])
+        assert not ends(silent[-1], seconds=0.1)
+
+
+def test_a_connection_whose_request_is_in_hand_keeps_its_place(api):
+    port, key, _ = api
+    with ExitStack() as stack:
+        waiting = stack.enter_context(connected(port))
+        waiting.sendall(request(key, more="Prefer: wait=10\r\n"))
+        for _ in range(2 * protocol.MAX_CONNECTIONS):
+            stack.enter_context(connected(port))
+        assert answer_of(waiting)[0] == 202
+
+
+def test_bodies_of_one_company_that_are_not_whole_leave_room_for_others(api):
+    port, key, other = api
+    big = json.dumps({"campaignId": "cmp", "leads": [{"externalId": "a"}]}).ljust(body.MAX_BYTES)
+    with ExitStack() as stack:
+        held = [stack.enter_context(connected(port)) for _ in range(body.OF_ONE_COMPANY // body.MAX_BYTES + 2)]
+        for connection in held:
+            connection.sendall(request(key, big)[:-1])
+        for connection in held:
+            connection.settimeout(0.5)
+        refused = wait_for(lambda: [connection for connection in held if begins(connection)])
+        status, headers, answer = answer_of(refused[0])
+        assert (status, answer["error"]) == (503, "Service temporarily unavailable")
+        assert int(headers["retry-after"]) > 0
+        theirs = BODY.replace("cmp", "other")
+        with connected(port) as connection:
+            connection.sendall(request(other, theirs))
+            assert answer_of(connection)[0] == 202
+        whole = next(connection for connection in held if connection not in refused)
+        whole.sendall(b" ")
+        whole.settimeout(20)
+        assert answer_of(whole)[0] == 202
+    for connection in held:
+        connection.close()
+
+    def another_is_accepted():
+        with connected(port) as connection:
+            connection.sendall(request(key, big))
+            return answer_of(connection)[0] == 202
+
+    wait_for(another_is_accepted)
+
+
+def test_an_answer_says_that_it_is_not_to_be_kept(api):
+    port, key, _ = api
+    for path in ("/api/v1/jobs", "/nothing", "/docs", "/docs/docs.js", "/openapi.json", "/api/health"):
+        answer = httpx2.get(f"http://127.0.0.1:{port}{path}", headers={"x-api-key": key}, trust_env=False)
+        assert (answer.headers["cache-control"], answer.headers["x-content-type-options"]) == ("no-store", "nosniff"), path
+    with connected(port) as connection:
+        connection.sendall(b"nonsense\r\n\r\n")
+        headers = answer_of(connection)[1]
+        assert (headers["cache-control"], headers["x-content-type-options"]) == ("no-store", "nosniff")
