@@ -131,11 +131,16 @@ class Connection(H11Protocol):
         """Whether it has no request in hand."""
         return self.cycle is None or self.cycle.response_complete
 
+    @property
+    def waits_for_caller(self) -> bool:
+        """Whether it is the caller's turn: to ask for something, to send it whole, or to take the answer."""
+        return self.is_idle or self.conn.their_state is h11.SEND_BODY or self.flow.write_paused
+
     def connection_made(self, transport: Any) -> None:
-        """Where there is no place left, those that have been idle for longest give up theirs."""
+        """Where there is no place left, callers whose turn it is give up theirs, the idle first, those of long ago first."""
         if len(self.connections) >= MAX_CONNECTIONS:
-            idle = (each for each in self.connections if each.is_idle)
-            for each in sorted(idle, key=lambda each: each.since)[:MADE_ROOM_FOR]:
+            waiting = (each for each in self.connections if each.waits_for_caller)
+            for each in sorted(waiting, key=lambda each: (not each.is_idle, each.since))[:MADE_ROOM_FOR]:
                 each.transport.close_for_good()
                 self.connections.discard(each)
         super().connection_made(Transport(transport))  # type: ignore[arg-type]

@@ -1,5 +1,6 @@
 """What strangers can make the API hold or wait for: each bound, met by a process that others go on using."""
 
+import asyncio
 import fcntl
 import json
 import resource
@@ -14,9 +15,10 @@ import httpx2
 import pytest
 
 from api import body, protocol
+from tests.api.test_framing import serving
 from tests.api.test_protocol import BODY, POST, answer_of, connected
 from tests.jobs import add_campaign
-from tests.stack import environment, make_key, running_api, wait_for
+from tests.stack import environment, make_key, running_api, until, wait_for
 
 CHUNKED = f"Transfer-Encoding: chunked\r\n\r\n{len(BODY):x}\r\n{BODY}\r\n0\r\n"
 
@@ -191,6 +193,45 @@ def test_a_connection_whose_request_is_in_hand_keeps_its_place(api):
         for _ in range(2 * protocol.MAX_CONNECTIONS):
             stack.enter_context(connected(port))
         assert answer_of(waiting)[0] == 202
+
+
+async def much(scope, receive, send):
+    """An application whose answer is more than systems take before a caller does."""
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    for _ in range(64):
+        await send({"type": "http.response.body", "body": bytes(1 << 20), "more_body": True})
+    await send({"type": "http.response.body"})
+
+
+async def asked(port):
+    """The writer of a connection that has asked, and takes nothing."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=1)
+    writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+    assert await reader.readexactly(1)
+    return writer
+
+
+async def test_callers_who_take_nothing_of_an_answer_give_up_their_places_to_others(monkeypatch):
+    monkeypatch.setattr(protocol, "MAX_CONNECTIONS", 5)
+    async with serving(much) as (port, connections):
+        first, *others = [await asked(port) for _ in range(5)]
+        await until(lambda: all(each.flow.write_paused for each in connections))
+        oldest = min(connections, key=lambda each: each.since)
+        others.append(await asked(port))
+        assert oldest not in connections
+        for writer in (first, *others):
+            writer.transport.abort()
+
+
+async def test_nobody_is_waited_for_who_takes_nothing_of_an_answer(monkeypatch):
+    async with serving(much) as (port, connections):
+        writer = await asked(port)
+        (connection,) = connections
+        await until(lambda: connection.flow.write_paused)
+        connection.look()
+        monkeypatch.setattr(protocol, "TAKEN_WITHIN", 0)
+        await until(lambda: connection.look() or connection not in connections)
+        writer.transport.abort()
 
 
 def test_bodies_of_one_company_that_are_not_whole_leave_room_for_others(api):

@@ -141,12 +141,12 @@ async def application(scope, receive, send):
 
 
 @asynccontextmanager
-async def serving():
-    """The port of a server of that application."""
-    config = uvicorn.Config(application, lifespan="off", log_config=None)
+async def serving(served=application):
+    """The port of a server of that application, and its connections."""
+    config = uvicorn.Config(served, lifespan="off", log_config=None)
     state, loop = ServerState(), asyncio.get_running_loop()
     server = await loop.create_server(lambda: Reader(config=config, server_state=state, app_state={}, _loop=loop), "127.0.0.1", 0)
-    yield server.sockets[0].getsockname()[1]
+    yield server.sockets[0].getsockname()[1], state.connections
     server.close()
     for connection in tuple(state.connections):
         connection.transport.abort()
@@ -195,7 +195,7 @@ async def check_all(first, count):
         for seed in seeds:
             await check(port, seed)
 
-    async with serving() as port:
+    async with serving() as (port, _):
         await asyncio.gather(*(some() for _ in range(AT_ONCE)))
 
 
