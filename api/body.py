@@ -9,13 +9,16 @@ NOTHING = (b"", b"{}")
 
 
 async def read_json(request: Request) -> bytes:
-    """The raw body of what says that it is JSON. Raises ApiError 415, 413."""
+    """The raw body of what says that it is JSON. Raises ApiError 401, 415, 413, Forbidden."""
     _check_json(request)
     return await _read(request)
 
 
 async def read_options(request: Request) -> bytes:
-    """The raw body of what may have options: JSON that says that it is, nothing, or `{}`. Raises ApiError 415, 413."""
+    """The raw body of what may have options: JSON that says that it is, nothing, or `{}`.
+
+    Raises ApiError 401, 415, 413, Forbidden.
+    """
     body = await _read(request)
     if body.strip() not in NOTHING:
         _check_json(request)
@@ -23,7 +26,7 @@ async def read_options(request: Request) -> bytes:
 
 
 async def read_nothing(request: Request) -> bytes:
-    """The raw body of what takes no options: nothing, or `{}`. Raises ApiError 413, InvalidRequest."""
+    """The raw body of what takes no options: nothing, or `{}`. Raises ApiError 401, 413, Forbidden, InvalidRequest."""
     body = await _read(request)
     if body.strip() not in NOTHING:  # an option that is not understood must never turn into a real deletion
         raise InvalidRequest("Request body must be empty")
@@ -49,6 +52,7 @@ async def _read(request: Request) -> bytes:
             parts.append(part)
     except ClientDisconnect:
         raise ApiError(400, "Request body is not valid JSON") from None  # nobody is there to read it
+    await request.app.state.authenticator.admit_again(request)  # a body may come in small pieces, for minutes
     return b"".join(parts)
 
 
