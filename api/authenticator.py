@@ -109,7 +109,7 @@ class Authenticator:
         return key
 
     async def admit_again(self, request: Request) -> None:
-        """Looks at the key of a call once more, as its body may have taken long to arrive.
+        """Looks at the key of a call once more, which has waited for its body, or for a job.
 
         Raises ApiError 401 where the key is not active any more, Forbidden where it may do something else now.
         """
