@@ -621,6 +621,7 @@ async def test_a_key_that_is_revoked_during_an_upload_does_not_get_the_answer_of
     answer = await upload(service, arriving(), headers=key)
     assert (answer.status_code, answer.json()["error"]) == (401, "Invalid or inactive API key")
 
+
 async def test_results_wait_for_nothing_and_other_calls_are_answered_during_an_upload(service, api):
     connection = begin_upload(api, service.write)
     wait_for(lambda: uploads_in_hand(service.engine))
