@@ -109,16 +109,20 @@ class Authenticator:
         return key
 
     async def admit_again(self, request: Request) -> None:
-        """Looks at the key of a call once more, which has waited for its body, or for a job.
+        """Looks at the key of a call once more, as its body may have taken long to arrive.
 
         Raises ApiError 401 where the key is not active any more, Forbidden where it may do something else now.
         """
         admitted: Key = request.scope["key"]
+        if (await self.key_now(request)).reach != admitted.reach:
+            raise Forbidden
+
+    async def key_now(self, request: Request) -> Key:
+        """The key of a call that was admitted a while ago. Raises ApiError 401 where it is not active any more."""
         key = await self._find(hash_key(request.headers["x-api-key"]))
         if key is None:
             raise inactive_key()
-        if key.reach != admitted.reach:
-            raise Forbidden
+        return key
 
     async def note_uses(self) -> None:
         """Writes down, again and again, which keys were used; ends only when cancelled."""

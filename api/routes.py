@@ -151,8 +151,7 @@ async def get_job(request: Request, job_id: Annotated[str, Path(alias="jobId")],
         headers["Preference-Applied"] = f"wait={wait}"
         if job.retry_after:
             await _wait_for_its_end(state, found, wait)
-            await authenticator_of(request).admit_again(request)
-            job = await jobs.read_job(state.engine, key, found)
+            job = await jobs.read_job(state.engine, await authenticator_of(request).key_now(request), found)
     if job.retry_after:
         headers["Retry-After"] = str(job.retry_after)
     answer = success(job.body, headers=headers)

@@ -134,13 +134,21 @@ def everything(connection):
     return connection.execute(text(counts)).all()
 
 
-async def test_a_key_that_is_revoked_while_its_call_waits_for_a_job_reads_nothing_more(service, monkeypatch):
+@pytest.mark.parametrize(
+    ("change", "error"),
+    [
+        ("revoked_at = clock_timestamp()", INACTIVE),
+        ("campaign_id = 'second'", (404, "Job not found")),
+        ("name = 'still there'", (200, None)),
+    ],
+)
+async def test_a_key_that_changes_while_its_call_waits_for_a_job_reads_what_it_may_then(service, monkeypatch, change, error):
     monkeypatch.setattr("api.authenticator.REMEMBERED", 0)
     job_id = await service.submit({"externalId": "a"})
     headers = {"x-api-key": service.read, "prefer": "wait=30"}
     waiting = asyncio.create_task(service.http.get(f"{JOBS}/{job_id}", headers=headers))
     await until(lambda: service.app.state.waiter._waiting)
     with service.engine.begin() as connection:
-        connection.execute(text("UPDATE api_keys SET revoked_at = clock_timestamp() WHERE scope = 'read'"))
+        connection.execute(text(f"UPDATE api_keys SET {change} WHERE scope = 'read'"))
     await service.work()
-    assert told(await waiting) == INACTIVE
+    assert told(await waiting) == error
