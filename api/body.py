@@ -37,20 +37,23 @@ class Bodies:
 
 @asynccontextmanager
 async def json_body(request: Request) -> AsyncIterator[bytes]:
-    """The raw body of what says that it is JSON, to be parsed inside. Raises ApiError 415, 413, Unavailable."""
+    """The raw body of what says that it is JSON, to be parsed inside.
+
+    Raises ApiError 401, 413, 415, Forbidden, Unavailable.
+    """
     _check_json(request)
     async with _body(request) as body:
         yield body
 
 
 async def read_json(request: Request) -> bytes:
-    """The raw body of what says that it is JSON. Raises ApiError 415, 413, Unavailable."""
+    """The raw body of what says that it is JSON. Raises as json_body does."""
     async with json_body(request) as body:
         return body
 
 
 async def read_options(request: Request) -> bytes:
-    """The raw body of what may have options: JSON that says that it is, nothing, or `{}`. Raises as read_json does."""
+    """The raw body of what may have options: JSON that says that it is, nothing, or `{}`. Raises as json_body does."""
     async with _body(request) as body:
         if body.strip() not in NOTHING:
             _check_json(request)
@@ -58,7 +61,7 @@ async def read_options(request: Request) -> bytes:
 
 
 async def read_nothing(request: Request) -> bytes:
-    """The raw body of what takes no options: nothing, or `{}`. Raises ApiError 413, InvalidRequest, Unavailable."""
+    """The raw body of what takes no options: nothing, or `{}`. Raises as json_body does, and InvalidRequest."""
     async with _body(request) as body:
         if body.strip() not in NOTHING:  # an option that is not understood must never turn into a real deletion
             raise InvalidRequest("Request body must be empty")
@@ -86,6 +89,7 @@ async def _body(request: Request) -> AsyncIterator[bytes]:
             bodies.take(company_id, len(part))
             length += len(part)
             parts.append(part)
+        await request.app.state.authenticator.admit_again(request)  # a body may come in small pieces, for minutes
         yield b"".join(parts)
     except ClientDisconnect:
         raise ApiError(400, "Request body is not valid JSON") from None  # nobody is there to read it

@@ -1,4 +1,6 @@
-"""Sends the API's statements to the database: each is a transaction of its own, and has its answer or an error within seconds."""
+"""Sends the API's statements to the database: each is a transaction of its own, but for those that take turns, and has its answer
+or an error within seconds.
+"""
 
 from collections.abc import Sequence
 from typing import Any
@@ -19,28 +21,44 @@ async def rows(
     statement: Executable,
     values: dict[str, Any] | None = None,
     *,
+    turn: Executable | None = None,
     patience: float = PATIENCE,
     repeatable: bool = True,
 ) -> Sequence[Found]:
     """All rows, within `patience` seconds. Raises DBAPIError, sqlalchemy's and Python's TimeoutError.
 
+    What must see all that others have done takes its `turn` first, by a statement that locks, in the same transaction: a single
+    one would wait, and still see what there was when it began.
+
     A statement whose connection is found broken is sent once more: the pool's connections all break when the server restarts.
     Its COMMIT may have happened all the same: what would then answer otherwise than the first time is not `repeatable`.
     """
-    return await within(patience, _rows(engine, statement, values, repeatable=repeatable))
+    return await within(patience, _rows(engine, statement, values, turn, repeatable=repeatable))
 
 
 async def _rows(
-    engine: AsyncEngine, statement: Executable, values: dict[str, Any] | None, *, repeatable: bool
+    engine: AsyncEngine,
+    statement: Executable,
+    values: dict[str, Any] | None,
+    turn: Executable | None,
+    *,
+    repeatable: bool,
 ) -> Sequence[Found]:
     try:
-        return await _execute(engine, statement, values)
+        return await _execute(engine, statement, values, turn)
     except DBAPIError as error:
         if not (error.connection_invalidated and repeatable):
             raise
-    return await _execute(engine, statement, values)
+    return await _execute(engine, statement, values, turn)
 
 
-async def _execute(engine: AsyncEngine, statement: Executable, values: dict[str, Any] | None) -> Sequence[Found]:
+async def _execute(
+    engine: AsyncEngine, statement: Executable, values: dict[str, Any] | None, turn: Executable | None
+) -> Sequence[Found]:
     async with engine.connect() as connection:
-        return (await connection.execute(statement, values)).all()
+        if turn is None:
+            return (await connection.execute(statement, values)).all()
+        await connection.execution_options(isolation_level="READ COMMITTED")
+        async with connection.begin():
+            await connection.execute(turn, values)
+            return (await connection.execute(statement, values)).all()

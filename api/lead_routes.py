@@ -38,7 +38,7 @@ async def create_leads(request: Request, key: Writer) -> Answer:
     """Creates up to 1000 leads; those whose identifiers are taken are skipped."""
     new = leads.parse_new(await read_json(request))
     refuse_unknown_parameters(request, set())
-    return success(await leads.create(request.app.state.engine, key, new))
+    return success(await leads.create(request.app.state.engine, request.app.state.settings, key, new))
 
 
 @router.get("/api/v1/records", operation_id="listRecords", summary="The same, by another name", tags=["Leads"])
@@ -55,11 +55,11 @@ async def list_leads(
 ) -> Answer:
     """A campaign's leads, a page at a time; or the one with an identifier."""
     refuse_unknown_parameters(request, {"campaignId", "cursor", "limit", "externalId", "phoneNumber", "phoneRegion"})
-    engine, campaign_id = request.app.state.engine, _named(campaign_id)
+    state, campaign_id = request.app.state, _named(campaign_id)
     if external_id is not None or phone_number is not None:
         named = leads.Named(external_id, phone_number, parse_region(phone_region))
-        return success(await leads.find(engine, key, campaign_id, named))
-    return success(await leads.list_leads(engine, key, campaign_id, cursor, limit))
+        return success(await leads.find(state.engine, state.settings, key, campaign_id, named))
+    return success(await leads.list_leads(state.engine, state.settings, key, campaign_id, cursor, limit))
 
 
 @router.delete("/api/v1/records", operation_id="deleteRecord", summary="The same, by another name", tags=["Leads"])

@@ -13,7 +13,7 @@ _NEW_LEAD: Schema = ENTRY | {
 }
 
 _LEAD = {
-    "id": "17",
+    "id": "0f3b9c5e7a1d48266e0c9b8d7f5a3124",
     "campaignId": "cmp_1",
     "externalId": "CRM_001",
     "phoneNumber": "+15555551234",
@@ -38,7 +38,7 @@ LEAD_SCHEMAS: dict[str, Schema] = {
         "examples": [{"campaignId": "cmp_1", "leads": [{"externalId": "CRM_001", "metadata": {"city": "Paris"}}]}],
     },
     "LeadsCreated": whole(
-        {"created": 1, "skipped": 1, "createdIds": ["17"], "skippedIdentifiers": ["CRM_002"]},
+        {"created": 1, "skipped": 1, "createdIds": ["0f3b9c5e7a1d48266e0c9b8d7f5a3124"], "skippedIdentifiers": ["CRM_002"]},
         created=count("Leads that are new"),
         skipped=count("Leads of which an identifier is taken, in the campaign or earlier in the request"),
         createdIds=list_of({"type": "string"}, "Of the leads that are new, in request order"),
@@ -46,7 +46,7 @@ LEAD_SCHEMAS: dict[str, Schema] = {
     ),
     "Lead": whole(
         _LEAD,
-        id=text("Leadsweep's own id"),
+        id=text("Leadsweep's own id: no number, and in no order"),
         campaignId=text("Its campaign"),
         externalId=or_null(text("In canonical form")),
         phoneNumber=or_null(text("In canonical form")),

@@ -28,6 +28,8 @@ from shared.identifier_names import IDENTIFIERS, printable
 from shared.identifiers import canonical_external_id, canonical_phone_number, former_external_id, former_phone_number
 from shared.phone_regions import phone_number, rival
 from shared.plans import BY_INDEX
+from shared.settings import Settings
+from shared.signatures import pseudonyms
 from shared.sqlstates import is_clash, is_refusal
 
 FIRST_PAUSE = 0.05  # seconds at most before a change that met a deadlock is tried again, doubled with each try …
@@ -179,7 +181,7 @@ def _checked(index: int, entry: Any) -> str:
     return written.decode()
 
 
-async def create(engine: AsyncEngine, key: Key, new: NewLeads) -> dict[str, Any]:
+async def create(engine: AsyncEngine, settings: Settings, key: Key, new: NewLeads) -> dict[str, Any]:
     """Creates the leads whose identifiers are free. Raises Forbidden, Unavailable, ApiError 409, DBAPIError."""
     region = await _region(engine, key, new.campaign_id, new.region)
     entries = await to_thread.run_sync(_identified, new.entries, region)
@@ -193,7 +195,7 @@ async def create(engine: AsyncEngine, key: Key, new: NewLeads) -> dict[str, Any]
         phone_numbers=text_array(entries.canonical_phone_numbers),
         metadata=text_array(new.metadata),
     )
-    created = [str(row.id) for row in found if row.id is not None]
+    created = pseudonyms(settings.secrets_key, [row.id for row in found if row.id is not None])
     written = zip(found, entries.external_ids, entries.phone_numbers, strict=True)
     return {
         "created": len(created),
@@ -213,7 +215,9 @@ async def _free_ids(engine: AsyncEngine, count: int) -> list[int]:
     raise Unavailable
 
 
-async def list_leads(engine: AsyncEngine, key: Key, campaign_id: str, cursor: str | None, limit: int) -> dict[str, Any]:
+async def list_leads(
+    engine: AsyncEngine, settings: Settings, key: Key, campaign_id: str, cursor: str | None, limit: int
+) -> dict[str, Any]:
     """A page of the campaign's leads. Raises Forbidden, InvalidRequest."""
     by_external_id, after = _after(cursor)
     found: list[Found] = []
@@ -224,10 +228,11 @@ async def list_leads(engine: AsyncEngine, key: Key, campaign_id: str, cursor: st
     if len(found) <= limit:
         found += await _in_campaign(engine, key, campaign_id, _BY_PHONE_NUMBER, after=after, most=limit + 1 - len(found))
         found = [row for row in found if row.id is not None]
-    return _listed(campaign_id, found[:limit], _cursor(found[limit - 1]) if len(found) > limit else None)
+    following = _cursor(found[limit - 1]) if len(found) > limit else None
+    return _listed(settings, campaign_id, found[:limit], following)
 
 
-async def find(engine: AsyncEngine, key: Key, campaign_id: str, named: Named) -> dict[str, Any]:
+async def find(engine: AsyncEngine, settings: Settings, key: Key, campaign_id: str, named: Named) -> dict[str, Any]:
     """The lead with these identifiers, if there is one. Raises Forbidden."""
     canonical = await _canonical(engine, key, campaign_id, named)
     external_id, number = canonical["external_id"], canonical["phone_number"]
@@ -237,7 +242,7 @@ async def find(engine: AsyncEngine, key: Key, campaign_id: str, named: Named) ->
         values["external_ids"] = text_array(_spellings_of_id(external_id, named))
         statement = _FIND_BY_EXTERNAL_ID
     found = await _in_campaign(engine, key, campaign_id, statement, **values)
-    return _listed(campaign_id, [row for row in found if row.id is not None], None)
+    return _listed(settings, campaign_id, [row for row in found if row.id is not None], None)
 
 
 async def delete(engine: AsyncEngine, key: Key, campaign_id: str, named: Named) -> int:
@@ -371,17 +376,19 @@ async def _region(engine: AsyncEngine, key: Key, campaign_id: str, region: str |
     return region or await region_of(engine, key.company_id, campaign_id)
 
 
-def _listed(campaign_id: str, found: Sequence[Found], cursor: str | None) -> dict[str, Any]:
+def _listed(settings: Settings, campaign_id: str, found: Sequence[Found], cursor: str | None) -> dict[str, Any]:
+    # The ids of the table are counted over all companies: two of them tell how many leads there are of others.
+    ids = pseudonyms(settings.secrets_key, [row.id for row in found])
     leads = [
         {
-            "id": str(row.id),
+            "id": lead_id,
             "campaignId": campaign_id,
             "externalId": row.external_id,
             "phoneNumber": row.phone_number,
             "metadata": row.metadata,
             "createdAt": time_text(row.created_at),
         }
-        for row in found
+        for lead_id, row in zip(ids, found, strict=True)
     ]
     return {"leads": leads, "count": len(leads), "cursor": cursor, "hasMore": cursor is not None}
 

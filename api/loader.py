@@ -15,6 +15,7 @@ from sqlalchemy import Connection, Engine, text
 from sqlalchemy.exc import DBAPIError, OperationalError
 
 from api.acceptor import written_if_other
+from api.authenticator import ACTIVE, inactive_key
 from api.drafter import JOB
 from api.entries import Identifiers
 from api.errors import Forbidden
@@ -57,6 +58,13 @@ _FIND_DUPLICATES = text(f"""
     UPDATE chunks SET outcomes = settled.outcomes, not_found = duplicates,
         state = CASE WHEN array_position(settled.outcomes, 0::smallint) IS NULL THEN 'done' ELSE 'pending' END
     FROM settled WHERE job_id = :job_id AND chunks.number = settled.number
+""")
+
+# The key may have been revoked, or limited, while the file arrived, and the campaign may have moved.
+_ADMIT_AGAIN = text(f"""
+    SELECT scope = 'write' AND company_id = :company_id AND coalesce(campaign_id, :campaign_id) = :campaign_id
+        AND EXISTS (SELECT FROM campaigns WHERE id = :campaign_id AND company_id || '' = :company_id) AS may_submit
+    FROM api_keys WHERE id = :key_id AND {ACTIVE} AND {BY_INDEX}
 """)
 
 # A job of which nothing is left to be done is answered like any other, but runs already: the ticker has yet to write down its
@@ -104,7 +112,7 @@ class _Chunk(NamedTuple):
 def load(engine: Engine, values: dict[str, Any], upload: Upload, manner: Manner, *, chunk_size: int, most: int) -> Loaded | None:
     """Makes a job of up to `most` entries, as `values`, of a draft, have it; None where the Idempotency-Key is taken.
 
-    Raises Forbidden, DBAPIError, and what Upload.batches raises.
+    Raises ApiError 401, Forbidden, DBAPIError, and what Upload.batches raises.
     """
     batches = upload.batches(most, manner)
     try:
@@ -119,6 +127,11 @@ def load(engine: Engine, values: dict[str, Any], upload: Upload, manner: Manner,
             if hashes.may_repeat():
                 connection.execute(text("SET LOCAL work_mem = '64MB'"))
                 connection.execute(_FIND_DUPLICATES, {"job_id": values["job_id"], "duplicate": Outcome.DUPLICATE})
+            key = connection.execute(_ADMIT_AGAIN, values).one_or_none()
+            if key is None:
+                raise inactive_key()
+            if not key.may_submit:
+                raise Forbidden
             request_hash = upload.idempotency and upload.idempotency.request_hash
             ended = connection.execute(_END, values | {"total": total, "request_hash": request_hash}).one()
         return Loaded._make(ended)

@@ -26,7 +26,7 @@ from shared.database import create_sync_engine
 from shared.settings import Settings
 
 AT_ONCE = 8  # uploads of one process
-OF_ONE_COMPANY = 4  # of these: another's file never waits for this one's
+OF_ONE_COMPANY = 3  # of these: it takes three companies to have another's file wait
 PATIENCE = 5.0  # seconds that one more waits for its turn
 
 
@@ -37,7 +37,13 @@ class Receiver:
         """`engine` is for what comes before and after."""
         self._engine = engine
         self._settings = settings
-        self._loading = create_sync_engine(settings, "upload", pool_size=AT_ONCE, max_overflow=0)
+        self._loading = create_sync_engine(
+            settings,
+            "upload",
+            isolation_level="READ COMMITTED",  # what a key may do is looked at again at the end
+            pool_size=AT_ONCE,
+            max_overflow=0,
+        )
         self._turns = asyncio.Semaphore(AT_ONCE)
         self._turns_of_company: defaultdict[str, asyncio.Semaphore] = defaultdict(lambda: asyncio.Semaphore(OF_ONE_COMPANY))
         self._uploads: set[Upload] = set()
@@ -56,7 +62,7 @@ class Receiver:
         """Makes the job, which is durable then, or finds the answer that the Idempotency-Key already had.
 
         The file is read in that `manner`, but that its region may be the campaign's.
-        Raises Forbidden, InvalidRequest, Unavailable, ApiError 408, 409, 413 and 422, DBAPIError.
+        Raises Forbidden, InvalidRequest, Unavailable, ApiError 401, 408, 409, 413 and 422, DBAPIError.
         """
         values = await draft(self._engine, self._settings, asked, campaign_id, options)
         region = options.phone_region or await region_of(self._engine, asked.key.company_id, campaign_id)

@@ -137,7 +137,10 @@ RESPONSES = {
             _KEY_ERROR,
         ],
     ),
-    "TooSlow": _error("Nothing came for 30 seconds, or not all within an hour", ["Request body took too long to arrive"]),
+    "TooSlow": _error(
+        "Nothing came for 30 seconds, less than 1 KiB/s over 60 seconds, or not all within an hour",
+        ["Request body took too long to arrive"],
+    ),
     "FileTooLarge": _error("Over 1 KiB an entry on average, or inflated 200-fold", ["Request body is too large"]),
     "NotAFile": _error(
         "Another content type or encoding",

@@ -151,7 +151,8 @@ async def get_job(request: Request, job_id: Annotated[str, Path(alias="jobId")],
     if wait := preferred_wait(request):
         headers["Preference-Applied"] = f"wait={wait}"
         if job.retry_after:
-            job = await _job_at_its_end(state, key, found, wait)
+            await _wait_for_its_end(state, found, wait)
+            job = await jobs.read_job(state.engine, await authenticator_of(request).key_now(request), found)
     if job.retry_after:
         headers["Retry-After"] = str(job.retry_after)
     answer = success(job.body, headers=headers)
@@ -161,11 +162,10 @@ async def get_job(request: Request, job_id: Annotated[str, Path(alias="jobId")],
     return answer
 
 
-async def _job_at_its_end(state: Any, key: Key, job_id: UUID, wait: int) -> jobs.JobAnswer:
+async def _wait_for_its_end(state: Any, job_id: UUID, wait: int) -> None:
     with state.waiter.expecting(job_id) as ended:
         if await jobs.mark_awaited(state.engine, job_id):
             await wait_for(ended, wait)
-    return await jobs.read_job(state.engine, key, job_id)
 
 
 def _matches(tag: str, headers: list[str]) -> bool:

@@ -14,6 +14,8 @@ from api.inflater import inflated
 from api.preferences import IdempotencyKey, hash_of
 
 STALL = 30.0  # seconds without a byte after which an upload is ended
+LEAST_RATE = 1024  # bytes a second: the slowest of modems has more, and there are only so many places
+RATE_OVER = 60.0  # seconds of waiting for the sender over which the rate is looked at
 LONGEST = 3600.0  # seconds that an upload may take: its transaction keeps the database from cleaning up
 BYTES_AN_ENTRY = 1024  # on average, other columns too: bounds what is read of a file that has none
 
@@ -34,6 +36,8 @@ class Upload:
         self._hash = hash_of(request)
         self._stream = request.stream()
         self._deadline = time.monotonic() + LONGEST
+        self._waited = 0.0  # seconds for the sender, and ours do not count, since the rate was last found high enough …
+        self._came = 0  # … and the bytes that came in these
         self._first: bytes | None = None
         self._parts = self._arriving()
         self._patience: asyncio.Timeout | None = None
@@ -92,9 +96,11 @@ class Upload:
     async def _next_part(self) -> bytes | None:
         if self._ended:
             raise Unavailable
+        began = time.monotonic()
         try:
-            async with asyncio.timeout(min(STALL, self._deadline - time.monotonic())) as self._patience:
-                return await anext(self._stream, None)
+            patience = min(STALL, RATE_OVER - self._waited, self._deadline - began)
+            async with asyncio.timeout(patience) as self._patience:
+                part: bytes | None = await anext(self._stream, None)
         except TimeoutError:
             if self._ended:
                 raise Unavailable from None
@@ -103,6 +109,11 @@ class Upload:
             raise ApiError(400, "Request body broke off") from None  # nobody is there to read it
         finally:
             self._patience = None
+        self._waited += time.monotonic() - began
+        self._came += len(part or b"")
+        if self._came >= LEAST_RATE * RATE_OVER:
+            self._waited, self._came = 0.0, 0
+        return part
 
 
 def _too_slow() -> ApiError:

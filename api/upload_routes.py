@@ -13,7 +13,7 @@ from api.errors import InvalidRequest
 from api.file_reader import Manner
 from api.parser import OPTIONS, Options, parse_campaign_id, parse_options
 from api.preferences import IdempotencyKey, preferred_wait, written_key
-from api.replayer import Asked
+from api.replayer import Accepted, Asked
 from api.responder import answer_accepted
 from api.routes import authenticator_of, refuse_unknown_parameters
 from api.upload import Upload
@@ -56,8 +56,14 @@ async def bulk_delete_file(request: Request) -> Response:
     wait = state.settings.default_wait if preferred is None else preferred
     asked = Asked(key, IdempotencyKey(upload_key, b"") if upload_key else None, wait, uuid4())
     manner = Manner(_ON_INVALID[query.get("onInvalid", "fail")], naming, options.phone_fallback == PhoneFallback.NEVER)
-    accepting = state.receiver.receive(upload, asked, campaign_id, options, manner)
-    return await answer_accepted(state, asked, accepting, preferred=preferred)
+
+    async def receive() -> Accepted:
+        accepted: Accepted = await state.receiver.receive(upload, asked, campaign_id, options, manner)
+        if accepted.replayed:  # a job that is new was made only after its key had been looked at again
+            await authenticator_of(request).admit_again(request)
+        return accepted
+
+    return await answer_accepted(state, asked, receive(), preferred=preferred)
 
 
 def _naming(query: Any) -> Naming:

@@ -22,6 +22,13 @@ from shared.states import JOB_EVENTS
 FIELDS = frozenset({"url", "events", "description", "enabled"})
 MOST = 50  # of one company: each is a delivery for each of its jobs
 
+# Those who add one to a company take turns, or several would count the same, and make more than MOST. Who stops in the middle
+# lets go.
+_TURN = text(f"""
+    SELECT set_config('idle_in_transaction_session_timeout', '10s', true) FROM companies
+    WHERE id = :company_id AND {BY_INDEX} FOR NO KEY UPDATE
+""")
+
 # Sent again with the same id, it finds what it wrote.
 _ADD = text(f"""
     INSERT INTO webhooks (id, company_id, url, events, description, enabled, secret)
@@ -88,7 +95,7 @@ async def add(engine: AsyncEngine, settings: Settings, key: Key, asked: Registra
         "secret": Vault(settings.secrets_key).lock(secret),
         "most": MOST,
     }
-    found = await rows(engine, _ADD, values)
+    found = await rows(engine, _ADD, values, turn=_TURN)
     if not found:
         raise ApiError(409, f"A company can have {MOST} webhooks")
     return _described(found[0]) | {"secret": secret}

@@ -112,8 +112,8 @@ class Settings(BaseSettings):
     )
     secrets_key: Annotated[str, BeforeValidator(parse_secrets_key)] = Field(
         "",
-        description="Encrypts webhook secrets: 32 random bytes in base64 (`openssl rand -base64 32`); after a comma, older keys. "
-        "The embedded stack makes its own",
+        description="Encrypts webhook secrets: 32 random bytes in base64 (`openssl rand -base64 32`); after a comma, older keys, "
+        "of which the last makes the ids of leads. The embedded stack makes its own",
     )
     webhook_allow: NetworksSetting = Field(
         (),

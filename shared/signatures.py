@@ -1,10 +1,12 @@
 """Secrets of webhooks: how they are made, kept and signed with, by the Standard Webhooks specification 1.0.
 
-Unlike API keys they must be read again, to sign with, so they are stored encrypted (Fernet), never in clear.
+Unlike API keys they must be read again, to sign with, so they are stored encrypted (Fernet), never in
+clear. The key that they are encrypted with also makes the ids by which callers know leads.
 """
 
 import base64
 import binascii
+import hashlib
 import secrets
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
@@ -63,6 +65,22 @@ class Vault:
             return self._fernet.decrypt(locked).decode()
         except InvalidToken:
             raise ValueError("LEADSWEEP_SECRETS_KEY is not the key that this secret was encrypted with") from None
+
+
+def pseudonyms(secrets_key: str, numbers: Iterable[int]) -> list[str]:
+    """What stands for numbers that callers must not be able to compare, one for each, always the same.
+
+    Made with the oldest of the keys, so that a new one in front of it changes nothing.
+    """
+    oldest = base64.b64decode(secrets_key.rpartition(",")[2].translate(_STANDARD))
+    keyed = hashlib.blake2b(digest_size=16, key=oldest, person=b"pseudonym")  # no other use of the key gives the same
+
+    def stands_for(number: int) -> str:
+        each = keyed.copy()
+        each.update(str(number).encode())
+        return each.hexdigest()
+
+    return [stands_for(number) for number in numbers]
 
 
 def retired(secret: ColumnElement[bytes], old_secrets: ColumnElement[Any]) -> ColumnElement[Any]:

@@ -121,7 +121,7 @@ LONG_AGO, KEPT = timedelta(0), timedelta(days=30)
 ENDED, QUEUED = (UUID(f"{number:032d}") for number in (15003, 49970))  # of co-3 and co-0
 WEBHOOK, QUIET_WEBHOOK, DELIVERY = (UUID(f"{number:032d}") for number in (3, 13, 15003 * 10 + 1))
 ARCHIVE = UUID(f"{15000:032d}")  # of co-0
-KEY = Key(UUID(int=1), "co-3", None, "write", "", None, None)
+KEY = Key(UUID(f"{3:032d}"), "co-3", None, "write", "", None, None)
 LIMITED = KEY._replace(campaign_id="cmp-3")
 SEEN_BY = {"company_id": "co-3", "campaign_id": None}
 ASKED = Asked(KEY, None, 0, uuid4())
@@ -326,6 +326,7 @@ def loaded(connection):
     file = (loader._Chunk(2 * n, identifiers, [0, 0]) for n, identifiers in enumerate(entries))
     loader._copy(connection, ASKED.job_id, file, loader._Hashes())
     connection.execute(loader._FIND_DUPLICATES, {"job_id": ASKED.job_id, "duplicate": Outcome.DUPLICATE})
+    assert connection.execute(loader._ADMIT_AGAIN, SUBMITTED).one().may_submit
     connection.execute(loader._END, SUBMITTED)
 
 

@@ -15,9 +15,11 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from sqlalchemy import text
+from starlette.datastructures import URL, Headers
 
 from api.file_reader import Manner, read
-from api.receiver import AT_ONCE
+from api.receiver import AT_ONCE, OF_ONE_COMPANY
+from api.upload import Upload
 from shared.spreadsheets import unwrapped
 from shared.states import Outcome
 from tests.jobs import add_leads, one_tick, remaining_leads
@@ -474,6 +476,53 @@ async def test_an_upload_that_stalls_is_ended(service, monkeypatch):
     assert nothing_is_left(service.engine)
 
 
+async def test_who_sends_slower_than_the_least_rate_loses_the_place(service, monkeypatch):
+    """A part comes often enough that the sender never stalls."""
+    monkeypatch.setattr("api.upload.RATE_OVER", 0.3)
+    sent = []
+
+    async def trickling():
+        yield b"externalId\n"
+        while len(sent) < 1000:
+            sent.append(b"a\n")
+            yield sent[-1]
+            await asyncio.sleep(0.01)
+
+    answer = await upload(service, trickling())
+    assert (answer.status_code, answer.json()["error"]) == (408, "Request body took too long to arrive")
+    assert len(sent) < 1000
+    assert nothing_is_left(service.engine)
+
+
+class Sender:
+    """A request whose body comes in these parts, each after so many seconds."""
+
+    def __init__(self, *parts):
+        self.headers = Headers({"content-type": CSV})
+        self.url = URL("http://leadsweep")
+        self._parts = parts
+
+    async def stream(self):
+        for seconds, part in self._parts:
+            await asyncio.sleep(seconds)
+            yield part
+
+
+async def test_who_sends_faster_than_the_least_rate_may_take_long(monkeypatch):
+    monkeypatch.setattr("api.upload.RATE_OVER", 1.5)
+    monkeypatch.setattr("api.upload.LEAST_RATE", 10)
+    upload = Upload(Sender(*[(0.6, b"x" * 15)] * 4), None)
+    assert [await upload._next_part() for _ in range(4)] == [b"x" * 15] * 4
+
+
+async def test_only_the_seconds_count_that_a_sender_is_waited_for(monkeypatch):
+    monkeypatch.setattr("api.upload.RATE_OVER", 0.5)
+    upload = Upload(Sender((0, b"x"), (0, b"y"), (0, b"z")), None)
+    for part in (b"x", b"y", b"z", None):
+        await asyncio.sleep(0.3)  # waiting for a place, or for the database
+        assert await upload._next_part() == part
+
+
 async def test_an_upload_ends_in_time_also_while_what_has_arrived_is_read(service, monkeypatch):
     monkeypatch.setattr("api.upload.LONGEST", 0.2)
     body = gzip.compress(b"externalId\n" + b"".join(b"crm-%d\n" % i for i in range(2_000_000)), 1)
@@ -494,7 +543,7 @@ async def test_who_sends_no_body_holds_up_nobody(service):
         each.cancel()
 
 
-async def test_a_company_takes_half_of_the_turns_at_most(service, monkeypatch):
+async def test_a_company_takes_three_of_the_eight_places_at_most(service, monkeypatch):
     monkeypatch.setattr("api.receiver.PATIENCE", 0.2)
     whole = asyncio.Event()
 
@@ -503,11 +552,74 @@ async def test_a_company_takes_half_of_the_turns_at_most(service, monkeypatch):
         await whole.wait()
 
     slowly = [asyncio.create_task(upload(service, slow())) for _ in range(AT_ONCE)]
-    await until(lambda: sum(task.done() for task in slowly) == AT_ONCE // 2)
+    await until(lambda: sum(task.done() for task in slowly) == AT_ONCE - OF_ONE_COMPANY)
     assert (await upload(service, b"externalId\na\n", key=service.foreign, campaignId="foreign")).status_code == 202
     whole.set()
     answers = [answer.status_code for answer in await asyncio.gather(*slowly)]
-    assert sorted(answers) == [202] * (AT_ONCE // 2) + [503] * (AT_ONCE // 2)
+    assert sorted(answers) == [202] * 3 + [503] * 5
+
+
+async def test_a_place_that_a_slow_sender_had_goes_to_the_next(service, monkeypatch):
+    monkeypatch.setattr("api.upload.RATE_OVER", 0.3)
+
+    async def trickling():
+        yield b"externalId\na\n"
+        for _ in range(1000):
+            await asyncio.sleep(0.01)
+            yield b"a\n"
+
+    slowly = [asyncio.create_task(upload(service, trickling())) for _ in range(OF_ONE_COMPANY)]
+    await until(service.app.state.receiver._turns_of_company["co"].locked)
+    assert (await upload(service, b"externalId\na\n")).status_code == 202
+    assert [answer.status_code for answer in await asyncio.gather(*slowly)] == [408] * OF_ONE_COMPANY
+
+
+LOST = pytest.mark.parametrize(
+    ("change", "status", "error"),
+    [
+        ("UPDATE api_keys SET revoked_at = clock_timestamp() WHERE name = 'the tests'", 401, "Invalid or inactive API key"),
+        ("UPDATE api_keys SET expires_at = clock_timestamp() WHERE name = 'the tests'", 401, "Invalid or inactive API key"),
+        ("DELETE FROM api_keys WHERE name = 'the tests'", 401, "Invalid or inactive API key"),
+        ("UPDATE api_keys SET scope = 'read' WHERE name = 'the tests'", 403, "Forbidden"),
+        ("UPDATE api_keys SET campaign_id = 'second' WHERE name = 'the tests'", 403, "Forbidden"),
+        ("UPDATE campaigns SET company_id = 'other' WHERE id = 'cmp'", 403, "Forbidden"),
+    ],
+    ids=["revoked", "expired", "deleted", "reads only", "of another campaign", "campaign moved"],
+)
+
+
+@LOST
+async def test_a_key_that_loses_its_right_during_an_upload_has_no_file_accepted(service, change, status, error):
+    def arriving():
+        yield b"externalId\n" + b"".join(b"crm-%d\n" % i for i in range(50_000))
+        with service.engine.begin() as connection:
+            connection.execute(text(change))
+        yield b"last\n"
+
+    async def arriving_later():
+        for part in arriving():
+            yield part
+
+    answer = await upload(service, arriving_later(), headers={"idempotency-key": "lost"})
+    assert (answer.status_code, answer.json()["error"]) == (status, error)
+    assert nothing_is_left(service.engine)
+    with service.engine.connect() as connection:
+        assert connection.execute(text("SELECT count(*) FROM idempotency_keys")).scalar_one() == 0
+
+
+async def test_a_key_that_is_revoked_during_an_upload_does_not_get_the_answer_of_before(service, monkeypatch):
+    monkeypatch.setattr("api.authenticator.REMEMBERED", 0)
+    key = {"idempotency-key": "file-1"}
+    assert (await upload(service, b"externalId\na\n", headers=key)).status_code == 202
+
+    async def arriving():
+        yield b"externalId\n"
+        with service.engine.begin() as connection:
+            connection.execute(text("UPDATE api_keys SET revoked_at = clock_timestamp()"))
+        yield b"a\n"
+
+    answer = await upload(service, arriving(), headers=key)
+    assert (answer.status_code, answer.json()["error"]) == (401, "Invalid or inactive API key")
 
 
 async def test_results_wait_for_nothing_and_other_calls_are_answered_during_an_upload(service, api):

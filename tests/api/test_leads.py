@@ -1,11 +1,13 @@
 """Leads over HTTP: created a thousand at a time, listed page by page, deleted one by one."""
 
 import asyncio
+import re
 
 import pytest
 from sqlalchemy import text
 
 from api import leads
+from shared.signatures import new_secrets_key
 from tests.jobs import add_leads, remaining_leads
 from tests.stack import lock_waits, until
 
@@ -75,6 +77,35 @@ async def test_a_backslash_before_u0000_is_not_a_nul(service):
     assert answer.status_code == 200
     found = await service.get("/api/v1/leads", params={"campaignId": "cmp", "externalId": "x"})
     assert found.json()["data"]["leads"][0]["metadata"] == {"a": "\\u0000"}
+
+
+async def ids_of(service, key, campaign):
+    """Those of all leads, by externalId."""
+    answer = await service.get("/api/v1/leads", key, params={"campaignId": campaign})
+    return {lead["externalId"]: lead["id"] for lead in answer.json()["data"]["leads"]}
+
+
+async def test_ids_of_leads_do_not_tell_how_many_others_have(service):
+    """In the database they are counted over all companies."""
+    created = []
+    for number in range(3):
+        created += (await create(service, {"externalId": f"own-{number}"})).json()["data"]["createdIds"]
+        foreign = [{"externalId": f"x-{number}-{i}"} for i in range(10)]
+        assert (
+            await service.post({"campaignId": "foreign", "leads": foreign}, service.foreign, path="/api/v1/leads/bulk")
+        ).is_success
+    with service.engine.connect() as connection:
+        stored = {row.external_id: str(row.id) for row in connection.execute(text("SELECT id, external_id FROM leads"))}
+    listed = await ids_of(service, service.write, "cmp") | await ids_of(service, service.foreign, "foreign")
+    assert [listed[f"own-{number}"] for number in range(3)] == created
+    assert len({*listed.values()}) == len(stored) == len(listed)
+    assert not {*listed.values()} & {*stored.values()}
+    assert all(re.fullmatch("[0-9a-f]{32}", told) for told in listed.values()), "nothing that could be counted"
+    key = service.app.state.settings.secrets_key
+    service.app.state.settings.secrets_key = f"{new_secrets_key()},{key}"
+    assert await ids_of(service, service.write, "cmp") == {name: listed[name] for name in listed if name[0] != "x"}
+    service.app.state.settings.secrets_key = new_secrets_key()
+    assert not {*(await ids_of(service, service.write, "cmp")).values()} & {*listed.values()}, "without the key nobody can tell"
 
 
 async def test_all_leads_are_listed_once_page_by_page(service):
@@ -354,5 +385,6 @@ async def test_ids_that_an_operator_has_used_do_not_stand_in_the_way(service):
         connection.execute(text("SELECT setval('leads_id_seq', 998)"))
     told = (await create(service, {"externalId": "new"}, {"externalId": "own-1000"}, {"externalId": "x"})).json()["data"]
     assert (told["created"], told["skippedIdentifiers"]) == (2, ["own-1000"])
-    assert told["createdIds"][0] == "999"
+    with service.engine.connect() as connection:
+        assert connection.execute(text("SELECT id FROM leads WHERE external_id = 'new'")).scalar_one() == 999
     assert left(service) >= {("new", None), ("x", None)}

@@ -14,7 +14,7 @@ from shared.signatures import Vault
 from tests.hosts import SPELLINGS, TRICKS, shut_network
 from tests.jobs import work_off
 from tests.receiver import receiving
-from tests.stack import lock_waits, make_key, wait_for
+from tests.stack import lock_waits, make_key, until, wait_for
 from worker.deliverer import Terms, deliver_next
 from worker.finisher import NOBODY, Wake
 from worker.outbox import claim, record
@@ -368,6 +368,21 @@ async def test_a_company_has_fifty_webhooks_at_most(call, receiver):
     for _ in range(50):
         assert (await call("POST", WEBHOOKS, {"url": receiver.url}))[0] == 201
     assert await call("POST", WEBHOOKS, {"url": receiver.url}) == (409, None, "A company can have 50 webhooks")
+
+
+async def test_a_company_has_fifty_webhooks_at_most_however_many_are_created_at_once(call, receiver, service):
+    """Those that have a connection are held up by the lock of their company's row, so that all of them count what is there."""
+    for _ in range(47):
+        assert (await call("POST", WEBHOOKS, {"url": receiver.url}))[0] == 201
+    with service.engine.connect() as other:
+        other.execute(text("SELECT FROM companies WHERE id = 'co' FOR UPDATE"))
+        calls = [asyncio.create_task(call("POST", WEBHOOKS, {"url": receiver.url})) for _ in range(80)]
+        await until(lambda: lock_waits(service.engine) == service.app.state.settings.pool_size)
+        other.rollback()
+    assert sorted(status for status, *_ in await asyncio.gather(*calls)) == [201] * 3 + [409] * 77
+    with service.engine.connect() as connection:
+        assert connection.execute(text("SELECT count(*) FROM webhooks")).scalar_one() == 50
+    assert (await call("POST", WEBHOOKS, {"url": receiver.url}, service.foreign))[0] == 201
 
 
 @pytest.mark.parametrize(
