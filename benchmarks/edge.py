@@ -25,14 +25,14 @@ from shared.keys import new_key
 MEMORY_MB = 200  # the limit for the API process, at its peak
 P95_MS = 100  # the limit for the neighbour
 SECONDS = 15  # of each load: enough for some hundred calls of the neighbour, and below the API's time-outs
-RAMP = 4.0  # seconds until all connections of a load are there; a burst of arrivals is not what is measured
+RAMP = 0.25  # of these until all connections are there; a burst of arrivals is not what is measured
 PATIENCE = 5.0  # seconds that the neighbour gives a call; one that fails counts as these
 POST = "/api/v1/leads/bulk-delete"
 MIB = 1024 * 1024
 
 
 class Load(NamedTuple):
-    """What each connection does: send `opening`, then `count` times `piece`, and hold on until it is ended."""
+    """What each connection does: send `opening`, then `count` times `piece`, and stay until it is ended."""
 
     connections: int
     opening: bytes = b""
@@ -93,10 +93,9 @@ def loads(key):
 
     def uploads(key):
         path = f"{POST}/files?campaignId={CAMPAIGN}"
-        head = _head("POST", path, key, "Transfer-Encoding: chunked", kind="text/csv")
-        return Load(
-            300, head + b"c\r\nexternalId\r\n\r\n", b"400\r\n" + b"CRM_0000000001\r\n" * 64 + b"\r\n", count=1000, pause=1.0
-        )
+        opening = _head("POST", path, key, "Transfer-Encoding: chunked", kind="text/csv")
+        kib = b"400\r\n" + b"CRM_0000000001\r\n" * 64 + b"\r\n"
+        return Load(300, opening + b"c\r\nexternalId\r\n\r\n", kib, count=1000, pause=1.0)
 
     return {
         "none": Load(0),
@@ -175,7 +174,7 @@ def _misbehave(port, load, seconds):
 
 async def _open_all(port, load, seconds):
     tally = {"sent": 0, "ended": 0}
-    delays = [RAMP * number / load.connections for number in range(load.connections)]
+    delays = [seconds * RAMP * number / load.connections for number in range(load.connections)]
     with suppress(TimeoutError):
         async with asyncio.timeout(seconds):
             await asyncio.gather(*(_keep_open(port, load, delay, tally) for delay in delays))
