@@ -17,7 +17,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import NamedTuple
 
-from benchmarks import builds, contests, files, webhooks
+from benchmarks import builds, contests, edge, files, webhooks
 from benchmarks.contests import OURS_ALONE, in_turn
 from benchmarks.ground import Ground, Processes
 from cli.embedded import Embedded
@@ -60,6 +60,7 @@ GOALS = {
     "fair": Goal("ms", "POST of a job of 1000 to its end beside a job of a million", "on an idle stack", 3, at_most=True),
     "crowd": Goal("ms", "delay of a job of 1000 by 5,000 of another company, longest of 10", "limit", 1, at_most=True),
     "deliveries": Goal("deliveries/s", "one deliverer process to a local receiver", "limit", 1),
+    "edge": Goal("% of a limit", "memory and a neighbour's p95 under loads of strangers, the highest", "limit", 1, at_most=True),
 }
 
 
@@ -135,7 +136,7 @@ def _contest(name, sides, chosen):
 
 def _round(name, sides, number, scale):
     """One round of a contest: of both of its sides, or of two builds by the same code."""
-    (contest,) = (getattr(module, name) for module in (contests, webhooks, files) if hasattr(module, name))
+    (contest,) = (getattr(module, name) for module in (contests, webhooks, files, edge) if hasattr(module, name))
 
     def alone(side):
         result = contest(*side, OURS_ALONE, scale)

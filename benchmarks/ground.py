@@ -187,6 +187,9 @@ class Processes:
     def _note_peak(self, role, process):
         """The kernel keeps each process's peak; asking once at the end takes no time from what is measured."""
         family = [process.pid, *(child.pid for child in psutil.Process(process.pid).children(recursive=True))]
-        statuses = [Path(f"/proc/{pid}/status").read_text() for pid in family]
-        peaks = [int(status.partition("VmHWM:")[2].split()[0]) / 1024 for status in statuses]
-        self.peak_mb[role] = max(self.peak_mb.get(role, 0), round(max(peaks), 1))
+        self.peak_mb[role] = max(self.peak_mb.get(role, 0), *map(peak_mb, family))
+
+
+def peak_mb(pid):
+    """The most resident memory that a process has had."""
+    return round(int(Path(f"/proc/{pid}/status").read_text().partition("VmHWM:")[2].split()[0]) / 1024, 1)
