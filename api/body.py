@@ -1,8 +1,10 @@
 """Reads a JSON body with a limit, also where its length is not announced, and as many at once as there is memory for."""
 
+import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 
 from starlette.requests import ClientDisconnect, Request
 
@@ -15,24 +17,48 @@ OF_ONE_COMPANY = ALL_AT_ONCE // 2
 NOTHING = (b"", b"{}")
 
 
+@dataclass(eq=False)
+class Held:
+    """What is held of one body: so many bytes; `arriving` ends the wait for more of them."""
+
+    company_id: str
+    arriving: asyncio.Timeout
+    length: int = 0
+
+
 class Bodies:
-    """The bytes of bodies that a process holds, by company."""
+    """The bodies that a process holds. Where there are too many, those that have been coming for longest give up their places:
+    a body that comes as fast as others do is there within milliseconds.
+    """
 
     def __init__(self) -> None:
         """None yet."""
-        self._held: Counter[str] = Counter()
+        self._lengths: Counter[str] = Counter()
+        self._arriving: dict[Held, None] = {}  # the oldest first
 
-    def take(self, company_id: str, length: int) -> None:
-        """So many more. Raises Unavailable where they are too many."""
-        if self._held[company_id] + length > OF_ONE_COMPANY or self._held.total() + length > ALL_AT_ONCE:
-            raise Unavailable
-        self._held[company_id] += length
+    def add(self, held: Held, length: int) -> None:
+        """So many bytes more. Raises Unavailable where only bodies that are whole could make room."""
+        self._arriving.setdefault(held)
+        while (most := self._lengths[held.company_id] + length > OF_ONE_COMPANY) or self._lengths.total() + length > ALL_AT_ONCE:
+            oldest = next((each for each in self._arriving if not most or each.company_id == held.company_id), held)
+            if oldest is held:
+                raise Unavailable
+            self.remove(oldest)
+            oldest.arriving.reschedule(asyncio.get_running_loop().time())
+        held.length += length
+        self._lengths[held.company_id] += length
 
-    def give_back(self, company_id: str, length: int) -> None:
-        """So many fewer."""
-        self._held[company_id] -= length
-        if not self._held[company_id]:
-            del self._held[company_id]
+    def complete(self, held: Held) -> None:
+        """It is whole: nothing ends it now."""
+        self._arriving.pop(held, None)
+
+    def remove(self, held: Held) -> None:
+        """It is held no longer."""
+        self._arriving.pop(held, None)
+        self._lengths[held.company_id] -= held.length
+        held.length = 0
+        if not self._lengths[held.company_id]:
+            del self._lengths[held.company_id]
 
 
 @asynccontextmanager
@@ -80,21 +106,28 @@ async def _body(request: Request) -> AsyncIterator[bytes]:
     if not announced.isdecimal() or int(announced[:12]) > MAX_BYTES:
         raise _too_large()
     bodies: Bodies = request.app.state.bodies
-    company_id = request.scope["key"].company_id
-    parts, length = [], 0
+    held = Held(request.scope["key"].company_id, asyncio.timeout(None))
     try:
-        async for part in request.stream():
-            if length + len(part) > MAX_BYTES:
-                raise _too_large()
-            bodies.take(company_id, len(part))
-            length += len(part)
-            parts.append(part)
+        body = b"".join([part async for part in _arriving(request, held)])
+        bodies.complete(held)
         await request.app.state.authenticator.admit_again(request)  # a body may come in small pieces, for minutes
-        yield b"".join(parts)
+        yield body
+    finally:
+        bodies.remove(held)
+
+
+async def _arriving(request: Request, held: Held) -> AsyncIterator[bytes]:
+    try:
+        async with held.arriving:
+            async for part in request.stream():
+                if held.length + len(part) > MAX_BYTES:
+                    raise _too_large()
+                request.app.state.bodies.add(held, len(part))
+                yield part
+    except TimeoutError:
+        raise Unavailable from None
     except ClientDisconnect:
         raise ApiError(400, "Request body is not valid JSON") from None  # nobody is there to read it
-    finally:
-        bodies.give_back(company_id, length)
 
 
 def _too_large() -> ApiError:
