@@ -26,7 +26,10 @@ async def read_options(request: Request) -> bytes:
 
 
 async def read_nothing(request: Request) -> bytes:
-    """The raw body of what takes no options: nothing, or `{}`. Raises ApiError 401, 413, Forbidden, InvalidRequest."""
+    """The raw body of what takes no options: nothing, or `{}`.
+
+    Raises ApiError 401, 413, Forbidden, InvalidRequest.
+    """
     body = await _read(request)
     if body.strip() not in NOTHING:  # an option that is not understood must never turn into a real deletion
         raise InvalidRequest("Request body must be empty")
