@@ -29,7 +29,7 @@ from shared.plans import BY_INDEX
 from shared.settings import Rate, Settings, parse_rate
 
 REMEMBERED = 2.0  # seconds; the contract allows 5 for a revocation to be in force
-MOST_REMEMBERED = 10_000  # valid keys, and as many unknown ones: some 5 MB each
+MOST_REMEMBERED = 10_000  # valid keys, and as many unknown ones: a few MB each
 LOOK_UPS = 8  # in flight, of keys that are new here: the pool, of ten by default, keeps two connections
 LOOK_UP_TURN = 2.0  # seconds that one more waits: a look-up takes 1 ms, so then the database is not well
 NOTED_EVERY = 5.0  # seconds between notes of which keys were used
@@ -111,7 +111,7 @@ class Authenticator:
     async def admit_again(self, request: Request) -> None:
         """Looks at the key of a call once more, as its body may have taken long to arrive.
 
-        Raises ApiError 401 where the key is not active any more, Forbidden where it may do something else now.
+        Raises ApiError 401 where the key is not active any more, Forbidden where its reach is another now.
         """
         admitted: Key = request.scope["key"]
         if (await self.key_now(request)).reach != admitted.reach:

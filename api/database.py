@@ -1,5 +1,5 @@
-"""Sends the API's statements to the database: each is a transaction of its own, but for those that take turns, and has its answer
-or an error within seconds.
+"""Sends the API's statements to the database: each is a transaction of its own, but for those that take
+turns, and has its answer or an error within seconds.
 """
 
 from collections.abc import Sequence
@@ -27,8 +27,8 @@ async def rows(
 ) -> Sequence[Found]:
     """All rows, within `patience` seconds. Raises DBAPIError, sqlalchemy's and Python's TimeoutError.
 
-    What must see all that others have done takes its `turn` first, by a statement that locks, in the same transaction: a single
-    one would wait, and still see what there was when it began.
+    What must see all that others have done takes its `turn` first, by a statement that locks, in the same
+    transaction: a single one would wait, and still see what there was when it began.
 
     A statement whose connection is found broken is sent once more: the pool's connections all break when the server restarts.
     Its COMMIT may have happened all the same: what would then answer otherwise than the first time is not `repeatable`.

@@ -39,6 +39,10 @@ class Purged(Exception):
     """The identifiers were purged while they were being streamed. Ends the connection: what was sent must not look whole."""
 
 
+class Revoked(Exception):
+    """The key may not read them any more. Ends the connection, too."""
+
+
 def wanted_format(accept: str) -> str | None:
     """CSV or NDJSON, if the caller's `Accept` prefers one of them to JSON; else None. The nearest range counts (RFC 9110)."""
     qualities = {

@@ -199,7 +199,9 @@ RESPONSES = {
     "NotJson": _error("Another content type", ["Content-Type must be application/json"]),
     "RateLimited": _refusal("The key has used up its calls", "RateLimited", _COUNTED | _RETRY),
     "HealthRateLimited": _refusal("This address has used up its calls", "RateLimited", _RETRY),
-    "Unavailable": _error("The database cannot be reached", ["Service temporarily unavailable"], _MAYBE_COUNTED | _RETRY),
+    "Unavailable": _error(
+        "The database cannot be reached, or too many others wait", ["Service temporarily unavailable"], _MAYBE_COUNTED | _RETRY
+    ),
     "Unhealthy": _refusal("Something is down", "Unhealthy", _RETRY),
     "Completed": _success("It completed within the time that the caller was ready to wait", "Published", _COUNTED | _APPLIED),
     "Accepted": _success("Accepted, durably", "AcceptedJob", _COUNTED | _RETRY | _REPLAYED | {"Location": "Location"}),

@@ -226,7 +226,8 @@ async def get_results(
     engine, found = request.app.state.engine, jobs.parse_job_id(job_id)
     if media_type:
         total = await _total_of(request, key, found)
-        return _streamed(media_type, found, exporter.stream(engine, found, total, wanted, _writer(media_type, raw)))
+        parts = exporter.stream(engine, found, total, wanted, _writer(media_type, raw))
+        return _streamed(media_type, found, _while_admitted(request, parts))
     items, following = await results.read_results(engine, found, wanted, int(cursor), limit)
     await _total_of(request, key, found)  # afterwards: what was purged meanwhile must not look like nothing
     return success({"items": items, "nextCursor": None if following is None else str(following)})
@@ -242,6 +243,16 @@ async def _total_of(request: Request, key: Key, job_id: UUID) -> int:
 
 def _writer(media_type: str, raw: str) -> Callable[[list[Any]], bytes]:
     return exporter.as_ndjson if media_type == exporter.NDJSON else partial(exporter.as_csv, raw=raw == "1")
+
+
+async def _while_admitted(request: Request, parts: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """A slow reader reads for hours, and its key may be revoked meanwhile. Raises exporter.Revoked then."""
+    async for part in parts:
+        try:
+            await authenticator_of(request).admit_again(request)
+        except ApiError as error:
+            raise exporter.Revoked from error
+        yield part
 
 
 def _streamed(media_type: str, job_id: UUID, parts: AsyncIterator[bytes]) -> StreamingResponse:

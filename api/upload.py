@@ -36,8 +36,8 @@ class Upload:
         self._hash = hash_of(request)
         self._stream = request.stream()
         self._deadline = time.monotonic() + LONGEST
-        self._waited = 0.0  # seconds for the sender, and ours do not count, since the rate was last found high enough …
-        self._came = 0  # … and the bytes that came in these
+        # Since the rate was last found high enough: seconds of waiting for the sender, ours do not count, and bytes.
+        self._waited, self._came = 0.0, 0
         self._first: bytes | None = None
         self._parts = self._arriving()
         self._patience: asyncio.Timeout | None = None

@@ -22,8 +22,8 @@ from shared.states import JOB_EVENTS
 FIELDS = frozenset({"url", "events", "description", "enabled"})
 MOST = 50  # of one company: each is a delivery for each of its jobs
 
-# Those who add one to a company take turns, or several would count the same, and make more than MOST. Who stops in the middle
-# lets go.
+# Those who add one to a company take turns, or several would count the same, and make more than MOST. A
+# process that stops in the middle lets go.
 _TURN = text(f"""
     SELECT set_config('idle_in_transaction_session_timeout', '10s', true) FROM companies
     WHERE id = :company_id AND {BY_INDEX} FOR NO KEY UPDATE

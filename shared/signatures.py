@@ -73,7 +73,8 @@ def pseudonyms(secrets_key: str, numbers: Iterable[int]) -> list[str]:
     Made with the oldest of the keys, so that a new one in front of it changes nothing.
     """
     oldest = base64.b64decode(secrets_key.rpartition(",")[2].translate(_STANDARD))
-    keyed = hashlib.blake2b(digest_size=16, key=oldest, person=b"pseudonym")  # no other use of the key gives the same
+    # `person` sets this use of the key apart from any other.
+    keyed = hashlib.blake2b(digest_size=16, key=oldest, person=b"pseudonym")
 
     def stands_for(number: int) -> str:
         each = keyed.copy()

@@ -187,6 +187,22 @@ def test_a_stream_that_meets_a_purge_breaks_off(big, engine, accept):
                 pass
 
 
+@pytest.mark.parametrize("change", ["revoked_at = clock_timestamp()", "campaign_id = 'another'"])
+def test_a_stream_to_a_key_that_may_not_read_it_any_more_breaks_off(big, engine, change):
+    client, job_id, _ = big
+    path = f"/api/v1/jobs/{job_id}/results"
+    with client.stream("GET", path, headers=CSV) as answer:
+        parts = answer.iter_bytes()
+        assert next(parts)
+        with engine.begin() as connection:
+            add_campaign(connection, "another")
+            connection.execute(text(f"UPDATE api_keys SET {change}"))
+        wait_for(lambda: client.get(path, params={"limit": 1}).status_code != 200)
+        with pytest.raises(httpx2.RemoteProtocolError):
+            for _ in parts:
+                pass
+
+
 async def test_streams_and_pages_agree_across_many_chunks_in_every_outcome_while_the_job_runs(service):
     with service.engine.begin() as connection:
         job_id = queue_job(connection, [(f"crm-{i}", f"+1{i}" if i % 3 else None) for i in range(99)], chunk_size=7)

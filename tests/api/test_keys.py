@@ -6,7 +6,7 @@ import pytest
 from sqlalchemy import text
 
 from api.authenticator import LOOK_UPS
-from tests.stack import lock_waits, make_key, until
+from tests.stack import make_key, until
 
 JOBS = "/api/v1/jobs"
 INACTIVE = (401, "Invalid or inactive API key")
@@ -20,16 +20,27 @@ async def status_of(service, key):
     return (await service.get(JOBS, key)).status_code
 
 
+def look_ups(service):
+    """How many are in flight, and wait for the table."""
+    waiting = text("""
+        SELECT count(*) FROM pg_stat_activity
+        WHERE datname = current_database() AND wait_event_type = 'Lock' AND query LIKE '%FROM api_keys%'
+    """)
+    with service.engine.connect() as connection:
+        return connection.execute(waiting).scalar_one()
+
+
 async def test_a_flood_of_unknown_keys_leaves_connections_for_those_who_are_known(service, monkeypatch):
     monkeypatch.setattr("api.authenticator.REMEMBERED", 60)
+    monkeypatch.setattr("api.authenticator.LOOK_UP_TURN", 60)
     assert await status_of(service, service.write) == 200
     with service.engine.connect() as other:
         other.execute(text("LOCK TABLE api_keys"))
         flood = [asyncio.create_task(service.get(JOBS, f"unknown-{number}")) for number in range(40)]
-        await until(lambda: lock_waits(service.engine) == LOOK_UPS)
+        await until(lambda: look_ups(service) == LOOK_UPS)
         for _ in range(5):
             assert await status_of(service, service.write) == 200
-        assert lock_waits(service.engine) == LOOK_UPS
+        assert look_ups(service) == LOOK_UPS
         other.rollback()
     assert [told(answer) for answer in await asyncio.gather(*flood)] == [INACTIVE] * 40
 
@@ -39,7 +50,7 @@ async def test_who_waits_too_long_for_a_look_up_is_told_to_come_back(service, mo
     with service.engine.connect() as other:
         other.execute(text("LOCK TABLE api_keys"))
         flood = [asyncio.create_task(service.get(JOBS, f"unknown-{number}")) for number in range(LOOK_UPS)]
-        await until(lambda: lock_waits(service.engine) == LOOK_UPS)
+        await until(lambda: look_ups(service) == LOOK_UPS)
         answer = await service.get(JOBS, "one more")
         assert told(answer) == (503, "Service temporarily unavailable")
         assert int(answer.headers["retry-after"]) > 0
@@ -69,11 +80,10 @@ async def test_calls_with_one_key_share_a_look_up(service):
     with service.engine.connect() as other:
         other.execute(text("LOCK TABLE api_keys"))
         calls = [asyncio.create_task(status_of(service, key)) for key in [service.write, "unknown"] * 20]
-        await until(lambda: lock_waits(service.engine) == 2)
+        await until(lambda: look_ups(service) == 2)
         calls[0].cancel()  # whoever began it
-        with service.engine.connect() as connection:
-            busy = text("SELECT count(*) FROM pg_stat_activity WHERE application_name = 'leadsweep-api' AND state = 'active'")
-            assert connection.execute(busy).scalar_one() == 2
+        await asyncio.sleep(0)
+        assert look_ups(service) == 2
         other.rollback()
     assert await asyncio.gather(*calls[1:]) == [401, 200] * 19 + [401]
 
