@@ -13,6 +13,7 @@ from api.app import create_app
 from api.protocol import BoundedProtocol
 from shared import logs
 from shared.environment import look_at_servers, process_settings
+from shared.streams import guard_streams
 
 STOPS_WITHIN = 5  # seconds for requests in hand
 UPLOADS_END = 3.0  # seconds for files, so that who sends one still gets an answer
@@ -35,6 +36,7 @@ class Server(uvicorn.Server):
 
 def main() -> None:
     """Serves until SIGTERM or SIGINT; requests in hand have five seconds to end."""
+    guard_streams()
     parser = argparse.ArgumentParser(prog="python -m api", description=__doc__)
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: 127.0.0.1)")
     parser.add_argument("--port", type=int, default=8000, help="port to listen on (default: 8000)")

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from cli.output import say
+
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
@@ -40,7 +42,9 @@ def up(host: str, port: int, data_dir: Path | None, workers: int) -> None:
     from cli.supervisor import Address, Stack
     from shared.destinations import LOOPBACK, parse_networks
     from shared.signatures import Vault
+    from shared.streams import guard_streams
 
+    guard_streams(patience=None, stdout=True)  # who reads it may go away without stopping the stack
     settings = read_settings()
     if not settings.webhook_allow:
         settings = settings.model_copy(update={"webhook_allow": parse_networks(LOOPBACK)})
@@ -59,10 +63,10 @@ def up(host: str, port: int, data_dir: Path | None, workers: int) -> None:
         stack.watch()
 
 
-def _say(line: str) -> None:
-    """Prints `line` at once; who reads it may go away without stopping the stack."""
-    with suppress(BrokenPipeError):
-        click.echo(line)
+def _say(text: str) -> None:
+    """Prints `text` at once."""
+    for line in text.splitlines():
+        say(line)
 
 
 def _prepare_first_start(vault: "Vault", connection: "Connection") -> str | None:
