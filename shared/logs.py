@@ -62,9 +62,8 @@ def _harmless_traceback(file: TextIO, exception: structlog.typing.ExcInfo) -> No
     file.write(printable_lines(whole.getvalue()))
 
 
-def _lines_lost(number: int) -> str:
-    """The line that says so, rendered as any other."""
-    line: object = {"event": "log lines lost", "lines": number, "mend": "give the disk room, or read what comes from the pipe"}
-    for step in structlog.get_config()["processors"]:
-        line = step(None, "warning", line)
-    return str(line)
+def _lines_lost(number: int) -> str | None:
+    """The line that says so, as any other would be written. None where warnings are not logged."""
+    log = structlog.wrap_logger(structlog.ReturnLogger())
+    line: str | None = log.warning("log lines lost", lines=number, mend="give the disk room, or read the pipe's other end")
+    return line

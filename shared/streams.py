@@ -30,7 +30,7 @@ class Unfailing(io.TextIOBase):
         self._is_stuck = False
         self._lost = 0  # lines since the last that was written
         self._is_torn = False  # whether a part of the last one was
-        self.notice: Callable[[int], str] | None = None
+        self.notice: Callable[[int], str | None] | None = None
         """The line that says how many were lost."""
 
     def fileno(self) -> int:
@@ -49,7 +49,8 @@ class Unfailing(io.TextIOBase):
         """Writes all of it, or loses what cannot be written."""
         whole = text
         if self._lost:
-            whole = "\n" * self._is_torn + (f"{self.notice(self._lost)}\n" if self.notice else "") + text
+            line = self.notice(self._lost) if self.notice else None
+            whole = "\n" * self._is_torn + (f"{line}\n" if line else "") + text
         left = memoryview(whole.encode(self.encoding, "backslashreplace"))
         size = len(left)
         try:
