@@ -87,7 +87,7 @@ def secrets_key(data_dir: Path) -> str:
 
 
 def _make_private(path: Path, *, may_be_nobodys: bool = False) -> None:
-    """Lets nobody else read or write `path`, whatever could be done before. Raises Failure where it is somebody else's."""
+    """Lets nobody else read or write `path`, whatever was so before. Raises Failure if it is another user's."""
     status = path.lstat()
     is_nobodys = may_be_nobodys and os.geteuid() == 0 and status.st_uid == pwd.getpwnam("nobody").pw_uid
     if status.st_uid != os.geteuid() and not is_nobodys:
@@ -111,13 +111,14 @@ class Embedded:
     """
 
     def __init__(self, data_dir: Path) -> None:
-        """Makes the folder and locks it; starts nothing yet. Nobody else may look into it, whatever was there before."""
+        """Makes the folder private, whatever was there before, and locks it; starts nothing yet."""
         self.data_dir = data_dir.absolute()
         self.logs = self.data_dir / "logs"
         before = os.umask(0o077)  # for the folders above as well
         try:
             self.data_dir.mkdir(parents=True, exist_ok=True)
-            for path in (self.data_dir, self.data_dir.resolve()):  # it may be a link of ours, to a bigger disk say
+            # It may be a link of ours, to a bigger disk say.
+            for path in (self.data_dir, self.data_dir.resolve()):
                 _make_private(path)
             self.logs.mkdir(exist_ok=True)
             for path in (*self.data_dir.iterdir(), *self.logs.iterdir()):
@@ -338,7 +339,7 @@ class _Redis(NamedTuple):
 
 
 def _redis() -> _Redis | None:
-    """The one that the extra brings, unless there is a newer one of its kind on PATH; without the extra, one from there.
+    """The one that the extra brings, unless a newer one of its kind is on PATH; without the extra, one from there.
 
     A Valkey does not read what a Redis has written, nor an older Redis what a newer one has.
     """

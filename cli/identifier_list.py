@@ -17,8 +17,9 @@ _CANONICAL = {"externalId": canonical_external_id, "phoneNumber": canonical_phon
 
 
 def identifier_list(found: Iterable["Result"], cell: Callable[[str], str], *, phone_fallback: bool) -> Iterator[bytes]:
-    """The list in parts, the first of them once all of it is known to be sound: until then it is kept on disk. Each identifier
-    stands in it as `cell` has it.
+    """The list in parts, the first of them once all of it is known to be sound: until then it is kept on disk.
+
+    Each identifier stands in it as `cell` has it.
 
     With `phone_fallback` an entry with an externalId may be looked up by its phone number too, which a list would lose.
     Raises Failure.

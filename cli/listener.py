@@ -64,7 +64,7 @@ class Listener(ThreadingHTTPServer):
         super().__init__(address, _Handler)
 
     def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ARG002 - the standard library's names
-        """Tells of a request that broke off, or is none: a traceback would say it in the words of who sent it."""
+        """Tells of a request that broke off, or is not one: a traceback would have words of who sent it."""
         self.tell(Received("", None, f"it could not be received: {type(sys.exception()).__name__}"))
 
 

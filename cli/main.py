@@ -105,7 +105,7 @@ def _one_line(message: str, code: int) -> int:
 
 
 def _give_up_stdout() -> int:
-    """Nobody reads stdout any more (`| head`), or its disk is full: keeps the interpreter from another try at its exit."""
+    """Nobody reads stdout any more (`| head`), or its disk is full: the interpreter is not to try again at its exit."""
     try:
         if sys.stdout:
             sys.stdout.flush()

@@ -1,7 +1,7 @@
 """What commands print: the result on stdout, as text for people or JSON for scripts, and remarks on stderr.
 
-So `KEY=$(leadsweep keys create …)` and `leadsweep leads count … --json | jq .count` both do what one hopes for. All that is
-printed goes through here, since others may have written parts of it: nothing of theirs steers the terminal.
+So `KEY=$(leadsweep keys create …)` and `leadsweep leads count … --json | jq .count` both do what one hopes for. All
+that is printed goes through here, since others may have written parts of it: none of that steers the terminal.
 """
 
 import json

@@ -74,7 +74,7 @@ def spawn(
 
 
 def _open_log(log: Path) -> int:
-    """To be added to, and read by us alone. What cannot be opened, on a full disk say, is lost: it stops no start."""
+    """To be added to; we alone may read it. A log that cannot be opened, on a full disk say, stops no start."""
     try:
         return os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
     except OSError:

@@ -69,7 +69,7 @@ def up(host: str, port: int, data_dir: Path | None, workers: int) -> None:
 
 
 def _is_loopback(host: str) -> bool:
-    """Whether nobody but this machine reaches what listens there: a key of another's must not lead to what else listens here."""
+    """Whether this machine alone reaches what listens there: others must not get at what else listens here."""
     import socket
     from ipaddress import ip_address
 

@@ -1,7 +1,8 @@
 """Logging: one line an event, on stderr, as JSON for collectors or text for people.
 
 Events are short fixed phrases with fields (`job=…`, `chunk=…`), so that an operator can search for them. Identifiers of leads
-and API keys are never logged. What others wrote, as a path or a database's error, does not steer the terminal of who reads it.
+and API keys are never logged. What others wrote, as a path or a database's error, does not steer the terminal of
+whoever reads it.
 """
 
 import io

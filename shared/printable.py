@@ -1,9 +1,9 @@
-"""Text that others wrote, as it may stand at a terminal, in a log or in an error: none of it steers, hides or turns around."""
+"""Text that others wrote, as it may stand at a terminal, in a log or in an error: none of it steers or hides."""
 
 import json
 from collections.abc import Callable
 
-# What `str.isprintable` takes for letters and marks, though it is seen as nothing: fillers, a joiner and inherent vowels.
+# What `str.isprintable` lets pass, though it is seen as nothing: fillers, a joiner and inherent vowels.
 _UNSEEN = "\u034f\u115f\u1160\u17b4\u17b5\u3164\uffa0"
 _BRIEF = 64  # characters of a name that stand in an error
 
@@ -11,8 +11,8 @@ _BRIEF = 64  # characters of a name that stand in an error
 def _without(text: str, written: Callable[[str], str], kept: str = "") -> str:
     """`text` with each character as it is `written` that a terminal might act on, or not show.
 
-    `str.isprintable` knows them: C0, DEL, C1, bidirectional and zero-width characters, surrogates, separators of lines, and all
-    blanks but the space.
+    `str.isprintable` knows them: C0, DEL, C1, bidirectional and zero-width characters, surrogates, separators of
+    lines, and all blanks but the space.
     """
     if text.isprintable() and text.isascii():
         return text
@@ -25,12 +25,12 @@ def printable(text: str) -> str:
 
 
 def printable_lines(text: str) -> str:
-    """`text` with its line breaks, and else as `printable` has it: of what others wrote, only for tracebacks."""
+    """`text` with its line breaks, else as `printable` has it: of what others wrote, only for tracebacks."""
     return "\n".join(map(printable, text.split("\n")))
 
 
 def printable_json(text: str) -> str:
-    """JSON in lines that means the same: such characters stand in strings only, and are escapes of JSON there."""
+    """JSON, in lines, that means the same: such characters stand in strings only, and are escaped there."""
     return _without(text, lambda character: json.dumps(character)[1:-1], kept="\n")
 
 

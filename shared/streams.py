@@ -1,7 +1,7 @@
-"""Stderr, and stdout where it is a log too: what cannot be written changes nothing of what a process does, nor how it ends.
+"""Stderr, and stdout where it is a log too: what cannot be written changes nothing of what a process does.
 
-A disk may be full, a terminal closed, or nobody read the other end of a pipe. Then lines are lost, and counted: once they can be
-written again, the next one tells how many.
+A disk may be full, a terminal closed, or nobody read the other end of a pipe. Then lines are lost, and counted: once
+they can be written again, the next one tells how many.
 """
 
 import io
@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-PATIENCE = 0.1  # seconds for a reader that does not read, once: a request may wait that long, and no longer, for the log
+PATIENCE = 0.1  # seconds for a reader that does not read, once: no request may wait longer for the log
 
 _STDOUT, _STDERR = 1, 2
 
 
 class Unfailing(io.TextIOBase):
-    """Writes to a file of the system, at once and without a buffer, which would fail again at the end. Never raises."""
+    """Writes to a file of the system without a buffer, which would fail once more at the end. Never raises."""
 
     encoding = "utf-8"
 
@@ -66,7 +66,7 @@ class Unfailing(io.TextIOBase):
         return len(text)
 
     def _wait_for_room(self) -> None:
-        """Returns once a pipe takes as much as is written at a time. Raises BlockingIOError where it does not in time."""
+        """Returns once a pipe takes as much as is written at a time. Raises BlockingIOError if it does not."""
         patience = 0 if self._is_stuck else self._patience
         if not select.select((), (self._number,), (), patience)[1]:
             self._is_stuck = True
@@ -76,8 +76,8 @@ class Unfailing(io.TextIOBase):
 def guard_streams(*, patience: float | None = PATIENCE, stdout: bool = False) -> None:
     """From now on stderr is Unfailing, and `stdout` where it is said.
 
-    Those of the three standard files that are closed are opened on nothing: what is opened next would have their numbers, and get
-    what is written there. Streams that are not the system's, as those of a test, stay as they are.
+    Those of the three standard files that are closed are opened on nothing: what is opened next would have their
+    numbers, and get what is written there. Streams that are not the system's, as those of a test, stay as they are.
     """
     for number in range(3):
         try:
