@@ -1,6 +1,6 @@
 # One image for every process; the command says which, and docker-compose.yml shows them all.
 
-FROM python:3.13-slim AS build
+FROM python:3.13.15-slim AS build
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PIP_ROOT_USER_ACTION=ignore
 # Without pip: nothing is installed in a running container.
 RUN python -m venv --without-pip /opt/leadsweep
@@ -17,7 +17,7 @@ COPY client client
 RUN pip wheel --no-deps --wheel-dir /wheels . \
     && pip --python /opt/leadsweep/bin/python install --no-deps --no-index /wheels/*.whl
 
-FROM python:3.13-slim
+FROM python:3.13.15-slim
 RUN useradd --uid 10001 --user-group --no-create-home --home-dir /nonexistent --shell /usr/sbin/nologin leadsweep
 COPY --from=build /opt/leadsweep /opt/leadsweep
 # Logs appear as they are written; the file system may be read-only (the build has compiled everything already).

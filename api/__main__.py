@@ -15,6 +15,7 @@ from api.app import create_app
 from api.protocol import MAX_CONNECTIONS, Connection, Reader
 from shared import logs
 from shared.environment import look_at_servers, process_settings
+from shared.streams import guard_streams
 
 FILES = MAX_CONNECTIONS + 200  # descriptors: the connections of callers, and our own to the servers
 STOPS_WITHIN = 5  # seconds for requests in hand
@@ -45,6 +46,7 @@ class Server(uvicorn.Server):
 
 def main() -> None:
     """Serves until SIGTERM or SIGINT; requests in hand have five seconds to end."""
+    guard_streams()
     parser = argparse.ArgumentParser(prog="python -m api", description=__doc__)
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: 127.0.0.1)")
     parser.add_argument("--port", type=int, default=8000, help="port to listen on (default: 8000)")

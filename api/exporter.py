@@ -100,7 +100,7 @@ def as_csv(results: list[Any], *, raw: bool) -> bytes:
     guard = raw_safe if raw else guarded
     lines = io.StringIO()
     csv.writer(lines).writerows(
-        (index, guard(external_id), guard(phone_number), guard(external_id or phone_number), *CELLS_OF[outcome], detail)
+        (index, guard(external_id), guard(phone_number), guard(external_id or phone_number), *CELLS_OF[outcome], guard(detail))
         for index, external_id, phone_number, outcome, detail in results
     )
     return lines.getvalue().encode()

@@ -24,10 +24,11 @@ from api.parser import decode_object, errors_in_names, names_in_entries, parse_c
 from api.patience import within
 from shared import archive
 from shared.arrays import bigint_array, text_array
-from shared.identifier_names import IDENTIFIERS, printable
+from shared.identifier_names import IDENTIFIERS
 from shared.identifiers import canonical_external_id, canonical_phone_number, former_external_id, former_phone_number
 from shared.phone_regions import phone_number, rival
 from shared.plans import BY_INDEX
+from shared.printable import brief
 from shared.settings import Settings
 from shared.signatures import pseudonyms
 from shared.sqlstates import is_clash, is_refusal
@@ -169,7 +170,7 @@ def _checked(index: int, entry: Any) -> str:
         raise InvalidRequest(f"{where}: {found.text}")
     for name in entry:
         if name not in _OF_LEAD:
-            raise InvalidRequest(f"{where}: Unknown field: {printable(name)}")
+            raise InvalidRequest(f"{where}: Unknown field: {brief(name)}")
     metadata = entry.get("metadata")
     if metadata is None:
         return "{}"

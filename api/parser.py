@@ -16,9 +16,10 @@ from api.checker import checked_url
 from api.entries import Identifiers, flaw, identified, identified_texts
 from api.errors import InvalidRequest
 from api.scheduling import Schedule, parse_schedule
-from shared.identifier_names import EXTERNAL_ID, IDENTIFIERS, PHONE_NUMBER, meant, misnamed, printable
+from shared.identifier_names import EXTERNAL_ID, IDENTIFIERS, PHONE_NUMBER, meant, misnamed
 from shared.identifiers import canonical_external_id
 from shared.phone_regions import is_region
+from shared.printable import brief
 from shared.states import Mode, PhoneFallback
 
 MAX_ENTRIES = 1000
@@ -161,7 +162,7 @@ def decode_object(body: bytes, known: frozenset[str]) -> dict[str, Any]:
         raise InvalidRequest("Request body is not valid JSON") from None
     for name in decoded:
         if name not in known:
-            raise InvalidRequest(f"Unknown field: {printable(name)}")
+            raise InvalidRequest(f"Unknown field: {brief(name)}")
     return decoded
 
 
@@ -270,7 +271,7 @@ def errors_in_names(
     if any(map(meant, set().union(*entries).difference(IDENTIFIERS))):
         for index, entry in enumerate(entries):
             if wrong := misnamed(entry):
-                errors[index] = f"{printable(wrong.name)} may be the {wrong.identifier}; name it so, or leave it out"
+                errors[index] = f"{brief(wrong.name)} may be the {wrong.identifier}; name it so, or leave it out"
     if is_escaped or in_text != [sum(map(dict.__contains__, entries, repeat(name))) for name in IDENTIFIERS]:
         for index, names in enumerate(written()):
             for name in IDENTIFIERS:

@@ -26,6 +26,7 @@ from api.replayer import Asked
 from api.responder import answer_accepted, answer_requested
 from api.scheduling import parse_moment, parse_schedule
 from api.waiter import wait_for
+from shared.printable import brief
 from shared.states import Action, JobState, Outcome, outcomes_of
 
 router = APIRouter(redirect_slashes=False)
@@ -287,4 +288,4 @@ def refuse_unknown_parameters(request: Request, known: set[str]) -> None:
     names = [name for name, _ in request.query_params.multi_items()]
     for name in names:
         if name not in known or names.count(name) > 1:
-            raise InvalidRequest(f"Invalid query parameter: {''.join(c if c.isprintable() else '?' for c in name[:64])}")
+            raise InvalidRequest(f"Invalid query parameter: {brief(name)}")

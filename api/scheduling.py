@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 from api.errors import InvalidRequest
+from shared.printable import brief
 from shared.windows import Window, make_window
 
 _ISO_8601 = re.compile(r"[0-9W-]+[T ][0-9:.,Z+-]+")  # Python takes anything for the T, even what PostgreSQL cannot store
@@ -54,7 +55,7 @@ def _object(value: Any, name: str, known: tuple[str, ...]) -> dict[str, Any]:
         raise InvalidRequest(f"{name} must be an object")
     for field in value:
         if field not in known:
-            raise InvalidRequest(f"Unknown field: {name}.{''.join(c if c.isprintable() else '?' for c in field[:64])}")
+            raise InvalidRequest(f"Unknown field: {name}.{brief(field)}")
     return {field: part for field, part in value.items() if part is not None}
 
 

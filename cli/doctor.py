@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import click
 
 from cli import options
-from cli.output import show
+from cli.output import say, show
 
 if TYPE_CHECKING:
     from cli.checks import Check
@@ -26,7 +26,7 @@ def doctor(data_dir: Path | None, *, as_json: bool) -> None:
     for check in run_checks(data_dir):
         found.append(check)
         if not as_json:
-            click.echo(f"{_mark(check)} {check.name:<12} {check.finding}{f' -> {check.mend}' if check.mend else ''}")
+            say(f"{check.name:<12} {check.finding}{f' -> {check.mend}' if check.mend else ''}", head=f"{_mark(check)} ")
     well = all(check.ok for check in found)
     if as_json:
         show({"ok": well, "checks": [check._asdict() for check in found]}, "", as_json=True)

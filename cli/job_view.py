@@ -4,9 +4,8 @@ import unicodedata
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-import click
-
-from cli.output import moment, printable, show
+from cli.output import moment, say, show
+from shared.printable import printable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -63,7 +62,7 @@ def show_job(job: "Job", *, as_json: bool) -> None:
     shown = {name: fact for name, fact in facts.items() if fact is not None}
     width = max(12, *map(len, shown))
     for name, fact in shown.items():
-        click.echo(f"{name:<{width}} {printable(fact)}")
+        say(f"{name:<{width}} {fact}")
 
 
 def _waits(job: "Job") -> str | None:
@@ -84,7 +83,7 @@ def show_jobs(jobs: "Sequence[Job]", *, as_json: bool) -> None:
         show({"items": [_as_the_api_has_it(job) for job in jobs]}, "", as_json=True)
         return
     for line in listed(jobs, datetime.now(UTC)):
-        click.echo(line)
+        say(line)
 
 
 def listed(jobs: "Sequence[Job]", now: datetime) -> list[str]:
@@ -107,8 +106,8 @@ def _row_of(job: "Job", now: datetime) -> tuple[str, ...]:
     done = job.deleted + job.would_delete + job.restored  # of which a job has only the one of its mode
     created = job.created_at.astimezone(UTC)
     when = f"{created:%m-%d %H:%M}" if abs(now - created) < _RECENT else f"{created:%Y-%m-%d}"
-    words = (job.status, mode, _short(job.total), _short(done), when, job.campaign_id, job.client_reference or "")
-    return (job.job_id, *map(printable, words))
+    words = (job.job_id, job.status, mode, _short(job.total), _short(done), when, job.campaign_id, job.client_reference or "")
+    return tuple(map(printable, words))
 
 
 def _short(count: int) -> str:

@@ -19,6 +19,7 @@ from cli.progress import counted, progress
 from cli.server import EXIT_CODES, leave, server
 from cli.signals import stop_by_signals
 from cli.submit import confirm
+from shared.printable import printable, printable_json
 
 if TYPE_CHECKING:
     from client import Job, Result
@@ -101,13 +102,16 @@ def results(job_id: str, outcome: str | None, output: Path | None, form: str | N
     chosen = form or (_BY_SUFFIX.get(output.suffix.lower(), "csv") if output else "csv")
     if raw and chosen != "csv":
         raise click.UsageError("--raw is for CSV: the other formats are never guarded")
-    with server() as leadsweep, progress(is_wanted=_is_out_of_sight(output)) as shown:
+    is_seen = _is_terminal(output)
+    cell = printable if is_seen else str  # what goes into a file or a pipe stays what it is
+    with server() as leadsweep, progress(is_wanted=not is_seen) as shown:
         job = leadsweep.job(job_id)
         found = counted(leadsweep.results(job_id, outcome=outcome), shown, "reading", _count_of(job, outcome), "entries")
         if chosen == "identifiers":
-            parts = identifier_list(found, phone_fallback=job.phone_fallback is not False)
+            parts = identifier_list(found, cell, phone_fallback=job.phone_fallback is not False)
         else:
-            parts = _lines(found, partial(_as_csv, raw=raw) if chosen == "csv" else _as_ndjson)
+            write = partial(_as_csv, raw=raw, cell=cell) if chosen == "csv" else partial(_as_ndjson, is_seen=is_seen)
+            parts = _lines(found, write)
         first = list(itertools.islice(parts, 1))  # what is refused is refused before anything is written
         with _written(output) as file:
             for part in itertools.chain([_HEAD] if chosen == "csv" else (), first, parts):
@@ -116,9 +120,14 @@ def results(job_id: str, outcome: str | None, output: Path | None, form: str | N
         remark(f"written: {output}")
 
 
-def _is_out_of_sight(output: Path | None) -> bool:
-    """Whether nobody sees on the terminal what is written."""
-    return output is not None or (bool(sys.stdout) and not sys.stdout.isatty())
+def _is_terminal(output: Path | None) -> bool:
+    """Whether somebody sees what is written."""
+    if output is None:
+        return bool(sys.stdout) and sys.stdout.isatty()
+    if not output.is_char_device():
+        return False
+    with output.open("wb") as device:
+        return device.isatty()
 
 
 def _count_of(job: "Job", outcome: str | None) -> int:
@@ -160,35 +169,39 @@ def _lines(found: Iterable["Result"], write: Callable[[list["Result"]], bytes]) 
         yield write(some)
 
 
-def _as_csv(some: list["Result"], *, raw: bool) -> bytes:
+def _as_csv(some: list["Result"], *, raw: bool, cell: Callable[[str], str]) -> bytes:
     import csv
     import io
 
     from shared.spreadsheets import guarded, raw_safe
 
-    guard = raw_safe if raw else guarded
+    def safe(text: str | None) -> str | None:
+        written = raw_safe(text) if raw else guarded(text)
+        return written and cell(written)
+
     lines = io.StringIO()
     csv.writer(lines).writerows(
         (
             r.index,
-            guard(r.external_id),
-            guard(r.phone_number),
-            guard(r.identifier),
-            r.outcome,
-            r.matched_by,
-            r.reason,
+            safe(r.external_id),
+            safe(r.phone_number),
+            safe(r.identifier),
+            safe(r.outcome),
+            safe(r.matched_by),
+            safe(r.reason),
             str(r.erased_from_archive).lower(),
-            r.detail,
+            safe(r.detail),
         )
         for r in some
     )
     return lines.getvalue().encode()
 
 
-def _as_ndjson(some: list["Result"]) -> bytes:
+def _as_ndjson(some: list["Result"], *, is_seen: bool) -> bytes:
     import msgspec
 
-    return msgspec.json.Encoder().encode_lines(some)
+    lines = msgspec.json.Encoder().encode_lines(some)
+    return printable_json(lines.decode()).encode() if is_seen else lines
 
 
 @click.group()

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, BinaryIO, TextIO
 import click
 
 from cli import options
-from cli.output import minute, moment, remark, show, show_list
+from cli.output import minute, moment, remark, say, show, show_list
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -107,9 +107,9 @@ def recanonicalise(data_dir: Path | None, *, as_json: bool) -> None:
         if_cut_off("what is changed stays changed; to do the rest, run it again")
         for progress in recanonicalise(connection):
             if sys.stderr.isatty():
-                click.echo(f"\r{progress.looked_at:,} leads looked at, {progress.changed:,} changed", nl=False, err=True)
+                remark(f"{progress.looked_at:,} leads looked at, {progress.changed:,} changed", head="\r", end="")
     if sys.stderr.isatty() and progress.looked_at:
-        click.echo(err=True)
+        remark("")
     result = {"leads": progress.looked_at, "changed": progress.changed, "left": len(progress.left)}
     said = f"changed {progress.changed:,} of {progress.looked_at:,} leads"
     show(result, said + (f", {len(progress.left):,} could not be" if progress.left else ""), as_json=as_json)
@@ -205,4 +205,4 @@ def _print_text(tally: "Tally", rejected: "Iterator[Rejection]", seconds: float)
         remark(f"line {rejection.line}: {rejection.reason}")
     if tally.rejected > _SHOWN:
         remark(f"… and {tally.rejected - _SHOWN:,} more; --rejects FILE writes them all")
-    click.echo(f"imported {tally.imported:,} of {sum(tally):,} rows, rejected {tally.rejected:,}, in {seconds:.1f} s")
+    say(f"imported {tally.imported:,} of {sum(tally):,} rows, rejected {tally.rejected:,}, in {seconds:.1f} s")

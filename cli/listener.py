@@ -5,6 +5,7 @@ It is also the example of what a receiver does: read the raw bytes, verify them 
 
 import json
 import socket
+import sys
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from http import HTTPStatus
@@ -61,6 +62,10 @@ class Listener(ThreadingHTTPServer):
         self.forward = forward
         self.address_family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
         super().__init__(address, _Handler)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ARG002 - the standard library's names
+        """Tells of a request that broke off, or is not one: a traceback would have words of who sent it."""
+        self.tell(Received("", None, f"it could not be received: {type(sys.exception()).__name__}"))
 
 
 class _Handler(BaseHTTPRequestHandler):

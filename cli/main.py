@@ -7,6 +7,7 @@ answers at once.
 
 import os
 import sys
+import traceback
 from typing import Any
 
 import click
@@ -24,6 +25,7 @@ from cli.output import remark
 from cli.submit import submit
 from cli.up import up
 from cli.webhooks import webhooks
+from shared.streams import guard_streams
 
 FAILED, USAGE, INTERRUPTED = 1, 2, 130
 
@@ -33,14 +35,17 @@ class OneLineErrors(click.Group):
 
     def main(self, *args: Any, **extra: Any) -> Any:
         """Runs the command that `args` name and leaves the process."""
+        guard_streams(patience=None)
         try:
             code = super().main(*args, **{**extra, "standalone_mode": False})
             if sys.stdout:  # None if the caller has closed it
                 sys.stdout.flush()
         except BrokenPipeError:
-            code = _reader_has_gone()
+            code = _give_up_stdout()
         except Exception as error:  # noqa: BLE001 - the promise is: never a traceback
             code = _explain(error)
+            if isinstance(error, OSError):
+                _give_up_stdout()
         sys.exit(code if isinstance(code, int) else 0)
 
     def invoke(self, ctx: click.Context) -> Any:
@@ -78,9 +83,15 @@ def _explain(error: Exception) -> int:
             return _one_line("stopped before it was done", INTERRUPTED if _is_interrupted(error) else FAILED)
         case OSError():
             return _one_line(f"{error.filename}: {error.strerror}" if error.filename else str(error), FAILED)
-    if os.environ.get("LEADSWEEP_LOG_LEVEL") == "DEBUG":
-        raise error
-    return _one_line(f"unexpected {type(error).__name__}: {error} (LEADSWEEP_LOG_LEVEL=DEBUG shows where)", FAILED)
+    return _unexpected(error)
+
+
+def _unexpected(error: Exception) -> int:
+    if os.environ.get("LEADSWEEP_LOG_LEVEL") != "DEBUG":
+        return _one_line(f"unexpected {type(error).__name__}: {error} (LEADSWEEP_LOG_LEVEL=DEBUG shows where)", FAILED)
+    for line in "".join(traceback.format_exception(error)).splitlines():
+        remark(line)
+    return FAILED
 
 
 def _is_interrupted(error: BaseException) -> bool:
@@ -89,14 +100,17 @@ def _is_interrupted(error: BaseException) -> bool:
 
 
 def _one_line(message: str, code: int) -> int:
-    colour = False if os.environ.get("NO_COLOR") else None  # None: as stderr is a terminal
-    click.echo(f"{click.style('Error:', fg='red')} {' '.join(message.split())}", err=True, color=colour)
+    remark(" ".join(message.split()), head=f"{click.style('Error:', fg='red')} ")
     return code
 
 
-def _reader_has_gone() -> int:
-    """Nobody reads stdout any more (`| head`): keeps the interpreter from complaining of it at its exit."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+def _give_up_stdout() -> int:
+    """Nobody reads stdout any more (`| head`), or its disk is full: the interpreter is not to try again at its exit."""
+    try:
+        if sys.stdout:
+            sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return FAILED
 
 

@@ -8,6 +8,7 @@ import click
 from cli import options
 from cli.failure import Failure, if_cut_off
 from cli.output import remark, show
+from shared.printable import printable
 
 
 @click.command()
@@ -67,4 +68,5 @@ def _steps(before: str | None, target: str) -> int:
 def _confirm(before: str | None, target: str) -> None:
     if not sys.stdin.isatty():
         raise Failure(f"going down from {before} to {target} drops tables with all that is in them", "add --yes if you mean it")
-    click.confirm(f"Going down from {before} to {target} drops tables with all that is in them. Go on?", abort=True, err=True)
+    question = f"Going down from {before} to {target} drops tables with all that is in them. Go on?"
+    click.confirm(printable(question), abort=True, err=True)

@@ -1,18 +1,22 @@
 """What commands print: the result on stdout, as text for people or JSON for scripts, and remarks on stderr.
 
-So `KEY=$(leadsweep keys create …)` and `leadsweep leads count … --json | jq .count` both do what one hopes for.
+So `KEY=$(leadsweep keys create …)` and `leadsweep leads count … --json | jq .count` both do what one hopes for. All
+that is printed goes through here, since others may have written parts of it: none of that steers the terminal.
 """
 
 import json
+import os
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import click
+
+from shared.printable import printable, printable_json
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -25,18 +29,28 @@ _PIPE_WIDTH = 1000  # columns; what is piped must not be wrapped or cut to some 
 
 def show(result: Mapping[str, object], text: str, *, as_json: bool) -> None:
     """Prints `result` as one line of JSON, its times as the API has them, or else `text`."""
-    click.echo(json.dumps(result, ensure_ascii=False, default=moment) if as_json else text)
+    if as_json:
+        click.echo(printable_json(json.dumps(result, ensure_ascii=False, default=moment)))
+    else:
+        say(text)
 
 
-def printable(text: str) -> str:
-    """`text` on one line, and without what would steer a terminal: others may have written it."""
-    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
+def say(text: str, *, head: str = "") -> None:
+    """Prints `text` on one line of stdout; the `head` before it is our own, and may steer the terminal."""
+    click.echo(head + printable(text), color=_colour())
 
 
-def remark(text: str) -> None:
-    """Says something to the person at the terminal that is not part of the result, if anybody listens."""
-    with suppress(BrokenPipeError):
-        click.echo(text, err=True)
+def remark(text: str, *, head: str = "", end: str = "\n") -> None:
+    """Says something to the person at the terminal that is not part of the result, if anybody listens.
+
+    `head` and `end` are our own, and may steer the terminal.
+    """
+    click.echo(f"{head}{printable(text)}{end}", err=True, nl=False, color=_colour())
+
+
+def _colour() -> bool | None:
+    """For click: none where NO_COLOR says so, else where it prints to a terminal."""
+    return False if os.environ.get("NO_COLOR") else None
 
 
 @contextmanager

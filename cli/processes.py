@@ -52,7 +52,8 @@ def spawn(
 
     `as_nobody` is for what refuses to run as root.
     """
-    with log.open("ab") as output:
+    output = _open_log(log)
+    try:
         process = subprocess.Popen(
             tied(command, as_nobody=as_nobody),
             stdin=subprocess.PIPE,
@@ -61,12 +62,23 @@ def spawn(
             env=env,
             cwd="/" if as_nobody else None,
             process_group=0,
+            umask=0o077,  # all that it writes is private
         )
+    finally:
+        os.close(output)
     if process.stdin:
         with suppress(BrokenPipeError):  # it has died already; whoever waits for it will see
             process.stdin.write(stdin.encode())
             process.stdin.close()
     return process
+
+
+def _open_log(log: Path) -> int:
+    """To be added to; we alone may read it. A log that cannot be opened, on a full disk say, stops no start."""
+    try:
+        return os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+    except OSError:
+        return os.open(os.devnull, os.O_WRONLY)
 
 
 def tied(command: Sequence[str], *, as_nobody: bool = False) -> list[str]:

@@ -16,6 +16,7 @@ from cli.failure import Failure, if_cut_off
 from cli.output import remark, show
 from cli.progress import progress, watched
 from cli.server import EXIT_CODES, leave, server
+from shared.printable import printable
 
 if TYPE_CHECKING:
     from cli.files import Format, Identifier, Prepared
@@ -150,7 +151,7 @@ def confirm(question: str) -> None:
     terminal = next(filter(os.isatty, (STDIN, STDERR)), None)  # either may be redirected
     if terminal is None:
         return
-    os.write(terminal, f"{question} [y/N]: ".encode())
+    os.write(terminal, f"{printable(question)} [y/N]: ".encode())
     while not select.select([terminal], [], [], LOOK_UP)[0]:
         pass
     if os.read(terminal, ANSWER).decode(errors="replace").strip().lower() not in {"y", "yes"}:

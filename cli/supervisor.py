@@ -18,7 +18,7 @@ from sqlalchemy import Connection
 
 from cli.child import Child, Process
 from cli.connection import address, check_database_url, check_schema, check_tables, connected_to
-from cli.embedded import Embedded, check_installed, secrets_key
+from cli.embedded import Embedded, check_installed, secrets_key, which_postgres, which_redis
 from cli.failure import Failure
 from cli.output import remark
 from cli.processes import port_of, reserve_port, spawn, stop, write_private
@@ -98,6 +98,12 @@ class Stack:
         """Stops all of it, within ten seconds."""
         with uninterrupted():
             self._stop()
+
+    @property
+    def servers(self) -> list[str]:
+        """Which servers are started here: their versions and where they are."""
+        given = {which_redis: self._given.broker_url, which_postgres: self._given.database_url}
+        return [which() for which, url in given.items() if not url]
 
     def start_servers(self) -> None:
         """Starts the servers that are not given, and waits until they answer. Raises Failure if one does not."""

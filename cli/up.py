@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from cli.output import say
+
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
@@ -40,13 +42,17 @@ def up(host: str, port: int, data_dir: Path | None, workers: int) -> None:
     from cli.supervisor import Address, Stack
     from shared.destinations import LOOPBACK, parse_networks
     from shared.signatures import Vault
+    from shared.streams import guard_streams
 
+    guard_streams(patience=None, stdout=True)  # who reads it may go away without stopping the stack
     settings = read_settings()
-    if not settings.webhook_allow:
+    if not settings.webhook_allow and _is_loopback(host):
         settings = settings.model_copy(update={"webhook_allow": parse_networks(LOOPBACK)})
     stop_by_signals()
     with suppress(KeyboardInterrupt), Stack(settings, data_dir or settings.data_dir, Address(host, port), workers, _say) as stack:
         _say(f"logs: {stack.logs}")
+        for server in stack.servers:
+            _say(f"server: {server}")
         stack.start_servers()
         key = stack.migrate(partial(_prepare_first_start, Vault(stack.settings.secrets_key)))
         try:
@@ -54,15 +60,30 @@ def up(host: str, port: int, data_dir: Path | None, workers: int) -> None:
         finally:
             if key:  # it is told only this once, whatever comes in between
                 _show_how_to_begin(stack.address.url, key)
-        _say(f"webhooks may go to {', '.join(map(str, stack.settings.webhook_allow))} too, over HTTP: LEADSWEEP_WEBHOOK_ALLOW")
+        if allowed := ", ".join(map(str, stack.settings.webhook_allow)):
+            _say(f"webhooks may go to {allowed} too, over HTTP: LEADSWEEP_WEBHOOK_ALLOW")
+        else:
+            _say(f"webhooks may not go to this machine, since others reach {host}: LEADSWEEP_WEBHOOK_ALLOW={LOOPBACK} allows it")
         _say(f"ready: {stack.address.url}")
         stack.watch()
 
 
-def _say(line: str) -> None:
-    """Prints `line` at once; who reads it may go away without stopping the stack."""
-    with suppress(BrokenPipeError):
-        click.echo(line)
+def _is_loopback(host: str) -> bool:
+    """Whether this machine alone reaches what listens there: others must not get at what else listens here."""
+    import socket
+    from ipaddress import ip_address
+
+    try:
+        found = socket.getaddrinfo(host or None, 0, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except OSError:  # it cannot be listened on either, which is told then
+        return False
+    return all(ip_address(str(entry[4][0]).partition("%")[0]).is_loopback for entry in found)
+
+
+def _say(text: str) -> None:
+    """Prints `text` at once."""
+    for line in text.splitlines():
+        say(line)
 
 
 def _prepare_first_start(vault: "Vault", connection: "Connection") -> str | None:

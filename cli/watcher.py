@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from cli.job_view import summary
-from cli.output import printable, remark
+from cli.output import remark
 from cli.server import INTERRUPTED, WaitFailure
 
 if TYPE_CHECKING:
@@ -93,24 +93,24 @@ class _Progress:
         if rate:
             words += [f"{rate:,.0f}/s", f"{_span((job.total - job.processed) / rate)} left"]
         if job.waiting_for:
-            words.append(f"waits: {printable(job.waiting_for.detail)}")
+            words.append(f"waits: {job.waiting_for.detail}")
         self.say("  ".join(words), kind=job.waiting_for.detail if job.waiting_for else job.status)
 
     def say(self, text: str, kind: str = "trouble") -> None:
         """Says `text`; in a pipe only if it is of another kind than the last, or that is a while ago."""
         if self._terminal:
-            click.echo(f"{_BACK}{text}", err=True, nl=False)
+            remark(text, head=_BACK, end="")
             self._drawn = True
             return
         last, at = self._last
         if kind != last or time.monotonic() - at >= PLAIN_EVERY:
-            click.echo(text, err=True)
+            remark(text)
             self._last = (kind, time.monotonic())
 
     def end(self) -> None:
         """Leaves the terminal's line empty."""
         if self._drawn:
-            click.echo(_BACK, err=True, nl=False)
+            remark("", head=_BACK, end="")
             self._drawn = False
 
 

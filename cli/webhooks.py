@@ -10,7 +10,8 @@ import click
 
 from cli import options
 from cli.failure import Failure
-from cli.output import moment, remark, show_list
+from cli.output import moment, remark, show, show_list
+from shared.printable import printable, printable_json
 
 if TYPE_CHECKING:
     from sqlalchemy import RowMapping
@@ -158,7 +159,7 @@ def _print(received: "Received", *, as_json: bool) -> None:
         remark(f"refused {_word(received.webhook_id) or 'a request'}: {received.wrong}")
         return
     passed_on = f", forwarded: {received.forwarded}" if received.forwarded else ""
-    click.echo(json.dumps(received.event, ensure_ascii=False) if as_json else _line(received.event) + passed_on)
+    show(received.event, _line(received.event) + passed_on, as_json=as_json)
 
 
 def _line(event: dict[str, object]) -> str:
@@ -171,6 +172,6 @@ def _line(event: dict[str, object]) -> str:
 
 def _word(value: object) -> str:
     """`value` as one word, else in quotes: what a caller wrote must not pass for further words or lines, nor move the cursor."""
-    if isinstance(value, str) and value.isprintable() and not {" ", '"'} & set(value):
+    if isinstance(value, str) and value == printable(value) and not {" ", '"'} & set(value):
         return value
-    return json.dumps(value, ensure_ascii=not str(value).isprintable())
+    return printable_json(json.dumps(value, ensure_ascii=False))

@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import SplitResult, parse_qsl, urlencode, urlsplit
 
+from shared.printable import brief
+
 _REDIS = ("redis", "rediss")
 _AMQP = ("amqp", "amqps", "pyamqp")
 _VERIFIED = {"none": ssl.CERT_NONE, "optional": ssl.CERT_OPTIONAL, "required": ssl.CERT_REQUIRED}
 _FILES = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
 _TLS = ("ssl_cert_reqs", "ssl_check_hostname", *_FILES)
-_SHOWN = 20  # characters of a scheme
 
 
 def is_redis(url: str) -> bool:
@@ -63,7 +64,7 @@ def _parse(url: str, schemes: tuple[str, ...]) -> str:
     for name, value in given:
         if name not in _TLS:
             known = f"known are {', '.join(_TLS)}" if secure else "it takes none"
-            raise ValueError(f"unknown parameter {_plain(name)}; {known}")
+            raise ValueError(f"unknown parameter {brief(name)}; {known}")
         if not secure:
             raise ValueError(f"{name} needs {'rediss' if parts.scheme in _REDIS else 'amqps'}://")
         if name in _FILES and not Path(value).is_file():
@@ -79,7 +80,7 @@ def _split(url: str, schemes: tuple[str, ...]) -> SplitResult:
         raise ValueError(f"is not a URL; write {schemes[0]}://:password@host:port/0")
     if scheme not in schemes:
         allowed = ", ".join(f"{scheme}://" for scheme in schemes)
-        raise ValueError(f"{scheme[:_SHOWN]}:// is not supported; write one of {allowed}")
+        raise ValueError(f"{brief(scheme)}:// is not supported; write one of {allowed}")
     try:
         parts = urlsplit(url)
         usable = parts.port != 0 and not parts.fragment
@@ -101,7 +102,3 @@ def _verifying(given: dict[str, str]) -> dict[str, str]:
     if verified == "none":
         named = "false"
     return given | {"ssl_cert_reqs": verified, "ssl_check_hostname": named}
-
-
-def _plain(name: str) -> str:
-    return "".join(sign if sign.isprintable() else "?" for sign in name[:_SHOWN])

@@ -6,8 +6,9 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from shared.blocks import Unreadable
-from shared.identifier_names import EXTERNAL_ID, IDENTIFIERS, PHONE_NUMBER, misnamed, printable
+from shared.identifier_names import EXTERNAL_ID, IDENTIFIERS, PHONE_NUMBER, misnamed
 from shared.identifiers import FORMAT_CHARACTERS
+from shared.printable import brief
 
 Places = tuple[int | None, int | None]
 """Of the externalId and the phoneNumber among the columns."""
@@ -59,7 +60,7 @@ class Naming(NamedTuple):
             if found.count(identifier) > 1:
                 raise self._twice(identifier, [name for name, one in zip(written, found, strict=True) if one == identifier])
         if wrong := misnamed(filter(None, found)):
-            name = printable(wrong.name)
+            name = brief(wrong.name)
             say = self.way.format(identifier=wrong.identifier, name=name)
             mend = f"write {wrong.identifier}, or say {say} or {self.way_out.format(name=name)}"
             raise Unclear(f"has {name}, which may be the {wrong.identifier}", mend)
@@ -67,8 +68,8 @@ class Naming(NamedTuple):
 
     def _twice(self, identifier: str, names: Sequence[str]) -> Unclear:
         if len({*names}) == 1:
-            return Unclear(f"names {printable(names[0])} twice")
-        what = f"has {' and '.join(map(printable, names))}, which would both be the {identifier}"
+            return Unclear(f"names {brief(names[0])} twice")
+        what = f"has {' and '.join(map(brief, names))}, which would both be the {identifier}"
         return Unclear(what, f"leave one out: {self.way_out.format(name=identifier)}")
 
     def places(self, names: Sequence[str], line: int) -> Places:
@@ -98,7 +99,7 @@ def _found(said: str, names: Sequence[str]) -> str:
         return said
     alike = [name for name in names if name.translate(_INVISIBLE).strip() == said.translate(_INVISIBLE).strip()]
     if len(alike) != 1:
-        raise Unreadable(f"the file has no column {printable(said)}", f"it has {shown(names)}")
+        raise Unreadable(f"the file has no column {brief(said)}", f"it has {shown(names)}")
     return alike[0]
 
 
@@ -109,5 +110,5 @@ def keys_of(line: bytes) -> list[str]:
 
 def shown(names: Iterable[str]) -> str:
     """A header as it can stand in an error."""
-    text = ", ".join(map(printable, itertools.islice(names, _LONGEST)))
+    text = ", ".join(map(brief, itertools.islice(names, _LONGEST)))
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"

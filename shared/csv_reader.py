@@ -14,8 +14,9 @@ from functools import cache
 from typing import NamedTuple
 
 from shared.blocks import MAX_LINE, TOO_LONG, Block, Unreadable
-from shared.identifier_names import IDENTIFIERS, meant, printable
+from shared.identifier_names import IDENTIFIERS, meant
 from shared.identifiers import IGNORED
+from shared.printable import brief
 
 DELIMITERS = ",;\t|"
 
@@ -120,7 +121,7 @@ def _header(text: str, line: int, delimiter: str | None, said: Collection[str]) 
         except csv.Error as error:
             why = error
     if not readings:
-        read = printable(text.partition("\n")[0])
+        read = brief(text.partition("\n")[0])
         raise Unreadable(f"the CSV header, line {line}, cannot be read: {_words(why)}", f"it begins: {read}") from None
 
     def rank(reading: tuple[Header, int]) -> tuple[int, int, int]:
@@ -132,7 +133,7 @@ def _header(text: str, line: int, delimiter: str | None, said: Collection[str]) 
     bare = _QUOTED.sub("", text).partition("\n")[0].partition("\r")[0]
     for piece in map(str.strip, re.split(f"[{re.escape(DELIMITERS + header.delimiter)}]", bare)):
         if piece not in known and (meant(piece) or piece in said):
-            what = f"The header can be split in more than one way: {printable(bare)}"
+            what = f"The header can be split in more than one way: {brief(bare)}"
             raise Unreadable(what, "write it with one delimiter, and in quotes what has another", line)
     return header, lines
 

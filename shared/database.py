@@ -14,12 +14,12 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from shared import prepared_statements
 from shared.plans import SETTINGS
+from shared.printable import brief
 from shared.settings import Settings
 
 _WRITE = "write postgresql://user:password@host:port/name"
 _DRIVERS = {"postgresql", "postgres", "postgresql+psycopg"}
 _LAST_PORT = 65535
-_SHOWN = 20  # characters of an option
 
 CONNECT_TIMEOUT = 3  # seconds; a caller who waits longer has given up
 LOCK_TIMEOUT = "2s"
@@ -36,12 +36,12 @@ def database_url(text: str) -> URL:
     except ValueError:
         raise ValueError(f"DATABASE_URL has a port that is not a number; {_WRITE}") from None
     if url.drivername not in _DRIVERS:
-        raise ValueError(f"DATABASE_URL must begin with postgresql://, not {url.drivername}://; {_WRITE}")
+        raise ValueError(f"DATABASE_URL must begin with postgresql://, not {brief(url.drivername)}://; {_WRITE}")
     if url.port is not None and not 0 < url.port <= _LAST_PORT:
         raise ValueError(f"DATABASE_URL has a port that is not between 1 and {_LAST_PORT}; {_WRITE}")
     known = {option.keyword.decode() for option in Conninfo.get_defaults()}
     if unknown := sorted(url.query.keys() - known):
-        name = "".join(sign if sign.isprintable() else "?" for sign in unknown[0][:_SHOWN])
+        name = brief(unknown[0])
         raise ValueError(
             f"DATABASE_URL has an option that PostgreSQL does not know, {name}; leave it out, or write it as libpq does"
         )

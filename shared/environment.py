@@ -10,6 +10,7 @@ from sqlalchemy.exc import DBAPIError
 from shared.broker_health import CLUSTER, is_cluster
 from shared.database import create_sync_engine, database_url, reason_of, try_preparing
 from shared.our_tables import WAY_OUT, strangers
+from shared.printable import printable
 from shared.settings import Settings, settings, variable
 
 _ANSWERS_WITHIN = 1.0  # seconds; a Redis that takes longer is taken as it is
@@ -25,7 +26,8 @@ def process_settings(*, secrets: bool = False) -> Settings:
     try:
         chosen = settings()
     except ValidationError as error:
-        sys.exit("; ".join(f"{variable(flaw['loc'][0])}: {flaw['msg'].removeprefix('Value error, ')}" for flaw in error.errors()))
+        flaws = (f"{variable(flaw['loc'][0])}: {flaw['msg'].removeprefix('Value error, ')}" for flaw in error.errors())
+        sys.exit(printable("; ".join(flaws)))
     for name, url in (("DATABASE_URL", chosen.database_url), ("BROKER_URL", chosen.broker_url)):
         if not url:
             sys.exit(f"{name} is not set; set it, or run everything with: leadsweep up")
@@ -34,7 +36,7 @@ def process_settings(*, secrets: bool = False) -> Settings:
     try:
         database_url(chosen.database_url)
     except ValueError as error:
-        sys.exit(str(error))
+        sys.exit(printable(str(error)))
     return chosen
 
 
@@ -54,5 +56,5 @@ def look_at_servers(settings: Settings) -> None:
         log.warning("database not usable", error=reason_of(error, settings), mend="start it, create it, or mend DATABASE_URL")
         return
     if found:
-        sys.exit(f"{found}; {WAY_OUT}")
+        sys.exit(printable(f"{found}; {WAY_OUT}"))
     try_preparing(settings)

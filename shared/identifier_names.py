@@ -69,8 +69,3 @@ _known = lru_cache(maxsize=4096)(_meant)
 
 def _folded(name: str) -> str:
     return unicodedata.normalize("NFKC", name).translate(_LEFT_OUT).casefold()
-
-
-def printable(name: str) -> str:
-    """A name as it can stand in an error: short, and nothing that a terminal or a log would act on."""
-    return "".join(character if character.isprintable() else "?" for character in name[:64])

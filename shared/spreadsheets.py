@@ -2,8 +2,13 @@
 
 import re
 
-# What a cell that is taken for a formula begins with; the last four in full width.
-_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
+from shared.identifiers import IGNORED
+
+# A cell that is taken for a formula: after any number of quotes it begins with one of the four signs, also in full
+# width. Some spreadsheets leave out what stands before the sign and is seen as nothing; a tab or a line break at the
+# beginning is guarded whatever follows.
+_LEFT_OUT = "".join(map(chr, (*range(0x21), *range(0x7F, 0xA1)))) + IGNORED
+_FORMULA = re.compile(f"'*(?:[{re.escape(_LEFT_OUT)}]*[=+\\-@\uff1d\uff0b\uff0d\uff20]|[\t\r\n])")
 _TEXT = re.compile(r'="((?:[^"]|"")*)"')  # how people keep Excel from reading 00123 as a number
 
 
@@ -12,7 +17,7 @@ def guarded(cell: str | None) -> str | None:
 
     One that has such a quote already gets another: else nobody could tell `'-17` from a guarded `-17`.
     """
-    return f"'{cell}" if cell and _is_formula(cell) else cell
+    return f"'{cell}" if cell and _FORMULA.match(cell) else cell
 
 
 def raw_safe(cell: str | None) -> str | None:
@@ -22,7 +27,7 @@ def raw_safe(cell: str | None) -> str | None:
 
 def unguarded(cell: str) -> str:
     """`cell` without the quote that `guarded` put before it."""
-    return cell[1:] if cell.startswith("'") and _is_formula(cell) else cell
+    return cell[1:] if cell.startswith("'") and _FORMULA.match(cell) else cell
 
 
 def unwrapped(cell: str) -> str:
@@ -31,8 +36,3 @@ def unwrapped(cell: str) -> str:
     if meant == cell and (text := _TEXT.fullmatch(cell)):
         return text[1].replace('""', '"')
     return meant
-
-
-def _is_formula(cell: str) -> bool:
-    """Whether it begins as one, after any number of quotes."""
-    return cell.lstrip("'").startswith(_FORMULA)

@@ -12,6 +12,8 @@ from functools import cache
 from typing import NamedTuple
 from zoneinfo import ZoneInfo, available_timezones
 
+from shared.printable import brief
+
 DAY_NAMES = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 EVERY_DAY = frozenset(range(7))
 
@@ -21,7 +23,6 @@ _HOW = "write a window as 22:00-06:00 mon-sun Europe/Berlin"
 _CLOCK = re.compile(r"([01][0-9]|2[0-3]):([0-5][0-9])|24:00")
 _DAY = "(?:" + "|".join(DAY_NAMES) + ")"
 _DAYS = re.compile(rf"{_DAY}(?:-{_DAY})?(?:,{_DAY}(?:-{_DAY})?)*")
-_ECHOED = 64  # characters of a wrong zone name that a message repeats
 
 
 class Window(NamedTuple):
@@ -57,7 +58,7 @@ def parse_window(text: object) -> Window:
     if rest or not _DAYS.fullmatch(days):
         raise ValueError(_HOW)
     if not _is_zone(zone):
-        raise ValueError(f"unknown time zone: {''.join(filter(str.isprintable, zone))[:_ECHOED]}")
+        raise ValueError(f"unknown time zone: {brief(zone)}")
     try:
         return make_window(start, end, zone, [DAY_NAMES[day] for day in _read_days(days)])
     except ValueError as wrong:

@@ -14,6 +14,7 @@ from shared import logs
 from shared.broker import JOB_QUEUES, WEBHOOKS_QUEUE
 from shared.broker_health import broker_flaw
 from shared.environment import look_at_servers, process_settings
+from shared.streams import guard_streams
 from worker.app import app
 
 log = structlog.get_logger()
@@ -21,6 +22,7 @@ log = structlog.get_logger()
 
 def main() -> int:
     """Runs until SIGTERM (ends what is in hand) or SIGQUIT. Returns the exit code, which is 0 for SIGTERM only."""
+    guard_streams()
     parser = argparse.ArgumentParser(prog="python -m worker", description=__doc__)
     parser.add_argument("--processes", type=int, default=2, help="pool processes, one a core, which run jobs (default: 2)")
     parser.add_argument("--webhooks", action="store_true", help="send webhooks instead")

@@ -20,6 +20,7 @@ from shared.environment import look_at_servers, process_settings
 from shared.heartbeats import beat, forget_the_dead
 from shared.plans import NOW
 from shared.settings import Settings
+from shared.streams import guard_streams
 from shared.wakeups import Announcer
 from worker.claimer import is_anything_claimable
 from worker.finisher import Wake, tell, unfinished
@@ -154,6 +155,7 @@ def send_for_paced(engine: Engine, wake: Wake) -> None:
 def main() -> None:
     """`python -m worker.ticker`: runs until SIGTERM or SIGINT."""
     signal.pthread_sigmask(signal.SIG_BLOCK, _STOP)  # before any thread begins; they wait to be fetched between rounds
+    guard_streams()
     settings = process_settings()
     logs.configure(settings)
     look_at_servers(settings)

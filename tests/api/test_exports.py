@@ -231,7 +231,7 @@ async def test_streams_and_pages_agree_across_many_chunks_in_every_outcome_while
     assert list(counts.values()) == [99, 71, 28, 0]
 
 
-@pytest.mark.parametrize("first", ["\t", "\r", "\n"], ids=["tab", "CR", "LF"])
+@pytest.mark.parametrize("first", ["\t", "\r", "\n", " ", "\u00a0", "\ufeff", "\u200b \u3000"], ids=ascii)
 async def test_space_that_a_spreadsheet_skips_is_guarded_too(service, first):
     with service.engine.begin() as connection:
         job_id = queue_job(connection, [(f"{first}=1+1", None)])

@@ -14,7 +14,8 @@ from tests.api.test_files import CSV, NDJSON, accepted, all_results
 
 NASTY = [
     "'-17", "-17", "''-17", '="x"', "'=\"x\"", "=1+1", 'say "hi"', "a,b;c|d\te", "two\r\nlines", "one\rtwo", ' , "x" ', "[7]",
-    "{", "\u2003wide\u2003", "\u202aembedded\u202c", "\\N", "NULL", "'", '"', "sep=;", "+49 1", "\uff1dx",
+    "{", "\u2003wide\u2003", "\u202aembedded\u202c", "\\N", "NULL", "'", '"', "sep=;", "+49 1", "\uff1dx", " =1+1",
+    "' =1+1", "\u00a0+1", "\ufeff@x",
 ]  # fmt: skip
 PIECES = st.sampled_from(
     ["'", '"', '""', "=", '="', "+", "-", "@", ",", ";", "|", "\t", "\r", "\n", " ", "\u00a0", "\u200b", "a", "1"]

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import pwd
+import stat
 import subprocess
 import threading
 from pathlib import Path
@@ -11,6 +12,7 @@ import psycopg
 import pytest
 import redis
 
+from cli import embedded
 from cli.embedded import Embedded, free_port
 from cli.failure import Failure
 from cli.processes import spawn
@@ -125,3 +127,105 @@ def test_a_server_that_cannot_start_says_why(tmp_path):
 def test_a_free_port_can_be_listened_on():
     port = free_port()
     assert subprocess.run(["python3", "-c", f"import socket; socket.create_server(('127.0.0.1', {port}))"], check=True)
+
+
+def open_to_others(folder):
+    """What of the folder's own things others could read or write, if the folders above let them pass."""
+    paths = [folder, *folder.iterdir(), *(folder / "logs").iterdir()]
+    return [path.relative_to(folder) for path in paths if stat.S_IMODE(path.stat().st_mode) & 0o077]
+
+
+@pytest.mark.parametrize("umask", [0, 0o022])
+def test_folder_logs_and_all_that_is_written_are_private_whatever_was_there_before(tmp_path, umask):
+    before = os.umask(umask)
+    try:
+        new, old = tmp_path / "not/there/yet", tmp_path / "there"
+        (old / "logs").mkdir(parents=True)
+        (old / "redis").mkdir()
+        (old / "ports.json").write_text('{"postgres": 0, "redis": 0}')
+        for name in ("password", "secrets_key", "logs/api.log", "logs/postgres.log"):
+            (old / name).write_text("a")
+        for path in (old, *old.rglob("*")):
+            path.chmod(0o777)
+        for folder in (new, old):
+            with Embedded(folder):
+                embedded.secrets_key(folder)
+                assert open_to_others(folder) == []
+            assert open_to_others(folder) == []
+        assert stat.S_IMODE((tmp_path / "not").stat().st_mode) & 0o077 == 0
+    finally:
+        os.umask(before)
+
+
+def test_a_child_writes_what_nobody_else_reads(tmp_path):
+    before = os.umask(0)
+    try:
+        assert spawn(["sh", "-c", f"echo > {tmp_path}/made"], tmp_path / "log").wait() == 0
+        assert [stat.S_IMODE((tmp_path / name).stat().st_mode) for name in ("made", "log")] == [0o600, 0o600]
+    finally:
+        os.umask(before)
+
+
+def test_a_link_to_a_folder_of_ours_is_followed(tmp_path):
+    (tmp_path / "big").mkdir(mode=0o755)
+    (tmp_path / "stack").symlink_to("big")
+    Embedded(tmp_path / "stack").stop()
+    assert open_to_others(tmp_path / "big") == []
+
+
+@pytest.mark.parametrize("planted", [".", "logs", "password", "logs/api.log", "runtime.json", "lock"])
+def test_what_belongs_to_somebody_else_is_refused_in_words(tmp_path, monkeypatch, planted):
+    folder = tmp_path / "stack"
+    (folder / "logs").mkdir(parents=True)
+    path = folder / planted
+    if not path.exists():
+        path.symlink_to(tmp_path / "elsewhere")
+    if os.geteuid() == 0:
+        os.chown(path, 12345, 12345, follow_symlinks=False)
+    else:  # only root can give something away: seen from another user, all of it is somebody else's
+        monkeypatch.setattr(os, "geteuid", lambda: 12345)
+    with pytest.raises(Failure, match=r"belongs to another user \(uid \d+\); name another folder: --data-dir"):
+        Embedded(folder)
+    assert not (tmp_path / "elsewhere").exists()
+
+
+def program(folder, name, said):
+    """A server of another version on PATH, which does nothing but say so."""
+    folder.mkdir(exist_ok=True)
+    (folder / name).write_text(f"#!/bin/sh\necho '{said}'\n")
+    (folder / name).chmod(0o755)
+
+
+@pytest.mark.parametrize(
+    ("on_path", "bundled", "runs"),
+    [
+        ({"redis-server": "Redis server v=7.0.15 sha=0"}, True, "bundled"),
+        ({"redis-server": "Redis server v=99.0.0 sha=0"}, True, "Redis 99.0.0, "),
+        ({"valkey-server": "Valkey server v=99.0.0 sha=0"}, True, "bundled"),  # cannot read what a Redis has written
+        ({"redis-server": "Valkey server v=99.0.0 sha=0"}, True, "bundled"),  # as some systems call it
+        (
+            {"redis-server": "Redis server v=7.0.15", "valkey-server": "Valkey server v=8.1.0 sha=0"},
+            False,
+            "Redis 7.0.15, ",
+        ),
+        ({"redis-server": "Redis server v=5.0.7 sha=0", "valkey-server": "Valkey server v=8.1.0 sha=0"}, False, "Valkey 8.1.0, "),
+        ({"redis-server": "not a server"}, True, "bundled"),
+        ({}, True, "bundled"),
+    ],
+)
+def test_the_bundled_redis_is_preferred_to_all_but_a_newer_one(tmp_path, monkeypatch, on_path, bundled, runs):
+    bundled_one = embedded.which_redis()
+    for name, said in on_path.items():
+        program(tmp_path / "programs", name, said)
+    monkeypatch.setenv("PATH", str(tmp_path / "programs"))
+    if not bundled:
+        monkeypatch.setattr(embedded, "_package_file", lambda *_: None)
+    assert embedded.which_redis().startswith(bundled_one if runs == "bundled" else f"{runs}{tmp_path}/programs/")
+
+
+def test_files_of_another_postgresql_are_refused_in_words(tmp_path):
+    with Embedded(tmp_path):
+        pass
+    (tmp_path / "postgres/PG_VERSION").write_text("17\n")
+    with pytest.raises(Failure, match=r"are of PostgreSQL 17, and the one that is installed is 18; dump them .* --data-dir"):
+        Embedded(tmp_path).__enter__()

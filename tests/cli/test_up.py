@@ -18,10 +18,13 @@ import httpx2
 import psutil
 import psycopg
 import pytest
+import redis
 
 from cli.embedded import free_port
 from cli.processes import tied
 from cli.runtime import running_stack
+from cli.up import _is_loopback
+from shared.destinations import LOOPBACK
 from tests.brokers import redis_server
 from tests.cli.conftest import run
 from tests.deployment.test_session import CURL
@@ -274,6 +277,56 @@ def test_without_the_extra_both_ways_out_are_told_before_anything_is_made(tmp_pa
     )
     assert (done.returncode, done.stderr) == (1, f"Error: {told}: set {variables}\n")
     assert [path.name for path in tmp_path.iterdir()] == ["programs"]
+
+
+def test_it_says_which_servers_run(folder):
+    with going_up(folder) as up:
+        up.until_ready()
+        servers = dict(re.findall(r"^server: (\w+) (\d+\.\d+[.\d]*), /\S+$", up.said, re.MULTILINE))
+        assert list(servers) == ["Redis", "PostgreSQL"]
+        with psycopg.connect(up.runtime["database_url"]) as connection:
+            assert connection.execute("SHOW server_version").fetchone() == (servers["PostgreSQL"],)
+        with redis.Redis.from_url(up.runtime["broker_url"]) as client:
+            assert client.info("server")["redis_version"] == servers["Redis"]
+
+
+@pytest.mark.parametrize(
+    ("host", "is_loopback"),
+    [
+        ("127.0.0.1", True), ("127.1.2.3", True), ("::1", True), ("localhost", True), ("0.0.0.0", False), ("::", False),
+        ("", False), ("192.0.2.1", False), ("10.0.0.1", False), ("fe80::1", False),
+    ],
+)  # fmt: skip
+def test_webhooks_may_go_to_loopback_only_where_nobody_else_reaches_the_api(host, is_loopback):
+    assert _is_loopback(host) is is_loopback
+
+
+@pytest.mark.parametrize(
+    ("host", "given", "said", "status"),
+    [
+        ("127.0.0.1", {}, "webhooks may go to 127.0.0.0/8, ::1/128 too, over HTTP: LEADSWEEP_WEBHOOK_ALLOW", 201),
+        (
+            "0.0.0.0",
+            {},
+            f"webhooks may not go to this machine, since others reach 0.0.0.0: LEADSWEEP_WEBHOOK_ALLOW={LOOPBACK} allows it",
+            400,
+        ),
+        (
+            "0.0.0.0",
+            {"LEADSWEEP_WEBHOOK_ALLOW": "127.0.0.0/8"},
+            "webhooks may go to 127.0.0.0/8 too, over HTTP: LEADSWEEP_WEBHOOK_ALLOW",
+            201,
+        ),
+    ],
+)
+def test_a_stack_that_others_reach_sends_no_webhook_to_this_machine_unless_told(folder, database_url, host, given, said, status):
+    with going_up(folder, "--host", host, "--workers", "1", env={"DATABASE_URL": database_url} | given) as up:
+        url = up.until_ready()
+        assert said in up.said.splitlines()
+        key = re.search(r"shown only now: (lsk_\S+)$", up.said, re.MULTILINE)[1]
+        asked = {"url": "http://127.0.0.1:9/hook", "events": ["job.completed"]}
+        answer = httpx2.post(f"{url}/api/v1/webhooks", json=asked, headers={"x-api-key": key}, trust_env=False)
+        assert answer.status_code == status, answer.text
 
 
 def test_make_up_takes_a_port_and_says_where_the_logs_are(tmp_path):

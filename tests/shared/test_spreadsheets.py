@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from shared.spreadsheets import guarded, raw_safe, unguarded, unwrapped
 
 FORMULA = "=+-@\t\r\n\uff1d\uff0b\uff0d\uff20"
-CELLS = st.text(st.one_of(st.sampled_from(f"'\"{FORMULA}1a"), st.characters()), max_size=12)
+UNSEEN = " \t\r\n\v\f\0\x1b\x7f\x85\u00a0\u00ad\u1680\u2003\u200b\u200d\u2028\u202e\u2060\u2066\u3000\u3164\ufeff"
+CELLS = st.text(st.one_of(st.sampled_from(f"'\"{FORMULA}{UNSEEN}1a"), st.characters()), max_size=12)
 
 
 @pytest.mark.parametrize("first", FORMULA)
@@ -17,9 +18,19 @@ def test_what_a_spreadsheet_would_run_gets_one_quote_more_than_it_has(first):
         assert unguarded(f"'{quotes}{first}17") == f"{quotes}{first}17"
 
 
-@pytest.mark.parametrize("cell", ["", "'", "''", "a", "'a", "''a+", "17-", "' -17", '"=1"', "\u2019-17"])
+@pytest.mark.parametrize(
+    "cell", ["", "'", "''", "a", "'a", "''a+", "17-", " 17-", "' 17", " '-17", "\u2007a=", '"=1"', "\u2019-17"]
+)
 def test_other_cells_stay_as_they_are(cell):
     assert guarded(cell) == raw_safe(cell) == unguarded(cell) == unwrapped(cell) == cell
+
+
+@pytest.mark.parametrize("before", [*UNSEEN, " \u00a0\ufeff", "\t\n "])
+@pytest.mark.parametrize("first", "=+-@\uff1d\uff0b\uff0d\uff20")
+def test_a_formula_behind_what_is_seen_as_nothing_is_guarded_as_one(before, first):
+    for quotes in ("", "'"):
+        assert guarded(f"{quotes}{before}{first}1+1") == f"'{quotes}{before}{first}1+1"
+        assert unwrapped(f"'{quotes}{before}{first}1+1") == f"{quotes}{before}{first}1+1"
 
 
 def test_what_is_not_there_needs_no_guard():
@@ -67,4 +78,5 @@ def test_what_goes_out_comes_back_the_same(cell):
     assert unwrapped(guarded(cell)) == cell
     assert unguarded(guarded(cell)) == cell
     assert unwrapped(raw_safe(cell)) == cell
+    assert not guarded(cell).lstrip(UNSEEN).startswith(tuple(FORMULA))
     assert not guarded(cell).startswith(tuple(FORMULA))
