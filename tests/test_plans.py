@@ -131,7 +131,7 @@ ANYTIME = jobs.Created()
 def claimed(job_id, number=0):
     """A claim as if it were of this chunk."""
     now = datetime.now(UTC)
-    return claimer.Claim(job_id, number, 1, now, "cmp-0", "always", None, 2, "delete", False, None, None, False, False)
+    return claimer.Claim(job_id, number, 1, now, "cmp-0", "always", None, 2, "delete", False, None, None, False, False, "co-0")
 
 
 def says(statement, **values):
@@ -201,9 +201,9 @@ OF_WORKERS = {
     "conclude": (lambda connection: previewer.conclude(connection, QUEUED), 60, {"chunks": 0, "jobs": 0}),
     "unfinished": (finisher.unfinished, 5000, {}),  # looks at 1000 jobs and a chunk of each
     "unfinished of ten": (says(finisher._UNFINISHED, most=10), 80, {}),
-    "explain slowness": (says(finisher._EXPLAIN_SLOWNESS, job_id=ENDED, hint="x"), 60, {"jobs": 1}),
+    "explain": (says(finisher._EXPLAIN, job_id=ENDED, reason="x"), 60, {"jobs": 1}),
     "write deliveries": (says(finisher._WRITE_DELIVERIES, job_id=ENDED), 100, {}),
-    "is slow": (says(finisher._IS_SLOW, job_id=ENDED), 30, {}),
+    "reasons": (says(finisher._REASONS, job_id=ENDED), 30, {}),
     "requests": (says(steerer._REQUESTS, most=10), 60, {}),
     "wait for chunks in hand": (says(steerer._WAIT_FOR_CHUNKS_IN_HAND, job_id=QUEUED), 30, {"chunks": 0}),
     "take back claims": (says(steerer._TAKE_BACK_CLAIMS, job_id=QUEUED), 30, {"chunks": 0}),
