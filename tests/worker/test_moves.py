@@ -226,14 +226,15 @@ def test_no_move_is_committed_while_leads_are_being_deleted(campaign):
     """Who moves the campaign waits until that transaction is over: what is deleted was still the old company's."""
     execute(campaign, HELD_UP)
     queue(campaign)
-    with campaign.connect() as gate, ThreadPoolExecutor(1) as pool:
+    with campaign.connect() as gate, campaign.connect() as mover, ThreadPoolExecutor(1) as pool:
         gate.execute(text("SELECT pg_advisory_lock(12)"))
         gate.commit()
         working = pool.submit(run_one, campaign)
         wait_for(lambda: lock_waits(campaign) or working.done())
-        with pytest.raises(DBAPIError) as refused, campaign.begin() as mover:
-            mover.execute(text("SET LOCAL lock_timeout = '100ms'"))
+        mover.execute(text("SET LOCAL lock_timeout = '100ms'"))
+        with pytest.raises(DBAPIError) as refused:
             mover.execute(text(MOVE))
+        mover.rollback()
         gate.execute(text("SELECT pg_advisory_unlock(12)"))
         gate.commit()
         working.result()
