@@ -124,6 +124,7 @@ ARCHIVE = UUID(f"{15000:032d}")  # of co-0
 KEY = Key(UUID(int=1), "co-3", None, "write", "", None, None)
 LIMITED = KEY._replace(campaign_id="cmp-3")
 SEEN_BY = {"company_id": "co-3", "campaign_id": None}
+RESULTS = {"outcomes": smallint_array(Outcome), "first": 2, "rows": 11}
 ASKED = Asked(KEY, None, 0, uuid4())
 ANYTIME = jobs.Created()
 
@@ -307,6 +308,7 @@ SUBMITTED = ASKED.values() | {
     "closes_at": None,
     "idempotency_key": "new",
     "request_hash": b"x",
+    "media_type": "application/json",
     "external_ids": "{a,b}",
     "phone_numbers": "{NULL,NULL}",
     "written_external_ids": None,
@@ -367,9 +369,10 @@ OF_THE_API = {
     "jobs by reference": (listed(client_reference="ref-3"), 200, {}),
     "jobs of a time": (listed(created=jobs.Created(datetime(2000, 1, 1, tzinfo=UTC), datetime(2000, 1, 2, tzinfo=UTC))), 30, {}),
     "jobs after the last": (listed(cursor=LONG_AGO_CURSOR), 30, {}),
-    "results": (says(results._RESULTS, job_id=ENDED, outcomes=smallint_array(Outcome), first=2, rows=11), 60, {}),
+    "results": (says(results._RESULTS, job_id=ENDED, **SEEN_BY, **RESULTS), 60, {}),
+    "results of others' job": (says(results._RESULTS, job_id=ENDED, **SEEN_BY | {"company_id": "co-4"}, **RESULTS), 30, {}),
     "exported chunks": (says(exporter._NEXT_CHUNKS, job_id=ENDED, after=1, chunks=4), 30, {}),
-    "source": (says(follower._SOURCE, source_id=ENDED, company_id="co-3", archive_days=30), 30, {}),
+    "source": (says(follower._SOURCE, job_id=ENDED, **SEEN_BY, archive_days=30), 30, {}),
     "following": (says(follower._FOLLOWING, source_id=ENDED, mode="delete"), 30, {}),
     "follow": (followed(follower._FOLLOW_CHUNKS, ENDED, "delete"), 200, {}),
     "restore": (followed(follower._FOLLOW_ARCHIVE, ARCHIVE, "restore"), 300, {}),

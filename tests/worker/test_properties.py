@@ -128,7 +128,7 @@ class World:
             yield decided
 
     def results(self, job_id):
-        items, following = self._runner.run(read_results(self.api_engine, job_id, list(Outcome), 0, 10_000))
+        items, following = self._runner.run(read_results(self.api_engine, KEY, job_id, list(Outcome), 0, 10_000))
         assert following is None
         return items
 
