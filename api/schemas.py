@@ -226,7 +226,8 @@ SCHEMAS: dict[str, Schema] = {
     "ResultPage": _page("Result", "1000", _RESULT),
     "Health": whole(
         {"database": "up", "broker": "up", "worker": "up", "deliverer": "up", "ticker": "up"},
-        **dict.fromkeys(("database", "broker", *ROLES), _UP_OR_DOWN),
+        database={"type": "string", "enum": ["up", "readOnly", "down"]},
+        **dict.fromkeys(("broker", *ROLES), _UP_OR_DOWN),
     ),
     "Error": whole(None, success={"const": False}, data={"type": "null"}, error=text("What is wrong")),
     "RateLimited": whole(
