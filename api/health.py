@@ -41,7 +41,8 @@ async def _database(engine: AsyncEngine) -> tuple[str, dict[str, float]]:
         found = await within(PATIENCE, rows(engine, _BEATS))
     except Exception:  # noqa: BLE001 - whatever the driver raises, it is down
         return "down", {}
-    return "readOnly" if found[0].is_read_only else "up", {row.role: row.age_seconds for row in found if row.role}
+    word = "readOnly" if found[0].is_read_only else "up"
+    return word, {row.role: row.age_seconds for row in found if row.role}
 
 
 async def _works(broker_url: str) -> bool:

@@ -56,8 +56,9 @@ _columns = [
     _live.c.locked_since,
 ]
 
-# A job that the key sees: what belongs to it is joined to it, so nothing of another's is read. Company and campaign are compared
-# in such a way that none of their indexes is walked, which would lead through all their jobs.
+# A job that the key sees: what belongs to it is joined to it, so nothing of another's is read. Company and
+# campaign are compared in such a way that none of their indexes is walked, which would lead through all their
+# jobs. No campaign is joined: the record outlives it, and stays its company's when it moves to another.
 SEEN = f"""
     jobs.id = :job_id AND jobs.company_id || '' = :company_id
         AND (CAST(:campaign_id AS text) IS NULL OR jobs.campaign_id || '' = CAST(:campaign_id AS text)) AND {BY_INDEX}

@@ -15,7 +15,7 @@ _KEY = re.compile(r"[ -~]{1,255}")
 
 
 class IdempotencyKey(NamedTuple):
-    """A caller's key, and the request that it stands for: the SHA-256 of path, query and body, and what the body is."""
+    """A caller's key, and the request that it stands for: the SHA-256 of path, query and body, and its media type."""
 
     key: str
     request_hash: bytes
@@ -35,7 +35,7 @@ def preferred_wait(request: Request) -> int | None:
 
 
 def idempotency_key(request: Request, body: bytes) -> IdempotencyKey | None:
-    """The caller's key with what it is for: canonical path, query and body, and its media type. Raises InvalidRequest."""
+    """The caller's key with what it is for: canonical path, query, body and media type. Raises InvalidRequest."""
     key = written_key(request)
     return IdempotencyKey(key, hash_of(request, body).digest(), media_type_of(request)) if key else None
 

@@ -11,7 +11,8 @@ from api.jobs import SEEN, check_kept, seen
 from shared.arrays import smallint_array
 from shared.states import Outcome
 
-# One row at least of a job that the key sees. What is purged meanwhile does not look like nothing, as it is one snapshot.
+# One row at least of a job that the key sees. What is purged meanwhile does not look like nothing: it is one
+# snapshot.
 _RESULTS = text(f"""
     SELECT entry_index, external_id, phone_number, outcome, detail, identifiers_purged_at
     FROM jobs LEFT JOIN LATERAL (
@@ -33,7 +34,7 @@ _RESULTS = text(f"""
 async def read_results(
     engine: AsyncEngine, key: Key, job_id: UUID, outcomes: list[Outcome], first: int, limit: int
 ) -> tuple[list[dict[str, Any]], int | None]:
-    """Up to `limit` results from index `first` on that are one of `outcomes`, and the index to go on from, if there is one.
+    """Up to `limit` results from index `first` on that are one of `outcomes`, and the index to go on from, if any.
 
     Raises ApiError 404, 410.
     """

@@ -59,7 +59,7 @@ campaigns = Table(
     Column("name", Text, nullable=False, server_default=""),
     Column("off_peak", Text, comment="its window for off-peak jobs, e.g. 22:00-06:00 mon-sun Europe/Berlin; null: the server's"),
     Column("phone_region", Text, comment="of submissions that name none, ISO 3166"),
-    # Unique, so that to change the owner is to change a key: it waits for who deletes leads, as no other change does.
+    # Unique, so that to change the owner is to change a key: that waits for who deletes leads. No other change does.
     Index("campaigns_owner_key", "company_id", "id", unique=True),
 )
 

@@ -206,7 +206,7 @@ def finish(
 
 
 def _explain(connection: Connection, job_id: UUID) -> None:
-    """Says in the job's error that its campaign has moved, and what makes leads take too long, where that can be told."""
+    """Says in the job's error that its campaign has moved, or what makes leads take too long, if that can be told."""
     reasons = connection.execute(_REASONS, {"job_id": job_id}).one()
     if reasons.moved:
         connection.execute(_EXPLAIN, {"job_id": job_id, "reason": "The campaign has moved to another company"})

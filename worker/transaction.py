@@ -26,8 +26,9 @@ from worker.taker import KnownLeads, Manner, look_up_and_take, take_known
 # Lock waits end long before the part does, and a frozen worker keeps its locks for 10 s at most. The time-out of locks is in
 # force before the row is locked: a locking clause works on the rows of the join. That of statements holds from the next one on.
 # One part at a time, of all, may take longer than others: its worker is not there for anybody else meanwhile.
-# Whose the campaign is stays so until this transaction is over: its id and its company are a key (campaigns_owner_key), so who
-# changes either of them waits for FOR KEY SHARE, or is waited for. What else is changed of a campaign is in nobody's way.
+# Whose the campaign is stays so until this transaction is over: its id and its company are a key
+# (campaigns_owner_key), so who changes either of them waits for FOR KEY SHARE. Where they came first, SKIP LOCKED
+# finds no owner of a campaign that is there. What else is changed of a campaign is in nobody's way.
 _LOCK_CHUNK = text(f"""
     WITH limits AS MATERIALIZED (
         SELECT set_config('lock_timeout', '500ms', true), set_config('statement_timeout', :milliseconds, true),
@@ -63,7 +64,7 @@ class NotNow(Exception):
 
 
 class CampaignLocked(Exception):
-    """Somebody is moving the campaign to another company, or deleting it: until that is committed, no lead may go."""
+    """Somebody is moving the campaign to another company, or deleting it: until they are done, no lead may go."""
 
 
 @dataclass
@@ -85,7 +86,8 @@ class Try:
 def decide_part(part: Part, claimed: Claim, how: Try, lock_wait: timedelta) -> Finished | None:
     """Decides some entries of the chunk, and finishes the job if they are its last. A chunk that is done is left alone.
 
-    What has been locked for `lock_wait` is given up. Raises NotNow, CampaignLocked, TimeIsUp, ArchiveAppeared, DBAPIError.
+    What has been locked for `lock_wait` is given up.
+    Raises NotNow, CampaignLocked, TimeIsUp, ArchiveAppeared, DBAPIError.
     """
     erases = claimed.mode == Mode.DELETE
     values = {"job_id": claimed.job_id, "number": claimed.number, "lease_end": claimed.lease_end}

@@ -1,4 +1,6 @@
-"""Every route of the application, each with a call that it takes, for what holds for all of them: a new route joins by itself."""
+"""Every route of the application, each with calls that it takes, for what holds for all of them. A new route joins
+by itself.
+"""
 
 import re
 from typing import NamedTuple

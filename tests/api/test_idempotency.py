@@ -218,7 +218,7 @@ async def test_a_key_that_was_stored_before_the_upgrade_matches_by_its_hash_alon
 
 
 async def test_what_is_stored_now_is_understood_by_an_api_of_before(service):
-    """While it is upgraded, a call may be repeated to either: one that knows of no media type finds the hash that it makes."""
+    """During an upgrade, a call may be repeated to either: who knows of no media type finds the hash that it makes."""
     body = json.dumps(BODY).encode()
     await post(service, body)
     with service.engine.begin() as connection:

@@ -1,4 +1,6 @@
-"""A campaign that moves to another company: the record of what was done stays the old company's, the leads are the new one's."""
+"""A campaign that moves to another company: the record of what was done stays the old company's, the leads are the
+new one's.
+"""
 
 import asyncio
 
@@ -92,7 +94,7 @@ HELD_UP = """
 
 
 async def test_no_move_is_committed_while_a_lead_is_being_deleted(service):
-    """By the call that deletes one lead: as in the transactions of workers, whose it is stays so until the lead is gone."""
+    """By the call that deletes one lead: as with workers, whose it is stays so until the lead is gone."""
     with service.engine.begin() as connection:
         connection.execute(text(HELD_UP))
     call = {"params": {"campaignId": "cmp", "externalId": "a"}, "headers": {"x-api-key": service.write}}

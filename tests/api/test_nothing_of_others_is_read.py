@@ -1,5 +1,5 @@
-"""What a key does not see costs what does not exist costs: the same statements, by the same plans, of which no step reads what
-belongs to it. Otherwise the time that an answer takes would tell that it is there, and how big it is.
+"""What a key does not see costs what does not exist costs: the same statements, by the same plans, of which no
+step reads what belongs to it. Otherwise the time that an answer takes would tell that it is there, and how big it is.
 """
 
 from uuid import UUID
@@ -32,7 +32,8 @@ FILL = f"""
     INSERT INTO leads (campaign_id, external_id, phone_number)
     SELECT 'foreign', CASE WHEN n = 0 THEN 'a' ELSE 'foreign-' || n END, '+1' || n FROM generate_series(0, 2000) AS n;
 """
-# Of what is there: the row that says whose it is; of a delivery to a key of a campaign, also that of its job, and its webhook's.
+# More than of what is not there: the row that says whose it is. Which campaign a delivery is of, its job says, so that
+# is looked up too, and its webhook.
 PAGES = {"company": 1, "campaign": 8}
 
 
@@ -40,7 +41,7 @@ NOT_OF_THE_CALL = ("FROM api_keys", "UPDATE api_keys", "WHERE id = ANY(CAST(%(id
 
 
 class Ears:
-    """The statements of the API while it answers a call, but for those that look up keys, and who waits for what."""
+    """The statements of the API while it answers a call, but for those about keys, and about who waits."""
 
     def __init__(self, service):
         self.heard = []
@@ -72,7 +73,7 @@ def shape_of(plan):
 
 
 async def compared(service, ears, pair, key):
-    """The status of the call about what is there, and how many pages more than about nothing each of its statements touches."""
+    """The status of the call about what is there; how many pages more than about nothing each statement touches."""
     answers, statements, plans = [], [], []
     for call, names in zip(pair, (IDS, NOBODYS), strict=True):
         answers.append(await send(service, call, key, **names))

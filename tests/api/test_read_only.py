@@ -1,5 +1,5 @@
-"""A database that is read-only, as a standby is: what only reads is answered as ever, what must write is a 503 that says when to
-come back. So for every route of the application; a new one joins by itself.
+"""A database that is read-only, as a standby is: what only reads is answered as ever, what must write is a 503 that
+says when to come back. So for every route of the application; a new one joins by itself.
 """
 
 import asyncio
@@ -18,7 +18,7 @@ LATER = "2999-01-01T00:00:00Z"
 
 
 async def add_jobs(service):
-    """A job for each action that wants one of its own kind, by operation, and one that is still to come for all others."""
+    """A job for each action that wants one of its own kind, by operation, and one still to come for all others."""
     failed = await service.submit({"externalId": "nobody"})
     with service.engine.begin() as connection:
         connection.execute(text("UPDATE chunks SET attempts = 5"))

@@ -1,4 +1,4 @@
-"""A campaign that moves to another company: what jobs of the old one have not decided by then, they never touch."""
+"""A campaign that moves to another company: what the old one's jobs have not decided by then, they never touch."""
 
 from concurrent.futures import ThreadPoolExecutor
 
@@ -223,7 +223,7 @@ HELD_UP = """
 
 
 def test_no_move_is_committed_while_leads_are_being_deleted(campaign):
-    """Who moves the campaign waits until that transaction is over: what is deleted was still the old company's."""
+    """Who moves it waits until that transaction is over: what is deleted was still the old company's."""
     execute(campaign, HELD_UP)
     queue(campaign)
     with campaign.connect() as gate, campaign.connect() as mover, ThreadPoolExecutor(1) as pool:
