@@ -192,7 +192,7 @@ SCHEMAS: dict[str, Schema] = {
     ),
     "WaitingFor": whole(
         {"reason": "locked", "since": MOMENT, "leads": 3, "sqlstate": None, "detail": "3 leads are locked by somebody else"},
-        reason=text("`locked`: leads, or a whole table; `database`: it is not well", enum=["locked", "database"]),
+        reason=text("`locked`: leads, a whole table, or the campaign; `database`: it is not well", enum=["locked", "database"]),
         since=or_null(moment("Since when; of leads, less the time in which none was tried, and null while others still go")),
         leads=or_null(count("Leads that are locked; null where nothing of the job goes on")),
         sqlstate=or_null(text("What PostgreSQL last said", examples=["53100"])),
