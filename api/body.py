@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from starlette.requests import ClientDisconnect, Request
 
 from api.errors import ApiError, InvalidRequest, Unavailable
+from api.preferences import media_type_of
 
 MAX_BYTES = 1024 * 1024
 # Bytes of bodies that one process holds until they are parsed. A company has half: the rest is for others.
@@ -95,8 +96,7 @@ async def read_nothing(request: Request) -> bytes:
 
 
 def _check_json(request: Request) -> None:
-    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if media_type != "application/json":
+    if media_type_of(request) != "application/json":
         raise ApiError(415, "Content-Type must be application/json")
 
 

@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from api.database import rows
 from api.drafter import STATE, times
 from api.errors import ApiError, Forbidden
-from api.jobs import job_not_found
+from api.jobs import SEEN, seen
 from api.replayer import KEYED, Accepted, Asked, in_progress, is_in_progress, replayed
 from api.scheduling import Schedule, is_same, parse_schedule
 from shared.arrays import smallint_array
@@ -29,7 +29,7 @@ _SOURCE = text(f"""
         finished_at > clock_timestamp() - CAST(:archive_days AS int) * interval '1 day' AND archive_purged_at IS NULL AS is_kept,
         campaigns.id IS NOT NULL AS has_campaign
     FROM jobs LEFT JOIN campaigns ON campaigns.id = jobs.campaign_id AND campaigns.company_id = jobs.company_id
-    WHERE jobs.id = :source_id AND jobs.company_id = :company_id AND {BY_INDEX}
+    WHERE {SEEN}
 """)
 
 _FOLLOWING = text(f"""
@@ -133,10 +133,7 @@ async def follow(
 
     Raises ApiError 404, 409 and 422, Forbidden, DBAPIError.
     """
-    place = {"source_id": source_id, "company_id": asked.key.company_id, "archive_days": settings.archive_days}
-    found = await rows(engine, _SOURCE, place)
-    if not found or not asked.key.sees(found[0].campaign_id):
-        raise job_not_found()
+    found = await seen(engine, asked.key, source_id, _SOURCE, archive_days=settings.archive_days)
     source = _Source._make(found[0])
     if not source.has_campaign:
         raise Forbidden

@@ -3,6 +3,7 @@
 import asyncio
 
 import structlog
+from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from api.database import rows
@@ -14,26 +15,34 @@ ROLES = ("worker", "deliverer", "ticker")
 PATIENCE = 1.0  # seconds for the database, and for each node of the broker
 ANSWER_SECONDS = 0.8  # for each answer of the broker, so that there is time to say that there was none
 
+# A standby says so too.
+_BEATS = text(f"""
+    SELECT current_setting('transaction_read_only') = 'on' AS is_read_only, beat.*
+    FROM (SELECT) AS one LEFT JOIN ({NEWEST_BEATS.text}) AS beat ON true
+""")
+
 log = structlog.get_logger()
 
 
 async def check(engine: AsyncEngine, broker_url: str) -> dict[str, str]:
-    """`up` or `down` for database, broker and ROLES. Never raises."""
-    ages, works = await asyncio.gather(_beat_ages(engine), _works(broker_url))
-    beats = {role: _word((ages or {}).get(role, STALE_SECONDS) < STALE_SECONDS) for role in ROLES}
-    return {"database": _word(ages is not None), "broker": _word(works)} | beats
+    """`up` or `down` for database, broker and ROLES; a database may be `readOnly`. Never raises."""
+    (database, ages), works = await asyncio.gather(_database(engine), _works(broker_url))
+    beats = {role: _word(ages.get(role, STALE_SECONDS) < STALE_SECONDS) for role in ROLES}
+    return {"database": database, "broker": _word(works)} | beats
 
 
 def _word(up: bool) -> str:
     return "up" if up else "down"
 
 
-async def _beat_ages(engine: AsyncEngine) -> dict[str, float] | None:
-    """None where the database does not say."""
+async def _database(engine: AsyncEngine) -> tuple[str, dict[str, float]]:
+    """The word for it, and the seconds since each role's newest beat."""
     try:
-        return {row.role: row.age_seconds for row in await within(PATIENCE, rows(engine, NEWEST_BEATS))}
+        found = await within(PATIENCE, rows(engine, _BEATS))
     except Exception:  # noqa: BLE001 - whatever the driver raises, it is down
-        return None
+        return "down", {}
+    word = "readOnly" if found[0].is_read_only else "up"
+    return word, {row.role: row.age_seconds for row in found if row.role}
 
 
 async def _works(broker_url: str) -> bool:

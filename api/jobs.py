@@ -5,7 +5,9 @@ from datetime import datetime
 from typing import Any, NamedTuple
 from uuid import UUID
 
+from psycopg.errors import ReadOnlySqlTransaction
 from sqlalchemy import Select, TextClause, and_, func, select, text, true
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from api.answers import time_text
@@ -54,9 +56,10 @@ _columns = [
     _live.c.locked_since,
 ]
 
-# A job that the key sees. Company and campaign are compared in such a way that none of their indexes is walked, which would lead
-# through all their jobs.
-_SEEN = f"""
+# A job that the key sees: what belongs to it is joined to it, so nothing of another's is read. Company and
+# campaign are compared in such a way that none of their indexes is walked, which would lead through all their
+# jobs. No campaign is joined: the record outlives it, and stays its company's when it moves to another.
+SEEN = f"""
     jobs.id = :job_id AND jobs.company_id || '' = :company_id
         AND (CAST(:campaign_id AS text) IS NULL OR jobs.campaign_id || '' = CAST(:campaign_id AS text)) AND {BY_INDEX}
 """
@@ -76,11 +79,11 @@ _JOB_WITH_CHUNKS = text(f"""
             coalesce(written_phone_numbers, phone_numbers) AS phone_numbers, outcomes
         FROM chunks WHERE job_id = jobs.id AND jobs.total <= {MAX_LISTED} AND {" + ".join(COUNTS)} > 0
     ) AS decided ON true
-    WHERE {_SEEN}
+    WHERE {SEEN}
     ORDER BY decided.number
 """)
 
-_TOTAL = text(f"SELECT total, identifiers_purged_at FROM jobs WHERE {_SEEN}")
+_TOTAL = text(f"SELECT total, identifiers_purged_at FROM jobs WHERE {SEEN}")
 
 
 class JobAnswer(NamedTuple):
@@ -94,15 +97,23 @@ class JobAnswer(NamedTuple):
 
 async def read_job(engine: AsyncEngine, key: Key, job_id: UUID) -> JobAnswer:
     """The job as it stands now. Raises ApiError 404."""
-    found = await _seen(engine, key, job_id, _JOB_WITH_CHUNKS)
+    found = await seen(engine, key, job_id, _JOB_WITH_CHUNKS)
     job = found[0]
     took = (job.finished_at - job.created_at).total_seconds() if job.finished_at else None
     return JobAnswer(_described(job) | _identifiers(found), _retry_after(job), float(job.age_seconds), took)
 
 
 async def mark_awaited(engine: AsyncEngine, job_id: UUID) -> bool:
-    """Asks whoever finishes the job to tell; False where it is finished already."""
-    return bool(await rows(engine, _MARK_AWAITED, {"job_id": job_id}))
+    """Asks whoever finishes the job to tell; False where it is finished already.
+
+    A database that is read-only is looked at every second all the same (api.waiter).
+    """
+    try:
+        return bool(await rows(engine, _MARK_AWAITED, {"job_id": job_id}))
+    except DBAPIError as error:
+        if not isinstance(error.orig, ReadOnlySqlTransaction):
+            raise
+        return True
 
 
 _MARK_AWAITED = text(f"UPDATE jobs SET awaited = true WHERE id = :job_id AND finished_at IS NULL AND {BY_INDEX} RETURNING id")
@@ -145,15 +156,22 @@ def job_not_found() -> ApiError:
 
 async def check_visible(engine: AsyncEngine, key: Key, job_id: UUID) -> Found:
     """The job's `total` and `identifiers_purged_at`. Raises ApiError 404 unless the key sees the job."""
-    return (await _seen(engine, key, job_id, _TOTAL))[0]
+    return (await seen(engine, key, job_id, _TOTAL))[0]
 
 
-async def _seen(engine: AsyncEngine, key: Key, job_id: UUID, statement: TextClause) -> Sequence[Found]:
-    """The rows of a statement with _SEEN. Raises ApiError 404 unless the key sees the job."""
-    found = await rows(engine, statement, {"job_id": job_id, "company_id": key.company_id, "campaign_id": key.campaign_id})
+async def seen(engine: AsyncEngine, key: Key, job_id: UUID, statement: TextClause, **values: Any) -> Sequence[Found]:
+    """The rows of a statement with SEEN. Raises ApiError 404 unless the key sees the job."""
+    who = {"job_id": job_id, "company_id": key.company_id, "campaign_id": key.campaign_id}
+    found = await rows(engine, statement, who | values)
     if not found:
         raise job_not_found()
     return found
+
+
+def check_kept(job: Found) -> None:
+    """Raises ApiError 410 where what the job's results tell has been purged."""
+    if job.identifiers_purged_at:
+        raise ApiError(410, "The identifiers of this job have been purged")
 
 
 def _visible(key: Key) -> list[Any]:

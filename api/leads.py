@@ -97,10 +97,11 @@ _FIND_BY_EXTERNAL_ID = text(
     )
 )
 
-# Who stops in the middle lets go of what is locked.
+# Who stops in the middle lets go of what is locked. The campaign does not change hands meanwhile
+# (campaigns_owner_key).
 _OWN = text("""
     SELECT set_config('idle_in_transaction_session_timeout', '10s', true) FROM campaigns
-    WHERE id = :campaign_id AND company_id = :company_id
+    WHERE id = :campaign_id AND company_id = :company_id FOR KEY SHARE
 """)
 
 # The lock looks at the lead again: one that another has just deleted is passed over.

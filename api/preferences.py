@@ -15,10 +15,11 @@ _KEY = re.compile(r"[ -~]{1,255}")
 
 
 class IdempotencyKey(NamedTuple):
-    """A caller's key, and the SHA-256 of the request that it stands for."""
+    """A caller's key, and the request that it stands for: the SHA-256 of path, query and body, and its media type."""
 
     key: str
     request_hash: bytes
+    media_type: str
 
 
 def preferred_wait(request: Request) -> int | None:
@@ -34,9 +35,9 @@ def preferred_wait(request: Request) -> int | None:
 
 
 def idempotency_key(request: Request, body: bytes) -> IdempotencyKey | None:
-    """The caller's key with what it is for: canonical path, query and body. Raises InvalidRequest."""
+    """The caller's key with what it is for: canonical path, query, body and media type. Raises InvalidRequest."""
     key = written_key(request)
-    return IdempotencyKey(key, hash_of(request, body).digest()) if key else None
+    return IdempotencyKey(key, hash_of(request, body).digest(), media_type_of(request)) if key else None
 
 
 def written_key(request: Request) -> str | None:
@@ -47,6 +48,11 @@ def written_key(request: Request) -> str | None:
     if len(written) > 1 or not _KEY.fullmatch(written[0]):
         raise InvalidRequest("Idempotency-Key must be 1 to 255 printable ASCII characters")
     return written[0]
+
+
+def media_type_of(request: Request) -> str:
+    """What the body says that it is, without parameters; empty where it says nothing."""
+    return request.headers.get("content-type", "").partition(";")[0].strip().lower()
 
 
 def hash_of(request: Request, body: bytes = b"") -> "hashlib._Hash":

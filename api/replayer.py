@@ -20,7 +20,8 @@ from shared.broker import JOBS_QUEUE
 from shared.plans import BY_INDEX
 
 _FIND = text(f"""
-    SELECT job_id, request_hash, idempotency_keys.state, total, jobs.created_at, idempotency_keys.run_at, wait
+    SELECT job_id, request_hash, media_type, idempotency_keys.state, total, jobs.created_at,
+        idempotency_keys.run_at, wait
     FROM idempotency_keys JOIN jobs ON jobs.id = job_id
     WHERE idempotency_keys.company_id = :company_id AND key = :key
         AND idempotency_keys.created_at >= clock_timestamp() - interval '72 h' AND {BY_INDEX}
@@ -36,12 +37,13 @@ _ANSWERED = text(f"""
 KEYED = """
     limits AS MATERIALIZED (SELECT set_config('lock_timeout', '2s', true)),
     keyed AS (
-        INSERT INTO idempotency_keys (company_id, key, request_hash, job_id, state, run_at, wait)
-        SELECT subject.company_id, CAST(:idempotency_key AS text), CAST(:request_hash AS bytea), subject.job_id, subject.state,
-            subject.run_at, CAST(:wait AS smallint)
+        INSERT INTO idempotency_keys (company_id, key, request_hash, media_type, job_id, state, run_at, wait)
+        SELECT subject.company_id, CAST(:idempotency_key AS text), CAST(:request_hash AS bytea),
+            CAST(:media_type AS text), subject.job_id, subject.state, subject.run_at, CAST(:wait AS smallint)
         FROM subject, limits WHERE CAST(:idempotency_key AS text) IS NOT NULL
-        ON CONFLICT (company_id, key) DO UPDATE SET request_hash = excluded.request_hash, job_id = excluded.job_id,
-            state = excluded.state, run_at = excluded.run_at, wait = excluded.wait, created_at = clock_timestamp()
+        ON CONFLICT (company_id, key) DO UPDATE SET request_hash = excluded.request_hash,
+            media_type = excluded.media_type, job_id = excluded.job_id, state = excluded.state,
+            run_at = excluded.run_at, wait = excluded.wait, created_at = clock_timestamp()
             WHERE idempotency_keys.created_at < clock_timestamp() - interval '72 h'
         RETURNING job_id
     ),
@@ -59,13 +61,14 @@ class Asked(NamedTuple):
 
     def values(self) -> dict[str, Any]:
         """The parameters of KEYED, and who acts."""
-        key, request_hash = self.idempotency or (None, None)
+        key, request_hash, media_type = self.idempotency or (None, None, None)
         return {
             "company_id": self.key.company_id,
             "key_id": self.key.id,
             "key_name": self.key.name or str(self.key.id),
             "idempotency_key": key,
             "request_hash": request_hash,
+            "media_type": media_type,
             "wait": self.wait,
             "job_id": self.job_id,
         }
@@ -91,8 +94,9 @@ async def replayed(engine: AsyncEngine, asked: Asked) -> Accepted | None:
     found = await rows(engine, _FIND, {"company_id": asked.key.company_id, "key": asked.idempotency.key})
     if not found:
         return None
-    job_id, request_hash, *answer = found[0]  # the rest is as in Accepted
-    if request_hash != asked.idempotency.request_hash:
+    job_id, request_hash, media_type, *answer = found[0]  # the rest is as in Accepted
+    _, asked_hash, asked_type = asked.idempotency  # one that an older version has stored has no media type
+    if request_hash != asked_hash or media_type not in {None, asked_type}:
         raise ApiError(422, "Idempotency-Key was already used with a different request")
     return Accepted._make((job_id, *answer, True, JOBS_QUEUE))
 

@@ -6,29 +6,43 @@ from uuid import UUID
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from api.database import rows
+from api.authenticator import Key
+from api.jobs import SEEN, check_kept, seen
 from shared.arrays import smallint_array
-from shared.plans import BY_INDEX
 from shared.states import Outcome
 
+# One row at least of a job that the key sees. What is purged meanwhile does not look like nothing: it is one
+# snapshot.
 _RESULTS = text(f"""
-    SELECT first_index + position - 1 AS entry_index, external_id, phone_number, outcome, details ->> CAST(position - 1 AS text)
-    FROM chunks CROSS JOIN unnest(
-        coalesce(written_external_ids, external_ids), coalesce(written_phone_numbers, phone_numbers), outcomes
-    ) WITH ORDINALITY AS entry (external_id, phone_number, outcome, position)
-    WHERE job_id = :job_id AND first_index + cardinality(outcomes) > :first AND first_index + position > :first
-        AND outcome = ANY(CAST(:outcomes AS smallint[])) AND {BY_INDEX}
-    ORDER BY number, position LIMIT :rows
+    SELECT entry_index, external_id, phone_number, outcome, detail, identifiers_purged_at
+    FROM jobs LEFT JOIN LATERAL (
+        SELECT first_index + position - 1 AS entry_index, external_id, phone_number, outcome,
+            details ->> CAST(position - 1 AS text) AS detail
+        FROM chunks CROSS JOIN unnest(
+            coalesce(written_external_ids, external_ids), coalesce(written_phone_numbers, phone_numbers), outcomes
+        ) WITH ORDINALITY AS entry (external_id, phone_number, outcome, position)
+        WHERE job_id = jobs.id AND jobs.identifiers_purged_at IS NULL
+            AND first_index + cardinality(outcomes) > :first AND first_index + position > :first
+            AND outcome = ANY(CAST(:outcomes AS smallint[]))
+        ORDER BY number, position LIMIT :rows
+    ) AS result ON true
+    WHERE {SEEN}
+    ORDER BY entry_index
 """)
 
 
 async def read_results(
-    engine: AsyncEngine, job_id: UUID, outcomes: list[Outcome], first: int, limit: int
+    engine: AsyncEngine, key: Key, job_id: UUID, outcomes: list[Outcome], first: int, limit: int
 ) -> tuple[list[dict[str, Any]], int | None]:
-    """Up to `limit` results from index `first` on that are one of `outcomes`, and the index to go on from, if there is one."""
-    values = {"job_id": job_id, "outcomes": smallint_array(outcomes), "first": first, "rows": limit + 1}
-    found = await rows(engine, _RESULTS, values)
-    return [described(*row) for row in found[:limit]], found[limit].entry_index if len(found) > limit else None
+    """Up to `limit` results from index `first` on that are one of `outcomes`, and the index to go on from, if any.
+
+    Raises ApiError 404, 410.
+    """
+    values = {"outcomes": smallint_array(outcomes), "first": first, "rows": limit + 1}
+    found = await seen(engine, key, job_id, _RESULTS, **values)
+    check_kept(found[0])
+    results = [described(*row[:5]) for row in found[:limit] if row.entry_index is not None]
+    return results, found[limit].entry_index if len(found) > limit else None
 
 
 WORDS_OF = {int(outcome): (outcome.word, outcome.matched_by, outcome.reason, outcome.erased) for outcome in Outcome}

@@ -226,20 +226,12 @@ async def get_results(
         raise InvalidRequest("Invalid query parameter: outcome")
     engine, found = request.app.state.engine, jobs.parse_job_id(job_id)
     if media_type:
-        total = await _total_of(request, key, found)
-        parts = exporter.stream(engine, found, total, wanted, _writer(media_type, raw))
+        job = await jobs.check_visible(engine, key, found)
+        jobs.check_kept(job)
+        parts = exporter.stream(engine, found, job.total, wanted, _writer(media_type, raw))
         return _streamed(media_type, found, _while_admitted(request, parts))
-    items, following = await results.read_results(engine, found, wanted, int(cursor), limit)
-    await _total_of(request, key, found)  # afterwards: what was purged meanwhile must not look like nothing
+    items, following = await results.read_results(engine, key, found, wanted, int(cursor), limit)
     return success({"items": items, "nextCursor": None if following is None else str(following)})
-
-
-async def _total_of(request: Request, key: Key, job_id: UUID) -> int:
-    """How many results the job has. Raises ApiError 404, 410."""
-    job = await jobs.check_visible(request.app.state.engine, key, job_id)
-    if job.identifiers_purged_at:
-        raise ApiError(410, "The identifiers of this job have been purged")
-    return int(job.total)
 
 
 def _writer(media_type: str, raw: str) -> Callable[[list[Any]], bytes]:

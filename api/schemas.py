@@ -192,7 +192,7 @@ SCHEMAS: dict[str, Schema] = {
     ),
     "WaitingFor": whole(
         {"reason": "locked", "since": MOMENT, "leads": 3, "sqlstate": None, "detail": "3 leads are locked by somebody else"},
-        reason=text("`locked`: leads, or a whole table; `database`: it is not well", enum=["locked", "database"]),
+        reason=text("`locked`: leads, a whole table, or the campaign; `database`: it is not well", enum=["locked", "database"]),
         since=or_null(moment("Since when; of leads, less the time in which none was tried, and null while others still go")),
         leads=or_null(count("Leads that are locked; null where nothing of the job goes on")),
         sqlstate=or_null(text("What PostgreSQL last said", examples=["53100"])),
@@ -226,7 +226,8 @@ SCHEMAS: dict[str, Schema] = {
     "ResultPage": _page("Result", "1000", _RESULT),
     "Health": whole(
         {"database": "up", "broker": "up", "worker": "up", "deliverer": "up", "ticker": "up"},
-        **dict.fromkeys(("database", "broker", *ROLES), _UP_OR_DOWN),
+        database={"type": "string", "enum": ["up", "readOnly", "down"]},
+        **dict.fromkeys(("broker", *ROLES), _UP_OR_DOWN),
     ),
     "Error": whole(None, success={"const": False}, data={"type": "null"}, error=text("What is wrong")),
     "RateLimited": whole(

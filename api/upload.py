@@ -11,7 +11,7 @@ from starlette.requests import ClientDisconnect, Request
 from api import file_reader
 from api.errors import ApiError, InvalidRequest, Unavailable
 from api.inflater import inflated
-from api.preferences import IdempotencyKey, hash_of
+from api.preferences import IdempotencyKey, hash_of, media_type_of
 
 STALL = 30.0  # seconds without a byte after which an upload is ended
 LEAST_RATE = 1024  # bytes a second: the slowest of modems has more, and there are only so many places
@@ -25,7 +25,7 @@ class Upload:
 
     def __init__(self, request: Request, key: str | None) -> None:
         """`key` is the Idempotency-Key. Raises ApiError 415."""
-        self._media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+        self._media_type = media_type_of(request)
         if self._media_type not in {file_reader.CSV, file_reader.NDJSON}:
             raise ApiError(415, f"Content-Type must be {file_reader.CSV} or {file_reader.NDJSON}")
         encoding = request.headers.get("content-encoding", "identity").strip().lower()
@@ -46,7 +46,7 @@ class Upload:
     @property
     def idempotency(self) -> IdempotencyKey | None:
         """The key with what it is for: complete once all has been read."""
-        return IdempotencyKey(self._key, self._hash.digest()) if self._key else None
+        return IdempotencyKey(self._key, self._hash.digest(), self._media_type) if self._key else None
 
     async def begin(self) -> None:
         """Waits for the first part. Raises Unavailable, ApiError 400 and 408."""

@@ -12,7 +12,7 @@ from starlette.responses import Response
 from api.errors import InvalidRequest
 from api.file_reader import Manner
 from api.parser import OPTIONS, Options, parse_campaign_id, parse_options
-from api.preferences import IdempotencyKey, preferred_wait, written_key
+from api.preferences import preferred_wait, written_key
 from api.replayer import Accepted, Asked
 from api.responder import answer_accepted
 from api.routes import authenticator_of, refuse_unknown_parameters
@@ -54,7 +54,7 @@ async def bulk_delete_file(request: Request) -> Response:
     campaign_id = parse_campaign_id(query.get("campaignId"))
     preferred = preferred_wait(request)
     wait = state.settings.default_wait if preferred is None else preferred
-    asked = Asked(key, IdempotencyKey(upload_key, b"") if upload_key else None, wait, uuid4())
+    asked = Asked(key, upload.idempotency, wait, uuid4())  # its hash is complete once all has been read
     manner = Manner(_ON_INVALID[query.get("onInvalid", "fail")], naming, options.phone_fallback == PhoneFallback.NEVER)
 
     async def receive() -> Accepted:

@@ -55,10 +55,12 @@ campaigns = Table(
     "campaigns",
     metadata,
     Column("id", Text, primary_key=True),
-    Column("company_id", Text, ForeignKey("companies.id"), nullable=False, index=True),
+    Column("company_id", Text, ForeignKey("companies.id"), nullable=False),
     Column("name", Text, nullable=False, server_default=""),
     Column("off_peak", Text, comment="its window for off-peak jobs, e.g. 22:00-06:00 mon-sun Europe/Berlin; null: the server's"),
     Column("phone_region", Text, comment="of submissions that name none, ISO 3166"),
+    # Unique, so that to change the owner is to change a key: that waits for who deletes leads. No other change does.
+    Index("campaigns_owner_key", "company_id", "id", unique=True),
 )
 
 leads = Table(
@@ -283,6 +285,7 @@ idempotency_keys = Table(
     Column("company_id", Text, primary_key=True),
     Column("key", Text, primary_key=True),
     Column("request_hash", LargeBinary, nullable=False, comment="SHA-256 of path, query and body"),
+    Column("media_type", Text, comment="of that request, without parameters; null: stored before it was part of it"),
     Column("job_id", Uuid, ForeignKey("jobs.id", ondelete="CASCADE"), nullable=False, index=True),
     Column("state", Text, nullable=False, comment="of the job, as it was answered"),
     Column("run_at", _TIME, comment="as it was answered"),

@@ -147,6 +147,7 @@ class Outcome(IntEnum):
     WAITS_FOR_LOCK = 31
     TOO_SLOW = 32
     LOCKED = 33
+    CAMPAIGN_MOVED = 34
 
     @property
     def word(self) -> str:
@@ -209,6 +210,7 @@ _WORDS: dict[Outcome, tuple[str, str | None, str | None]] = {
     Outcome.WAITS_FOR_LOCK: ("pending", None, "locked"),
     Outcome.TOO_SLOW: ("unprocessed", None, "tooSlow"),
     Outcome.LOCKED: ("unprocessed", None, "locked"),
+    Outcome.CAMPAIGN_MOVED: ("unprocessed", None, "campaignMoved"),
 }
 
 _COUNT_OF_WORD = {

@@ -124,6 +124,7 @@ ARCHIVE = UUID(f"{15000:032d}")  # of co-0
 KEY = Key(UUID(f"{3:032d}"), "co-3", None, "write", "", None, None)
 LIMITED = KEY._replace(campaign_id="cmp-3")
 SEEN_BY = {"company_id": "co-3", "campaign_id": None}
+RESULTS = {"outcomes": smallint_array(Outcome), "first": 2, "rows": 11}
 ASKED = Asked(KEY, None, 0, uuid4())
 ANYTIME = jobs.Created()
 
@@ -131,7 +132,7 @@ ANYTIME = jobs.Created()
 def claimed(job_id, number=0):
     """A claim as if it were of this chunk."""
     now = datetime.now(UTC)
-    return claimer.Claim(job_id, number, 1, now, "cmp-0", "always", None, 2, "delete", False, None, None, False, False)
+    return claimer.Claim(job_id, number, 1, now, "cmp-0", "always", None, 2, "delete", False, None, None, False, False, "co-0")
 
 
 def says(statement, **values):
@@ -201,9 +202,9 @@ OF_WORKERS = {
     "conclude": (lambda connection: previewer.conclude(connection, QUEUED), 60, {"chunks": 0, "jobs": 0}),
     "unfinished": (finisher.unfinished, 5000, {}),  # looks at 1000 jobs and a chunk of each
     "unfinished of ten": (says(finisher._UNFINISHED, most=10), 80, {}),
-    "explain slowness": (says(finisher._EXPLAIN_SLOWNESS, job_id=ENDED, hint="x"), 60, {"jobs": 1}),
+    "explain": (says(finisher._EXPLAIN, job_id=ENDED, reason="x"), 60, {"jobs": 1}),
     "write deliveries": (says(finisher._WRITE_DELIVERIES, job_id=ENDED), 100, {}),
-    "is slow": (says(finisher._IS_SLOW, job_id=ENDED), 30, {}),
+    "reasons": (says(finisher._REASONS, job_id=ENDED), 30, {}),
     "requests": (says(steerer._REQUESTS, most=10), 60, {}),
     "wait for chunks in hand": (says(steerer._WAIT_FOR_CHUNKS_IN_HAND, job_id=QUEUED), 30, {"chunks": 0}),
     "take back claims": (says(steerer._TAKE_BACK_CLAIMS, job_id=QUEUED), 30, {"chunks": 0}),
@@ -307,6 +308,7 @@ SUBMITTED = ASKED.values() | {
     "closes_at": None,
     "idempotency_key": "new",
     "request_hash": b"x",
+    "media_type": "application/json",
     "external_ids": "{a,b}",
     "phone_numbers": "{NULL,NULL}",
     "written_external_ids": None,
@@ -368,9 +370,10 @@ OF_THE_API = {
     "jobs by reference": (listed(client_reference="ref-3"), 200, {}),
     "jobs of a time": (listed(created=jobs.Created(datetime(2000, 1, 1, tzinfo=UTC), datetime(2000, 1, 2, tzinfo=UTC))), 30, {}),
     "jobs after the last": (listed(cursor=LONG_AGO_CURSOR), 30, {}),
-    "results": (says(results._RESULTS, job_id=ENDED, outcomes=smallint_array(Outcome), first=2, rows=11), 60, {}),
+    "results": (says(results._RESULTS, job_id=ENDED, **SEEN_BY, **RESULTS), 60, {}),
+    "results of others' job": (says(results._RESULTS, job_id=ENDED, **SEEN_BY | {"company_id": "co-4"}, **RESULTS), 30, {}),
     "exported chunks": (says(exporter._NEXT_CHUNKS, job_id=ENDED, after=1, chunks=4), 30, {}),
-    "source": (says(follower._SOURCE, source_id=ENDED, company_id="co-3", archive_days=30), 30, {}),
+    "source": (says(follower._SOURCE, job_id=ENDED, **SEEN_BY, archive_days=30), 30, {}),
     "following": (says(follower._FOLLOWING, source_id=ENDED, mode="delete"), 30, {}),
     "follow": (followed(follower._FOLLOW_CHUNKS, ENDED, "delete"), 200, {}),
     "restore": (followed(follower._FOLLOW_ARCHIVE, ARCHIVE, "restore"), 300, {}),

@@ -172,6 +172,7 @@ class Claim(NamedTuple):
     part_seconds: int | None
     waited: bool
     fails_alone: bool
+    company_id: str
 
 
 def claim(connection: Connection, queue: str) -> Claim | None:

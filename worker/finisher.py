@@ -92,12 +92,12 @@ _FINISH = squeezed(f"""
     bindparam("quick", type_=Boolean),
 )
 
-_EXPLAIN_SLOWNESS = text("UPDATE jobs SET error = error || '. Leads take long to delete: ' || :hint WHERE id = :job_id")
+_EXPLAIN = text("UPDATE jobs SET error = error || '. ' || :reason WHERE id = :job_id")
 
-_IS_SLOW = text(f"""
-    SELECT EXISTS (
-        SELECT FROM chunks WHERE job_id = :job_id AND unprocessed > 0 AND outcomes && ARRAY[{Outcome.TOO_SLOW:d}]::smallint[]
-    )
+_REASONS = text(f"""
+    SELECT bool_or(outcomes && ARRAY[{Outcome.CAMPAIGN_MOVED:d}]::smallint[]) AS moved,
+        bool_or(outcomes && ARRAY[{Outcome.TOO_SLOW:d}]::smallint[]) AS slow
+    FROM chunks WHERE job_id = :job_id AND unprocessed > 0
 """)
 
 # In the same transaction: a job has ended and its deliveries are written, or neither.
@@ -206,9 +206,12 @@ def finish(
 
 
 def _explain(connection: Connection, job_id: UUID) -> None:
-    """Says in the job's error what it is that makes leads take too long, where that can be told."""
-    if connection.execute(_IS_SLOW, {"job_id": job_id}).scalar_one() and (hint := reason_of_slowness(connection)):
-        connection.execute(_EXPLAIN_SLOWNESS, {"job_id": job_id, "hint": hint})
+    """Says in the job's error that its campaign has moved, or what makes leads take too long, if that can be told."""
+    reasons = connection.execute(_REASONS, {"job_id": job_id}).one()
+    if reasons.moved:
+        connection.execute(_EXPLAIN, {"job_id": job_id, "reason": "The campaign has moved to another company"})
+    if reasons.slow and (hint := reason_of_slowness(connection)):
+        connection.execute(_EXPLAIN, {"job_id": job_id, "reason": f"Leads take long to delete: {hint}"})
 
 
 def _values(chunk: DecidedChunk | None) -> dict[str, object]:

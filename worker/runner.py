@@ -33,7 +33,7 @@ from worker.part import LONGEST_PART, PART_SECONDS, Part, TimeIsUp
 from worker.previewer import conclude
 from worker.setbacks import cut, hold, put_off
 from worker.steerer import carry_out_requests
-from worker.transaction import NotNow, Try, decide_part
+from worker.transaction import CampaignLocked, NotNow, Try, decide_part
 
 TURN = 0.1  # seconds of work for one message, so that one message costs 1 ms per 100
 RETRIES = 5  # of a part whose transaction met a deadlock or a lost connection, while its time lasts
@@ -126,6 +126,10 @@ class _Setback:
         error, how = self._error, self._how
         if isinstance(error, NotNow):
             self._write(partial(put_off, seconds=UNTIL_FREE))
+        elif isinstance(error, CampaignLocked):
+            mend = "end the transaction that moves or deletes the campaign; work goes on by itself"
+            log.warning("campaign locked", mend=mend, **self._chunk)
+            self._write(partial(hold, reason="locked", detail="the campaign is being moved or deleted"))
         elif isinstance(error, TimeIsUp) or (is_cancelled(error) and self._part.is_over):
             return self._give_more_time()
         elif is_locked(error):

@@ -26,6 +26,9 @@ from worker.taker import KnownLeads, Manner, look_up_and_take, take_known
 # Lock waits end long before the part does, and a frozen worker keeps its locks for 10 s at most. The time-out of locks is in
 # force before the row is locked: a locking clause works on the rows of the join. That of statements holds from the next one on.
 # One part at a time, of all, may take longer than others: its worker is not there for anybody else meanwhile.
+# Whose the campaign is stays so until this transaction is over: its id and its company are a key
+# (campaigns_owner_key), so who changes either of them waits for FOR KEY SHARE. Where they came first, SKIP LOCKED
+# finds no owner of a campaign that is there. What else is changed of a campaign is in nobody's way.
 _LOCK_CHUNK = text(f"""
     WITH limits AS MATERIALIZED (
         SELECT set_config('lock_timeout', '500ms', true), set_config('statement_timeout', :milliseconds, true),
@@ -44,16 +47,24 @@ _LOCK_CHUNK = text(f"""
         NOT :is_long OR pg_try_advisory_xact_lock(3141592653) AS may_begin,
         CASE WHEN :is_old OR written_external_ids IS NOT NULL OR written_phone_numbers IS NOT NULL
             THEN (SELECT form FROM canonical_forms) END AS stored_form,
-        :erases AND {HAS_ARCHIVE} AS has_archive
+        :erases AND {HAS_ARCHIVE} AS has_archive,
+        (SELECT company_id FROM campaigns WHERE id = :campaign_id FOR KEY SHARE SKIP LOCKED) AS owner,
+        EXISTS (SELECT FROM campaigns WHERE id = :campaign_id) AS has_campaign
     FROM limits CROSS JOIN chunks
     WHERE job_id = :job_id AND number = :number AND state = 'pending' AND retry_at = :lease_end FOR UPDATE OF chunks
 """)
 
 _CHANGES = bytes(outcome for outcome in Outcome if outcome.word in {"deleted", "archived", "restored", "wouldDelete"})
 
+_MOVED = bytes.maketrans(bytes((Outcome.PENDING, Outcome.WAITS_FOR_LOCK)), bytes((Outcome.CAMPAIGN_MOVED,) * 2))
+
 
 class NotNow(Exception):
     """A part that takes long may not begin while another one does."""
+
+
+class CampaignLocked(Exception):
+    """Somebody is moving the campaign to another company, or deleting it: until they are done, no lead may go."""
 
 
 @dataclass
@@ -75,7 +86,8 @@ class Try:
 def decide_part(part: Part, claimed: Claim, how: Try, lock_wait: timedelta) -> Finished | None:
     """Decides some entries of the chunk, and finishes the job if they are its last. A chunk that is done is left alone.
 
-    What has been locked for `lock_wait` is given up. Raises NotNow, TimeIsUp, ArchiveAppeared, DBAPIError.
+    What has been locked for `lock_wait` is given up.
+    Raises NotNow, CampaignLocked, TimeIsUp, ArchiveAppeared, DBAPIError.
     """
     erases = claimed.mode == Mode.DELETE
     values = {"job_id": claimed.job_id, "number": claimed.number, "lease_end": claimed.lease_end}
@@ -85,6 +97,10 @@ def decide_part(part: Part, claimed: Claim, how: Try, lock_wait: timedelta) -> F
     row = part.connection.execute(_LOCK_CHUNK, values).one_or_none()
     if row is None:
         return None
+    if row.owner is None and row.has_campaign and how.verdict is None:
+        raise CampaignLocked
+    if row.owner not in {None, claimed.company_id}:
+        return _end_the_rest(part, claimed, row.outcomes)
     if not row.may_begin:
         raise NotNow
     only_locked = Outcome.PENDING not in row.outcomes
@@ -110,6 +126,14 @@ def decide_part(part: Part, claimed: Claim, how: Try, lock_wait: timedelta) -> F
     details = {chosen.start + i: detail for i, detail in part.details.items()}
     decided = DecidedChunk(claimed.number, before + outcomes + after, archiveless, details, quick, went)
     return finish(part.connection, claimed.job_id, decided)
+
+
+def _end_the_rest(part: Part, claimed: Claim, outcomes: Sequence[int]) -> Finished | None:
+    """Nothing of another company is touched: what is not decided yet never will be."""
+    if claimed.waited:
+        go_on(part.connection, claimed, quick=False, went=False)
+    ended = bytes(outcomes).translate(_MOVED)
+    return finish(part.connection, claimed.job_id, DecidedChunk(claimed.number, ended, went=False))
 
 
 def _choose(outcomes: Sequence[int], claimed: Claim, *, only_locked: bool) -> slice:

@@ -1,6 +1,8 @@
 """The same POST with the same Idempotency-Key is done once and answered twice, whatever comes in between."""
 
 import asyncio
+import hashlib
+import json
 import time
 from uuid import uuid4
 
@@ -170,6 +172,69 @@ def holding_the_key(service, body_hash=b"other"):
         (body_hash, job_id),
     )
     return connection, str(job_id)
+
+
+FILE = b'{"externalId":"a"}\n'
+STORED = text("SELECT request_hash, media_type FROM idempotency_keys")
+
+
+async def upload(service, media_type, file=FILE):
+    path = "/api/v1/leads/bulk-delete/files?campaignId=cmp"
+    return await post(service, file, path=path, headers={"content-type": media_type})
+
+
+async def test_the_same_bytes_as_another_media_type_are_another_request(service):
+    first = await upload(service, "application/x-ndjson")
+    assert first.status_code == 202
+    again = await upload(service, "Application/X-NDJSON; charset=utf-8")
+    assert (again.json(), replayed(again)) == (first.json(), True), "its parameters do not count"
+    other = await upload(service, "text/csv")
+    assert (other.status_code, other.json()["error"]) == REUSED
+    assert count_of_jobs(service) == 1
+
+
+async def test_an_action_without_a_media_type_is_the_same_request_without_one(service):
+    job_id = await service.submit({"externalId": "a"}, schedule={"runAt": "2999-01-01T00:00:00Z"})
+    asked = {"path": f"/api/v1/jobs/{job_id}/resume", "key": "r"}
+    headers = {"x-api-key": service.write, "idempotency-key": "r"}
+    answers = [await service.http.post(asked["path"], headers=headers) for _ in range(2)]
+    assert [(answer.status_code, replayed(answer)) for answer in answers] == [(200, False), (200, True)]
+    other = await post(service, b"{}", **asked)
+    assert (other.status_code, other.json()["error"]) == REUSED
+
+
+@pytest.mark.parametrize("media_type", ["application/json", "application/json; charset=utf-8"])
+async def test_a_key_that_was_stored_before_the_upgrade_matches_by_its_hash_alone(service, media_type):
+    """As it was made of path, query and body then, and of nothing else."""
+    body = json.dumps(BODY).encode()
+    first = await post(service, body)
+    former = hashlib.sha256(b"\0".join((b"/api/v1/leads/bulk-delete", b"", body))).digest()
+    with service.engine.begin() as connection:
+        connection.execute(text("UPDATE idempotency_keys SET request_hash = :hash, media_type = NULL"), {"hash": former})
+    again = await post(service, body, headers={"content-type": media_type})
+    assert (again.content, replayed(again)) == (first.content, True)
+    other = await post(service, body + b" ")
+    assert (other.status_code, other.json()["error"]) == REUSED
+
+
+async def test_what_is_stored_now_is_understood_by_an_api_of_before(service):
+    """During an upgrade, a call may be repeated to either: who knows of no media type finds the hash that it makes."""
+    body = json.dumps(BODY).encode()
+    await post(service, body)
+    with service.engine.begin() as connection:
+        stored = connection.execute(STORED).one()
+    assert bytes(stored.request_hash) == hashlib.sha256(b"\0".join((b"/api/v1/leads/bulk-delete", b"", body))).digest()
+    assert stored.media_type == "application/json"
+
+
+async def test_a_key_that_has_expired_takes_the_media_type_of_its_new_request(service):
+    assert (await upload(service, "application/x-ndjson")).status_code == 202
+    with service.engine.begin() as connection:
+        connection.execute(text("UPDATE idempotency_keys SET created_at = now() - interval '73 h'"))
+    taken_over = await upload(service, "text/csv", b"externalId\na\n")
+    assert (taken_over.status_code, replayed(taken_over)) == (202, False)
+    assert (await upload(service, "application/x-ndjson", b"externalId\na\n")).status_code == 422
+    assert replayed(await upload(service, "text/csv", b"externalId\na\n"))
 
 
 async def test_a_parallel_post_waits_two_seconds_for_the_first_and_then_gives_up(service):

@@ -6,7 +6,7 @@ from sqlalchemy import inspect, text
 from sqlalchemy.exc import IntegrityError, ProgrammingError
 
 from shared import migrations, states
-from tests.jobs import add_campaign, add_leads, job_row, queue_job, work_off
+from tests.jobs import add_campaign, add_leads, job_row, outcomes_of_job, queue_job, work_off
 
 
 def test_the_migrations_give_the_tables_of_the_models(engine):
@@ -132,3 +132,16 @@ def test_a_worker_of_before_can_claim_nothing_any_more(engine):
     """It would really delete what a preview only looks at."""
     with engine.begin() as connection:
         assert "company_turns" not in inspect(connection).get_table_names()
+
+
+def test_on_the_way_down_what_was_left_as_its_campaign_had_moved_has_failed(engine):
+    with engine.begin() as connection:
+        add_campaign(connection, company="new")
+        job_id = queue_job(connection, [("a", None), ("b", None)])
+    work_off(engine)
+    with engine.begin() as connection:
+        assert outcomes_of_job(connection, job_id) == [states.Outcome.CAMPAIGN_MOVED] * 2
+        migrations.downgrade(connection, "0006")
+        assert outcomes_of_job(connection, job_id) == [states.Outcome.FAILED] * 2
+        migrations.upgrade(connection)
+        assert job_row(connection, job_id).unprocessed == 2

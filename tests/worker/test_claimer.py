@@ -50,6 +50,7 @@ def test_a_claim_starts_the_job_and_says_what_is_needed_of_it(engine):
         None,
         False,
         False,
+        "co",
     )
     with engine.begin() as connection:
         job = job_row(connection, job_id)

@@ -128,7 +128,7 @@ class World:
             yield decided
 
     def results(self, job_id):
-        items, following = self._runner.run(read_results(self.api_engine, job_id, list(Outcome), 0, 10_000))
+        items, following = self._runner.run(read_results(self.api_engine, KEY, job_id, list(Outcome), 0, 10_000))
         assert following is None
         return items
 
@@ -401,7 +401,8 @@ class Life(RuleBasedStateMachine):
         source = pick.choice(possible)
         job_id = self.world.follow(source, Action.RESTORE)
         if job_id not in self.submitted:  # asked again, it is the same job
-            self.submitted[job_id] = {"mode": "restore", "written": archived[source], "rate": None, "chunk_size": 1000}
+            of_source = {"campaign": self.submitted[source]["campaign"], "written": archived[source]}
+            self.submitted[job_id] = of_source | {"mode": "restore", "rate": None, "chunk_size": 1000}
             self.judged[job_id] = set()
             self.most_processed[job_id] = 0
 
@@ -440,6 +441,19 @@ class Life(RuleBasedStateMachine):
         with self.world.engine.begin() as connection:
             connection.execute(text("DROP TRIGGER sick ON leads"))
         self.waited |= {job_id for job_id in self.submitted if self.world.job(job_id).waiting_since}
+
+    @rule(campaign=st.sampled_from(CAMPAIGNS))
+    def a_campaign_is_another_companys_for_a_while(self, campaign):
+        """What is decided meanwhile is left alone, and told so."""
+        with self.world.engine.begin() as connection:
+            connection.execute(text("INSERT INTO companies (id) VALUES ('away') ON CONFLICT DO NOTHING"))
+            connection.execute(text("UPDATE campaigns SET company_id = 'away' WHERE id = :id"), {"id": campaign})
+        for _ in range(2):
+            if claimed := self._claim():
+                run_chunk(self.world.engine, claimed)
+                self._judge_what_is_done(moved=campaign)
+        with self.world.engine.begin() as connection:
+            connection.execute(text("UPDATE campaigns SET company_id = 'co' WHERE id = :id"), {"id": campaign})
 
     @rule()
     def two_workers_hold_one_chunk(self):
@@ -512,7 +526,7 @@ class Life(RuleBasedStateMachine):
             self.most_processed[job_id] = processed
             job = self.world.job(job_id)
             if job.finished_at:
-                assert job.state == "completed"
+                assert job.state == ("failed" if job.unprocessed else "completed")
                 counted = job.deleted + job.not_found + job.unprocessed + job.restored + job.conflict
                 assert processed == len(options["written"]) == counted
 
@@ -542,13 +556,17 @@ class Life(RuleBasedStateMachine):
                 text("UPDATE jobs SET paced_at = paced_at - interval '1 hour', waiting_until = waiting_until - interval '1 hour'")
             )
 
-    def _judge_what_is_done(self):
-        """At most one chunk, or a part of one, has been decided since the last look."""
+    def _judge_what_is_done(self, moved=None):
+        """At most one chunk, or a part of one, has been decided since the last look; if its campaign `moved`, all."""
         for job_id, options in self.submitted.items():
             outcomes = self.world.outcomes(job_id)
             decided = [i for i, outcome in enumerate(outcomes) if outcome[0] != "pending" and i not in self.judged[job_id]]
             if not decided:
                 continue
+            if options["campaign"] == moved:
+                assert {outcomes[i] for i in decided} == {CAMPAIGN_MOVED}
+                self.judged[job_id] |= set(decided)
+                return
             paced = options["rate"] is not None and job_id not in self.waited  # after waiting, one part is tried that is bigger
             most = min(options["chunk_size"], options["rate"] // 2) if paced else options["chunk_size"]
             assert len(decided) <= most
@@ -604,6 +622,7 @@ class Life(RuleBasedStateMachine):
 
 
 NOBODY = oracle.Lead("nowhere", None, None)
+CAMPAIGN_MOVED = ("unprocessed", None, "campaignMoved")
 
 
 def _clash(one, other):

@@ -431,7 +431,7 @@ def test_an_archived_lead_that_somebody_locks_is_restored_later(campaign):
 
 def test_a_job_whose_row_is_locked_keeps_nobody_else(campaign):
     locked = queue(campaign, ["crm-0"])
-    others = [queue(campaign, [f"quick-{i}"], company=f"company-{i}", campaign="quick") for i in range(3)]
+    others = [queue(campaign, ["nobody"], company=f"company-{i}", campaign=f"of-{i}") for i in range(3)]
     own = queue(campaign, ["crm-1"])
     with campaign.connect() as holder:
         holder.execute(text("SELECT FROM jobs WHERE id = :id FOR UPDATE"), {"id": locked})

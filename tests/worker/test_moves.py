@@ -1,0 +1,291 @@
+"""A campaign that moves to another company: what the old one's jobs have not decided by then, they never touch."""
+
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
+
+from shared.sqlstates import is_locked
+from shared.states import Outcome
+from tests.jobs import (
+    add_campaign,
+    add_leads,
+    job_row,
+    one_tick,
+    outcomes_of_job,
+    queue_job,
+    remaining_leads,
+    work_off,
+)
+from tests.stack import lock_waits, wait_for
+from worker.claimer import claim
+from worker.runner import run_chunk
+
+BY_ID, MOVED, NO_SUCH_LEAD = Outcome.DELETED_BY_EXTERNAL_ID, Outcome.CAMPAIGN_MOVED, Outcome.NO_SUCH_LEAD
+IDS = [f"crm-{i}" for i in range(6)]
+MOVE = "UPDATE campaigns SET company_id = 'new' WHERE id = 'cmp'"
+COME_BACK = "UPDATE campaigns SET company_id = 'co' WHERE id = 'cmp'"
+
+
+@pytest.fixture
+def campaign(engine):
+    with engine.begin() as connection:
+        add_campaign(connection)
+        add_leads(connection, [(i, None) for i in IDS])
+        add_campaign(connection, "other", "new")
+    return engine
+
+
+def execute(engine, statement, **values):
+    with engine.begin() as connection:
+        result = connection.execute(text(statement), values)
+        return result.all() if result.returns_rows else None
+
+
+def queue(engine, ids=IDS, **options):
+    with engine.begin() as connection:
+        return queue_job(connection, [(i, None) for i in ids], **options)
+
+
+def run_one(engine):
+    """Claims a chunk and runs it; whether there was any."""
+    with engine.begin() as connection:
+        claimed = claim(connection, "jobs")
+    if claimed:
+        run_chunk(engine, claimed)
+    return bool(claimed)
+
+
+def work_on(engine):
+    """Until nothing can be claimed, as if no pace or pause were asked for."""
+    while run_one(engine):
+        execute(engine, "UPDATE jobs SET paced_at = now() WHERE paced_at IS NOT NULL")
+
+
+def job(engine, job_id):
+    with engine.begin() as connection:
+        return job_row(connection, job_id)
+
+
+def outcomes(engine, job_id):
+    with engine.begin() as connection:
+        return outcomes_of_job(connection, job_id)
+
+
+def leads_left(engine):
+    with engine.begin() as connection:
+        return {external_id for external_id, _ in remaining_leads(connection)}
+
+
+KINDS = {
+    "delete": {},
+    "archive": {"mode": "archive"},
+    "preview": {"dry_run": True},
+    "paced": {"max_leads_per_second": 8},
+    "of a preview": {"lead_ids": True},
+    "of chunks": {"chunk_size": 2},
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_jobs_of_the_old_company_end_without_touching_the_campaign(campaign, kind):
+    options = KINDS[kind].copy()
+    knows_leads = options.pop("lead_ids", False)
+    job_id = queue(campaign, **options)
+    if knows_leads:
+        found = "ARRAY(SELECT id FROM leads ORDER BY id)"
+        execute(
+            campaign,
+            f"UPDATE chunks SET lead_ids = {found}, lead_external_ids = external_ids, lead_phone_numbers = phone_numbers",
+        )
+    execute(campaign, MOVE)
+    work_on(campaign)
+    ended = job(campaign, job_id)
+    assert (ended.state, ended.unprocessed, ended.total) == ("failed", 6, 6)
+    assert ended.error.endswith(". The campaign has moved to another company")
+    assert set(outcomes(campaign, job_id)) == {MOVED}
+    assert leads_left(campaign) == set(IDS)
+    assert execute(campaign, "SELECT FROM archived_leads") == []
+
+
+def test_what_was_decided_before_the_move_keeps_its_outcome(campaign):
+    job_id = queue(campaign, chunk_size=4)
+    run_one(campaign)
+    execute(campaign, MOVE)
+    work_on(campaign)
+    ended = job(campaign, job_id)
+    assert outcomes(campaign, job_id) == [BY_ID] * 4 + [MOVED] * 2
+    assert (ended.state, ended.deleted, ended.unprocessed) == ("failed", 4, 2)
+    assert leads_left(campaign) == set(IDS[4:])
+
+
+def test_so_it_does_within_a_chunk_that_is_done_in_parts(campaign):
+    job_id = queue(campaign, max_leads_per_second=16)
+    run_one(campaign)
+    execute(campaign, MOVE)
+    execute(campaign, "UPDATE jobs SET paced_at = now()")
+    run_one(campaign)
+    assert outcomes(campaign, job_id) == [BY_ID] * 2 + [MOVED] * 4, "the rest of it at once, whatever the pace"
+    assert job(campaign, job_id).state == "failed"
+
+
+def test_so_it_does_where_entries_wait_for_a_lock(campaign):
+    job_id = queue(campaign)
+    with campaign.begin() as other:
+        other.execute(text("SELECT FROM leads WHERE external_id = 'crm-1' FOR UPDATE"))
+        wait_for(lambda: run_one(campaign) and Outcome.WAITS_FOR_LOCK in outcomes(campaign, job_id))
+    execute(campaign, MOVE)
+    execute(campaign, "UPDATE chunks SET retry_at = '-infinity'")
+    work_on(campaign)
+    assert outcomes(campaign, job_id) == [BY_ID, MOVED, *[BY_ID] * 4]
+    assert leads_left(campaign) == {"crm-1"}
+
+
+def test_a_chunk_that_killed_its_workers_is_told_of_the_move(campaign):
+    job_id = queue(campaign)
+    execute(campaign, "UPDATE chunks SET attempts = 5")
+    execute(campaign, MOVE)
+    work_on(campaign)
+    assert set(outcomes(campaign, job_id)) == {MOVED}
+
+
+def test_a_job_that_waited_for_the_database_is_told_of_the_move_at_once(campaign):
+    job_id = queue(campaign, chunk_size=2)
+    execute(campaign, "UPDATE jobs SET waiting_for = '{}', waiting_since = now(), waiting_until = now()")
+    execute(campaign, MOVE)
+    work_on(campaign)
+    assert set(outcomes(campaign, job_id)) == {MOVED}
+    assert job(campaign, job_id).waiting_since is None
+
+
+def test_scheduled_and_paused_jobs_find_out_when_their_turn_comes(campaign):
+    scheduled = queue(campaign, state="scheduled", run_at="2000-01-01T00:00:00Z")
+    paused = queue(campaign, state="paused")
+    execute(campaign, MOVE)
+    one_tick(campaign)
+    work_off(campaign)
+    assert set(outcomes(campaign, scheduled)) == {MOVED}
+    assert job(campaign, paused).state == "paused"
+    execute(campaign, "UPDATE jobs SET wanted = 'cancel' WHERE state = 'paused'")
+    work_off(campaign)
+    assert (job(campaign, paused).state, set(outcomes(campaign, paused))) == ("cancelled", {Outcome.CANCELLED})
+
+
+def test_what_was_archived_stays_in_the_archive(campaign):
+    archive_id = queue(campaign, IDS[:3], mode="archive")
+    work_on(campaign)
+    restoration = queue(campaign, IDS[:3], mode="restore", source_job_id=archive_id)
+    erasure = queue(campaign, IDS[:3])
+    execute(
+        campaign,
+        "UPDATE chunks SET lead_ids = ARRAY(SELECT lead_id FROM archived_leads ORDER BY lead_id) WHERE job_id = :id",
+        id=restoration,
+    )
+    execute(campaign, MOVE)
+    work_on(campaign)
+    assert set(outcomes(campaign, restoration)) == {MOVED} == set(outcomes(campaign, erasure))
+    assert leads_left(campaign) == set(IDS[3:])
+    assert execute(campaign, "SELECT count(*) FROM archived_leads WHERE lead IS NOT NULL") == [(3,)]
+
+
+def test_a_campaign_that_comes_back_is_worked_on_again(campaign):
+    job_id = queue(campaign, chunk_size=2)
+    run_one(campaign)
+    execute(campaign, MOVE)
+    run_one(campaign)
+    execute(campaign, COME_BACK)
+    work_on(campaign)
+    assert outcomes(campaign, job_id) == [BY_ID] * 2 + [MOVED] * 2 + [BY_ID] * 2
+    assert (job(campaign, job_id).state, leads_left(campaign)) == ("failed", {"crm-2", "crm-3"})
+
+
+def test_in_a_campaign_that_is_gone_nothing_is_found(campaign):
+    job_id = queue(campaign)
+    execute(campaign, "DELETE FROM leads")
+    execute(campaign, "DELETE FROM campaigns WHERE id = 'cmp'")
+    work_on(campaign)
+    assert (job(campaign, job_id).state, set(outcomes(campaign, job_id))) == ("completed", {NO_SUCH_LEAD})
+
+
+def test_jobs_of_the_new_company_go_on(campaign):
+    execute(campaign, MOVE)
+    job_id = queue(campaign, company="new")
+    work_on(campaign)
+    assert (job(campaign, job_id).state, leads_left(campaign)) == ("completed", set())
+
+
+HELD_UP = """
+    CREATE FUNCTION hold_up() RETURNS trigger LANGUAGE plpgsql AS $$
+    BEGIN PERFORM pg_advisory_xact_lock(12); RETURN OLD; END $$;
+    CREATE TRIGGER hold_up BEFORE DELETE ON leads FOR EACH ROW EXECUTE FUNCTION hold_up()
+"""
+
+
+def test_no_move_is_committed_while_leads_are_being_deleted(campaign):
+    """Who moves it waits until that transaction is over: what is deleted was still the old company's."""
+    execute(campaign, HELD_UP)
+    queue(campaign)
+    with campaign.connect() as gate, campaign.connect() as mover, ThreadPoolExecutor(1) as pool:
+        gate.execute(text("SELECT pg_advisory_lock(12)"))
+        gate.commit()
+        working = pool.submit(run_one, campaign)
+        wait_for(lambda: lock_waits(campaign) or working.done())
+        mover.execute(text("SET LOCAL lock_timeout = '100ms'"))
+        with pytest.raises(DBAPIError) as refused:
+            mover.execute(text(MOVE))
+        mover.rollback()
+        gate.execute(text("SELECT pg_advisory_unlock(12)"))
+        gate.commit()
+        working.result()
+    assert is_locked(refused.value)
+    assert leads_left(campaign) == set()
+    execute(campaign, MOVE)
+
+
+@pytest.mark.parametrize("is_committed", [True, False])
+def test_while_a_campaign_is_being_moved_nothing_of_it_is_deleted(campaign, is_committed):
+    job_id = queue(campaign)
+    with campaign.connect() as mover:
+        mover.execute(text(MOVE))
+        run_one(campaign)
+        waits = job(campaign, job_id)
+        assert (waits.state, waits.waiting_for["reason"]) == ("running", "locked")
+        assert waits.waiting_for["detail"] == "the campaign is being moved or deleted"
+        assert (set(outcomes(campaign, job_id)), leads_left(campaign)) == ({Outcome.PENDING}, set(IDS))
+        (mover.commit if is_committed else mover.rollback)()
+    execute(campaign, "UPDATE jobs SET waiting_until = now()")
+    execute(campaign, "UPDATE chunks SET retry_at = '-infinity'")
+    work_on(campaign)
+    expected = ({MOVED}, set(IDS)) if is_committed else ({BY_ID}, set())
+    assert (set(outcomes(campaign, job_id)), leads_left(campaign)) == expected
+
+
+def test_what_else_is_changed_of_a_campaign_holds_nothing_up(campaign):
+    job_id = queue(campaign)
+    with campaign.connect() as other:
+        other.execute(text("UPDATE campaigns SET name = 'x', off_peak = '22:00-06:00 mon-sun UTC', phone_region = 'DE'"))
+        other.execute(text("SELECT FROM campaigns FOR NO KEY UPDATE"))
+        work_on(campaign)
+        assert job(campaign, job_id).state == "completed"
+        other.rollback()
+
+
+@pytest.mark.parametrize("moves", [True, False])
+def test_a_chunk_that_somebody_else_has_just_changed_is_asked_whose_it_is_all_the_same(campaign, moves):
+    """Its row is looked at again in its new version, and the campaign with it."""
+    job_id = queue(campaign)
+    with campaign.begin() as connection:
+        claimed = claim(connection, "jobs")
+    if moves:
+        execute(campaign, MOVE)
+    with campaign.connect() as other, ThreadPoolExecutor(1) as pool:
+        other.execute(text("UPDATE chunks SET held_since = NULL"))
+        working = pool.submit(run_chunk, campaign, claimed)
+        wait_for(lambda: lock_waits(campaign) or working.done())
+        other.commit()
+        working.result()
+    execute(campaign, "UPDATE chunks SET retry_at = '-infinity' WHERE state = 'pending'")
+    work_on(campaign)
+    expected = ({MOVED}, set(IDS)) if moves else ({BY_ID}, set())
+    assert (set(outcomes(campaign, job_id)), leads_left(campaign)) == expected
