@@ -15,7 +15,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from api.answers import Answer
 
 _SANE_ID = re.compile(rb"[!-~]{1,128}")
-_EVERYWHERE = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}  # answers hold what people asked to be forgotten
+_EVERYWHERE = ((b"cache-control", b"no-store"), (b"x-content-type-options", b"nosniff"))  # answers hold what is to be forgotten
 _LONGEST_PATH = 200  # characters in the log; ours are shorter
 
 log = structlog.get_logger()
@@ -44,7 +44,7 @@ class Envelope:
                 status = message["status"]
                 headers = MutableHeaders(scope=message)
                 headers["X-Request-ID"] = request_id
-                headers.update(_EVERYWHERE)
+                headers.raw.extend(_EVERYWHERE)
                 if allowance := scope.get("allowance"):
                     headers.update(allowance.headers())
             elif method == "HEAD":

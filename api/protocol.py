@@ -15,8 +15,10 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from api.errors import ApiError
 
 MAX_HEAD = 16 * 1024  # bytes of request line and headers, or of the fields after a body: h11's own proposal
-READ_AT_ONCE = 32 * 1024  # bytes; also what is held of requests that came before their turn
-MAX_WAITING = 16 * 1024  # bytes of a body that nobody reads yet; beyond it the socket is not read either
+# Bytes that are read at once, which hold a body of 1000 leads; as many are held of requests that came before their turn, or of a
+# body that nobody reads yet. Of all connections together no more than ALL_READ each.
+READ_AT_ONCE = 64 * 1024
+ALL_READ = 32 * 1024 * 1024
 # Bytes of a body that come after the answer. A connection that is closed at once can take the answer with it. A chunk counts
 # for SMALLEST_CHUNK at least: it takes its time, however small it is.
 MAX_UNREAD = 16 * 1024 * 1024
@@ -132,6 +134,11 @@ class Connection(H11Protocol):
         return self.cycle is None or self.cycle.response_complete
 
     @property
+    def read_at_once(self) -> int:
+        """Bytes; fewer where there are many connections."""
+        return min(READ_AT_ONCE, ALL_READ // max(1, len(self.connections)))
+
+    @property
     def waits_for_caller(self) -> bool:
         """Whether it is the caller's turn: to ask for something, to send it whole, or to take the answer."""
         return self.is_idle or self.conn.their_state is h11.SEND_BODY or self.flow.write_paused
@@ -157,7 +164,7 @@ class Connection(H11Protocol):
         if self.timeout_keep_alive_task or self.conn.their_state is h11.SEND_BODY:
             self.since = time.monotonic()
         super().data_received(data)
-        if not self.is_idle and len(self.cycle.body) > MAX_WAITING:
+        if not self.is_idle and len(self.cycle.body) >= self.read_at_once:
             self.flow.pause_reading()
 
     def on_response_complete(self) -> None:
@@ -256,7 +263,7 @@ class Reader(asyncio.BufferedProtocol):
 
     def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 - the loop has no hint to give
         """Where to read to."""
-        return self._part
+        return self._part[: self._connection.read_at_once]
 
     def buffer_updated(self, nbytes: int) -> None:
         """So many bytes were read."""
