@@ -5,7 +5,6 @@ what a stranger can make us hold or wait for, and refusals in the envelope that 
 import asyncio
 import time
 from typing import Any
-from urllib.parse import urlsplit
 from uuid import uuid4
 
 import h11
@@ -229,8 +228,9 @@ class Connection(H11Protocol):
                 return {"type": "http.disconnect"}
             raise self._broken
 
-        if scope["raw_path"][:1] != b"/":  # RFC 9112, 3.2.2: the whole address is allowed
-            scope["path"] = urlsplit(scope["path"]).path or "/"
+        _, is_whole, address = scope["path"].partition("://")
+        if is_whole and not scope["path"].startswith("/"):  # RFC 9112, 3.2.2: the whole address is allowed
+            scope["path"] = "/" + address.partition("/")[2]
         await self._serve_it(scope, receive_part, send)
 
     def _should_upgrade(self) -> bool:

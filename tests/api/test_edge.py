@@ -124,13 +124,30 @@ def test_blanks_around_the_length_are_none_of_it(api, blanks):
         assert answer_of(connection)[0] == 202
 
 
-def test_a_request_may_name_the_whole_address(api):
+@pytest.mark.parametrize(
+    ("line", "due"),
+    [
+        ("GET http://x/api/v1/jobs?limit=1", 200),
+        ("GET HTTP://[::1]:8000/api/v1/jobs", 200),
+        ("GET http://[::1/api/v1/jobs", 200),
+        ("GET http://x", 404),
+        ("GET x://", 404),
+        ("GET api/v1/jobs", 404),
+        ("GET /api/v1/jobs%3Flimit=1", 404),
+        ("GET //x/api/v1/jobs", 404),
+        ("GET /x://y/api/v1/jobs", 404),
+        ("CONNECT x:443", 404),
+        ("OPTIONS *", 404),
+        ("OPTIONS /api/v1/jobs", 405),
+    ],
+)
+def test_a_request_may_name_the_whole_address_and_nothing_is_a_fault_of_ours(api, line, due):
     port, key, _ = api
     with connected(port) as connection:
-        connection.sendall(
-            f"GET http://127.0.0.1:{port}/api/v1/jobs?limit=1 HTTP/1.1\r\nHost: x\r\nx-api-key: {key}\r\n\r\n".encode()
-        )
-        assert answer_of(connection)[0] == 200
+        for _ in range(2):  # and the connection goes on
+            connection.sendall(f"{line} HTTP/1.1\r\nHost: x\r\nx-api-key: {key}\r\n\r\n".encode())
+            status, _, answer = answer_of(connection)
+            assert (status, answer["success"]) == (due, due == 200)
 
 
 def test_three_thousand_requests_at_once_are_all_answered_in_turn(api):
