@@ -9,13 +9,17 @@ from collections.abc import Coroutine
 from typing import Any
 
 from starlette.datastructures import State
+from starlette.requests import Request
 
 from api.answers import Answer, success, time_text
+from api.errors import ApiError
 from api.jobs import mark_awaited, read_job
 from api.replayer import Accepted, Asked, note_answer
 from api.steering import is_in_force, state_of
 from api.waiter import wait_for
 from shared.states import Action, JobState
+
+_UNSEEN = frozenset({401, 404})  # what a key gets that is revoked, or limited, while it waits
 
 IN_FORCE_WITHIN = 1.0  # seconds in which an action is in force, unless a chunk is stuck
 
@@ -24,15 +28,19 @@ _FURTHER = ("wouldDelete", "restored", "conflict", "invalid")  # counts that onl
 
 
 async def answer_accepted(
-    state: State, asked: Asked, accepting: Coroutine[Any, Any, Accepted], *, preferred: int | None
+    request: Request, asked: Asked, accepting: Coroutine[Any, Any, Accepted], *, preferred: int | None
 ) -> Answer:
-    """202 with the job, or 200 with its results. Raises what `accepting` raises."""
+    """202 with the job, or 200 with its results, which a key that is revoked meanwhile does not get.
+
+    Raises what `accepting` raises.
+    """
+    state = request.app.state
     with state.waiter.expecting(asked.job_id) as ended:
         accepted = await accepting
         if accepted.state == JobState.QUEUED and not accepted.replayed:
             state.sender.send(accepted.queue)
         headers = {"Idempotency-Replayed": "true"} if accepted.replayed else {}
-        if _may_end_in_time(accepted) and (published := await _results_in_time(state, asked, accepted, ended)):
+        if _may_end_in_time(accepted) and (published := await _results_in_time(request, asked, accepted, ended)):
             applied = {"Preference-Applied": f"wait={accepted.wait}"} if preferred is not None else {}
             return success(published, headers=headers | applied)
     return _accepted(accepted, headers)
@@ -60,17 +68,22 @@ def _may_end_in_time(accepted: Accepted) -> bool:
     return accepted.wait > 0 and not late
 
 
-async def _results_in_time(state: State, asked: Asked, accepted: Accepted, ended: asyncio.Event) -> dict[str, Any] | None:
+async def _results_in_time(request: Request, asked: Asked, accepted: Accepted, ended: asyncio.Event) -> dict[str, Any] | None:
     """The published synchronous shape, if the job completes within the time that its first caller was ready to wait."""
+    state = request.app.state
     if accepted.job_id == asked.job_id:
         await wait_for(ended, accepted.wait)
-        job = await read_job(state.engine, asked.key, accepted.job_id)
     else:
         with state.waiter.expecting(accepted.job_id) as the_other_ended:
             job = await read_job(state.engine, asked.key, accepted.job_id)
             if job.took is None and job.age < accepted.wait and await mark_awaited(state.engine, accepted.job_id):
                 await wait_for(the_other_ended, accepted.wait - job.age)
-            job = await read_job(state.engine, asked.key, accepted.job_id)
+    try:
+        job = await read_job(state.engine, await state.authenticator.key_now(request), accepted.job_id)
+    except ApiError as error:
+        if error.status not in _UNSEEN:
+            raise
+        return None
     if job.body["status"] != JobState.COMPLETED or job.took is None or job.took > accepted.wait:
         return None
     further = [name for count in _FURTHER if job.body[count] for name in (count, f"{count}Identifiers")]

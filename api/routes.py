@@ -70,7 +70,7 @@ async def bulk_delete(request: Request) -> Response:
     preferred = preferred_wait(request)
     wait = state.settings.default_wait if preferred is None else preferred
     asked = Asked(key, idempotency, wait, uuid4())
-    return await answer_accepted(state, asked, accept(state.engine, state.settings, asked, submission), preferred=preferred)
+    return await answer_accepted(request, asked, accept(state.engine, state.settings, asked, submission), preferred=preferred)
 
 
 async def _follow(request: Request, job_id: JobId, action: Action) -> Response:
@@ -86,7 +86,7 @@ async def _follow(request: Request, job_id: JobId, action: Action) -> Response:
     preferred = preferred_wait(request)
     asked = Asked(key, idempotency_key(request, body), preferred or 0, uuid4())
     accepted = follow(state.engine, state.settings, asked, jobs.parse_job_id(job_id), action, schedule)
-    return await answer_accepted(state, asked, accepted, preferred=preferred)
+    return await answer_accepted(request, asked, accepted, preferred=preferred)
 
 
 async def _steer(request: Request, job_id: JobId, action: Action) -> Response:
@@ -244,7 +244,8 @@ async def _while_admitted(request: Request, parts: AsyncIterator[bytes]) -> Asyn
         try:
             await authenticator_of(request).admit_again(request)
         except ApiError as error:
-            raise exporter.Revoked from error
+            if error.status in {401, 403}:  # else the database cannot tell, and is asked again
+                raise exporter.Revoked from error
         yield part
 
 

@@ -63,7 +63,7 @@ async def bulk_delete_file(request: Request) -> Response:
             await authenticator_of(request).admit_again(request)
         return accepted
 
-    return await answer_accepted(state, asked, receive(), preferred=preferred)
+    return await answer_accepted(request, asked, receive(), preferred=preferred)
 
 
 def _naming(query: Any) -> Naming:

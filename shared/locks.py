@@ -4,19 +4,23 @@ from sqlalchemy import Connection, text
 
 _LOCKED = text("""
     WITH RECURSIVE going (relation) AS (
-        SELECT unnest(ARRAY['leads', 'archived_leads']::regclass[])::oid
+        SELECT unnest(ARRAY['leads', 'archived_leads', 'campaigns']::regclass[])::oid
         UNION
-        SELECT conrelid FROM pg_constraint JOIN going ON confrelid = relation WHERE contype = 'f'
+        SELECT conrelid FROM pg_constraint JOIN going ON confrelid = relation
+        WHERE contype = 'f' AND relation <> 'campaigns'::regclass
     )
     SELECT relation::regclass::text FROM pg_locks JOIN going USING (relation)
     WHERE locktype = 'relation' AND granted AND pid <> pg_backend_pid()
         AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
-        AND mode IN ('ShareLock', 'ShareRowExclusiveLock', 'ExclusiveLock', 'AccessExclusiveLock')
+        AND mode = ANY(
+            CASE relation WHEN 'campaigns'::regclass THEN '{ExclusiveLock, AccessExclusiveLock}'::text[]
+            ELSE '{ShareLock, ShareRowExclusiveLock, ExclusiveLock, AccessExclusiveLock}' END
+        )
     LIMIT 1
 """)
 
 
 def locked_table(connection: Connection) -> str | None:
-    """The table, of leads or of what refers to them, that somebody has locked, or None."""
+    """The table, of leads, of what refers to them or of campaigns, that somebody has locked, or None."""
     table: str | None = connection.execute(_LOCKED).scalar_one_or_none()
     return table

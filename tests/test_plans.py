@@ -290,7 +290,7 @@ OF_WORKERS |= {
     "restore what is free": (says(restorer._RESTORE_UNLOCKED, **RESTORED), 150, {"archived_leads": 2}),
 }
 
-LOCK_CHUNK = {"is_old": False, "milliseconds": "2000", "lock_wait": timedelta(0), "is_long": False}
+LOCK_CHUNK = {"is_old": False, "milliseconds": "2000", "lock_wait": timedelta(0), "is_long": False, "looks": True}
 OF_WORKERS["lock a chunk"] = (says(transaction._LOCK_CHUNK, **LOCKED, **LOCK_CHUNK), 60, {"chunks": 0})
 
 STEERED = ASKED.values() | {"subject_id": QUEUED, "action": "pause", "already": "paused", "possible": "{queued,running}"}

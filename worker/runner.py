@@ -127,9 +127,9 @@ class _Setback:
         if isinstance(error, NotNow):
             self._write(partial(put_off, seconds=UNTIL_FREE))
         elif isinstance(error, CampaignLocked):
-            mend = "end the transaction that moves or deletes the campaign; work goes on by itself"
+            mend = "end the transaction that moves or deletes the campaign, or has it locked; work goes on by itself"
             log.warning("campaign locked", mend=mend, **self._chunk)
-            self._write(partial(hold, reason="locked", detail="the campaign is being moved or deleted"))
+            self._write(partial(hold, reason="locked", detail="the campaign is being moved or deleted, or locked for that"))
         elif isinstance(error, TimeIsUp) or (is_cancelled(error) and self._part.is_over):
             return self._give_more_time()
         elif is_locked(error):

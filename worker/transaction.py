@@ -3,12 +3,13 @@ the last one, its job is finished. It happens wholly or not at all.
 """
 
 import random
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import text
+from sqlalchemy import Connection, text
 
 from shared.archive import HAS_ARCHIVE
 from shared.identifiers import FORM
@@ -23,12 +24,16 @@ from worker.restorer import restore
 from worker.setbacks import go_on
 from worker.taker import KnownLeads, Manner, look_up_and_take, take_known
 
+LOOK_EVERY = 0.1  # seconds between looks of one connection at who waits to move a campaign
+
 # Lock waits end long before the part does, and a frozen worker keeps its locks for 10 s at most. The time-out of locks is in
 # force before the row is locked: a locking clause works on the rows of the join. That of statements holds from the next one on.
 # One part at a time, of all, may take longer than others: its worker is not there for anybody else meanwhile.
 # Whose the campaign is stays so until this transaction is over: its id and its company are a key
 # (campaigns_owner_key), so who changes either of them waits for FOR KEY SHARE. Where they came first, SKIP LOCKED
-# finds no owner of a campaign that is there. What else is changed of a campaign is in nobody's way.
+# finds no owner of a campaign that is there. What else is changed of a campaign is in nobody's way. Locks that are
+# shared are joined by others past who waits for their end, so that is looked for now and then: who waits holds the
+# lock of the row's place.
 _LOCK_CHUNK = text(f"""
     WITH limits AS MATERIALIZED (
         SELECT set_config('lock_timeout', '500ms', true), set_config('statement_timeout', :milliseconds, true),
@@ -49,7 +54,12 @@ _LOCK_CHUNK = text(f"""
             THEN (SELECT form FROM canonical_forms) END AS stored_form,
         :erases AND {HAS_ARCHIVE} AS has_archive,
         (SELECT company_id FROM campaigns WHERE id = :campaign_id FOR KEY SHARE SKIP LOCKED) AS owner,
-        EXISTS (SELECT FROM campaigns WHERE id = :campaign_id) AS has_campaign
+        EXISTS (SELECT FROM campaigns WHERE id = :campaign_id) AS has_campaign,
+        :looks AND EXISTS (
+            SELECT FROM campaigns JOIN pg_locks ON ctid = format('(%s,%s)', page, tuple)::tid
+            WHERE id = :campaign_id AND locktype = 'tuple' AND relation = 'campaigns'::regclass AND mode = 'AccessExclusiveLock'
+                AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+        ) AS is_waited_for
     FROM limits CROSS JOIN chunks
     WHERE job_id = :job_id AND number = :number AND state = 'pending' AND retry_at = :lease_end FOR UPDATE OF chunks
 """)
@@ -94,10 +104,11 @@ def decide_part(part: Part, claimed: Claim, how: Try, lock_wait: timedelta) -> F
     values |= {"campaign_id": claimed.campaign_id, "erases": erases, "is_old": claimed.form < FORM}
     values |= {"milliseconds": part.milliseconds, "lock_wait": lock_wait}
     values |= {"is_long": claimed.part_seconds is not None and how.verdict is None}
-    row = part.connection.execute(_LOCK_CHUNK, values).one_or_none()
+    row = part.connection.execute(_LOCK_CHUNK, values | {"looks": _looks(part.connection)}).one_or_none()
     if row is None:
         return None
-    if row.owner is None and row.has_campaign and how.verdict is None:
+    if (row.is_waited_for or (row.owner is None and row.has_campaign)) and how.verdict is None:
+        part.connection.info.pop("looked_at", None)  # the next part looks again
         raise CampaignLocked
     if row.owner not in {None, claimed.company_id}:
         return _end_the_rest(part, claimed, row.outcomes)
@@ -128,11 +139,20 @@ def decide_part(part: Part, claimed: Claim, how: Try, lock_wait: timedelta) -> F
     return finish(part.connection, claimed.job_id, decided)
 
 
+def _looks(connection: Connection) -> bool:
+    """Whether it is time to look at who waits for the campaign: that costs as much as a lead or two."""
+    is_time: bool = time.monotonic() - connection.info.get("looked_at", 0.0) > LOOK_EVERY
+    if is_time:
+        connection.info["looked_at"] = time.monotonic()
+    return is_time
+
+
 def _end_the_rest(part: Part, claimed: Claim, outcomes: Sequence[int]) -> Finished | None:
     """Nothing of another company is touched: what is not decided yet never will be."""
     if claimed.waited:
         go_on(part.connection, claimed, quick=False, went=False)
     ended = bytes(outcomes).translate(_MOVED)
+    part.allow_to_finish()
     return finish(part.connection, claimed.job_id, DecidedChunk(claimed.number, ended, went=False))
 
 

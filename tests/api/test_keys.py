@@ -162,3 +162,28 @@ async def test_a_key_that_changes_while_its_call_waits_for_a_job_reads_what_it_m
         connection.execute(text(f"UPDATE api_keys SET {change} WHERE scope = 'read'"))
     await service.work()
     assert told(await waiting) == error
+
+
+@pytest.mark.parametrize(
+    ("change", "status"),
+    [("revoked_at = clock_timestamp()", 202), ("campaign_id = 'second'", 202), ("name = 'still there'", 200)],
+)
+async def test_a_key_that_changes_while_its_submission_waits_is_told_of_no_results(service, monkeypatch, change, status):
+    """It has been accepted, so that is what the answer says."""
+    monkeypatch.setattr("api.authenticator.REMEMBERED", 0)
+    with service.engine.begin() as connection:
+        key = make_key(connection, "co", name="slow")
+    body = {"campaignId": "cmp", "leads": [{"externalId": "a"}]}
+    headers = {"x-api-key": key, "prefer": "wait=30"}
+    waiting = asyncio.create_task(service.http.post("/api/v1/leads/bulk-delete", json=body, headers=headers))
+    await until(lambda: number_of_jobs(service.engine))
+    with service.engine.begin() as connection:
+        connection.execute(text(f"UPDATE api_keys SET {change} WHERE name = 'slow'"))
+    await service.work()
+    answer = await waiting
+    assert (answer.status_code, "deletedIdentifiers" in answer.json()["data"]) == (status, status == 200)
+
+
+def number_of_jobs(engine):
+    with engine.connect() as connection:
+        return connection.execute(text("SELECT count(*) FROM jobs")).scalar_one()

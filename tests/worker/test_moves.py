@@ -1,6 +1,7 @@
 """A campaign that moves to another company: what the old one's jobs have not decided by then, they never touch."""
 
 from concurrent.futures import ThreadPoolExecutor
+from threading import Event
 
 import pytest
 from sqlalchemy import text
@@ -215,9 +216,43 @@ def test_jobs_of_the_new_company_go_on(campaign):
     assert (job(campaign, job_id).state, leads_left(campaign)) == ("completed", set())
 
 
+@pytest.mark.parametrize("workers", [2, 4])
+def test_a_move_gets_its_turn_however_many_leads_take_long_to_delete(campaign, workers):
+    """Their transactions overlap: there is no moment at which none of them has the campaign."""
+    execute(
+        campaign,
+        "CREATE FUNCTION dawdle() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_sleep(0.3); RETURN OLD; END $$",
+    )
+    execute(campaign, "CREATE TRIGGER dawdle BEFORE DELETE ON leads FOR EACH ROW EXECUTE FUNCTION dawdle()")
+    ids = [f"slow-{number}" for number in range(100)]
+    with campaign.begin() as connection:
+        add_leads(connection, [(external_id, None) for external_id in ids])
+    for external_id in ids:
+        queue(campaign, [external_id])
+    ended = Event()
+
+    def work():
+        while not ended.is_set():
+            run_one(campaign)
+
+    with ThreadPoolExecutor(workers) as pool:
+        working = [pool.submit(work) for _ in range(workers)]
+        try:
+            wait_for(lambda: len(leads_left(campaign)) < len(IDS) + len(ids) - workers)
+            execute(campaign, MOVE)
+            assert len(leads_left(campaign)) > len(IDS) + len(ids) // 2
+        finally:
+            ended.set()
+        for each in working:
+            each.result()
+
+
 HELD_UP = """
     CREATE FUNCTION hold_up() RETURNS trigger LANGUAGE plpgsql AS $$
-    BEGIN PERFORM pg_advisory_xact_lock(12); RETURN OLD; END $$;
+    BEGIN
+        WHILE NOT pg_try_advisory_xact_lock_shared(12) LOOP PERFORM pg_sleep(0.01); END LOOP;
+        RETURN OLD;
+    END $$;
     CREATE TRIGGER hold_up BEFORE DELETE ON leads FOR EACH ROW EXECUTE FUNCTION hold_up()
 """
 
@@ -230,7 +265,8 @@ def test_no_move_is_committed_while_leads_are_being_deleted(campaign):
         gate.execute(text("SELECT pg_advisory_lock(12)"))
         gate.commit()
         working = pool.submit(run_one, campaign)
-        wait_for(lambda: lock_waits(campaign) or working.done())
+        holds = "SELECT FROM pg_locks WHERE relation = 'campaigns'::regclass AND mode = 'RowShareLock'"
+        wait_for(lambda: execute(campaign, holds) or working.done())
         mover.execute(text("SET LOCAL lock_timeout = '100ms'"))
         with pytest.raises(DBAPIError) as refused:
             mover.execute(text(MOVE))
@@ -239,6 +275,7 @@ def test_no_move_is_committed_while_leads_are_being_deleted(campaign):
         gate.commit()
         working.result()
     assert is_locked(refused.value)
+    work_on(campaign)
     assert leads_left(campaign) == set()
     execute(campaign, MOVE)
 
@@ -251,7 +288,7 @@ def test_while_a_campaign_is_being_moved_nothing_of_it_is_deleted(campaign, is_c
         run_one(campaign)
         waits = job(campaign, job_id)
         assert (waits.state, waits.waiting_for["reason"]) == ("running", "locked")
-        assert waits.waiting_for["detail"] == "the campaign is being moved or deleted"
+        assert waits.waiting_for["detail"] == "the campaign is being moved or deleted, or locked for that"
         assert (set(outcomes(campaign, job_id)), leads_left(campaign)) == ({Outcome.PENDING}, set(IDS))
         (mover.commit if is_committed else mover.rollback)()
     execute(campaign, "UPDATE jobs SET waiting_until = now()")

@@ -344,7 +344,7 @@ def test_a_locked_row_that_would_go_with_a_lead_keeps_only_that_lead(campaign):
     assert job(campaign, job_id).deleted == 10
 
 
-@pytest.mark.parametrize("table", ["leads", "calls", "archived_leads"])
+@pytest.mark.parametrize("table", ["leads", "calls", "archived_leads", "campaigns"])
 def test_a_locked_table_is_said(campaign, table):
     execute(campaign, "CREATE TABLE calls (lead_id bigint REFERENCES leads ON DELETE CASCADE)")
     execute(
