@@ -6,6 +6,7 @@ they can be written again, the next one tells how many.
 
 import io
 import os
+import re
 import select
 import stat
 import sys
@@ -17,6 +18,12 @@ if TYPE_CHECKING:
 
 PATIENCE = 0.1  # seconds for a reader that does not read, once: no request may wait longer for the log
 
+# What steers a terminal, whoever wrote it past the ways that make it harmless: a library, or an error that nobody caught.
+# Our own colours and progress are let through to a terminal.
+_STEERING = re.compile(
+    r"(\r|\x1b\[(?:[0-9;]*[mKA]|\?25[lh]))"
+    r"|[\0-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]"
+)
 _PAUSE = 0.005  # seconds, where there is room, but too little for what is written
 _STDOUT, _STDERR = 1, 2
 
@@ -50,8 +57,9 @@ class Unfailing(io.TextIOBase):
         return True
 
     def write(self, text: str) -> int:
-        """Writes all of it, or loses what cannot be written."""
-        whole = text
+        """Writes all of it, or loses what cannot be written. What steers a terminal is written out."""
+        characters = len(text)
+        whole = text = self._harmless(text)
         if self._lost:
             line = self.notice(self._lost)
             whole = "\n" * self._is_torn + (f"{line}\n" if line else "") + text
@@ -68,7 +76,17 @@ class Unfailing(io.TextIOBase):
         else:
             self._lost = 0
             self._is_stuck = self._is_torn = False
-        return len(text)
+        return characters
+
+    def _harmless(self, text: str) -> str:
+        if text.isprintable():
+            return text
+        is_terminal = self.isatty()
+
+        def written(found: re.Match[str]) -> str:
+            return found[0] if found[1] and is_terminal else found[0].encode("unicode_escape").decode()
+
+        return _STEERING.sub(written, text)
 
     def _write(self, part: memoryview) -> int:
         """Writes as much as there is room for, once there is. Raises BlockingIOError if there is none."""

@@ -323,3 +323,41 @@ def test_what_others_wrote_does_not_steer_the_terminal_of_who_reads_the_log(grou
             httpx2.get(f"http://127.0.0.1:{port}/evil%1B%5B2J%C2%9B%E2%80%AE%7F", trust_env=False)
             wait_for(lambda log=log: "evil" in log.read_text())
             assert all(character == "\n" or character.isprintable() for character in log.read_text())
+
+
+HOSTILE = "evil\x1b[2J\x9b31m\x7f\u202e\u2028\a\rforged"
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        module("api", "--port", HOSTILE),
+        module("worker", "--processes", HOSTILE),
+        module("worker", HOSTILE),
+        [sys.executable, "-c", f"from shared.streams import guard_streams as g\ng()\nraise ValueError({HOSTILE!r})"],
+        [sys.executable, "-c", f"import logging, shared.streams as s\ns.guard_streams()\nlogging.error({HOSTILE!r})"],
+        [
+            sys.executable,
+            "-c",
+            f"import logging, shared.streams as s\ns.guard_streams()\nlogging.getLogger('a').warning({HOSTILE!r})",
+        ],
+    ],
+    ids=["api", "worker", "worker's words", "uncaught", "logging", "last resort"],
+)
+def test_nothing_that_is_written_past_the_log_steers_a_terminal(command, ground):
+    ran = subprocess.run(command, env=os.environ | ground.env(), cwd=PROJECT, capture_output=True, timeout=60, check=False)
+    said = ran.stderr.decode()
+    assert "evil" in said
+    assert all(character == "\n" or character.isprintable() for character in said), said
+
+
+def test_colours_and_progress_of_our_own_reach_a_terminal_and_no_file(tmp_path):
+    ours = "\x1b[31mred\x1b[0m\r\x1b[K\x1b[2Ja\tb\n"
+    shown, writing = os.openpty()
+    Unfailing(writing, patience=5).write(ours)
+    assert os.read(shown, 1000).decode() == ours.replace("\x1b[2J", "\\x1b[2J").replace("\n", "\r\n")
+    with (tmp_path / "log").open("wb") as file:
+        Unfailing(file.fileno(), patience=5).write(ours)
+    assert (tmp_path / "log").read_text() == "\\x1b[31mred\\x1b[0m\\r\\x1b[K\\x1b[2Ja\tb\n"
+    os.close(shown)
+    os.close(writing)
