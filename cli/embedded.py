@@ -17,7 +17,7 @@ import socket
 import stat
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
@@ -34,6 +34,10 @@ from shared.signatures import new_secrets_key
 Process = subprocess.Popen[bytes]
 
 _RUN_AS_NOBODY = ("postgres", "postgres.new", "redis")  # whose folders these are, under root
+_FILES = ("password", "secrets_key", "ports.json", "runtime.json")
+# All that a stack ever makes in its folder. What else lies there is somebody's, and left as it is.
+_OURS = {"logs", "lock", *_RUN_AS_NOBODY, *_FILES, *(f"{name}.new" for name in _FILES)}
+_OUR_LOGS = re.compile(r"(initdb|postgres|redis|api|worker|deliverer|ticker)\b.*\.log")
 REDIS_STOP_SECONDS = 2
 _OLDEST_REDIS = (6, 2)
 START_SECONDS = 60  # recovery after a crash can take a while; a healthy start takes less than one
@@ -86,14 +90,43 @@ def secrets_key(data_dir: Path) -> str:
     return path.read_text()
 
 
-def _make_private(path: Path, *, may_be_nobodys: bool = False) -> None:
-    """Lets nobody else read or write `path`, whatever was so before. Raises Failure if it is another user's."""
-    status = path.lstat()
-    is_nobodys = may_be_nobodys and os.geteuid() == 0 and status.st_uid == pwd.getpwnam("nobody").pw_uid
-    if status.st_uid != os.geteuid() and not is_nobodys:
-        raise Failure(f"{path} belongs to another user (uid {status.st_uid})", "name another folder: --data-dir")
-    if not stat.S_ISLNK(status.st_mode):
-        path.chmod(0o700 if stat.S_ISDIR(status.st_mode) else 0o600)
+def _make_private(paths: Iterable[Path]) -> None:
+    """Lets nobody else read or write these, whatever was so before; of links, the folders that they lead to.
+
+    Raises Failure, and changes nothing, if any of it is another user's.
+    """
+    nobody = pwd.getpwnam("nobody").pw_uid if os.geteuid() == 0 else os.geteuid()
+    found = []
+    for path in paths:
+        with suppress(FileNotFoundError):  # a stack that runs here has written something anew
+            status = path.lstat()
+            owners = {os.geteuid(), nobody} if path.name in _RUN_AS_NOBODY else {os.geteuid()}
+            found.append((path, status, owners))
+            if stat.S_ISLNK(status.st_mode) and path.is_dir():  # to a bigger disk, say
+                found.append((path.resolve(), path.stat(), owners))
+    for path, status, owners in found:
+        if status.st_uid not in owners:
+            raise Failure(f"{path} belongs to another user (uid {status.st_uid})", "name another folder: --data-dir")
+    for path, status, _ in found:
+        if not stat.S_ISLNK(status.st_mode):
+            with suppress(FileNotFoundError):
+                path.chmod(0o700 if stat.S_ISDIR(status.st_mode) else 0o600)
+
+
+def _claim(data_dir: Path) -> None:
+    """Makes the folder and what a stack has in it private. If it is none of ours: Failure, and nothing changes."""
+    data_dir.mkdir(parents=True, exist_ok=True)
+    names = {path.name for path in data_dir.iterdir()}
+    # Folders of others have logs too. Where a start was cut off there are no ports yet. A disk has lost+found.
+    if "ports.json" not in names and (others := names - _OURS - {"lost+found"}):
+        raise Failure(
+            f"{data_dir} is not a stack's folder: it has {min(others)}",
+            "name one that is empty, or is not there yet: --data-dir",
+        )
+    _make_private([data_dir, *(data_dir / name for name in names & _OURS)])
+    logs = data_dir / "logs"
+    logs.mkdir(exist_ok=True)
+    _make_private(path for path in logs.iterdir() if _OUR_LOGS.fullmatch(path.name))
 
 
 def _own_folder(path: Path) -> Path:
@@ -116,14 +149,7 @@ class Embedded:
         self.logs = self.data_dir / "logs"
         before = os.umask(0o077)  # for the folders above as well
         try:
-            self.data_dir.mkdir(parents=True, exist_ok=True)
-            # It may be a link of ours, to a bigger disk say.
-            for path in (self.data_dir, self.data_dir.resolve()):
-                _make_private(path)
-            self.logs.mkdir(exist_ok=True)
-            for path in (*self.data_dir.iterdir(), *self.logs.iterdir()):
-                with suppress(FileNotFoundError):  # a stack that runs here has written something anew
-                    _make_private(path, may_be_nobodys=path.name in _RUN_AS_NOBODY)
+            _claim(self.data_dir)
             self._lock = (self.data_dir / "lock").open("w")
         finally:
             os.umask(before)

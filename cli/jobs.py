@@ -144,7 +144,7 @@ def _count_of(job: "Job", outcome: str | None) -> int:
 def _written(output: Path | None) -> Iterator[BinaryIO]:
     """Stdout; or a file that has its name only once it is whole. A pipe or a device is written to as it is."""
     if output is None:
-        if not sys.stdout:
+        if not sys.__stdout__:  # sys.stdout leads to nothing then
             raise Failure("stdout is closed", "name a file: -o FILE")
         yield sys.stdout.buffer
         return

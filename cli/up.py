@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 _DEMO = "demo"  # the company's id, and the campaign's
 _LEADS = 5
+_PATIENCE = 5  # seconds, once, for who reads slowly what is said: the first key is told only this once
 
 
 @click.command()
@@ -44,7 +45,7 @@ def up(host: str, port: int, data_dir: Path | None, workers: int) -> None:
     from shared.signatures import Vault
     from shared.streams import guard_streams
 
-    guard_streams(patience=None, stdout=True)  # who reads it may go away without stopping the stack
+    guard_streams(patience=_PATIENCE, stdout=True)  # who reads it may go away, or not read, without stopping the stack
     settings = read_settings()
     if not settings.webhook_allow and _is_loopback(host):
         settings = settings.model_copy(update={"webhook_allow": parse_networks(LOOPBACK)})

@@ -13,17 +13,25 @@ LeadsweepError
 └── NotVerified         a webhook that is not ours, or not of now: raised by `verify` alone
 """
 
+import re
 from http import HTTPStatus
 
 from standardwebhooks import WebhookVerificationError
 
 from client.models import Job
 
+# Control characters, turns of the writing direction, separators of lines, and what is seen as nothing.
+_STEERING = re.compile("[\0-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\u3164\ufeff]")
+
 
 class LeadsweepError(Exception):
     """The root. What was submitted, and may have been accepted, is sent again with the same `idempotency_key`."""
 
     idempotency_key: str | None = None
+
+    def __str__(self) -> str:
+        """As a traceback may print it: nothing of what a server said steers a terminal. `args` have its own words."""
+        return _STEERING.sub(lambda found: found[0].encode("unicode_escape").decode(), super().__str__())
 
 
 class Refused(LeadsweepError):

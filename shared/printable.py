@@ -1,10 +1,18 @@
 """Text that others wrote, as it may stand at a terminal, in a log or in an error: none of it steers or hides."""
 
 import json
+import unicodedata
 from collections.abc import Callable
 
-# What `str.isprintable` lets pass, though it is seen as nothing: fillers, a joiner and inherent vowels.
-_UNSEEN = "\u034f\u115f\u1160\u17b4\u17b5\u3164\uffa0"
+_UNSEEN_RANGES = (  # the first and the last of each
+    (0x34F, 0x34F), (0x115F, 0x1160), (0x17B4, 0x17B5), (0x180B, 0x180F), (0x2800, 0x2800), (0x3164, 0x3164),
+    (0xFE00, 0xFE0F), (0xFFA0, 0xFFA0), (0xFFF0, 0xFFFB), (0xE0000, 0xE0FFF),
+)  # fmt: skip
+UNSEEN = frozenset(chr(code) for first, last in _UNSEEN_RANGES for code in range(first, last + 1))
+"""What is seen as nothing though `str.isprintable` lets some of it pass: fillers, vowels, choices of a form, tags."""
+_BLANKS = "\u00a0\u3000"  # that names have, as wide as others: the fixed one and that of Chinese and Japanese
+_JOINERS = "\u200c\u200d"  # which Persian and Indian words, and some emoji, are written with
+_EMOJI_FORM = "\ufe0f"
 _BRIEF = 64  # characters of a name that stand in an error
 
 
@@ -12,11 +20,26 @@ def _without(text: str, written: Callable[[str], str], kept: str = "") -> str:
     """`text` with each character as it is `written` that a terminal might act on, or not show.
 
     `str.isprintable` knows them: C0, DEL, C1, bidirectional and zero-width characters, surrogates, separators of
-    lines, and all blanks but the space.
+    lines, and most blanks but the space. What words are spelt with stays, where it stands in one.
     """
     if text.isprintable() and text.isascii():
         return text
-    return "".join(c if (c.isprintable() and c not in _UNSEEN) or c in kept else written(c) for c in text)
+    return "".join(c if c in kept or _is_seen(text, at) else written(c) for at, c in enumerate(text))
+
+
+def _is_seen(text: str, at: int) -> bool:
+    character = text[at]
+    if character in _JOINERS:
+        return 0 < at < len(text) - 1 and _joins(text[at - 1]) and _joins(text[at + 1])
+    if character == _EMOJI_FORM:
+        return at > 0 and _joins(text[at - 1]) and text[at - 1] != _EMOJI_FORM
+    return (character.isprintable() and character not in UNSEEN) or character in _BLANKS
+
+
+def _joins(character: str) -> bool:
+    """Whether it is a letter, a mark or an emoji that something unseen may stand beside; no ASCII needs it."""
+    is_whole = character not in UNSEEN or character == _EMOJI_FORM
+    return is_whole and not character.isascii() and unicodedata.category(character)[0] in "LMS"
 
 
 def printable(text: str) -> str:

@@ -3,12 +3,13 @@
 import re
 
 from shared.identifiers import IGNORED
+from shared.printable import UNSEEN
 
 # A cell that is taken for a formula: after any number of quotes it begins with one of the four signs, also in full
-# width. Some spreadsheets leave out what stands before the sign and is seen as nothing; a tab or a line break at the
+# width or small. Some spreadsheets leave out what stands before the sign and is seen as nothing; a tab or a line break at the
 # beginning is guarded whatever follows.
-_LEFT_OUT = "".join(map(chr, (*range(0x21), *range(0x7F, 0xA1)))) + IGNORED
-_FORMULA = re.compile(f"'*(?:[{re.escape(_LEFT_OUT)}]*[=+\\-@\uff1d\uff0b\uff0d\uff20]|[\t\r\n])")
+_LEFT_OUT = "".join(map(chr, (*range(0x21), *range(0x7F, 0xA1)))) + IGNORED + "".join(UNSEEN)
+_FORMULA = re.compile(f"'*(?:[{re.escape(_LEFT_OUT)}]*[=+\\-@\uff1d\uff0b\uff0d\uff20\ufe66\ufe62\ufe63\ufe6b]|[\t\r\n])")
 _TEXT = re.compile(r'="((?:[^"]|"")*)"')  # how people keep Excel from reading 00123 as a number
 
 

@@ -6,8 +6,11 @@ they can be written again, the next one tells how many.
 
 import io
 import os
+import re
 import select
+import stat
 import sys
+import time
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -15,6 +18,13 @@ if TYPE_CHECKING:
 
 PATIENCE = 0.1  # seconds for a reader that does not read, once: no request may wait longer for the log
 
+# What steers a terminal, whoever wrote it past the ways that make it harmless: a library, or an error that nobody caught.
+# Our own colours and progress are let through to a terminal.
+_STEERING = re.compile(
+    r"(\r|\x1b\[(?:[0-9;]*[mKA]|\?25[lh]))"
+    r"|[\0-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]"
+)
+_PAUSE = 0.005  # seconds, where there is room, but too little for what is written
 _STDOUT, _STDERR = 1, 2
 
 
@@ -26,11 +36,12 @@ class Unfailing(io.TextIOBase):
     def __init__(self, number: int, patience: float | None) -> None:
         """`number` is the file's. Who reads it is waited for so many seconds, for ever where that is None."""
         self._number = number
-        self._patience = patience
+        self.patience = patience
+        self._file = _not_blocking(number)
         self._is_stuck = False
         self._lost = 0  # lines since the last that was written
         self._is_torn = False  # whether a part of the last one was
-        self.notice: Callable[[int], str | None] | None = None
+        self.notice: Callable[[int], str | None] = _lines_lost
         """The line that says how many were lost."""
 
     def fileno(self) -> int:
@@ -46,35 +57,78 @@ class Unfailing(io.TextIOBase):
         return True
 
     def write(self, text: str) -> int:
-        """Writes all of it, or loses what cannot be written."""
-        whole = text
+        """Writes all of it, or loses what cannot be written. What steers a terminal is written out."""
+        characters = len(text)
+        whole = text = self._harmless(text)
         if self._lost:
-            line = self.notice(self._lost) if self.notice else None
+            line = self.notice(self._lost)
             whole = "\n" * self._is_torn + (f"{line}\n" if line else "") + text
         left = memoryview(whole.encode(self.encoding, "backslashreplace"))
         size = len(left)
         try:
+            # A file takes all of it at once, so that lines of several processes stay whole; a pipe takes so much.
+            most = size if _is_regular(self._file) else select.PIPE_BUF
             while left:
-                self._wait_for_room()
-                left = left[os.write(self._number, left[: select.PIPE_BUF]) :]
+                left = left[self._write(left[:most]) :]
         except OSError:
             self._is_torn = len(left) < size or self._is_torn
             self._lost += text.count("\n")
         else:
             self._lost = 0
             self._is_stuck = self._is_torn = False
-        return len(text)
+        return characters
 
-    def _wait_for_room(self) -> None:
-        """Returns once a pipe takes as much as is written at a time. Raises BlockingIOError if it does not."""
-        patience = 0 if self._is_stuck else self._patience
-        if not select.select((), (self._number,), (), patience)[1]:
-            self._is_stuck = True
-            raise BlockingIOError
+    def _harmless(self, text: str) -> str:
+        if text.isprintable():
+            return text
+        is_terminal = self.isatty()
+
+        def written(found: re.Match[str]) -> str:
+            return found[0] if found[1] and is_terminal else found[0].encode("unicode_escape").decode()
+
+        return _STEERING.sub(written, text)
+
+    def _write(self, part: memoryview) -> int:
+        """Writes as much as there is room for, once there is. Raises BlockingIOError if there is none."""
+        patience = 0 if self._is_stuck else self.patience
+        deadline = None if patience is None else time.monotonic() + patience
+        while True:
+            wait = None if deadline is None else max(0.0, deadline - time.monotonic())
+            if not select.select((), (self._file,), (), wait)[1]:
+                self._is_stuck = True
+                raise BlockingIOError
+            try:
+                return os.write(self._file, part)
+            except BlockingIOError:  # another writer has taken the room
+                if wait == 0:
+                    self._is_stuck = True
+                    raise
+                time.sleep(_PAUSE)
+
+
+def _not_blocking(number: int) -> int:
+    """A pipe or a terminal once more, as a file of our own to which no write waits; any other file as it is.
+
+    The one that was given is shared with other processes, which would be surprised if it did not block.
+    """
+    try:
+        if stat.S_ISFIFO(os.fstat(number).st_mode) or os.isatty(number):
+            return os.open(f"/proc/self/fd/{number}", os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY)
+    except OSError:  # no /proc, or the terminal is another user's: then a write may wait for other writers
+        pass
+    return number
+
+
+def _is_regular(number: int) -> bool:
+    return stat.S_ISREG(os.fstat(number).st_mode)
+
+
+def _lines_lost(number: int) -> str:
+    return f"{number} lines could not be written"
 
 
 def guard_streams(*, patience: float | None = PATIENCE, stdout: bool = False) -> None:
-    """From now on stderr is Unfailing, and `stdout` where it is said.
+    """From now on stderr is Unfailing, and `stdout` where it is said; called again, with another patience.
 
     Those of the three standard files that are closed are opened on nothing: what is opened next would have their
     numbers, and get what is written there. Streams that are not the system's, as those of a test, stay as they are.
@@ -84,9 +138,11 @@ def guard_streams(*, patience: float | None = PATIENCE, stdout: bool = False) ->
             os.fstat(number)
         except OSError:
             os.open(os.devnull, os.O_RDWR)  # gets the lowest number that is free: this one
-    if sys.stdout is None:
+    if sys.stdout is None:  # sys.__stdout__ still tells that it was closed
         sys.stdout = open(os.devnull, "w")  # noqa: PTH123, SIM115 - for as long as the process lives
-    if sys.stderr is None or sys.stderr is sys.__stderr__:
+    if isinstance(sys.stderr, Unfailing):
+        sys.stderr.patience = patience
+    elif sys.stderr is None or sys.stderr is sys.__stderr__:
         sys.stderr = Unfailing(_STDERR, patience)
     if stdout and sys.stdout is sys.__stdout__:
         sys.stdout = Unfailing(_STDOUT, patience)

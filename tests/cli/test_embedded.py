@@ -189,6 +189,68 @@ def test_what_belongs_to_somebody_else_is_refused_in_words(tmp_path, monkeypatch
     assert not (tmp_path / "elsewhere").exists()
 
 
+def modes(*paths):
+    return [stat.S_IMODE(path.stat().st_mode) for path in paths]
+
+
+def test_what_others_have_in_a_folder_of_ours_stays_as_it_is(tmp_path):
+    script, folder, inside, log = (tmp_path / name for name in ("backup.sh", "lost+found", "lost+found/a", "logs/app.log"))
+    Embedded(tmp_path).stop()
+    folder.mkdir()
+    for path in (script, inside, log):
+        path.write_text("#!/bin/sh\n")
+    for path in (script, folder, inside, log):
+        path.chmod(0o755)
+    if os.geteuid() == 0:
+        os.chown(folder, 12345, 12345)
+        os.chown(script, 12345, 12345)
+    Embedded(tmp_path).stop()
+    assert modes(script, folder, inside, log) == [0o755] * 4
+
+
+def test_a_folder_of_something_else_is_refused_before_anything_in_it_changes(tmp_path):
+    (tmp_path / "logs").mkdir()
+    script = tmp_path / "run.sh"
+    script.write_text("#!/bin/sh\n")
+    for path in (tmp_path, tmp_path / "logs", script):
+        path.chmod(0o755)
+    with pytest.raises(Failure, match=r"is not a stack's folder: it has run.sh; name one that is empty, .*--data-dir"):
+        Embedded(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["logs", "run.sh"]
+    assert modes(tmp_path, tmp_path / "logs", script) == [0o755] * 3
+
+
+def test_a_disk_of_its_own_need_not_be_empty(tmp_path):
+    (tmp_path / "lost+found").mkdir()
+    Embedded(tmp_path).stop()
+
+
+def test_logs_may_be_a_link_and_are_as_private_there(tmp_path):
+    there, folder = tmp_path / "there", tmp_path / "stack"
+    there.mkdir()
+    folder.mkdir()
+    (there / "api.log").write_text("a")
+    (there / "api.log").chmod(0o644)
+    there.chmod(0o755)
+    (folder / "logs").symlink_to(there)
+    Embedded(folder).stop()
+    assert modes(there, there / "api.log") == [0o700, 0o600]
+
+
+def test_what_belongs_to_somebody_else_is_refused_before_anything_changes(tmp_path, monkeypatch):
+    Embedded(tmp_path).stop()
+    tmp_path.chmod(0o755)
+    planted = tmp_path / "runtime.json"
+    planted.touch()
+    if os.geteuid() == 0:
+        os.chown(planted, 12345, 12345)
+    else:
+        monkeypatch.setattr(os, "geteuid", lambda: 12345)
+    with pytest.raises(Failure, match="belongs to another user"):
+        Embedded(tmp_path)
+    assert modes(tmp_path) == [0o755]
+
+
 def program(folder, name, said):
     """A server of another version on PATH, which does nothing but say so."""
     folder.mkdir(exist_ok=True)

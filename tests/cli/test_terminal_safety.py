@@ -293,7 +293,25 @@ def test_each_such_character_is_written_out_and_means_the_same_in_json(character
     assert json.loads(printable_json(said)) == {"ä": character}
 
 
+NAMES = (
+    "\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645",  # Persian
+    "क्\u200dष", "अ\u200dॅ",  # Marathi
+    "👨\u200d👩\u200d👧", "❤\ufe0f\u200d🔥", "👩🏽\u200d🚀",
+    "山田\u3000太郎", "Jean\u00a0Dupont",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "hidden",
+    ["a\u200db", "\u200dä", "ä\u200c", "ä\u200d\u200dä", "ä\u200d ä", "a\ufe0f", "ä\ufe00", "ä\U000e0100", "ä\u180b",
+     "\u2800", "ä\ufe0f\ufe0f", "\U000e0041"],
+)  # fmt: skip
+def test_what_is_seen_as_nothing_is_written_out(hidden):
+    assert "\\" in printable(hidden)
+    assert json.loads(printable_json(json.dumps(hidden, ensure_ascii=False))) == hidden
+
+
 def test_other_text_stays_as_it_is():
-    for kept in ("", "plain", "äöü ß 漢字 ｱ Ω €", "[bold]", "a\\nb", "👍", "e\u0301"):
+    for kept in ("", "plain", "äöü ß 漢字 ｱ Ω €", "[bold]", "a\\nb", "👍", "e\u0301", *NAMES):
         assert printable(kept) == printable_lines(kept) == printable_json(kept) == brief(kept) == kept
     assert printable_lines("a\nb\n") == printable_json("a\nb\n") == "a\nb\n"

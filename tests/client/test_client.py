@@ -9,6 +9,7 @@ import json
 import re
 import socket
 import time
+import traceback
 from datetime import UTC, datetime, timedelta, timezone
 from email.utils import formatdate
 from inspect import isawaitable
@@ -433,3 +434,12 @@ async def test_the_async_client_waits_for_many_at_once(server):
         submitted = await asyncio.gather(*(leads.submit("cmp", [{"externalId": e}]) for e, _ in pairs))
         jobs = await asyncio.gather(*(leads.wait(one.job_id) for one in submitted))
     assert {(job.status, job.deleted) for job in jobs} == {("completed", 1)}
+
+
+def test_what_a_server_says_does_not_steer_the_terminal_of_a_traceback():
+    said = "evil\x1b[2J\x9b31m\u202e\u2028\r\nforged ä"
+    for error in (client.LeadsweepError(said), Refused(said, 400, "r"), Conflict(said, 409, None), ServerFailed(said)):
+        assert error.args[0] == said
+        shown = "".join(traceback.format_exception(error))
+        assert all(character == "\n" or character.isprintable() for character in shown)
+        assert str(error) == "evil\\x1b[2J\\x9b31m\\u202e\\u2028\\r\\nforged ä"

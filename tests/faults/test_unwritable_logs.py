@@ -152,7 +152,7 @@ def roles(ground):
         return set(connection.exec_driver_sql("SELECT role FROM heartbeats").scalars())
 
 
-@pytest.mark.parametrize("kind", [full_disk, closed])
+@pytest.mark.parametrize("kind", [full_disk, closed, never_read])
 def test_a_stack_goes_up_and_down(kind, ground, tmp_path):
     port = free_port()
     command = [*LEADSWEEP, "up", "--data-dir", str(tmp_path / "data"), "--port", str(port), "--workers", "1"]
@@ -198,6 +198,75 @@ def test_a_result_that_cannot_be_written_is_a_failure(ground):
     with full_disk() as number:
         ran = subprocess.run([*LEADSWEEP, "--version"], stdout=number, stderr=subprocess.PIPE, timeout=60, check=False)
     assert (ran.returncode, ran.stderr) == (1, b"Error: [Errno 28] No space left on device\n")
+
+
+def test_results_for_a_stdout_that_is_closed_are_a_failure(ground):
+    pairs = ground.add_leads(1)
+    port = free_port()
+    command = [*LEADSWEEP, "results", "JOB", "--format", "ndjson"]
+    with started(module("api", "--port", str(port)), open_null, ground.env()):
+        wait_for(lambda: listens(port))
+        url = f"http://127.0.0.1:{port}"
+        command[command.index("JOB")] = ground.caller_of(url).submit([(pairs[0][0], None)])
+        ran = subprocess.run(
+            ["sh", "-c", 'exec "$@" >&-', "sh", *command],
+            env=os.environ | ground.env(LEADSWEEP_URL=url, LEADSWEEP_API_KEY=ground.key),
+            stderr=subprocess.PIPE,
+            timeout=60,
+            check=False,
+        )
+    assert (ran.returncode, ran.stderr) == (1, b"Error: stdout is closed; name a file: -o FILE\n")
+
+
+WRITER = """
+import sys, time
+from shared.streams import Unfailing
+stream = Unfailing(1, patience=float(sys.argv[2]))
+for number in range(int(sys.argv[1])):
+    stream.write(sys.argv[3][0] * int(sys.argv[4]) + "\\n")
+"""
+
+
+@contextmanager
+def writers(names, stdout, *, lines, patience, length):
+    processes = [
+        subprocess.Popen([sys.executable, "-c", WRITER, str(lines), str(patience), name, str(length)], cwd=PROJECT, stdout=stdout)
+        for name in names
+    ]
+    try:
+        yield processes
+    finally:
+        for process in processes:
+            end(process)
+
+
+def test_writers_to_one_pipe_that_is_read_slowly_wait_for_each_other_and_not_for_ever():
+    reading, writing = os.pipe()
+    fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, select.PIPE_BUF)
+    with writers("abcd", writing, lines=100, patience=3, length=3000) as processes:
+        for _ in range(300):  # of 400; then it is read no more
+            os.read(reading, select.PIPE_BUF)
+        assert [process.wait(30) for process in processes] == [0] * 4
+        assert os.get_blocking(writing)
+    os.close(reading)
+    os.close(writing)
+
+
+def test_a_terminal_that_shows_nothing_any_more_holds_nobody_up():
+    shown, writing = os.openpty()  # there is room, but less than is written
+    with writers("ab", writing, lines=100, patience=0.1, length=3000) as processes:
+        assert [process.wait(30) for process in processes] == [0, 0]
+        assert os.get_blocking(writing)
+    os.close(shown)
+    os.close(writing)
+
+
+def test_long_lines_of_two_processes_in_one_file_are_whole(tmp_path):
+    path = tmp_path / "log"
+    with path.open("ab") as file, writers("ab", file, lines=300, patience=1, length=20_000) as processes:
+        assert [process.wait(60) for process in processes] == [0, 0]
+    assert sorted(set(path.read_text().splitlines())) == ["a" * 20_000, "b" * 20_000]
+    assert path.stat().st_size == 2 * 300 * 20_001
 
 
 def test_logging_goes_on_once_there_is_room_and_says_how_much_was_lost(ground, tmp_path):
@@ -254,3 +323,41 @@ def test_what_others_wrote_does_not_steer_the_terminal_of_who_reads_the_log(grou
             httpx2.get(f"http://127.0.0.1:{port}/evil%1B%5B2J%C2%9B%E2%80%AE%7F", trust_env=False)
             wait_for(lambda log=log: "evil" in log.read_text())
             assert all(character == "\n" or character.isprintable() for character in log.read_text())
+
+
+HOSTILE = "evil\x1b[2J\x9b31m\x7f\u202e\u2028\a\rforged"
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        module("api", "--port", HOSTILE),
+        module("worker", "--processes", HOSTILE),
+        module("worker", HOSTILE),
+        [sys.executable, "-c", f"from shared.streams import guard_streams as g\ng()\nraise ValueError({HOSTILE!r})"],
+        [sys.executable, "-c", f"import logging, shared.streams as s\ns.guard_streams()\nlogging.error({HOSTILE!r})"],
+        [
+            sys.executable,
+            "-c",
+            f"import logging, shared.streams as s\ns.guard_streams()\nlogging.getLogger('a').warning({HOSTILE!r})",
+        ],
+    ],
+    ids=["api", "worker", "worker's words", "uncaught", "logging", "last resort"],
+)
+def test_nothing_that_is_written_past_the_log_steers_a_terminal(command, ground):
+    ran = subprocess.run(command, env=os.environ | ground.env(), cwd=PROJECT, capture_output=True, timeout=60, check=False)
+    said = ran.stderr.decode()
+    assert "evil" in said
+    assert all(character == "\n" or character.isprintable() for character in said), said
+
+
+def test_colours_and_progress_of_our_own_reach_a_terminal_and_no_file(tmp_path):
+    ours = "\x1b[31mred\x1b[0m\r\x1b[K\x1b[2Ja\tb\n"
+    shown, writing = os.openpty()
+    Unfailing(writing, patience=5).write(ours)
+    assert os.read(shown, 1000).decode() == ours.replace("\x1b[2J", "\\x1b[2J").replace("\n", "\r\n")
+    with (tmp_path / "log").open("wb") as file:
+        Unfailing(file.fileno(), patience=5).write(ours)
+    assert (tmp_path / "log").read_text() == "\\x1b[31mred\\x1b[0m\\r\\x1b[K\\x1b[2Ja\tb\n"
+    os.close(shown)
+    os.close(writing)
