@@ -22,6 +22,12 @@ ALL_READ = 32 * 1024 * 1024
 # for SMALLEST_CHUNK at least: it takes its time, however small it is.
 MAX_UNREAD = 16 * 1024 * 1024
 SMALLEST_CHUNK = 256
+# Chunks that a body may have: so many, and one more for each so many of its bytes. A line of a file is longer.
+CHUNKS = 10_000
+BYTES_A_CHUNK = 16
+# Events of one read after which the next one is small, as is the first: an event takes 4 µs, and others wait meanwhile.
+MANY_EVENTS = 64
+SMALL_READ = 1024
 
 HEAD_WITHIN = 30.0  # seconds from its first byte to its last; of the first head, from the connection on
 NEXT_PART_WITHIN = 30.0  # seconds without a byte of a body that we are ready to read
@@ -43,35 +49,45 @@ class Requests(h11.Connection):
     """What the bytes of a connection are, taken more strictly than h11 takes them."""
 
     refusal = _INVALID  # status and error, once an event could not be read
-    _unread = 0
+    events = 0
+    _unread = _chunks = _length = 0
 
     def next_event(self) -> Any:
         """As h11's. Raises RemoteProtocolError, also for a long head, a length in two ways and a body that nobody reads."""
+        self.events += 1
+        held = len(self._receive_buffer)
         try:
             event = super().next_event()
         except h11.RemoteProtocolError as error:
             if error.error_status_hint == 431:  # noqa: PLR2004 - as the status in _TOO_LARGE
                 self.refusal = _TOO_LARGE
             raise
-        if type(event) is h11.Request:
-            self._unread = 0
-            self._check(event)
-        elif type(event) is h11.Data and self.our_state is h11.DONE:
-            self._unread += max(len(event.data), SMALLEST_CHUNK)
-            if self._unread > MAX_UNREAD:
-                raise h11.RemoteProtocolError("too much comes after the answer")
-        return event
-
-    def _check(self, request: h11.Request) -> None:
-        length = len(request.target)
-        framed = set()
-        for name, value in request.headers:
-            length += len(name) + len(value)
-            if name in {b"content-length", b"transfer-encoding"}:
-                framed.add(name)
-        if length > MAX_HEAD:
+        taken = held - len(self._receive_buffer)
+        if type(event) is h11.Data:
+            taken -= len(event.data)
+            self._check_data(event)
+        if taken > MAX_HEAD:  # which h11 refuses only where it comes in pieces
             self.refusal = _TOO_LARGE
             raise h11.RemoteProtocolError("head is too long")
+        if type(event) is h11.Request:
+            self._unread = self._chunks = self._length = 0
+            self._check_framing(event)
+        return event
+
+    def _check_data(self, data: h11.Data) -> None:
+        self._chunks += 1
+        self._length += len(data.data)
+        if self._chunks > CHUNKS + self._length // BYTES_A_CHUNK:
+            raise h11.RemoteProtocolError("chunks are too small")
+        if self.our_state is h11.DONE:
+            self._unread += max(len(data.data), SMALLEST_CHUNK)
+            if self._unread > MAX_UNREAD:
+                raise h11.RemoteProtocolError("too much comes after the answer")
+
+    def _check_framing(self, request: h11.Request) -> None:
+        framed = {name for name, _ in request.headers} & {b"content-length", b"transfer-encoding"}
+        if request.http_version not in {b"1.0", b"1.1"}:
+            raise h11.RemoteProtocolError("no version of ours")
         # RFC 9112, 6.1: whoever stands between the caller and us may have gone by the other one.
         if len(framed) > 1 or (b"transfer-encoding" in framed and request.http_version < b"1.1"):
             raise h11.RemoteProtocolError("length is ambiguous")
@@ -126,6 +142,7 @@ class Connection(H11Protocol):
         self._broken: ApiError | None = None  # why the body of the request in hand cannot be read
         self.since = self._taken_at = time.monotonic()  # a byte of a body, the beginning of a head, or the last answer
         self._left_to_take = self._dropped = 0
+        self._read = SMALL_READ
 
     @property
     def is_idle(self) -> bool:
@@ -135,19 +152,21 @@ class Connection(H11Protocol):
     @property
     def read_at_once(self) -> int:
         """Bytes; fewer where there are many connections."""
-        return min(READ_AT_ONCE, ALL_READ // max(1, len(self.connections)))
+        return min(self._read, ALL_READ // max(1, len(self.connections)))
 
     @property
     def waits_for_caller(self) -> bool:
         """Whether it is the caller's turn: to ask for something, to send it whole, or to take the answer."""
-        return self.is_idle or self.conn.their_state is h11.SEND_BODY or self.flow.write_paused
+        is_sending = self.conn.their_state is h11.SEND_BODY and not self.flow.read_paused
+        return self.is_idle or is_sending or self.flow.write_paused
 
     def connection_made(self, transport: Any) -> None:
         """Where there is no place left, callers whose turn it is give up theirs, the idle first, those of long ago first."""
         if len(self.connections) >= MAX_CONNECTIONS:
-            waiting = (each for each in self.connections if each.waits_for_caller)
-            for each in sorted(waiting, key=lambda each: (not each.is_idle, each.since))[:MADE_ROOM_FOR]:
-                each.transport.close_for_good()
+            waiting = sorted(self.connections, key=lambda each: each.since)
+            idle = [each for each in waiting if each.is_idle][:MADE_ROOM_FOR]
+            for each in idle or [each for each in waiting if each.waits_for_caller][:1]:
+                each.transport.abort()
                 self.connections.discard(each)
         super().connection_made(Transport(transport))  # type: ignore[arg-type]
         if len(self.connections) > MAX_CONNECTIONS:
@@ -155,14 +174,16 @@ class Connection(H11Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Serves what is a request by now; what comes before its turn is held, and no more read."""
-        if self.transport.is_closing() or self.conn.their_state is h11.ERROR:
+        if self.transport.is_closing() or self.conn.their_state in {h11.MUST_CLOSE, h11.CLOSED, h11.ERROR}:
             self._dropped += len(data)
             if self._dropped > MAX_UNREAD:
                 self.transport.close_for_good()
             return
         if self.timeout_keep_alive_task or self.conn.their_state is h11.SEND_BODY:
             self.since = time.monotonic()
+        events = self.conn.events
         super().data_received(data)
+        self._read = READ_AT_ONCE if self.conn.events - events < MANY_EVENTS else SMALL_READ
         if not self.is_idle and len(self.cycle.body) >= self.read_at_once:
             self.flow.pause_reading()
 
@@ -170,6 +191,8 @@ class Connection(H11Protocol):
         """The next request may begin."""
         self.since = time.monotonic()
         super().on_response_complete()
+        if self.conn.their_state is h11.SEND_BODY:
+            self._unset_keepalive_if_required()  # NEXT_PART_WITHIN holds for what is left of the body
 
     def look(self) -> None:
         """Ends it where the caller has been silent for too long, or takes nothing of the answer."""
@@ -215,7 +238,8 @@ class Connection(H11Protocol):
         if self.is_idle:
             self.transport.close()
             return
-        self._broken = error
+        if self.cycle.more_body:
+            self._broken = error
         self.cycle.keep_alive = False
         self.cycle.message_event.set()
 

@@ -135,7 +135,7 @@ class Sender:
                 return
             try:
                 self._publish(wanted, low)
-                pause = PAUSE * sum(wanted.values())
+                pause = PAUSE * sum(max(0, count) for count in wanted.values())
             except Exception as error:  # noqa: BLE001 - whatever the transport raises, the ticker makes up for it
                 log.warning(
                     "messages not sent", error=f"{type(error).__name__}: {error}", mend="check BROKER_URL; work goes on by itself"

@@ -235,6 +235,8 @@ async def test_callers_who_take_nothing_of_an_answer_give_up_their_places_to_oth
         oldest = min(connections, key=lambda each: each.since)
         others.append(await asked(port))
         assert oldest not in connections
+        await until(oldest.cycle.message_event.is_set)  # which is when its socket has ended, too
+        assert oldest.cycle.disconnected
         for writer in (first, *others):
             writer.transport.abort()
 

@@ -44,6 +44,7 @@ INVALID_HEADS = (
     b"GET /read HTTP/1.1\r\nHost: x\r\nHost: x\r\n\r\n",
     b"GET /read HTTP/1.1\r\nHost : x\r\n\r\n",
     b"GET /read HTTP/1.1\r\nHost: x\r\na\0b: c\r\n\r\n",
+    b"GET /read HTTP/9.9\r\nHost: x\r\n\r\n",
     b"POST /read HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\n{} ",
     b"POST /read HTTP/1.1\r\nHost: x\r\nContent-Length: 2, 3\r\n\r\n{} ",
     b"POST /read HTTP/1.1\r\nHost: x\r\nContent-Length: -2\r\n\r\n{}",
@@ -52,7 +53,15 @@ INVALID_HEADS = (
     b"POST /read HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: gzip, chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n",
     b"POST /read HTTP/1.0\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n",
 )
+TOO_LONG = (
+    b"GET /read HTTP/1.1\r\nHost: x\r\nx: " + b"a" * 20_000 + b"\r\n\r\n",
+    b"GET /read HTTP/1.1\r\nHost: x\r\n" + b"a:b\r\n" * 4000 + b"\r\n",
+    b"GET /" + b"a" * 20_000 + b" HTTP/1.1\r\nHost: x\r\n\r\n",
+)
+BEHIND = (b"", b"\r\n", b"nonsense\r\n\r\n", b"GET /read HTTP/1.1\r\nHost: x\r\n\r\n")  # what is the last request
 BROKEN_BODIES = (
+    b"2;" + b"a" * 20_000 + b"\r\n{}\r\n0\r\n\r\n",
+    b"2\r\n{}\r\n0\r\na: " + b"b" * 20_000 + b"\r\n\r\n",
     b"nonsense\r\n",
     b"2\r\n{}nonsense\r\n",
     b"-2\r\n{}\r\n0\r\n\r\n",
@@ -76,7 +85,7 @@ def valid(random, *, last=False):
     """(bytes, expected answer) of a request that is one."""
     method, path = random.choice((b"GET", b"POST", b"DELETE")), random.choice(PATHS)
     body = random.choice(BODIES)
-    more = b"Connection: close\r\n" if last else random.choice(OFFERS)
+    more = b"Connection: close\r\n" if last else random.choice((*OFFERS, b"x: " + b"a" * 12_000 + b"\r\n"))
     head = b"%s %s HTTP/1.1\r\nHost: x\r\n%s" % (method, path.encode(), more)
     framing = random.randint(0, 2)
     if framing == 0:
@@ -103,14 +112,17 @@ def broken(random):
 def sequence(random):
     """(bytes, expected answers) of some requests, after the last of which the connection ends."""
     requests = [valid(random) for _ in range(random.randint(0, 4))]
-    kind = random.choice(("whole", "whole", "whole", "whole", "invalid", "invalid", "broken"))
+    kind = random.choice(("whole", "whole", "whole", "whole", "invalid", "invalid", "long", "broken"))
     if kind == "invalid":
         requests.append((random.choice(INVALID_HEADS), (400, "Invalid HTTP request")))
+    elif kind == "long":
+        requests.append((random.choice(TOO_LONG), (431, "Request header is too large")))
     elif kind == "broken":
         requests.append(broken(random))
     requests.append(valid(random, last=True))
     answers = [answer for _, answer in requests]
-    return b"".join(sent for sent, _ in requests), answers if kind == "whole" else answers[:-1]
+    sent = b"".join(sent for sent, _ in requests) + random.choice(BEHIND)
+    return sent, answers if kind == "whole" else answers[:-1]
 
 
 def pieces(random, sent):
@@ -125,6 +137,8 @@ def pieces(random, sent):
 async def application(scope, receive, send):
     """Says what it was asked, and what came with it where it reads that."""
     path = scope["path"] + ("?" + scope["query_string"].decode() if scope["query_string"] else "")
+    for _ in range(sum(scope["raw_path"]) % 7 * len(scope["headers"]) % 7):  # turns of the loop, as the look-up of a key takes
+        await asyncio.sleep(0)
     status = 200
     answer = {"method": scope["method"], "path": path, "headers": sorted(name.decode() for name, _ in scope["headers"])}
     try:
