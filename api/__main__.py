@@ -63,6 +63,7 @@ def main() -> None:
         loop="uvloop",
         http=cast("Any", Reader),  # which is a protocol of the other kind that asyncio knows
         log_config=None,
+        log_level="error",  # it warns of every request that is none
         access_log=False,
         server_header=False,
         proxy_headers=False,  # an address is whoever speaks to us, not whom it says it is

@@ -3,11 +3,15 @@ what a stranger can make us hold or wait for, and refusals in the envelope that 
 """
 
 import asyncio
+import socket
+import struct
 import time
 from typing import Any
+from urllib.parse import unquote
 from uuid import uuid4
 
 import h11
+import structlog
 from starlette.types import Message, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
@@ -32,6 +36,7 @@ SMALL_READ = 1024
 HEAD_WITHIN = 30.0  # seconds from its first byte to its last; of the first head, from the connection on
 NEXT_PART_WITHIN = 30.0  # seconds without a byte of a body that we are ready to read
 TAKEN_WITHIN = 60.0  # seconds in which a caller takes not one byte of an answer
+ALL_UNTAKEN = 64 * 1024 * 1024  # bytes of answers: as 500 callers are sent at once who waited for 1000 leads each
 LINGERS = 5.0  # seconds after the end of our side, see Transport
 
 MAX_CONNECTIONS = 1000  # twice the callers that wait at once in the greatest crowd that we measure
@@ -43,6 +48,10 @@ _REFUSAL = (
 )
 _INVALID = ("400 Bad Request", "Invalid HTTP request")
 _TOO_LARGE = ("431 Request Header Fields Too Large", "Request header is too large")
+_CLOSE = (b"connection", b"close")
+_RESET = struct.pack("ii", 1, 0)  # to wait for 0 s until all is sent
+
+log = structlog.get_logger()
 
 
 class Requests(h11.Connection):
@@ -125,6 +134,12 @@ class Transport:
         """Ends both sides, once all is written."""
         self._transport.close()
 
+    def reset(self) -> None:
+        """Ends both sides at once, and so that the caller sees that the answer is not whole: in HTTP/1.0 its end is all there is."""
+        if not self._transport.is_closing():
+            self.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+        self._transport.abort()
+
 
 class Connection(H11Protocol):
     """One connection; Server looks at it every second."""
@@ -140,14 +155,20 @@ class Connection(H11Protocol):
         self.conn = Requests(h11.SERVER, MAX_HEAD)
         self._serve_it, self.app = self.app, self._serve
         self._broken: ApiError | None = None  # why the body of the request in hand cannot be read
-        self.since = self._taken_at = time.monotonic()  # a byte of a body, the beginning of a head, or the last answer
+        self.since = self.taken_at = time.monotonic()  # a byte of a body, the beginning of a head, or the last answer
         self._left_to_take = self._dropped = 0
         self._read = SMALL_READ
+        self._caller_ended = False
 
     @property
     def is_idle(self) -> bool:
         """Whether it has no request in hand."""
         return self.cycle is None or self.cycle.response_complete
+
+    @property
+    def _asks_nothing(self) -> bool:
+        """Whether it has no request in hand, or one of whose body the rest will not come."""
+        return self.is_idle or (self.cycle.more_body and self._broken is None)
 
     @property
     def read_at_once(self) -> int:
@@ -156,9 +177,9 @@ class Connection(H11Protocol):
 
     @property
     def waits_for_caller(self) -> bool:
-        """Whether it is the caller's turn: to ask for something, to send it whole, or to take the answer."""
+        """Whether it is the caller's turn: to ask for something, to send it whole, or to take the answer. Or they are gone."""
         is_sending = self.conn.their_state is h11.SEND_BODY and not self.flow.read_paused
-        return self.is_idle or is_sending or self.flow.write_paused
+        return self.is_idle or is_sending or self.flow.write_paused or self._caller_ended
 
     def connection_made(self, transport: Any) -> None:
         """Where there is no place left, callers whose turn it is give up theirs, the idle first, those of long ago first."""
@@ -187,19 +208,37 @@ class Connection(H11Protocol):
         if not self.is_idle and len(self.cycle.body) >= self.read_at_once:
             self.flow.pause_reading()
 
+    def eof_received(self) -> bool:
+        """The caller's side has ended. Whether ours goes on: for what was asked whole, as those who only write expect it."""
+        self._caller_ended, self.transport.lingers = True, False
+        return not (self._asks_nothing or self.transport.is_closing())
+
     def on_response_complete(self) -> None:
         """The next request may begin."""
         self.since = time.monotonic()
         super().on_response_complete()
         if self.conn.their_state is h11.SEND_BODY:
             self._unset_keepalive_if_required()  # NEXT_PART_WITHIN holds for what is left of the body
+        if self._caller_ended and self._asks_nothing:
+            self.transport.close()
+
+    def pause_writing(self) -> None:
+        """The caller takes less than there is. Where callers leave too much, they lose it who have taken nothing for longest."""
+        super().pause_writing()
+        paused = sorted((each for each in self.connections if each.flow.write_paused), key=lambda each: each.taken_at)
+        untaken = sum(each.transport.get_write_buffer_size() for each in paused)
+        for each in paused:
+            if untaken <= ALL_UNTAKEN:
+                break
+            untaken -= each.transport.get_write_buffer_size()
+            each.transport.abort()
 
     def look(self) -> None:
         """Ends it where the caller has been silent for too long, or takes nothing of the answer."""
         now, left = time.monotonic(), self.transport.get_write_buffer_size()
         if not left or left != self._left_to_take:
-            self._left_to_take, self._taken_at = left, now
-        elif now - self._taken_at > TAKEN_WITHIN:
+            self._left_to_take, self.taken_at = left, now
+        elif now - self.taken_at > TAKEN_WITHIN:
             self.transport.abort()
         if not self.transport.is_closing():
             self._look_at_requests(now)
@@ -248,22 +287,36 @@ class Connection(H11Protocol):
             message = await receive()
             if self._broken is None or message["type"] == "http.disconnect":
                 return message
-            if self.cycle.response_started:
+            if cycle.response_started:
                 return {"type": "http.disconnect"}
             raise self._broken
 
-        _, is_whole, address = scope["path"].partition("://")
-        if is_whole and not scope["path"].startswith("/"):  # RFC 9112, 3.2.2: the whole address is allowed
-            scope["path"] = "/" + address.partition("/")[2]
-        await self._serve_it(scope, receive_part, send)
+        async def send_part(message: Message) -> None:
+            # RFC 9110, 10.1.1: who waits to be told to go on may send the body after the answer or leave it out.
+            if not cycle.response_started and (not cycle.keep_alive or self.conn.they_are_waiting_for_100_continue):
+                message["headers"] = [*message["headers"], _CLOSE]
+            await send(message)
+
+        cycle = self.cycle
+        scheme, is_whole, address = scope["raw_path"].partition(b"://")
+        if is_whole and b"/" not in scheme:  # RFC 9112, 3.2.2: the whole address is allowed
+            scope["path"] = unquote("/" + address.partition(b"/")[2].decode())
+        try:
+            await self._serve_it(scope, receive_part, send_part)
+        finally:
+            if cycle.response_started and not cycle.response_complete:
+                cycle.disconnected = True
+                self.transport.reset()
 
     def _should_upgrade(self) -> bool:
         """Never: RFC 9110, 7.8 lets a server ignore the offer."""
         return False
 
     def _refuse(self, status: str, error: str, *, more: str = "") -> None:
+        request_id = uuid4().hex
+        log.info("request refused", request=request_id, status=int(status[:3]))
         body = f'{{"success":false,"data":null,"error":"{error}"}}'
-        answer = _REFUSAL.format(status=status, length=len(body), request_id=uuid4().hex, more=more, body=body)
+        answer = _REFUSAL.format(status=status, length=len(body), request_id=request_id, more=more, body=body)
         self.transport.write(answer.encode())
         self.transport.close()
 
@@ -292,6 +345,10 @@ class Reader(asyncio.BufferedProtocol):
     def buffer_updated(self, nbytes: int) -> None:
         """So many bytes were read."""
         self._connection.data_received(bytes(self._part[:nbytes]))
+
+    def eof_received(self) -> bool:
+        """The caller's side has ended; whether ours goes on."""
+        return self._connection.eof_received()
 
     def pause_writing(self) -> None:
         """The caller takes less than there is."""

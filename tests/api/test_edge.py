@@ -136,6 +136,8 @@ def test_blanks_around_the_length_are_none_of_it(api, blanks):
         ("GET /api/v1/jobs%3Flimit=1", 404),
         ("GET //x/api/v1/jobs", 404),
         ("GET /x://y/api/v1/jobs", 404),
+        ("GET http%3A//x/api/v1/jobs", 404),
+        ("GET http://x%2F/api/v1/jobs", 200),
         ("CONNECT x:443", 404),
         ("OPTIONS *", 404),
         ("OPTIONS /api/v1/jobs", 405),
@@ -249,6 +251,38 @@ async def test_nobody_is_waited_for_who_takes_nothing_of_an_answer(monkeypatch):
         connection.look()
         monkeypatch.setattr(protocol, "TAKEN_WITHIN", 0)
         await until(lambda: connection.look() or connection not in connections)
+        writer.transport.abort()
+
+
+async def test_of_more_answers_than_there_is_memory_for_those_end_that_nobody_has_taken_for_longest(monkeypatch):
+    monkeypatch.setattr(protocol, "ALL_UNTAKEN", 1 << 20)
+    async with serving(much) as (port, connections):
+        writers = []
+        for number in range(20):  # each leaves 64 KiB at least
+            writers.append(await asked(port))
+            newest = max(connections, key=lambda each: each.taken_at)
+            await until(lambda each=newest: each.flow.write_paused)
+            assert newest in connections, number
+        await until(lambda: len(connections) < len(writers))
+        assert sum(each.transport.get_write_buffer_size() for each in connections) <= protocol.ALL_UNTAKEN
+        for writer in writers:
+            writer.transport.abort()
+
+
+async def broken_off(scope, receive, send):
+    """An application whose answer breaks off, as when what it tells of is removed meanwhile."""
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": b"a", "more_body": True})
+
+
+@pytest.mark.parametrize("version", ["1.0", "1.1"])
+async def test_an_answer_that_breaks_off_does_not_look_whole(version):
+    """In HTTP/1.0 the end of the connection would be that of the answer."""
+    async with serving(broken_off) as (port, _):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(f"GET / HTTP/{version}\r\nHost: x\r\n\r\n".encode())
+        with pytest.raises(ConnectionResetError):
+            await reader.read()
         writer.transport.abort()
 
 

@@ -160,15 +160,17 @@ async def serving(served=application):
     config = uvicorn.Config(served, lifespan="off", log_config=None)
     state, loop = ServerState(), asyncio.get_running_loop()
     server = await loop.create_server(lambda: Reader(config=config, server_state=state, app_state={}, _loop=loop), "127.0.0.1", 0)
-    yield server.sockets[0].getsockname()[1], state.connections
-    server.close()
-    for connection in tuple(state.connections):
-        connection.transport.abort()
-    await server.wait_closed()
+    try:
+        yield server.sockets[0].getsockname()[1], state.connections
+    finally:
+        server.close()
+        for connection in tuple(state.connections):
+            connection.transport.abort()
+        await server.wait_closed()
 
 
-async def answers_to(port, parts):
-    """[(status, answer or error)] until the end of the connection, to what is sent part by part."""
+async def answers_to(port, parts, *, ends):
+    """[(status, answer or error)] until the end of the connection, to what is sent part by part, and that this is all."""
     loop, received = asyncio.get_running_loop(), b""
     with socket.socket() as connection:
         connection.setblocking(False)
@@ -179,6 +181,8 @@ async def answers_to(port, parts):
                 await loop.sock_sendall(connection, part)
                 for _ in range(3):  # turns of the loop, in which the server reads it
                     await asyncio.sleep(0)
+            if ends:
+                connection.shutdown(socket.SHUT_WR)
         with suppress(ConnectionError):
             while part := await loop.sock_recv(connection, 65536):
                 received += part
@@ -197,7 +201,7 @@ async def check(port, seed):
     sent, expected = sequence(random)
     for parts in ([sent], pieces(random, sent)):
         async with asyncio.timeout(60):
-            answers = await answers_to(port, parts)
+            answers = await answers_to(port, parts, ends=random.choice((False, True)))
         assert answers == expected, f"seed {seed}, sent {parts}"
 
 
@@ -209,8 +213,9 @@ async def check_all(first, count):
         for seed in seeds:
             await check(port, seed)
 
-    async with serving() as (port, _):
-        await asyncio.gather(*(some() for _ in range(AT_ONCE)))
+    async with serving() as (port, _), asyncio.TaskGroup() as group:
+        for _ in range(AT_ONCE):
+            group.create_task(some())
 
 
 def run(first, count):

@@ -11,7 +11,7 @@ import pytest
 
 from api.protocol import MAX_HEAD, MAX_UNREAD
 from tests.jobs import add_campaign
-from tests.stack import environment, make_key, running_api
+from tests.stack import environment, free_port, listens, make_key, running, running_api, wait_for
 
 POST = "POST /api/v1/leads/bulk-delete HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
 BODY = json.dumps({"campaignId": "cmp", "leads": [{"externalId": "a"}]})
@@ -141,7 +141,49 @@ def test_a_client_that_waits_to_be_told_to_go_on_is_told(api):
         assert answer_of(connection)[0] == 202
     with connected(port) as connection:
         connection.sendall(f"{POST}{expecting}".encode())
-        assert answer_of(connection)[0] == 401, "without a key there is nothing to go on with"
+        status, headers, _ = answer_of(connection)
+        assert status == 401, "without a key there is nothing to go on with"
+        assert headers["connection"] == "close", "whether the body comes now, nobody knows"
+        assert connection.recv(1) == b""
+
+
+def test_who_has_nothing_more_to_say_still_gets_the_answers(api):
+    """As `nc -N` sends it: the end of what it sends follows what it asks."""
+    port, key = api
+    wanted = f"{POST}x-api-key: {key}\r\nPrefer: wait=1\r\nContent-Length: {len(BODY)}\r\n\r\n{BODY}"
+    with connected(port) as connection:
+        connection.sendall(wanted.encode() * 2)
+        connection.shutdown(socket.SHUT_WR)
+        assert [answer_of(connection)[0] for _ in range(2)] == [202, 202]
+        assert connection.recv(1) == b""
+    with connected(port) as connection:
+        connection.sendall(wanted.encode() + wanted[:-5].encode())
+        connection.shutdown(socket.SHUT_WR)
+        assert answer_of(connection)[0] == 202
+        assert connection.recv(1) == b"", "what is not whole is no request"
+
+
+def test_who_sends_a_body_that_is_none_is_told_that_the_connection_ends(api):
+    port, key = api
+    with connected(port) as connection:
+        connection.sendall(f"{POST}x-api-key: {key}\r\nTransfer-Encoding: chunked\r\n\r\nnonsense\r\n".encode())
+        status, headers, answer = answer_of(connection)
+        assert (status, headers["connection"], answer["error"]) == (400, "close", "Invalid HTTP request")
+        assert connection.recv(1) == b""
+
+
+def test_what_is_no_http_leaves_one_line_in_the_log(settings):
+    port = free_port()
+    with running("api", "--port", port, env=environment(settings, LEADSWEEP_LOG_FORMAT="json")) as process:
+        wait_for(lambda: listens(port))
+        with connected(port) as connection:
+            connection.sendall(b"nonsense\r\n\r\n")
+            _, headers, _ = answer_of(connection)
+        lines = [json.loads(line) for line in process.log.read_text().splitlines()]
+    ((event, level, request_id, status),) = [
+        (line["event"], line["level"], line.get("request"), line.get("status")) for line in lines if line["event"] != "api ready"
+    ]
+    assert (event, level, request_id, status) == ("request refused", "info", headers["x-request-id"], 400)
 
 
 def test_a_caller_cannot_pass_for_others_to_get_more_calls(api):
