@@ -135,7 +135,7 @@ class Transport:
         self._transport.close()
 
     def reset(self) -> None:
-        """Ends both sides at once, and so that the caller sees that the answer is not whole: in HTTP/1.0 its end is all there is."""
+        """Ends both sides so that the answer does not look whole. In HTTP/1.0 it may end as the connection does."""
         if not self._transport.is_closing():
             self.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
         self._transport.abort()
@@ -208,8 +208,8 @@ class Connection(H11Protocol):
         if not self.is_idle and len(self.cycle.body) >= self.read_at_once:
             self.flow.pause_reading()
 
-    def eof_received(self) -> bool:
-        """The caller's side has ended. Whether ours goes on: for what was asked whole, as those who only write expect it."""
+    def caller_ends(self) -> bool:
+        """Their side has ended. Whether ours goes on: for what was asked whole, as those expect who have nothing more to say."""
         self._caller_ended, self.transport.lingers = True, False
         return not (self._asks_nothing or self.transport.is_closing())
 
@@ -348,7 +348,7 @@ class Reader(asyncio.BufferedProtocol):
 
     def eof_received(self) -> bool:
         """The caller's side has ended; whether ours goes on."""
-        return self._connection.eof_received()
+        return self._connection.caller_ends()
 
     def pause_writing(self) -> None:
         """The caller takes less than there is."""
