@@ -16,7 +16,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
-from api import lead_routes, pages, upload_routes, webhook_routes
+from api import exporter, lead_routes, pages, upload_routes, webhook_routes
 from api.answers import Answer
 from api.authenticator import Authenticator
 from api.body import Bodies
@@ -24,6 +24,7 @@ from api.errors import ApiError, InvalidRequest, Unavailable
 from api.limiter import Limiter, open_redis
 from api.middleware import Envelope
 from api.openapi import ABOUT, Described
+from api.places import Places
 from api.receiver import Receiver
 from api.routes import router
 from api.waiter import Waiter
@@ -48,6 +49,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     )
     app.state.settings = settings or environment()
     app.state.bodies = Bodies()
+    app.state.exports = Places(exporter.AT_ONCE, exporter.OF_ONE_COMPANY)
     app.include_router(router)
     app.include_router(upload_routes.router)
     app.include_router(lead_routes.router)

@@ -4,7 +4,9 @@ ApiError                 any status: `Job not found` (404), `Request body is too
 ├── InvalidRequest       400, with the text that says what to mend
 ├── Forbidden            403, one text for all reasons: whether a campaign exists never leaks
 ├── RateLimited          429, with the limit beside the text
-└── Unavailable          503, the database cannot be reached
+└── Unavailable          503, there is no place or memory left, or the database cannot be reached
+
+BrokenOff                ends an answer that has begun
 """
 
 from collections.abc import Mapping
@@ -65,8 +67,20 @@ class RateLimited(ApiError):
 
 
 class Unavailable(ApiError):
-    """The database cannot be reached. A submission may have been accepted all the same."""
+    """No place or memory is left, we are about to stop, or the database cannot be reached.
+
+    Where it is the database, a submission may have been accepted all the same.
+    """
 
     def __init__(self) -> None:
         """Asks the caller to come back in a few seconds."""
         super().__init__(503, "Service temporarily unavailable", {"Retry-After": "5"})
+
+
+class BrokenOff(Exception):
+    """An answer that has begun cannot go on: the connection ends, as what was sent must not look whole."""
+
+    def __init__(self, reason: str) -> None:
+        """`reason` is for the log."""
+        super().__init__(reason)
+        self.reason = reason

@@ -5,15 +5,19 @@ connection is held while a slow reader reads.
 import csv
 import io
 import re
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import AbstractAsyncContextManager
 from typing import Any
 from uuid import UUID
 
 import msgspec
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
+from starlette.responses import StreamingResponse
+from starlette.types import Receive, Scope, Send
 
 from api.database import rows
+from api.errors import BrokenOff
 from api.results import CELLS_OF, described
 from shared.plans import BY_INDEX
 from shared.spreadsheets import guarded, raw_safe
@@ -22,6 +26,10 @@ from shared.states import Outcome
 CSV, NDJSON = "text/csv", "application/x-ndjson"
 
 COLUMNS = ("index", "externalId", "phoneNumber", "identifier", "outcome", "matchedBy", "reason", "erasedFromArchive", "detail")
+CSV_HEAD = (",".join(COLUMNS) + "\r\n").encode()
+
+AT_ONCE = 24  # streams of one process: each holds some 2 MB for as long as its reader is slow, and a reader may take hours
+OF_ONE_COMPANY = 8  # of these
 
 _CHUNKS_AT_ONCE = 4
 _QUALITY = re.compile(r"0(\.\d{0,3})?|1(\.0{0,3})?")
@@ -33,14 +41,6 @@ _NEXT_CHUNKS = text(f"""
 """)
 
 _encode_lines = msgspec.json.Encoder().encode_lines
-
-
-class Purged(Exception):
-    """The identifiers were purged while they were being streamed. Ends the connection: what was sent must not look whole."""
-
-
-class Revoked(Exception):
-    """The key may not read them any more. Ends the connection, too."""
 
 
 def wanted_format(accept: str) -> str | None:
@@ -70,21 +70,29 @@ def _quality(parameters: list[str]) -> float:
 async def stream(
     engine: AsyncEngine, job_id: UUID, total: int, outcomes: list[Outcome], write: Callable[[list[Any]], bytes]
 ) -> AsyncIterator[bytes]:
-    """The results that are one of `outcomes`, in request order, as `write` writes them. Raises Purged if some are not there."""
+    """The results that are one of `outcomes`, in request order, as `write` writes them. Raises BrokenOff if some are gone."""
     wanted = frozenset(map(int, outcomes))
     after, expected = -1, 0
     while expected < total:
-        found = await rows(engine, _NEXT_CHUNKS, {"job_id": job_id, "after": after, "chunks": _CHUNKS_AT_ONCE})
+        found = list(await rows(engine, _NEXT_CHUNKS, {"job_id": job_id, "after": after, "chunks": _CHUNKS_AT_ONCE}))
         if not found:
-            raise Purged
-        for number, first_index, external_ids, phone_numbers, numbers, details in found:
+            raise BrokenOff("identifiers purged")
+        found.reverse()
+        while found:  # what is written is let go of: the reader may be slow
+            number, first_index, *chunk = found.pop()
             if first_index != expected:
-                raise Purged
-            in_order = [details.get(str(position)) for position in range(len(numbers))] if details else [None] * len(numbers)
-            entries = enumerate(zip(external_ids, phone_numbers, numbers, in_order, strict=True), start=first_index)
-            if picked := [(index, *entry) for index, entry in entries if entry[2] in wanted]:
-                yield write(picked)
-            after, expected = number, first_index + len(numbers)
+                raise BrokenOff("identifiers purged")
+            after, expected = number, first_index + len(chunk[0])
+            picked = [(index, *entry) for index, entry in enumerate(_entries(*chunk), first_index) if entry[2] in wanted]
+            part = write(picked) if picked else b""
+            del chunk, picked
+            if part:
+                yield part
+
+
+def _entries(external_ids: Any, phone_numbers: Any, outcomes: Any, details: Any) -> Iterable[tuple[Any, ...]]:
+    of_each = [details.get(str(position)) for position in range(len(outcomes))] if details else [None] * len(outcomes)
+    return zip(external_ids, phone_numbers, outcomes, of_each, strict=True)
 
 
 def as_ndjson(results: list[Any]) -> bytes:
@@ -106,4 +114,30 @@ def as_csv(results: list[Any], *, raw: bool) -> bytes:
     return lines.getvalue().encode()
 
 
-CSV_HEAD = (",".join(COLUMNS) + "\r\n").encode()
+class Export(StreamingResponse):
+    """A file of results. It has its place for as long as it is sent; HEAD reads nothing."""
+
+    def __init__(
+        self, media_type: str, job_id: UUID, parts: AsyncIterator[bytes], place: AbstractAsyncContextManager[None]
+    ) -> None:
+        """`parts` are of `media_type`, CSV without its head."""
+        suffix, charset = ("csv", "; charset=utf-8; header=present") if media_type == CSV else ("ndjson", "")
+        disposition = f'attachment; filename="results-{job_id}.{suffix}"'
+        headers = {"Content-Type": media_type + charset, "Content-Disposition": disposition}
+        super().__init__(_with_head(parts) if media_type == CSV else parts, headers=headers)
+        self._place = place
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Sends it. Raises Unavailable, BrokenOff."""
+        if "is_head" in scope:
+            await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+            await send({"type": "http.response.body"})
+            return
+        async with self._place:
+            await super().__call__(scope, receive, send)
+
+
+async def _with_head(parts: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    yield CSV_HEAD
+    async for part in parts:
+        yield part

@@ -3,6 +3,7 @@
 HEAD is answered here too, wherever GET is (RFC 9110, 9.1): as GET, without the body.
 """
 
+import asyncio
 import re
 import time
 import uuid
@@ -13,6 +14,7 @@ from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.answers import Answer
+from api.errors import BrokenOff, Unavailable
 
 _SANE_ID = re.compile(rb"[!-~]{1,128}")
 _EVERYWHERE = ((b"cache-control", b"no-store"), (b"x-content-type-options", b"nosniff"))  # answers hold what is to be forgotten
@@ -34,7 +36,7 @@ class Envelope:
             await self._app(scope, receive, send)
             return
         method, request_id = scope["method"], _request_id(scope)
-        scope = {**scope, "method": "GET"} if method == "HEAD" else scope
+        scope = {**scope, "method": "GET", "is_head": True} if method == "HEAD" else scope
         started = time.perf_counter()
         status = 0
 
@@ -52,14 +54,24 @@ class Envelope:
             await send(message)
 
         try:
-            await self._app(scope, receive, send_with_headers)
-        except Exception:
-            log.exception("request failed", request=request_id, path=scope["path"][:_LONGEST_PATH])
-            if not status:
-                answer = Answer({"success": False, "data": None, "error": "Internal server error"}, 500)
-                await answer(scope, receive, send_with_headers)
+            instead = await self._run(scope, receive, send_with_headers, request_id)
+            if instead and not status:
+                await instead(scope, receive, send_with_headers)
         finally:
             _log_request(scope, method, request_id, status, started)
+
+    async def _run(self, scope: Scope, receive: Receive, send: Send, request_id: str) -> Answer | None:
+        """What to answer where the application has not."""
+        try:
+            await self._app(scope, receive, send)
+        except BrokenOff as error:
+            log.warning("answer broken off", request=request_id, reason=error.reason)
+        except asyncio.CancelledError:  # as we are about to stop
+            return Unavailable().answer()
+        except Exception:
+            log.exception("request failed", request=request_id, path=scope["path"][:_LONGEST_PATH])
+            return Answer({"success": False, "data": None, "error": "Internal server error"}, 500)
+        return None
 
 
 def _request_id(scope: Scope) -> str:

@@ -4,17 +4,19 @@ from pathlib import Path
 
 from fastapi import APIRouter, Request
 from starlette.exceptions import HTTPException
-from starlette.responses import FileResponse, Response
+from starlette.responses import Response
 
 from api.answers import Answer
 
 router = APIRouter(include_in_schema=False, redirect_slashes=False)
 
 _STATIC = Path(__file__).parent / "static"
+# Read once: a file that is open for each caller who does not take it would leave no descriptors for others.
+_PAGE = (_STATIC / "docs.html").read_bytes()
 _ASSETS = {
-    "docs.js": (_STATIC / "docs.js", "text/javascript"),
-    "swagger-ui-bundle.js": (_STATIC / "swagger-ui/swagger-ui-bundle.js", "text/javascript"),
-    "swagger-ui.css": (_STATIC / "swagger-ui/swagger-ui.css", "text/css"),
+    "docs.js": ((_STATIC / "docs.js").read_bytes(), "text/javascript"),
+    "swagger-ui-bundle.js": ((_STATIC / "swagger-ui/swagger-ui-bundle.js").read_bytes(), "text/javascript"),
+    "swagger-ui.css": ((_STATIC / "swagger-ui/swagger-ui.css").read_bytes(), "text/css"),
 }
 # Swagger UI sets style attributes and draws its icons from data: URLs; scripts and calls are our own or none.
 _HEADERS = {
@@ -33,7 +35,7 @@ async def get_openapi(request: Request) -> Answer:
 @router.get("/docs")
 async def get_docs() -> Response:
     """The page that shows the description and tries calls."""
-    return FileResponse(_STATIC / "docs.html", media_type="text/html", headers=_HEADERS)
+    return Response(_PAGE, media_type="text/html", headers=_HEADERS)
 
 
 @router.get("/docs/{name}")
@@ -41,5 +43,5 @@ async def get_asset(name: str) -> Response:
     """A file that the page loads."""
     if name not in _ASSETS:
         raise HTTPException(404)
-    path, media_type = _ASSETS[name]
-    return FileResponse(path, media_type=media_type, headers=_HEADERS)
+    content, media_type = _ASSETS[name]
+    return Response(content, media_type=media_type, headers=_HEADERS)

@@ -135,7 +135,7 @@ class Transport:
         self._transport.close()
 
     def reset(self) -> None:
-        """Ends both sides so that the answer does not look whole. In HTTP/1.0 it may end as the connection does."""
+        """Ends both sides at once, and so that it looks like no end."""
         if not self._transport.is_closing():
             self.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
         self._transport.abort()
@@ -304,9 +304,12 @@ class Connection(H11Protocol):
         try:
             await self._serve_it(scope, receive_part, send_part)
         finally:
-            if cycle.response_started and not cycle.response_complete:
+            if cycle.response_started and not cycle.response_complete:  # it must not look whole
                 cycle.disconnected = True
-                self.transport.reset()
+                if scope["http_version"] == "1.0":  # where the end of a connection may be that of an answer
+                    self.transport.reset()
+                else:
+                    self.transport.abort()
 
     def _should_upgrade(self) -> bool:
         """Never: RFC 9110, 7.8 lets a server ignore the offer."""

@@ -3,10 +3,6 @@
 An upload holds a database connection, and a transaction while its entries arrive: so few go on at once.
 """
 
-import asyncio
-from collections import defaultdict
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 
 import anyio
@@ -16,10 +12,10 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from api.checker import check_host
 from api.drafter import draft, region_of
-from api.errors import Unavailable
 from api.file_reader import Manner
 from api.loader import load
 from api.parser import Options
+from api.places import Places
 from api.replayer import Accepted, Asked, in_progress, is_in_progress, is_taken, replayed
 from api.upload import Upload
 from shared.database import create_sync_engine
@@ -27,7 +23,6 @@ from shared.settings import Settings
 
 AT_ONCE = 8  # uploads of one process
 OF_ONE_COMPANY = 3  # of these: it takes three companies to have another's file wait
-PATIENCE = 5.0  # seconds that one more waits for its turn
 
 
 class Receiver:
@@ -44,8 +39,7 @@ class Receiver:
             pool_size=AT_ONCE,
             max_overflow=0,
         )
-        self._turns = asyncio.Semaphore(AT_ONCE)
-        self._turns_of_company: defaultdict[str, asyncio.Semaphore] = defaultdict(lambda: asyncio.Semaphore(OF_ONE_COMPANY))
+        self._places = Places(AT_ONCE, OF_ONE_COMPANY)
         self._uploads: set[Upload] = set()
         self._threads = anyio.CapacityLimiter(AT_ONCE)
 
@@ -79,33 +73,20 @@ class Receiver:
             chunk_size=self._settings.chunk_size,
             most=self._settings.max_file_entries,
         )
-        async with self._turn(upload, asked.key.company_id):
-            try:
+        self._uploads.add(upload)
+        try:
+            await upload.begin()  # a place is for what has begun to arrive
+            async with self._places.one(asked.key.company_id):
                 if not taken and (loaded := await to_thread.run_sync(load_it, limiter=self._threads)):
                     return Accepted(asked.job_id, *loaded, asked.wait, queue=values["queue"])
                 await to_thread.run_sync(upload.exhaust, limiter=self._threads)
-            except DBAPIError as error:
-                if is_in_progress(error):
-                    raise in_progress() from None
-                raise
+        except DBAPIError as error:
+            if is_in_progress(error):
+                raise in_progress() from None
+            raise
+        finally:
+            self._uploads.discard(upload)
         earlier = await replayed(self._engine, asked._replace(idempotency=upload.idempotency))
         if earlier is None:
             raise in_progress()
         return earlier
-
-    @asynccontextmanager
-    async def _turn(self, upload: Upload, company_id: str) -> AsyncIterator[None]:
-        """For a file that has begun to arrive. Raises what Upload.begin raises, and Unavailable where others take too long."""
-        self._uploads.add(upload)
-        try:
-            await upload.begin()
-            async with AsyncExitStack() as turns:
-                try:
-                    async with asyncio.timeout(PATIENCE):
-                        await turns.enter_async_context(self._turns_of_company[company_id])
-                        await turns.enter_async_context(self._turns)
-                except TimeoutError:
-                    raise Unavailable from None
-                yield
-        finally:
-            self._uploads.discard(upload)

@@ -11,14 +11,14 @@ from uuid import UUID, uuid4
 from anyio import to_thread
 from fastapi import APIRouter, Depends, Path, Query, Request
 from pydantic import BeforeValidator
-from starlette.responses import Response, StreamingResponse
+from starlette.responses import Response
 
 from api import exporter, health, jobs, results, steering
 from api.acceptor import accept
 from api.answers import Answer, success
 from api.authenticator import Authenticator, Key
 from api.body import json_body, read_json, read_nothing, read_options
-from api.errors import ApiError, InvalidRequest, RateLimited
+from api.errors import ApiError, BrokenOff, InvalidRequest, RateLimited
 from api.follower import follow
 from api.parser import decode_object, is_quickly_parsed, parse, parse_rate
 from api.preferences import idempotency_key, preferred_wait
@@ -229,7 +229,8 @@ async def get_results(
         job = await jobs.check_visible(engine, key, found)
         jobs.check_kept(job)
         parts = exporter.stream(engine, found, job.total, wanted, _writer(media_type, raw))
-        return _streamed(media_type, found, _while_admitted(request, parts))
+        place = request.app.state.exports.one(key.company_id)
+        return exporter.Export(media_type, found, _while_admitted(request, parts), place)
     items, following = await results.read_results(engine, key, found, wanted, int(cursor), limit)
     return success({"items": items, "nextCursor": None if following is None else str(following)})
 
@@ -239,27 +240,14 @@ def _writer(media_type: str, raw: str) -> Callable[[list[Any]], bytes]:
 
 
 async def _while_admitted(request: Request, parts: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    """A slow reader reads for hours, and its key may be revoked meanwhile. Raises exporter.Revoked then."""
+    """A slow reader reads for hours, and its key may be revoked meanwhile. Raises BrokenOff then."""
     async for part in parts:
         try:
             await authenticator_of(request).admit_again(request)
         except ApiError as error:
             if error.status in {401, 403}:  # else the database cannot tell, and is asked again
-                raise exporter.Revoked from error
+                raise BrokenOff("key not admitted any more") from error
         yield part
-
-
-def _streamed(media_type: str, job_id: UUID, parts: AsyncIterator[bytes]) -> StreamingResponse:
-    suffix, charset = ("csv", "; charset=utf-8; header=present") if media_type == exporter.CSV else ("ndjson", "")
-
-    async def content() -> AsyncIterator[bytes]:
-        if media_type == exporter.CSV:
-            yield exporter.CSV_HEAD
-        async for part in parts:
-            yield part
-
-    disposition = f'attachment; filename="results-{job_id}.{suffix}"'
-    return StreamingResponse(content(), headers={"Content-Type": media_type + charset, "Content-Disposition": disposition})
 
 
 @router.get("/api/health", operation_id="getHealth", summary="Ask whether everything is up", tags=["Health"])

@@ -544,7 +544,7 @@ async def test_who_sends_no_body_holds_up_nobody(service):
 
 
 async def test_a_company_takes_three_of_the_eight_places_at_most(service, monkeypatch):
-    monkeypatch.setattr("api.receiver.PATIENCE", 0.2)
+    monkeypatch.setattr("api.places.PATIENCE", 0.2)
     whole = asyncio.Event()
 
     async def slow():
@@ -569,7 +569,8 @@ async def test_a_place_that_a_slow_sender_had_goes_to_the_next(service, monkeypa
             yield b"a\n"
 
     slowly = [asyncio.create_task(upload(service, trickling())) for _ in range(OF_ONE_COMPANY)]
-    await until(service.app.state.receiver._turns_of_company["co"].locked)
+    places = service.app.state.receiver._places._of_company
+    await until(lambda: "co" in places and places["co"].locked())
     assert (await upload(service, b"externalId\na\n")).status_code == 202
     assert [answer.status_code for answer in await asyncio.gather(*slowly)] == [408] * OF_ONE_COMPANY
 
