@@ -143,4 +143,6 @@ def _failure(error: DBAPIError, settings: Settings) -> Failure:
     if isinstance(error.orig, psycopg.OperationalError) and error.orig.diag.message_primary is None:
         where = address(settings.database_url)
         return kind(f"cannot use the database at {where}: {reason}", "start it, create it, or mend DATABASE_URL")
+    if isinstance(error.orig, psycopg.errors.LockNotAvailable):
+        return kind("another session holds a table or a row; nothing was changed", "end its transaction, and run this again")
     return kind(f"the database refused: {reason}")

@@ -10,6 +10,8 @@ from sqlalchemy import Connection, text
 
 # Any number that nothing else uses: two migrations at once take turns.
 _MIGRATION_LOCK = 3_141_592_653
+# For one table: whoever needs it after us waits behind us. A worker holds rows for 15 s at most.
+_PATIENCE = "20s"
 
 
 def config(connection: Connection | None = None) -> Config:
@@ -21,15 +23,23 @@ def config(connection: Connection | None = None) -> Config:
 
 
 def upgrade(connection: Connection, revision: str = "head") -> None:
-    """Moves the schema up to `revision`, in one transaction, which the caller commits."""
-    connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _MIGRATION_LOCK})
+    """Moves the schema up to `revision`, in one transaction, which the caller commits.
+
+    Raises DBAPIError, LockNotAvailable where somebody else holds a table for long.
+    """
+    _take_turn(connection)
     command.upgrade(config(connection), revision)
 
 
 def downgrade(connection: Connection, revision: str) -> None:
-    """Moves the schema down to `revision` (`base`: nothing left), in one transaction, which the caller commits."""
-    connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _MIGRATION_LOCK})
+    """Moves the schema down to `revision` (`base`: nothing left), as upgrade does."""
+    _take_turn(connection)
     command.downgrade(config(connection), revision)
+
+
+def _take_turn(connection: Connection) -> None:
+    connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _MIGRATION_LOCK})
+    connection.execute(text("SELECT set_config('lock_timeout', :patience, true)"), {"patience": _PATIENCE})
 
 
 def current_version(connection: Connection) -> str | None:

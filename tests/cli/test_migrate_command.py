@@ -62,3 +62,14 @@ def test_a_database_that_cannot_be_reached_is_one_line(leadsweep, monkeypatch):
     ran = leadsweep("migrate")
     assert (ran.code, ran.out) == (1, "")
     assert "Connection refused" in ran.error
+
+
+def test_a_table_that_somebody_holds_is_not_waited_for_until_all_wait_behind_us(leadsweep, engine, monkeypatch):
+    monkeypatch.setattr("shared.migrations._PATIENCE", "200ms")
+    assert leadsweep("migrate", "--to", "0006", "--yes").code == 0
+    with engine.begin() as connection:
+        connection.execute(text("LOCK TABLE campaigns IN ROW EXCLUSIVE MODE"))
+        ran = leadsweep("migrate")
+    assert ran.code == 1
+    assert ran.err.endswith("holds a table or a row; nothing was changed; end its transaction, and run this again\n")
+    assert leadsweep("migrate").code == 0
