@@ -12,6 +12,8 @@ from uuid import UUID
 
 import msgspec
 from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncEngine
 from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
@@ -28,16 +30,15 @@ CSV, NDJSON = "text/csv", "application/x-ndjson"
 COLUMNS = ("index", "externalId", "phoneNumber", "identifier", "outcome", "matchedBy", "reason", "erasedFromArchive", "detail")
 CSV_HEAD = (",".join(COLUMNS) + "\r\n").encode()
 
-AT_ONCE = 24  # streams of one process: each holds some 2 MB for as long as its reader is slow, and a reader may take hours
-OF_ONE_COMPANY = 8  # of these
-
-_CHUNKS_AT_ONCE = 4
+# Streams of one process, and of one company. Each holds the bytes of two chunks, of 3 MB each at most, while its reader is slow.
+AT_ONCE = 12
+OF_ONE_COMPANY = 5
 _QUALITY = re.compile(r"0(\.\d{0,3})?|1(\.0{0,3})?")
 
-_NEXT_CHUNKS = text(f"""
+_NEXT_CHUNK = text(f"""
     SELECT number, first_index, coalesce(written_external_ids, external_ids), coalesce(written_phone_numbers, phone_numbers),
         outcomes, details
-    FROM chunks WHERE job_id = :job_id AND number > :after AND {BY_INDEX} ORDER BY number LIMIT :chunks
+    FROM chunks WHERE job_id = :job_id AND number > :after AND {BY_INDEX} ORDER BY number LIMIT 1
 """)
 
 _encode_lines = msgspec.json.Encoder().encode_lines
@@ -70,24 +71,31 @@ def _quality(parameters: list[str]) -> float:
 async def stream(
     engine: AsyncEngine, job_id: UUID, total: int, outcomes: list[Outcome], write: Callable[[list[Any]], bytes]
 ) -> AsyncIterator[bytes]:
-    """The results that are one of `outcomes`, in request order, as `write` writes them. Raises BrokenOff if some are gone."""
+    """The results that are one of `outcomes`, in request order, as `write` writes them. Raises BrokenOff where some are gone."""
     wanted = frozenset(map(int, outcomes))
     after, expected = -1, 0
     while expected < total:
-        found = list(await rows(engine, _NEXT_CHUNKS, {"job_id": job_id, "after": after, "chunks": _CHUNKS_AT_ONCE}))
-        if not found:
-            raise BrokenOff("identifiers purged")
-        found.reverse()
-        while found:  # what is written is let go of: the reader may be slow
-            number, first_index, *chunk = found.pop()
-            if first_index != expected:
-                raise BrokenOff("identifiers purged")
-            after, expected = number, first_index + len(chunk[0])
-            picked = [(index, *entry) for index, entry in enumerate(_entries(*chunk), first_index) if entry[2] in wanted]
-            part = write(picked) if picked else b""
-            del chunk, picked
-            if part:
-                yield part
+        part, after, expected = await _next_part(engine, job_id, after, expected, wanted, write)
+        if part:
+            yield part
+
+
+async def _next_part(
+    engine: AsyncEngine, job_id: UUID, after: int, expected: int, wanted: frozenset[int], write: Callable[[list[Any]], bytes]
+) -> tuple[bytes, int, int]:
+    """What is wanted of the chunk after `after`, whose first index is `expected`; its number, and the next one's first index.
+
+    Its rows are let go of: while a slow reader reads, there are its bytes alone.
+    """
+    try:
+        found = await rows(engine, _NEXT_CHUNK, {"job_id": job_id, "after": after})
+    except (DBAPIError, PoolTimeoutError, TimeoutError) as error:
+        raise BrokenOff("database not usable") from error
+    if not found or found[0].first_index != expected:
+        raise BrokenOff("identifiers purged")
+    number, _, *chunk = found[0]
+    picked = [(index, *entry) for index, entry in enumerate(_entries(*chunk), expected) if entry[2] in wanted]
+    return write(picked) if picked else b"", number, expected + len(chunk[0])
 
 
 def _entries(external_ids: Any, phone_numbers: Any, outcomes: Any, details: Any) -> Iterable[tuple[Any, ...]]:

@@ -372,7 +372,7 @@ OF_THE_API = {
     "jobs after the last": (listed(cursor=LONG_AGO_CURSOR), 30, {}),
     "results": (says(results._RESULTS, job_id=ENDED, **SEEN_BY, **RESULTS), 60, {}),
     "results of others' job": (says(results._RESULTS, job_id=ENDED, **SEEN_BY | {"company_id": "co-4"}, **RESULTS), 30, {}),
-    "exported chunks": (says(exporter._NEXT_CHUNKS, job_id=ENDED, after=1, chunks=4), 30, {}),
+    "exported chunk": (says(exporter._NEXT_CHUNK, job_id=ENDED, after=1), 30, {}),
     "source": (says(follower._SOURCE, job_id=ENDED, **SEEN_BY, archive_days=30), 30, {}),
     "following": (says(follower._FOLLOWING, source_id=ENDED, mode="delete"), 30, {}),
     "follow": (followed(follower._FOLLOW_CHUNKS, ENDED, "delete"), 200, {}),

@@ -338,9 +338,7 @@ def test_what_is_cut_short_as_we_stop_is_answered_in_the_envelope(settings, engi
         wait_for(lambda: listens(port))
         with engine.begin() as connection, connected(port) as caller:
             connection.execute(text("LOCK TABLE chunks"))
-            caller.sendall(
-                f"POST /api/v1/jobs/{job_id}/execute HTTP/1.1\r\nHost: x\r\nx-api-key: {key}\r\n\r\n".encode()
-            )
+            caller.sendall(f"POST /api/v1/jobs/{job_id}/execute HTTP/1.1\r\nHost: x\r\nx-api-key: {key}\r\n\r\n".encode())
             wait_for(lambda: connection.execute(text("SELECT count(*) FROM pg_locks WHERE NOT granted")).scalar_one())
             process.terminate()
             status, headers, answer = answer_of(caller)

@@ -312,17 +312,24 @@ def test_a_filtered_stream_breaks_off_too(big, engine, accept):
     assert client.get(f"/api/v1/jobs/{job_id}/results", headers=accept).status_code == 410
 
 
-def test_a_stream_that_breaks_off_is_one_line_in_the_log_and_no_fault(big, engine):
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ("UPDATE chunks SET first_index = first_index + 1 WHERE number > 100", "identifiers purged"),
+        ("ALTER TABLE chunks RENAME COLUMN details TO others", "database not usable"),
+    ],
+)
+def test_a_stream_that_breaks_off_is_one_line_in_the_log_and_no_fault(big, engine, change, reason):
     client, job_id, process = big
     with client.stream("GET", f"/api/v1/jobs/{job_id}/results", headers=NDJSON | {"x-request-id": "broken"}) as answer:
         assert answer.status_code == 200
         with engine.begin() as connection:
-            connection.execute(text("UPDATE chunks SET first_index = first_index + 1 WHERE number > 100"))
+            connection.execute(text(change))
         with pytest.raises(httpx2.TransportError):
             answer.read()
     lines = [json.loads(line) for line in process.log.read_text().splitlines()]
-    found = [(line["event"], line["level"]) for line in lines if line.get("request") == "broken"]
-    assert found == [("answer broken off", "warning"), ("request", "info")]
+    found = [(line["event"], line["level"], line.get("reason")) for line in lines if line.get("request") == "broken"]
+    assert found == [("answer broken off", "warning", reason), ("request", "info", None)]
     assert not [line for line in lines if line["level"] == "error"]
 
 
