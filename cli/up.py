@@ -74,11 +74,13 @@ def _is_loopback(host: str) -> bool:
     import socket
     from ipaddress import ip_address
 
+    from shared.destinations import unmapped
+
     try:
         found = socket.getaddrinfo(host or None, 0, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except OSError:  # it cannot be listened on either, which is told then
         return False
-    return all(ip_address(str(entry[4][0]).partition("%")[0]).is_loopback for entry in found)
+    return all(unmapped(ip_address(str(entry[4][0]).partition("%")[0])).is_loopback for entry in found)
 
 
 def _say(text: str) -> None:

@@ -22,7 +22,7 @@ import msgspec
 
 from client.errors import LeadsweepError, RateLimited, ServerFailed, ServerNotReached, WaitTimedOut
 from client.models import Accepted, Job, Lead, Options, Page, Result, Submitted
-from client.steps import Call, Pause, Retries, Steps, Take, asked, content_of, retry_after
+from client.steps import Call, Pause, Retries, Steps, Take, asked, content_of, read, retry_after
 
 if TYPE_CHECKING:
     from client.clients import AsyncClient, Client
@@ -280,7 +280,7 @@ class Calls:
         query = {"limit": str(limit), "cursor": cursor} | dict(wanted)
         params = {name: value for name, value in query.items() if value is not None}
         page = content_of((yield from asked(Call("GET", path, params), self._retries)), Page)
-        return [msgspec.json.decode(item, type=kind) for item in page.items], page.next_cursor
+        return [read(item, kind) for item in page.items], page.next_cursor
 
 
 def _some(entries: Iterator[Lead] | AsyncIterator[Lead], most: int) -> Steps[list[Lead]]:

@@ -21,6 +21,7 @@ T = TypeVar("T")
 
 GRACE = 1.0  # seconds for an answer that is sent at the last moment
 CONNECT = 5.0  # seconds for a connection to be made
+_UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)  # that msgspec raises of JSON
 
 
 class Call(NamedTuple):
@@ -129,9 +130,14 @@ def asked(call: Call, retries: Retries, deadline: float = math.inf, *, patient: 
 
 def content_of(answered: Answered, kind: type[T]) -> T:
     """The `data` of the envelope. Raises ServerFailed for what is no answer of Leadsweep's."""
+    return read(read(answered.body, _Envelope).data, kind)
+
+
+def read(encoded: bytes | msgspec.Raw, kind: type[T]) -> T:
+    """What the JSON of an answer says. Raises ServerFailed for what is no answer of Leadsweep's."""
     try:
-        return msgspec.json.decode(msgspec.json.decode(answered.body, type=_Envelope).data, type=kind)
-    except msgspec.MsgspecError as error:
+        return msgspec.json.decode(encoded, type=kind)
+    except _UNREADABLE as error:
         raise ServerFailed(f"this is no answer of Leadsweep's: {error}") from None
 
 
@@ -142,7 +148,7 @@ def retry_after(answered: Answered, usual: float) -> float:
         return float(written)
     try:
         moment = parsedate_to_datetime(written)
-    except ValueError:
+    except (ValueError, OverflowError):  # the latter of a year with twenty digits
         return usual
     return max(0.0, ((moment if moment.tzinfo else moment.replace(tzinfo=UTC)) - datetime.now(UTC)).total_seconds())
 
@@ -164,7 +170,7 @@ def _words_of(answered: Answered) -> str:
         return f"the server is elsewhere: {location}"
     try:
         return msgspec.json.decode(answered.body, type=_Envelope).error or f"HTTP {answered.status}"
-    except msgspec.MsgspecError:  # of a proxy in between
+    except _UNREADABLE:  # of a proxy in between
         return f"HTTP {answered.status}"
 
 

@@ -95,17 +95,18 @@ def may_use(destination: Destination, addresses: Iterable[Address], allowed: Seq
 
 def is_public(address: Address) -> bool:
     """Whether the address is one of the open Internet's, and not by some detour one of ours."""
-    address = _unmapped(address)
+    address = unmapped(address)
     if isinstance(address, IPv4Address):
         return not any(address in network for network in _FORBIDDEN_4)
     return address in _GLOBAL_6 and not any(address in network for network in _FORBIDDEN_6)
 
 
 def _is_in(address: Address, networks: Iterable[Network]) -> bool:
-    return any(_unmapped(address) in network for network in networks)
+    return any(unmapped(address) in network for network in networks)
 
 
-def _unmapped(address: Address) -> Address:
+def unmapped(address: Address) -> Address:
+    """The IPv4 address that an IPv6 one such as ::ffff:127.0.0.1 stands for; else the address itself."""
     return (address.ipv4_mapped or address) if isinstance(address, IPv6Address) else address
 
 

@@ -143,7 +143,7 @@ _LIES_IDLE = text(f"""
             ORDER BY number LIMIT 1
         ) AS pending
         WHERE queue = ANY(:queues) AND {claimable("jobs")} AND waiting_until IS NULL
-            AND created_at < clock_timestamp() - :seconds * interval '1 s'
+            AND queued_at < clock_timestamp() - :seconds * interval '1 s'
     )
 """)
 

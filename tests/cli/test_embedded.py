@@ -3,6 +3,7 @@
 import contextlib
 import os
 import pwd
+import shutil
 import stat
 import subprocess
 import threading
@@ -283,6 +284,61 @@ def test_the_bundled_redis_is_preferred_to_all_but_a_newer_one(tmp_path, monkeyp
     if not bundled:
         monkeypatch.setattr(embedded, "_package_file", lambda *_: None)
     assert embedded.which_redis().startswith(bundled_one if runs == "bundled" else f"{runs}{tmp_path}/programs/")
+
+
+def test_a_server_is_asked_for_its_version_once_and_not_for_ever(tmp_path, monkeypatch):
+    programs = tmp_path / "programs"
+    program(programs, "redis-server", f"Redis server v=99.0.0 sha=0'; echo asked >> '{tmp_path}/asked")
+    program(programs, "valkey-server", "'; exec sleep '600")
+    monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
+    monkeypatch.setattr(embedded, "_VERSION_SECONDS", 0.5)
+    assert [embedded.which_redis() for _ in range(3)] == [f"Redis 99.0.0, {programs}/redis-server"] * 3
+    assert (tmp_path / "asked").read_text() == "asked\n"
+
+
+@pytest.mark.parametrize("former", ["Valkey 99.0.0", "Redis 99.0.0", None])
+def test_files_that_another_redis_wrote_and_this_one_cannot_read_are_told_of_with_what_to_do(tmp_path, former):
+    with Embedded(tmp_path) as servers, redis.Redis.from_url(servers.broker_url) as client:
+        client.set("kept", 1)
+    ours = (tmp_path / "redis_version").read_text()
+    assert embedded.which_redis().startswith(f"{ours}, ")
+    make_newer(tmp_path / "redis")
+    (tmp_path / "redis_version").unlink()  # as of a stack of before
+    if former:
+        (tmp_path / "redis_version").write_text(former)
+    for _ in range(2):
+        with pytest.raises(Failure) as told, Embedded(tmp_path):
+            pass
+        assert told.value.wrong.startswith("redis did not start: ")
+        expected = f"{former or 'another one'} wrote what is in {tmp_path}/redis, and {ours} runs now: remove that folder, "
+        assert told.value.mend.startswith(expected)
+    shutil.rmtree(tmp_path / "redis")
+    with Embedded(tmp_path):
+        assert (tmp_path / "redis_version").read_text() == ours
+
+
+def test_files_of_this_redis_that_are_broken_are_not_said_to_be_of_another(tmp_path):
+    with Embedded(tmp_path):
+        pass
+    make_newer(tmp_path / "redis")
+    with pytest.raises(Failure, match=r"^redis did not start: [^;]*$"), Embedded(tmp_path):
+        pass
+
+
+def test_files_that_another_redis_wrote_and_this_one_can_read_are_read(tmp_path):
+    with Embedded(tmp_path) as servers, redis.Redis.from_url(servers.broker_url) as client:
+        client.set("kept", 1)
+    ours = (tmp_path / "redis_version").read_text()
+    (tmp_path / "redis_version").write_text("Redis 6.2.0")
+    with Embedded(tmp_path) as servers, redis.Redis.from_url(servers.broker_url) as client:
+        assert client.get("kept") == b"1"
+    assert (tmp_path / "redis_version").read_text() == ours
+
+
+def make_newer(folder):
+    """Gives the files of Redis the number of a form that none knows yet."""
+    for path in folder.glob("appendonlydir/*.base.rdb"):
+        path.write_bytes(b"REDIS9999" + path.read_bytes()[9:])
 
 
 def test_files_of_another_postgresql_are_refused_in_words(tmp_path):

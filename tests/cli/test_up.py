@@ -295,6 +295,8 @@ def test_it_says_which_servers_run(folder):
     [
         ("127.0.0.1", True), ("127.1.2.3", True), ("::1", True), ("localhost", True), ("0.0.0.0", False), ("::", False),
         ("", False), ("192.0.2.1", False), ("10.0.0.1", False), ("fe80::1", False),
+        ("::ffff:127.0.0.1", True), ("::ffff:7f00:2", True), ("::ffff:0.0.0.0", False), ("::ffff:192.0.2.1", False),
+        ("::127.0.0.1", False), ("127.1", True), ("0", False),
     ],
 )  # fmt: skip
 def test_webhooks_may_go_to_loopback_only_where_nobody_else_reaches_the_api(host, is_loopback):

@@ -165,6 +165,27 @@ def test_who_answers_in_the_servers_place_is_not_believed(carried_out):
         carried_out(Script((301, {"location": "https://leads.example.com/"}, b"")), lambda c: c.job("j"))
 
 
+@pytest.mark.parametrize(
+    "data",
+    [
+        b'{"jobId":"\xff"}', b"[" * 5000 + b"]" * 5000,
+        b'{"items":[{"jobId":7}],"nextCursor":null}', b'{"items":[{"jobId":"\xff"}],"nextCursor":null}',
+    ],
+)  # fmt: skip
+def test_what_cannot_be_read_is_no_answer_of_the_servers_whatever_is_wrong_with_it(carried_out, data):
+    body = b'{"success":true,"error":null,"data":%s}' % data
+    with pytest.raises(ServerFailed, match="no answer of Leadsweep's"):
+        carried_out(Script((200, {}, body)), lambda c: c.job("j"))
+    with pytest.raises(ServerFailed, match="no answer of Leadsweep's"):
+        carried_out(Script((200, {}, body)), lambda c: c.jobs())
+
+
+@pytest.mark.parametrize("words", [b"\xff", b"[" * 5000, b'{"success":false,"data":null,"error":"\xff"}'])
+def test_what_cannot_be_read_of_a_refusal_is_told_by_its_status(carried_out, words):
+    with pytest.raises(Refused, match="HTTP 400"):
+        carried_out(Script((400, {}, words)), lambda c: c.job("j"))
+
+
 def test_a_rate_limit_is_waited_for_unless_it_takes_too_long(carried_out):
     script = Script((429, {"retry-after": "7"}, "slow down"), (202, {}, ACCEPTED))
     carried_out(script, lambda c: c.submit("cmp", [LEAD]))

@@ -12,6 +12,7 @@ import os
 import runpy
 import signal
 import sys
+import threading
 from pathlib import Path
 
 from sqlalchemy import Engine, Pool, event
@@ -30,6 +31,8 @@ def deaths_at(folder: Path, point: str) -> int:
 
 
 def _die_at(folder: Path, when: str, statement: str, parameters: object = None) -> None:
+    if threading.current_thread().name == "heartbeat":
+        return
     for point in folder.iterdir():
         moment, _, fragment = point.name.removeprefix("always ").partition(" ")
         if moment == when and (fragment in statement or fragment in repr(parameters)):

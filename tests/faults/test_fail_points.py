@@ -40,6 +40,21 @@ def test_a_worker_may_die_before_and_after_each_of_its_statements(stack):
             stack.caller.http.get("/api/health")
 
 
+def test_a_sign_of_life_does_not_meet_a_fail_point(ground):
+    """It comes from the parent of the worker's processes, which nobody here would start anew."""
+    with running("tests.faults.dying", ground.points, "worker", "--processes", 1, env=ground.env()) as worker:
+        first = wait_for(lambda: beat_of(ground))
+        for moment in ("before", "after"):
+            ground.arm(f"{moment} {dying.COMMIT}")
+        wait_for(lambda: worker.poll() is not None or beat_of(ground) > first)
+        assert worker.poll() is None
+
+
+def beat_of(ground):
+    with ground.engine.connect() as connection:
+        return connection.exec_driver_sql("SELECT max(beat_at) FROM heartbeats").scalar_one()
+
+
 @pytest.mark.parametrize("moment", ["before", "after"])
 def test_an_api_that_dies_around_its_insert_leaves_a_whole_job_or_none(ground, moment):
     """After the statement the job is durable, though nobody was told: it runs to its end without a message."""

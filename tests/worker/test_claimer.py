@@ -8,7 +8,7 @@ from sqlalchemy import event, text
 from shared.identifiers import FORM
 from shared.states import Outcome
 from tests.jobs import add_campaign, job_row, let_leases_expire, pages_read, queue_job
-from worker.claimer import claim
+from worker.claimer import claim, lies_idle
 from worker.finisher import DecidedChunk, finish
 from worker.runner import run_chunk
 from worker.setbacks import put_off
@@ -74,6 +74,20 @@ def test_a_chunk_whose_row_is_locked_is_passed_over_however_old_its_lease(engine
         holder.execute(text("SELECT FROM chunks WHERE number = 0 FOR UPDATE"))
         assert claim_one(engine).number == 1
         assert claim_one(engine) is None
+
+
+def test_work_lies_idle_from_when_it_was_queued_not_from_when_its_job_was_made(engine):
+    """Else each worker ends that hears nothing for a while and looks just as a scheduled job comes due."""
+    job_id = queue_in(engine)
+    set_times = text("""
+        UPDATE jobs SET created_at = clock_timestamp() - interval '1 h',
+            queued_at = clock_timestamp() - :seconds * interval '1 s'
+        WHERE id = :job_id
+    """)
+    for seconds, is_idle in ((0, False), (10, False), (20, True)):
+        with engine.begin() as connection:
+            connection.execute(set_times, {"job_id": job_id, "seconds": seconds})
+            assert lies_idle(connection, 15) is is_idle
 
 
 def test_the_chunks_of_a_big_job_go_to_as_many_workers_as_ask(engine):
