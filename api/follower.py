@@ -10,7 +10,7 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from api.database import rows
+from api.database import LIMITS, rows
 from api.drafter import STATE, times
 from api.errors import ApiError, Forbidden
 from api.jobs import SEEN, seen
@@ -57,7 +57,8 @@ _OF_ARCHIVE = f"""
 """
 
 _FOLLOW = """
-    WITH picked AS (ENTRIES),
+    WITH LIMITS,
+    picked AS (ENTRIES),
     parts AS MATERIALIZED (
         SELECT (row_number() OVER by_part) - 1 AS number, sum(count(*)) OVER by_part - count(*) AS first_index,
             count(*) AS entries, array_agg(external_id ORDER BY position) AS external_ids,
@@ -99,7 +100,7 @@ _FOLLOW = """
         FROM job CROSS JOIN parts
     )
     SELECT state, total, created_at, run_at FROM job
-""".replace("KEYED", KEYED.strip()).replace("STATE", STATE)
+""".replace("LIMITS", LIMITS).replace("KEYED", KEYED.strip()).replace("STATE", STATE)
 
 _FOLLOW_CHUNKS = text(_FOLLOW.replace("ENTRIES", _OF_CHUNKS))
 _FOLLOW_ARCHIVE = text(_FOLLOW.replace("ENTRIES", _OF_ARCHIVE))
@@ -172,7 +173,8 @@ async def follow(
 
 
 _KEY_OF_EXISTING = text(f"""
-    WITH subject AS (
+    WITH {LIMITS},
+    subject AS (
         SELECT id AS job_id, company_id, state, run_at FROM jobs
         WHERE id = :job_id AND company_id = :company_id AND {BY_INDEX}
     ),
