@@ -57,8 +57,7 @@ _OF_ARCHIVE = f"""
 """
 
 _FOLLOW = """
-    WITH LIMITS,
-    picked AS (ENTRIES),
+    WITH picked AS (ENTRIES),
     parts AS MATERIALIZED (
         SELECT (row_number() OVER by_part) - 1 AS number, sum(count(*)) OVER by_part - count(*) AS first_index,
             count(*) AS entries, array_agg(external_id ORDER BY position) AS external_ids,
@@ -100,7 +99,7 @@ _FOLLOW = """
         FROM job CROSS JOIN parts
     )
     SELECT state, total, created_at, run_at FROM job
-""".replace("LIMITS", LIMITS).replace("KEYED", KEYED.strip()).replace("STATE", STATE)
+""".replace("KEYED", f"{LIMITS}, {KEYED.strip()}").replace("STATE", STATE)
 
 _FOLLOW_CHUNKS = text(_FOLLOW.replace("ENTRIES", _OF_CHUNKS))
 _FOLLOW_ARCHIVE = text(_FOLLOW.replace("ENTRIES", _OF_ARCHIVE))

@@ -335,8 +335,8 @@ async def _changed(engine: AsyncEngine, key: Key, campaign_id: str, statement: A
 async def _patiently(change: Callable[[], Coroutine[Any, Any, Result]]) -> Result:
     """What `change` returns, which is tried again where somebody else was in the way.
 
-    Not where a lock was waited for in vain: the caller has waited long enough. Nor where the connection broke: what had
-    been done would be told as skipped, or not found. Raises ApiError 409, DBAPIError.
+    Not where a lock was waited for in vain: the caller has waited long enough. Nor where the connection
+    broke: what had been done would be told as skipped, or not found. Raises ApiError 409, DBAPIError.
     """
     pause = FIRST_PAUSE
     while True:

@@ -1,8 +1,8 @@
-"""A database that refuses to write: what only reads is answered as ever, what must write is a 503 that says when to
-come back. So for every route of the application; a new one joins by itself.
+"""A database that refuses to write: what only reads is answered as ever, what must write is a 503 that says
+when to come back. So for every route of the application; a new one joins by itself.
 
-It is the API's sessions that are read-only here, by a setting. A standby refuses the same writes and row locks with the
-same SQLSTATE; and LISTEN, NOTIFY and locks of tables too, none of which the API asks for.
+It is the API's sessions that are read-only here, by a setting. A standby refuses the same writes and row
+locks with the same SQLSTATE; and LISTEN, NOTIFY and locks of tables too, none of which the API asks for.
 """
 
 import asyncio

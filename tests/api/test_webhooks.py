@@ -371,13 +371,12 @@ async def test_a_company_has_fifty_webhooks_at_most(call, receiver):
     assert await call("POST", WEBHOOKS, {"url": receiver.url}) == (409, None, "A company can have 50 webhooks")
 
 
-async def test_a_company_has_fifty_webhooks_at_most_however_many_are_created_at_once(
-    call, receiver, service, monkeypatch
-):
-    """Those that have a connection are held up by the lock of their company's row, so that all of them count what is there.
+async def test_a_company_has_fifty_webhooks_of_80_created_at_once(call, receiver, service, monkeypatch):
+    """Those that have a connection are held up by the lock of their company's row, so that all count what is
+    there.
 
-    Where the machine is busy, some are told to come back, and do. Nothing was created then, as patience, the one bound
-    that could come upon a commit, does not end here.
+    Where the machine is busy, some are told to come back, and do. Nothing was created then, as patience, the
+    one bound that could come upon a commit, does not end here.
     """
     monkeypatch.setitem(rows.__kwdefaults__, "patience", 300)
 

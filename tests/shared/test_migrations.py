@@ -166,7 +166,7 @@ def migrate(engine):
 
 @pytest.mark.parametrize("table", ["campaigns", "idempotency_keys"])
 def test_nobody_waits_for_long_behind_a_migration_that_waits(operator, engine, monkeypatch, table):
-    """An operator's report, or a dump, has only read the table. Who comes after the migration queues behind it."""
+    """A report, or a dump, has only read the table. Who comes after the migration queues behind it."""
     monkeypatch.setattr(migrations, "LOCK_TIMEOUT", "200ms")
     with engine.begin() as connection:
         migrations.downgrade(connection, "0006")
@@ -199,9 +199,11 @@ def test_a_migration_gives_up_where_a_table_does_not_become_free(operator, engin
 
 
 def waits_long(engine):
-    long_since = "wait_event = 'advisory' AND clock_timestamp() - query_start > interval '50 ms'"
+    found = text("""
+        SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()
+            AND wait_event = 'advisory' AND clock_timestamp() - query_start > interval '50 ms'
+    """)
     with engine.connect() as connection:
-        found = text(f"SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND {long_since}")
         return connection.execute(found).scalar_one()
 
 
