@@ -32,7 +32,7 @@ from shared.broker import Sender
 from shared.database import create_api_engine
 from shared.settings import Settings
 from shared.settings import settings as environment
-from shared.sqlstates import is_of_a_function, sqlstate
+from shared.sqlstates import is_locked, is_of_a_function, sqlstate
 
 log = structlog.get_logger()
 
@@ -120,6 +120,8 @@ async def _answer_database_error(_request: Request, error: Any) -> Answer:
         mend = "run: leadsweep migrate"
     elif isinstance(cause, errors.ReadOnlySqlTransaction):
         mend = "DATABASE_URL leads to a standby; let it lead to the primary"
+    elif is_locked(error):
+        mend = "end the transaction that holds the lock; docs/operations.md has the query that finds it"
     elif isinstance(error, TimeoutError | OperationalError | InterfaceError | PoolTimeoutError) or error.connection_invalidated:
         mend = "check DATABASE_URL"
     elif isinstance(error, InternalError) or is_of_a_function(error):

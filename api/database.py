@@ -10,10 +10,17 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from api.patience import within
+from shared.database import LOCK_TIMEOUT
 
 Found = Row[*tuple[Any, ...]]  # any number of columns
 
 PATIENCE = 5.0  # seconds; the longest statement takes a few hundredths of one
+
+# First in a statement that waits for the lock of a row; the time-out is that of its whole transaction. It is
+# in force before the lock is asked for only where `limits` is joined with the rows that are locked: a locking
+# clause works on the rows of the join, and what stands in the list of a SELECT comes after it. A table's lock
+# comes before all of it, so that only PATIENCE bounds it.
+LIMITS = f"limits AS MATERIALIZED (SELECT set_config('lock_timeout', '{LOCK_TIMEOUT}', true))"
 
 
 async def rows(

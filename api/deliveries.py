@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from api.answers import time_text
 from api.authenticator import Key
 from api.cursors import newest_first, page_of
-from api.database import Found, rows
+from api.database import LIMITS, Found, rows
 from api.errors import ApiError
 from api.webhooks import webhook_not_found
 from shared.models import deliveries, jobs, webhooks
@@ -27,9 +27,10 @@ _RESTART = text(f"""
 """)
 
 _TEST = text(f"""
+    WITH {LIMITS}
     INSERT INTO deliveries (id, company_id, webhook_id, event)
-    SELECT :id, company_id, id, :event FROM webhooks
-    WHERE id = :webhook_id AND company_id = :company_id AND {BY_INDEX} FOR KEY SHARE
+    SELECT :id, company_id, id, :event FROM limits CROSS JOIN webhooks
+    WHERE id = :webhook_id AND company_id = :company_id AND {BY_INDEX} FOR KEY SHARE OF webhooks
     ON CONFLICT (id) DO UPDATE SET event = excluded.event
     RETURNING id
 """)

@@ -8,7 +8,7 @@ import structlog
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from api.database import rows
+from api.database import LIMITS, rows
 from api.errors import Forbidden
 from api.parser import Options
 from api.replayer import KEYED, Asked
@@ -29,6 +29,7 @@ STATE = """CASE WHEN CAST(:run_at AS timestamptz) > clock_timestamp() THEN 'sche
 # What stands first in a statement that submits: nothing comes of it unless the campaign is the company's and the key is free,
 # nor where the entries were read as in another region than the campaign's, which is to be looked up then.
 JOB = f"""
+    {LIMITS},
     subject AS MATERIALIZED (
         SELECT CAST(:job_id AS uuid) AS job_id, id AS campaign_id, company_id, clock_timestamp() AS now,
             {STATE}

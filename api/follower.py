@@ -10,7 +10,7 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from api.database import rows
+from api.database import LIMITS, rows
 from api.drafter import STATE, times
 from api.errors import ApiError, Forbidden
 from api.jobs import SEEN, seen
@@ -99,7 +99,7 @@ _FOLLOW = """
         FROM job CROSS JOIN parts
     )
     SELECT state, total, created_at, run_at FROM job
-""".replace("KEYED", KEYED.strip()).replace("STATE", STATE)
+""".replace("KEYED", f"{LIMITS}, {KEYED.strip()}").replace("STATE", STATE)
 
 _FOLLOW_CHUNKS = text(_FOLLOW.replace("ENTRIES", _OF_CHUNKS))
 _FOLLOW_ARCHIVE = text(_FOLLOW.replace("ENTRIES", _OF_ARCHIVE))
@@ -172,7 +172,8 @@ async def follow(
 
 
 _KEY_OF_EXISTING = text(f"""
-    WITH subject AS (
+    WITH {LIMITS},
+    subject AS (
         SELECT id AS job_id, company_id, state, run_at FROM jobs
         WHERE id = :job_id AND company_id = :company_id AND {BY_INDEX}
     ),

@@ -16,7 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from api.answers import time_text
 from api.authenticator import Key
-from api.database import PATIENCE, Found, rows
+from api.database import LIMITS, PATIENCE, Found, rows
 from api.drafter import region_of
 from api.entries import Identifiers, flaw, identified, phone_flaw
 from api.errors import ApiError, Forbidden, InvalidRequest, Unavailable
@@ -31,7 +31,7 @@ from shared.plans import BY_INDEX
 from shared.printable import brief
 from shared.settings import Settings
 from shared.signatures import pseudonyms
-from shared.sqlstates import is_clash, is_refusal
+from shared.sqlstates import is_clash, is_locked, is_refusal
 
 FIRST_PAUSE = 0.05  # seconds at most before a change that met a deadlock is tried again, doubled with each try …
 LONGEST_PAUSE = 1.0  # … up to this; the deadlock itself takes the database a second to notice
@@ -53,9 +53,11 @@ _DRAW = text(f"""
 # In the order of the request, so that of two with one identifier the first wins. What was left out is known by its id. Who
 # creates leads of one campaign takes turns, by a lock that nobody else asks for: two with the same leads in different order
 # would deadlock.
-_CREATE = text("""
-    WITH campaign AS (
-        SELECT id FROM campaigns WHERE id = :campaign_id AND company_id = :company_id FOR NO KEY UPDATE
+_CREATE = text(f"""
+    WITH {LIMITS},
+    campaign AS (
+        SELECT id FROM limits CROSS JOIN campaigns
+        WHERE id = :campaign_id AND company_id = :company_id FOR NO KEY UPDATE OF campaigns
     ),
     entry AS MATERIALIZED (
         SELECT campaign.id AS campaign_id, lead.id, position, external_id, phone_number, CAST(metadata AS jsonb) AS metadata
@@ -99,9 +101,10 @@ _FIND_BY_EXTERNAL_ID = text(
 
 # Who stops in the middle lets go of what is locked. The campaign does not change hands meanwhile
 # (campaigns_owner_key).
-_OWN = text("""
-    SELECT set_config('idle_in_transaction_session_timeout', '10s', true) FROM campaigns
-    WHERE id = :campaign_id AND company_id = :company_id FOR KEY SHARE
+_OWN = text(f"""
+    WITH {LIMITS}
+    SELECT set_config('idle_in_transaction_session_timeout', '10s', true) FROM limits CROSS JOIN campaigns
+    WHERE id = :campaign_id AND company_id = :company_id FOR KEY SHARE OF campaigns
 """)
 
 # The lock looks at the lead again: one that another has just deleted is passed over.
@@ -332,7 +335,8 @@ async def _changed(engine: AsyncEngine, key: Key, campaign_id: str, statement: A
 async def _patiently(change: Callable[[], Coroutine[Any, Any, Result]]) -> Result:
     """What `change` returns, which is tried again where somebody else was in the way.
 
-    Not where the connection broke: what had been done would be told as skipped, or not found. Raises ApiError 409, DBAPIError.
+    Not where a lock was waited for in vain: the caller has waited long enough. Nor where the connection
+    broke: what had been done would be told as skipped, or not found. Raises ApiError 409, DBAPIError.
     """
     pause = FIRST_PAUSE
     while True:
@@ -341,7 +345,7 @@ async def _patiently(change: Callable[[], Coroutine[Any, Any, Result]]) -> Resul
         except DBAPIError as error:
             if is_refusal(error):
                 raise _refused() from None
-            if not is_clash(error) or pause > LONGEST_PAUSE:
+            if not is_clash(error) or is_locked(error) or pause > LONGEST_PAUSE:
                 raise
         await asyncio.sleep(random.uniform(0, pause))  # noqa: S311 - jitter, no secret
         pause *= 2

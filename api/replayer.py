@@ -32,10 +32,9 @@ _ANSWERED = text(f"""
     WHERE company_id = :company_id AND key = :key AND job_id = :job_id AND {BY_INDEX} RETURNING key
 """)
 
-# Part of every statement that acts: the key is taken for `subject`, unless it is taken already. Whoever has it in hand just now
-# is waited for, which is what `limits` bounds. A key that has expired is taken over.
+# Part of every statement that acts, after LIMITS: the key is taken for `subject`, unless it is taken already.
+# Whoever has it in hand just now is waited for. A key that has expired is taken over.
 KEYED = """
-    limits AS MATERIALIZED (SELECT set_config('lock_timeout', '2s', true)),
     keyed AS (
         INSERT INTO idempotency_keys (company_id, key, request_hash, media_type, job_id, state, run_at, wait)
         SELECT subject.company_id, CAST(:idempotency_key AS text), CAST(:request_hash AS bytea),

@@ -9,7 +9,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from api.authenticator import Key
-from api.database import rows
+from api.database import LIMITS, rows
 from api.errors import ApiError
 from api.jobs import check_visible, job_not_found
 from api.replayer import KEYED, Accepted, Asked, in_progress, is_in_progress, replayed
@@ -19,11 +19,13 @@ from shared.states import POSSIBLE_IN, Action, JobState
 
 # The row is locked before the key is taken: an action that is not possible leaves no key behind. `state` is what is answered.
 _SUBJECT = f"""
-    WITH subject AS MATERIALIZED (
-        SELECT id AS job_id, company_id, STATE AS state, run_at, total, created_at FROM jobs
+    WITH {LIMITS},
+    subject AS MATERIALIZED (
+        SELECT id AS job_id, company_id, STATE AS state, run_at, total, created_at
+        FROM limits CROSS JOIN jobs
         WHERE id = CAST(:subject_id AS uuid) AND state = ANY(CAST(:possible AS text[])) AND wanted IS DISTINCT FROM :unless_wanted
             AND {BY_INDEX}
-        FOR NO KEY UPDATE
+        FOR NO KEY UPDATE OF jobs
     ),
 """
 

@@ -10,7 +10,7 @@ from api.answers import time_text
 from api.authenticator import Key
 from api.checker import check_host, checked_url
 from api.cursors import newest_first, page_of
-from api.database import Found, rows
+from api.database import LIMITS, Found, rows
 from api.errors import ApiError, InvalidRequest
 from api.parser import checked_flag, checked_text, decode_object
 from shared.models import webhooks
@@ -25,8 +25,9 @@ MOST = 50  # of one company: each is a delivery for each of its jobs
 # Those who add one to a company take turns, or several would count the same, and make more than MOST. A
 # process that stops in the middle lets go.
 _TURN = text(f"""
-    SELECT set_config('idle_in_transaction_session_timeout', '10s', true) FROM companies
-    WHERE id = :company_id AND {BY_INDEX} FOR NO KEY UPDATE
+    WITH {LIMITS}
+    SELECT set_config('idle_in_transaction_session_timeout', '10s', true) FROM limits CROSS JOIN companies
+    WHERE id = :company_id AND {BY_INDEX} FOR NO KEY UPDATE OF companies
 """)
 
 # Sent again with the same id, it finds what it wrote.

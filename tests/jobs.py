@@ -67,6 +67,45 @@ def remaining_leads(connection, campaign="cmp"):
     return {tuple(row) for row in rows}
 
 
+def execute(engine, statement, **values):
+    """Its rows, or None where it has none; committed."""
+    with engine.begin() as connection:
+        result = connection.execute(text(statement), values)
+        return result.all() if result.returns_rows else None
+
+
+def job_now(engine, job_id):
+    """The job's row, as it is committed."""
+    with engine.begin() as connection:
+        return job_row(connection, job_id)
+
+
+def outcomes_now(engine, job_id):
+    """As outcomes_of_job, as they are committed."""
+    with engine.begin() as connection:
+        return outcomes_of_job(connection, job_id)
+
+
+def queue_ids(engine, ids, **options):
+    """A queued job of external ids, or of pairs where an entry is one; its id."""
+    with engine.begin() as connection:
+        return queue_job(connection, [(i if isinstance(i, tuple) else (i, None)) for i in ids], **options)
+
+
+# Each deletion of a lead waits while another session has this lock. It asks again and again, so that no
+# time-out of locks ends the wait.
+GATE = 12
+HOLD_UP = f"""
+    CREATE FUNCTION hold_up() RETURNS trigger LANGUAGE plpgsql AS $$
+    BEGIN
+        WHILE NOT pg_try_advisory_xact_lock_shared({GATE}) LOOP PERFORM pg_sleep(0.01); END LOOP;
+        RETURN OLD;
+    END $$;
+    CREATE TRIGGER hold_up BEFORE DELETE ON leads FOR EACH ROW EXECUTE FUNCTION hold_up()
+"""
+HOLDS_CAMPAIGN = "SELECT FROM pg_locks WHERE relation = 'campaigns'::regclass AND mode = 'RowShareLock'"
+
+
 def one_tick(engine, settings=None):
     """One round of the ticker; the queues that it sends for, sorted."""
     sent = []

@@ -1,5 +1,7 @@
 """The schema's history, and how to move along it: `upgrade`, `downgrade`, and which version a database is at."""
 
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 from alembic import command
@@ -7,11 +9,16 @@ from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, text
+from sqlalchemy.exc import DBAPIError
+
+from shared.database import LOCK_TIMEOUT
+from shared.sqlstates import is_locked
+
+PATIENCE = 30.0  # seconds in which a table is asked for again; what took longer by then is not done twice
+PAUSE = 1.0  # seconds in between, for those who have queued behind it
 
 # Any number that nothing else uses: two migrations at once take turns.
 _MIGRATION_LOCK = 3_141_592_653
-# For one table: whoever needs it after us waits behind us. A worker holds rows for 15 s at most.
-_PATIENCE = "20s"
 
 
 def config(connection: Connection | None = None) -> Config:
@@ -23,23 +30,30 @@ def config(connection: Connection | None = None) -> Config:
 
 
 def upgrade(connection: Connection, revision: str = "head") -> None:
-    """Moves the schema up to `revision`, in one transaction, which the caller commits.
-
-    Raises DBAPIError, LockNotAvailable where somebody else holds a table for long.
-    """
-    _take_turn(connection)
-    command.upgrade(config(connection), revision)
+    """Moves the schema up to `revision`, in one transaction, which the caller commits. Raises DBAPIError."""
+    _move(connection, lambda: command.upgrade(config(connection), revision))
 
 
 def downgrade(connection: Connection, revision: str) -> None:
-    """Moves the schema down to `revision` (`base`: nothing left), as upgrade does."""
-    _take_turn(connection)
-    command.downgrade(config(connection), revision)
+    """Moves the schema down to `revision` (`base`: nothing left), as `upgrade` does. Raises DBAPIError."""
+    _move(connection, lambda: command.downgrade(config(connection), revision))
 
 
-def _take_turn(connection: Connection) -> None:
+def _move(connection: Connection, move: Callable[[], None]) -> None:
+    """Whoever comes later queues behind one who waits for a whole table, be it for a SELECT. So a table that
+    somebody's long transaction has is given up soon, with all that was locked before it, and asked for again.
+    """
     connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _MIGRATION_LOCK})
-    connection.execute(text("SELECT set_config('lock_timeout', :patience, true)"), {"patience": _PATIENCE})
+    connection.execute(text("SELECT set_config('lock_timeout', :timeout, true)"), {"timeout": LOCK_TIMEOUT})
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        try:
+            with connection.begin_nested():
+                return move()
+        except DBAPIError as error:
+            if not is_locked(error) or time.monotonic() > deadline:
+                raise
+        time.sleep(PAUSE)
 
 
 def current_version(connection: Connection) -> str | None:

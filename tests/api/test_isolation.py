@@ -1,15 +1,14 @@
 """Each route by each kind of key: what is somebody else's is answered as what is not there, and stays as it is.
 
-The routes are those of the app: one that has no row here fails a test, and so does a table that nobody looks after.
+The routes are those of the app: one that has no row in ROUTES fails a test, and so does a table that nobody looks
+after.
 """
 
 import asyncio
 import re
-from collections.abc import Callable
 from datetime import UTC, datetime
 from itertools import product
 from types import SimpleNamespace
-from typing import NamedTuple
 from uuid import uuid4
 
 import pytest
@@ -18,6 +17,7 @@ from sqlalchemy import text
 
 from api.app import create_app
 from shared.models import metadata
+from tests.api.calls import API, ROUTES
 from tests.jobs import add_campaign, add_leads, one_tick
 from tests.stack import make_key
 
@@ -25,80 +25,6 @@ OWNER, CAMPAIGN = "theirs-company", "theirs-campaign"
 LONG_AGO = datetime(2020, 1, 1, tzinfo=UTC)
 LATER = {"schedule": {"runAt": "2999-01-01T00:00:00Z"}}  # so that it is not done meanwhile
 
-
-class Row(NamedTuple):
-    """How a route is called on a thing: `call(it)` is what is sent with the thing named `path` in its path."""
-
-    call: Callable = lambda _: {}
-    path: str = ""
-    also: tuple = ()  # headers with which the same is asked for in another way
-    writes: bool = False
-    of_company: bool = False  # keys of a campaign may not call it
-    seen_by_company: bool = False  # keys of another campaign may, and find what is theirs
-    makes: bool = False  # whoever calls it makes something that is their own
-    is_public: bool = False
-
-
-def leads_of(it):
-    return {"json": {"campaignId": it.campaign, "leads": [{"externalId": it.lead}]}}
-
-
-def new_leads_of(it):
-    return {"json": {"campaignId": it.campaign, "leads": [{"externalId": it.lead}, {"externalId": f"{it.lead}-new"}]}}
-
-
-def file_of(it):
-    content = f"externalId\n{it.lead}\n".encode()
-    return {"params": {"campaignId": it.campaign}, "content": content, "headers": {"content-type": "text/csv"}}
-
-
-def lead_of(it):
-    return {"params": {"campaignId": it.campaign, "externalId": it.lead}}
-
-
-def webhook_of(it):
-    return {"json": {"url": "http://127.0.0.1:9/", "description": "one's own"}}
-
-
-API = "/api/v1"
-ROWS = {
-    **dict.fromkeys([("POST", f"{API}/{name}/bulk-delete") for name in ("leads", "records")], Row(leads_of, writes=True)),
-    **dict.fromkeys([("POST", f"{API}/{name}/bulk-delete/files") for name in ("leads", "records")], Row(file_of, writes=True)),
-    **dict.fromkeys([("POST", f"{API}/{name}/bulk") for name in ("leads", "records")], Row(new_leads_of, writes=True)),
-    **dict.fromkeys([("GET", f"{API}/{name}") for name in ("leads", "records")], Row(lead_of)),
-    ("DELETE", f"{API}/leads"): Row(lead_of, writes=True),
-    ("DELETE", f"{API}/records"): Row(lambda it: {"params": {"campaignId": it.campaign, "phoneNumber": it.number}}, writes=True),
-    ("GET", f"{API}/jobs"): Row(
-        lambda it: {"params": {"campaignId": it.campaign, "clientReference": it.reference, "cursor": it.cursor}}
-    ),
-    ("GET", f"{API}/jobs/{{jobId}}"): Row(path="finished", also=({"prefer": "wait=1"}, {"if-none-match": "*"})),
-    ("GET", f"{API}/jobs/{{jobId}}/results"): Row(
-        path="finished", also=({"accept": "text/csv"}, {"accept": "application/x-ndjson"})
-    ),
-    ("GET", f"{API}/jobs/{{jobId}}/deliveries"): Row(path="finished"),
-    ("PATCH", f"{API}/jobs/{{jobId}}"): Row(lambda _: {"json": {"maxLeadsPerSecond": 7}}, path="scheduled", writes=True),
-    ("POST", f"{API}/jobs/{{jobId}}/pause"): Row(path="scheduled", writes=True),
-    ("POST", f"{API}/jobs/{{jobId}}/resume"): Row(path="paused", writes=True),
-    ("POST", f"{API}/jobs/{{jobId}}/cancel"): Row(path="scheduled", writes=True),
-    ("POST", f"{API}/jobs/{{jobId}}/retry"): Row(path="cancelled", writes=True),
-    ("POST", f"{API}/jobs/{{jobId}}/execute"): Row(path="preview", writes=True),
-    ("POST", f"{API}/jobs/{{jobId}}/restore"): Row(path="archive", writes=True),
-    ("POST", f"{API}/webhooks"): Row(webhook_of, writes=True, of_company=True, makes=True),
-    ("GET", f"{API}/webhooks"): Row(lambda it: {"params": {"cursor": it.cursor}}, writes=True, of_company=True),
-    ("GET", f"{API}/webhooks/{{webhookId}}"): Row(path="webhook", writes=True, of_company=True),
-    ("PATCH", f"{API}/webhooks/{{webhookId}}"): Row(
-        lambda _: {"json": {"description": "changed"}}, path="webhook", writes=True, of_company=True
-    ),
-    ("POST", f"{API}/webhooks/{{webhookId}}/rotate"): Row(path="webhook", writes=True, of_company=True),
-    ("POST", f"{API}/webhooks/{{webhookId}}/test"): Row(path="webhook", writes=True, of_company=True),
-    ("DELETE", f"{API}/webhooks/{{webhookId}}"): Row(path="second_webhook", writes=True, of_company=True),
-    ("GET", f"{API}/webhooks/{{webhookId}}/deliveries"): Row(path="webhook", seen_by_company=True),
-    ("POST", f"{API}/deliveries/{{deliveryId}}/redeliver"): Row(path="delivery", writes=True),
-    ("GET", "/api/health"): Row(is_public=True),
-    ("GET", "/openapi.json"): Row(is_public=True),
-    ("GET", "/docs"): Row(is_public=True),
-    ("GET", "/docs/{name}"): Row(path="asset", is_public=True),
-}
 
 # What belongs to a company, by table; and the tables in which nothing is a company's.
 OWNED = {
@@ -115,7 +41,7 @@ def routes(app):
 
 
 def test_each_route_has_a_row_and_each_table_an_owner(settings):
-    assert routes(create_app(settings)) == ROWS.keys(), "a route is called on what is somebody else's: say how, in ROWS"
+    assert routes(create_app(settings)) == ROUTES.keys(), "a route is called on what is somebody else's: say how"
     assert OWNED.keys() | NOBODYS == metadata.tables.keys(), "say in OWNED whose the rows of a table are"
 
 
@@ -158,13 +84,13 @@ class World:
             }
         self.own = own
 
-    async def call(self, method, path, it, key, **headers):
+    async def call(self, place, it, key, form=0, **headers):
         """The answer of the route on the thing."""
-        row = ROWS[method, path]
-        sent = row.call(it)
+        (method, path), route = place, ROUTES[place]
+        sent = route.forms[form](it)
         headers |= sent.pop("headers", {}) | ({} if key is None else {"x-api-key": key})
-        place = re.sub(r"{\w+}", lambda _: getattr(it, row.path), path)
-        return await self.service.http.request(method, place, headers=headers, **sent)
+        path = re.sub(r"{\w+}", lambda _: getattr(it, route.thing), path)
+        return await self.service.http.request(method, path, headers=headers, **sent)
 
     async def made(self, path, body=None, **headers):
         """What the company's own key makes."""
@@ -250,30 +176,30 @@ async def test_what_is_somebody_elses_is_answered_as_what_is_not_there_and_stays
     absent = nothing_like(it)
     before, secrets = rows_of(world.service.engine, OWNER), await world.secrets()
     wrong = []
-    for (method, path), row in ROWS.items():
-        for (kind, key), also in product(world.outsiders.items(), ({}, *row.also)):
+    for place, route in ROUTES.items():
+        for (kind, key), form, also in product(world.outsiders.items(), range(len(route.forms)), ({}, *route.also)):
             headers = {"idempotency-key": it.key} | also
-            foreign, missing = [await world.call(method, path, one, key, **headers) for one in (it, absent)]
-            if not is_right(row, kind, foreign, missing):
-                wrong.append((method, path, also, kind, told(foreign), told(missing)))
+            foreign, missing = [await world.call(place, one, key, form, **headers) for one in (it, absent)]
+            if not is_right(route, kind, foreign, missing):
+                wrong.append((place, form, also, kind, told(foreign), told(missing)))
             shown = [secret for secret in secrets if secret in foreign.text + str(foreign.headers)]
-            if shown and not row.is_public:
-                wrong.append((method, path, also, kind, "shows", shown))
+            if shown and not route.is_public:
+                wrong.append((place, form, also, kind, "shows", shown))
         if (now := rows_of(world.service.engine, OWNER)) != before:
-            wrong.append((method, path, "changed", [table for table in now if now[table] != before[table]]))
+            wrong.append((place, "changed", [table for table in now if now[table] != before[table]]))
             before = now
     assert not wrong, "\n".join(map(str, wrong))
 
 
-def is_right(row, kind, foreign, missing):
+def is_right(route, kind, foreign, missing):
     """Whether these are the answers about what is somebody else's, and about what is not there."""
-    if row.is_public:
+    if route.is_public:
         return foreign.status_code in {200, 503}  # nobody works, says the health
     if kind in {"nobody", "unknown", "revoked", "expired"}:
         return foreign.status_code == 401 and told(foreign) == told(missing)
-    if row.seen_by_company and kind in {"reader of another campaign", "writer of another campaign"}:
+    if route.seen_by_company and kind in {"reader of another campaign", "writer of another campaign"}:
         return foreign.json()["data"]["items"] == []
-    if row.makes:
+    if route.makes:
         return foreign.status_code == missing.status_code
     return told(foreign) == told(missing)
 
@@ -283,12 +209,12 @@ async def test_who_owns_it_may_call_each_route_as_far_as_the_key_reaches(world):
     wrong = []
     for number, (kind, key) in enumerate(world.own.items()):
         it = await world.things(number)
-        for (method, path), row in ROWS.items():
-            may = not ((row.writes and "reader" in kind) or (row.of_company and "campaign" in kind))
+        for place, route in ROUTES.items():
+            may = not ((route.writes and "reader" in kind) or (route.of_company and "campaign" in kind))
             before = rows_of(world.service.engine, OWNER)
-            answer = await world.call(method, path, it, key)
-            if answer.is_success != may and not row.is_public:
-                wrong.append((method, path, kind, answer.status_code, answer.text))
+            answer = await world.call(place, it, key)
+            if answer.is_success != may and not route.is_public:
+                wrong.append((place, kind, answer.status_code, answer.text))
             if not may and (answer.status_code != 403 or rows_of(world.service.engine, OWNER) != before):
-                wrong.append((method, path, kind, "not refused", answer.status_code))
+                wrong.append((place, kind, "not refused", answer.status_code))
     assert not wrong, "\n".join(map(str, wrong))

@@ -1,12 +1,16 @@
 """The schema goes up, down and up again, and is what the models say."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 from alembic import command
 from sqlalchemy import inspect, text
-from sqlalchemy.exc import IntegrityError, ProgrammingError
+from sqlalchemy.exc import IntegrityError, OperationalError, ProgrammingError
 
 from shared import migrations, states
+from shared.database import create_sync_engine
 from tests.jobs import add_campaign, add_leads, job_row, outcomes_of_job, queue_job, work_off
+from tests.stack import lock_waits, wait_for
 
 
 def test_the_migrations_give_the_tables_of_the_models(engine):
@@ -145,3 +149,69 @@ def test_on_the_way_down_what_was_left_as_its_campaign_had_moved_has_failed(engi
         assert outcomes_of_job(connection, job_id) == [states.Outcome.FAILED] * 2
         migrations.upgrade(connection)
         assert job_row(connection, job_id).unprocessed == 2
+
+
+@pytest.fixture
+def operator(settings):
+    """An engine as `leadsweep migrate` has it, which waits for a lock as long as it takes."""
+    engine = create_sync_engine(settings, "tests")
+    yield engine
+    engine.dispose()
+
+
+def migrate(engine):
+    with engine.begin() as connection:
+        migrations.upgrade(connection)
+
+
+@pytest.mark.parametrize("table", ["campaigns", "idempotency_keys"])
+def test_nobody_waits_for_long_behind_a_migration_that_waits(operator, engine, monkeypatch, table):
+    """A report, or a dump, has only read the table. Who comes after the migration queues behind it."""
+    monkeypatch.setattr(migrations, "LOCK_TIMEOUT", "200ms")
+    with engine.begin() as connection:
+        migrations.downgrade(connection, "0006")
+    with operator.connect() as report, operator.connect() as caller, ThreadPoolExecutor(1) as pool:
+        report.execute(text(f"SELECT FROM {table}"))
+        migrating = pool.submit(migrate, operator)
+        try:
+            wait_for(lambda: lock_waits(engine) or migrating.done())
+            caller.execute(text("SET statement_timeout = '30s'"))
+            caller.execute(text("SELECT FROM campaigns, idempotency_keys"))
+            caller.rollback()
+            assert not migrating.done(), "it is still to come"
+        finally:
+            report.rollback()
+        migrating.result()
+    with engine.connect() as connection:
+        assert migrations.current_version(connection) == migrations.newest_version()
+
+
+def test_a_migration_gives_up_where_a_table_does_not_become_free(operator, engine, monkeypatch):
+    monkeypatch.setattr(migrations, "LOCK_TIMEOUT", "50ms")
+    monkeypatch.setattr(migrations, "PATIENCE", 0.0)
+    with engine.begin() as connection:
+        migrations.downgrade(connection, "0006")
+    with operator.connect() as report:
+        report.execute(text("SELECT FROM campaigns"))
+        with pytest.raises(OperationalError, match="lock timeout"):
+            migrate(operator)
+        assert migrations.current_version(report) == "0006"
+
+
+def waits_long(engine):
+    found = text("""
+        SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()
+            AND wait_event = 'advisory' AND clock_timestamp() - query_start > interval '50 ms'
+    """)
+    with engine.connect() as connection:
+        return connection.execute(found).scalar_one()
+
+
+def test_a_second_migration_waits_for_the_first_however_long_it_takes(operator, engine, monkeypatch):
+    monkeypatch.setattr(migrations, "LOCK_TIMEOUT", "1ms")
+    with operator.connect() as first, ThreadPoolExecutor(1) as pool:
+        migrations.upgrade(first)
+        second = pool.submit(migrate, operator)
+        wait_for(lambda: waits_long(engine) or second.done())
+        first.commit()
+        second.result()

@@ -10,15 +10,19 @@ from sqlalchemy.exc import DBAPIError
 from shared.sqlstates import is_locked
 from shared.states import Outcome
 from tests.jobs import (
+    GATE,
+    HOLD_UP,
+    HOLDS_CAMPAIGN,
     add_campaign,
     add_leads,
-    job_row,
+    execute,
     one_tick,
-    outcomes_of_job,
-    queue_job,
+    queue_ids,
     remaining_leads,
     work_off,
 )
+from tests.jobs import job_now as job
+from tests.jobs import outcomes_now as outcomes
 from tests.stack import lock_waits, wait_for
 from worker.claimer import claim
 from worker.runner import run_chunk
@@ -38,15 +42,8 @@ def campaign(engine):
     return engine
 
 
-def execute(engine, statement, **values):
-    with engine.begin() as connection:
-        result = connection.execute(text(statement), values)
-        return result.all() if result.returns_rows else None
-
-
 def queue(engine, ids=IDS, **options):
-    with engine.begin() as connection:
-        return queue_job(connection, [(i, None) for i in ids], **options)
+    return queue_ids(engine, ids, **options)
 
 
 def run_one(engine):
@@ -62,16 +59,6 @@ def work_on(engine):
     """Until nothing can be claimed, as if no pace or pause were asked for."""
     while run_one(engine):
         execute(engine, "UPDATE jobs SET paced_at = now() WHERE paced_at IS NOT NULL")
-
-
-def job(engine, job_id):
-    with engine.begin() as connection:
-        return job_row(connection, job_id)
-
-
-def outcomes(engine, job_id):
-    with engine.begin() as connection:
-        return outcomes_of_job(connection, job_id)
 
 
 def leads_left(engine):
@@ -247,31 +234,20 @@ def test_a_move_gets_its_turn_however_many_leads_take_long_to_delete(campaign, w
             each.result()
 
 
-HELD_UP = """
-    CREATE FUNCTION hold_up() RETURNS trigger LANGUAGE plpgsql AS $$
-    BEGIN
-        WHILE NOT pg_try_advisory_xact_lock_shared(12) LOOP PERFORM pg_sleep(0.01); END LOOP;
-        RETURN OLD;
-    END $$;
-    CREATE TRIGGER hold_up BEFORE DELETE ON leads FOR EACH ROW EXECUTE FUNCTION hold_up()
-"""
-
-
 def test_no_move_is_committed_while_leads_are_being_deleted(campaign):
     """Who moves it waits until that transaction is over: what is deleted was still the old company's."""
-    execute(campaign, HELD_UP)
+    execute(campaign, HOLD_UP)
     queue(campaign)
     with campaign.connect() as gate, campaign.connect() as mover, ThreadPoolExecutor(1) as pool:
-        gate.execute(text("SELECT pg_advisory_lock(12)"))
+        gate.execute(text(f"SELECT pg_advisory_lock({GATE})"))
         gate.commit()
         working = pool.submit(run_one, campaign)
-        holds = "SELECT FROM pg_locks WHERE relation = 'campaigns'::regclass AND mode = 'RowShareLock'"
-        wait_for(lambda: execute(campaign, holds) or working.done())
+        wait_for(lambda: execute(campaign, HOLDS_CAMPAIGN) or working.done())
         mover.execute(text("SET LOCAL lock_timeout = '100ms'"))
         with pytest.raises(DBAPIError) as refused:
             mover.execute(text(MOVE))
         mover.rollback()
-        gate.execute(text("SELECT pg_advisory_unlock(12)"))
+        gate.execute(text(f"SELECT pg_advisory_unlock({GATE})"))
         gate.commit()
         working.result()
     assert is_locked(refused.value)
@@ -296,6 +272,27 @@ def test_while_a_campaign_is_being_moved_nothing_of_it_is_deleted(campaign, is_c
     work_on(campaign)
     expected = ({MOVED}, set(IDS)) if is_committed else ({BY_ID}, set())
     assert (set(outcomes(campaign, job_id)), leads_left(campaign)) == expected
+
+
+def test_jobs_of_other_campaigns_and_companies_go_on_while_one_is_being_moved(campaign):
+    """Also where the campaign's were submitted first, and there is but one worker."""
+    with campaign.begin() as connection:
+        add_campaign(connection, "second")
+        add_campaign(connection, "theirs", "third")
+        for name in ("second", "other", "theirs"):
+            add_leads(connection, [("crm-0", None)], name)
+    held = [queue(campaign) for _ in range(3)]
+    with campaign.connect() as mover:
+        mover.execute(text(MOVE))
+        places = {"second": "co", "other": "new", "theirs": "third"}
+        going = [queue(campaign, IDS[:1], campaign=name, company=company) for name, company in places.items()]
+        work_on(campaign)
+        ended = [(job(campaign, job_id).state, outcomes(campaign, job_id)) for job_id in going]
+        assert ended == [("completed", [BY_ID])] * 3
+        waits = [job(campaign, job_id) for job_id in held]
+        assert [(row.state, row.waiting_for["reason"]) for row in waits] == [("running", "locked")] * 3
+        mover.rollback()
+    assert leads_left(campaign) == set(IDS)
 
 
 def test_what_else_is_changed_of_a_campaign_holds_nothing_up(campaign):
@@ -326,3 +323,43 @@ def test_a_chunk_that_somebody_else_has_just_changed_is_asked_whose_it_is_all_th
     work_on(campaign)
     expected = ({MOVED}, set(IDS)) if moves else ({BY_ID}, set())
     assert (set(outcomes(campaign, job_id)), leads_left(campaign)) == expected
+
+
+BY_TRIGGER = {
+    "counts": "UPDATE campaigns SET name = 'x' || name WHERE id = OLD.campaign_id",
+    "locks": "PERFORM FROM campaigns WHERE id = OLD.campaign_id FOR NO KEY UPDATE",
+    "locks the key": "PERFORM FROM campaigns WHERE id = OLD.campaign_id FOR UPDATE",
+}
+
+
+@pytest.mark.parametrize("body", BY_TRIGGER.values(), ids=BY_TRIGGER)
+def test_a_trigger_that_locks_the_campaign_ends_no_job_wrongly(campaign, body):
+    """With a lock of the key two workers get in each other's way, and make way: it only takes longer."""
+    execute(
+        campaign,
+        f"CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN {body}; RETURN NULL; END $$;"
+        " CREATE TRIGGER note AFTER DELETE ON leads FOR EACH ROW EXECUTE FUNCTION note()",
+    )
+    jobs = [queue(campaign, [external_id]) for external_id in IDS]
+    ended = Event()
+
+    def work():
+        while not ended.is_set():
+            run_one(campaign)
+
+    def are_done():
+        execute(campaign, "UPDATE jobs SET waiting_until = now() WHERE waiting_until > now()")
+        execute(campaign, "UPDATE chunks SET retry_at = '-infinity' WHERE state = 'pending' AND attempts = 0")
+        return all(job(campaign, job_id).finished_at for job_id in jobs)
+
+    with ThreadPoolExecutor(3) as pool:
+        working = [pool.submit(work) for _ in range(3)]
+        try:
+            wait_for(are_done, 120)
+        finally:
+            ended.set()
+        for each in working:
+            each.result()
+    found = [(job(campaign, job_id).state, outcomes(campaign, job_id)) for job_id in jobs]
+    assert found == [("completed", [BY_ID])] * len(IDS)
+    assert leads_left(campaign) == set()

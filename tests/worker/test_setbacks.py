@@ -19,14 +19,15 @@ from shared.states import Outcome
 from tests.jobs import (
     add_campaign,
     add_leads,
-    job_row,
+    execute,
     let_leases_expire,
     one_tick,
-    outcomes_of_job,
-    queue_job,
     remaining_leads,
     work_off,
 )
+from tests.jobs import job_now as job
+from tests.jobs import outcomes_now as outcomes
+from tests.jobs import queue_ids as queue
 from worker import runner
 from worker.claimer import MAX_ATTEMPTS, claim
 from worker.finisher import NOBODY
@@ -45,27 +46,6 @@ def campaign(engine):
         add_campaign(connection, "quick", "other")
         add_leads(connection, [(f"quick-{i}", None) for i in range(10)], "quick")
     return engine
-
-
-def execute(engine, statement, **values):
-    with engine.begin() as connection:
-        result = connection.execute(text(statement), values)
-        return result.all() if result.returns_rows else None
-
-
-def queue(engine, ids, **options):
-    with engine.begin() as connection:
-        return queue_job(connection, [(i if isinstance(i, tuple) else (i, None)) for i in ids], **options)
-
-
-def job(engine, job_id):
-    with engine.begin() as connection:
-        return job_row(connection, job_id)
-
-
-def outcomes(engine, job_id):
-    with engine.begin() as connection:
-        return outcomes_of_job(connection, job_id)
 
 
 def claimed_now(engine):
