@@ -65,8 +65,9 @@ class Envelope:
         try:
             await self._app(scope, receive, send)
         except BrokenOff as error:
-            log.warning("answer broken off", request=request_id, reason=error.reason)
-        except asyncio.CancelledError:  # as we are about to stop
+            log.warning("request broken off", request=request_id, reason=error.reason)
+        except asyncio.CancelledError:
+            log.warning("request broken off", request=request_id, reason="the API stops")
             return Unavailable().answer()
         except Exception:
             log.exception("request failed", request=request_id, path=scope["path"][:_LONGEST_PATH])

@@ -17,12 +17,12 @@ class Places:
         """So many, all free."""
         self._all = asyncio.Semaphore(at_once)
         self._most = of_one_company
-        self._of_company: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()  # of those who have one or wait
+        self._companies: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()  # of those who have one or wait
 
     @asynccontextmanager
-    async def one(self, company_id: str) -> AsyncIterator[None]:
+    async def taken_by(self, company_id: str) -> AsyncIterator[None]:
         """One of them, for as long as it lasts. Raises Unavailable where others take too long."""
-        of_company = self._of_company.setdefault(company_id, asyncio.Semaphore(self._most))
+        of_company = self._companies.setdefault(company_id, asyncio.Semaphore(self._most))
         async with AsyncExitStack() as taken:
             try:
                 async with asyncio.timeout(PATIENCE):

@@ -76,7 +76,7 @@ class Receiver:
         self._uploads.add(upload)
         try:
             await upload.begin()  # a place is for what has begun to arrive
-            async with self._places.one(asked.key.company_id):
+            async with self._places.taken_by(asked.key.company_id):
                 if not taken and (loaded := await to_thread.run_sync(load_it, limiter=self._threads)):
                     return Accepted(asked.job_id, *loaded, asked.wait, queue=values["queue"])
                 await to_thread.run_sync(upload.exhaust, limiter=self._threads)

@@ -229,7 +229,7 @@ async def get_results(
         job = await jobs.check_visible(engine, key, found)
         jobs.check_kept(job)
         parts = exporter.stream(engine, found, job.total, wanted, _writer(media_type, raw))
-        place = request.app.state.exports.one(key.company_id)
+        place = request.app.state.exports.taken_by(key.company_id)
         return exporter.Export(media_type, found, _while_admitted(request, parts), place)
     items, following = await results.read_results(engine, key, found, wanted, int(cursor), limit)
     return success({"items": items, "nextCursor": None if following is None else str(following)})

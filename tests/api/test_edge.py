@@ -13,12 +13,11 @@ from functools import partial
 import httpx2
 import psutil
 import pytest
-from sqlalchemy import text
 
 from api import body, protocol
 from tests.api.test_framing import serving
 from tests.api.test_protocol import BODY, POST, answer_of, connected
-from tests.jobs import add_campaign, queue_job, work_off
+from tests.jobs import add_campaign
 from tests.stack import environment, free_port, listens, make_key, running, running_api, until, wait_for
 
 CHUNKED = f"Transfer-Encoding: chunked\r\n\r\n{len(BODY):x}\r\n{BODY}\r\n0\r\n"
@@ -325,26 +324,6 @@ def test_a_page_that_nobody_takes_holds_no_file(settings):
             connection.sendall(b"GET /docs/swagger-ui-bundle.js HTTP/1.1\r\nHost: x\r\n\r\n")
             assert connection.recv(1)
         assert not [file.path for file in psutil.Process(process.pid).open_files() if "static" in file.path]
-
-
-def test_what_is_cut_short_as_we_stop_is_answered_in_the_envelope(settings, engine):
-    with engine.begin() as connection:
-        add_campaign(connection)
-        key = make_key(connection, "co")
-        job_id = queue_job(connection, [("a", None)], dry_run=True)
-    work_off(engine)
-    port = free_port()
-    with running("api", "--port", port, env=environment(settings)) as process:
-        wait_for(lambda: listens(port))
-        with engine.begin() as connection, connected(port) as caller:
-            connection.execute(text("LOCK TABLE chunks"))
-            caller.sendall(f"POST /api/v1/jobs/{job_id}/execute HTTP/1.1\r\nHost: x\r\nx-api-key: {key}\r\n\r\n".encode())
-            wait_for(lambda: connection.execute(text("SELECT count(*) FROM pg_locks WHERE NOT granted")).scalar_one())
-            process.terminate()
-            status, headers, answer = answer_of(caller)
-        assert (status, answer["error"]) == (503, "Service temporarily unavailable")
-        assert headers["x-request-id"]
-        assert int(headers["retry-after"]) > 0
 
 
 def test_an_answer_says_that_it_is_not_to_be_kept(api):

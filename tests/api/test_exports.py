@@ -4,14 +4,12 @@ import csv
 import io
 import json
 import time
-from contextlib import ExitStack
 
 import httpx2
 import psutil
 import pytest
 from sqlalchemy import text
 
-from api import exporter
 from tests.jobs import add_campaign, one_tick, queue_job, work_off
 from tests.stack import environment, free_port, listens, make_key, running, wait_for
 
@@ -310,49 +308,6 @@ def test_a_filtered_stream_breaks_off_too(big, engine, accept):
             for _ in parts:
                 pass
     assert client.get(f"/api/v1/jobs/{job_id}/results", headers=accept).status_code == 410
-
-
-@pytest.mark.parametrize(
-    ("change", "reason"),
-    [
-        ("UPDATE chunks SET first_index = first_index + 1 WHERE number > 100", "identifiers purged"),
-        ("ALTER TABLE chunks RENAME COLUMN details TO others", "database not usable"),
-    ],
-)
-def test_a_stream_that_breaks_off_is_one_line_in_the_log_and_no_fault(big, engine, change, reason):
-    client, job_id, process = big
-    with client.stream("GET", f"/api/v1/jobs/{job_id}/results", headers=NDJSON | {"x-request-id": "broken"}) as answer:
-        assert answer.status_code == 200
-        with engine.begin() as connection:
-            connection.execute(text(change))
-        with pytest.raises(httpx2.TransportError):
-            answer.read()
-    lines = [json.loads(line) for line in process.log.read_text().splitlines()]
-    found = [(line["event"], line["level"], line.get("reason")) for line in lines if line.get("request") == "broken"]
-    assert found == [("answer broken off", "warning", reason), ("request", "info", None)]
-    assert not [line for line in lines if line["level"] == "error"]
-
-
-def test_a_company_has_some_of_the_places_for_streams_and_a_reader_who_leaves_gives_it_back(big, engine):
-    client, job_id, _ = big
-    path = f"/api/v1/jobs/{job_id}/results"
-    with engine.begin() as connection:
-        add_campaign(connection, "foreign", company="other")
-        foreign = {"x-api-key": make_key(connection, "other")}
-        of_other = queue_job(connection, [("a", None)], campaign="foreign", company="other")
-    with ExitStack() as slow:
-        for _ in range(exporter.OF_ONE_COMPANY):
-            first = slow.enter_context(client.stream("GET", path, headers=CSV))
-        answer = client.get(path, headers=CSV)
-        assert (answer.status_code, answer.json()["error"]) == (503, "Service temporarily unavailable")
-        assert int(answer.headers["retry-after"]) > 0
-        head = client.head(path, headers=CSV)
-        assert (head.status_code, head.headers["content-type"]) == (200, "text/csv; charset=utf-8; header=present")
-        assert client.get(path).status_code == 200, "a page needs no place"
-        theirs = client.get(f"/api/v1/jobs/{of_other}/results", headers=CSV | foreign)
-        assert (theirs.status_code, len(theirs.text.splitlines())) == (200, 2)
-        first.close()
-        assert len(client.get(path, headers=CSV).text.splitlines()) == MANY + 1
 
 
 @pytest.mark.parametrize("accept", [CSV, NDJSON], ids=["csv", "ndjson"])

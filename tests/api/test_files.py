@@ -569,7 +569,7 @@ async def test_a_place_that_a_slow_sender_had_goes_to_the_next(service, monkeypa
             yield b"a\n"
 
     slowly = [asyncio.create_task(upload(service, trickling())) for _ in range(OF_ONE_COMPANY)]
-    places = service.app.state.receiver._places._of_company
+    places = service.app.state.receiver._places._companies
     await until(lambda: "co" in places and places["co"].locked())
     assert (await upload(service, b"externalId\na\n")).status_code == 202
     assert [answer.status_code for answer in await asyncio.gather(*slowly)] == [408] * OF_ONE_COMPANY
