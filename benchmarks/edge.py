@@ -87,6 +87,10 @@ def loads(key):
         field = b"X-Field: " + b"v" * 4000 + b"\r\n"
         return Load(8, opening, field * 16, count=1000, pause=0.01, again=0.1)
 
+    def tiny(key):
+        opening = _head("POST", POST, key, "Transfer-Encoding: chunked")
+        return Load(8, opening, b"1\r\n \r\n" * 10_000, count=1000, pause=0.01, again=0.1)
+
     def held(key):
         opening = _head("POST", POST, key, f"Content-Length: {MIB}")
         return Load(500, opening, b" " * ((MIB - 1) // 15), count=15, pause=0.02)
@@ -103,6 +107,8 @@ def loads(key):
         "queued behind a waiting call": queued_behind,
         "fields after bodies, no key": fields(None),
         "fields after bodies, a key": fields(key),
+        "tiny chunks, no key": tiny(None),
+        "tiny chunks, a key": tiny(key),
         "700 silent connections": Load(700),
         "500 held bodies, no key": held(None),
         "500 held bodies, unknown key": held(new_key()),
