@@ -9,7 +9,8 @@ import select
 import signal
 import subprocess
 import sys
-from contextlib import contextmanager
+import tty
+from contextlib import contextmanager, suppress
 
 import httpx2
 import pytest
@@ -240,14 +241,57 @@ def writers(names, stdout, *, lines, patience, length):
             end(process)
 
 
-def test_writers_to_one_pipe_that_is_read_slowly_wait_for_each_other_and_not_for_ever():
-    reading, writing = os.pipe()
-    fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, select.PIPE_BUF)
-    with writers("abcd", writing, lines=100, patience=3, length=3000) as processes:
-        for _ in range(300):  # of 400; then it is read no more
-            os.read(reading, select.PIPE_BUF)
+def all_that_is_read(number, size):
+    """Until nothing writes there any more, so much at a time."""
+    parts = []
+    with suppress(OSError):  # of a terminal that nobody holds any more
+        while part := os.read(number, size):
+            parts.append(part)
+    return b"".join(parts).decode()
+
+
+@pytest.mark.parametrize("kind", ["pipe", "terminal"])
+def test_writers_to_one_reader_wait_for_each_other_and_lose_nothing(kind):
+    """Again and again another one takes the room that one of them has seen."""
+    if kind == "pipe":
+        reading, writing = os.pipe()
+        fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, select.PIPE_BUF)
+    else:
+        reading, writing = os.openpty()
+        tty.setraw(writing)
+    with writers("abcd", writing, lines=500, patience=60, length=700) as processes:
+        os.close(writing)
+        said = all_that_is_read(reading, 300)
         assert [process.wait(30) for process in processes] == [0] * 4
-        assert os.get_blocking(writing)
+    os.close(reading)
+    assert {name: said.count(name) for name in "abcd"} == dict.fromkeys("abcd", 500 * 700)
+    if kind == "pipe":
+        assert set(said.splitlines()) == {name * 700 for name in "abcd"}
+
+
+# Between its look and its write another writer takes the room: each time.
+FORESTALLED = """
+import os
+from shared.streams import Unfailing
+stream, write = Unfailing(1, patience=0.1), os.write
+other = os.open("/proc/self/fd/1", os.O_WRONLY | os.O_NONBLOCK)
+def write_second(number, part):
+    try:
+        while True:
+            write(other, b"." * 1024)
+    except BlockingIOError:
+        return write(number, part)
+os.write = write_second
+stream.write("a" * 2000)
+"""
+
+
+@pytest.mark.parametrize("kind", [os.pipe, os.openpty])
+def test_who_finds_the_room_taken_that_it_has_seen_does_not_wait_for_ever(kind):
+    reading, writing = kind()
+    ran = subprocess.run([sys.executable, "-c", FORESTALLED], cwd=PROJECT, stdout=writing, timeout=30, check=False)
+    assert ran.returncode == 0
+    assert os.get_blocking(writing)
     os.close(reading)
     os.close(writing)
 
