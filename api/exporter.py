@@ -31,8 +31,8 @@ COLUMNS = ("index", "externalId", "phoneNumber", "identifier", "outcome", "match
 CSV_HEAD = (",".join(COLUMNS) + "\r\n").encode()
 
 # Streams of one process, and of one company. Each holds the bytes of two chunks, of 3 MB each at most, while its reader is slow.
-AT_ONCE = 12
-OF_ONE_COMPANY = 5
+AT_ONCE = 8
+OF_ONE_COMPANY = 3
 _QUALITY = re.compile(r"0(\.\d{0,3})?|1(\.0{0,3})?")
 
 _NEXT_CHUNK = text(f"""

@@ -126,6 +126,25 @@ def test_blanks_around_the_length_are_none_of_it(api, blanks):
 
 
 @pytest.mark.parametrize(
+    ("length", "due"),
+    [
+        ("9" * 20, (413, "Request body is too large")),
+        ("9" * 21, (400, "Invalid HTTP request")),
+        ("+2", (400, "Invalid HTTP request")),
+        ("1_0", (400, "Invalid HTTP request")),
+        ("\u0663", (400, "Invalid HTTP request")),
+    ],
+    ids=ascii,
+)
+def test_a_length_is_digits_and_what_is_too_much_is_told_so(api, length, due):
+    port, key, _ = api
+    with connected(port) as connection:
+        connection.sendall(f"{POST}x-api-key: {key}\r\nContent-Length: {length}\r\n\r\n".encode())
+        status, _, answer = answer_of(connection)
+        assert (status, answer["error"]) == due
+
+
+@pytest.mark.parametrize(
     ("line", "due"),
     [
         ("GET http://x/api/v1/jobs?limit=1", 200),
