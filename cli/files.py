@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import BinaryIO, Literal, NamedTuple
 
 from cli.failure import Failure
+from cli.options import check_stdin
 from cli.progress import Show, watched
 from shared.blocks import SIZE, Unreadable, blocks
 from shared.columns import Naming, shown
@@ -85,8 +86,7 @@ def _content(stack: ExitStack, file: BinaryIO, *, compressed: bool) -> BinaryIO 
 
 def _opened(stack: ExitStack, path: str, shown: Show) -> BinaryIO:
     if path == "-":
-        if not sys.stdin:
-            raise Failure("stdin is closed", "name a file")
+        check_stdin()
         return _copied(stack, sys.stdin.buffer, shown)  # even of a file, of which somebody may have read a part
     return _seekable(stack, stack.enter_context(Path(path).open("rb")), shown)
 

@@ -119,7 +119,7 @@ def recanonicalise(data_dir: Path | None, *, as_json: bool) -> None:
 
 
 @leads.command("import")
-@click.argument("file", type=click.File("rb"))
+@click.argument("file", type=options.OpenFile())
 @click.option("--campaign", "campaign_id", required=True, metavar="ID", type=options.Word(), help="Where the leads go.")
 @click.option("--format", "form", type=click.Choice(["csv", "ndjson"]), help="[default: by the file's name or first character]")
 @options.naming

@@ -66,7 +66,7 @@ def _steps(before: str | None, target: str) -> int:
 
 
 def _confirm(before: str | None, target: str) -> None:
-    if not sys.stdin.isatty():
+    if not (sys.stdin and sys.stdin.isatty()):
         raise Failure(f"going down from {before} to {target} drops tables with all that is in them", "add --yes if you mean it")
     question = f"Going down from {before} to {target} drops tables with all that is in them. Go on?"
     click.confirm(printable(question), abort=True, err=True)

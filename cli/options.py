@@ -4,12 +4,15 @@ Kept free of heavy imports: every command module reads this one at start-up.
 """
 
 import re
+import sys
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+
+from cli.failure import Failure
 
 if TYPE_CHECKING:
     from shared.columns import Naming
@@ -44,6 +47,26 @@ class Word(click.ParamType[str]):
 
 
 FILE = click.Path(exists=True, dir_okay=False, allow_dash=True)  # to be read
+
+
+def check_stdin() -> None:
+    """Raises Failure where stdin is closed, and so cannot be read."""
+    if not sys.stdin:
+        raise Failure("stdin is closed", "name a file")
+
+
+class OpenFile(click.File):
+    """A file that is opened to be read in bytes; `-` is stdin."""
+
+    def __init__(self) -> None:
+        """The mode is always the same."""
+        super().__init__("rb")
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The file. Raises Failure."""
+        if value == "-":
+            check_stdin()
+        return super().convert(value, param, ctx)
 
 
 class Printable(click.ParamType[str]):

@@ -33,6 +33,8 @@ def reserve_port(wanted: int = 0, host: str = "127.0.0.1") -> socket.socket:
     held = socket.socket(family)
     try:
         held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # the child that is to listen there says the same
+        if family == socket.AF_INET6:  # likewise: its port of IPv4 may be another's, and ::ffff:127.0.0.1 is refused
+            held.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         held.bind(address)
     except OSError:
         held.close()

@@ -503,11 +503,12 @@ def test_what_goes_wrong_has_an_exit_code_of_its_own_and_one_line(shell, tmp_pat
     shell.run("submit", "-", "--campaign", "cmp", "--column", "externalId=id", "--ignore", "id", stdin=b"id\na\n", code=2)
     shell.run("jobs", "list", "--status", "bogus", code=2)
     assert "'cancelled'" in shell.err
-    closed = subprocess.run(
-        ["sh", "-c", '"$@" <&-', "sh", *LEADSWEEP, "submit", "-", "--campaign", "cmp"],
-        env=os.environ | shell.env, capture_output=True, check=False,
-    )  # fmt: skip
-    assert (closed.returncode, closed.stderr) == (1, b"Error: stdin is closed; name a file\n")
+    for command in (["submit"], ["leads", "import"]):
+        closed = subprocess.run(
+            ["sh", "-c", '"$@" <&-', "sh", *LEADSWEEP, *command, "-", "--campaign", "cmp"],
+            env=os.environ | shell.env, capture_output=True, check=False,
+        )  # fmt: skip
+        assert (closed.returncode, closed.stderr) == (1, b"Error: stdin is closed; name a file\n")
 
 
 def test_at_a_terminal_a_real_deletion_is_asked_about_with_its_count(shell, tmp_path):

@@ -1,5 +1,9 @@
 """`leadsweep migrate` goes up, stays, and goes down only if one means it."""
 
+import os
+import subprocess
+import sys
+
 import pytest
 from sqlalchemy import inspect, text
 
@@ -42,6 +46,16 @@ def test_going_down_needs_a_yes(leadsweep, engine):
     assert leadsweep("migrate", "--to", "base", "--yes", "--json").json == {"from": newest_version(), "to": None}
     assert tables(engine) == {"alembic_version"}
     assert leadsweep("migrate", "--to", "head").code == 0
+
+
+def test_going_down_needs_a_yes_where_stdin_is_closed_too(engine, database_url):
+    command = [sys.executable, "-c", "from cli.main import main; main()", "migrate", "--to", "base"]
+    ran = subprocess.run(
+        ["sh", "-c", 'exec "$@" <&-', "sh", *command],
+        env=os.environ | {"DATABASE_URL": database_url}, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert ran.returncode == 1
+    assert ran.stderr.endswith("; add --yes if you mean it\n")
 
 
 def test_going_down_to_nothing_from_nothing_is_done_already(empty):

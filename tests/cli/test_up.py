@@ -21,7 +21,7 @@ import pytest
 import redis
 
 from cli.embedded import free_port
-from cli.processes import tied
+from cli.processes import port_of, reserve_port, tied
 from cli.runtime import running_stack
 from cli.up import _is_loopback
 from shared.destinations import LOOPBACK
@@ -344,6 +344,17 @@ def test_make_up_takes_a_port_and_says_where_the_logs_are(tmp_path):
         assert (tmp_path / "stack" / "logs" / "api.log").exists()
     finally:
         end(process)
+
+
+def test_an_address_that_the_api_cannot_listen_on_is_refused_at_once(folder):
+    """One that stands for an IPv4 address can be listened on, but not as the API does it."""
+    said = "Error: cannot listen on ::ffff:127.0.0.1, port 0: Invalid argument\n"
+    assert Up(folder, "--host", "::ffff:127.0.0.1").refusal() == said
+
+
+def test_ipv6_alone_needs_no_port_of_ipv4():
+    with socket.create_server(("127.0.0.1", 0)) as taken, reserve_port(port_of(taken), "::") as held:
+        assert port_of(held) == port_of(taken)
 
 
 def test_an_address_that_is_not_ours_is_one_clear_line(folder):
