@@ -19,7 +19,7 @@ def redis_server(folder, **settings):
     """A Redis of its own, without a password, with `settings` as its configuration has them; yields its URL."""
     port = free_port()
     options = [word for name, value in settings.items() for word in (f"--{name.replace('_', '-')}", value)]
-    command = [str(_redis_program()), "--port", str(port), "--bind", "127.0.0.1", "--save", "", *options]
+    command = [str(_redis_program().path), "--port", str(port), "--bind", "127.0.0.1", "--save", "", *options]
     process = subprocess.Popen(["setpriv", "--pdeathsig", "KILL", *command], cwd=folder, stdout=subprocess.DEVNULL)
     url = f"redis://127.0.0.1:{port}/0"
     try:
