@@ -179,11 +179,10 @@ def claim(connection: Connection, queue: str) -> Claim | None:
     """Claims the next chunk of `queue`, or returns None where none is claimable. The caller commits."""
     turns = turns_of(connection, queue)
     listed = turns.are_stale
-    if listed:
-        turns.list(connection)
+    if listed and not turns.list(connection):
+        return None
     claimed = _claim_next(connection, turns)
-    if claimed is None and not listed:
-        turns.list(connection)
+    if claimed is None and not listed and turns.list(connection):
         claimed = _claim_next(connection, turns)
     return claimed
 

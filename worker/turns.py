@@ -112,8 +112,12 @@ class Turns:
         return time.monotonic() - self._listed > LIST_EVERY
 
     def in_turn(self, most: int) -> Iterator[dict[str, str]]:
-        """The values of a claim: the companies that have open jobs, up to `most` at once, and what is known of their jobs."""
-        busy = [
+        """The values of a claim: the companies that have open jobs, up to `most` at once, and what is known of their jobs.
+
+        Where none has, those served last: what has come since is mostly theirs, and to try costs less than to list.
+        """
+        busy = [each for each in self.companies.items() if each[1].is_busy] or [*self.companies.items()][-most:]
+        companies = [
             {
                 "company_id": company_id,
                 "since": turn.since,
@@ -121,15 +125,16 @@ class Turns:
                 "served_at": turn.served_at,
                 "served_id": turn.served_id,
             }
-            for company_id, turn in self.companies.items()
-            if turn.is_busy
+            for company_id, turn in busy
         ]
         jobs = _encode([{"job_id": str(job_id), "number": number} for job_id, number in self.first_pending.items()])
-        for start in range(0, len(busy), most):
-            yield {"queue": self.queue, "jobs": jobs, "companies": _encode(busy[start : start + most])}
+        for start in range(0, len(companies), most):
+            yield {"queue": self.queue, "jobs": jobs, "companies": _encode(companies[start : start + most])}
 
-    def list(self, connection: Connection) -> None:
-        """Looks who has open jobs. Whoever had none comes first, in no order: or all sessions would serve the same one."""
+    def list(self, connection: Connection) -> bool:
+        """Looks who has open jobs; whether anybody has. Whoever had none comes first, in no order: or all sessions would serve
+        the same one.
+        """
         self._listed = time.monotonic()
         known = self.companies
         if self._listed - self._forgotten > FORGET_EVERY:
@@ -147,6 +152,7 @@ class Turns:
         random.shuffle(new)
         still = {company_id for company_id, *_ in found}
         self.companies = dict(new) | {company_id: turn for company_id, turn in self.companies.items() if company_id in still}
+        return any(turn.is_busy for turn in self.companies.values())
 
     def served(self, row: Any, moment: datetime) -> None:
         """Notes who was served, by a row of the claim, and when. Who stood before had nothing to be claimed: it is not looked at
