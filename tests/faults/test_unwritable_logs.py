@@ -323,12 +323,14 @@ def test_logging_goes_on_once_there_is_room_and_says_how_much_was_lost(ground, t
         _, most = resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (log.stat().st_size + 10, resource.RLIM_INFINITY))
         for _ in range(3):
             assert httpx2.get(f"{url}/second", trust_env=False).status_code == 404
+        # A line is written after its answer is sent, and before the next request is answered: this one's may come later.
+        assert httpx2.get(f"{url}/between", trust_env=False).status_code == 404
         resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (most, most))
         assert httpx2.get(f"{url}/third", trust_env=False).status_code == 404
         wait_for(lambda: "/third" in log.read_text())
         said = log.read_text()
         assert "/second" not in said
-        assert re.search(r"^\S+ \[warning *\] log lines lost +lines=3\b", said, re.MULTILINE), said
+        assert re.search(r"^\S+ \[warning *\] log lines lost +lines=[34]\b", said, re.MULTILINE), said
         assert re.search(r"^\S+ \[info *\] request .*/third", said, re.MULTILINE), said
 
 
