@@ -1,6 +1,7 @@
 """Around every request: its id, the headers that every answer has, one line in the log, and a last net under everything.
 
-HEAD is answered here too, wherever GET is (RFC 9110, 9.1): as GET, without the body.
+HEAD is answered here too, wherever GET is (RFC 9110, 9.1): as GET, without the body. Who would read much for that body looks
+for `is_head` in the scope.
 """
 
 import asyncio

@@ -50,6 +50,22 @@ def queue_job(connection, entries, *, company="co", campaign="cmp", chunk_size=1
     return job_id
 
 
+def queue_big_job(connection, chunk_count, *, company="co", campaign="cmp"):
+    """A queued job of so many chunks of the same thousand entries; returns its id."""
+    entries = [(f"crm-{number:06}", f"+1{number:010}") for number in range(1000)]
+    job_id = queue_job(connection, entries, company=company, campaign=campaign)
+    connection.execute(text("UPDATE jobs SET total = :total WHERE id = :id"), {"total": chunk_count * 1000, "id": job_id})
+    connection.execute(
+        text("""
+            INSERT INTO chunks (job_id, number, first_index, external_ids, phone_numbers, outcomes)
+            SELECT job_id, n, n * 1000, external_ids, phone_numbers, outcomes
+            FROM chunks, generate_series(1, :last) AS n WHERE job_id = :id
+        """),
+        {"last": chunk_count - 1, "id": job_id},
+    )
+    return job_id
+
+
 def job_row(connection, job_id):
     """The job's row."""
     return connection.execute(select(jobs).where(jobs.c.id == job_id)).one()

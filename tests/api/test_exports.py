@@ -10,7 +10,7 @@ import psutil
 import pytest
 from sqlalchemy import text
 
-from tests.jobs import add_campaign, one_tick, queue_job, work_off
+from tests.jobs import add_campaign, one_tick, queue_big_job, queue_job, work_off
 from tests.stack import environment, free_port, listens, make_key, running, wait_for
 
 CSV, NDJSON = {"accept": "text/csv"}, {"accept": "application/x-ndjson"}
@@ -143,13 +143,7 @@ def big(settings, engine):
     with engine.begin() as connection:
         add_campaign(connection)
         key = make_key(connection, "co")
-        job_id = queue_job(connection, [(f"crm-{i:06}", f"+1{i:010}") for i in range(1000)], total=MANY)
-        connection.execute(
-            text("""
-                INSERT INTO chunks (job_id, number, first_index, external_ids, phone_numbers, outcomes)
-                SELECT job_id, n, n * 1000, external_ids, phone_numbers, outcomes FROM chunks, generate_series(1, 199) AS n
-            """)
-        )
+        job_id = queue_big_job(connection, MANY // 1000)
     port = free_port()
     with running("api", "--port", port, env=environment(settings)) as process:
         wait_for(lambda: listens(port))

@@ -16,27 +16,15 @@ from shared.states import Outcome
 from tests.api.test_framing import serving
 from tests.api.test_nothing_of_others_is_read import Ears
 from tests.api.test_protocol import BODY, POST, answer_of, connected
-from tests.jobs import add_campaign, one_tick, queue_job, work_off
+from tests.jobs import add_campaign, one_tick, queue_big_job, work_off
 from tests.stack import environment, free_port, listens, make_key, running, until, wait_for
 
 CHUNKS = 200  # more than systems take before a caller does
 
 
-def queue_big_job(engine, company="co", campaign="cmp"):
-    """A job of so many chunks of a thousand."""
+def big_job(engine, company="co", campaign="cmp"):
     with engine.begin() as connection:
-        entries = [(f"crm-{number:06}", f"+1{number:010}") for number in range(1000)]
-        job_id = queue_job(connection, entries, company=company, campaign=campaign)
-        connection.execute(text("UPDATE jobs SET total = :total WHERE id = :id"), {"total": CHUNKS * 1000, "id": job_id})
-        connection.execute(
-            text("""
-                INSERT INTO chunks (job_id, number, first_index, external_ids, phone_numbers, outcomes)
-                SELECT job_id, n, n * 1000, external_ids, phone_numbers, outcomes
-                FROM chunks, generate_series(1, :last) AS n WHERE job_id = :id
-            """),
-            {"last": CHUNKS - 1, "id": job_id},
-        )
-    return job_id
+        return queue_big_job(connection, CHUNKS, company=company, campaign=campaign)
 
 
 def asking(job_id, key, method="GET", accept="application/x-ndjson"):
@@ -46,7 +34,7 @@ def asking(job_id, key, method="GET", accept="application/x-ndjson"):
 
 
 async def test_one_that_waits_for_its_reader_holds_the_part_and_no_rows(service):
-    job_id = queue_big_job(service.engine)
+    job_id = big_job(service.engine)
     write = partial(exporter.as_csv, raw=False)
     parts = exporter.stream(service.app.state.engine, job_id, CHUNKS * 1000, list(Outcome), write)
     await anext(parts)  # what the first one loads stays
@@ -86,7 +74,7 @@ OK, NO_PLACE = b"HTTP/1.1 200", b"HTTP/1.1 503"
 
 async def test_a_company_has_some_of_the_places_and_what_is_refused_says_when_to_come_again(service, monkeypatch):
     monkeypatch.setattr("api.places.PATIENCE", 0.2)
-    job_id, others = queue_big_job(service.engine), queue_big_job(service.engine, "other", "foreign")
+    job_id, others = big_job(service.engine), big_job(service.engine, "other", "foreign")
     async with serving(service.app) as (port, _), AsyncExitStack() as held:
         for _ in range(exporter.OF_ONE_COMPANY):
             assert (await held.enter_async_context(asked(port, asking(job_id, service.read))))[0] == OK
@@ -103,7 +91,7 @@ async def test_a_company_has_some_of_the_places_and_what_is_refused_says_when_to
 async def test_companies_share_the_places_of_a_process(service, monkeypatch):
     monkeypatch.setattr("api.places.PATIENCE", 0.2)
     service.app.state.exports = Places(1, 1)
-    job_id, others = queue_big_job(service.engine), queue_big_job(service.engine, "other", "foreign")
+    job_id, others = big_job(service.engine), big_job(service.engine, "other", "foreign")
     async with serving(service.app) as (port, _), asked(port, asking(job_id, service.read)) as (head, _):
         assert head == OK
         assert await status_of(port, asking(others, service.foreign)) == 503
@@ -134,7 +122,7 @@ async def cancelled(_reader, _connections):
 @pytest.mark.parametrize("ending", [read_whole, left, silent_for_long, cancelled])
 async def test_a_place_is_let_go_of_however_an_export_ends(service, ending):
     service.app.state.exports = Places(1, 1)
-    job_id = queue_big_job(service.engine)
+    job_id = big_job(service.engine)
     sent = last(asking(job_id, service.read))
     async with serving(service.app) as (port, connections), asked(port, sent) as (head, reader):
         assert head == OK
@@ -143,7 +131,7 @@ async def test_a_place_is_let_go_of_however_an_export_ends(service, ending):
 
 
 async def test_head_reads_nothing_of_the_results(service):
-    job_id = queue_big_job(service.engine)
+    job_id = big_job(service.engine)
     path, ears = f"/api/v1/jobs/{job_id}/results", Ears(service)
     for accept in ("text/csv", "application/x-ndjson"):
         headers = {"x-api-key": service.read, "accept": accept}
@@ -182,7 +170,7 @@ def api(settings, engine):
     with engine.begin() as connection:
         add_campaign(connection)
         key = make_key(connection, "co")
-    job_id = queue_big_job(engine)
+    job_id = big_job(engine)
     port = free_port()
     with running("api", "--port", port, env=environment(settings)) as process:
         wait_for(lambda: listens(port))
