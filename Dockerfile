@@ -14,7 +14,7 @@ COPY worker worker
 COPY api api
 COPY cli cli
 COPY client client
-RUN pip wheel --no-deps --wheel-dir /wheels . \
+RUN pip wheel --no-deps --wheel-dir /wheels . ./client \
     && pip --python /opt/leadsweep/bin/python install --no-deps --no-index /wheels/*.whl
 
 FROM python:3.13.15-slim

@@ -19,7 +19,7 @@ help: ## Show this list
 setup: $(DEV) ## Create .venv with all pinned dependencies (second runs reuse it); demo and up need fewer
 
 # Two runs at once take turns: the first installs, the second finds it done.
-$(VENV)/.installed-%: pyproject.toml requirements-%.lock
+$(VENV)/.installed-%: pyproject.toml client/pyproject.toml requirements-%.lock
 	@PYTHON="$(PYTHON)" sh scripts/setup.sh $*
 
 demo: $(RUNS) ## Run the main job on real servers, from nothing to the final status

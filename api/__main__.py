@@ -12,10 +12,10 @@ import uvicorn
 from fastapi import FastAPI
 
 from api.app import create_app
-from api.protocol import MAX_CONNECTIONS, Connection, Reader
-from shared import logs
-from shared.environment import look_at_servers, process_settings
-from shared.streams import guard_streams
+from api.http.protocol import MAX_CONNECTIONS, Connection, Reader
+from shared.process import logs
+from shared.process.environment import look_at_servers, process_settings
+from shared.process.streams import guard_streams
 
 FILES = MAX_CONNECTIONS + 200  # descriptors: the connections of callers, and our own to the servers
 STOPS_WITHIN = 5  # seconds for requests in hand

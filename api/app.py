@@ -16,23 +16,27 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
-from api import exporter, lead_routes, pages, upload_routes, webhook_routes
-from api.answers import Answer
-from api.authenticator import Authenticator
-from api.body import Bodies
-from api.errors import ApiError, InvalidRequest, Unavailable
-from api.limiter import Limiter, open_redis
-from api.middleware import Envelope
-from api.openapi import ABOUT, Described
-from api.places import Places
-from api.receiver import Receiver
-from api.routes import router
-from api.waiter import Waiter
-from shared.broker import Sender
-from shared.database import create_api_engine
+from api.description import pages
+from api.description.openapi import ABOUT, Described
+from api.files import routes as files
+from api.files.receive import Receiver
+from api.http.answers import Answer
+from api.http.auth import Authenticator
+from api.http.errors import ApiError, InvalidRequest, Unavailable
+from api.http.middleware import Envelope
+from api.http.places import Places
+from api.http.rate_limits import Limiter, open_redis
+from api.http.request import Bodies
+from api.jobs import exports
+from api.jobs import routes as jobs
+from api.jobs.waiting import Waiter
+from api.leads import routes as leads
+from api.webhooks import routes as webhooks
+from shared.broker.sender import Sender
+from shared.database.engines import create_api_engine
+from shared.database.sqlstates import is_locked, is_of_a_function, sqlstate
 from shared.settings import Settings
 from shared.settings import settings as environment
-from shared.sqlstates import is_locked, is_of_a_function, sqlstate
 
 log = structlog.get_logger()
 
@@ -41,19 +45,19 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     """The ASGI application; `settings` are those of the environment unless given."""
     app = Described(
         title="Leadsweep",
-        version=version("leadsweep"),
+        version=version("leadsweep-server"),
         description=ABOUT,
         lifespan=_lifespan,
-        openapi_url=None,  # api.pages serves it, and the page without a CDN
+        openapi_url=None,  # api.description.pages serves it, and the page without a CDN
         redirect_slashes=False,
     )
     app.state.settings = settings or environment()
     app.state.bodies = Bodies()
-    app.state.exports = Places(exporter.AT_ONCE, exporter.OF_ONE_COMPANY)
-    app.include_router(router)
-    app.include_router(upload_routes.router)
-    app.include_router(lead_routes.router)
-    app.include_router(webhook_routes.router)
+    app.state.exports = Places(exports.AT_ONCE, exports.OF_ONE_COMPANY)
+    app.include_router(jobs.router)
+    app.include_router(files.router)
+    app.include_router(leads.router)
+    app.include_router(webhooks.router)
     app.include_router(pages.router)
     app.add_middleware(Envelope)
     app.add_exception_handler(ApiError, _answer_api_error)
@@ -109,7 +113,7 @@ async def _answer_routing_error(_request: Request, error: Any) -> Answer:
     message = {404: "Not found", 405: "Method not allowed"}.get(error.status_code, "Request refused")
     headers = error.headers
     if headers and headers.get("Allow") == "GET":
-        headers = {"Allow": "GET, HEAD"}  # which api.middleware makes of it
+        headers = {"Allow": "GET, HEAD"}  # which api.http.middleware makes of it
     return ApiError(error.status_code, message, headers).answer()
 
 

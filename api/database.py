@@ -10,7 +10,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from api.patience import within
-from shared.database import LOCK_TIMEOUT
+from shared.database.engines import LOCK_TIMEOUT
 
 Found = Row[*tuple[Any, ...]]  # any number of columns
 

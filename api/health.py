@@ -8,8 +8,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from api.database import rows
 from api.patience import within
-from shared.broker_health import Flaw, broker_flaw
-from shared.heartbeats import NEWEST_BEATS, STALE_SECONDS
+from shared.broker.health import Flaw, broker_flaw
+from shared.process.heartbeats import NEWEST_BEATS, STALE_SECONDS
 
 ROLES = ("worker", "deliverer", "ticker")
 PATIENCE = 1.0  # seconds for the database, and for each node of the broker

@@ -20,7 +20,7 @@ from typing import NamedTuple
 from benchmarks import builds, contests, edge, files, webhooks
 from benchmarks.contests import OURS_ALONE, in_turn
 from benchmarks.ground import Ground, Processes
-from cli.embedded import Embedded
+from cli.stack.embedded import Embedded
 
 RESULTS = Path(__file__).parent / "results"
 MEMORY_MB = {"worker": 150, "api": 200}

@@ -33,7 +33,7 @@ class Build(NamedTuple):
     def migrate(self, database_url):
         """Brings the database to this build's schema."""
         env = os.environ | {"DATABASE_URL": database_url}
-        command = "from cli.main import main; main()"
+        command = "from leadsweep.commands.main import main; main()"
         if self.start("-c", command, "migrate", env=env, stdout=subprocess.DEVNULL).wait():
             raise RuntimeError(f"the code in {self.folder} did not migrate its database")
 

@@ -13,8 +13,8 @@ import psycopg
 from benchmarks import floors
 from benchmarks.client import body_of, request_of, requests_per_second
 from benchmarks.ground import CAMPAIGN, JOB, entries_of, shuffled_jobs
-from cli.embedded import free_port
-from shared.broker import BURST, RUN_NEXT, create_celery
+from cli.stack.embedded import free_port
+from shared.broker.sender import BURST, RUN_NEXT, create_celery
 
 LOAD = 4000  # chunks, more than is done while anything is measured
 OURS_ALONE = None  # in place of a round's number

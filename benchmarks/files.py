@@ -8,12 +8,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from uuid import uuid4
 
+from leadsweep import Client
+
 from benchmarks import floors
 from benchmarks.client import body_of
 from benchmarks.contests import Round, _require_load, _until_completed, _wait_until_open, all_of_it, in_turn
 from benchmarks.ground import CAMPAIGN, JOB, entries_of, shuffled_jobs
-from cli.embedded import free_port
-from client import Client
+from cli.stack.embedded import free_port
 from shared.keys import hash_key, new_key
 
 MILLION = 1_000_000

@@ -13,10 +13,10 @@ import psycopg
 import redis
 
 from benchmarks.builds import THIS
-from shared.arrays import smallint_array, text_array
-from shared.destinations import LOOPBACK
+from shared.database.arrays import smallint_array, text_array
 from shared.keys import hash_key, new_key
-from shared.signatures import new_secrets_key
+from shared.webhooks.destinations import LOOPBACK
+from shared.webhooks.signatures import new_secrets_key
 
 CAMPAIGN = "bench"
 JOB = 1000  # leads of a job
@@ -43,7 +43,7 @@ class Ground:
     """A database of a build's schema, which is filled afresh for each side of each round."""
 
     def __init__(self, servers, build=THIS, database="leadsweep"):
-        """`servers` is a started cli.embedded.Embedded, in which each build has a database of its own; that of ours is there."""
+        """`servers` is a started cli.stack.embedded.Embedded, in which each build has a database of its own; that of ours is there."""
         self.servers = servers
         self.build = build
         self.url = servers.database_url.removesuffix("leadsweep") + database

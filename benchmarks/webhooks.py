@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 from benchmarks.contests import Round
 from benchmarks.ground import CAMPAIGN, JOB, entries_of
-from shared.broker import BURST, RUN_NEXT, WEBHOOKS_QUEUE, create_celery
+from shared.broker.sender import BURST, RUN_NEXT, WEBHOOKS_QUEUE, create_celery
 
 RECEIVERS = 8  # URLs: two deliveries go to each at once, sixteen to one company
 

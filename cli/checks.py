@@ -9,20 +9,20 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from leadsweep.terminal.failure import Failure
 from psycopg import errors
 from sqlalchemy import Connection, TextClause, text
 from sqlalchemy.exc import DBAPIError
 
 from cli.connection import address, check_schema, connected_to, find_settings, open_vault
-from cli.failure import Failure
-from shared import prepared_statements
-from shared.broker_health import broker_flaw
-from shared.database import database_url
-from shared.foreign_keys import without_index
-from shared.heartbeats import NEWEST_BEATS, STALE_SECONDS
-from shared.identifiers import FORM
-from shared.migrations import current_version
-from shared.prepared_statements import MEND, MISSING
+from shared.broker.health import broker_flaw
+from shared.database import prepared_statements
+from shared.database.engines import database_url
+from shared.database.foreign_keys import without_index
+from shared.database.migrations import current_version
+from shared.database.prepared_statements import MEND, MISSING
+from shared.identifiers.canonical import FORM
+from shared.process.heartbeats import NEWEST_BEATS, STALE_SECONDS
 from shared.settings import Settings
 
 OLDEST_POSTGRESQL = 14  # the first with SQL function bodies, which the schema uses

@@ -9,18 +9,18 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import psycopg
+from leadsweep.commands.runtime import running_stack
+from leadsweep.terminal.failure import Failure, NoAnswer, if_cut_off
+from leadsweep.terminal.output import told_if_slow
 from pydantic import ValidationError
 from sqlalchemy import URL, Connection, NullPool, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError
 
-from cli.failure import Failure, NoAnswer, if_cut_off
-from cli.output import told_if_slow
-from cli.runtime import running_stack
-from shared.database import create_sync_engine, database_url, reason_of
-from shared.migrations import current_version, newest_version
-from shared.our_tables import WAY_OUT, strangers
+from shared.database.engines import create_sync_engine, database_url, reason_of
+from shared.database.migrations import current_version, newest_version
+from shared.database.our_tables import WAY_OUT, strangers
 from shared.settings import Settings, variable
-from shared.signatures import Vault
+from shared.webhooks.signatures import Vault
 
 CONNECT_TIMEOUT = 2  # seconds for each address, the least that psycopg takes: somebody sits at the terminal
 _WITHOUT_A_WORD = 2.3  # seconds, with those of other addresses and for their names

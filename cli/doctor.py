@@ -4,9 +4,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
-
-from cli import options
-from cli.output import say, show
+from leadsweep.terminal import options
+from leadsweep.terminal.output import say, show
 
 if TYPE_CHECKING:
     from cli.checks import Check

@@ -4,10 +4,10 @@ import sys
 from pathlib import Path
 
 import click
+from leadsweep.terminal import options
+from leadsweep.terminal.failure import Failure, if_cut_off
+from leadsweep.terminal.output import remark, show
 
-from cli import options
-from cli.failure import Failure, if_cut_off
-from cli.output import remark, show
 from shared.printable import printable
 
 
@@ -30,7 +30,7 @@ def migrate(target: str, data_dir: Path | None, *, yes: bool, as_json: bool) -> 
     tables and columns with all that is in them.
     """
     from cli.connection import check_tables, connected
-    from shared.migrations import current_version, downgrade, upgrade
+    from shared.database.migrations import current_version, downgrade, upgrade
 
     with connected(data_dir, any_schema=True) as connection:
         with connection.begin():
@@ -54,7 +54,7 @@ def _steps(before: str | None, target: str) -> int:
     """How many versions `target` lies above `before`; below it, if negative. Raises Failure where this code does not know one."""
     from alembic.script import ScriptDirectory
 
-    from shared.migrations import config
+    from shared.database.migrations import config
 
     known = [None, *reversed([script.revision for script in ScriptDirectory.from_config(config()).walk_revisions()])]
     wanted = {"base": None, "head": known[-1]}.get(target, target)

@@ -7,17 +7,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+from leadsweep.terminal import options
+from leadsweep.terminal.failure import Failure
+from leadsweep.terminal.output import moment, remark, show, show_list
 
-from cli import options
-from cli.failure import Failure
-from cli.output import moment, remark, show, show_list
 from shared.printable import printable, printable_json
 
 if TYPE_CHECKING:
+    from leadsweep.commands.listener import Listener, Received
+    from leadsweep.terminal.output import Columns
     from sqlalchemy import RowMapping
-
-    from cli.listener import Listener, Received
-    from cli.output import Columns
 
 
 @click.group()
@@ -44,7 +43,7 @@ def list_(company_id: str | None, data_dir: Path | None, *, as_json: bool) -> No
 
     They are made and changed with the API: POST /api/v1/webhooks.
     """
-    from cli import registry
+    from cli.accounts import registry
     from cli.connection import connected
 
     with connected(data_dir) as connection:
@@ -69,7 +68,7 @@ def _described(row: "RowMapping") -> dict[str, object]:
 
 
 def _checked_url(_ctx: click.Context, _param: click.Parameter, value: str | None) -> str | None:
-    from shared.destinations import parse_destination
+    from shared.webhooks.destinations import parse_destination
 
     if value is not None:
         try:
@@ -103,7 +102,7 @@ def listen(port: int, host: str, secrets: tuple[str, ...], forward: str | None, 
     """
     from contextlib import suppress
 
-    from cli.signals import stop_by_signals
+    from leadsweep.terminal.signals import stop_by_signals
 
     unread: list[BrokenPipeError] = []
 
@@ -129,7 +128,7 @@ def listen(port: int, host: str, secrets: tuple[str, ...], forward: str | None, 
 
 def _known(data_dir: Path | None) -> list[tuple[str, str]]:
     """Whose each secret is, and the secret, by the operator's database. Raises Failure where there is none."""
-    from cli import registry
+    from cli.accounts import registry
     from cli.connection import connected, find_settings, open_vault
 
     vault = open_vault(find_settings(data_dir))
@@ -144,7 +143,7 @@ def _listening(
     forward: str | None,
     known: Callable[[], list[tuple[str, str]]],
 ) -> "Listener":
-    from cli.listener import Listener
+    from leadsweep.commands.listener import Listener
 
     try:
         return Listener(address, secrets, tell, forward, known)

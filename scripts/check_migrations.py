@@ -1,5 +1,5 @@
-"""Fails unless the migrations, run on an empty database, give exactly the tables of shared.models (`alembic check`), and lead
-back down to nothing and up again. Uses a PostgreSQL of its own, thrown away afterwards.
+"""Fails unless the migrations, run on an empty database, give exactly the tables of shared.database.models (`alembic check`),
+and lead back down to nothing and up again. Uses a PostgreSQL of its own, thrown away afterwards.
 """
 
 import sys
@@ -8,12 +8,12 @@ from pathlib import Path
 
 from alembic import command
 from alembic.util import CommandError
+from leadsweep.terminal.failure import Failure
 from sqlalchemy import Connection, inspect, text
 
-from cli.embedded import Embedded
-from cli.failure import Failure
-from shared import migrations
-from shared.database import create_sync_engine
+from cli.stack.embedded import Embedded
+from shared.database import migrations
+from shared.database.engines import create_sync_engine
 from shared.settings import Settings
 
 _OUR_FUNCTIONS = text("SELECT proname FROM pg_proc WHERE pronamespace = 'public'::regnamespace")
@@ -30,7 +30,7 @@ def main() -> None:
                 check(connection)
             engine.dispose()
         except CommandError as error:
-            sys.exit(f"shared.models and the migrations differ: {error}; write a migration, or mend the models")
+            sys.exit(f"shared.database.models and the migrations differ: {error}; write a migration, or mend the models")
         except Failure as failure:
             sys.exit(failure.message)
         finally:

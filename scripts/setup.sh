@@ -7,11 +7,11 @@ python="${PYTHON:-python3}"
 exec 9>.setup.lock
 if command -v flock >/dev/null 2>&1; then flock 9; fi
 stamp=".venv/.installed-$kind"
-if [ -f "$stamp" ] && [ "$stamp" -nt pyproject.toml ] && [ "$stamp" -nt "requirements-$kind.lock" ]; then exit 0; fi
+if [ -f "$stamp" ] && [ "$stamp" -nt pyproject.toml ] && [ "$stamp" -nt client/pyproject.toml ] && [ "$stamp" -nt "requirements-$kind.lock" ]; then exit 0; fi
 "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Leadsweep needs Python 3.11 or newer; name one: make PYTHON=python3.12" >&2; exit 1; }
 echo "setting up .venv (once; a minute or so)"
 [ -x .venv/bin/python ] || "$python" -m venv .venv
 .venv/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r "requirements-$kind.lock"
-.venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+.venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e . -e client
 touch .venv/.installed-embedded  # which all of dev is more than
 touch "$stamp"

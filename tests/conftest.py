@@ -6,12 +6,12 @@ import psycopg
 import pytest
 import redis
 
-from cli.embedded import Embedded
-from shared import migrations
-from shared.database import create_sync_engine, create_worker_engine
-from shared.destinations import LOOPBACK, parse_networks
+from cli.stack.embedded import Embedded
+from shared.database import migrations
+from shared.database.engines import create_sync_engine, create_worker_engine
 from shared.settings import Settings
-from shared.signatures import new_secrets_key
+from shared.webhooks.destinations import LOOPBACK, parse_networks
+from shared.webhooks.signatures import new_secrets_key
 
 _numbers = count()
 

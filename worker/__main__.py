@@ -10,11 +10,11 @@ from typing import Any
 
 import structlog
 
-from shared import logs
-from shared.broker import JOB_QUEUES, WEBHOOKS_QUEUE
-from shared.broker_health import broker_flaw
-from shared.environment import look_at_servers, process_settings
-from shared.streams import guard_streams
+from shared.broker.health import broker_flaw
+from shared.broker.sender import JOB_QUEUES, WEBHOOKS_QUEUE
+from shared.process import logs
+from shared.process.environment import look_at_servers, process_settings
+from shared.process.streams import guard_streams
 from worker.app import app
 
 log = structlog.get_logger()

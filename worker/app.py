@@ -14,11 +14,11 @@ from celery.worker.state import maybe_shutdown
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
-from shared import logs
-from shared.broker import create_celery
-from shared.database import create_worker_engine
-from shared.environment import process_settings
-from shared.heartbeats import BEAT_SECONDS, beat
+from shared.broker.sender import create_celery
+from shared.database.engines import create_worker_engine
+from shared.process import logs
+from shared.process.environment import process_settings
+from shared.process.heartbeats import BEAT_SECONDS, beat
 from shared.settings import settings
 from worker import claimer, outbox
 

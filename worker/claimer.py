@@ -11,8 +11,8 @@ from uuid import UUID
 
 from sqlalchemy import Connection, text
 
-from shared.broker import JOB_QUEUES
-from shared.plans import squeezed
+from shared.broker.sender import JOB_QUEUES
+from shared.database.plans import squeezed
 from shared.states import COUNTS, PhoneFallback
 from worker.turns import Turns, turns_of
 

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 from sqlalchemy import Connection, text
 
-from shared.arrays import smallint_array
+from shared.database.arrays import smallint_array
 from shared.states import Event, Outcome
 from worker.outbox import Claimed
 

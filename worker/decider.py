@@ -7,7 +7,7 @@ looking a lead up and deleting it. Where the campaign has an archive, a pass era
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal, NamedTuple, Protocol
 
-from shared.identifiers import canonical_external_id, canonical_phone_number
+from shared.identifiers.canonical import canonical_external_id, canonical_phone_number
 from shared.states import Outcome, PhoneFallback
 from worker.entries import (
     Entries,

@@ -10,9 +10,9 @@ from typing import NamedTuple
 import structlog
 from sqlalchemy import Connection, Engine, text
 
-from shared.broker import WEBHOOKS_QUEUE
-from shared.destinations import Network
-from shared.signatures import Vault, in_force, new_secret, sign
+from shared.broker.sender import WEBHOOKS_QUEUE
+from shared.webhooks.destinations import Network
+from shared.webhooks.signatures import Vault, in_force, new_secret, sign
 from worker.composer import compose
 from worker.finisher import Wake
 from worker.outbox import Claimed, claim, record

@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from shared.identifiers import (
+from shared.identifiers.canonical import (
     canonical_external_id,
     canonical_phone_number,
     former_external_id,
@@ -12,7 +12,7 @@ from shared.identifiers import (
     is_spreadsheet_id,
     is_spreadsheet_number,
 )
-from shared.phone_regions import phone_number, rival
+from shared.identifiers.phone_regions import phone_number, rival
 from shared.states import Outcome
 
 _MAY_BE_FLOAT = re.compile("[^a-df-zA-DF-Z_]*")  # the one letter is that of an exponent

@@ -9,11 +9,11 @@ from uuid import UUID
 import structlog
 from sqlalchemy import Boolean, Connection, Integer, Uuid, bindparam, text
 
-from shared.archive import HAS_ARCHIVE
-from shared.arrays import smallint_array
-from shared.broker import WEBHOOKS_QUEUE
-from shared.foreign_keys import reason_of_slowness
-from shared.plans import squeezed
+from shared.broker.sender import WEBHOOKS_QUEUE
+from shared.database.archive import HAS_ARCHIVE
+from shared.database.arrays import smallint_array
+from shared.database.foreign_keys import reason_of_slowness
+from shared.database.plans import squeezed
 from shared.states import COUNTS, NOTED, JobState, Outcome
 from worker.setbacks import GROWN, NOT_WAITING, recover
 

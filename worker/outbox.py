@@ -11,7 +11,7 @@ from uuid import UUID
 import structlog
 from sqlalchemy import Connection, text
 
-from shared.plans import NOW
+from shared.database.plans import NOW
 from shared.states import DeliveryState
 from worker.backoff import next_delay
 from worker.poster import Reply

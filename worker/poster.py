@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import httpcore2
 
-from shared.destinations import Address, Destination, Network, may_use, parse_destination, resolve
+from shared.webhooks.destinations import Address, Destination, Network, may_use, parse_destination, resolve
 
 SECONDS = 20.0  # for all of it, from the look-up of the name to the end of the answer
 BYTES = 64 * 1024  # of an answer that are read

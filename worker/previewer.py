@@ -11,9 +11,9 @@ from uuid import UUID
 
 from sqlalchemy import Connection, text
 
-from shared import archive
-from shared.arrays import bigint_array, text_array
-from shared.identifiers import canonical_external_id
+from shared.database import archive
+from shared.database.arrays import bigint_array, text_array
+from shared.identifiers.canonical import canonical_external_id
 from shared.states import Outcome
 from worker.claimer import Claim
 from worker.decider import Column, Copy, Found, TakenLead, decide

@@ -8,7 +8,7 @@ from datetime import timedelta
 import structlog
 from sqlalchemy import Connection, text
 
-from shared.plans import NOW
+from shared.database.plans import NOW
 
 KEYS_KEPT = timedelta(hours=72)  # as the contract says
 JOBS = 50  # whose identifiers go in one round

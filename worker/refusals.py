@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from sqlalchemy.exc import DBAPIError
 
-from shared.sqlstates import culprit, is_cancelled, is_refusal, is_shortage, is_transient, sqlstate
+from shared.database.sqlstates import culprit, is_cancelled, is_refusal, is_shortage, is_transient, sqlstate
 from worker.part import Part
 
 Item = TypeVar("Item")

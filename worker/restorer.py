@@ -8,7 +8,7 @@ from uuid import UUID
 
 from sqlalchemy import TextClause, text
 
-from shared.arrays import bigint_array
+from shared.database.arrays import bigint_array
 from shared.states import Outcome
 from worker.entries import Entries
 from worker.part import Part

@@ -20,12 +20,12 @@ import structlog
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError
 
-from shared.broker import JOBS_QUEUE
-from shared.foreign_keys import reason_of_slowness
-from shared.heartbeats import worker_processes
-from shared.locks import locked_table
+from shared.broker.sender import JOBS_QUEUE
+from shared.database.foreign_keys import reason_of_slowness
+from shared.database.locks import locked_table
+from shared.database.sqlstates import in_words, is_cancelled, is_locked, is_lost, is_refusal, is_transient, sqlstate
+from shared.process.heartbeats import worker_processes
 from shared.settings import LOCK_WAIT
-from shared.sqlstates import in_words, is_cancelled, is_locked, is_lost, is_refusal, is_transient, sqlstate
 from shared.states import Outcome
 from worker.claimer import MAX_ATTEMPTS, Claim, claim, pass_over
 from worker.finisher import NOBODY, ArchiveAppeared, Wake, finish, tell

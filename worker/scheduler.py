@@ -5,7 +5,7 @@ Both are one statement for all jobs: ten thousand may be due at one moment. The 
 
 from sqlalchemy import Connection, text
 
-from shared.plans import NOW
+from shared.database.plans import NOW
 
 BATCH = 10_000  # jobs in one round
 

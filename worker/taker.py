@@ -11,9 +11,9 @@ from typing import Any, Literal, NamedTuple
 
 from sqlalchemy import TextClause, text
 
-from shared import archive
-from shared.arrays import bigint_array, text_array
-from shared.identifiers import canonical_external_id, canonical_phone_number
+from shared.database import archive
+from shared.database.arrays import bigint_array, text_array
+from shared.identifiers.canonical import canonical_external_id, canonical_phone_number
 from shared.states import Mode, Outcome, PhoneFallback
 from worker.claimer import Claim
 from worker.decider import Column, Copy, Kept, Row, decide

@@ -9,12 +9,12 @@ from sqlalchemy import Engine
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
-from shared.broker import RUN_NEXT, WEBHOOKS_QUEUE, Sender
-from shared.database import create_worker_engine
+from shared.broker.sender import RUN_NEXT, WEBHOOKS_QUEUE, Sender
+from shared.broker.wakeups import Announcer
+from shared.database.engines import create_worker_engine
+from shared.database.sqlstates import sqlstate
 from shared.settings import settings
-from shared.signatures import Vault
-from shared.sqlstates import sqlstate
-from shared.wakeups import Announcer
+from shared.webhooks.signatures import Vault
 from worker import runner
 from worker.app import app
 from worker.deliverer import Terms, deliver_next

@@ -13,15 +13,15 @@ import structlog
 from sqlalchemy import Connection, Engine, text
 from sqlalchemy.exc import SQLAlchemyError
 
-from shared import logs
-from shared.broker import JOB_QUEUES, WEBHOOKS_QUEUE, Sender
-from shared.database import create_worker_engine
-from shared.environment import look_at_servers, process_settings
-from shared.heartbeats import beat, forget_the_dead
-from shared.plans import NOW
+from shared.broker.sender import JOB_QUEUES, WEBHOOKS_QUEUE, Sender
+from shared.broker.wakeups import Announcer
+from shared.database.engines import create_worker_engine
+from shared.database.plans import NOW
+from shared.process import logs
+from shared.process.environment import look_at_servers, process_settings
+from shared.process.heartbeats import beat, forget_the_dead
+from shared.process.streams import guard_streams
 from shared.settings import Settings
-from shared.streams import guard_streams
-from shared.wakeups import Announcer
 from worker.claimer import is_anything_claimable
 from worker.finisher import Wake, tell, unfinished
 from worker.previewer import conclude

@@ -11,8 +11,8 @@ from typing import Any
 
 from sqlalchemy import Connection, text
 
-from shared.archive import HAS_ARCHIVE
-from shared.identifiers import FORM
+from shared.database.archive import HAS_ARCHIVE
+from shared.identifiers.canonical import FORM
 from shared.states import Mode, Outcome
 from worker.claimer import Claim
 from worker.entries import Entries, read_again

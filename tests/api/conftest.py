@@ -6,8 +6,8 @@ import httpx2
 import pytest
 
 from api.app import create_app
-from tests.jobs import add_campaign, add_leads, work_off
-from tests.stack import make_key
+from tests.support.jobs import add_campaign, add_leads, work_off
+from tests.support.stack import make_key
 
 
 class Service:

@@ -5,9 +5,9 @@ from typing import NamedTuple
 
 import pytest
 from click.testing import CliRunner
+from leadsweep.commands.main import main
 
-from cli.main import main
-from shared.signatures import new_secrets_key
+from shared.webhooks.signatures import new_secrets_key
 
 
 class Ran(NamedTuple):

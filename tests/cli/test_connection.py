@@ -8,9 +8,9 @@ from contextlib import contextmanager
 import psycopg
 import pytest
 
-from shared.migrations import newest_version
-from shared.signatures import new_secrets_key
-from tests.shared.test_environment import STRANGERS, URLS, WAY_OUT, refused_urls, taken  # noqa: F401 - a fixture
+from shared.database.migrations import newest_version
+from shared.webhooks.signatures import new_secrets_key
+from tests.shared.process.test_environment import STRANGERS, URLS, WAY_OUT, refused_urls, taken  # noqa: F401 - a fixture
 
 NOWHERE = "postgresql://127.0.0.1:1/nowhere"
 

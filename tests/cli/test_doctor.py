@@ -7,10 +7,10 @@ import pytest
 import redis
 from sqlalchemy import text
 
-from shared.heartbeats import beat
-from shared.prepared_statements import MISSING
-from tests.brokers import rabbitmq, redis_server
-from tests.pooler import pooled
+from shared.database.prepared_statements import MISSING
+from shared.process.heartbeats import beat
+from tests.support.brokers import rabbitmq, redis_server
+from tests.support.pooler import pooled
 
 NAMES = [
     "settings",

@@ -7,7 +7,7 @@ import sys
 import pytest
 from sqlalchemy import inspect, text
 
-from shared.migrations import newest_version
+from shared.database.migrations import newest_version
 
 
 @pytest.fixture
@@ -49,7 +49,7 @@ def test_going_down_needs_a_yes(leadsweep, engine):
 
 
 def test_going_down_needs_a_yes_where_stdin_is_closed_too(engine, database_url):
-    command = [sys.executable, "-c", "from cli.main import main; main()", "migrate", "--to", "base"]
+    command = [sys.executable, "-c", "from leadsweep.commands.main import main; main()", "migrate", "--to", "base"]
     ran = subprocess.run(
         ["sh", "-c", 'exec "$@" <&-', "sh", *command],
         env=os.environ | {"DATABASE_URL": database_url}, capture_output=True, text=True, timeout=60, check=False,
@@ -79,7 +79,7 @@ def test_a_database_that_cannot_be_reached_is_one_line(leadsweep, monkeypatch):
 
 
 def test_a_table_that_somebody_holds_is_not_waited_for_until_all_wait_behind_us(leadsweep, engine, monkeypatch):
-    monkeypatch.setattr("shared.migrations.PATIENCE", 0)
+    monkeypatch.setattr("shared.database.migrations.PATIENCE", 0)
     assert leadsweep("migrate", "--to", "0006", "--yes").code == 0
     with engine.begin() as connection:
         connection.execute(text("LOCK TABLE campaigns IN ROW EXCLUSIVE MODE"))

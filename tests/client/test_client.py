@@ -15,11 +15,9 @@ from email.utils import formatdate
 from inspect import isawaitable
 
 import httpx2
+import leadsweep
 import pytest
-from standardwebhooks import WebhookVerificationError
-
-import client
-from client import (
+from leadsweep import (
     AsyncClient,
     Client,
     Conflict,
@@ -32,9 +30,11 @@ from client import (
     ServerNotReached,
     WaitTimedOut,
 )
-from shared.signatures import new_secret, sign
+from standardwebhooks import WebhookVerificationError
+
+from shared.webhooks.signatures import new_secret, sign
 from tests.faults.conftest import ground  # noqa: F401 - a fixture
-from tests.stack import PROJECT, running_api, running_ticker, running_worker, wait_for
+from tests.support.stack import PROJECT, running_api, running_ticker, running_worker, wait_for
 
 NOTHING = "requested clientReference sourceJobId error schedule callbackUrl maxLeadsPerSecond runAt startedAt finishedAt"
 COUNTS = "processed deleted wouldDelete restored conflict notFound unprocessed invalid"
@@ -382,13 +382,13 @@ def test_a_webhook_is_verified_and_read():
     ended |= {"total": 2, "deleted": 1, "notFound": 1, "unprocessed": 0, "statusUrl": "/j", "deletedIdentifiers": ["a"]}
     body = json.dumps({"type": "job.completed", "timestamp": "2026-01-01T02:00:00.000Z", "data": ended}).encode()
     headers = sign([secret], "msg_1", now, body)
-    event = client.verify(body, headers, new_secret(), secret)
+    event = leadsweep.verify(body, headers, new_secret(), secret)
     assert (event.type, event.job.job_id, event.job.deleted_identifiers) == ("job.completed", "j", ["a"])
     test = json.dumps({"type": "webhook.test", "timestamp": "2026-01-01T02:00:00.000Z", "data": {"webhookId": "w"}}).encode()
-    assert client.verify(test, sign([secret], "msg_2", now, test), secret).job is None
+    assert leadsweep.verify(test, sign([secret], "msg_2", now, test), secret).job is None
     for secrets in ((), (new_secret(),)):
         with pytest.raises(WebhookVerificationError):
-            client.verify(body, headers, *secrets)
+            leadsweep.verify(body, headers, *secrets)
 
 
 @pytest.fixture
@@ -459,7 +459,7 @@ async def test_the_async_client_waits_for_many_at_once(server):
 
 def test_what_a_server_says_does_not_steer_the_terminal_of_a_traceback():
     said = "evil\x1b[2J\x9b31m\u202e\u2028\r\nforged ä"
-    for error in (client.LeadsweepError(said), Refused(said, 400, "r"), Conflict(said, 409, None), ServerFailed(said)):
+    for error in (leadsweep.LeadsweepError(said), Refused(said, 400, "r"), Conflict(said, 409, None), ServerFailed(said)):
         assert error.args[0] == said
         shown = "".join(traceback.format_exception(error))
         assert all(character == "\n" or character.isprintable() for character in shown)

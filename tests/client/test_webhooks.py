@@ -7,10 +7,10 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from leadsweep import LeadsweepError, NotVerified, verify
 from standardwebhooks import WebhookVerificationError
 
-from client import LeadsweepError, NotVerified, verify
-from shared.signatures import new_secret, sign
+from shared.webhooks.signatures import new_secret, sign
 
 BODY = json.dumps({"type": "webhook.test", "timestamp": "2026-01-01T02:00:00.000Z", "data": {"webhookId": "w"}}).encode()
 SECRET = new_secret()

@@ -5,7 +5,7 @@ import signal
 
 import pytest
 
-from cli.embedded import free_port
+from cli.stack.embedded import free_port
 from shared.settings import Settings
 from tests.deployment.compose import ROOT, TEXT, interpolate, services, variables
 from tests.deployment.containers import Container

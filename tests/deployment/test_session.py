@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from cli.embedded import free_port
-from shared.destinations import LOOPBACK
+from cli.stack.embedded import free_port
+from shared.webhooks.destinations import LOOPBACK
 from tests.deployment.compose import ROOT
 from tests.deployment.containers import Container
 

@@ -4,14 +4,14 @@ from contextlib import ExitStack
 
 import pytest
 
-from shared.database import create_sync_engine
+from shared.database.engines import create_sync_engine
 from shared.settings import Settings
-from tests.caller import Caller
 from tests.faults import dying
-from tests.invariants import check
-from tests.jobs import add_campaign, add_leads
-from tests.oracle import Lead
-from tests.stack import environment, make_key, running, running_api, running_deliverer, running_ticker, wait_for
+from tests.support.caller import Caller
+from tests.support.invariants import check
+from tests.support.jobs import add_campaign, add_leads
+from tests.support.oracle import Lead
+from tests.support.stack import environment, make_key, running, running_api, running_deliverer, running_ticker, wait_for
 
 
 class Ground:

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from tests.faults.conftest import mixed
-from tests.stack import free_port, listens, running, wait_for
+from tests.support.stack import free_port, listens, running, wait_for
 
 PROCESSES = {"api": ("api", "--port"), "worker": ("worker", "--processes", 2), "ticker": ("worker.ticker",)}
 

@@ -6,11 +6,20 @@ import time
 import pytest
 from sqlalchemy import text
 
-from shared.signatures import Vault, new_secret
-from tests.caller import Caller
-from tests.jobs import add_campaign
-from tests.receiver import receiving
-from tests.stack import SECRETS_KEY, make_key, running, running_api, running_deliverer, running_ticker, running_worker, wait_for
+from shared.webhooks.signatures import Vault, new_secret
+from tests.support.caller import Caller
+from tests.support.jobs import add_campaign
+from tests.support.receiver import receiving
+from tests.support.stack import (
+    SECRETS_KEY,
+    make_key,
+    running,
+    running_api,
+    running_deliverer,
+    running_ticker,
+    running_worker,
+    wait_for,
+)
 
 RECORD = "UPDATE deliveries SET claimed_until = NULL"
 CLAIM = "UPDATE deliveries SET claimed_until = now_and"

@@ -5,8 +5,8 @@ import pytest
 
 from tests.faults import dying
 from tests.faults.conftest import mixed
-from tests.invariants import check_against_oracle
-from tests.stack import free_port, running, running_ticker, wait_for
+from tests.support.invariants import check_against_oracle
+from tests.support.stack import free_port, running, running_ticker, wait_for
 
 WORKER_STATEMENTS = {
     "claim": "RECURSIVE",

@@ -9,12 +9,12 @@ import time
 import httpx2
 import psutil
 import pytest
+from leadsweep import Client, Retries
 from sqlalchemy import text
 
-from client import Client, Retries
 from tests.faults import dying
-from tests.oracle import Lead, judge
-from tests.stack import free_port, running, running_api, running_ticker, running_worker, wait_for
+from tests.support.oracle import Lead, judge
+from tests.support.stack import free_port, running, running_api, running_ticker, running_worker, wait_for
 
 MILLION = 1_000_000
 GROWTH = 100 * 1024 * 1024  # bytes that the API may take for a file, however long

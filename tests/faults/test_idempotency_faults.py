@@ -5,7 +5,7 @@ import pytest
 
 from tests.faults.conftest import mixed
 from tests.faults.test_fail_points import answers
-from tests.stack import free_port, running, running_ticker, running_worker, wait_for
+from tests.support.stack import free_port, running, running_ticker, running_worker, wait_for
 
 
 @pytest.mark.parametrize("moment", ["before", "after"])

@@ -13,10 +13,10 @@ import httpx2
 import psutil
 from sqlalchemy.exc import DBAPIError
 
-from shared.signatures import Vault
+from shared.webhooks.signatures import Vault
 from tests.faults.conftest import Ground, batches, mixed
-from tests.receiver import receiving
-from tests.stack import end, wait_for
+from tests.support.receiver import receiving
+from tests.support.stack import end, wait_for
 
 KILLS = 40
 SICK = range(8, 14)  # during these, no lead can be deleted
@@ -25,7 +25,16 @@ SEED = 20_261_123  # which process when; the interleaving differs from run to ru
 
 def test_forty_kills_in_a_row_lose_and_double_nothing(tmp_path):
     folder = tmp_path / "stack"
-    command = [sys.executable, "-c", "from cli.main import main; main()", "up", "--port", "0", "--data-dir", str(folder)]
+    command = [
+        sys.executable,
+        "-c",
+        "from leadsweep.commands.main import main; main()",
+        "up",
+        "--port",
+        "0",
+        "--data-dir",
+        str(folder),
+    ]
     with (tmp_path / "up.log").open("wb") as log:
         up = subprocess.Popen(["setpriv", "--pdeathsig", "TERM", *command], stdout=log, stderr=log, env=environment())
     try:

@@ -7,12 +7,12 @@ import time
 import pytest
 import redis
 
-from cli.embedded import Embedded
-from shared import migrations
-from shared.database import create_sync_engine
+from cli.stack.embedded import Embedded
+from shared.database import migrations
+from shared.database.engines import create_sync_engine
 from shared.settings import Settings
 from tests.faults.conftest import Ground, mixed
-from tests.stack import running_api, running_deliverer, running_ticker, running_worker, wait_for
+from tests.support.stack import running_api, running_deliverer, running_ticker, running_worker, wait_for
 
 
 @pytest.fixture(scope="module")

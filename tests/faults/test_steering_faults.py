@@ -7,8 +7,8 @@ from sqlalchemy import text
 
 from tests.faults import dying
 from tests.faults.conftest import mixed
-from tests.invariants import FINAL
-from tests.stack import running, running_api, running_ticker, running_worker, wait_for
+from tests.support.invariants import FINAL
+from tests.support.stack import running, running_api, running_ticker, running_worker, wait_for
 
 MOMENTS = ("before", "after")
 

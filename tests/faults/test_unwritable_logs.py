@@ -15,10 +15,10 @@ from contextlib import contextmanager, suppress
 import httpx2
 import pytest
 
-from shared.streams import Unfailing
-from tests.stack import PROJECT, end, free_port, listens, wait_for
+from shared.process.streams import Unfailing
+from tests.support.stack import PROJECT, end, free_port, listens, wait_for
 
-LEADSWEEP = [sys.executable, "-c", "from cli.main import main; main(prog_name='leadsweep')"]
+LEADSWEEP = [sys.executable, "-c", "from leadsweep.commands.main import main; main(prog_name='leadsweep')"]
 
 
 @contextmanager
@@ -380,12 +380,12 @@ HOSTILE = "evil\x1b[2J\x9b31m\x7f\u202e\u2028\a\rforged"
         module("api", "--port", HOSTILE),
         module("worker", "--processes", HOSTILE),
         module("worker", HOSTILE),
-        [sys.executable, "-c", f"from shared.streams import guard_streams as g\ng()\nraise ValueError({HOSTILE!r})"],
-        [sys.executable, "-c", f"import logging, shared.streams as s\ns.guard_streams()\nlogging.error({HOSTILE!r})"],
+        [sys.executable, "-c", f"from shared.process.streams import guard_streams as g\ng()\nraise ValueError({HOSTILE!r})"],
+        [sys.executable, "-c", f"import logging, shared.process.streams as s\ns.guard_streams()\nlogging.error({HOSTILE!r})"],
         [
             sys.executable,
             "-c",
-            f"import logging, shared.streams as s\ns.guard_streams()\nlogging.getLogger('a').warning({HOSTILE!r})",
+            f"import logging, shared.process.streams as s\ns.guard_streams()\nlogging.getLogger('a').warning({HOSTILE!r})",
         ],
     ],
     ids=["api", "worker", "worker's words", "uncaught", "logging", "last resort"],

@@ -7,11 +7,11 @@ import psutil
 import pytest
 from sqlalchemy import text
 
-from shared.broker import RUN_NEXT, create_celery
+from shared.broker.sender import RUN_NEXT, create_celery
 from tests.faults.conftest import batches, mixed
 from tests.faults.dying import deaths_at
-from tests.jobs import add_campaign, add_leads, job_row, queue_job
-from tests.stack import running_api, running_ticker, running_worker, wait_for
+from tests.support.jobs import add_campaign, add_leads, job_row, queue_job
+from tests.support.stack import running_api, running_ticker, running_worker, wait_for
 
 
 def test_work_in_a_dead_workers_hands_goes_on_within_45_seconds(stack):

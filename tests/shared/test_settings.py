@@ -5,7 +5,7 @@ from datetime import timedelta
 import pytest
 from pydantic import ValidationError
 
-from shared.database import database_url
+from shared.database.engines import database_url
 from shared.settings import Rate, Settings, parse_rate
 
 

@@ -5,9 +5,9 @@ import statistics
 from psycopg._queries import MAX_CACHED_STATEMENT_LENGTH
 from sqlalchemy import event, text
 
-from shared.identifiers import FORM
+from shared.identifiers.canonical import FORM
 from shared.states import Outcome
-from tests.jobs import add_campaign, job_row, let_leases_expire, pages_read, queue_job
+from tests.support.jobs import add_campaign, job_row, let_leases_expire, pages_read, queue_job
 from worker.claimer import claim, lies_idle
 from worker.finisher import DecidedChunk, finish
 from worker.runner import run_chunk

@@ -2,7 +2,7 @@
 
 import pytest
 
-from shared.identifiers import canonical_phone_number
+from shared.identifiers.canonical import canonical_phone_number
 from shared.states import Outcome, PhoneFallback
 from worker.decider import Copy, Kept, TakenLead, decide
 from worker.entries import Entries, read_again

@@ -5,7 +5,7 @@ import signal
 import pytest
 import redis
 
-from tests.stack import environment, running, wait_for
+from tests.support.stack import environment, running, wait_for
 
 ENDS_WITHIN = 30
 

@@ -7,9 +7,9 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
-from shared.sqlstates import is_locked
+from shared.database.sqlstates import is_locked
 from shared.states import Outcome
-from tests.jobs import (
+from tests.support.jobs import (
     GATE,
     HOLD_UP,
     HOLDS_CAMPAIGN,
@@ -21,9 +21,9 @@ from tests.jobs import (
     remaining_leads,
     work_off,
 )
-from tests.jobs import job_now as job
-from tests.jobs import outcomes_now as outcomes
-from tests.stack import lock_waits, wait_for
+from tests.support.jobs import job_now as job
+from tests.support.jobs import outcomes_now as outcomes
+from tests.support.stack import lock_waits, wait_for
 from worker.claimer import claim
 from worker.runner import run_chunk
 

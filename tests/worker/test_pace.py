@@ -6,8 +6,8 @@ from datetime import timedelta
 import pytest
 from sqlalchemy import text
 
-from shared.broker import JOBS_QUEUE
-from tests.jobs import add_campaign, add_leads, job_row, outcomes_of_job, queue_job, remaining_leads
+from shared.broker.sender import JOBS_QUEUE
+from tests.support.jobs import add_campaign, add_leads, job_row, outcomes_of_job, queue_job, remaining_leads
 from worker.claimer import claim
 from worker.runner import run_chunk
 from worker.ticker import SHORTEST, _next_paced, queues_with_work

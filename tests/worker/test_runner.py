@@ -8,7 +8,7 @@ from psycopg import OperationalError
 from sqlalchemy import event, text
 
 from shared.states import Outcome
-from tests.jobs import (
+from tests.support.jobs import (
     add_campaign,
     add_former_leads,
     add_leads,

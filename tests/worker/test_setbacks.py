@@ -14,9 +14,9 @@ from sqlalchemy import event, text
 from sqlalchemy.exc import DBAPIError
 from structlog.testing import capture_logs
 
-from shared.heartbeats import beat
+from shared.process.heartbeats import beat
 from shared.states import Outcome
-from tests.jobs import (
+from tests.support.jobs import (
     add_campaign,
     add_leads,
     execute,
@@ -25,9 +25,9 @@ from tests.jobs import (
     remaining_leads,
     work_off,
 )
-from tests.jobs import job_now as job
-from tests.jobs import outcomes_now as outcomes
-from tests.jobs import queue_ids as queue
+from tests.support.jobs import job_now as job
+from tests.support.jobs import outcomes_now as outcomes
+from tests.support.jobs import queue_ids as queue
 from worker import runner
 from worker.claimer import MAX_ATTEMPTS, claim
 from worker.finisher import NOBODY

@@ -9,17 +9,17 @@ from uuid import uuid4
 import pytest
 from sqlalchemy import event, text
 
-from api.acceptor import accept
-from api.authenticator import Key
-from api.errors import ApiError
-from api.follower import follow
-from api.parser import parse
-from api.replayer import Asked
-from api.steering import request
+from api.http.auth import Key
+from api.http.errors import ApiError
+from api.jobs.control import request
+from api.jobs.follow_up import follow
+from api.jobs.idempotency import Asked
+from api.jobs.submission import parse
+from api.jobs.submit import accept
 from shared.settings import Settings
 from shared.states import COUNTS, POSSIBLE_IN, Action, JobState, Outcome
 from shared.windows import next_opening, parse_window
-from tests.jobs import (
+from tests.support.jobs import (
     add_campaign,
     add_leads,
     job_row,
@@ -30,7 +30,7 @@ from tests.jobs import (
     remaining_leads,
     work_off,
 )
-from tests.worker.test_properties import World
+from tests.worker.lives.test_properties import World
 from worker.claimer import MAX_ATTEMPTS, claim
 from worker.finisher import NOBODY, Wake
 from worker.runner import run_chunk, run_next

@@ -2,7 +2,7 @@
 
 from sqlalchemy import text
 
-from tests.jobs import add_campaign, add_leads, job_row, one_tick, queue_job
+from tests.support.jobs import add_campaign, add_leads, job_row, one_tick, queue_job
 from worker.claimer import claim
 from worker.runner import run_chunk
 

@@ -1,0 +1,1 @@
+"""What callers read of the API: its OpenAPI description, and the page that shows it."""

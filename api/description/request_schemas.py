@@ -1,0 +1,218 @@
+"""The bodies that callers send, as JSON Schema with examples. What it cannot say, the parser does."""
+
+from api.description.shapes import Schema, or_null, reference, text
+from api.description.webhook_schemas import CALLBACK_URL
+from api.jobs.entries import MAX_EXTERNAL_ID, MAX_PHONE_NUMBER
+from api.jobs.submission import MAX_ENTRIES, MAX_RATE, MAX_REFERENCE
+from shared.identifiers.canonical import IGNORED, PUNCTUATION
+from shared.identifiers.phone_regions import REGIONS
+from shared.states import Mode, PhoneFallback
+from shared.windows import DAY_NAMES
+
+
+def _characters(text: str) -> str:
+    """For a class of a regular expression in JSON Schema."""
+    return "".join(f"\\u{ord(character):04x}" for character in text)
+
+
+CAMPAIGN_PATTERN = f"[^{_characters(IGNORED)}]"
+_NO_NUL = r"^[^\u0000]*$"
+
+ENTRY: Schema = {
+    "type": "object",
+    "description": "Names one lead, by `externalId`, `phoneNumber` or both. Null counts as missing. Other fields are ignored, "
+    "but for those that may mean one of the two (`external_id`, `mobile`, …), which are refused.",
+    "properties": {
+        "externalId": or_null(text("Your CRM's id", maxLength=MAX_EXTERNAL_ID, pattern=_NO_NUL)),
+        "phoneNumber": or_null(
+            text("E.164; spaces, dots, dashes, parentheses allowed", maxLength=MAX_PHONE_NUMBER, pattern=_NO_NUL)
+        ),
+    },
+    "anyOf": [
+        {"required": ["externalId"], "properties": {"externalId": {"type": "string", "pattern": CAMPAIGN_PATTERN}}},
+        {
+            "required": ["phoneNumber"],
+            "properties": {"phoneNumber": {"type": "string", "pattern": f"[^{_characters(IGNORED + PUNCTUATION)}]"}},
+        },
+    ],
+}
+
+_CLOCK = "^([01][0-9]|2[0-3]):[0-5][0-9]$"
+
+_WINDOW = {
+    "type": "object",
+    "additionalProperties": False,
+    "required": ["start", "end"],
+    "description": "Every one of `days` from `start` on, to `end`, which is on the next day where it comes before `start`",
+    "properties": {
+        "start": text("As the clock reads in `timeZone`", pattern=_CLOCK, examples=["22:00"]),
+        "end": text("Another time than `start`", pattern=_CLOCK.replace("$", "$|^24:00$"), examples=["06:00"]),
+        "timeZone": or_null(text("IANA name", default="UTC", examples=["America/New_York"])),
+        "days": {
+            "type": ["array", "null"],
+            "description": "On which it opens; all, if left out or empty",
+            "items": {"type": "string", "enum": list(DAY_NAMES)},
+        },
+    },
+}
+
+_SCHEDULE = {
+    "type": "object",
+    "description": "When to run: exactly one of the three. When a window shuts, the job waits for its next opening",
+    "additionalProperties": False,
+    "oneOf": [{"required": [name]} for name in ("runAt", "offPeak", "window")],
+    "properties": {
+        "runAt": text("Not before; with an offset. In the past: now", format="date-time", examples=["2026-01-31T22:00:00+01:00"]),
+        "offPeak": {"const": True, "description": "In the off-peak window of the campaign, or of the server"},
+        "window": reference("Window"),
+    },
+    "examples": [
+        {"runAt": "2026-01-31T22:00:00+01:00"},
+        {"offPeak": True},
+        {"window": {"start": "22:00", "end": "06:00", "timeZone": "America/New_York", "days": ["fri", "sat"]}},
+    ],
+}
+
+_MAX_LEADS_PER_SECOND: Schema = {
+    "type": ["integer", "null"],
+    "minimum": 1,
+    "maximum": MAX_RATE,
+    "description": "The pace at which its leads are worked on, averaged over 10 seconds; without it, as fast as it goes",
+}
+
+PHONE_REGION: Schema = or_null(
+    text(
+        "Country (ISO 3166) as whose the phone numbers are read that begin without a `+`, if they are valid there; "
+        "without it, the campaign's",
+        enum=REGIONS,
+        examples=["DE"],
+    )
+)
+
+# What any submission can say of how it is to be done.
+_OPTIONS: dict[str, Schema] = {
+    "clientReference": or_null(
+        text("Stored with the job, echoed, and a filter of the list", maxLength=MAX_REFERENCE, pattern=_NO_NUL)
+    ),
+    "phoneFallback": {
+        "enum": [True, False, PhoneFallback.IF_UNIDENTIFIED, None],
+        "default": True,
+        "description": "Whether an entry whose `externalId` names no lead may take the one with its `phoneNumber`; with "
+        "`onlyIfUnidentified`, phone numbers find only leads that have no `externalId` of their own",
+    },
+    "phoneRegion": PHONE_REGION,
+    "mode": {
+        "type": ["string", "null"],
+        "enum": [Mode.DELETE, Mode.ARCHIVE, None],
+        "default": Mode.DELETE,
+        "description": "`archive` keeps the leads for a while, so that the job can be restored",
+    },
+    "dryRun": {
+        "type": ["boolean", "null"],
+        "default": False,
+        "description": "A preview: says what would be deleted, changes nothing, and can be executed within 24 hours",
+    },
+    "callbackUrl": CALLBACK_URL,
+    "schedule": {"anyOf": [reference("Schedule"), {"type": "null"}]},
+    "maxLeadsPerSecond": _MAX_LEADS_PER_SECOND,
+}
+
+_BULK_DELETE: Schema = {
+    "type": "object",
+    "additionalProperties": False,
+    "required": ["campaignId", "leads"],
+    "properties": {
+        "campaignId": text("The campaign that all leads belong to", pattern=CAMPAIGN_PATTERN),
+        "leads": {
+            "type": "array",
+            "description": "The leads to delete",
+            "minItems": 1,
+            "maxItems": MAX_ENTRIES,
+            "items": reference("Entry"),
+        },
+        **_OPTIONS,
+    },
+    "examples": [
+        {
+            "campaignId": "cmp_1",
+            "leads": [{"externalId": "CRM_001"}, {"phoneNumber": "+15555551234"}],
+            "clientReference": "nightly",
+        }
+    ],
+}
+
+_JOB_CHANGE = {
+    "type": "object",
+    "additionalProperties": False,
+    "required": ["maxLeadsPerSecond"],
+    "properties": {"maxLeadsPerSecond": _MAX_LEADS_PER_SECOND},
+    "examples": [{"maxLeadsPerSecond": 500}],
+}
+
+_EXECUTION = {
+    "type": "object",
+    "additionalProperties": False,
+    "properties": {"schedule": _OPTIONS["schedule"]},
+    "examples": [{"schedule": {"offPeak": True}}],
+}
+
+
+def _parameter(name: str, schema: Schema, *, required: bool = False) -> Schema:
+    """An option as a parameter of the query, where there is no null."""
+    kept = {keyword: value for keyword, value in schema.items() if keyword != "description"}
+    for keyword in ("type", "enum"):
+        if isinstance(kept.get(keyword), list):
+            kept[keyword] = [one for one in kept[keyword] if one not in {None, "null"}]
+    if isinstance(kept.get("type"), list):
+        (kept["type"],) = kept["type"]
+    return {"name": name, "in": "query", "required": required, "description": schema["description"], "schema": kept}
+
+
+_ON_INVALID = text(
+    "What a row that is no entry does: `fail` refuses the file, `skip` gives the row the outcome `invalid`",
+    enum=["fail", "skip"],
+    default="fail",
+)
+
+_COLUMNS = text(
+    "What the file calls the identifiers, its columns or keys: one line of CSV. A name that looks like an "
+    "identifier is refused unless it is said here what it is",
+    minLength=1,
+    examples=["externalId:crm_id,phoneNumber:mobile", '"externalId:CRM, ID"'],
+)
+_IGNORE = text(
+    "Columns or keys that are no identifiers though they look like it: one line of CSV", minLength=1, examples=["mobile,fax"]
+)
+
+FILE_PARAMETERS = [
+    _parameter("campaignId", _BULK_DELETE["properties"]["campaignId"], required=True),
+    _parameter("onInvalid", _ON_INVALID),
+    _parameter("columns", _COLUMNS),
+    _parameter("ignore", _IGNORE),
+    *(_parameter(name, schema) for name, schema in _OPTIONS.items() if name != "schedule"),
+    {
+        "name": "schedule",
+        "in": "query",
+        "description": "As the JSON form has it",
+        "content": {"application/json": {"schema": reference("Schedule")}},
+    },
+]
+"""What the query of a file can say."""
+
+FILES: Schema = {
+    "text/csv": {"schema": {"type": "string"}, "example": "externalId,phoneNumber\nCRM_001,\n,+15555551234\n"},
+    "application/x-ndjson": {
+        "schema": {"type": "string"},
+        "example": '{"externalId": "CRM_001"}\n{"phoneNumber": "+15555551234"}\n',
+    },
+}
+"""What its body can be."""
+
+REQUEST_SCHEMAS: dict[str, Schema] = {
+    "JobChange": _JOB_CHANGE,
+    "Execution": _EXECUTION,
+    "BulkDelete": _BULK_DELETE,
+    "Entry": ENTRY,
+    "Schedule": _SCHEDULE,
+    "Window": _WINDOW,
+}

@@ -1,0 +1,1 @@
+"""Bulk deletes that come as files of millions."""

@@ -1,0 +1,213 @@
+"""Who calls, what they may do, and how often: the first three checks of every call.
+
+Keys are remembered for REMEMBERED seconds, unknown ones too, so that a revocation is in force soon
+after and a flood of calls asks the database little. An unknown, a revoked and an expired key get the
+same answer. A flood of keys that are all different is held up here: only so many of them are looked up
+at once, and keys that were valid when they were last looked up do not wait for them.
+"""
+
+import asyncio
+import time
+from collections import OrderedDict
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, nullcontext
+from typing import NamedTuple, TypeVar
+from uuid import UUID
+
+import structlog
+from sqlalchemy import text
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncEngine
+from starlette.requests import Request
+
+from api.database import rows
+from api.http.errors import ApiError, Forbidden, RateLimited, Unavailable
+from api.http.rate_limits import Limiter
+from shared.database.arrays import text_array
+from shared.database.plans import BY_INDEX
+from shared.keys import hash_key
+from shared.settings import Rate, Settings, parse_rate
+
+REMEMBERED = 2.0  # seconds; the contract allows 5 for a revocation to be in force
+MOST_REMEMBERED = 10_000  # valid keys, and as many unknown ones: a few MB each
+LOOK_UPS = 8  # in flight, of keys that are new here: the pool, of ten by default, keeps two connections
+LOOK_UP_TURN = 2.0  # seconds that one more waits: a look-up takes 1 ms, so then the database is not well
+NOTED_EVERY = 5.0  # seconds between notes of which keys were used
+
+ACTIVE = "revoked_at IS NULL AND (expires_at IS NULL OR expires_at > clock_timestamp())"
+
+_FIND_KEY = text(f"""
+    SELECT id, company_id, campaign_id, scope, name, rate_limit_submit, rate_limit_read FROM api_keys
+    WHERE hash = :hash AND {ACTIVE} AND {BY_INDEX}
+""")
+
+_NOTE_USE = text(f"""
+    UPDATE api_keys SET last_used_at = clock_timestamp()
+    WHERE id = ANY(CAST(:ids AS uuid[]))
+        AND (last_used_at IS NULL OR last_used_at < clock_timestamp() - interval '1 minute') AND {BY_INDEX}
+    RETURNING id
+""")
+
+log = structlog.get_logger()
+
+
+class Key(NamedTuple):
+    """An active API key. `campaign_id` is None for the whole company; the rates are None where the server's apply."""
+
+    id: UUID
+    company_id: str
+    campaign_id: str | None
+    scope: str
+    name: str
+    submit_rate: Rate | None
+    read_rate: Rate | None
+
+    @property
+    def reach(self) -> tuple[str, str | None, str]:
+        """What the key may do, and where."""
+        return self.company_id, self.campaign_id, self.scope
+
+    def sees(self, campaign_id: str) -> bool:
+        """Whether the key reaches this campaign of its company."""
+        return self.campaign_id is None or self.campaign_id == campaign_id
+
+    @property
+    def owns_webhooks(self) -> bool:
+        """Whether the key may see and change the company's webhooks, which tell of all of its jobs."""
+        return self.scope == "write" and self.campaign_id is None
+
+
+class Authenticator:
+    """Finds the key of a call and counts the call."""
+
+    def __init__(self, engine: AsyncEngine, limiter: Limiter, settings: Settings) -> None:
+        """`engine` autocommits."""
+        self._engine = engine
+        self._limiter = limiter
+        self._settings = settings
+        # Apart, so that unknown keys, of which anybody can make up any number, push out no valid one.
+        self._valid: OrderedDict[bytes, tuple[float, Key]] = OrderedDict()
+        self._unknown: OrderedDict[bytes, float] = OrderedDict()
+        self._looking: dict[bytes, asyncio.Task[Key | None]] = {}
+        self._turns = asyncio.Semaphore(max(1, min(LOOK_UPS, settings.pool_size - 2)))
+        self._used: set[UUID] = set()
+
+    async def admit(self, request: Request, *, writing: bool = False, submitting: bool = False) -> Key:
+        """The key of the call, which must be able to write where the call is `writing`; one that makes a job is `submitting`.
+
+        Raises ApiError 401, Forbidden for lack of scope, RateLimited.
+        """
+        key = await self._key_of(request)
+        kind, rate = ("submit", key.submit_rate) if submitting else ("read", key.read_rate)
+        server_rate = self._settings.rate_limit_submit if submitting else self._settings.rate_limit_read
+        allowance = await self._limiter.count(f"{kind}:{key.id}", rate or server_rate)
+        request.scope["allowance"] = allowance
+        if (writing or submitting) and key.scope != "write":
+            raise Forbidden  # it is counted all the same, as its answer says how much is left
+        if allowance.refused:
+            raise RateLimited(allowance)
+        return key
+
+    async def admit_again(self, request: Request) -> None:
+        """Looks at the key of a call once more, as its body may have taken long to arrive.
+
+        Raises ApiError 401 where the key is not active any more, Forbidden where its reach is another now.
+        """
+        admitted: Key = request.scope["key"]
+        if (await self.key_now(request)).reach != admitted.reach:
+            raise Forbidden
+
+    async def key_now(self, request: Request) -> Key:
+        """The key of a call that was admitted a while ago. Raises ApiError 401 where it is not active any more."""
+        key = await self._find(hash_key(request.headers["x-api-key"]))
+        if key is None:
+            raise inactive_key()
+        return key
+
+    async def note_uses(self) -> None:
+        """Writes down, again and again, which keys were used; ends only when cancelled."""
+        while True:
+            await asyncio.sleep(NOTED_EVERY)
+            await self.note_used()
+
+    async def note_used(self) -> None:
+        """Writes down which keys were used since the last time."""
+        used, self._used = self._used, set()
+        if not used:
+            return
+        try:
+            await rows(self._engine, _NOTE_USE, {"ids": text_array(map(str, used))})
+        except (SQLAlchemyError, TimeoutError) as error:
+            log.warning("use of keys not noted", error=type(error).__name__)
+
+    async def _key_of(self, request: Request) -> Key:
+        written = request.headers.getlist("x-api-key")
+        if not written:
+            raise ApiError(401, "Missing API key")
+        key = await self._find(hash_key(written[0])) if len(written) == 1 else None
+        if key is None:
+            raise inactive_key()
+        request.scope["key"] = key
+        self._used.add(key.id)
+        return key
+
+    async def _find(self, key_hash: bytes) -> Key | None:
+        now = time.monotonic()
+        until, key = self._valid.get(key_hash, (self._unknown.get(key_hash, 0.0), None))
+        if until > now:
+            return key
+        looking = self._looking.get(key_hash)
+        if looking is None:
+            looking = asyncio.create_task(self._look_up(key_hash, was_valid=key is not None))
+            self._looking[key_hash] = looking
+            looking.add_done_callback(lambda _: self._looking.pop(key_hash))
+        return await asyncio.shield(looking)  # which others may be waiting for
+
+    async def _look_up(self, key_hash: bytes, *, was_valid: bool) -> Key | None:
+        async with nullcontext() if was_valid else self._turn():
+            until = time.monotonic() + REMEMBERED
+            found = await rows(self._engine, _FIND_KEY, {"hash": key_hash})
+        key = Key(*found[0][:5], *map(_rate, found[0][5:])) if found else None
+        self._valid.pop(key_hash, None)
+        self._unknown.pop(key_hash, None)
+        if key:
+            _remember(self._valid, key_hash, (until, key))
+        else:
+            _remember(self._unknown, key_hash, until)
+        return key
+
+    @asynccontextmanager
+    async def _turn(self) -> AsyncIterator[None]:
+        """Raises Unavailable where others take too long."""
+        try:
+            async with asyncio.timeout(LOOK_UP_TURN):
+                await self._turns.acquire()
+        except TimeoutError:
+            raise Unavailable from None
+        try:
+            yield
+        finally:
+            self._turns.release()
+
+
+Remembered = TypeVar("Remembered")
+
+
+def _remember(memory: OrderedDict[bytes, Remembered], key_hash: bytes, what: Remembered) -> None:
+    """As the newest; the oldest is forgotten where there are too many."""
+    memory[key_hash] = what
+    if len(memory) > MOST_REMEMBERED:
+        memory.popitem(last=False)
+
+
+def inactive_key() -> ApiError:
+    """One answer for unknown, revoked and expired keys."""
+    return ApiError(401, "Invalid or inactive API key")
+
+
+def _rate(written: str | None) -> Rate | None:
+    try:
+        return parse_rate(written) if written else None
+    except ValueError as error:
+        log.warning("limit of a key not understood", error=str(error), mend="correct rate_limit_submit and rate_limit_read")
+        return None

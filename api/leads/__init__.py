@@ -1,0 +1,1 @@
+"""Leads one at a time or a thousand: created, listed, deleted at once."""

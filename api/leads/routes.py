@@ -1,0 +1,88 @@
+"""The routes of leads, as the published API of the same family has them."""
+
+import re
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Request
+from pydantic import AfterValidator
+
+from api.http.answers import Answer, success
+from api.http.errors import InvalidRequest
+from api.http.request import read_json
+from api.jobs.routes import Reader, Writer, refuse_unknown_parameters
+from api.jobs.submission import parse_region
+from api.leads import leads
+from shared.identifiers.canonical import canonical_external_id, canonical_phone_number
+
+router = APIRouter(redirect_slashes=False)
+
+MAX_PAGE = 8000
+
+Limit = Annotated[int, Query(ge=1, le=MAX_PAGE)]
+CampaignId = Annotated[str | None, Query(alias="campaignId")]
+ExternalId = Annotated[str | None, Query(alias="externalId")]
+
+
+def _with_plus(written: str | None) -> str | None:
+    """A `+` that its caller did not escape arrives as a space, with which no number begins."""
+    return re.sub(r"\A (?=[0-9])", "+", written) if written else written
+
+
+PhoneRegion = Annotated[str | None, Query(alias="phoneRegion")]
+PhoneNumber = Annotated[str | None, AfterValidator(_with_plus), Query(alias="phoneNumber")]
+
+
+@router.post("/api/v1/records/bulk", operation_id="createRecords", summary="The same, by another name", tags=["Leads"])
+@router.post("/api/v1/leads/bulk", operation_id="createLeads", summary="Create leads", tags=["Leads"])
+async def create_leads(request: Request, key: Writer) -> Answer:
+    """Creates up to 1000 leads; those whose identifiers are taken are skipped."""
+    new = leads.parse_new(await read_json(request))
+    refuse_unknown_parameters(request, set())
+    return success(await leads.create(request.app.state.engine, request.app.state.settings, key, new))
+
+
+@router.get("/api/v1/records", operation_id="listRecords", summary="The same, by another name", tags=["Leads"])
+@router.get("/api/v1/leads", operation_id="listLeads", summary="List leads", tags=["Leads"])
+async def list_leads(
+    request: Request,
+    key: Reader,
+    campaign_id: CampaignId = None,
+    cursor: str | None = None,
+    limit: Limit = 1000,
+    external_id: ExternalId = None,
+    phone_number: PhoneNumber = None,
+    phone_region: PhoneRegion = None,
+) -> Answer:
+    """A campaign's leads, a page at a time; or the one with an identifier."""
+    refuse_unknown_parameters(request, {"campaignId", "cursor", "limit", "externalId", "phoneNumber", "phoneRegion"})
+    state, campaign_id = request.app.state, _named(campaign_id)
+    if external_id is not None or phone_number is not None:
+        named = leads.Named(external_id, phone_number, parse_region(phone_region))
+        return success(await leads.find(state.engine, state.settings, key, campaign_id, named))
+    return success(await leads.list_leads(state.engine, state.settings, key, campaign_id, cursor, limit))
+
+
+@router.delete("/api/v1/records", operation_id="deleteRecord", summary="The same, by another name", tags=["Leads"])
+@router.delete("/api/v1/leads", operation_id="deleteLead", summary="Delete one lead", tags=["Leads"])
+async def delete_lead(
+    request: Request,
+    key: Writer,
+    campaign_id: CampaignId = None,
+    external_id: ExternalId = None,
+    phone_number: PhoneNumber = None,
+    phone_region: PhoneRegion = None,
+) -> Answer:
+    """Deletes a lead at once, and its copies in the archive."""
+    refuse_unknown_parameters(request, {"campaignId", "externalId", "phoneNumber", "phoneRegion"})
+    campaign_id = _named(campaign_id)
+    if not canonical_external_id(external_id or "") and not canonical_phone_number(phone_number or ""):
+        raise InvalidRequest("At least one of phoneNumber or externalId query parameter is required")
+    named = leads.Named(external_id, phone_number, parse_region(phone_region))
+    erased = await leads.delete(request.app.state.engine, key, campaign_id, named)
+    return success({"deleted": True, "erasedFromArchive": erased} if erased else {"deleted": True})
+
+
+def _named(campaign_id: str | None) -> str:
+    if not canonical_external_id(campaign_id or ""):
+        raise InvalidRequest("campaignId query parameter is required")
+    return str(campaign_id)

@@ -1,0 +1,1 @@
+"""Companies, their campaigns and keys."""

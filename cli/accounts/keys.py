@@ -1,0 +1,137 @@
+"""`leadsweep keys`: a key is shown once, when it is made; afterwards only its id and what it may do."""
+
+from pathlib import Path
+from shlex import quote
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+import click
+from leadsweep.terminal import options
+from leadsweep.terminal.output import minute, moment, remark, show, show_list
+
+if TYPE_CHECKING:
+    from leadsweep.terminal.output import Columns
+    from sqlalchemy import RowMapping
+
+
+@click.group()
+def keys() -> None:
+    """API keys, as sent in the x-api-key header."""
+
+
+@keys.command()
+@click.option("--company", "company_id", required=True, metavar="ID", type=options.Word(), help="Whose key it is.")
+@click.option("--scope", required=True, type=click.Choice(["read", "write"]), help="`write` includes `read`.")
+@click.option("--campaign", "campaign_id", metavar="ID", type=options.Word(), help="Limit the key to this campaign.")
+@click.option(
+    "--expires",
+    type=options.Expiry(),
+    help="When it ends: 2030-01-31T12:00:00Z, or 30m, 12h, 90d, 4w from now.  [default: never]",
+)
+@click.option("--name", default="", type=options.Word(may_be_empty=True), help="For people; may be anything.")
+@click.option(
+    "--rate-limit-submit",
+    metavar="RATE",
+    callback=options.checked_rate,
+    help="Its submissions, as 5000/hour.  [default: the server's]",
+)
+@click.option(
+    "--rate-limit-read",
+    metavar="RATE",
+    callback=options.checked_rate,
+    help="Its other calls, as 90000/hour.  [default: the server's]",
+)
+@options.data_dir
+@options.as_json
+def create(data_dir: Path | None, *, as_json: bool, **terms: Any) -> None:
+    """Make a key and print it, this once: only its hash is stored.
+
+    It never expires, and has the server's rate limits, unless told otherwise.
+    """
+    from cli.accounts import registry
+    from cli.connection import changing
+
+    with changing(data_dir, f"leadsweep keys list --company {quote(terms['company_id'])}") as connection:
+        made = registry.create_key(connection, registry.KeyTerms(**terms))
+    result = {
+        "id": str(made.id),
+        "key": made.key,
+        "companyId": terms["company_id"],
+        "campaignId": terms["campaign_id"],
+        "scope": terms["scope"],
+        "name": terms["name"],
+        "createdAt": moment(made.created_at),
+        "expiresAt": moment(made.expires_at),
+        "rateLimitSubmit": terms["rate_limit_submit"],
+        "rateLimitRead": terms["rate_limit_read"],
+    }
+    show(result, made.key, as_json=as_json)
+    if not as_json:
+        remark(f"Keep it safe: it is not shown again. Its id is {made.id}.")
+
+
+@keys.command("list")
+@click.option("--company", "company_id", metavar="ID", type=options.Word(), help="Only the keys of this company.")
+@options.data_dir
+@options.as_json
+def list_(company_id: str | None, data_dir: Path | None, *, as_json: bool) -> None:
+    """List keys, oldest first, with their last use.
+
+    Their ids and what they may do, that is; never the keys themselves.
+    """
+    from cli.accounts import registry
+    from cli.connection import connected
+
+    with connected(data_dir) as connection:
+        rows = registry.list_keys(connection, company_id)
+    if rows or as_json:
+        show_list(rows, _described, _COLUMNS, as_json=as_json)
+    else:
+        remark("no keys; make one: leadsweep keys create --company ID --scope write")
+
+
+@keys.command()
+@click.argument("key_id", metavar="ID", type=click.UUID)
+@options.data_dir
+@options.as_json
+def revoke(key_id: UUID, data_dir: Path | None, *, as_json: bool) -> None:
+    """End a key, by its id, for ever.
+
+    In force within 5 seconds. Revoking it again does no harm.
+    """
+    from cli.accounts import registry
+    from cli.connection import changing
+
+    with changing(data_dir, "leadsweep keys list") as connection:
+        revoked_at, now = registry.revoke_key(connection, key_id)
+    text = f"revoked key {key_id}" if now else f"key {key_id} was already revoked, at {moment(revoked_at)}"
+    show({"id": str(key_id), "revokedAt": moment(revoked_at)}, text, as_json=as_json)
+
+
+def _described(row: "RowMapping") -> dict[str, object]:
+    return {
+        "id": str(row["id"]),
+        "companyId": row["company_id"],
+        "campaignId": row["campaign_id"],
+        "scope": row["scope"],
+        "name": row["name"],
+        "state": row["state"],
+        "createdAt": moment(row["created_at"]),
+        "expiresAt": moment(row["expires_at"]),
+        "revokedAt": moment(row["revoked_at"]),
+        "lastUsedAt": moment(row["last_used_at"]),
+        "rateLimitSubmit": row["rate_limit_submit"],
+        "rateLimitRead": row["rate_limit_read"],
+    }
+
+
+_COLUMNS: "Columns" = {
+    "ID": lambda row: row["id"],
+    "COMPANY": lambda row: row["company_id"],
+    "CAMPAIGN": lambda row: row["campaign_id"] or "all",
+    "SCOPE": lambda row: row["scope"],
+    "STATE": lambda row: row["state"],
+    "LAST USED": lambda row: minute(row["last_used_at"]),
+    "EXPIRES": lambda row: minute(row["expires_at"]),
+    "NAME": lambda row: row["name"],
+}

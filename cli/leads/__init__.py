@@ -1,0 +1,1 @@
+"""Leads: loading files of them, counting, going through what is stored."""

@@ -1,0 +1,1 @@
+"""`leadsweep up`: servers of our own, and the processes beside them."""

@@ -1,0 +1,54 @@
+"""The Python client of Leadsweep, for callers: submits, waits, reads results, verifies webhooks.
+
+    from client import Client
+
+    with Client("http://127.0.0.1:8000", key) as leadsweep:
+        job = leadsweep.wait(leadsweep.submit("spring", [{"externalId": "CRM_001"}]).job_id)
+        missing = [result.identifier for result in leadsweep.results(job.job_id, outcome="notFound")]
+
+`AsyncClient` has the same methods, to be awaited. Neither knows anything of the server but its HTTP API.
+"""
+
+from leadsweep.clients import AsyncClient, Client
+from leadsweep.errors import (
+    Conflict,
+    KeyRefused,
+    LeadsweepError,
+    NotConnected,
+    NotFound,
+    NotVerified,
+    RateLimited,
+    Refused,
+    ServerFailed,
+    ServerNotReached,
+    WaitTimedOut,
+)
+from leadsweep.models import Change, Ended, Event, Job, Lead, Options, Result, Submitted
+from leadsweep.steps import Retries
+from leadsweep.webhooks import verify
+
+__all__ = [
+    "AsyncClient",
+    "Change",
+    "Client",
+    "Conflict",
+    "Ended",
+    "Event",
+    "Job",
+    "KeyRefused",
+    "Lead",
+    "LeadsweepError",
+    "NotConnected",
+    "NotFound",
+    "NotVerified",
+    "Options",
+    "RateLimited",
+    "Refused",
+    "Result",
+    "Retries",
+    "ServerFailed",
+    "ServerNotReached",
+    "Submitted",
+    "WaitTimedOut",
+    "verify",
+]

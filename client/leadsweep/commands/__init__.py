@@ -1,0 +1,1 @@
+"""The callers' commands: they know the server by its HTTP API only."""

@@ -1,0 +1,165 @@
+"""Makes a file as the server takes it of what a person has: a file, a pipe, a list. Looks at its header, and counts it."""
+
+import gzip
+import io
+import json
+import shutil
+import sys
+import tempfile
+import zlib
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import BinaryIO, Literal, NamedTuple
+
+from leadsweep.terminal.failure import Failure
+from leadsweep.terminal.options import check_stdin
+from leadsweep.terminal.progress import Show, watched
+from shared.files.blocks import SIZE, Unreadable, blocks
+from shared.files.csv_reader import read_csv, without_blank_rows
+from shared.files.kinds import other_kind
+from shared.identifiers.columns import Naming, shown
+
+CSV, NDJSON = "text/csv", "application/x-ndjson"
+Format = Literal["csv", "ndjson"]
+Identifier = Literal["externalId", "phoneNumber"]
+
+_MEDIA_TYPES: dict[str, str] = {"csv": CSV, "ndjson": NDJSON}
+_BY_SUFFIX = {".csv": CSV, ".tsv": CSV, ".ndjson": NDJSON, ".jsonl": NDJSON}
+_GZIP = b"\x1f\x8b"
+_COUNTING = ("counting", "counting")  # what is shown as it goes on, and at the end
+_NOT_GZIP = (gzip.BadGzipFile, EOFError, zlib.error)
+
+
+class Prepared(NamedTuple):
+    """A file that can be read again from its beginning; `leads` says how many rows it has, broken ones too."""
+
+    file: BinaryIO
+    media_type: str
+    compressed: bool
+    leads: int
+
+
+def prepare(
+    stack: ExitStack,
+    path: str,
+    form: Format | None,
+    by: Identifier | None,
+    naming: Naming,
+    shown: Show,
+    *,
+    needs_external_id: bool,
+) -> Prepared:
+    """The file at `path`, `-` for stdin; with `by` it is one identifier a line. The header of a CSV must be one by `naming`.
+
+    Raises Failure where it cannot be read, OSError. `stack` closes it. How far it is, is `shown`.
+    """
+    try:
+        file = _opened(stack, path, shown)
+        compressed = _begins_with(file, _GZIP)
+        if by:
+            content = _content(stack, watched(file, shown, *_COUNTING), compressed=compressed)
+            file, compressed = _as_ndjson(stack, content, by), False
+        media_type = NDJSON if by else _media_type(stack, path, form, file, compressed=compressed)
+        content = _content(stack, watched(file, shown, *_COUNTING), compressed=compressed)
+        count = _count(content, media_type, naming, needs_external_id=needs_external_id)
+    except _NOT_GZIP:
+        raise Failure("the file is not valid gzip") from None
+    except Unreadable as error:
+        raise failure_of(error) from None
+    file.seek(0)
+    return Prepared(file, media_type, compressed, count)
+
+
+def failure_of(error: Unreadable) -> Failure:
+    """The same, with its line, for who is at the terminal."""
+    return Failure(f"line {error.line}: {error.what}" if error.line else error.what, error.mend)
+
+
+def _content(stack: ExitStack, file: BinaryIO, *, compressed: bool) -> BinaryIO | gzip.GzipFile:
+    if not compressed:
+        return file
+    inflated = gzip.GzipFile(fileobj=file)
+    stack.callback(inflated.close)
+    return inflated
+
+
+def _opened(stack: ExitStack, path: str, shown: Show) -> BinaryIO:
+    if path == "-":
+        check_stdin()
+        return _copied(stack, sys.stdin.buffer, shown)  # even of a file, of which somebody may have read a part
+    return _seekable(stack, stack.enter_context(Path(path).open("rb")), shown)
+
+
+def _temporary(stack: ExitStack) -> BinaryIO:
+    return stack.enter_context(tempfile.TemporaryFile())
+
+
+def _seekable(stack: ExitStack, file: BinaryIO, shown: Show) -> BinaryIO:
+    """It must be counted first, and perhaps sent twice."""
+    return file if file.seekable() else _copied(stack, file, shown)
+
+
+def _copied(stack: ExitStack, source: BinaryIO, shown: Show) -> BinaryIO:
+    """On disk."""
+    copy = _temporary(stack)
+    shutil.copyfileobj(watched(source, shown, "reading", "counting"), copy)
+    copy.seek(0)
+    return copy
+
+
+def _begins_with(file: BinaryIO, mark: bytes) -> bool:
+    begins = file.read(len(mark)) == mark
+    file.seek(0)
+    return begins
+
+
+def _media_type(stack: ExitStack, path: str, form: Format | None, file: BinaryIO, *, compressed: bool) -> str:
+    """As it was said; else by the name; else by the first character."""
+    if form:
+        return _MEDIA_TYPES[form]
+    suffixes = [suffix.lower() for suffix in Path(path).suffixes if suffix.lower() != ".gz"]
+    if suffixes and suffixes[-1] in _BY_SUFFIX:
+        return _BY_SUFFIX[suffixes[-1]]
+    beginning = _content(stack, file, compressed=compressed).read(1000)
+    is_json = beginning.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"{")
+    file.seek(0)
+    return NDJSON if is_json else CSV
+
+
+def _as_ndjson(stack: ExitStack, file: BinaryIO | gzip.GzipFile, by: Identifier) -> BinaryIO:
+    """A list of identifiers, one a line, as NDJSON: line by line, so that what is wrong is found in the same line of both.
+
+    Raises Unreadable for what is no text.
+    """
+    kind = other_kind(file.read(SIZE))
+    if kind and not kind.is_text:
+        raise Unreadable(f"the file is {kind.what}", kind.mend)
+    file.seek(0)
+    copy = _temporary(stack)
+    encode = json.JSONEncoder(ensure_ascii=False).encode
+    for line in io.TextIOWrapper(file, "utf-8-sig", "surrogateescape"):
+        entry = encode({by: line.strip()}) if line.strip() else ""
+        copy.write(f"{entry}\n".encode("utf-8", "surrogateescape"))
+    copy.seek(0)
+    return copy
+
+
+def _count(content: BinaryIO | gzip.GzipFile, media_type: str, naming: Naming, *, needs_external_id: bool) -> int:
+    """Raises Unreadable for what is no file of leads as a whole."""
+    coming = blocks(_parts(content))
+    if media_type == NDJSON:
+        return sum(sum(map(bool, map(bytes.strip, (block.lines or b"x").splitlines()))) for block in coming)
+    header, records = read_csv(coming, naming.said)
+    if not header.names:
+        return 0
+    external_id, _ = naming.places(header.names, header.line)
+    if needs_external_id and external_id is None:
+        what = "the file has no column externalId, and without one nothing can be looked up but by phone"
+        raise Unreadable(what, f"it has {shown(header.names)}")
+    return sum(len(without_blank_rows(some).lines) for some in records)
+
+
+def _parts(content: BinaryIO | gzip.GzipFile) -> Iterator[bytes]:
+    while part := content.read(SIZE):
+        yield part

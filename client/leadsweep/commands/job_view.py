@@ -1,0 +1,145 @@
+"""How a job looks at a terminal, and in a pipe."""
+
+import unicodedata
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+from leadsweep.terminal.output import moment, say, show
+from shared.printable import printable
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from leadsweep import Job
+
+WIDTH = 100  # columns that every line of a list fits
+
+_COUNTS = {
+    "deleted": "deleted",
+    "would_delete": "would delete",
+    "restored": "restored",
+    "conflict": "conflict",
+    "not_found": "not found",
+    "unprocessed": "unprocessed",
+    "invalid": "invalid",
+}
+_NOTED = {  # what should be looked at, and is counted above as well
+    "erased_from_archive": "from archive",
+    "lacks_plus": "lacking plus",
+    "other_external_id": "other ids",
+}
+_ARCHIVED = {"deleted": "archived", "would_delete": "would archive"}  # the words of a job that archives
+
+_HEAD = ("JOB", "STATUS", "MODE", "TOTAL", "DONE", "CREATED UTC", "CAMPAIGN", "REFERENCE")
+_NUMBERS = {3, 4}  # the columns that are aligned to the right
+_RECENT = timedelta(days=180)  # times of which are told without their year
+
+
+def show_job(job: "Job", *, as_json: bool) -> None:
+    """Prints the job: as the API has it, or a fact a line."""
+    if as_json:
+        show(_as_the_api_has_it(job), "", as_json=True)
+        return
+    facts = {
+        "job": job.job_id,
+        "status": job.status + (f", {job.requested} requested" if job.requested else ""),
+        "campaign": job.campaign_id,
+        "reference": job.client_reference,
+        "mode": ("preview of " if job.dry_run else "") + job.mode,
+        "phone region": job.phone_region,
+        "pace": f"{job.max_leads_per_second:,}/s" if job.max_leads_per_second else None,
+        "total": f"{job.total:,}",
+        "pending": f"{job.total - job.processed:,}" if job.processed < job.total else None,
+        **{words: f"{count:,}" for words, count in _counts(job).items()},
+        **{words: f"{count:,}" for name, words in _NOTED.items() if (count := getattr(job, name))},
+        "waits": _waits(job),
+        "error": job.error,
+        "created": moment(job.created_at),
+        "runs at": moment(job.run_at),
+        "started": moment(job.started_at),
+        "finished": moment(job.finished_at),
+    }
+    shown = {name: fact for name, fact in facts.items() if fact is not None}
+    width = max(12, *map(len, shown))
+    for name, fact in shown.items():
+        say(f"{name:<{width}} {fact}")
+
+
+def _waits(job: "Job") -> str | None:
+    if (waiting := job.waiting_for) is None:
+        return None
+    return waiting.detail + (f", since {moment(waiting.since)}" if waiting.since else "")
+
+
+def _counts(job: "Job") -> dict[str, int]:
+    """Those of the job that are not 0, by what they are called in its mode."""
+    words = _COUNTS | (_ARCHIVED if job.mode == "archive" else {})
+    return {words[name]: count for name in _COUNTS if (count := getattr(job, name))}
+
+
+def show_jobs(jobs: "Sequence[Job]", *, as_json: bool) -> None:
+    """Prints a list of jobs."""
+    if as_json:
+        show({"items": [_as_the_api_has_it(job) for job in jobs]}, "", as_json=True)
+        return
+    for line in listed(jobs, datetime.now(UTC)):
+        say(line)
+
+
+def listed(jobs: "Sequence[Job]", now: datetime) -> list[str]:
+    """The lines of a list. Ids are never cut, as they are there to be copied; campaign and reference share what is left."""
+    rows = [_HEAD, *(_row_of(job, now) for job in jobs)]
+    widths = [max(map(_width, column)) for column in zip(*rows, strict=True)]
+    *others, campaign, reference = widths
+    room = WIDTH - sum(others) - len(others) - 1  # with one blank between two columns; 9 at least
+    if campaign + reference > room:
+        campaign = min(campaign, max(room // 2, room - reference))
+        reference = room - campaign
+    widths = [*others, campaign, reference]
+    return [" ".join(_fitted(*cell) for cell in zip(row, widths, range(len(row)), strict=True)).rstrip() for row in rows]
+
+
+def _row_of(job: "Job", now: datetime) -> tuple[str, ...]:
+    mode = job.mode
+    if job.dry_run:
+        mode = "preview-arch" if mode == "archive" else "preview"
+    done = job.deleted + job.would_delete + job.restored  # of which a job has only the one of its mode
+    created = job.created_at.astimezone(UTC)
+    when = f"{created:%m-%d %H:%M}" if abs(now - created) < _RECENT else f"{created:%Y-%m-%d}"
+    words = (job.job_id, job.status, mode, _short(job.total), _short(done), when, job.campaign_id, job.client_reference or "")
+    return tuple(map(printable, words))
+
+
+def _short(count: int) -> str:
+    """From a million on without its last digits, and never rounded up: what is not all must not look like it."""
+    return f"{count:,}" if count < 1_000_000 else f"{count // 10_000 / 100:.2f}M"  # noqa: PLR2004
+
+
+def _fitted(cell: str, width: int, column: int) -> str:
+    """`cell` with the blanks that it lacks, or cut where it is too long."""
+    if _width(cell) > width:
+        cell = cell[:width]
+        while cell and _width(cell) >= width:
+            cell = cell[:-1]
+        cell += "…"
+    blanks = " " * (width - _width(cell))
+    return blanks + cell if column in _NUMBERS else cell + blanks
+
+
+def _width(text: str) -> int:
+    """Columns that `text` takes in a terminal: two for each wide character, as Chinese, Japanese and Korean have."""
+    return sum(2 if unicodedata.east_asian_width(character) in "WF" else 1 for character in text)
+
+
+def _as_the_api_has_it(job: "Job") -> dict[str, Any]:
+    """But for the lists that it leaves out."""
+    import msgspec
+
+    found = msgspec.to_builtins(job, builtin_types=(datetime,))
+    return {name: fact for name, fact in found.items() if fact is not None or not name.endswith("Identifiers")}
+
+
+def summary(job: "Job") -> str:
+    """`completed: 7 deleted, 3 not found, of 10`."""
+    counts = [f"{count:,} {words}" for words, count in _counts(job).items()]
+    return f"{job.status}: {', '.join(counts) or 'nothing done'}, of {job.total:,}"

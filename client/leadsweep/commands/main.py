@@ -1,0 +1,144 @@
+"""The `leadsweep` command: its groups, and what becomes of an error.
+
+Exit codes: 0 done, 1 failed, 2 used wrongly, 130 interrupted; those of callers' commands are in leadsweep.commands.server. An error is one
+line on stderr, never a traceback. Commands import what is heavy (SQLAlchemy, httpx2, Alembic) when they run, so that `--help`
+answers at once.
+"""
+
+import os
+import sys
+import traceback
+from typing import Any
+
+import click
+
+from cli.accounts.campaigns import campaigns
+from cli.accounts.companies import companies
+from cli.accounts.keys import keys
+from cli.demo.command import demo
+from cli.doctor import doctor
+from cli.leads.commands import leads
+from cli.migrate import migrate
+from cli.stack.up import up
+from cli.webhooks import webhooks
+from leadsweep.commands.jobs import completion, jobs, results, status, watch
+from leadsweep.commands.submit import submit
+from leadsweep.terminal.failure import NoAnswer, cut_off
+from leadsweep.terminal.output import remark
+from shared.process.streams import guard_streams
+
+FAILED, USAGE, INTERRUPTED = 1, 2, 130
+
+
+class OneLineErrors(click.Group):
+    """A group whose errors, of whatever kind, come out as one line and the right exit code."""
+
+    def main(self, *args: Any, **extra: Any) -> Any:
+        """Runs the command that `args` name and leaves the process."""
+        guard_streams(patience=None)
+        try:
+            code = super().main(*args, **{**extra, "standalone_mode": False})
+            if sys.stdout:  # None if the caller has closed it
+                sys.stdout.flush()
+        except BrokenPipeError:
+            code = _give_up_stdout()
+        except Exception as error:  # noqa: BLE001 - the promise is: never a traceback
+            code = _explain(error)
+            if isinstance(error, OSError):
+                _give_up_stdout()
+        sys.exit(code if isinstance(code, int) else 0)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Runs the command. Where it is cut off and may have been done, says so and how to find out."""
+        try:
+            return super().invoke(ctx)
+        except (KeyboardInterrupt, NoAnswer) as error:
+            told = cut_off(ctx)
+            if told and isinstance(error, KeyboardInterrupt):
+                if sys.stderr.isatty():
+                    remark("")  # after the terminal's ^C
+                remark(f"interrupted, but {told}")
+                raise click.exceptions.Exit(INTERRUPTED) from None
+            if told:
+                remark(told)
+            raise
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - Click's signature
+        """In the order of their importance to a newcomer."""
+        return list(self.commands)
+
+
+def _explain(error: Exception) -> int:
+    """Says on stderr what went wrong; the exit code."""
+    match error:
+        case click.exceptions.NoArgsIsHelpError():
+            error.show()
+            return USAGE
+        case click.UsageError():
+            command = error.ctx.command_path if error.ctx else "leadsweep"
+            return _one_line(f"{error.format_message()} Try '{command} --help'.", USAGE)
+        case click.ClickException():
+            return _one_line(error.format_message(), error.exit_code)
+        case click.Abort():
+            return _one_line("stopped before it was done", INTERRUPTED if _is_interrupted(error) else FAILED)
+        case OSError():
+            return _one_line(f"{error.filename}: {error.strerror}" if error.filename else str(error), FAILED)
+    return _unexpected(error)
+
+
+def _unexpected(error: Exception) -> int:
+    if os.environ.get("LEADSWEEP_LOG_LEVEL") != "DEBUG":
+        return _one_line(f"unexpected {type(error).__name__}: {error} (LEADSWEEP_LOG_LEVEL=DEBUG shows where)", FAILED)
+    for line in "".join(traceback.format_exception(error)).splitlines():
+        remark(line)
+    return FAILED
+
+
+def _is_interrupted(error: BaseException) -> bool:
+    """Whether it was Ctrl-C, rather than an answer to a question."""
+    return isinstance(error.__cause__ or error.__context__, KeyboardInterrupt)
+
+
+def _one_line(message: str, code: int) -> int:
+    remark(" ".join(message.split()), head=f"{click.style('Error:', fg='red')} ")
+    return code
+
+
+def _give_up_stdout() -> int:
+    """Nobody reads stdout any more (`| head`), or its disk is full: the interpreter is not to try again at its exit."""
+    try:
+        if sys.stdout:
+            sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return FAILED
+
+
+@click.group(cls=OneLineErrors, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(package_name="leadsweep", message="%(prog)s %(version)s")
+def main() -> None:
+    """Bulk deletion of leads that says what it did.
+
+    Callers use submit, status, watch, results and jobs; all else is for who runs the server.
+    Exit codes: 0 done, 1 failed, 2 used wrongly, 130 interrupted; callers' commands have more.
+    """
+
+
+for _command in (
+    up,
+    demo,
+    submit,
+    status,
+    watch,
+    results,
+    jobs,
+    migrate,
+    doctor,
+    companies,
+    campaigns,
+    keys,
+    leads,
+    webhooks,
+    completion,
+):
+    main.add_command(_command)

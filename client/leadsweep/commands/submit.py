@@ -1,0 +1,174 @@
+"""`leadsweep submit`."""
+
+import os
+import re
+import select
+from contextlib import ExitStack
+from http import HTTPStatus
+from shlex import quote
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
+
+import click
+
+from leadsweep.commands.server import EXIT_CODES, leave, server
+from leadsweep.terminal import options
+from leadsweep.terminal.failure import Failure, if_cut_off
+from leadsweep.terminal.output import remark, show
+from leadsweep.terminal.progress import progress, watched
+from shared.printable import printable
+
+if TYPE_CHECKING:
+    from leadsweep import Client, Submitted
+    from leadsweep.commands.files import Format, Identifier, Prepared
+    from shared.identifiers.columns import Naming
+
+IDENTIFIERS = ("externalId", "phoneNumber")
+ATTEMPTS = 6  # of sending a file, which may take as long as a restart of the server does
+STDIN, STDERR = 0, 2
+ANSWER = 1024  # bytes, at most
+_OPTIONS_OF = {
+    r"\bonInvalid=": "--on-invalid ",
+    r"\bcolumns=(\w+):": r"--column \1=",
+    r"\bignore=": "--ignore ",
+    r"\bphoneFallback=false\b|\bphoneFallback is false\b": "--no-phone-fallback",
+}
+LOOK_UP = 0.1  # seconds: a Ctrl-C just before a read that blocks would be heeded only after it
+
+
+@click.command(epilog=EXIT_CODES)
+@click.argument("file", metavar="FILE|-", type=options.FILE)
+@click.option("--campaign", "campaign_id", required=True, metavar="ID", type=options.Word(), help="Whose leads they are.")
+@click.option("--format", "form", type=click.Choice(["csv", "ndjson"]), help="[default: by the file's name or first character]")
+@click.option("--by", type=click.Choice(IDENTIFIERS), help="FILE is a list: one identifier of this kind a line.")
+@options.naming
+@click.option(
+    "--on-invalid", type=click.Choice(["fail", "skip"]), default="fail", show_default=True, help="Rows that are no leads."
+)
+@click.option(
+    "--mode", type=click.Choice(["delete", "archive"]), default="delete", show_default=True, help="archive can be undone."
+)
+@click.option("--dry-run", is_flag=True, help="A preview: say what would be deleted or archived, change nothing.")
+@click.option("--no-phone-fallback", is_flag=True, help="Look leads with an externalId up by that only.")
+@click.option("--only-if-unidentified", is_flag=True, help="Look up by phone only leads that have no externalId of their own.")
+@options.phone_region
+@click.option("--reference", "client_reference", help="Your own name for the job.")
+@options.schedule
+@click.option("--max-leads-per-second", type=click.IntRange(1), metavar="N", help="No faster than that.")
+@click.option("--callback-url", metavar="URL", help="Told when the job ends.")
+@click.option(
+    "--idempotency-key", metavar="KEY", type=options.Printable(), help="What is submitted twice with one key is done once."
+)
+@click.option("--wait", is_flag=True, help="Watch the job until it ends; its end decides the exit code.")
+@options.waiting
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@options.as_json
+def submit(
+    file: str,
+    campaign_id: str,
+    form: "Format | None",
+    by: "Identifier | None",
+    columns: dict[str, str],
+    ignored: tuple[str, ...],
+    timeout: float | None,
+    *,
+    wait: bool,
+    fail_on_not_found: bool,
+    yes: bool,
+    as_json: bool,
+    **wishes: Any,
+) -> None:
+    """Submit a bulk delete of the leads in FILE (- for stdin): CSV, NDJSON, or with --by a list of identifiers.
+
+    Prints the id of the job; with --wait, the job when it has ended. Asks before a real deletion if a person is at the terminal.
+    """
+    from leadsweep.commands.files import prepare
+    from leadsweep.commands.job_view import show_job
+    from leadsweep.commands.watcher import watch
+
+    if by and (form or columns or ignored):
+        raise click.UsageError("--by is for a bare list: it has no format and no columns")
+    job_options = _job_options(**wishes)
+    options.check_waiting(timeout, wait=wait, fail_on_not_found=fail_on_not_found)
+    with ExitStack() as stack:
+        naming = options.naming_of(columns, ignored)
+        with progress() as shown:
+            prepared = prepare(stack, file, form, by, naming, shown, needs_external_id=wishes["no_phone_fallback"])
+        if prepared.leads == 0:
+            raise Failure(f"{file} contains no leads")
+        if not wishes["dry_run"] and not yes:
+            confirm(f"{wishes['mode'].capitalize()} up to {prepared.leads:,} leads of campaign {campaign_id}?")
+        with server(ATTEMPTS) as leadsweep:
+            submitted = _sent(leadsweep, campaign_id, prepared, naming, job_options)
+            accepted = f"accepted: {submitted.total:,} leads, {submitted.status}"
+            if not wait:
+                remark(f"{accepted}. Watch it: leadsweep watch {submitted.job_id}")
+                show(
+                    {"jobId": submitted.job_id, "status": submitted.status, "total": submitted.total},
+                    submitted.job_id,
+                    as_json=as_json,
+                )
+                return
+            remark(f"{accepted}, job {submitted.job_id}")
+            job = watch(leadsweep, submitted.job_id, timeout, accepted=True)
+    show_job(job, as_json=as_json)
+    leave(job, fail_on_not_found=fail_on_not_found)
+
+
+def _sent(leadsweep: "Client", campaign_id: str, prepared: "Prepared", naming: "Naming", wishes: dict[str, Any]) -> "Submitted":
+    """The job."""
+    from leadsweep import Refused
+
+    key = wishes.pop("idempotency_key") or str(uuid4())
+    reference = f" --reference {quote(wishes['client_reference'])}" if wishes["client_reference"] else ""
+    if_cut_off(
+        f"it may have been accepted: look for it with leadsweep jobs list --campaign {quote(campaign_id)}{reference}; "
+        f"to have it done once, submit it again with --idempotency-key {quote(key)}"
+    )
+    wishes |= {"media_type": prepared.media_type, "compressed": prepared.compressed, "idempotency_key": key}
+    wishes |= {"columns": {identifier: name for name, identifier in naming.columns.items()}, "ignore": naming.ignored}
+    try:
+        with progress() as shown:
+            file = watched(prepared.file, shown, "sending", "sent; waiting for the answer")
+            submitted = leadsweep.submit_file(campaign_id, file, **wishes)
+    except Refused as error:
+        if error.status != HTTPStatus.BAD_REQUEST:
+            raise
+        raise Failure(_as_said_here(str(error))) from None
+    if_cut_off(f"it was accepted: leadsweep status {submitted.job_id}")
+    return submitted
+
+
+def _as_said_here(message: str) -> str:
+    """What the server says of its query, in the options of this command."""
+    for pattern, option in _OPTIONS_OF.items():
+        message = re.sub(pattern, option, message)
+    return message
+
+
+def confirm(question: str) -> None:
+    """Asks the person at the terminal, if there is one. Raises Abort unless the answer is yes."""
+    terminal = next(filter(os.isatty, (STDIN, STDERR)), None)  # either may be redirected
+    if terminal is None:
+        return
+    os.write(terminal, f"{printable(question)} [y/N]: ".encode())
+    while not select.select([terminal], [], [], LOOK_UP)[0]:
+        pass
+    if os.read(terminal, ANSWER).decode(errors="replace").strip().lower() not in {"y", "yes"}:
+        raise click.Abort
+
+
+def _job_options(
+    *,
+    no_phone_fallback: bool,
+    only_if_unidentified: bool,
+    run_at: str | None,
+    off_peak: bool,
+    window: str | None,
+    **others: Any,
+) -> dict[str, Any]:
+    """As the client has them. Raises UsageError for what contradicts itself."""
+    if no_phone_fallback and only_if_unidentified:
+        raise click.UsageError("only one of --no-phone-fallback and --only-if-unidentified")
+    fallback = "onlyIfUnidentified" if only_if_unidentified else not no_phone_fallback
+    return {"phone_fallback": fallback, "schedule": options.schedule_of(run_at, window, off_peak=off_peak)} | others

@@ -1,0 +1,179 @@
+"""What a call does, without doing it: a generator yields requests and pauses, and is given the answers.
+
+So there is one text of every method, whoever carries it out: `Client` at once, `AsyncClient` when it is awaited.
+"""
+
+import math
+import random
+import time
+from collections.abc import AsyncIterator, Generator, Mapping
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from http import HTTPStatus
+from itertools import count
+from typing import Any, BinaryIO, NamedTuple, TypeVar
+
+import msgspec
+
+from leadsweep.errors import LeadsweepError, NotConnected, ServerFailed, ServerNotReached, failure
+
+T = TypeVar("T")
+
+GRACE = 1.0  # seconds for an answer that is sent at the last moment
+CONNECT = 5.0  # seconds for a connection to be made
+_UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)  # that msgspec raises of JSON
+
+
+class Call(NamedTuple):
+    """A request. A file is sent from its beginning; the answer may take `wait` seconds longer than usual, `within` at most, and
+    the connection `connect`.
+    """
+
+    method: str
+    path: str
+    params: Mapping[str, str] = {}
+    headers: Mapping[str, str] = {}
+    content: bytes | BinaryIO | None = None
+    wait: float = 0
+    within: float = math.inf
+    connect: float = CONNECT
+
+
+class Pause(NamedTuple):
+    """Seconds in which nothing is done, but by others."""
+
+    seconds: float
+
+
+class Take(NamedTuple):
+    """Up to `most` of what is awaited one by one: only an AsyncClient can."""
+
+    items: AsyncIterator[Any]
+    most: int
+
+
+class Answered(NamedTuple):
+    """An answer: its status, its headers in lower case, its body."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+
+class Unanswered(Exception):
+    """There was none, or not all of it. Unless anything was `sent`, not even a connection was made."""
+
+    def __init__(self, message: str, *, sent: bool) -> None:
+        super().__init__(message)
+        self.sent = sent
+
+
+Step = Call | Pause | Take
+Steps = Generator[Step, Any, T]
+
+
+def advanced(steps: Steps[T], outcome: Answered | Unanswered) -> Step:
+    """The next step after a call that had this outcome. Raises StopIteration with the result at the end."""
+    return steps.throw(outcome) if isinstance(outcome, Unanswered) else steps.send(outcome)
+
+
+class Retries(NamedTuple):
+    """How often a call is tried: again after 429, 5xx and lost connections, after a random part of a span that doubles each time,
+    and after what the server asks for. Where it asks for more than `longest`, that is the end; so it is where no connection
+    could be made for `unreached` seconds from the beginning, in which nothing has been sent.
+    """
+
+    attempts: int = 8
+    first: float = 0.5  # seconds, before the second attempt at most
+    longest: float = 120.0  # seconds, between two attempts
+    unreached: float = math.inf
+
+
+class _Envelope(msgspec.Struct):
+    data: msgspec.Raw = msgspec.Raw(b"null")
+    error: str | None = None
+
+
+def asked(call: Call, retries: Retries, deadline: float = math.inf, *, patient: bool = False) -> Steps[Answered]:
+    """The answer to `call`, 2xx, after as many tries as it takes, until `deadline` by the monotonic clock.
+
+    Who is `patient` tries until then, however often, and however long the server asks to wait.
+    Raises Refused, ServerFailed, ServerNotReached.
+    """
+    last_connect = time.monotonic() + retries.unreached
+    sent = False
+    for attempt in count(1):
+        error: LeadsweepError
+        now = time.monotonic()
+        connect = CONNECT if sent else max(0.1, min(CONNECT, last_connect - now))
+        try:
+            answered: Answered = yield call._replace(within=max(0.0, deadline - now) + GRACE, connect=connect)
+        except Unanswered as unanswered:
+            sent = sent or unanswered.sent
+            error, after = (ServerNotReached if sent else NotConnected)(str(unanswered)), 0.0
+            error.__cause__ = unanswered.__cause__
+        else:
+            sent = True
+            if answered.status < HTTPStatus.MULTIPLE_CHOICES:
+                return answered
+            error, after = _error_of(answered), retry_after(answered, 0.0)
+            if not may_pass(answered) or (after > retries.longest and not patient):
+                raise error
+        if attempt >= retries.attempts and not patient:
+            raise error
+        pause, left = after + _jitter(attempt, retries), (deadline if sent else min(deadline, last_connect)) - time.monotonic()
+        yield Pause(max(0.0, min(pause, left)))
+        if pause >= left:
+            raise error
+    raise AssertionError("the last attempt returns or raises")
+
+
+def content_of(answered: Answered, kind: type[T]) -> T:
+    """The `data` of the envelope. Raises ServerFailed for what is no answer of Leadsweep's."""
+    return read(read(answered.body, _Envelope).data, kind)
+
+
+def read(encoded: bytes | msgspec.Raw, kind: type[T]) -> T:
+    """What the JSON of an answer says. Raises ServerFailed for what is no answer of Leadsweep's."""
+    try:
+        return msgspec.json.decode(encoded, type=kind)
+    except _UNREADABLE as error:
+        raise ServerFailed(f"this is no answer of Leadsweep's: {error}") from None
+
+
+def retry_after(answered: Answered, usual: float) -> float:
+    """Seconds after which the server wants to be asked again, however it says so; `usual` where it does not."""
+    written: Any = answered.headers.get("retry-after", "")
+    if written.isdecimal():
+        return float(written)
+    try:
+        moment = parsedate_to_datetime(written)
+    except (ValueError, OverflowError):  # the latter of a year with twenty digits
+        return usual
+    return max(0.0, ((moment if moment.tzinfo else moment.replace(tzinfo=UTC)) - datetime.now(UTC)).total_seconds())
+
+
+def may_pass(answered: Answered) -> bool:
+    """Whether it is worth asking again. A conflict is only where the server says when: another request with the same
+    Idempotency-Key is in progress.
+    """
+    conflict = answered.status == HTTPStatus.CONFLICT and "retry-after" in answered.headers
+    return conflict or answered.status == HTTPStatus.TOO_MANY_REQUESTS or answered.status >= HTTPStatus.INTERNAL_SERVER_ERROR
+
+
+def _error_of(answered: Answered) -> LeadsweepError:
+    return failure(answered.status, _words_of(answered), answered.headers.get("x-request-id"))
+
+
+def _words_of(answered: Answered) -> str:
+    if location := answered.headers.get("location"):
+        return f"the server is elsewhere: {location}"
+    try:
+        return msgspec.json.decode(answered.body, type=_Envelope).error or f"HTTP {answered.status}"
+    except _UNREADABLE:  # of a proxy in between
+        return f"HTTP {answered.status}"
+
+
+def _jitter(attempt: int, retries: Retries) -> float:
+    """Any part of a span that doubles with each attempt: callers who failed together do not come back together."""
+    return random.uniform(0, min(retries.longest, retries.first * 2 ** min(attempt - 1, 30)))  # noqa: S311 - no secret

@@ -1,0 +1,1 @@
+"""How commands take options, speak to a terminal, and fail."""

@@ -1,0 +1,258 @@
+"""The options and argument types that several commands share.
+
+Kept free of heavy imports: every command module reads this one at start-up.
+"""
+
+import re
+import sys
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from leadsweep.terminal.failure import Failure
+
+if TYPE_CHECKING:
+    from shared.identifiers.columns import Naming
+
+MAX_WORD = 255  # code points, as for identifiers of leads
+_LONGEST = timedelta(days=36500)
+_DURATION = re.compile(r"(\d{1,9})([mhdw])")
+_UNITS = {"m": timedelta(minutes=1), "h": timedelta(hours=1), "d": timedelta(days=1), "w": timedelta(weeks=1)}
+
+Command = Callable[..., Any]
+
+
+class Word(click.ParamType[str]):
+    """An id or a name: printable, at most 255 characters, without space at its ends; an id may not be empty."""
+
+    name = "text"
+
+    def __init__(self, *, may_be_empty: bool = False) -> None:
+        """`may_be_empty` is for names."""
+        self.may_be_empty = may_be_empty
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """`value` itself, or a usage error."""
+        text = str(value)
+        if not text and not self.may_be_empty:
+            self.fail("must not be empty", param, ctx)
+        if len(text) > MAX_WORD:
+            self.fail(f"must not be longer than {MAX_WORD} characters", param, ctx)
+        if not text.isprintable() or text != text.strip():
+            self.fail("must be printable, without space before or after it", param, ctx)
+        return text
+
+
+FILE = click.Path(exists=True, dir_okay=False, allow_dash=True)  # to be read
+
+
+def check_stdin() -> None:
+    """Raises Failure where stdin is closed, and so cannot be read."""
+    if not sys.stdin:
+        raise Failure("stdin is closed", "name a file")
+
+
+class OpenFile(click.File):
+    """A file that is opened to be read in bytes; `-` is stdin."""
+
+    def __init__(self) -> None:
+        """The mode is always the same."""
+        super().__init__("rb")
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The file. Raises Failure."""
+        if value == "-":
+            check_stdin()
+        return super().convert(value, param, ctx)
+
+
+class Printable(click.ParamType[str]):
+    """What can be sent in a header: printable ASCII, at most 255 characters."""
+
+    name = "text"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """`value` itself, or a usage error."""
+        text = str(value)
+        if not (text.isascii() and text.isprintable() and 0 < len(text) <= MAX_WORD):
+            self.fail(f"must be 1 to {MAX_WORD} printable ASCII characters", param, ctx)
+        return text
+
+
+class Expiry(click.ParamType[datetime | timedelta]):
+    """When a key ends: a time (ISO 8601; UTC if it names no zone) or how long from now (30m, 12h, 90d, 4w)."""
+
+    name = "time or duration"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> datetime | timedelta:
+        """A time with its zone, or a duration of at most 100 years; anything else is a usage error."""
+        if isinstance(value, datetime | timedelta):
+            return value
+        if duration := _DURATION.fullmatch(value):
+            count, unit = int(duration[1]), _UNITS[duration[2]]
+            if not 1 <= count <= _LONGEST // unit:
+                self.fail("must be a duration between 1m and 36500d", param, ctx)
+            return count * unit
+        try:
+            moment = datetime.fromisoformat(value)
+        except ValueError:
+            self.fail("write a time as 2030-01-31T12:00:00Z, or a duration as 30m, 12h, 90d or 4w", param, ctx)
+        if not 1970 < moment.year < 9999:  # noqa: PLR2004 - what neither side can shift by a time zone
+            self.fail("must be a year between 1971 and 9998", param, ctx)
+        return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+class Past(Expiry):
+    """A time, as for Expiry, or how long ago it was."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> datetime:
+        """A time with its zone; anything else is a usage error."""
+        when = super().convert(value, param, ctx)
+        return datetime.now(UTC) - when if isinstance(when, timedelta) else when
+
+
+def checked_rate(_ctx: click.Context, _param: click.Parameter, value: str | None) -> str | None:
+    """The callback of an option that takes a rate such as `1000/hour`."""
+    from shared.settings import parse_rate
+
+    if value is not None:
+        try:
+            parse_rate(value)
+        except ValueError as error:
+            raise click.BadParameter(str(error)) from None
+    return value
+
+
+def checked_window(_ctx: click.Context, _param: click.Parameter, value: str | None) -> str | None:
+    """The callback of an argument that takes a window such as `22:00-06:00 mon-sun Europe/Berlin`; gives its usual form."""
+    from shared.windows import parse_window, window_text
+
+    if value is None:
+        return None
+    try:
+        return window_text(parse_window(value))
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None
+
+
+def checked_region(_ctx: click.Context, _param: click.Parameter, value: str | None) -> str | None:
+    """The callback of an option that takes a country, such as `DE`."""
+    from shared.identifiers.phone_regions import is_region
+
+    if value is not None and not is_region(value):
+        raise click.BadParameter("write an ISO 3166 country code, as DE")
+    return value
+
+
+def phone_region(command: Command) -> Command:
+    """Adds `--phone-region`."""
+    return click.option(
+        "--phone-region",
+        metavar="CODE",
+        callback=checked_region,
+        help="The country of phone numbers that begin without a +, as DE.  [default: the campaign's]",
+    )(command)
+
+
+def _read_columns(_ctx: click.Context, _param: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:
+    """`externalId=CRM ID`: the identifiers by the columns."""
+    columns: dict[str, str] = {}
+    for value in values:
+        identifier, _, column = value.partition("=")
+        if identifier not in {"externalId", "phoneNumber"} or not column.strip():
+            raise click.BadParameter("write it as externalId=COLUMN or phoneNumber=COLUMN")
+        if identifier in columns.values() or column in columns:
+            raise click.BadParameter("each identifier has one column, and each column is of one identifier")
+        columns[column] = identifier
+    return columns
+
+
+def naming(command: Command) -> Command:
+    """Adds `--column` and `--ignore`, for `naming_of`."""
+    command = click.option(
+        "--ignore",
+        "ignored",
+        multiple=True,
+        metavar="NAME",
+        help="A column, or key, that is no identifier though it looks like one.",
+    )(command)
+    return click.option(
+        "--column",
+        "columns",
+        multiple=True,
+        metavar="externalId=NAME",
+        callback=_read_columns,
+        help="Which column of a CSV, or key of NDJSON, has the externalId, or the phoneNumber.",
+    )(command)
+
+
+def naming_of(columns: dict[str, str], ignored: tuple[str, ...]) -> "Naming":
+    """What the options of `naming` say. Raises UsageError."""
+    from shared.identifiers.columns import Naming
+
+    if not columns.keys().isdisjoint(ignored):
+        raise click.UsageError("--column and --ignore name the same column")
+    return Naming(columns, frozenset(ignored), '--column {identifier}="{name}"', '--ignore "{name}"')
+
+
+def schedule(command: Command) -> Command:
+    """Adds what says when a job is to run, for `schedule_of`."""
+    command = click.option(
+        "--window", metavar="WINDOW", callback=checked_window, help="Within it: '22:00-06:00 mon-fri Europe/Berlin'."
+    )(command)
+    command = click.option("--off-peak", is_flag=True, help="Within the campaign's off-peak window.")(command)
+    return click.option("--run-at", metavar="TIME", help="Not before this time, as 2030-01-31T22:00:00+01:00.")(command)
+
+
+def schedule_of(run_at: str | None, window: str | None, *, off_peak: bool) -> dict[str, Any] | None:
+    """What the options of `schedule` say, as the API has it. Raises UsageError."""
+    schedules: list[dict[str, Any]] = []
+    if run_at:
+        schedules.append({"runAt": run_at})
+    if off_peak:
+        schedules.append({"offPeak": True})
+    if window:
+        schedules.append({"window": _window(window)})
+    if len(schedules) > 1:
+        raise click.UsageError("only one of --run-at, --off-peak and --window")
+    return schedules[0] if schedules else None
+
+
+def _window(written: str) -> dict[str, Any]:
+    """As the API has it."""
+    from shared.windows import DAY_NAMES, parse_window
+
+    window = parse_window(written)
+    start, _, end = written.partition(" ")[0].partition("-")
+    return {"start": start, "end": end, "timeZone": window.zone, "days": [DAY_NAMES[day] for day in sorted(window.days)]}
+
+
+def data_dir(command: Command) -> Command:
+    """Adds `--data-dir`: which running embedded stack the command works on."""
+    return click.option(
+        "--data-dir",
+        type=click.Path(path_type=Path, file_okay=False),
+        help="Folder of a running stack.  [default: DATABASE_URL, else the stack in LEADSWEEP_DATA_DIR or .leadsweep]",
+    )(command)
+
+
+def as_json(command: Command) -> Command:
+    """Adds `--json`: the result as one JSON object on stdout."""
+    return click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")(command)
+
+
+def check_waiting(timeout: float | None, *, wait: bool, fail_on_not_found: bool) -> None:
+    """Raises UsageError where something is said of a wait that was not asked for."""
+    if not wait and (timeout is not None or fail_on_not_found):
+        raise click.UsageError("--timeout and --fail-on-not-found are for --wait")
+
+
+def waiting(command: Command) -> Command:
+    """Adds what a command that waits for a job can be told."""
+    command = click.option("--fail-on-not-found", is_flag=True, help="Exit code 3 if leads were not found.")(command)
+    return click.option(
+        "--timeout", type=click.FloatRange(0, min_open=True), metavar="SECONDS", help="Wait no longer than that."
+    )(command)

@@ -1,0 +1,1 @@
+"""PostgreSQL: engines, tables and their history, and what statements are made of."""

@@ -1,0 +1,69 @@
+"""The schema's history, and how to move along it: `upgrade`, `downgrade`, and which version a database is at."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, text
+from sqlalchemy.exc import DBAPIError
+
+from shared.database.engines import LOCK_TIMEOUT
+from shared.database.sqlstates import is_locked
+
+PATIENCE = 30.0  # seconds in which a table is asked for again; what took longer by then is not done twice
+PAUSE = 1.0  # seconds in between, for those who have queued behind it
+
+# Any number that nothing else uses: two migrations at once take turns.
+_MIGRATION_LOCK = 3_141_592_653
+
+
+def config(connection: Connection | None = None) -> Config:
+    """Alembic's configuration, bound to `connection` where one is given."""
+    configuration = Config()
+    configuration.set_main_option("script_location", str(Path(__file__).parent))
+    configuration.attributes["connection"] = connection
+    return configuration
+
+
+def upgrade(connection: Connection, revision: str = "head") -> None:
+    """Moves the schema up to `revision`, in one transaction, which the caller commits. Raises DBAPIError."""
+    _move(connection, lambda: command.upgrade(config(connection), revision))
+
+
+def downgrade(connection: Connection, revision: str) -> None:
+    """Moves the schema down to `revision` (`base`: nothing left), as `upgrade` does. Raises DBAPIError."""
+    _move(connection, lambda: command.downgrade(config(connection), revision))
+
+
+def _move(connection: Connection, move: Callable[[], None]) -> None:
+    """Whoever comes later queues behind one who waits for a whole table, be it for a SELECT. So a table that
+    somebody's long transaction has is given up soon, with all that was locked before it, and asked for again.
+    """
+    connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _MIGRATION_LOCK})
+    connection.execute(text("SELECT set_config('lock_timeout', :timeout, true)"), {"timeout": LOCK_TIMEOUT})
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        try:
+            with connection.begin_nested():
+                return move()
+        except DBAPIError as error:
+            if not is_locked(error) or time.monotonic() > deadline:
+                raise
+        time.sleep(PAUSE)
+
+
+def current_version(connection: Connection) -> str | None:
+    """The database's schema version, or None for an empty database."""
+    return MigrationContext.configure(connection).get_current_revision()
+
+
+def newest_version() -> str:
+    """The schema version that this code needs."""
+    head = ScriptDirectory.from_config(config()).get_current_head()
+    if head is None:
+        raise RuntimeError("no migrations found")
+    return head

@@ -1,0 +1,1 @@
+"""Files of people: blocks of bytes, CSV, and what spreadsheets make of it."""

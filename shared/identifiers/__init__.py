@@ -1,0 +1,1 @@
+"""The identifiers of leads: canonical forms, names they may have, numbers of countries."""

@@ -1,0 +1,1 @@
+"""Where webhooks may go, and how they are signed."""

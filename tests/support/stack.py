@@ -1,0 +1,154 @@
+"""Runs our own processes for a test, each as a real subprocess, and ends them by pid, whatever becomes of the test.
+
+What a process logs goes to a file of its own and is printed if the test fails while it runs.
+"""
+
+import asyncio
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from contextlib import contextmanager
+from pathlib import Path
+from uuid import uuid4
+
+from sqlalchemy import insert, text
+
+from cli.stack.embedded import free_port
+from shared.database.models import api_keys
+from shared.keys import hash_key, new_key
+from shared.webhooks.destinations import LOOPBACK
+from shared.webhooks.signatures import new_secrets_key
+
+PROJECT = Path(__file__).parent.parent.parent
+STOP_SECONDS = 10
+SECRETS_KEY = new_secrets_key()  # where the settings have none
+
+__all__ = [
+    "environment", "free_port", "listens", "lock_waits", "make_key", "running", "running_api", "running_deliverer",
+    "running_ticker", "running_worker", "until", "wait_for",
+]  # fmt: skip
+
+
+def wait_for(condition, seconds=30):
+    """What `condition()` returns once that is true; fails if it is still not after `seconds`."""
+    deadline = time.monotonic() + seconds
+    while not (value := condition()):
+        assert time.monotonic() < deadline, f"still {value!r} after {seconds} s: {getattr(condition, '__qualname__', condition)}"
+        time.sleep(0.02)
+    return value
+
+
+async def until(condition, seconds=30):
+    """Returns once `condition()` is true, and lets the event loop go on until then; fails as `wait_for` does."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"still not after {seconds} s: {getattr(condition, '__qualname__', condition)}"
+        await asyncio.sleep(0.002)
+
+
+def lock_waits(engine):
+    """How many wait for a lock in the database of `engine`."""
+    waiting = text("SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'")
+    with engine.connect() as connection:
+        return connection.execute(waiting).scalar_one()
+
+
+def environment(settings, **extra):
+    """The environment variables that give a process these settings' servers; `extra` are further ones, in full."""
+    return {
+        "DATABASE_URL": settings.database_url,
+        "BROKER_URL": settings.broker_url,
+        "REDIS_URL": settings.redis_url,
+        "LEADSWEEP_SECRETS_KEY": settings.secrets_key or SECRETS_KEY,
+        "LEADSWEEP_WEBHOOK_ALLOW": LOOPBACK,
+    } | extra
+
+
+def make_key(connection, company, scope="write", campaign=None, **columns):
+    """A new API key of `company`, which exists."""
+    key = new_key()
+    values = {"id": uuid4(), "company_id": company, "campaign_id": campaign, "scope": scope, "hash": hash_key(key)}
+    connection.execute(insert(api_keys), values | columns)
+    return key
+
+
+@contextmanager
+def running(module, *arguments, env):
+    """`python -m module arguments`, with `env` added to the environment; yields its Popen, whose `log` is a Path."""
+    with tempfile.TemporaryDirectory() as folder:
+        log = Path(folder) / "log"
+        command = ["setpriv", "--pdeathsig", "KILL", sys.executable, "-m", module, *map(str, arguments)]
+        with log.open("wb") as file:
+            process = subprocess.Popen(
+                command, env=os.environ | env, cwd=PROJECT, stdin=subprocess.DEVNULL, stdout=file, stderr=file, process_group=0
+            )
+        process.log = log
+        try:
+            yield process
+        except BaseException:
+            sys.stderr.write(f"--- {module} (pid {process.pid}) ---\n{log.read_text(errors='replace')}\n")
+            raise
+        finally:
+            end(process)
+
+
+def end(process):
+    """SIGTERM, also to one that is frozen; after a while SIGKILL."""
+    if process.poll() is None:
+        process.send_signal(signal.SIGTERM)
+        process.send_signal(signal.SIGCONT)
+    try:
+        process.wait(STOP_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+@contextmanager
+def running_api(env):
+    """An API process; yields its URL, without a slash at the end, once it takes connections."""
+    port = free_port()
+    with running("api", "--host", "127.0.0.1", "--port", port, env=env) as process:
+        _wait_until(process, lambda: listens(port))
+        yield f"http://127.0.0.1:{port}"
+
+
+@contextmanager
+def running_worker(env, processes=2):
+    """A worker with its pool; yields its Popen once it is ready."""
+    with running("worker", "--processes", processes, env=env) as process:
+        _wait_until(process, lambda: "worker ready" in process.log.read_text())
+        yield process
+
+
+@contextmanager
+def running_deliverer(env, threads=16):
+    """A deliverer; yields its Popen once it is ready."""
+    with running("worker", "--webhooks", "--threads", threads, env=env) as process:
+        _wait_until(process, lambda: "deliverer ready" in process.log.read_text())
+        yield process
+
+
+@contextmanager
+def running_ticker(env):
+    """A ticker; yields its Popen once it is ready."""
+    with running("worker.ticker", env=env) as process:
+        _wait_until(process, lambda: "ticker ready" in process.log.read_text())
+        yield process
+
+
+def _wait_until(process, ready):
+    def it_is_ready():
+        assert process.poll() is None, f"ended with {process.returncode} instead of getting ready"
+        return ready()
+
+    wait_for(it_is_ready)
+
+
+def listens(port):
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
