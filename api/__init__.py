@@ -1,1 +1,3 @@
-"""HTTP only: routes, keys, rate limits, request and response bodies, errors, health. Accepts jobs; never runs them."""
+"""HTTP only: routes, keys, rate limits, request and response bodies, errors, health. Accepts jobs;
+never runs them.
+"""

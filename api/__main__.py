@@ -38,7 +38,9 @@ class Server(uvicorn.Server):
         return await super().on_tick(counter)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Ends the waiting, then serves what is in hand; a file that is still coming in has a little time to end."""
+        """Ends the waiting, then serves what is in hand; a file that is still coming in has a
+        little time to end.
+        """
         self._app.state.waiter.end()
         asyncio.get_running_loop().call_later(UPLOADS_END, self._app.state.receiver.end)
         await super().shutdown(sockets)
@@ -48,7 +50,9 @@ def main() -> None:
     """Serves until SIGTERM or SIGINT; requests in hand have five seconds to end."""
     guard_streams()
     parser = argparse.ArgumentParser(prog="python -m api", description=__doc__)
-    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: 127.0.0.1)")
+    parser.add_argument(
+        "--host", default="127.0.0.1", help="address to listen on (default: 127.0.0.1)"
+    )
     parser.add_argument("--port", type=int, default=8000, help="port to listen on (default: 8000)")
     address = parser.parse_args()
     settings = process_settings(secrets=True)

@@ -1,4 +1,6 @@
-"""Puts the API together: what a process opens at its start and closes at its end, and how errors become answers."""
+"""Puts the API together: what a process opens at its start and closes at its end, and how errors
+become answers.
+"""
 
 import asyncio
 import gc
@@ -71,9 +73,15 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     state, settings = app.state, app.state.settings
-    # Each statement of the API is a transaction of its own: no round trips for BEGIN and COMMIT, none left open.
+    # Each statement of the API is a transaction of its own: no round trips for BEGIN and COMMIT,
+    # none left open.
     state.engine = create_api_engine(
-        settings, "api", isolation_level="AUTOCOMMIT", pool_size=settings.pool_size, max_overflow=0, pool_timeout=4
+        settings,
+        "api",
+        isolation_level="AUTOCOMMIT",
+        pool_size=settings.pool_size,
+        max_overflow=0,
+        pool_timeout=4,
     )
     redis = open_redis(settings.limiter_url) if settings.limiter_url else None
     state.limiter = Limiter(redis)
@@ -81,8 +89,11 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     state.sender = Sender(settings.broker_url)
     state.receiver = Receiver(state.engine, settings)
     state.waiter = Waiter(state.engine, settings.limiter_url)
-    tasks = [asyncio.create_task(work) for work in (state.authenticator.note_uses(), state.waiter.run())]
-    # What is loaded by now stays: else each body's thousand dicts would have the collector walk all of it again and again.
+    tasks = [
+        asyncio.create_task(work) for work in (state.authenticator.note_uses(), state.waiter.run())
+    ]
+    # What is loaded by now stays: else each body's thousand dicts would have the collector walk all
+    # of it again and again.
     gc.collect()
     gc.freeze()
     log.info("api ready")
@@ -110,7 +121,9 @@ async def _answer_invalid_parameter(_request: Request, error: Any) -> Answer:
 
 
 async def _answer_routing_error(_request: Request, error: Any) -> Answer:
-    message = {404: "Not found", 405: "Method not allowed"}.get(error.status_code, "Request refused")
+    message = {404: "Not found", 405: "Method not allowed"}.get(
+        error.status_code, "Request refused"
+    )
     headers = error.headers
     if headers and headers.get("Allow") == "GET":
         headers = {"Allow": "GET, HEAD"}  # which api.http.middleware makes of it
@@ -118,7 +131,9 @@ async def _answer_routing_error(_request: Request, error: Any) -> Answer:
 
 
 async def _answer_database_error(_request: Request, error: Any) -> Answer:
-    """503 where the database is away, not well or not ready for us; all else is a fault of ours, and goes to the last net."""
+    """503 where the database is away, not well or not ready for us; all else is a fault of ours,
+    and goes to the last net.
+    """
     cause = getattr(error, "orig", error)
     if isinstance(cause, errors.UndefinedTable | errors.UndefinedColumn):
         mend = "run: leadsweep migrate"
@@ -126,11 +141,16 @@ async def _answer_database_error(_request: Request, error: Any) -> Answer:
         mend = "DATABASE_URL leads to a standby; let it lead to the primary"
     elif is_locked(error):
         mend = "end the transaction that holds the lock; docs/operations.md has the query that finds it"
-    elif isinstance(error, TimeoutError | OperationalError | InterfaceError | PoolTimeoutError) or error.connection_invalidated:
+    elif (
+        isinstance(error, TimeoutError | OperationalError | InterfaceError | PoolTimeoutError)
+        or error.connection_invalidated
+    ):
         mend = "check DATABASE_URL"
     elif isinstance(error, InternalError) or is_of_a_function(error):
         mend = "check the database's log, and the triggers of leads"
     else:
         raise error
-    log.warning("database not usable", error=type(cause).__name__, sqlstate=sqlstate(error), mend=mend)
+    log.warning(
+        "database not usable", error=type(cause).__name__, sqlstate=sqlstate(error), mend=mend
+    )
     return Unavailable().answer()

@@ -1,7 +1,9 @@
-"""Checks where a caller wants webhooks sent, when it is registered: the form of the URL, and what its host leads to now.
+"""Checks where a caller wants webhooks sent, when it is registered: the form of the URL, and what
+its host leads to now.
 
-It is checked again at every connection, so what cannot be looked up just now is let through. One text for all that is wrong
-with a host: whether a name exists in the operator's network is nobody's business.
+It is checked again at every connection, so what cannot be looked up just now is let through. One
+text for all that is wrong with a host: whether a name exists in the operator's network is nobody's
+business.
 """
 
 import asyncio
@@ -11,12 +13,21 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from api.http.errors import InvalidRequest
-from shared.webhooks.destinations import Address, Destination, Network, may_use, parse_destination, resolve
+from shared.webhooks.destinations import (
+    Address,
+    Destination,
+    Network,
+    may_use,
+    parse_destination,
+    resolve,
+)
 
 PATIENCE = 2.0  # seconds for the look-up
 _CANNOT_TELL = {socket.EAI_AGAIN, socket.EAI_FAIL}
 
-_look_ups = ThreadPoolExecutor(8, "look-up")  # of their own: a slow name server holds up nothing else
+_look_ups = ThreadPoolExecutor(
+    8, "look-up"
+)  # of their own: a slow name server holds up nothing else
 
 
 def checked_url(field: str, value: Any) -> str:
@@ -31,15 +42,21 @@ def checked_url(field: str, value: Any) -> str:
 
 
 async def check_host(field: str, url: str, allowed: Sequence[Network]) -> None:
-    """Raises InvalidRequest unless `url`, of the right form, leads to where webhooks may be sent, or cannot be looked up now."""
+    """Raises InvalidRequest unless `url`, of the right form, leads to where webhooks may be sent,
+    or cannot be looked up now.
+    """
     destination = parse_destination(url)
     addresses = await _addresses(destination)
     if addresses is None or not may_use(destination, addresses, allowed):
-        raise InvalidRequest(f"{field} must lead to a public address, over https on port 443 or 8443")
+        raise InvalidRequest(
+            f"{field} must lead to a public address, over https on port 443 or 8443"
+        )
 
 
 async def _addresses(destination: Destination) -> list[Address] | None:
-    """What its host leads to: nothing where that cannot be told now, None where there is no such host."""
+    """What its host leads to: nothing where that cannot be told now, None where there is no such
+    host.
+    """
     try:
         looking = asyncio.get_running_loop().run_in_executor(_look_ups, resolve, destination)
         return await asyncio.wait_for(looking, PATIENCE)

@@ -1,5 +1,5 @@
-"""Sends the API's statements to the database: each is a transaction of its own, but for those that take
-turns, and has its answer or an error within seconds.
+"""Sends the API's statements to the database: each is a transaction of its own, but for those that
+take turns, and has its answer or an error within seconds.
 """
 
 from collections.abc import Sequence
@@ -16,10 +16,11 @@ Found = Row[*tuple[Any, ...]]  # any number of columns
 
 PATIENCE = 5.0  # seconds; the longest statement takes a few hundredths of one
 
-# First in a statement that waits for the lock of a row; the time-out is that of its whole transaction. It is
-# in force before the lock is asked for only where `limits` is joined with the rows that are locked: a locking
-# clause works on the rows of the join, and what stands in the list of a SELECT comes after it. A table's lock
-# comes before all of it, so that only PATIENCE bounds it.
+# First in a statement that waits for the lock of a row; the time-out is that of its whole
+# transaction. It is in force before the lock is asked for only where `limits` is joined with the
+# rows that are locked: a locking clause works on the rows of the join, and what stands in the list
+# of a SELECT comes after it. A table's lock comes before all of it, so that only PATIENCE bounds
+# it.
 LIMITS = f"limits AS MATERIALIZED (SELECT set_config('lock_timeout', '{LOCK_TIMEOUT}', true))"
 
 
@@ -32,13 +33,15 @@ async def rows(
     patience: float = PATIENCE,
     repeatable: bool = True,
 ) -> Sequence[Found]:
-    """All rows, within `patience` seconds. Raises DBAPIError, sqlalchemy's and Python's TimeoutError.
+    """All rows, within `patience` seconds. Raises DBAPIError, sqlalchemy's and Python's
+    TimeoutError.
 
-    What must see all that others have done takes its `turn` first, by a statement that locks, in the same
-    transaction: a single one would wait, and still see what there was when it began.
+    What must see all that others have done takes its `turn` first, by a statement that locks, in
+    the same transaction: a single one would wait, and still see what there was when it began.
 
-    A statement whose connection is found broken is sent once more: the pool's connections all break when the server restarts.
-    Its COMMIT may have happened all the same: what would then answer otherwise than the first time is not `repeatable`.
+    A statement whose connection is found broken is sent once more: the pool's connections all break
+    when the server restarts. Its COMMIT may have happened all the same: what would then answer
+    otherwise than the first time is not `repeatable`.
     """
     return await within(patience, _rows(engine, statement, values, turn, repeatable=repeatable))
 
@@ -60,7 +63,10 @@ async def _rows(
 
 
 async def _execute(
-    engine: AsyncEngine, statement: Executable, values: dict[str, Any] | None, turn: Executable | None
+    engine: AsyncEngine,
+    statement: Executable,
+    values: dict[str, Any] | None,
+    turn: Executable | None,
 ) -> Sequence[Found]:
     async with engine.connect() as connection:
         if turn is None:

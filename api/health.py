@@ -1,4 +1,6 @@
-"""Whether each part is up: the database asked and the broker written to now, workers and tickers by their last sign of life."""
+"""Whether each part is up: the database asked and the broker written to now, workers and tickers by
+their last sign of life.
+"""
 
 import asyncio
 
@@ -13,7 +15,9 @@ from shared.process.heartbeats import NEWEST_BEATS, STALE_SECONDS
 
 ROLES = ("worker", "deliverer", "ticker")
 PATIENCE = 1.0  # seconds for the database, and for each node of the broker
-ANSWER_SECONDS = 0.8  # for each answer of the broker, so that there is time to say that there was none
+ANSWER_SECONDS = (
+    0.8  # for each answer of the broker, so that there is time to say that there was none
+)
 
 # A standby says so too.
 _BEATS = text(f"""
@@ -48,7 +52,9 @@ async def _database(engine: AsyncEngine) -> tuple[str, dict[str, float]]:
 async def _works(broker_url: str) -> bool:
     nodes = broker_url.count(";") + 1
     try:
-        flaw = await within(PATIENCE * nodes, asyncio.to_thread(broker_flaw, broker_url, ANSWER_SECONDS))
+        flaw = await within(
+            PATIENCE * nodes, asyncio.to_thread(broker_flaw, broker_url, ANSWER_SECONDS)
+        )
     except TimeoutError:
         flaw = Flaw("does not answer in time", "start it, or mend BROKER_URL")
     if flaw:

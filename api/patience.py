@@ -1,7 +1,8 @@
 """Waits for something no longer than so long, and leaves it behind then.
 
-A time-out that cancels waits for what it cancels: the driver asks a server that has stopped answering to cancel its statement,
-and gives up after ten more seconds. A caller has no use for that.
+A time-out that cancels waits for what it cancels: the driver asks a server that has stopped
+answering to cancel its statement, and gives up after ten more seconds. A caller has no use for
+that.
 """
 
 import asyncio
@@ -10,7 +11,8 @@ from typing import Any, TypeVar
 
 Result = TypeVar("Result")
 
-# Turns of the event loop, in which an answer that has come already is read: a busy loop comes to its timers first.
+# Turns of the event loop, in which an answer that has come already is read: a busy loop comes to
+# its timers first.
 TURNS = 10
 
 _left_behind: set[asyncio.Task[Any]] = set()  # the loop itself holds tasks only weakly

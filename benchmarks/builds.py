@@ -24,7 +24,8 @@ class Build(NamedTuple):
     def start(self, *arguments, env, **options):
         """A process of this build, `python arguments`, which ends with ours.
 
-        This tree is installed in our .venv, so that any process of that can import it; PYTHONPATH goes before what is installed.
+        This tree is installed in our .venv, so that any process of that can import it; PYTHONPATH
+        goes before what is installed.
         """
         command = ["setpriv", "--pdeathsig", "KILL", self.python, *map(str, arguments)]
         env = env | {"PYTHONPATH": str(self.folder)}
@@ -38,25 +39,38 @@ class Build(NamedTuple):
             raise RuntimeError(f"the code in {self.folder} did not migrate its database")
 
     def require_own_code(self):
-        """Raises RuntimeError where a process of this build would import code from elsewhere: no figure would show it."""
+        """Raises RuntimeError where a process of this build would import code from elsewhere: no
+        figure would show it.
+        """
         process = self.start("-c", WHERE_FROM, env=os.environ, stdout=subprocess.PIPE, text=True)
         origins = process.communicate()[0].splitlines()
         strays = [origin for origin in origins if not Path(origin).is_relative_to(self.folder)]
         if process.returncode or strays:
-            raise RuntimeError(f"the build in {self.folder} would import code from elsewhere: {', '.join(strays)}")
+            raise RuntimeError(
+                f"the build in {self.folder} would import code from elsewhere: {', '.join(strays)}"
+            )
 
 
 THIS = Build(ROOT)
 
 
 def check_out(commit, folder):
-    """The build of `commit`, in the new `folder`, with our packages if it pins the same ones, else with a .venv of its own."""
+    """The build of `commit`, in the new `folder`, with our packages if it pins the same ones, else
+    with a .venv of its own.
+    """
     folder.mkdir()
-    tree = subprocess.run(["git", "-C", ROOT, "archive", commit], stdout=subprocess.PIPE, check=True).stdout
+    tree = subprocess.run(
+        ["git", "-C", ROOT, "archive", commit], stdout=subprocess.PIPE, check=True
+    ).stdout
     subprocess.run(["tar", "-x", "-C", folder], input=tree, check=True)
     build = Build(folder)
     if not ours_serve(folder):
-        subprocess.run(["sh", "scripts/setup.sh"], cwd=folder, env=os.environ | {"PYTHON": sys.executable}, check=True)
+        subprocess.run(
+            ["sh", "scripts/setup.sh"],
+            cwd=folder,
+            env=os.environ | {"PYTHON": sys.executable},
+            check=True,
+        )
         build = Build(folder, str(folder / ".venv/bin/python"))
     build.require_own_code()
     os.sync()  # what has just been written is not to be written while something is measured
@@ -69,11 +83,17 @@ def ours_serve(folder):
 
 
 def _pins(folder):
-    return {line for line in (folder / LOCK).read_text().splitlines() if "==" in line and not line.startswith((" ", "#"))}
+    return {
+        line
+        for line in (folder / LOCK).read_text().splitlines()
+        if "==" in line and not line.startswith((" ", "#"))
+    }
 
 
 def resolve(name):
-    """The commit that `name` names. Raises ValueError, with git's reason where it has one, if there is none."""
+    """The commit that `name` names. Raises ValueError, with git's reason where it has one, if there
+    is none.
+    """
     try:
         command = ["git", "-C", ROOT, "rev-parse", "--verify", "--quiet", f"{name}^{{commit}}"]
         asked = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -90,9 +110,13 @@ def title(commit):
 
 
 def is_dirty():
-    """Whether the files of this tree are others than those of its commit; results of benchmarks aside."""
+    """Whether the files of this tree are others than those of its commit; results of benchmarks
+    aside.
+    """
     return bool(_git("status", "--porcelain", "--", ".", ":!benchmarks/results"))
 
 
 def _git(*arguments):
-    return subprocess.run(["git", "-C", ROOT, *arguments], capture_output=True, text=True, check=True).stdout.strip()
+    return subprocess.run(
+        ["git", "-C", ROOT, *arguments], capture_output=True, text=True, check=True
+    ).stdout.strip()

@@ -1,4 +1,6 @@
-"""A client that costs little: raw HTTP/1.1 on kept-alive connections, in a process of its own, so that servers are measured."""
+"""A client that costs little: raw HTTP/1.1 on kept-alive connections, in a process of its own, so
+that servers are measured.
+"""
 
 import asyncio
 import json
@@ -10,7 +12,10 @@ from benchmarks.ground import CAMPAIGN
 
 def body_of(external_ids, phone_numbers):
     """The JSON of a submission."""
-    leads = [{"externalId": e} if e else {"phoneNumber": n} for e, n in zip(external_ids, phone_numbers, strict=True)]
+    leads = [
+        {"externalId": e} if e else {"phoneNumber": n}
+        for e, n in zip(external_ids, phone_numbers, strict=True)
+    ]
     return json.dumps({"campaignId": CAMPAIGN, "leads": leads}).encode()
 
 
@@ -24,7 +29,9 @@ def request_of(body, key):
 
 
 def requests_per_second(port, requests, clients=8):
-    """All `requests` sent once by `clients` concurrent connections; each must be answered with 202."""
+    """All `requests` sent once by `clients` concurrent connections; each must be answered with
+    202.
+    """
     with multiprocessing.Pool(1) as pool:
         return pool.apply(_measure, (port, requests, clients))
 
@@ -43,8 +50,17 @@ async def _send_all(port, requests, clients):
             head = await reader.readuntil(b"\r\n\r\n")
             if not head.startswith(b"HTTP/1.1 202"):
                 raise RuntimeError(head.decode())
-            length = next((int(line[15:]) for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:")), None)
-            await (reader.readexactly(length) if length is not None else reader.readuntil(b"0\r\n\r\n"))
+            length = next(
+                (
+                    int(line[15:])
+                    for line in head.lower().split(b"\r\n")
+                    if line.startswith(b"content-length:")
+                ),
+                None,
+            )
+            await (
+                reader.readexactly(length) if length is not None else reader.readuntil(b"0\r\n\r\n")
+            )
         writer.close()
         await writer.wait_closed()
 

@@ -1,4 +1,6 @@
-"""The contests: each runs one round of both sides and returns their figures. Which side goes first alternates."""
+"""The contests: each runs one round of both sides and returns their figures. Which side goes first
+alternates.
+"""
 
 import http.client
 import json
@@ -38,7 +40,9 @@ def in_turn(number, ours, theirs):
 
 
 def drain(ground, processes, number, scale):
-    """Leads/s of 200 queued jobs, from the first message to the last job finished, against two plain connections."""
+    """Leads/s of 200 queued jobs, from the first message to the last job finished, against two
+    plain connections.
+    """
     jobs = shuffled_jobs(200 // scale)
 
     def ours():
@@ -63,7 +67,8 @@ def our_drain(ground, processes, jobs, *, lead_count, old_jobs=0, mode="delete")
         ground.queue([entries_of(range(10**7, 10**7 + 10)) for _ in range(8)])
         _send_messages(broker)
         ground.wait_until_drained()
-        # Held back until the clock starts, so that the ticker, which runs as it always does, does not begin them earlier.
+        # Held back until the clock starts, so that the ticker, which runs as it always does, does
+        # not begin them earlier.
         ground.queue(jobs, state="scheduled", mode=mode)
         started = connection.execute("SELECT clock_timestamp()").fetchone()[0]
         connection.execute("UPDATE jobs SET state = 'queued' WHERE state = 'scheduled'")
@@ -79,24 +84,36 @@ def _send_messages(broker):
 
 
 def accept(ground, processes, number, scale):
-    """POSTs/s of 1000 entries by 8 clients, against a bare ASGI app with the same decoder and the same INSERTs."""
+    """POSTs/s of 1000 entries by 8 clients, against a bare ASGI app with the same decoder and the
+    same INSERTs.
+    """
     bodies = [body_of(*entries) for entries in shuffled_jobs(50)]
     requests = [request_of(body, ground.key) for body in bodies] * (60 // scale)
 
     def side(role, module, *arguments):
         ground.fill(1000)
         port = free_port()
-        with processes.run(role, module, *arguments, str(port), ready="startup complete" if role == "bare" else "api ready"):
+        with processes.run(
+            role,
+            module,
+            *arguments,
+            str(port),
+            ready="startup complete" if role == "bare" else "api ready",
+        ):
             _wait_until_open(port)
             requests_per_second(port, requests[:50])
             ground.settle()
             return requests_per_second(port, requests)
 
-    return in_turn(number, lambda: side("api", "api", "--port"), lambda: side("bare", "benchmarks.bare"))
+    return in_turn(
+        number, lambda: side("api", "api", "--port"), lambda: side("bare", "benchmarks.bare")
+    )
 
 
 def latency(ground, processes, number, scale):
-    """Milliseconds from the POST to the first GET that says `completed`, idle, against the plain DELETEs of as many leads."""
+    """Milliseconds from the POST to the first GET that says `completed`, idle, against the plain
+    DELETEs of as many leads.
+    """
     tries = 40 // scale
     jobs = shuffled_jobs(tries * 2 + 2)
     ground.fill(len(jobs) * JOB)
@@ -104,7 +121,10 @@ def latency(ground, processes, number, scale):
 
     def ours():
         with all_of_it(processes, port):
-            times = [_until_completed(port, body_of(*entries), ground.key) for entries in jobs[: tries + 1]]
+            times = [
+                _until_completed(port, body_of(*entries), ground.key)
+                for entries in jobs[: tries + 1]
+            ]
         return statistics.median(times[1:]) * 1000
 
     def theirs():
@@ -120,23 +140,38 @@ def latency(ground, processes, number, scale):
 
 
 def growth(ground, processes, number, scale):
-    """Leads/s of the drain with a million leads and 50,000 old jobs, against 210,000 leads and none."""
+    """Leads/s of the drain with a million leads and 50,000 old jobs, against 210,000 leads and
+    none.
+    """
     jobs = shuffled_jobs(200 // scale)
     return in_turn(
         number,
-        lambda: our_drain(ground, processes, jobs, lead_count=1_000_000 // scale, old_jobs=50_000 // scale),
+        lambda: our_drain(
+            ground, processes, jobs, lead_count=1_000_000 // scale, old_jobs=50_000 // scale
+        ),
         lambda: our_drain(ground, processes, jobs, lead_count=210_000 // scale),
     )
 
 
 def usual(ground, processes, number, scale):
-    """Leads/s of the drain, against a Celery task that selects and deletes lead by lead with an ORM (20 jobs of 1000)."""
+    """Leads/s of the drain, against a Celery task that selects and deletes lead by lead with an ORM
+    (20 jobs of 1000).
+    """
     jobs = shuffled_jobs(200 // scale)
 
     def theirs():
         ground.fill(len(jobs) * JOB + 10_000)
         few = jobs[: 20 // scale or 1]
-        options = ("--app", "benchmarks.floors:usual", "--quiet", "worker", "--concurrency", 2, "--queues", "usual")
+        options = (
+            "--app",
+            "benchmarks.floors:usual",
+            "--quiet",
+            "worker",
+            "--concurrency",
+            2,
+            "--queues",
+            "usual",
+        )
         with (
             processes.run("usual", "celery", *options, "--loglevel", "INFO", ready="ready."),
             floors.usual.connection_for_write(ground.servers.broker_url) as broker,
@@ -152,7 +187,11 @@ def usual(ground, processes, number, scale):
                 time.sleep(0.02)
             return len(few) * JOB / (time.perf_counter() - started)
 
-    return in_turn(number, lambda: our_drain(ground, processes, jobs, lead_count=len(jobs) * JOB + 10_000), theirs)
+    return in_turn(
+        number,
+        lambda: our_drain(ground, processes, jobs, lead_count=len(jobs) * JOB + 10_000),
+        theirs,
+    )
 
 
 def archive(ground, processes, number, scale):
@@ -166,15 +205,23 @@ def archive(ground, processes, number, scale):
 
 
 def waiting(ground, processes, _number, scale):
-    """Milliseconds from a POST with `Prefer: wait` to its answer, against the job's own time, from acceptance to its end."""
+    """Milliseconds from a POST with `Prefer: wait` to its answer, against the job's own time, from
+    acceptance to its end.
+    """
     tries = 40 // scale
     jobs = shuffled_jobs(tries + 1)
     ground.fill(len(jobs) * JOB)
     port, answers, own = free_port(), [], []
-    with all_of_it(processes, port), ground.connect() as connection, closing(_client(port)) as client:
+    with (
+        all_of_it(processes, port),
+        ground.connect() as connection,
+        closing(_client(port)) as client,
+    ):
         for body in [body_of(*entries) for entries in jobs]:
             began = time.perf_counter()
-            status, published = _call(client, "POST", "/api/v1/leads/bulk-delete", body, ground.key, Prefer="wait=60")
+            status, published = _call(
+                client, "POST", "/api/v1/leads/bulk-delete", body, ground.key, Prefer="wait=60"
+            )
             answers.append(time.perf_counter() - began)
             if status != http.HTTPStatus.OK:
                 raise RuntimeError(f"answered {status}")
@@ -185,17 +232,27 @@ def waiting(ground, processes, _number, scale):
 
 
 def cancel(ground, processes, _number, scale):
-    """Milliseconds until a cancellation is in force, the longest of all, while two workers are busy; limit: 1 s."""
+    """Milliseconds until a cancellation is in force, the longest of all, while two workers are
+    busy; limit: 1 s.
+    """
     ground.fill(1000)
     port, times = free_port(), []
     body = body_of(*entries_of(range(10**7, 10**7 + JOB)))
-    with all_of_it(processes, port), ground.connect() as connection, closing(_client(port)) as client:
+    with (
+        all_of_it(processes, port),
+        ground.connect() as connection,
+        closing(_client(port)) as client,
+    ):
         ground.queue_load(LOAD)
         for _ in range(20 // scale):
-            job_id = _call(client, "POST", "/api/v1/leads/bulk-delete", body, ground.key)[1]["jobId"]
+            job_id = _call(client, "POST", "/api/v1/leads/bulk-delete", body, ground.key)[1][
+                "jobId"
+            ]
             began = time.perf_counter()
             _call(client, "POST", f"/api/v1/jobs/{job_id}/cancel", None, ground.key)
-            while not connection.execute("SELECT finished_at FROM jobs WHERE id = %s", (job_id,)).fetchone()[0]:
+            while not connection.execute(
+                "SELECT finished_at FROM jobs WHERE id = %s", (job_id,)
+            ).fetchone()[0]:
                 time.sleep(0.001)
             times.append(time.perf_counter() - began)
         _require_load(connection)
@@ -203,7 +260,9 @@ def cancel(ground, processes, _number, scale):
 
 
 def schedule(ground, processes, _number, scale):
-    """Percent of a core that the ticker and its database connection take with 10,000 scheduled jobs; limit: 5 %."""
+    """Percent of a core that the ticker and its database connection take with 10,000 scheduled
+    jobs; limit: 5 %.
+    """
     ground.fill(1000)
     with ground.connect() as connection:
         connection.execute(
@@ -224,17 +283,25 @@ def schedule(ground, processes, _number, scale):
 
 
 def beside(ground, processes, _number, scale):
-    """Milliseconds from the POST of an ordinary job to its end while off-peak jobs drain, against the same on an idle stack."""
+    """Milliseconds from the POST of an ordinary job to its end while off-peak jobs drain, against
+    the same on an idle stack.
+    """
     tries = 20 // scale
     jobs = shuffled_jobs(tries * 2 + 2)
     ground.fill(len(jobs) * JOB)
     port = free_port()
     with all_of_it(processes, port), ground.connect() as connection:
-        idle = [_until_completed(port, body_of(*entries), ground.key) for entries in jobs[: tries + 1]]
+        idle = [
+            _until_completed(port, body_of(*entries), ground.key) for entries in jobs[: tries + 1]
+        ]
         ground.queue_load(LOAD, queue="off-peak")
-        while not connection.execute("SELECT count(*) FROM jobs WHERE queue = 'off-peak' AND state = 'running'").fetchone()[0]:
+        while not connection.execute(
+            "SELECT count(*) FROM jobs WHERE queue = 'off-peak' AND state = 'running'"
+        ).fetchone()[0]:
             time.sleep(0.01)
-        busy = [_until_completed(port, body_of(*entries), ground.key) for entries in jobs[tries + 1 :]]
+        busy = [
+            _until_completed(port, body_of(*entries), ground.key) for entries in jobs[tries + 1 :]
+        ]
         _require_load(connection)
     return Round(statistics.median(busy[1:]) * 1000, statistics.median(idle[1:]) * 1000)
 
@@ -261,7 +328,9 @@ def _client(port):
 
 
 def _call(client, method, path, body, key, **headers):
-    client.request(method, path, body, {"x-api-key": key, "Content-Type": "application/json"} | headers)
+    client.request(
+        method, path, body, {"x-api-key": key, "Content-Type": "application/json"} | headers
+    )
     answer = client.getresponse()
     return answer.status, json.loads(answer.read())["data"]
 

@@ -1,7 +1,8 @@
-"""The contest of the edge: the API's memory, and a well-behaved neighbour's p95, while strangers misbehave.
+"""The contest of the edge: the API's memory, and a well-behaved neighbour's p95, while strangers
+misbehave.
 
-Each load meets an API of its own. It comes from a process of its own with a low priority, is bounded in
-connections, bytes and seconds, and stays on loopback.
+Each load meets an API of its own. It comes from a process of its own with a low priority, is
+bounded in connections, bytes and seconds, and stays on loopback.
 """
 
 import asyncio
@@ -32,7 +33,9 @@ MIB = 1024 * 1024
 
 
 class Load(NamedTuple):
-    """What each connection does: send `opening`, then `count` times `piece`, and stay until it is ended."""
+    """What each connection does: send `opening`, then `count` times `piece`, and stay until it is
+    ended.
+    """
 
     connections: int
     opening: bytes = b""
@@ -63,13 +66,20 @@ HEADINGS = ("memory MB", "p95 ms", "longest ms", "calls", "failed", "sent MiB", 
 
 
 def edge(ground, processes, number, scale):
-    """Percent of a limit, the highest of all loads: 200 MB for the API, 100 ms for the neighbour's p95."""
-    print(f"  {'ours' if ground.build == THIS else 'theirs':30}", *(f"{heading:>10}" for heading in HEADINGS))
+    """Percent of a limit, the highest of all loads: 200 MB for the API, 100 ms for the neighbour's
+    p95.
+    """
+    print(
+        f"  {'ours' if ground.build == THIS else 'theirs':30}",
+        *(f"{heading:>10}" for heading in HEADINGS),
+    )
     shares = []
     for name, load in loads(ground.key).items():
         strain = _under(load, ground, processes, SECONDS / scale)
         figures = " ".join(f"{round(figure, 1):10,}" for figure in strain)
-        print(f"    {name:28} {figures}   {'kept' if strain.share <= 100 else 'MISSED'}", flush=True)
+        print(
+            f"    {name:28} {figures}   {'kept' if strain.share <= 100 else 'MISSED'}", flush=True
+        )
         shares.append(strain.share)
     return Round(max(shares), None if number is OURS_ALONE else 100.0)
 
@@ -127,7 +137,10 @@ def _head(method, path, key=None, *lines, kind="application/json"):
 def _under(load, ground, processes, seconds):
     ground.fill(1000)
     port = free_port()
-    with processes.run("api", "api", "--port", port, ready="api ready") as api, Pool(1) as strangers:
+    with (
+        processes.run("api", "api", "--port", port, ready="api ready") as api,
+        Pool(1) as strangers,
+    ):
         _wait_until_open(port)
         neighbour = Neighbour(port, ground.key)
         sending = strangers.apply_async(_misbehave, (port, load, seconds))
@@ -191,7 +204,10 @@ async def _keep_open(port, load, delay, tally):
     loop = asyncio.get_running_loop()
     await asyncio.sleep(delay)
     while True:
-        with socket.socket() as connection, suppress(OSError):  # which is how a connection ends that is ended
+        with (
+            socket.socket() as connection,
+            suppress(OSError),
+        ):  # which is how a connection ends that is ended
             connection.setblocking(False)
             await loop.sock_connect(connection, ("127.0.0.1", port))
             await loop.sock_sendall(connection, load.opening)

@@ -1,4 +1,6 @@
-"""The contests of files: how fast one comes in, is worked off and is read back, and who has to wait for it."""
+"""The contests of files: how fast one comes in, is worked off and is read back, and who has to wait
+for it.
+"""
 
 import http.client
 import statistics
@@ -12,7 +14,14 @@ from leadsweep import Client
 
 from benchmarks import floors
 from benchmarks.client import body_of
-from benchmarks.contests import Round, _require_load, _until_completed, _wait_until_open, all_of_it, in_turn
+from benchmarks.contests import (
+    Round,
+    _require_load,
+    _until_completed,
+    _wait_until_open,
+    all_of_it,
+    in_turn,
+)
 from benchmarks.ground import CAMPAIGN, JOB, entries_of, shuffled_jobs
 from cli.stack.embedded import free_port
 from shared.keys import hash_key, new_key
@@ -30,19 +39,28 @@ def file_of(jobs):
         with path.open("w") as file:
             file.write("externalId,phoneNumber\n")
             for external_ids, phone_numbers in jobs:
-                file.writelines(f"{e or ''},{n or ''}\n" for e, n in zip(external_ids, phone_numbers, strict=True))
+                file.writelines(
+                    f"{e or ''},{n or ''}\n"
+                    for e, n in zip(external_ids, phone_numbers, strict=True)
+                )
         yield path
 
 
 def file(ground, processes, number, scale):
-    """Leads/s from the first byte of a file of a million to its last outcome, against COPY of it and plain chunked DELETEs."""
+    """Leads/s from the first byte of a file of a million to its last outcome, against COPY of it
+    and plain chunked DELETEs.
+    """
     jobs = shuffled_jobs(MILLION // JOB // scale)
     count = len(jobs) * JOB
 
     def ours(path):
         ground.fill(count)
         port = free_port()
-        with all_of_it(processes, port), _client(ground, port) as client, ground.connect() as connection:
+        with (
+            all_of_it(processes, port),
+            _client(ground, port) as client,
+            ground.connect() as connection,
+        ):
             client.wait(client.submit(CAMPAIGN, [{"externalId": "warm"}]).job_id)
             ground.settle()
             started = connection.execute("SELECT clock_timestamp()").fetchone()[0]
@@ -60,7 +78,10 @@ def file(ground, processes, number, scale):
             connection.execute("CREATE TABLE staged (external_id text, phone_number text)")
             ground.settle()
             started = time.perf_counter()
-            with path.open("rb") as source, connection.cursor().copy("COPY staged FROM STDIN (FORMAT csv, HEADER)") as copy:
+            with (
+                path.open("rb") as source,
+                connection.cursor().copy("COPY staged FROM STDIN (FORMAT csv, HEADER)") as copy,
+            ):
                 while part := source.read(1 << 16):
                     copy.write(part)
             copied = time.perf_counter() - started
@@ -76,7 +97,11 @@ def ingest(ground, processes, _number, scale):
     jobs = shuffled_jobs(MILLION // JOB // scale)
     ground.fill(1000)
     port = free_port()
-    with file_of(jobs) as path, processes.run("api", "api", "--port", port, ready="api ready"), _client(ground, port) as client:
+    with (
+        file_of(jobs) as path,
+        processes.run("api", "api", "--port", port, ready="api ready"),
+        _client(ground, port) as client,
+    ):
         _wait_until_open(port)
         client.submit(CAMPAIGN, [{"externalId": "warm"}])
         started = time.perf_counter()
@@ -89,15 +114,22 @@ def results(ground, processes, _number, scale):
     chunks = MILLION // JOB // scale
     ground.fill(1000)
     port = free_port()
-    with processes.run("api", "api", "--port", port, ready="api ready"), ground.connect() as connection:
+    with (
+        processes.run("api", "api", "--port", port, ready="api ready"),
+        ground.connect() as connection,
+    ):
         ground.queue_load(chunks)
         job_id = connection.execute("SELECT id FROM jobs").fetchone()[0]
-        connection.execute("UPDATE chunks SET state = 'done', not_found = 1000, outcomes = array_fill(3::smallint, '{1000}')")
+        connection.execute(
+            "UPDATE chunks SET state = 'done', not_found = 1000, outcomes = array_fill(3::smallint, '{1000}')"
+        )
         _wait_until_open(port)
         caller = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
         started = time.perf_counter()
         caller.request(
-            "GET", f"/api/v1/jobs/{job_id}/results", headers={"x-api-key": ground.key, "Accept": "application/x-ndjson"}
+            "GET",
+            f"/api/v1/jobs/{job_id}/results",
+            headers={"x-api-key": ground.key, "Accept": "application/x-ndjson"},
         )
         answer = caller.getresponse()
         lines = 0
@@ -111,24 +143,42 @@ def results(ground, processes, _number, scale):
 
 
 def fair(ground, processes, _number, scale):
-    """Milliseconds from the POST of a job of 1000 to its end while a job of a million of the same company runs, against idle."""
+    """Milliseconds from the POST of a job of 1000 to its end while a job of a million of the same
+    company runs, against idle.
+    """
     tries = 20 // scale
     million = shuffled_jobs(MILLION // JOB // scale)
     ground.fill(len(million) * JOB + (tries * 2 + 2) * JOB)
-    own = [entries_of(range(len(million) * JOB + n * JOB, len(million) * JOB + (n + 1) * JOB)) for n in range(tries * 2 + 2)]
+    own = [
+        entries_of(range(len(million) * JOB + n * JOB, len(million) * JOB + (n + 1) * JOB))
+        for n in range(tries * 2 + 2)
+    ]
     port = free_port()
-    with file_of(million) as path, all_of_it(processes, port), _client(ground, port) as client, ground.connect() as connection:
-        idle = [_until_completed(port, body_of(*entries), ground.key) for entries in own[: tries + 1]]
+    with (
+        file_of(million) as path,
+        all_of_it(processes, port),
+        _client(ground, port) as client,
+        ground.connect() as connection,
+    ):
+        idle = [
+            _until_completed(port, body_of(*entries), ground.key) for entries in own[: tries + 1]
+        ]
         client.submit_file(CAMPAIGN, path)
-        while not connection.execute("SELECT count(*) FROM jobs WHERE total > 1000 AND state = 'running'").fetchone()[0]:
+        while not connection.execute(
+            "SELECT count(*) FROM jobs WHERE total > 1000 AND state = 'running'"
+        ).fetchone()[0]:
             time.sleep(0.01)
-        busy = [_until_completed(port, body_of(*entries), ground.key) for entries in own[tries + 1 :]]
+        busy = [
+            _until_completed(port, body_of(*entries), ground.key) for entries in own[tries + 1 :]
+        ]
         _require_load(connection)
     return Round(statistics.median(busy[1:]) * 1000, statistics.median(idle[1:]) * 1000)
 
 
 def crowd(ground, processes, _number, scale):
-    """Milliseconds by which 5,000 queued jobs of another company delay a job of 1000, the longest of 10; limit: 2 s."""
+    """Milliseconds by which 5,000 queued jobs of another company delay a job of 1000, the longest
+    of 10; limit: 2 s.
+    """
     ground.fill(30_000)
     port, key = free_port(), new_key()
     own = [entries_of(range(n * JOB, (n + 1) * JOB)) for n in range(21)]
@@ -136,9 +186,12 @@ def crowd(ground, processes, _number, scale):
         connection.execute("INSERT INTO companies VALUES ('crowd', '')")
         connection.execute("INSERT INTO campaigns VALUES ('crowd', 'crowd', '')")
         connection.execute(
-            "INSERT INTO api_keys (id, company_id, scope, hash) VALUES (%s, 'crowd', 'write', %s)", (uuid4(), hash_key(key))
+            "INSERT INTO api_keys (id, company_id, scope, hash) VALUES (%s, 'crowd', 'write', %s)",
+            (uuid4(), hash_key(key)),
         )
-        idle = statistics.median([_until_completed(port, body_of(*entries), ground.key) for entries in own[:11]][1:])
+        idle = statistics.median(
+            [_until_completed(port, body_of(*entries), ground.key) for entries in own[:11]][1:]
+        )
         connection.execute(
             """
             WITH job AS (
@@ -151,9 +204,13 @@ def crowd(ground, processes, _number, scale):
             """,
             (CROWD // scale,),
         )
-        while not connection.execute("SELECT count(*) FROM jobs WHERE company_id = 'crowd' AND state <> 'queued'").fetchone()[0]:
+        while not connection.execute(
+            "SELECT count(*) FROM jobs WHERE company_id = 'crowd' AND state <> 'queued'"
+        ).fetchone()[0]:
             time.sleep(0.01)
-        delayed = [_until_completed(port, body_of(*entries), ground.key) - idle for entries in own[11:]]
+        delayed = [
+            _until_completed(port, body_of(*entries), ground.key) - idle for entries in own[11:]
+        ]
         _require_load(connection)
     return Round(max(delayed) * 1000, 2000.0)
 

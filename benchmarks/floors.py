@@ -1,4 +1,6 @@
-"""The other sides: what is the least that must be done (plain SQL, a bare ASGI app), and how it is usually done (an ORM)."""
+"""The other sides: what is the least that must be done (plain SQL, a bare ASGI app), and how it is
+usually done (an ORM).
+"""
 
 import multiprocessing
 import os
@@ -24,10 +26,13 @@ def plain_delete(connection, external_ids, phone_numbers):
 
 
 def drain_plainly(url, jobs, connections=2):
-    """Seconds that `connections` connections, each in a process of its own, need for all jobs' leads."""
+    """Seconds that `connections` connections, each in a process of its own, need for all jobs'
+    leads.
+    """
     ready, go = multiprocessing.Barrier(connections + 1), multiprocessing.Barrier(connections + 1)
     workers = [
-        multiprocessing.Process(target=_drain_part, args=(url, jobs[part::connections], ready, go)) for part in range(connections)
+        multiprocessing.Process(target=_drain_part, args=(url, jobs[part::connections], ready, go))
+        for part in range(connections)
     ]
     for worker in workers:
         worker.start()

@@ -1,4 +1,6 @@
-"""What both sides of a benchmark stand on: embedded servers, leads, jobs, and the real processes with their peak of memory."""
+"""What both sides of a benchmark stand on: embedded servers, leads, jobs, and the real processes
+with their peak of memory.
+"""
 
 import os
 import random
@@ -23,7 +25,9 @@ JOB = 1000  # leads of a job
 
 
 def entries_of(numbers):
-    """(external ids, phone numbers) for leads by their number: every other one by phone, two in forty unknown (5 %)."""
+    """(external ids, phone numbers) for leads by their number: every other one by phone, two in
+    forty unknown (5 %).
+    """
     external_ids, phone_numbers = [], []
     for position, number in enumerate(numbers):
         unknown, by_phone = position % 40 < 2, position % 2
@@ -43,7 +47,9 @@ class Ground:
     """A database of a build's schema, which is filled afresh for each side of each round."""
 
     def __init__(self, servers, build=THIS, database="leadsweep"):
-        """`servers` is a started cli.stack.embedded.Embedded, in which each build has a database of its own; that of ours is there."""
+        """`servers` is a started cli.stack.embedded.Embedded, in which each build has a database of
+        its own; that of ours is there.
+        """
         self.servers = servers
         self.build = build
         self.url = servers.database_url.removesuffix("leadsweep") + database
@@ -57,7 +63,9 @@ class Ground:
         return psycopg.connect(self.url, autocommit=True)
 
     def fill(self, lead_count, *, old_jobs=0):
-        """Empties tables and broker, then loads leads and, where asked, finished jobs of 100 entries; vacuums, checkpoints."""
+        """Empties tables and broker, then loads leads and, where asked, finished jobs of 100
+        entries; vacuums, checkpoints.
+        """
         with redis.Redis.from_url(self.servers.broker_url) as client:
             client.flushall()
         with self.connect() as connection:
@@ -95,12 +103,19 @@ class Ground:
                 connection.execute(
                     "INSERT INTO chunks (job_id, number, first_index, external_ids, phone_numbers, outcomes)"
                     " VALUES (%s, 0, 0, %s, %s, %s)",
-                    (job_id, text_array(external_ids), text_array(phone_numbers), smallint_array([0] * len(external_ids))),
+                    (
+                        job_id,
+                        text_array(external_ids),
+                        text_array(phone_numbers),
+                        smallint_array([0] * len(external_ids)),
+                    ),
                 )
         self.settle()
 
     def queue_load(self, chunks, *, queue="jobs"):
-        """One long job, whose chunks of 1000 name leads that there are not: work for all workers while something is measured."""
+        """One long job, whose chunks of 1000 name leads that there are not: work for all workers
+        while something is measured.
+        """
         with self.connect() as connection:
             connection.execute(
                 """
@@ -128,7 +143,9 @@ class Ground:
 
     def wait_until_drained(self):
         with self.connect() as connection:
-            while connection.execute("SELECT count(*) FROM jobs WHERE finished_at IS NULL").fetchone()[0]:
+            while connection.execute(
+                "SELECT count(*) FROM jobs WHERE finished_at IS NULL"
+            ).fetchone()[0]:
                 time.sleep(0.02)
 
     def _add_old_jobs(self, connection, count):
@@ -172,7 +189,9 @@ class Processes:
     def run(self, role, module, *arguments, ready=None):
         """One process, ready once its log says `ready`."""
         with tempfile.NamedTemporaryFile("w+") as log:
-            process = self._build.start("-m", module, *arguments, env=self._env, stdout=log, stderr=log)
+            process = self._build.start(
+                "-m", module, *arguments, env=self._env, stdout=log, stderr=log
+            )
             try:
                 while ready and ready not in Path(log.name).read_text():
                     if process.poll() is not None:
@@ -185,11 +204,18 @@ class Processes:
                 process.wait()
 
     def _note_peak(self, role, process):
-        """The kernel keeps each process's peak; asking once at the end takes no time from what is measured."""
-        family = [process.pid, *(child.pid for child in psutil.Process(process.pid).children(recursive=True))]
+        """The kernel keeps each process's peak; asking once at the end takes no time from what is
+        measured.
+        """
+        family = [
+            process.pid,
+            *(child.pid for child in psutil.Process(process.pid).children(recursive=True)),
+        ]
         self.peak_mb[role] = max(self.peak_mb.get(role, 0), *map(peak_mb, family))
 
 
 def peak_mb(pid):
     """The most resident memory that a process has had."""
-    return round(int(Path(f"/proc/{pid}/status").read_text().partition("VmHWM:")[2].split()[0]) / 1024, 1)
+    return round(
+        int(Path(f"/proc/{pid}/status").read_text().partition("VmHWM:")[2].split()[0]) / 1024, 1
+    )

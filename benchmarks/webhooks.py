@@ -1,4 +1,6 @@
-"""The contests of webhooks: how soon one arrives, and how many one deliverer process sends. The receiver answers 204 at once."""
+"""The contests of webhooks: how soon one arrives, and how many one deliverer process sends. The
+receiver answers 204 at once.
+"""
 
 import asyncio
 import json
@@ -24,7 +26,9 @@ class _Exchange(asyncio.Protocol):
     def data_received(self, part):
         self.read += part
         head, separator, body = self.read.partition(b"\r\n\r\n")
-        if separator and len(body) == int(head.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0]):
+        if separator and len(body) == int(
+            head.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0]
+        ):
             self.arrived.append((time.time(), body))
             self.transport.write(b"HTTP/1.1 204 No Content\r\nconnection: close\r\n\r\n")
             self.transport.close()
@@ -34,7 +38,9 @@ class _Exchange(asyncio.Protocol):
 def receiver():
     """A local receiver: its port, and the list of (unix seconds, body) that it fills."""
     loop, arrived = asyncio.new_event_loop(), []
-    server = loop.run_until_complete(loop.create_server(lambda: _Exchange(arrived), "127.0.0.1", 0, backlog=1000))
+    server = loop.run_until_complete(
+        loop.create_server(lambda: _Exchange(arrived), "127.0.0.1", 0, backlog=1000)
+    )
     thread = threading.Thread(target=loop.run_forever)
     thread.start()
     yield server.sockets[0].getsockname()[1], arrived
@@ -45,7 +51,9 @@ def receiver():
 
 
 def webhook(ground, processes, _number, scale):
-    """Milliseconds from the end of a job of 1000, as the database has it, to its receiver; limit: 100 ms."""
+    """Milliseconds from the end of a job of 1000, as the database has it, to its receiver; limit:
+    100 ms.
+    """
     tries = 40 // scale
     ground.fill(1000)
     took = []
@@ -60,18 +68,25 @@ def webhook(ground, processes, _number, scale):
         for number in range(tries + 1):
             ground.queue([entries_of(range(10**7, 10**7 + JOB))], state="scheduled")
             url = f"http://127.0.0.1:{port}/{number}"
-            connection.execute("UPDATE jobs SET callback_url = %s, state = 'queued' WHERE state = 'scheduled'", (url,))
+            connection.execute(
+                "UPDATE jobs SET callback_url = %s, state = 'queued' WHERE state = 'scheduled'",
+                (url,),
+            )
             broker.send_task(RUN_NEXT, args=("jobs",))
             while len(arrived) <= number:
                 time.sleep(0.001)
             at, body = arrived[number]
             query = "SELECT extract(epoch FROM finished_at)::float FROM jobs WHERE id = %s"
-            took.append(at - connection.execute(query, (json.loads(body)["data"]["jobId"],)).fetchone()[0])
+            took.append(
+                at - connection.execute(query, (json.loads(body)["data"]["jobId"],)).fetchone()[0]
+            )
     return Round(statistics.median(took[1:]) * 1000, 100.0)
 
 
 def deliveries(ground, processes, _number, scale):
-    """Deliveries/s of one deliverer process to a local receiver, of jobs with 100 entries; limit: 300."""
+    """Deliveries/s of one deliverer process to a local receiver, of jobs with 100 entries; limit:
+    300.
+    """
     count = 3000 // scale
     ground.fill(1000, old_jobs=count)
     with (

@@ -1,4 +1,5 @@
-"""What `leadsweep doctor` looks at. Each check says that all is well, or what is wrong and how to mend it.
+"""What `leadsweep doctor` looks at. Each check says that all is well, or what is wrong and how to
+mend it.
 
 A check never raises: what it needs and cannot have is its finding.
 """
@@ -63,13 +64,17 @@ _STALE = text("""
     LIMIT :shown
 """)
 
-_NO_NUMBERS = text("SELECT id FROM leads WHERE NOT leadsweep_is_phone_number(phone_number) ORDER BY id LIMIT :most")
+_NO_NUMBERS = text(
+    "SELECT id FROM leads WHERE NOT leadsweep_is_phone_number(phone_number) ORDER BY id LIMIT :most"
+)
 
 _CLOCK = text("SELECT extract(epoch FROM clock_timestamp())::float")
 
 
 class Check(NamedTuple):
-    """One finding. `mend` is empty where there is nothing to mend; what is `ok` with one works, but could be better."""
+    """One finding. `mend` is empty where there is nothing to mend; what is `ok` with one works, but
+    could be better.
+    """
 
     name: str
     ok: bool
@@ -92,7 +97,9 @@ def run_checks(data_dir: Path | None) -> Iterator[Check]:
 
 
 def _failed(name: str, failure: Failure) -> Check:
-    return Check(name, ok=False, finding=failure.wrong, mend=failure.mend or "read PostgreSQL's log")
+    return Check(
+        name, ok=False, finding=failure.wrong, mend=failure.mend or "read PostgreSQL's log"
+    )
 
 
 def _database_checks(settings: Settings) -> Iterator[Check]:
@@ -129,58 +136,112 @@ def _database(connection: Connection) -> Check:
     server = connection.execute(_SERVER).one()
     finding = f"PostgreSQL {server.version}, answers in {(time.monotonic() - began) * 1000:.0f} ms"
     if server.major < OLDEST_POSTGRESQL:
-        return Check("database", ok=False, finding=finding, mend=f"upgrade to PostgreSQL {OLDEST_POSTGRESQL} or newer")
+        return Check(
+            "database",
+            ok=False,
+            finding=finding,
+            mend=f"upgrade to PostgreSQL {OLDEST_POSTGRESQL} or newer",
+        )
     if server.encoding != "UTF8":
-        return Check("database", ok=False, finding=f"{finding}, encoding {server.encoding}", mend="create it with ENCODING UTF8")
+        return Check(
+            "database",
+            ok=False,
+            finding=f"{finding}, encoding {server.encoding}",
+            mend="create it with ENCODING UTF8",
+        )
     if server.standby:
-        return Check("database", ok=False, finding=f"{finding}, a read-only standby", mend="point DATABASE_URL at the primary")
+        return Check(
+            "database",
+            ok=False,
+            finding=f"{finding}, a read-only standby",
+            mend="point DATABASE_URL at the primary",
+        )
     return Check("database", ok=True, finding=finding)
 
 
 def _schema(connection: Connection) -> Check:
     check_schema(connection)
-    return Check("schema", ok=True, finding=f"version {current_version(connection)}, as this Leadsweep needs")
+    return Check(
+        "schema", ok=True, finding=f"version {current_version(connection)}, as this Leadsweep needs"
+    )
 
 
 def _forms(connection: Connection) -> Check:
     """Whether all leads are stored in today's canonical form; until then, look-ups try both."""
     form = connection.execute(_FORM).scalar_one()
     if form >= FORM:
-        return Check("forms", ok=True, finding="identifiers of all leads are in their canonical form")
+        return Check(
+            "forms", ok=True, finding="identifiers of all leads are in their canonical form"
+        )
     stale = _looked_for(connection, _STALE)
     if stale is None:
-        return Check("forms", ok=False, finding="identifiers of leads may be in a former form", mend=_RECANONICALISE)
+        return Check(
+            "forms",
+            ok=False,
+            finding="identifiers of leads may be in a former form",
+            mend=_RECANONICALISE,
+        )
     if not stale:
-        return Check("forms", ok=False, finding="identifiers were not yet brought into today's form", mend=_RECANONICALISE)
+        return Check(
+            "forms",
+            ok=False,
+            finding="identifiers were not yet brought into today's form",
+            mend=_RECANONICALISE,
+        )
     if any(row.holder for row in stale):
         pairs = ", ".join(f"{row.id} (as {row.holder})" for row in stale if row.holder)
         mend = "delete one of each two, or change it, then run: leadsweep leads recanonicalise"
-        return Check("forms", ok=False, finding=f"leads whose form is another lead's, by id: {pairs}", mend=mend)
+        return Check(
+            "forms",
+            ok=False,
+            finding=f"leads whose form is another lead's, by id: {pairs}",
+            mend=mend,
+        )
     ids = ", ".join(str(row.id) for row in stale)
-    return Check("forms", ok=False, finding=f"leads in a former form, by id: {ids}", mend=_RECANONICALISE)
+    return Check(
+        "forms", ok=False, finding=f"leads in a former form, by id: {ids}", mend=_RECANONICALISE
+    )
 
 
 def _numbers(connection: Connection) -> Check:
     """Whether phone numbers are numbers: no job, and no call, finds a lead by one that is none."""
     wrong = _looked_for(connection, _NO_NUMBERS)
     if wrong is None:
-        return Check("numbers", ok=True, finding=f"too many leads to look at all phone numbers within {_LOOK_SECONDS} s")
+        return Check(
+            "numbers",
+            ok=True,
+            finding=f"too many leads to look at all phone numbers within {_LOOK_SECONDS} s",
+        )
     if not wrong:
         return Check("numbers", ok=True, finding="all phone numbers of leads are numbers")
     shown = ", ".join(str(row.id) for row in wrong[:_SHOWN])
     many = f"{_COUNTED} or more" if len(wrong) == _COUNTED else str(len(wrong))
     mend = "set them to a number or to null: SELECT * FROM leads WHERE NOT leadsweep_is_phone_number(phone_number)"
-    return Check("numbers", ok=False, finding=f"{many} leads have a phone number that is none, by id: {shown}", mend=mend)
+    return Check(
+        "numbers",
+        ok=False,
+        finding=f"{many} leads have a phone number that is none, by id: {shown}",
+        mend=mend,
+    )
 
 
 def _foreign_keys(connection: Connection) -> Check:
-    """Whether an index leads to the rows that refer to a lead: else each deletion reads their whole table."""
+    """Whether an index leads to the rows that refer to a lead: else each deletion reads their whole
+    table.
+    """
     keys = without_index(connection)
     if not keys:
-        return Check("foreign keys", ok=True, finding="those that refer to leads have their indexes")
+        return Check(
+            "foreign keys", ok=True, finding="those that refer to leads have their indexes"
+        )
     names = ", ".join(f"{key.name} of {key.table}" for key in keys)
     mend = "; ".join(key.cure for key in keys)
-    return Check("foreign keys", ok=True, finding=f"deleting leads is slow, for want of an index: {names}", mend=mend)
+    return Check(
+        "foreign keys",
+        ok=True,
+        finding=f"deleting leads is slow, for want of an index: {names}",
+        mend=mend,
+    )
 
 
 def _looked_for(connection: Connection, statement: TextClause) -> Sequence[Any] | None:
@@ -196,7 +257,9 @@ def _looked_for(connection: Connection, statement: TextClause) -> Sequence[Any] 
 
 
 def _secrets(settings: Settings, connection: Connection) -> Check:
-    """Whether the key opens all secrets that sign: a delivery is not sent if one of its cannot be read."""
+    """Whether the key opens all secrets that sign: a delivery is not sent if one of its cannot be
+    read.
+    """
     try:
         vault = open_vault(settings)
         secrets = connection.execute(_SECRETS).scalars().all()
@@ -205,8 +268,18 @@ def _secrets(settings: Settings, connection: Connection) -> Check:
     except Failure as failure:
         return _failed("secrets", failure)
     except ValueError as error:
-        return Check("secrets", ok=False, finding=str(error), mend="set the key that it was; older keys after a comma")
-    return Check("secrets", ok=True, finding="LEADSWEEP_SECRETS_KEY is set" + (" and opens what it encrypted" if secrets else ""))
+        return Check(
+            "secrets",
+            ok=False,
+            finding=str(error),
+            mend="set the key that it was; older keys after a comma",
+        )
+    return Check(
+        "secrets",
+        ok=True,
+        finding="LEADSWEEP_SECRETS_KEY is set"
+        + (" and opens what it encrypted" if secrets else ""),
+    )
 
 
 def _worker(connection: Connection) -> Check:
@@ -224,15 +297,21 @@ def _ticker(connection: Connection) -> Check:
 def _sign_of_life(connection: Connection, role: str, start: str) -> Check:
     ages = {row.role: row.age_seconds for row in connection.execute(NEWEST_BEATS)}
     if role not in ages:
-        return Check(role, ok=False, finding="none has given a sign of life", mend=f"start one: {start}")
+        return Check(
+            role, ok=False, finding="none has given a sign of life", mend=f"start one: {start}"
+        )
     finding = f"last sign of life {max(0.0, ages[role]):.0f} s ago"
     if ages[role] > STALE_SECONDS:
-        return Check(role, ok=False, finding=finding, mend=f"read its log, then start it again: {start}")
+        return Check(
+            role, ok=False, finding=finding, mend=f"read its log, then start it again: {start}"
+        )
     return Check(role, ok=True, finding=finding)
 
 
 def _clock(connection: Connection) -> Check:
-    """Leadsweep goes by the database's clock; callers go by theirs, to which this machine's is the nearest we know."""
+    """Leadsweep goes by the database's clock; callers go by theirs, to which this machine's is the
+    nearest we know.
+    """
     before = time.time()
     theirs = float(connection.execute(_CLOCK).scalar_one())
     ahead = (before + time.time()) / 2 - theirs
@@ -244,7 +323,12 @@ def _clock(connection: Connection) -> Check:
 
 def _broker(name: str, variable: str, url: str) -> Check:
     if not url:
-        return Check(name, ok=False, finding=f"{variable} is not set", mend=f"set it, e.g. {variable}=redis://host:6379/0")
+        return Check(
+            name,
+            ok=False,
+            finding=f"{variable} is not set",
+            mend=f"set it, e.g. {variable}=redis://host:6379/0",
+        )
     if flaw := broker_flaw(url, _TIMEOUT, variable):
         return Check(name, ok=False, finding=f"{address(url)} {flaw.finding}", mend=flaw.mend)
     return Check(name, ok=True, finding=f"{address(url)} takes what is written")
@@ -259,10 +343,16 @@ def _limiter(url: str) -> Check:
 def _prepared(settings: Settings) -> Check:
     """Whether statements are prepared, which a pooler may not let them be; all works without."""
     if not settings.prepare_statements:
-        return Check("prepared", ok=True, finding="no statements: LEADSWEEP_PREPARE_STATEMENTS is false")
+        return Check(
+            "prepared", ok=True, finding="no statements: LEADSWEEP_PREPARE_STATEMENTS is false"
+        )
     kept = prepared_statements.are_kept(database_url(settings.database_url))
     if kept is None:
-        return Check("prepared", ok=True, finding="no statements: it was not to be found out whether they are kept")
+        return Check(
+            "prepared",
+            ok=True,
+            finding="no statements: it was not to be found out whether they are kept",
+        )
     if not kept:
         return Check("prepared", ok=True, finding=f"no statements: {MISSING}", mend=MEND)
     return Check("prepared", ok=True, finding="statements are kept")

@@ -1,7 +1,7 @@
 """Finds the database that a command is to work on, and says in one line what is wrong with it.
 
-`--data-dir` names a running embedded stack and wins; then comes DATABASE_URL; then the stack in LEADSWEEP_DATA_DIR (by default
-.leadsweep). Passwords are never printed.
+`--data-dir` names a running embedded stack and wins; then comes DATABASE_URL; then the stack in
+LEADSWEEP_DATA_DIR (by default .leadsweep). Passwords are never printed.
 """
 
 from collections.abc import Iterator
@@ -22,13 +22,17 @@ from shared.database.our_tables import WAY_OUT, strangers
 from shared.settings import Settings, variable
 from shared.webhooks.signatures import Vault
 
-CONNECT_TIMEOUT = 2  # seconds for each address, the least that psycopg takes: somebody sits at the terminal
+CONNECT_TIMEOUT = (
+    2  # seconds for each address, the least that psycopg takes: somebody sits at the terminal
+)
 _WITHOUT_A_WORD = 2.3  # seconds, with those of other addresses and for their names
 
 
 @contextmanager
 def connected(data_dir: Path | None, *, any_schema: bool = False) -> Iterator[Connection]:
-    """A connection outside of any transaction. Raises Failure if there is no database, or not with this code's schema."""
+    """A connection outside of any transaction. Raises Failure if there is no database, or not with
+    this code's schema.
+    """
     with connected_to(find_settings(data_dir)) as connection:
         if not any_schema:
             check_schema(connection)
@@ -38,9 +42,13 @@ def connected(data_dir: Path | None, *, any_schema: bool = False) -> Iterator[Co
 
 @contextmanager
 def connected_to(settings: Settings) -> Iterator[Connection]:
-    """A connection to the database of `settings`; what goes wrong with it, also later, is raised as Failure."""
+    """A connection to the database of `settings`; what goes wrong with it, also later, is raised as
+    Failure.
+    """
     check_database_url(settings)
-    engine = create_sync_engine(settings, "cli", connect_timeout=CONNECT_TIMEOUT, poolclass=NullPool)
+    engine = create_sync_engine(
+        settings, "cli", connect_timeout=CONNECT_TIMEOUT, poolclass=NullPool
+    )
     try:
         told = f"the database at {address(settings.database_url)} does not answer yet; still trying"
         with told_if_slow(told, _WITHOUT_A_WORD):
@@ -55,7 +63,8 @@ def connected_to(settings: Settings) -> Iterator[Connection]:
 def changing(data_dir: Path | None, found_by: str) -> Iterator[Connection]:
     """A connection in a transaction that is committed at the end. Raises Failure.
 
-    From the commit on the change may be done, whatever becomes of the command: `found_by` is the command that shows it.
+    From the commit on the change may be done, whatever becomes of the command: `found_by` is the
+    command that shows it.
     """
     with connected(data_dir) as connection, connection.begin() as transaction:
         yield connection
@@ -64,7 +73,9 @@ def changing(data_dir: Path | None, found_by: str) -> Iterator[Connection]:
 
 
 def find_settings(data_dir: Path | None) -> Settings:
-    """The settings, with the addresses of the running stack where that is what they lead to. Raises Failure for none."""
+    """The settings, with the addresses of the running stack where that is what they lead to. Raises
+    Failure for none.
+    """
     settings = read_settings()
     if settings.database_url and data_dir is None:
         check_database_url(settings)
@@ -75,7 +86,8 @@ def find_settings(data_dir: Path | None) -> Settings:
         other = "" if data_dir else ", and DATABASE_URL is not set"
         raise Failure(
             f"no stack is running in {folder}{other}",
-            "start one: leadsweep up" + (f" --data-dir {folder}" if data_dir else ", or set DATABASE_URL"),
+            "start one: leadsweep up"
+            + (f" --data-dir {folder}" if data_dir else ", or set DATABASE_URL"),
         )
     return settings.model_copy(update=stack)
 
@@ -83,7 +95,10 @@ def find_settings(data_dir: Path | None) -> Settings:
 def open_vault(settings: Settings) -> Vault:
     """What encrypts secrets. Raises Failure where there is no key."""
     if not settings.secrets_key:
-        raise Failure("LEADSWEEP_SECRETS_KEY is not set", "set the one that the API has; a new one: openssl rand -base64 32")
+        raise Failure(
+            "LEADSWEEP_SECRETS_KEY is not set",
+            "set the one that the API has; a new one: openssl rand -base64 32",
+        )
     return Vault(settings.secrets_key)
 
 
@@ -105,7 +120,9 @@ def check_database_url(settings: Settings) -> None:
 
 
 def check_tables(connection: Connection) -> None:
-    """Raises Failure where another application has what is called as our tables are, before anything is changed."""
+    """Raises Failure where another application has what is called as our tables are, before
+    anything is changed.
+    """
     if found := strangers(connection):
         raise Failure(found, WAY_OUT)
 
@@ -117,9 +134,15 @@ def check_schema(connection: Connection) -> None:
     if version is None:
         raise Failure("the database has no tables of Leadsweep yet", "run: leadsweep migrate")
     if version < needed:
-        raise Failure(f"the database's schema is {version}, this Leadsweep needs {needed}", "run: leadsweep migrate")
+        raise Failure(
+            f"the database's schema is {version}, this Leadsweep needs {needed}",
+            "run: leadsweep migrate",
+        )
     if version > needed:
-        raise Failure(f"the database's schema is {version}, newer than this Leadsweep knows ({needed})", "upgrade Leadsweep")
+        raise Failure(
+            f"the database's schema is {version}, newer than this Leadsweep knows ({needed})",
+            "upgrade Leadsweep",
+        )
 
 
 def address(url: str) -> str:
@@ -128,7 +151,9 @@ def address(url: str) -> str:
         parts = make_url(url.partition(";")[0])
     except (ArgumentError, ValueError):
         return "what is not a URL"
-    return URL.create(parts.get_backend_name(), host=parts.host, port=parts.port, database=parts.database).render_as_string()
+    return URL.create(
+        parts.get_backend_name(), host=parts.host, port=parts.port, database=parts.database
+    ).render_as_string()
 
 
 def _plain(message: str) -> str:
@@ -142,7 +167,13 @@ def _failure(error: DBAPIError, settings: Settings) -> Failure:
     kind = NoAnswer if error.connection_invalidated else Failure
     if isinstance(error.orig, psycopg.OperationalError) and error.orig.diag.message_primary is None:
         where = address(settings.database_url)
-        return kind(f"cannot use the database at {where}: {reason}", "start it, create it, or mend DATABASE_URL")
+        return kind(
+            f"cannot use the database at {where}: {reason}",
+            "start it, create it, or mend DATABASE_URL",
+        )
     if isinstance(error.orig, psycopg.errors.LockNotAvailable):
-        return kind("another session holds a table or a row; nothing was changed", "end its transaction, and run this again")
+        return kind(
+            "another session holds a table or a row; nothing was changed",
+            "end its transaction, and run this again",
+        )
     return kind(f"the database refused: {reason}")

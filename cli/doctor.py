@@ -25,7 +25,10 @@ def doctor(data_dir: Path | None, *, as_json: bool) -> None:
     for check in run_checks(data_dir):
         found.append(check)
         if not as_json:
-            say(f"{check.name:<12} {check.finding}{f' -> {check.mend}' if check.mend else ''}", head=f"{_mark(check)} ")
+            say(
+                f"{check.name:<12} {check.finding}{f' -> {check.mend}' if check.mend else ''}",
+                head=f"{_mark(check)} ",
+            )
     well = all(check.ok for check in found)
     if as_json:
         show({"ok": well, "checks": [check._asdict() for check in found]}, "", as_json=True)

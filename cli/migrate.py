@@ -1,4 +1,6 @@
-"""`leadsweep migrate`: the schema up to what this code needs, or to any other version, down included."""
+"""`leadsweep migrate`: the schema up to what this code needs, or to any other version, down
+included.
+"""
 
 import sys
 from pathlib import Path
@@ -26,8 +28,8 @@ from shared.printable import printable
 def migrate(target: str, data_dir: Path | None, *, yes: bool, as_json: bool) -> None:
     """Bring the database's schema up to date.
 
-    Safe to run at any time and twice at once: it is one transaction, and a second run waits for the first. Going down drops
-    tables and columns with all that is in them.
+    Safe to run at any time and twice at once: it is one transaction, and a second run waits for the
+    first. Going down drops tables and columns with all that is in them.
     """
     from cli.connection import check_tables, connected
     from shared.database.migrations import current_version, downgrade, upgrade
@@ -41,32 +43,49 @@ def migrate(target: str, data_dir: Path | None, *, yes: bool, as_json: bool) -> 
         if goes_down and not yes:
             _confirm(before, target)
         if steps:
-            remark(f"changing the schema from {before or 'empty'} to {target}; with many leads that may take minutes")
+            remark(
+                f"changing the schema from {before or 'empty'} to {target}; with many leads that may take minutes"
+            )
         with connection.begin():
             (downgrade if goes_down else upgrade)(connection, target)
             if_cut_off("it may have been done; to find out: leadsweep doctor")
         after = current_version(connection)
-    text = f"the schema is {after or 'empty'}" + (", as it was" if before == after else f", it was {before or 'empty'}")
+    text = f"the schema is {after or 'empty'}" + (
+        ", as it was" if before == after else f", it was {before or 'empty'}"
+    )
     show({"from": before, "to": after}, text, as_json=as_json)
 
 
 def _steps(before: str | None, target: str) -> int:
-    """How many versions `target` lies above `before`; below it, if negative. Raises Failure where this code does not know one."""
+    """How many versions `target` lies above `before`; below it, if negative. Raises Failure where
+    this code does not know one.
+    """
     from alembic.script import ScriptDirectory
 
     from shared.database.migrations import config
 
-    known = [None, *reversed([script.revision for script in ScriptDirectory.from_config(config()).walk_revisions()])]
+    known = [
+        None,
+        *reversed(
+            [script.revision for script in ScriptDirectory.from_config(config()).walk_revisions()]
+        ),
+    ]
     wanted = {"base": None, "head": known[-1]}.get(target, target)
     for version in (before, wanted):
         if version not in known:
             words = ", ".join(filter(None, known))
-            raise Failure(f"this Leadsweep knows no schema {version}, only base, {words}", "upgrade it, or name another")
+            raise Failure(
+                f"this Leadsweep knows no schema {version}, only base, {words}",
+                "upgrade it, or name another",
+            )
     return known.index(wanted) - known.index(before)
 
 
 def _confirm(before: str | None, target: str) -> None:
     if not (sys.stdin and sys.stdin.isatty()):
-        raise Failure(f"going down from {before} to {target} drops tables with all that is in them", "add --yes if you mean it")
+        raise Failure(
+            f"going down from {before} to {target} drops tables with all that is in them",
+            "add --yes if you mean it",
+        )
     question = f"Going down from {before} to {target} drops tables with all that is in them. Go on?"
     click.confirm(printable(question), abort=True, err=True)

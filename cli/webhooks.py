@@ -29,13 +29,21 @@ _COLUMNS: "Columns" = {
     "COMPANY": lambda row: row["company_id"],
     "URL": lambda row: row["url"],
     "EVENTS": lambda row: ", ".join(row["events"]),
-    "STATE": lambda row: "enabled" if row["enabled"] else f"disabled: {row['disabled_reason'] or 'by its owner'}",
+    "STATE": lambda row: (
+        "enabled" if row["enabled"] else f"disabled: {row['disabled_reason'] or 'by its owner'}"
+    ),
     "DESCRIPTION": lambda row: row["description"],
 }
 
 
 @webhooks.command("list")
-@click.option("--company", "company_id", metavar="ID", type=options.Word(), help="Only the webhooks of this company.")
+@click.option(
+    "--company",
+    "company_id",
+    metavar="ID",
+    type=options.Word(),
+    help="Only the webhooks of this company.",
+)
 @options.data_dir
 @options.as_json
 def list_(company_id: str | None, data_dir: Path | None, *, as_json: bool) -> None:
@@ -79,7 +87,9 @@ def _checked_url(_ctx: click.Context, _param: click.Parameter, value: str | None
 
 
 @webhooks.command()
-@click.option("--port", required=True, type=click.IntRange(0, 65535), help="Port to listen on; 0 is any.")
+@click.option(
+    "--port", required=True, type=click.IntRange(0, 65535), help="Port to listen on; 0 is any."
+)
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option(
     "--secret",
@@ -90,15 +100,29 @@ def _checked_url(_ctx: click.Context, _param: click.Parameter, value: str | None
     metavar="whsec_…",
     help="To verify with; of several any will do.  [env: LEADSWEEP_WEBHOOK_SECRET]",
 )
-@click.option("--forward", metavar="URL", callback=_checked_url, help="Pass on what is verified, and answer as it answers.")
+@click.option(
+    "--forward",
+    metavar="URL",
+    callback=_checked_url,
+    help="Pass on what is verified, and answer as it answers.",
+)
 @options.data_dir
 @options.as_json
-def listen(port: int, host: str, secrets: tuple[str, ...], forward: str | None, data_dir: Path | None, *, as_json: bool) -> None:
+def listen(
+    port: int,
+    host: str,
+    secrets: tuple[str, ...],
+    forward: str | None,
+    data_dir: Path | None,
+    *,
+    as_json: bool,
+) -> None:
     """Receive webhooks: verify them and print each as it comes, until Ctrl-C.
 
-    The secret of a job's callbackUrl is its company's, which `leadsweep companies webhook-secret ID` prints; a webhook that was
-    created with the API has its own. Where the database can be reached, what none of the secrets signed is told with whose secret
-    would have fitted. With --json the events are printed as they were sent, one a line.
+    The secret of a job's callbackUrl is its company's, which `leadsweep companies webhook-secret
+    ID` prints; a webhook that was created with the API has its own. Where the database can be
+    reached, what none of the secrets signed is told with whose secret would have fitted. With
+    --json the events are printed as they were sent, one a line.
     """
     from contextlib import suppress
 
@@ -118,7 +142,10 @@ def listen(port: int, host: str, secrets: tuple[str, ...], forward: str | None, 
 
         find_settings(data_dir)
     stop_by_signals()
-    with _listening((host, port), secrets, tell, forward, partial(_known, data_dir)) as listener, suppress(KeyboardInterrupt):
+    with (
+        _listening((host, port), secrets, tell, forward, partial(_known, data_dir)) as listener,
+        suppress(KeyboardInterrupt),
+    ):
         written = f"[{host}]" if ":" in host else host
         remark(f"listening on http://{written}:{listener.server_address[1]}/")
         listener.serve_forever()
@@ -127,7 +154,9 @@ def listen(port: int, host: str, secrets: tuple[str, ...], forward: str | None, 
 
 
 def _known(data_dir: Path | None) -> list[tuple[str, str]]:
-    """Whose each secret is, and the secret, by the operator's database. Raises Failure where there is none."""
+    """Whose each secret is, and the secret, by the operator's database. Raises Failure where there
+    is none.
+    """
     from cli.accounts import registry
     from cli.connection import connected, find_settings, open_vault
 
@@ -150,7 +179,9 @@ def _listening(
     except ValueError as error:
         raise Failure(str(error)) from None
     except OSError as error:
-        raise Failure(f"cannot listen on {address[0]}, port {address[1]}: {error.strerror}") from None
+        raise Failure(
+            f"cannot listen on {address[0]}, port {address[1]}: {error.strerror}"
+        ) from None
 
 
 def _print(received: "Received", *, as_json: bool) -> None:
@@ -162,15 +193,23 @@ def _print(received: "Received", *, as_json: bool) -> None:
 
 
 def _line(event: dict[str, object]) -> str:
-    """`2026-01-01T02:00:00.000Z job.completed jobId=… deleted=3 …`: what is one value of an event, in one line."""
+    """`2026-01-01T02:00:00.000Z job.completed jobId=… deleted=3 …`: what is one value of an event,
+    in one line.
+    """
     content = event.get("data")
     facts = content.items() if isinstance(content, dict) else ()
-    words = [f"{name}={_word(value)}" for name, value in facts if value is not None and not isinstance(value, list)]
+    words = [
+        f"{name}={_word(value)}"
+        for name, value in facts
+        if value is not None and not isinstance(value, list)
+    ]
     return " ".join([_word(event.get("timestamp")), _word(event.get("type")), *words])
 
 
 def _word(value: object) -> str:
-    """`value` as one word, else in quotes: what a caller wrote must not pass for further words or lines, nor move the cursor."""
+    """`value` as one word, else in quotes: what a caller wrote must not pass for further words or
+    lines, nor move the cursor.
+    """
     if isinstance(value, str) and value == printable(value) and not {" ", '"'} & set(value):
         return value
     return printable_json(json.dumps(value, ensure_ascii=False))

@@ -1,5 +1,6 @@
-"""Fails unless the migrations, run on an empty database, give exactly the tables of shared.database.models (`alembic check`),
-and lead back down to nothing and up again. Uses a PostgreSQL of its own, thrown away afterwards.
+"""Fails unless the migrations, run on an empty database, give exactly the tables of
+shared.database.models (`alembic check`), and lead back down to nothing and up again. Uses a
+PostgreSQL of its own, thrown away afterwards.
 """
 
 import sys
@@ -30,7 +31,9 @@ def main() -> None:
                 check(connection)
             engine.dispose()
         except CommandError as error:
-            sys.exit(f"shared.database.models and the migrations differ: {error}; write a migration, or mend the models")
+            sys.exit(
+                f"shared.database.models and the migrations differ: {error}; write a migration, or mend the models"
+            )
         except Failure as failure:
             sys.exit(failure.message)
         finally:
@@ -43,7 +46,9 @@ def check(connection: Connection) -> None:
     migrations.downgrade(connection, "base")
     left = [*inspect(connection).get_table_names(), *connection.scalars(_OUR_FUNCTIONS)]
     if left != ["alembic_version"]:
-        raise Failure(f"the way down leaves something behind: {', '.join(left)}", "mend the downgrade")
+        raise Failure(
+            f"the way down leaves something behind: {', '.join(left)}", "mend the downgrade"
+        )
     migrations.upgrade(connection)
     command.check(migrations.config(connection))
 

@@ -1,1 +1,3 @@
-"""What the API and the worker both need: settings, tables, states, identifiers and the broker. Imports neither of them."""
+"""What the API and the worker both need: settings, tables, states, identifiers and the broker.
+Imports neither of them.
+"""

@@ -1,4 +1,6 @@
-"""Text that others wrote, as it may stand at a terminal, in a log or in an error: none of it steers or hides."""
+"""Text that others wrote, as it may stand at a terminal, in a log or in an error: none of it steers
+or hides.
+"""
 
 import json
 import unicodedata
@@ -9,7 +11,9 @@ _UNSEEN_RANGES = (  # the first and the last of each
     (0xFE00, 0xFE0F), (0xFFA0, 0xFFA0), (0xFFF0, 0xFFFB), (0xE0000, 0xE0FFF),
 )  # fmt: skip
 UNSEEN = frozenset(chr(code) for first, last in _UNSEEN_RANGES for code in range(first, last + 1))
-"""What is seen as nothing though `str.isprintable` lets some of it pass: fillers, vowels, choices of a form, tags."""
+"""What is seen as nothing though `str.isprintable` lets some of it pass: fillers, vowels, choices
+of a form, tags.
+"""
 _BLANKS = "\u00a0\u3000"  # that names have, as wide as others: the fixed one and that of Chinese and Japanese
 _JOINERS = "\u200c\u200d"  # which Persian and Indian words, and some emoji, are written with
 _EMOJI_FORM = "\ufe0f"
@@ -19,12 +23,15 @@ _BRIEF = 64  # characters of a name that stand in an error
 def _without(text: str, written: Callable[[str], str], kept: str = "") -> str:
     """`text` with each character as it is `written` that a terminal might act on, or not show.
 
-    `str.isprintable` knows them: C0, DEL, C1, bidirectional and zero-width characters, surrogates, separators of
-    lines, and most blanks but the space. What words are spelt with stays, where it stands in one.
+    `str.isprintable` knows them: C0, DEL, C1, bidirectional and zero-width characters, surrogates,
+    separators of lines, and most blanks but the space. What words are spelt with stays, where it
+    stands in one.
     """
     if text.isprintable() and text.isascii():
         return text
-    return "".join(c if c in kept or _is_seen(text, at) else written(c) for at, c in enumerate(text))
+    return "".join(
+        c if c in kept or _is_seen(text, at) else written(c) for at, c in enumerate(text)
+    )
 
 
 def _is_seen(text: str, at: int) -> bool:
@@ -37,7 +44,9 @@ def _is_seen(text: str, at: int) -> bool:
 
 
 def _joins(character: str) -> bool:
-    """Whether it is a letter, a mark or an emoji that something unseen may stand beside; no ASCII needs it."""
+    """Whether it is a letter, a mark or an emoji that something unseen may stand beside; no ASCII
+    needs it.
+    """
     is_whole = character not in UNSEEN or character == _EMOJI_FORM
     return is_whole and not character.isascii() and unicodedata.category(character)[0] in "LMS"
 
@@ -48,12 +57,16 @@ def printable(text: str) -> str:
 
 
 def printable_lines(text: str) -> str:
-    """`text` with its line breaks, else as `printable` has it: of what others wrote, only for tracebacks."""
+    """`text` with its line breaks, else as `printable` has it: of what others wrote, only for
+    tracebacks.
+    """
     return "\n".join(map(printable, text.split("\n")))
 
 
 def printable_json(text: str) -> str:
-    """JSON, in lines, that means the same: such characters stand in strings only, and are escaped there."""
+    """JSON, in lines, that means the same: such characters stand in strings only, and are escaped
+    there.
+    """
     return _without(text, lambda character: json.dumps(character)[1:-1], kept="\n")
 
 

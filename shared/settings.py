@@ -1,7 +1,7 @@
 """Every setting of Leadsweep, typed, with its unit and the reason for its default.
 
-Read once per process from the environment; nothing else reads it. There are no default secrets: the embedded stack makes
-its own and hands them to its children through these same variables.
+Read once per process from the environment; nothing else reads it. There are no default secrets: the
+embedded stack makes its own and hands them to its children through these same variables.
 """
 
 from datetime import timedelta
@@ -19,7 +19,11 @@ from shared.windows import Window, parse_window
 
 LOCK_WAIT = timedelta(minutes=10)
 
-_PERIODS = {"second": timedelta(seconds=1), "minute": timedelta(minutes=1), "hour": timedelta(hours=1)}
+_PERIODS = {
+    "second": timedelta(seconds=1),
+    "minute": timedelta(minutes=1),
+    "hour": timedelta(hours=1),
+}
 
 
 class Rate(NamedTuple):
@@ -30,7 +34,9 @@ class Rate(NamedTuple):
 
 
 def parse_rate(text: object) -> Rate:
-    """Reads `1000/hour` (also `/minute`, `/second`). Raises ValueError with a message that says how to write it."""
+    """Reads `1000/hour` (also `/minute`, `/second`). Raises ValueError with a message that says how
+    to write it.
+    """
     if isinstance(text, Rate):
         return text
     limit, _, period = str(text).partition("/")
@@ -39,22 +45,30 @@ def parse_rate(text: object) -> Rate:
     return Rate(int(limit), _PERIODS[period])
 
 
-RateSetting = Annotated[Rate, NoDecode, BeforeValidator(parse_rate)]  # no JSON: it is written 1000/hour
+RateSetting = Annotated[
+    Rate, NoDecode, BeforeValidator(parse_rate)
+]  # no JSON: it is written 1000/hour
 
 
 WindowSetting = Annotated[Window, NoDecode, BeforeValidator(parse_window)]  # likewise
 
 
-NetworksSetting = Annotated[tuple[Network, ...], NoDecode, BeforeValidator(parse_networks)]  # likewise
+NetworksSetting = Annotated[
+    tuple[Network, ...], NoDecode, BeforeValidator(parse_networks)
+]  # likewise
 
 
 class Settings(BaseSettings):
-    """The environment variables `DATABASE_URL`, `BROKER_URL`, `REDIS_URL` and those that begin with `LEADSWEEP_`.
+    """The environment variables `DATABASE_URL`, `BROKER_URL`, `REDIS_URL` and those that begin with
+    `LEADSWEEP_`.
 
-    Raises pydantic.ValidationError, naming each wrong variable, when constructed from a bad environment.
+    Raises pydantic.ValidationError, naming each wrong variable, when constructed from a bad
+    environment.
     """
 
-    model_config = SettingsConfigDict(env_prefix="LEADSWEEP_", extra="ignore", hide_input_in_errors=True)
+    model_config = SettingsConfigDict(
+        env_prefix="LEADSWEEP_", extra="ignore", hide_input_in_errors=True
+    )
 
     database_url: str = Field(
         "",
@@ -90,10 +104,15 @@ class Settings(BaseSettings):
         le=604_800,
         description="Seconds for which a lead that somebody else has locked is tried again, before it is given up as `locked`",
     )
-    rate_limit_submit: RateSetting = Field(Rate(1000, timedelta(hours=1)), description="Submissions of one key, e.g. `1000/hour`")
-    rate_limit_read: RateSetting = Field(Rate(60000, timedelta(hours=1)), description="Other calls of one key, e.g. `60000/hour`")
+    rate_limit_submit: RateSetting = Field(
+        Rate(1000, timedelta(hours=1)), description="Submissions of one key, e.g. `1000/hour`"
+    )
+    rate_limit_read: RateSetting = Field(
+        Rate(60000, timedelta(hours=1)), description="Other calls of one key, e.g. `60000/hour`"
+    )
     rate_limit_health: RateSetting = Field(
-        Rate(60, timedelta(minutes=1)), description="Calls of `/api/health` from one address, e.g. `60/minute`"
+        Rate(60, timedelta(minutes=1)),
+        description="Calls of `/api/health` from one address, e.g. `60/minute`",
     )
     default_wait: int = Field(
         0,
@@ -106,9 +125,17 @@ class Settings(BaseSettings):
         Window(22 * 60, 6 * 60, "UTC", frozenset(range(7))),
         description="Window of jobs with `offPeak`, e.g. `22:00-06:00 mon-sun Europe/Berlin`; a campaign may have its own",
     )
-    retention_days: int = Field(30, ge=1, le=36500, description="Days after which the identifiers of a finished job are purged")
+    retention_days: int = Field(
+        30,
+        ge=1,
+        le=36500,
+        description="Days after which the identifiers of a finished job are purged",
+    )
     archive_days: int = Field(
-        30, ge=1, le=36500, description="Days for which archived leads can be restored; then they are purged"
+        30,
+        ge=1,
+        le=36500,
+        description="Days for which archived leads can be restored; then they are purged",
     )
     secrets_key: Annotated[str, BeforeValidator(parse_secrets_key)] = Field(
         "",
@@ -126,8 +153,12 @@ class Settings(BaseSettings):
         description="Server-side prepared statements, where they are found to be kept; `false` where it is known that a pooler "
         "loses them",
     )
-    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="Least severe level that is logged")
-    log_format: Literal["json", "text"] = Field("json", description="`json` for collectors, `text` for people")
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
+        "INFO", description="Least severe level that is logged"
+    )
+    log_format: Literal["json", "text"] = Field(
+        "json", description="`json` for collectors, `text` for people"
+    )
 
     @property
     def limiter_url(self) -> str:

@@ -1,4 +1,5 @@
-"""The words of the contract: job states and actions, outcomes and reasons, and the small numbers that stand for outcomes.
+"""The words of the contract: job states and actions, outcomes and reasons, and the small numbers
+that stand for outcomes.
 
     scheduled ── due ──▶ queued ── claim ──▶ running ── nothing pending ──▶ completed | failed
         ▲                   │                   │
@@ -57,8 +58,8 @@ POSSIBLE_IN: dict[Action, frozenset[JobState]] = {
     Action.EXECUTE: frozenset({JobState.COMPLETED}),
     Action.RESTORE: FINAL_STATES,
 }
-"""The states in which an action is possible, or harmless because it has been done. Execute also needs a preview, restore an
-archive job."""
+"""The states in which an action is possible, or harmless because it has been done. Execute also
+needs a preview, restore an archive job."""
 
 
 class Mode(StrEnum):
@@ -75,7 +76,9 @@ class PhoneFallback(StrEnum):
     ALWAYS = "always"
     NEVER = "never"
     IF_UNIDENTIFIED = "onlyIfUnidentified"
-    """The phone, also that of an entry without an `externalId`, finds only leads that have none of their own."""
+    """The phone, also that of an entry without an `externalId`, finds only leads that have none of
+    their own.
+    """
 
     @property
     def written(self) -> bool | str:
@@ -111,7 +114,9 @@ class DeliveryState(StrEnum):
 
 
 class Outcome(IntEnum):
-    """What became of one entry, with how and why: one element of `chunks.outcomes`. Numbers are never reused."""
+    """What became of one entry, with how and why: one element of `chunks.outcomes`. Numbers are
+    never reused.
+    """
 
     PENDING = 0
     DELETED_BY_EXTERNAL_ID = 1
@@ -232,7 +237,9 @@ NOTED: dict[str, frozenset[Outcome]] = {
     "lacks_plus": frozenset({Outcome.LACKS_PLUS}),
     "other_external_id": frozenset({Outcome.WOULD_DELETE_OTHER}),
 }
-"""The columns that count some outcomes besides, of those that COUNTS have: what a caller should look at."""
+"""The columns that count some outcomes besides, of those that COUNTS have: what a caller should
+look at.
+"""
 
 
 def outcomes_of(word: str) -> list[Outcome]:

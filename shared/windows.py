@@ -1,7 +1,9 @@
-"""Daily time windows: when work may run, in the wall-clock time of one zone, whatever its clocks do in spring and autumn.
+"""Daily time windows: when work may run, in the wall-clock time of one zone, whatever its clocks do
+in spring and autumn.
 
-Pure functions: nothing here reads the clock, and the time zone database is all that is read. One rule decides every doubt: a
-local time is reached at the first instant at which the wall clock reads it or later, and never a second time.
+Pure functions: nothing here reads the clock, and the time zone database is all that is read. One
+rule decides every doubt: a local time is reached at the first instant at which the wall clock reads
+it or later, and never a second time.
 """
 
 import re
@@ -18,7 +20,10 @@ DAY_NAMES = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 EVERY_DAY = frozenset(range(7))
 
 _MIDNIGHT = 24 * 60
-_DAYS_BEFORE, _DAYS_AFTER = 2, 16  # a weekly opening may be swallowed by a gap, and then the next is two weeks away
+_DAYS_BEFORE, _DAYS_AFTER = (
+    2,
+    16,
+)  # a weekly opening may be swallowed by a gap, and then the next is two weeks away
 _HOW = "write a window as 22:00-06:00 mon-sun Europe/Berlin"
 _CLOCK = re.compile(r"([01][0-9]|2[0-3]):([0-5][0-9])|24:00")
 _DAY = "(?:" + "|".join(DAY_NAMES) + ")"
@@ -26,7 +31,8 @@ _DAYS = re.compile(rf"{_DAY}(?:-{_DAY})?(?:,{_DAY}(?:-{_DAY})?)*")
 
 
 class Window(NamedTuple):
-    """`start` (0..1439) to `end` (1..1440), in minutes after midnight in `zone`, opening on `days` (0 = Monday).
+    """`start` (0..1439) to `end` (1..1440), in minutes after midnight in `zone`, opening on `days`
+    (0 = Monday).
 
     An `end` before `start` is on the next day. The two always differ.
     """
@@ -68,7 +74,8 @@ def parse_window(text: object) -> Window:
 def make_window(start: str, end: str, zone: str, days: Sequence[str]) -> Window:
     """The window of `22:00`, `06:00`, `America/New_York` and `["mon", …]`; no days means every day.
 
-    Raises ValueError whose text begins with the part that is wrong: `start`, `end`, `timeZone` or `days`.
+    Raises ValueError whose text begins with the part that is wrong: `start`, `end`, `timeZone` or
+    `days`.
     """
     opens, closes = _minutes(start), _minutes(end)
     if opens is None or opens == _MIDNIGHT:
@@ -81,7 +88,9 @@ def make_window(start: str, end: str, zone: str, days: Sequence[str]) -> Window:
         raise ValueError("days must be of " + ", ".join(DAY_NAMES))
     if opens == closes:
         raise ValueError("start and end must differ")
-    return Window(opens, closes or _MIDNIGHT, zone, frozenset(map(DAY_NAMES.index, days)) or EVERY_DAY)
+    return Window(
+        opens, closes or _MIDNIGHT, zone, frozenset(map(DAY_NAMES.index, days)) or EVERY_DAY
+    )
 
 
 def window_text(window: Window) -> str:
@@ -97,7 +106,8 @@ def window_text(window: Window) -> str:
 
 
 def next_opening(window: Window, now: datetime) -> Opening:
-    """The opening that the aware `now` lies in, else the next one. What a gap swallows whole is not an opening.
+    """The opening that the aware `now` lies in, else the next one. What a gap swallows whole is not
+    an opening.
 
     Raises ValueError if `now` has no zone or the window has no days.
     """
@@ -118,18 +128,29 @@ def _opening(window: Window, day: date, zone: ZoneInfo) -> Opening:
     """The opening of `day`, which is empty where a gap swallows it."""
     midnight = datetime.combine(day, time())  # naive: it is the wall clock that adds up
     end = window.end if window.end > window.start else window.end + _MIDNIGHT
-    return Opening(_reached(midnight + timedelta(minutes=window.start), zone), _reached(midnight + timedelta(minutes=end), zone))
+    return Opening(
+        _reached(midnight + timedelta(minutes=window.start), zone),
+        _reached(midnight + timedelta(minutes=end), zone),
+    )
 
 
 def _reached(local: datetime, zone: ZoneInfo) -> datetime:
-    """The first instant, in UTC, at which the wall clock of `zone` reads the naive `local` or later."""
+    """The first instant, in UTC, at which the wall clock of `zone` reads the naive `local` or
+    later.
+    """
     after = local.replace(tzinfo=zone).astimezone(UTC)
     if _wall(after, zone) == local:
         return after  # fold=0: the first of the two in an overlap
-    before = local.replace(tzinfo=zone, fold=1).astimezone(UTC)  # the clock never reads `local`: the gap ends in between
+    before = local.replace(tzinfo=zone, fold=1).astimezone(
+        UTC
+    )  # the clock never reads `local`: the gap ends in between
     seconds = range(int((after - before).total_seconds()))
     return before + timedelta(
-        seconds=bisect_left(seconds, True, key=lambda second: _wall(before + timedelta(seconds=second), zone) >= local)
+        seconds=bisect_left(
+            seconds,
+            True,
+            key=lambda second: _wall(before + timedelta(seconds=second), zone) >= local,
+        )
     )
 
 

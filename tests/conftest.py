@@ -1,4 +1,6 @@
-"""The real servers that tests run on: one PostgreSQL and one Redis for each pytest process, a fresh database for each test."""
+"""The real servers that tests run on: one PostgreSQL and one Redis for each pytest process, a fresh
+database for each test.
+"""
 
 from itertools import count
 
@@ -58,7 +60,10 @@ def redis_url(servers):
 def settings(database_url, redis_url):
     """The settings of this test's database and Redis."""
     return Settings(
-        database_url=database_url, broker_url=redis_url, secrets_key=new_secrets_key(), webhook_allow=parse_networks(LOOPBACK)
+        database_url=database_url,
+        broker_url=redis_url,
+        secrets_key=new_secrets_key(),
+        webhook_allow=parse_networks(LOOPBACK),
     )
 
 

@@ -1,1 +1,3 @@
-"""Runs jobs: the Celery app and its task, deciding a chunk, and the ticker that makes up for every lost message."""
+"""Runs jobs: the Celery app and its task, deciding a chunk, and the ticker that makes up for every
+lost message.
+"""

@@ -1,7 +1,7 @@
 """`python -m worker --processes N`: a Celery worker with N pool processes, which run jobs.
 
-`python -m worker --webhooks --threads N`: a deliverer, a Celery worker with N threads, which send webhooks. Receivers are slow,
-so it needs many; they share one process, as they do little but wait.
+`python -m worker --webhooks --threads N`: a deliverer, a Celery worker with N threads, which send
+webhooks. Receivers are slow, so it needs many; they share one process, as they do little but wait.
 """
 
 import argparse
@@ -21,12 +21,24 @@ log = structlog.get_logger()
 
 
 def main() -> int:
-    """Runs until SIGTERM (ends what is in hand) or SIGQUIT. Returns the exit code, which is 0 for SIGTERM only."""
+    """Runs until SIGTERM (ends what is in hand) or SIGQUIT. Returns the exit code, which is 0 for
+    SIGTERM only.
+    """
     guard_streams()
     parser = argparse.ArgumentParser(prog="python -m worker", description=__doc__)
-    parser.add_argument("--processes", type=int, default=2, help="pool processes, one a core, which run jobs (default: 2)")
+    parser.add_argument(
+        "--processes",
+        type=int,
+        default=2,
+        help="pool processes, one a core, which run jobs (default: 2)",
+    )
     parser.add_argument("--webhooks", action="store_true", help="send webhooks instead")
-    parser.add_argument("--threads", type=int, default=128, help="with --webhooks: how many are sent at once (default: 128)")
+    parser.add_argument(
+        "--threads",
+        type=int,
+        default=128,
+        help="with --webhooks: how many are sent at once (default: 128)",
+    )
     chosen = parser.parse_args()
     settings = process_settings(secrets=chosen.webhooks)
     logs.configure(settings)
@@ -38,7 +50,12 @@ def main() -> int:
         app.conf.worker_concurrency = chosen.processes
         pool, size, queues = "prefork", chosen.processes, list(JOB_QUEUES)
     # What workers tell each other is broker traffic that nobody here listens to.
-    quiet: dict[str, Any] = {"quiet": True, "without_gossip": True, "without_mingle": True, "without_heartbeat": True}
+    quiet: dict[str, Any] = {
+        "quiet": True,
+        "without_gossip": True,
+        "without_mingle": True,
+        "without_heartbeat": True,
+    }
     worker = app.Worker(pool_cls=pool, concurrency=size, queues=queues, **quiet)
     worker.start()
     if worker.exitcode and (flaw := broker_flaw(settings.broker_url, seconds=1)):

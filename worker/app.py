@@ -1,4 +1,6 @@
-"""The Celery application of workers and deliverers: its sign of life, and how it outlives its broker's outages."""
+"""The Celery application of workers and deliverers: its sign of life, and how it outlives its
+broker's outages.
+"""
 
 import os
 import threading
@@ -25,8 +27,9 @@ from worker import claimer, outbox
 RECONNECT_SECONDS = 1.0
 PATIENCE = 15.0  # seconds without a message, while work lies idle, after which something in here or at the broker is stuck
 
-# Celery has been seen to stay up and deaf after its broker and its pool were killed while it started. The ticker sends a
-# message each second while there is work, so a worker that gets none is of no use: it ends, and whoever keeps it starts anew.
+# Celery has been seen to stay up and deaf after its broker and its pool were killed while it
+# started. The ticker sends a message each second while there is work, so a worker that gets none is
+# of no use: it ends, and whoever keeps it starts anew.
 _WORK_LIES_IDLE = {"worker": claimer.lies_idle, "deliverer": outbox.lies_idle}
 
 _last_message = [time.monotonic()]
@@ -35,26 +38,40 @@ log = structlog.get_logger()
 
 
 class PatientConsumer(Consumer):
-    """Celery's consumer, but one that tries again every second: its own pauses grow to 30 s, and work would wait as long."""
+    """Celery's consumer, but one that tries again every second: its own pauses grow to 30 s, and
+    work would wait as long.
+    """
 
     def ensure_connected(self, conn: Any) -> Any:
-        """Returns `conn` once it is connected, however long that takes; ends when the worker is told to stop."""
+        """Returns `conn` once it is connected, however long that takes; ends when the worker is
+        told to stop.
+        """
 
         def tell(error: Exception, _interval: float) -> None:
             log.warning(
-                "broker not reached", error=f"{type(error).__name__}: {error}", mend="check BROKER_URL and that the broker is up"
+                "broker not reached",
+                error=f"{type(error).__name__}: {error}",
+                mend="check BROKER_URL and that the broker is up",
             )
 
         return conn.ensure_connection(
-            tell, None, interval_start=RECONNECT_SECONDS, interval_step=0, interval_max=RECONNECT_SECONDS, callback=maybe_shutdown
+            tell,
+            None,
+            interval_start=RECONNECT_SECONDS,
+            interval_step=0,
+            interval_max=RECONNECT_SECONDS,
+            callback=maybe_shutdown,
         )
 
 
-# Celery warns root of pickled messages; ours are JSON, nothing else is accepted, and containers may well run as root.
+# Celery warns root of pickled messages; ours are JSON, nothing else is accepted, and containers may
+# well run as root.
 warnings.filterwarnings("ignore", category=SecurityWarning)
 
 app = create_celery(process_settings().broker_url)
-app.conf.update(imports=("worker.tasks",), worker_consumer=PatientConsumer, role="worker")  # the last is ours; or "deliverer"
+app.conf.update(
+    imports=("worker.tasks",), worker_consumer=PatientConsumer, role="worker"
+)  # the last is ours; or "deliverer"
 
 _stopping = threading.Event()
 
@@ -66,7 +83,8 @@ def _set_up_logging(**_: Any) -> None:
 
 @signals.worker_ready.connect
 def _start_beating(**_: Any) -> None:
-    # In the parent, with a connection for each beat: there is none that a forked pool process could inherit.
+    # In the parent, with a connection for each beat: there is none that a forked pool process could
+    # inherit.
     threading.Thread(target=_beat_until_stopped, name="heartbeat", daemon=True).start()
     if app.conf.role == "deliverer":
         log.info("deliverer ready")
@@ -94,10 +112,16 @@ def _beat_until_stopped() -> None:
                 deaf = time.monotonic() - _last_message[0] > PATIENCE
                 forgotten = deaf and _WORK_LIES_IDLE[role](connection, PATIENCE)
         except SQLAlchemyError as error:
-            log.warning("no heartbeat", error=type(error).__name__, mend="check DATABASE_URL and that the database is up")
+            log.warning(
+                "no heartbeat",
+                error=type(error).__name__,
+                mend="check DATABASE_URL and that the database is up",
+            )
         else:
             if forgotten:
-                log.error("worker gives up", mend="none needed where it is restarted; else start it again")
+                log.error(
+                    "worker gives up", mend="none needed where it is restarted; else start it again"
+                )
                 os._exit(1)
         if _stopping.wait(BEAT_SECONDS):
             return

@@ -1,4 +1,6 @@
-"""How long a delivery waits after a failed attempt: pure functions, with the schedule that the Standard Webhooks show."""
+"""How long a delivery waits after a failed attempt: pure functions, with the schedule that the
+Standard Webhooks show.
+"""
 
 import random
 from datetime import UTC, datetime, timedelta
@@ -7,23 +9,29 @@ from email.utils import parsedate_to_datetime
 from worker.poster import Reply
 
 DELAYS = tuple(  # after each failed attempt; 75.6 hours in all, a fifth more or less
-    timedelta(seconds=seconds) for seconds in (5, 300, 1800, 7200, 18_000, 36_000, 50_400, 72_000, 86_400)
+    timedelta(seconds=seconds)
+    for seconds in (5, 300, 1800, 7200, 18_000, 36_000, 50_400, 72_000, 86_400)
 )
 SPREAD = 0.2  # of a delay, either way: what failed together does not come back together
 LONGEST_RETRY_AFTER = timedelta(hours=24)
 _ASKS_TO_WAIT = {429, 503}
 
 
-def next_delay(attempts: int, reply: Reply, now: datetime, spread: float | None = None) -> timedelta | None:
+def next_delay(
+    attempts: int, reply: Reply, now: datetime, spread: float | None = None
+) -> timedelta | None:
     """How long to wait after the last of so many failed attempts; None: no further one.
 
-    `spread` is from -1 to 1, random by default. Of 429 and 503 `Retry-After` is honoured, where it asks for longer.
+    `spread` is from -1 to 1, random by default. Of 429 and 503 `Retry-After` is honoured, where it
+    asks for longer.
     """
     if attempts > len(DELAYS):
         return None
     chosen = random.uniform(-1, 1) if spread is None else spread  # noqa: S311 - jitter, no secret
     delay = DELAYS[attempts - 1] * (1 + SPREAD * chosen)
-    asked = parse_retry_after(reply.retry_after, now) if reply.status in _ASKS_TO_WAIT else timedelta(0)
+    asked = (
+        parse_retry_after(reply.retry_after, now) if reply.status in _ASKS_TO_WAIT else timedelta(0)
+    )
     return max(delay, min(asked, LONGEST_RETRY_AFTER))
 
 

@@ -1,8 +1,9 @@
-"""Chooses the next chunk and takes it on: the first transaction of a chunk, one statement, seen by all at once.
+"""Chooses the next chunk and takes it on: the first transaction of a chunk, one statement, seen by
+all at once.
 
-Companies take turns, and so do the jobs of each; of a job the first chunk is next. So a big job starves no small one, nor one
-company another. A claim is a lease: a worker that dies keeps others off the chunk for LEASE, no longer; a worker that lives is
-protected by its row lock.
+Companies take turns, and so do the jobs of each; of a job the first chunk is next. So a big job
+starves no small one, nor one company another. A claim is a lease: a worker that dies keeps others
+off the chunk for LEASE, no longer; a worker that lives is protected by its row lock.
 """
 
 from datetime import datetime, timedelta
@@ -16,16 +17,20 @@ from shared.database.plans import squeezed
 from shared.states import COUNTS, PhoneFallback
 from worker.turns import Turns, turns_of
 
-BURST = timedelta(seconds=0.85)  # that a paced job may catch up after waiting for a worker, of 10 s over which its pace holds
-LEASE = timedelta(seconds=20)  # longer than a part takes that is given LONGEST_PART, with what comes before and after it
+BURST = timedelta(
+    seconds=0.85
+)  # that a paced job may catch up after waiting for a worker, of 10 s over which its pace holds
+LEASE = timedelta(
+    seconds=20
+)  # longer than a part takes that is given LONGEST_PART, with what comes before and after it
 TRIES = 3  # of a claim that a request forestalled: the next job is as good
 MAX_ATTEMPTS = 5  # a chunk that killed five workers would kill a sixth
 COMPANIES = 50  # that one statement looks at: the first of them mostly has what is looked for
 
 
 def claimable(job: str) -> str:
-    """The condition on the row `job` for its being claimed: nothing is asked of the job, its window is open, its pace allows it,
-    and it does not wait for the database to be well again.
+    """The condition on the row `job` for its being claimed: nothing is asked of the job, its window
+    is open, its pace allows it, and it does not wait for the database to be well again.
     """
     return f"""
         {job}.state IN ('queued', 'running') AND {job}.wanted IS NULL
@@ -85,14 +90,15 @@ def _choice(lock: str) -> str:
     """
 
 
-# Losing a claim in a crash of the database costs nothing, so it does not wait for the disk; and a worker frozen at this very
-# moment must not freeze the others.
-# Of each company in turn the jobs in turn, of each job its first chunk, until one is found that nobody else has in hand: no more
-# than that is locked, as nothing is sorted above the locking. A round of a company's jobs goes on after the job served last, with
-# those that were queued when it began; then the next begins.
-# The job's row is looked at again, once it is locked: a request that came meanwhile is committed by now, or waits for this row.
-# It is written only where there is something to say. Of a job that waits for the database, one chunk is tried at a time.
-# A claim of a paced job is for an eighth of a second's worth of leads, and moves on the time of the next one by as much.
+# Losing a claim in a crash of the database costs nothing, so it does not wait for the disk; and a
+# worker frozen at this very moment must not freeze the others. Of each company in turn the jobs in
+# turn, of each job its first chunk, until one is found that nobody else has in hand: no more than
+# that is locked, as nothing is sorted above the locking. A round of a company's jobs goes on after
+# the job served last, with those that were queued when it began; then the next begins. The job's
+# row is looked at again, once it is locked: a request that came meanwhile is committed by now, or
+# waits for this row. It is written only where there is something to say. Of a job that waits for
+# the database, one chunk is tried at a time. A claim of a paced job is for an eighth of a second's
+# worth of leads, and moves on the time of the next one by as much.
 _CLAIM = squeezed(f"""
     WITH no_wait_for_disk AS (
         SELECT set_config('synchronous_commit', 'off', true), set_config('idle_in_transaction_session_timeout', '10s', true)
@@ -151,11 +157,13 @@ _VALUES = {"lease": LEASE, "burst": BURST}
 
 
 class Claim(NamedTuple):
-    """A chunk in hand, with what is needed of its job. `attempts` counts this one; `lease_end` is whose claim it is.
+    """A chunk in hand, with what is needed of its job. `attempts` counts this one; `lease_end` is
+    whose claim it is.
 
-    No more than `most` of the entries that are undecided are to be worked on; the first of them alone, for `part_seconds`, where
-    it is known to take long. `waited`: the database was not well when the job, or this chunk, was last worked on. `fails_alone`:
-    so it has been for ten minutes whenever this chunk was tried, though others of the job have gone since.
+    No more than `most` of the entries that are undecided are to be worked on; the first of them
+    alone, for `part_seconds`, where it is known to take long. `waited`: the database was not well
+    when the job, or this chunk, was last worked on. `fails_alone`: so it has been for ten minutes
+    whenever this chunk was tried, though others of the job have gone since.
     """
 
     job_id: UUID
@@ -176,7 +184,9 @@ class Claim(NamedTuple):
 
 
 def claim(connection: Connection, queue: str) -> Claim | None:
-    """Claims the next chunk of `queue`, or returns None where none is claimable. The caller commits."""
+    """Claims the next chunk of `queue`, or returns None where none is claimable. The caller
+    commits.
+    """
     turns = turns_of(connection, queue)
     listed = turns.are_stale
     if listed and not turns.list(connection):
@@ -188,7 +198,9 @@ def claim(connection: Connection, queue: str) -> Claim | None:
 
 
 def pass_over(connection: Connection, queue: str) -> None:
-    """Somebody holds the row of the job whose turn it is, and a claim has waited for it in vain: the next one is another's."""
+    """Somebody holds the row of the job whose turn it is, and a claim has waited for it in vain:
+    the next one is another's.
+    """
     turns = turns_of(connection, queue)
     for values in turns.in_turn(COMPANIES):
         if row := connection.execute(_WOULD_CLAIM, values).one_or_none():
@@ -205,7 +217,9 @@ def _claim_next(connection: Connection, turns: Turns) -> Claim | None:
             if row.job_id:
                 turns.served(row, row.retry_at - LEASE)
                 turns.look_ahead(connection, row)
-                return Claim._make(row[: len(Claim._fields)])._replace(phone_fallback=PhoneFallback(row.phone_fallback_rule))
+                return Claim._make(row[: len(Claim._fields)])._replace(
+                    phone_fallback=PhoneFallback(row.phone_fallback_rule)
+                )
     return None
 
 
@@ -213,9 +227,15 @@ def is_anything_claimable(connection: Connection, queue: str) -> bool:
     """Whether `claim` would find something, but for what others have in hand at this moment."""
     turns = turns_of(connection, queue)
     turns.list(connection)
-    return any(connection.execute(_WOULD_CLAIM, values).first() for values in turns.in_turn(COMPANIES))
+    return any(
+        connection.execute(_WOULD_CLAIM, values).first() for values in turns.in_turn(COMPANIES)
+    )
 
 
 def lies_idle(connection: Connection, seconds: float) -> bool:
     """Whether there is something that could have been claimed for so long."""
-    return bool(connection.execute(_LIES_IDLE, {"queues": list(JOB_QUEUES), "seconds": seconds}).scalar_one())
+    return bool(
+        connection.execute(
+            _LIES_IDLE, {"queues": list(JOB_QUEUES), "seconds": seconds}
+        ).scalar_one()
+    )

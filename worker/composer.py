@@ -1,5 +1,5 @@
-"""Makes the body of a delivery from the job's row and chunks, which do not change once it has ended: so each attempt sends the
-same bytes, and nothing that is to be purged lies anywhere else.
+"""Makes the body of a delivery from the job's row and chunks, which do not change once it has
+ended: so each attempt sends the same bytes, and nothing that is to be purged lies anywhere else.
 """
 
 from datetime import UTC, datetime
@@ -16,7 +16,8 @@ MAX_BODY = 20_000  # bytes; above that the lists are left out
 
 _SHORTEST = len('"1",')  # of an identifier in a list: what cannot fit is not read
 
-# With the lists of a job, where they may fit: of millions of entries only those that would be listed are fetched.
+# With the lists of a job, where they may fit: of millions of entries only those that would be
+# listed are fetched.
 _JOB = text("""
     SELECT id, campaign_id, client_reference, state, mode, dry_run, total, deleted, not_found, unprocessed, finished_at,
         identifiers_purged_at IS NULL AND (deleted + not_found) * :shortest < :most AS may_fit,
@@ -48,7 +49,9 @@ def compose(connection: Connection, claimed: Claimed) -> bytes:
     """The body of a delivery. Raises LookupError where its job has been removed meanwhile."""
     if claimed.job_id is None:
         content = {"webhookId": str(claimed.webhook_id)}
-        return _encode({"type": Event.TEST, "timestamp": _time_text(claimed.created_at), "data": content})
+        return _encode(
+            {"type": Event.TEST, "timestamp": _time_text(claimed.created_at), "data": content}
+        )
     values = {"job_id": claimed.job_id, "shortest": _SHORTEST, "most": MAX_BODY}
     values |= {"not_found": smallint_array(_NOT_FOUND), "listed": smallint_array(_LISTED)}
     job = connection.execute(_JOB, values).one_or_none()

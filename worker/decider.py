@@ -1,7 +1,9 @@
-"""Decides a chunk: which entry takes which lead, by the two passes of the contract. Pure but for the campaign it is given.
+"""Decides a chunk: which entry takes which lead, by the two passes of the contract. Pure but for
+the campaign it is given.
 
-It never reads what it could not also delete: `take` deletes leads and says which there were, so nothing can come between
-looking a lead up and deleting it. Where the campaign has an archive, a pass erases the copies that its entries name as well.
+It never reads what it could not also delete: `take` deletes leads and says which there were, so
+nothing can come between looking a lead up and deleting it. Where the campaign has an archive, a
+pass erases the copies that its entries name as well.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -57,7 +59,8 @@ Found = dict[int, list[TakenLead | Copy]]
 
 
 class Campaign(Protocol):
-    """The leads of a job's campaign, and their copies in the archive where `has_archive` says that some are to be erased.
+    """The leads of a job's campaign, and their copies in the archive where `has_archive` says that
+    some are to be erased.
 
     Identifiers are sorted. Each raises whatever the database does.
     """
@@ -65,8 +68,8 @@ class Campaign(Protocol):
     has_archive: bool
 
     def take(self, column: Column, identifiers: Sequence[str]) -> Sequence[Row]:
-        """Deletes the leads whose `column` is one of `identifiers` and returns those there were. By number, only those without
-        an external id where the job's phoneFallback says so."""
+        """Deletes the leads whose `column` is one of `identifiers` and returns those there were. By
+        number, only those without an external id where the job's phoneFallback says so."""
 
     def hold(self, external_ids: Sequence[str], phone_numbers: Sequence[str]) -> None:
         """Locks the copies that `erase` would erase."""
@@ -87,12 +90,19 @@ def decide(
     found: Found | None = None,
     details: dict[int, str] | None = None,
 ) -> list[int]:
-    """The outcome of every entry; those that already had one (duplicates found at acceptance) keep it.
+    """The outcome of every entry; those that already had one (duplicates found at acceptance) keep
+    it.
 
-    `try_former`: leads may still be stored in a former form. `found` is filled with what each entry took, its lead first;
-    `details` with what refused to give up the leads of entries.
+    `try_former`: leads may still be stored in a former form. `found` is filled with what each entry
+    took, its lead first; `details` with what refused to give up the leads of entries.
     """
-    decision = _Decision(entries, phone_fallback, campaign, try_former, {} if campaign.has_archive and found is None else found)
+    decision = _Decision(
+        entries,
+        phone_fallback,
+        campaign,
+        try_former,
+        {} if campaign.has_archive and found is None else found,
+    )
     decision.run()
     if details is not None:
         details.update(decision.details)
@@ -100,7 +110,9 @@ def decide(
 
 
 class _Decision:
-    """A chunk while it is decided: its `outcomes` so far, and the numbers of the leads and copies that are gone."""
+    """A chunk while it is decided: its `outcomes` so far, and the numbers of the leads and copies
+    that are gone.
+    """
 
     def __init__(
         self,
@@ -144,7 +156,9 @@ class _Decision:
             )
 
     def _ambiguous(self) -> set[int]:
-        """The entries whose number, read for a country, is somebody else's behind a plus: it is not used at all."""
+        """The entries whose number, read for a country, is somebody else's behind a plus: it is not
+        used at all.
+        """
         if not (possible := rivals(self._entries)):
             return set()
         existing = self._campaign.existing(sorted(set(possible.values())))
@@ -161,22 +175,32 @@ class _Decision:
         self._take("external_id", wanted)
         if self._try_former:
             formers = former_external_ids(self._entries)
-            self._take("external_id", {former: i for i, former in formers.items() if not self.outcomes[i]})
+            self._take(
+                "external_id", {former: i for i, former in formers.items() if not self.outcomes[i]}
+            )
         if self._campaign.has_archive:
             for copy in self._campaign.erase(sorted(self._decided(wanted)), ()):
                 self._erased(wanted[copy.external_id or ""], copy, Outcome.ERASED_BY_EXTERNAL_ID)
 
     def _by_phone_number(self, candidates: list[tuple[int, str]]) -> None:
-        """The second pass. What the first one found locked may be free by now, and is left to the entry that named it there."""
+        """The second pass. What the first one found locked may be free by now, and is left to the
+        entry that named it there.
+        """
         self._wait_for_locked(candidates)
         first: dict[str, int] = {}
-        for i, number in candidates:  # in request order: the first entry that names a number gets the lead
+        for (
+            i,
+            number,
+        ) in candidates:  # in request order: the first entry that names a number gets the lead
             if not self.outcomes[i]:
                 first.setdefault(number, i)
         if self._campaign.has_archive:
             self._campaign.hold((), sorted(first))
         free = first.keys() - self._taken_numbers
-        self._take("phone_number", first if len(free) == len(first) else {number: first[number] for number in free})
+        self._take(
+            "phone_number",
+            first if len(free) == len(first) else {number: first[number] for number in free},
+        )
         if self._try_former:
             self._take("phone_number", self._former_numbers(candidates))
         self._wait_for_locked(candidates)
@@ -204,7 +228,9 @@ class _Decision:
         return wanted
 
     def _erase_by_phone_number(self, first: Mapping[str, int]) -> None:
-        """Those with the numbers, and all other copies of whom the pass has deleted. Of two who name one, the first has it."""
+        """Those with the numbers, and all other copies of whom the pass has deleted. Of two who
+        name one, the first has it.
+        """
         takers = {
             canonical_external_id(lead.external_id): i
             for i, (lead, *_) in (self._found or {}).items()
@@ -212,7 +238,9 @@ class _Decision:
         }
         for copy in self._campaign.erase(sorted(takers), sorted(first)):
             named_by = [first.get(copy.phone_number or ""), takers.get(copy.external_id or "")]
-            self._erased(min(i for i in named_by if i is not None), copy, Outcome.ERASED_BY_PHONE_NUMBER)
+            self._erased(
+                min(i for i in named_by if i is not None), copy, Outcome.ERASED_BY_PHONE_NUMBER
+            )
 
     def _take(self, column: Column, wanted: Mapping[str, int]) -> None:
         if not wanted:
@@ -230,23 +258,35 @@ class _Decision:
                 taken_numbers.add(number)
         if self._found is not None:
             for lead in map(TakenLead._make, leads):
-                self._found.setdefault(wanted[(lead.external_id if by_id else lead.phone_number) or ""], []).append(lead)
+                self._found.setdefault(
+                    wanted[(lead.external_id if by_id else lead.phone_number) or ""], []
+                ).append(lead)
         if self._try_former:
-            taken_numbers.update([canonical_phone_number(number) for _, number, kept in leads if number and not kept])
+            taken_numbers.update(
+                [canonical_phone_number(number) for _, number, kept in leads if number and not kept]
+            )
 
     def _keep(self, i: int, number: str | None, kept: Kept) -> None:
-        """A lead that is locked may still go, or not: who else names it is not to be told that it has."""
+        """A lead that is locked may still go, or not: who else names it is not to be told that it
+        has.
+        """
         self.outcomes[i] = kept.outcome
         if kept.detail:
             self.details[i] = kept.detail
-        numbers = self._locked_numbers if kept.outcome == Outcome.WAITS_FOR_LOCK else self._taken_numbers
+        numbers = (
+            self._locked_numbers if kept.outcome == Outcome.WAITS_FOR_LOCK else self._taken_numbers
+        )
         numbers.add(number)
         if self._try_former and number:
             numbers.add(canonical_phone_number(number))
 
     def _decided(self, wanted: Mapping[str, int]) -> list[str]:
         """Whose copies may go: not those of a lead that waits, which go with it."""
-        return [identifier for identifier, i in wanted.items() if self.outcomes[i] != Outcome.WAITS_FOR_LOCK]
+        return [
+            identifier
+            for identifier, i in wanted.items()
+            if self.outcomes[i] != Outcome.WAITS_FOR_LOCK
+        ]
 
     def _erased(self, i: int, copy: Copy, outcome: Outcome) -> None:
         if self.outcomes[i] != Outcome.REFUSED:
@@ -255,7 +295,9 @@ class _Decision:
         if self._found is not None:
             self._found.setdefault(i, []).append(copy)
 
-    def _give_reasons(self, left: list[int], candidates: list[tuple[int, str]], ambiguous: set[int]) -> None:
+    def _give_reasons(
+        self, left: list[int], candidates: list[tuple[int, str]], ambiguous: set[int]
+    ) -> None:
         """Says of those who took nothing why not. What is said last counts most."""
         outcomes, entries = self.outcomes, self._entries
         for i in left:
@@ -273,7 +315,9 @@ class _Decision:
                 if entries.external_ids[i] is None and entries.phone_numbers[i] is None:
                     outcomes[i] = reason_of_none(entries, i)
 
-    def _where_existing(self, numbers: list[tuple[int, str]], reason: Outcome, *, identified: bool = False) -> None:
+    def _where_existing(
+        self, numbers: list[tuple[int, str]], reason: Outcome, *, identified: bool = False
+    ) -> None:
         wanted = {number for _, number in numbers} - self._taken_numbers - self._erased_numbers
         existing = self._campaign.existing(sorted(wanted), identified=identified) if wanted else ()
         for i, number in numbers:

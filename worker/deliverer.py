@@ -1,6 +1,8 @@
-"""Delivers webhooks: takes one that is due, composes and signs it, sends it, and records the attempt.
+"""Delivers webhooks: takes one that is due, composes and signs it, sends it, and records the
+attempt.
 
-Nothing is open across the POST but the lease. What goes wrong with one delivery, here or there, holds up no other.
+Nothing is open across the POST but the lease. What goes wrong with one delivery, here or there,
+holds up no other.
 """
 
 import time
@@ -29,14 +31,18 @@ log = structlog.get_logger()
 
 
 class Terms(NamedTuple):
-    """What a deliverer needs beside the database: the key of the secrets, and networks that are allowed though not public."""
+    """What a deliverer needs beside the database: the key of the secrets, and networks that are
+    allowed though not public.
+    """
 
     vault: Vault
     allowed: Sequence[Network]
 
 
 def deliver_next(engine: Engine, terms: Terms, wake: Wake) -> None:
-    """Delivers what is due, one after another, for about TURN. Raises DBAPIError; what receivers do is recorded."""
+    """Delivers what is due, one after another, for about TURN. Raises DBAPIError; what receivers do
+    is recorded.
+    """
     end_of_turn = time.monotonic() + TURN
     claimed = _claim(engine)
     if claimed and claimed.more:
@@ -64,7 +70,10 @@ def _send(engine: Engine, terms: Terms, claimed: Claimed) -> Reply:
     with engine.begin() as connection:
         try:
             body = compose(connection, claimed)
-            signing = [terms.vault.unlock(locked) for locked in _locked_secrets(connection, terms.vault, claimed)]
+            signing = [
+                terms.vault.unlock(locked)
+                for locked in _locked_secrets(connection, terms.vault, claimed)
+            ]
         except LookupError:
             return Reply(error="the job is gone", sent=False)  # and the delivery with it
         except ValueError as error:
@@ -75,7 +84,9 @@ def _send(engine: Engine, terms: Terms, claimed: Claimed) -> Reply:
 
 
 def _locked_secrets(connection: Connection, vault: Vault, claimed: Claimed) -> list[bytes]:
-    """Those that sign, encrypted. A company that has none yet gets one. Raises ValueError where there is no such company."""
+    """Those that sign, encrypted. A company that has none yet gets one. Raises ValueError where
+    there is no such company.
+    """
     secret = claimed.secret
     if secret is None:
         values = {"secret": vault.lock(new_secret()), "company_id": claimed.company_id}

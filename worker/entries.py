@@ -1,4 +1,6 @@
-"""The entries of a chunk, and what may be learnt from how they were written, where that is not the canonical form."""
+"""The entries of a chunk, and what may be learnt from how they were written, where that is not the
+canonical form.
+"""
 
 import re
 from collections.abc import Sequence
@@ -21,7 +23,9 @@ Texts = Sequence[str | None]
 
 
 class Entries(NamedTuple):
-    """In request order, sequences of one length: canonical identifiers, and those written, None where that is the same."""
+    """In request order, sequences of one length: canonical identifiers, and those written, None
+    where that is the same.
+    """
 
     external_ids: Texts
     phone_numbers: Texts
@@ -31,12 +35,16 @@ class Entries(NamedTuple):
 
 
 def read_again(entries: Entries, region: str | None) -> Entries:
-    """Entries that were accepted by former rules, as today's have them. Of those that now are the same, the first counts."""
+    """Entries that were accepted by former rules, as today's have them. Of those that now are the
+    same, the first counts.
+    """
     outcomes = list(entries.outcomes)
     written_ids = entries.written_external_ids or entries.external_ids
     written_numbers = entries.written_phone_numbers or entries.phone_numbers
     external_ids = [canonical_external_id(text) or None if text else None for text in written_ids]
-    phone_numbers = [phone_number(text, region) or None if text else None for text in written_numbers]
+    phone_numbers = [
+        phone_number(text, region) or None if text else None for text in written_numbers
+    ]
     seen: set[tuple[str, str]] = set()
     for i, (external_id, number) in enumerate(zip(external_ids, phone_numbers, strict=True)):
         if outcomes[i] or not (external_id or number):
@@ -49,10 +57,14 @@ def read_again(entries: Entries, region: str | None) -> Entries:
 
 
 def rivals(entries: Entries) -> dict[int, str]:
-    """Where a number was read for a country: the number that the same digits are behind a plus, by index of the entry."""
+    """Where a number was read for a country: the number that the same digits are behind a plus, by
+    index of the entry.
+    """
     return {
         i: other
-        for i, (written, number) in _written_otherwise(entries.written_phone_numbers, entries.phone_numbers)
+        for i, (written, number) in _written_otherwise(
+            entries.written_phone_numbers, entries.phone_numbers
+        )
         if not entries.outcomes[i] and (other := rival(written, number))
     }
 
@@ -61,7 +73,9 @@ def former_external_ids(entries: Entries) -> dict[int, str]:
     """The ids that an earlier form made of what was written, where they are others."""
     return {
         i: former
-        for i, (written, external_id) in _written_otherwise(entries.written_external_ids, entries.external_ids)
+        for i, (written, external_id) in _written_otherwise(
+            entries.written_external_ids, entries.external_ids
+        )
         if (former := former_external_id(written)) != external_id
     }
 
@@ -70,12 +84,17 @@ def former_phone_numbers(entries: Entries) -> dict[int, str]:
     """As former_external_ids; a number that was read for a country had no earlier form."""
     return {
         i: former
-        for i, (written, number) in _written_otherwise(entries.written_phone_numbers, entries.phone_numbers)
-        if (former := former_phone_number(written)) != number and canonical_phone_number(former) == number
+        for i, (written, number) in _written_otherwise(
+            entries.written_phone_numbers, entries.phone_numbers
+        )
+        if (former := former_phone_number(written)) != number
+        and canonical_phone_number(former) == number
     }
 
 
-def _written_otherwise(written: Texts | None, canonical: Texts) -> list[tuple[int, tuple[str, str]]]:
+def _written_otherwise(
+    written: Texts | None, canonical: Texts
+) -> list[tuple[int, tuple[str, str]]]:
     if written is None:
         return []
     return [
@@ -88,11 +107,17 @@ def _written_otherwise(written: Texts | None, canonical: Texts) -> list[tuple[in
 def reason_of_none(entries: Entries, i: int) -> Outcome:
     """Why an entry has no identifier: what was written for its phone number is none."""
     written = entries.written_phone_numbers[i] if entries.written_phone_numbers else None
-    return Outcome.SPREADSHEET_NUMBER if is_spreadsheet_number(written or "") else Outcome.NOT_A_PHONE_NUMBER
+    return (
+        Outcome.SPREADSHEET_NUMBER
+        if is_spreadsheet_number(written or "")
+        else Outcome.NOT_A_PHONE_NUMBER
+    )
 
 
 def with_id_of_a_spreadsheet(entries: Entries, indexes: Sequence[int]) -> list[int]:
-    """Which of these have an id like 12345.0. All the ids of a file may be unknown, and most are plainly something else."""
+    """Which of these have an id like 12345.0. All the ids of a file may be unknown, and most are
+    plainly something else.
+    """
     external_ids = entries.external_ids
     return [
         i

@@ -1,4 +1,6 @@
-"""Writes decided chunks and finishes jobs: one guarded statement, harmless to repeat, from any state that is not final."""
+"""Writes decided chunks and finishes jobs: one guarded statement, harmless to repeat, from any
+state that is not final.
+"""
 
 import json
 from collections.abc import Callable, Mapping
@@ -23,12 +25,14 @@ _WRITTEN = (*COUNTS, *NOTED)
 _COUNTS = ", ".join(_WRITTEN)
 _SUMS = ", ".join(f"sum({count}) AS {count}" for count in _WRITTEN)
 
-# The chunk in hand is written by the same statement, which saves a round trip a chunk; :number is null where there is none.
-# A part of a chunk leaves it pending, and claimable again: at once, or, where all that is left is locked by others, in a while.
-# The statement does not see its own write, so it counts that chunk by what it returns. The counts are read only once nothing else
-# is pending, so trying costs one index probe; they are frozen on the job's row here. A preview is never finished with a chunk in
-# hand: what it found twice is settled first. A chunk that was decided without an archive is written down only if there is none
-# still: what was not found may be in it now.
+# The chunk in hand is written by the same statement, which saves a round trip a chunk; :number is
+# null where there is none. A part of a chunk leaves it pending, and claimable again: at once, or,
+# where all that is left is locked by others, in a while. The statement does not see its own write,
+# so it counts that chunk by what it returns. The counts are read only once nothing else is pending,
+# so trying costs one index probe; they are frozen on the job's row here. A preview is never
+# finished with a chunk in hand: what it found twice is settled first. A chunk that was decided
+# without an archive is written down only if there is none still: what was not found may be in it
+# now.
 _FINISH = squeezed(f"""
     WITH done AS (
         UPDATE chunks SET {", ".join(f"{count} = :{count}" for count in _WRITTEN)}, outcomes = CAST(:outcomes AS smallint[]),
@@ -113,7 +117,8 @@ _WRITE_DELIVERIES = text("""
     RETURNING id
 """)
 
-# Looked for among some of the jobs that run, from anywhere on: where they are many, they are all looked at in several rounds.
+# Looked for among some of the jobs that run, from anywhere on: where they are many, they are all
+# looked at in several rounds.
 _UNFINISHED = text("""
     WITH here AS MATERIALIZED (SELECT gen_random_uuid() AS id),
     running AS MATERIALIZED (
@@ -130,15 +135,17 @@ _UNFINISHED = text("""
 """)
 
 # The numbers that each count counts.
-_NUMBERS = {count: bytes(outcome for outcome in Outcome if outcome.count == count) for count in COUNTS} | {
-    count: bytes(outcomes) for count, outcomes in NOTED.items()
-}
+_NUMBERS = {
+    count: bytes(outcome for outcome in Outcome if outcome.count == count) for count in COUNTS
+} | {count: bytes(outcomes) for count, outcomes in NOTED.items()}
 
 log = structlog.get_logger()
 
 
 class Wake(NamedTuple):
-    """How others are woken, after a commit: who waits for a job, and the workers of a queue. Neither raises, or must be heard."""
+    """How others are woken, after a commit: who waits for a job, and the workers of a queue.
+    Neither raises, or must be heard.
+    """
 
     callers: Callable[[UUID], object]
     workers: Callable[[str], object]
@@ -148,7 +155,9 @@ NOBODY = Wake(lambda _: None, lambda _: None)
 
 
 class Finished(NamedTuple):
-    """A job that has just ended, and how; `awaited` if somebody may wait for it; so many `deliveries` were written with it."""
+    """A job that has just ended, and how; `awaited` if somebody may wait for it; so many
+    `deliveries` were written with it.
+    """
 
     id: UUID
     state: str
@@ -165,11 +174,12 @@ class Finished(NamedTuple):
 
 
 class DecidedChunk(NamedTuple):
-    """A chunk, locked by the caller's transaction, with its outcomes: 0 where an entry is left for a later part.
+    """A chunk, locked by the caller's transaction, with its outcomes: 0 where an entry is left for
+    a later part.
 
-    `archiveless` is the campaign that had no archive to look into, where one should have been looked into. `details` are by
-    position in the chunk. The next part may be bigger where this one was `quick`. `went`: something was changed, which shows that
-    it can be.
+    `archiveless` is the campaign that had no archive to look into, where one should have been
+    looked into. `details` are by position in the chunk. The next part may be bigger where this one
+    was `quick`. `went`: something was changed, which shows that it can be.
     """
 
     number: int
@@ -181,13 +191,20 @@ class DecidedChunk(NamedTuple):
 
 
 class ArchiveAppeared(Exception):
-    """The campaign of a chunk has an archive by now: its transaction is to be rolled back, and the chunk decided again."""
+    """The campaign of a chunk has an archive by now: its transaction is to be rolled back, and the
+    chunk decided again.
+    """
 
 
 def finish(
-    connection: Connection, job_id: UUID, chunk: DecidedChunk | None = None, *, cancelled: bool = False
+    connection: Connection,
+    job_id: UUID,
+    chunk: DecidedChunk | None = None,
+    *,
+    cancelled: bool = False,
 ) -> Finished | None:
-    """Writes `chunk`, then finishes the job if nothing of it is pending, else returns None. The caller commits, then tells.
+    """Writes `chunk`, then finishes the job if nothing of it is pending, else returns None. The
+    caller commits, then tells.
 
     Raises ArchiveAppeared.
     """
@@ -206,20 +223,40 @@ def finish(
 
 
 def _explain(connection: Connection, job_id: UUID) -> None:
-    """Says in the job's error that its campaign has moved, or what makes leads take too long, if that can be told."""
+    """Says in the job's error that its campaign has moved, or what makes leads take too long, if
+    that can be told.
+    """
     reasons = connection.execute(_REASONS, {"job_id": job_id}).one()
     if reasons.moved:
-        connection.execute(_EXPLAIN, {"job_id": job_id, "reason": "The campaign has moved to another company"})
+        connection.execute(
+            _EXPLAIN, {"job_id": job_id, "reason": "The campaign has moved to another company"}
+        )
     if reasons.slow and (hint := reason_of_slowness(connection)):
-        connection.execute(_EXPLAIN, {"job_id": job_id, "reason": f"Leads take long to delete: {hint}"})
+        connection.execute(
+            _EXPLAIN, {"job_id": job_id, "reason": f"Leads take long to delete: {hint}"}
+        )
 
 
 def _values(chunk: DecidedChunk | None) -> dict[str, object]:
     if chunk is None:
-        nothing = dict.fromkeys(("number", "outcomes", "campaign_id", "locked", "only_locked", "details", "quick", *_WRITTEN))
+        nothing = dict.fromkeys(
+            (
+                "number",
+                "outcomes",
+                "campaign_id",
+                "locked",
+                "only_locked",
+                "details",
+                "quick",
+                *_WRITTEN,
+            )
+        )
         return nothing | {"whole": True}
     counts = {count: sum(map(chunk.outcomes.count, numbers)) for count, numbers in _NUMBERS.items()}
-    locked, undecided = chunk.outcomes.count(Outcome.WAITS_FOR_LOCK), Outcome.PENDING in chunk.outcomes
+    locked, undecided = (
+        chunk.outcomes.count(Outcome.WAITS_FOR_LOCK),
+        Outcome.PENDING in chunk.outcomes,
+    )
     written = {
         "number": chunk.number,
         "outcomes": smallint_array(chunk.outcomes),
@@ -239,10 +276,15 @@ def unfinished(connection: Connection) -> list[UUID]:
 
 
 def tell(finished: Finished, wake: Wake) -> None:
-    """Logs the end of a job and wakes who waits for it: after its commit, since a commit can still fail."""
+    """Logs the end of a job and wakes who waits for it: after its commit, since a commit can still
+    fail.
+    """
     if finished.awaited:
         wake.callers(finished.id)
     if finished.deliveries:
         wake.workers(WEBHOOKS_QUEUE)
     fields = finished._asdict() | {"job": str(finished.id)}
-    log.info("job finished", **{name: value for name, value in fields.items() if name not in {"id", "awaited"}})
+    log.info(
+        "job finished",
+        **{name: value for name, value in fields.items() if name not in {"id", "awaited"}},
+    )

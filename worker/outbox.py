@@ -1,7 +1,8 @@
 """The deliveries that wait to be sent: which is next, and what is written down of an attempt.
 
-A delivery is written in the transaction that ends its job, and stays due until an attempt is recorded. A deliverer that dies in
-between leaves a lease that runs out: the same delivery is sent again, with the same webhook-id, and none is lost.
+A delivery is written in the transaction that ends its job, and stays due until an attempt is
+recorded. A deliverer that dies in between leaves a lease that runs out: the same delivery is sent
+again, with the same webhook-id, and none is lost.
 """
 
 from datetime import UTC, datetime, timedelta
@@ -18,22 +19,28 @@ from worker.poster import Reply
 
 LEASE = timedelta(seconds=60)  # much longer than an exchange, with what is done before and after it
 AT_ONCE = 2  # to one receiver
-AT_ONCE_OF_COMPANY = 16  # so that one company with many receivers that hang leaves threads to the others
-RETRIES_AT_ONCE = 32  # of all: receivers that failed before never take all threads from those that did not
+AT_ONCE_OF_COMPANY = (
+    16  # so that one company with many receivers that hang leaves threads to the others
+)
+RETRIES_AT_ONCE = (
+    32  # of all: receivers that failed before never take all threads from those that did not
+)
 PATIENCE = timedelta(days=5)  # with a webhook that fails, before it is disabled
 GONE = 410
 KEPT_ATTEMPTS = 50
 MUCH = 200  # deliveries that are due; so many are cheaply looked through
 
-# One claim at a time, of all deliverers: so each sees what the others have under way, and the limits hold exactly.
+# One claim at a time, of all deliverers: so each sees what the others have under way, and the
+# limits hold exactly.
 _TAKE_TURNS = text("""
     SELECT set_config('synchronous_commit', 'off', true), set_config('lock_timeout', '5s', true),
         set_config('idle_in_transaction_session_timeout', '5s', true), pg_advisory_xact_lock(2718281828)
 """)
 
-# Mostly little is due: then those are the receivers to choose from. Where it is much, `walk` goes from receiver to receiver along
-# deliveries_by_receiver_idx, so that the backlog of one that hangs costs nothing. The company with the fewest under way comes
-# first, then what has been due the longest.
+# Mostly little is due: then those are the receivers to choose from. Where it is much, `walk` goes
+# from receiver to receiver along deliveries_by_receiver_idx, so that the backlog of one that hangs
+# costs nothing. The company with the fewest under way comes first, then what has been due the
+# longest.
 _CLAIM = text(f"""
     WITH RECURSIVE under_way AS MATERIALIZED (
         SELECT company_id, receiver, attempts > 1 AS again FROM deliveries WHERE claimed_until > {NOW}
@@ -103,9 +110,10 @@ _GIVE_UP = text("""
     WHERE id = :id
 """)
 
-# The webhook is locked before the delivery, as by who changes or deletes a webhook with its deliveries: else two wait for each
-# other. One that works, and is answered well, is not touched at all; nor one that leads elsewhere by now.
-# Without attempts, the delivery was asked for again while this one was under way: that is still to be done, and at once.
+# The webhook is locked before the delivery, as by who changes or deletes a webhook with its
+# deliveries: else two wait for each other. One that works, and is answered well, is not touched at
+# all; nor one that leads elsewhere by now. Without attempts, the delivery was asked for again while
+# this one was under way: that is still to be done, and at once.
 _RECORD = text("""
     WITH webhook AS MATERIALIZED (
         SELECT FROM webhooks
@@ -124,7 +132,8 @@ _RECORD = text("""
 
 _NOTE_SUCCESS = text("UPDATE webhooks SET failing_since = NULL WHERE id = :webhook_id")
 
-# All by one moment: what stays enabled has no reason why not. Tests go to what is disabled too, and change nothing about it.
+# All by one moment: what stays enabled has no reason why not. Tests go to what is disabled too, and
+# change nothing about it.
 _NOTE_FAILURE = text("""
     UPDATE webhooks SET failing_since = coalesce(failing_since, statement_timestamp()),
         enabled = NOT :gone AND coalesce(failing_since > statement_timestamp() - :patience, true),
@@ -143,9 +152,11 @@ log = structlog.get_logger()
 
 
 class Claimed(NamedTuple):
-    """A delivery in hand. `url` and the encrypted secrets are those of now; `claimed_until` is whose claim it is.
+    """A delivery in hand. `url` and the encrypted secrets are those of now; `claimed_until` is
+    whose claim it is.
 
-    `more`: another is due that could be sent now. One that is not `wanted`, as its webhook is disabled, has been given up.
+    `more`: another is due that could be sent now. One that is not `wanted`, as its webhook is
+    disabled, has been given up.
     """
 
     id: UUID
@@ -165,9 +176,16 @@ class Claimed(NamedTuple):
 
 
 def claim(connection: Connection) -> Claimed | None:
-    """Takes on what is due next, or returns None where nothing may be sent now. The caller commits."""
+    """Takes on what is due next, or returns None where nothing may be sent now. The caller
+    commits.
+    """
     connection.execute(_TAKE_TURNS)
-    limits = {"at_once": AT_ONCE, "at_once_of_company": AT_ONCE_OF_COMPANY, "retries_at_once": RETRIES_AT_ONCE, "much": MUCH}
+    limits = {
+        "at_once": AT_ONCE,
+        "at_once_of_company": AT_ONCE_OF_COMPANY,
+        "retries_at_once": RETRIES_AT_ONCE,
+        "much": MUCH,
+    }
     row = connection.execute(_CLAIM, limits | {"lease": LEASE, "kept": KEPT_ATTEMPTS}).one_or_none()
     if row and not row.wanted:
         connection.execute(_GIVE_UP, {"id": row.id})
@@ -184,7 +202,13 @@ def record(connection: Connection, claimed: Claimed, reply: Reply, seconds: floa
     delivered = reply.status is not None and 200 <= reply.status < 300  # noqa: PLR2004
     gone = reply.status == GONE
     delay = None if delivered or gone else next_delay(claimed.attempts, reply, datetime.now(UTC))
-    state = DeliveryState.DELIVERED if delivered else DeliveryState.PENDING if delay else DeliveryState.FAILED
+    state = (
+        DeliveryState.DELIVERED
+        if delivered
+        else DeliveryState.PENDING
+        if delay
+        else DeliveryState.FAILED
+    )
     why = "answered 410 Gone" if gone else "all attempts failed"
     values = {
         "id": claimed.id,
@@ -201,7 +225,13 @@ def record(connection: Connection, claimed: Claimed, reply: Reply, seconds: floa
     recorded = connection.execute(_RECORD, values).one_or_none()
     if recorded is None:
         return  # the lease ran out, and somebody else has it in hand
-    log.info("webhook sent", delivery=str(claimed.id), status=reply.status, error=reply.error, state=recorded.state)
+    log.info(
+        "webhook sent",
+        delivery=str(claimed.id),
+        status=reply.status,
+        error=reply.error,
+        state=recorded.state,
+    )
     if recorded.webhook_is_locked and delivered:
         connection.execute(_NOTE_SUCCESS, values)
     elif recorded.webhook_is_locked:

@@ -1,5 +1,6 @@
-"""The transaction of a part: some entries of a chunk, or all. Its statements share one span of time, so that a part which takes
-long is cut, and its worker is free for others, long before its lease is over.
+"""The transaction of a part: some entries of a chunk, or all. Its statements share one span of
+time, so that a part which takes long is cut, and its worker is free for others, long before its
+lease is over.
 """
 
 import time
@@ -9,13 +10,16 @@ from sqlalchemy import Connection, CursorResult, text
 from sqlalchemy.sql.base import Executable
 
 PART_SECONDS = 2.0  # beside two slow jobs, another company's small one is begun so soon
-LONGEST_PART = 15  # seconds that a lead gets, alone: with what comes before and after, less than a lease
+LONGEST_PART = (
+    15  # seconds that a lead gets, alone: with what comes before and after, less than a lease
+)
 QUICK_PART = 0.5  # seconds; the next part may be bigger than one that took less
 FINISH_SECONDS = 1.0  # that writing the outcomes has at least
 
 _SLACK = 0.05  # seconds by which a time-out may be off; setting it anew for each statement would cost a round trip each
-# COMMIT checks under no time-out: PostgreSQL ends that of the statement first. And what refuses there does so when it is too late
-# to say which lead. What is to be taken next is checked late again, as triggers may put things right in between.
+# COMMIT checks under no time-out: PostgreSQL ends that of the statement first. And what refuses
+# there does so when it is too late to say which lead. What is to be taken next is checked late
+# again, as triggers may put things right in between.
 _CHECK, _CHECK_LATE = text("SET CONSTRAINTS ALL IMMEDIATE"), text("SET CONSTRAINTS ALL DEFERRED")
 
 _LIMIT = text("SELECT set_config('statement_timeout', :milliseconds, true)")
@@ -26,12 +30,16 @@ class TimeIsUp(Exception):
 
 
 class Part:
-    """What is common to the statements of a part: their connection, their time, and what is to be said of single entries."""
+    """What is common to the statements of a part: their connection, their time, and what is to be
+    said of single entries.
+    """
 
     connection: Connection  # that of its transaction, once it has begun
 
     def __init__(self, deadline: float) -> None:
-        """`deadline` by the monotonic clock; the first statement sets `milliseconds` as the time-out of those that follow."""
+        """`deadline` by the monotonic clock; the first statement sets `milliseconds` as the
+        time-out of those that follow.
+        """
         self.size: int | None = None  # entries; None until they are known
         self.defers = False  # whether any constraint is checked at COMMIT only
         self.details: dict[int, str] = {}  # what refused an entry, by its index in the part
@@ -58,7 +66,9 @@ class Part:
         """Whether the time is used up, or will be as soon as the clocks agree."""
         return self.left < _SLACK
 
-    def execute(self, statement: Executable, values: dict[str, Any] | None = None) -> CursorResult[*tuple[Any, ...]]:
+    def execute(
+        self, statement: Executable, values: dict[str, Any] | None = None
+    ) -> CursorResult[*tuple[Any, ...]]:
         """Executes `statement` within what is left of the time. Raises TimeIsUp, DBAPIError."""
         left = self.left
         if left < _SLACK:
@@ -68,7 +78,9 @@ class Part:
         return self.connection.execute(statement, values)
 
     def check_what_is_deferred(self, *, more: bool = False) -> None:
-        """Has it checked now; what comes then at once, unless there is `more` to be taken. Raises TimeIsUp, DBAPIError."""
+        """Has it checked now; what comes then at once, unless there is `more` to be taken. Raises
+        TimeIsUp, DBAPIError.
+        """
         if self.defers:
             self.execute(_CHECK)
             if more:

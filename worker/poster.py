@@ -1,5 +1,6 @@
-"""Sends one POST to an address that a caller chose, and trusts nothing on the way: not the name, not what it leads to now, not
-the answer. Resolves once, checks every address, connects to one of those, and gives the whole exchange SECONDS and BYTES.
+"""Sends one POST to an address that a caller chose, and trusts nothing on the way: not the name,
+not what it leads to now, not the answer. Resolves once, checks every address, connects to one of
+those, and gives the whole exchange SECONDS and BYTES.
 
 httpcore speaks HTTP and TLS, over connections that are made and bounded here.
 """
@@ -14,20 +15,35 @@ from typing import Any, NamedTuple
 
 import httpcore2
 
-from shared.webhooks.destinations import Address, Destination, Network, may_use, parse_destination, resolve
+from shared.webhooks.destinations import (
+    Address,
+    Destination,
+    Network,
+    may_use,
+    parse_destination,
+    resolve,
+)
 
 SECONDS = 20.0  # for all of it, from the look-up of the name to the end of the answer
 BYTES = 64 * 1024  # of an answer that are read
 CONNECT_SECONDS = 5.0  # for each address, so that one that is silent leaves time for the next
-LOOK_UPS = 64  # at once; those of name servers that are silent go on for a while after we have given up
+LOOK_UPS = (
+    64  # at once; those of name servers that are silent go on for a while after we have given up
+)
 _READ = 16 * 1024  # bytes at once
 
 _look_ups = ThreadPoolExecutor(LOOK_UPS, "look-up")  # since a look-up takes no time-out
-_HEADERS = {"user-agent": "Leadsweep", "content-type": "application/json", "accept-encoding": "identity", "connection": "close"}
+_HEADERS = {
+    "user-agent": "Leadsweep",
+    "content-type": "application/json",
+    "accept-encoding": "identity",
+    "connection": "close",
+}
 
 
 class Reply(NamedTuple):
-    """What became of a POST: the status of the answer, or why there was none, in words that tell nothing of the receiver.
+    """What became of a POST: the status of the answer, or why there was none, in words that tell
+    nothing of the receiver.
 
     Where it was not even `sent`, that is our fault, and not the receiver's.
     """
@@ -71,7 +87,10 @@ class _Bounded(httpcore2.NetworkStream):
         self._stream.close()
 
     def start_tls(
-        self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
+        self,
+        ssl_context: ssl.SSLContext,
+        server_hostname: str | None = None,
+        timeout: float | None = None,
     ) -> httpcore2.NetworkStream:
         """The same over TLS."""
         del timeout
@@ -116,13 +135,17 @@ class _Checked(httpcore2.NetworkBackend):
         return _Bounded(self._stream, self._deadline)
 
     def close(self) -> None:
-        """Closes the connection if it was not handed on, as where time ran out between connecting and TLS."""
+        """Closes the connection if it was not handed on, as where time ran out between connecting
+        and TLS.
+        """
         if self._stream:
             self._stream.close()
 
 
 def post(url: str, headers: dict[str, str], body: bytes, allowed: Sequence[Network]) -> Reply:
-    """POSTs `body` to `url`, following nothing. Never raises for what the receiver, its name or the network does."""
+    """POSTs `body` to `url`, following nothing. Never raises for what the receiver, its name or the
+    network does.
+    """
     deadline = time.monotonic() + SECONDS
     try:
         return _exchange(url, headers, body, allowed, deadline)
@@ -135,11 +158,17 @@ def post(url: str, headers: dict[str, str], body: bytes, allowed: Sequence[Netwo
         httpcore2.ProtocolError,
     ) as error:
         return Reply(
-            error=next(words for kinds, words in _WORDS if isinstance(error, kinds) or isinstance(error.__cause__, kinds))
+            error=next(
+                words
+                for kinds, words in _WORDS
+                if isinstance(error, kinds) or isinstance(error.__cause__, kinds)
+            )
         )
 
 
-_WORDS: tuple[tuple[type[Exception] | tuple[type[Exception], ...], str], ...] = (  # the first that fits
+_WORDS: tuple[
+    tuple[type[Exception] | tuple[type[Exception], ...], str], ...
+] = (  # the first that fits
     ((_Forbidden, UnicodeError), "address not allowed"),
     (ssl.SSLError, "TLS failed"),
     ((TimeoutError, httpcore2.TimeoutException), "timed out"),
@@ -151,7 +180,9 @@ _WORDS: tuple[tuple[type[Exception] | tuple[type[Exception], ...], str], ...] = 
 )
 
 
-def _exchange(url: str, headers: dict[str, str], body: bytes, allowed: Sequence[Network], deadline: float) -> Reply:
+def _exchange(
+    url: str, headers: dict[str, str], body: bytes, allowed: Sequence[Network], deadline: float
+) -> Reply:
     destination = parse_destination(url)
     addresses = _resolve(destination, deadline)
     if not addresses or not may_use(destination, addresses, allowed):
@@ -166,11 +197,19 @@ def _exchange(url: str, headers: dict[str, str], body: bytes, allowed: Sequence[
     default_port = {"http": 80, "https": 443}[destination.scheme]
     host = bracketed if destination.port == default_port else f"{bracketed}:{destination.port}"
     request = httpcore2.Request(
-        "POST", parts, headers=[*({"host": host} | _HEADERS | headers).items(), ("content-length", str(len(body)))], content=body
+        "POST",
+        parts,
+        headers=[
+            *({"host": host} | _HEADERS | headers).items(),
+            ("content-length", str(len(body))),
+        ],
+        content=body,
     )
     with (
         closing(_Checked(addresses, deadline)) as backend,
-        httpcore2.HTTPConnection(parts.origin, ssl_context=_tls(), network_backend=backend) as connection,
+        httpcore2.HTTPConnection(
+            parts.origin, ssl_context=_tls(), network_backend=backend
+        ) as connection,
     ):
         response = connection.handle_request(request)
         reply = Reply(response.status, _header(response, b"retry-after"))
@@ -188,16 +227,25 @@ def _resolve(destination: Destination, deadline: float) -> list[Address]:
 
 
 def _read_the_rest(response: httpcore2.Response) -> None:
-    """Lets the receiver finish its answer, of which nothing is wanted: its status says what became of the delivery."""
+    """Lets the receiver finish its answer, of which nothing is wanted: its status says what became
+    of the delivery.
+    """
     try:
         for _ in response.iter_stream():
             pass
-    except (httpcore2.NetworkError, httpcore2.ProtocolError, httpcore2.TimeoutException, TimeoutError):
+    except (
+        httpcore2.NetworkError,
+        httpcore2.ProtocolError,
+        httpcore2.TimeoutException,
+        TimeoutError,
+    ):
         return
 
 
 def _header(response: httpcore2.Response, name: bytes) -> str | None:
-    return next((value.decode("latin-1") for key, value in response.headers if key.lower() == name), None)
+    return next(
+        (value.decode("latin-1") for key, value in response.headers if key.lower() == name), None
+    )
 
 
 def _left_until(deadline: float) -> float:

@@ -1,8 +1,9 @@
-"""Previews: jobs that find leads and change none. What was found is written down, lead by lead, so that the preview can be
-executed later on exactly these.
+"""Previews: jobs that find leads and change none. What was found is written down, lead by lead, so
+that the preview can be executed later on exactly these.
 
-Chunks are decided apart, so two of them may have found one lead, by its two identifiers. A real job would have deleted it for
-the first; so before a preview ends, all of them but one are made duplicates.
+Chunks are decided apart, so two of them may have found one lead, by its two identifiers. A real job
+would have deleted it for the first; so before a preview ends, all of them but one are made
+duplicates.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -40,8 +41,9 @@ _LOCK_PREVIEW = text("""
     FOR NO KEY UPDATE
 """)
 
-# Who was found is known by the external id, as lead or as copy; who has none, by the lead. The copies of one who is found as a
-# lead go with it, but not the lead with a copy: so the first who found the lead has it, and not who found a copy before.
+# Who was found is known by the external id, as lead or as copy; who has none, by the lead. The
+# copies of one who is found as a lead go with it, but not the lead with a copy: so the first who
+# found the lead has it, and not who found a copy before.
 _SETTLE = text("""
     WITH found AS (
         SELECT number, position, lead_id, person, count(*) OVER (PARTITION BY person) AS times
@@ -82,15 +84,18 @@ _WOULD_DELETE = {
 
 
 class Place(NamedTuple):
-    """Where the entries in hand begin in their chunk, of `length`, and the leads that other parts found for entries of it."""
+    """Where the entries in hand begin in their chunk, of `length`, and the leads that other parts
+    found for entries of it.
+    """
 
     start: int
     length: int
     found: KnownLeads
 
     def with_new(self, new: Mapping[int, Any], before: Sequence[Any] | None) -> list[Any]:
-        """A column of the whole chunk: what is `new`, by index of the entry in hand, and all else as it was. Those in hand may
-        begin before the first that is undecided, and end behind others that an earlier part decided.
+        """A column of the whole chunk: what is `new`, by index of the entry in hand, and all else
+        as it was. Those in hand may begin before the first that is undecided, and end behind others
+        that an earlier part decided.
         """
         column = list(before or [None] * self.length)
         for i, value in new.items():
@@ -119,7 +124,9 @@ class _Finder(Leads):
     def erase(self, external_ids: Sequence[str], phone_numbers: Sequence[str]) -> Iterable[Copy]:
         """Not those that the first pass found: they would be gone in the second."""
         rows = self._part.execute(archive.FIND, self._copies(external_ids, phone_numbers)).all()
-        copies = {(row.job_id, row.lead_id): Copy(row.external_id, row.phone_number) for row in rows}
+        copies = {
+            (row.job_id, row.lead_id): Copy(row.external_id, row.phone_number) for row in rows
+        }
         new = {place: copy for place, copy in copies.items() if place not in self._erased}
         self._erased.update(new)
         for (_, lead_id), copy in new.items():
@@ -128,10 +135,18 @@ class _Finder(Leads):
 
 
 def preview(part: Part, claimed: Claim, entries: Entries, place: Place, manner: Manner) -> bytes:
-    """Finds the leads that the entries name and writes them down with the chunk; the outcome of each entry."""
+    """Finds the leads that the entries name and writes them down with the chunk; the outcome of
+    each entry.
+    """
     finder = _Finder(part, claimed, manner)
     found: Found = {}
-    outcomes = decide(entries, phone_fallback=claimed.phone_fallback, campaign=finder, try_former=manner.try_former, found=found)
+    outcomes = decide(
+        entries,
+        phone_fallback=claimed.phone_fallback,
+        campaign=finder,
+        try_former=manner.try_former,
+        found=found,
+    )
     new = {i: leads[0] for i, leads in found.items()}
     ids = {i: finder.ids[lead] for i, lead in new.items()}
     external_ids = {i: lead.external_id for i, lead in new.items()}
@@ -143,20 +158,31 @@ def preview(part: Part, claimed: Claim, entries: Entries, place: Place, manner: 
     }
     part.execute(_WRITE_DOWN, {"job_id": claimed.job_id, "number": claimed.number} | arrays)
     decided = enumerate(zip(outcomes, entries.external_ids, strict=True))
-    return bytes(_would(Outcome(outcome), external_id, found.get(i, ())) for i, (outcome, external_id) in decided)
+    return bytes(
+        _would(Outcome(outcome), external_id, found.get(i, ()))
+        for i, (outcome, external_id) in decided
+    )
 
 
 def _would(outcome: Outcome, external_id: str | None, leads: Sequence[TakenLead | Copy]) -> Outcome:
     would = _WOULD_DELETE.get(outcome, outcome)
     if would != Outcome.WOULD_DELETE_BY_PHONE_NUMBER or external_id is None:
         return would
-    others = {canonical_external_id(lead.external_id) for lead in leads if lead.external_id} - {external_id}
+    others = {canonical_external_id(lead.external_id) for lead in leads if lead.external_id} - {
+        external_id
+    }
     return Outcome.WOULD_DELETE_OTHER if others else would
 
 
 def conclude(connection: Connection, job_id: UUID, *, cancelled: bool = False) -> Finished | None:
-    """Finishes a job of any kind if nothing of it is pending; what a preview found twice is settled first. The caller commits."""
+    """Finishes a job of any kind if nothing of it is pending; what a preview found twice is settled
+    first. The caller commits.
+    """
     if connection.execute(_LOCK_PREVIEW, {"job_id": job_id}).one_or_none():
-        values = {"job_id": job_id, "duplicate": Outcome.DUPLICATE, "would_delete_other": Outcome.WOULD_DELETE_OTHER}
+        values = {
+            "job_id": job_id,
+            "duplicate": Outcome.DUPLICATE,
+            "would_delete_other": Outcome.WOULD_DELETE_OTHER,
+        }
         connection.execute(_SETTLE, values)
     return finish(connection, job_id, cancelled=cancelled)

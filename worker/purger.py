@@ -1,6 +1,8 @@
-"""Removes what has been kept long enough: identifiers and references of finished jobs, archived leads, idempotency keys.
+"""Removes what has been kept long enough: identifiers and references of finished jobs, archived
+leads, idempotency keys.
 
-What was done stays on record: who, when, what and how many. A little in each round, so that a backlog holds up nothing else.
+What was done stays on record: who, when, what and how many. A little in each round, so that a
+backlog holds up nothing else.
 """
 
 from datetime import timedelta
@@ -48,8 +50,9 @@ _PURGE_ARCHIVE = text(f"""
     WHERE jobs.id = old.id AND (SELECT count(*) FROM kept) < :leads
 """)
 
-# Somebody has deleted the job's row: nobody can restore these, and nothing says when the job ended. Looked for from job to job,
-# and only where something is old at all: the copies of one job, which may not end for long, are too many to be read every second.
+# Somebody has deleted the job's row: nobody can restore these, and nothing says when the job ended.
+# Looked for from job to job, and only where something is old at all: the copies of one job, which
+# may not end for long, are too many to be read every second.
 _PURGE_FORSAKEN = text("""
     WITH RECURSIVE archive (job_id) AS (
         SELECT job_id FROM (SELECT job_id FROM archived_leads ORDER BY job_id LIMIT 1) AS first
@@ -77,14 +80,22 @@ log = structlog.get_logger()
 
 
 def purge_identifiers(connection: Connection, kept: timedelta) -> None:
-    """Removes the entries, outcomes and references of jobs that finished more than `kept` ago. The caller commits."""
-    if purged := connection.execute(_PURGE_IDENTIFIERS, {"kept": kept, "jobs": JOBS, "entries": ENTRIES}).rowcount:
+    """Removes the entries, outcomes and references of jobs that finished more than `kept` ago. The
+    caller commits.
+    """
+    if purged := connection.execute(
+        _PURGE_IDENTIFIERS, {"kept": kept, "jobs": JOBS, "entries": ENTRIES}
+    ).rowcount:
         log.info("identifiers purged", jobs=purged)
 
 
 def purge_archive(connection: Connection, kept: timedelta) -> None:
-    """Removes the archived leads of jobs that finished more than `kept` ago, and those as old of no job. The caller commits."""
-    if purged := connection.execute(_PURGE_ARCHIVE, {"kept": kept, "jobs": JOBS, "leads": LEADS}).rowcount:
+    """Removes the archived leads of jobs that finished more than `kept` ago, and those as old of no
+    job. The caller commits.
+    """
+    if purged := connection.execute(
+        _PURGE_ARCHIVE, {"kept": kept, "jobs": JOBS, "leads": LEADS}
+    ).rowcount:
         log.info("archive purged", jobs=purged)
     if purged := connection.execute(_PURGE_FORSAKEN, {"kept": kept, "leads": LEADS}).rowcount:
         log.info("archive purged", leads=purged)

@@ -1,9 +1,9 @@
-"""Goes around what the database refuses: an operator's constraint or trigger forbids to change one lead, which must not stop the
-others of its part.
+"""Goes around what the database refuses: an operator's constraint or trigger forbids to change one
+lead, which must not stop the others of its part.
 
-Most errors say by their SQLSTATE whether they are about a lead. Those that do not, such as an object in the wrong state, are
-doubtful: where other leads of the part can be changed, and the one still cannot when it is tried again after them, it is about
-that lead.
+Most errors say by their SQLSTATE whether they are about a lead. Those that do not, such as an
+object in the wrong state, are doubtful: where other leads of the part can be changed, and the one
+still cannot when it is tried again after them, it is about that lead.
 """
 
 from collections.abc import Callable, Sequence
@@ -11,7 +11,14 @@ from typing import Any, TypeVar
 
 from sqlalchemy.exc import DBAPIError
 
-from shared.database.sqlstates import culprit, is_cancelled, is_refusal, is_shortage, is_transient, sqlstate
+from shared.database.sqlstates import (
+    culprit,
+    is_cancelled,
+    is_refusal,
+    is_shortage,
+    is_transient,
+    sqlstate,
+)
 from worker.part import Part
 
 Item = TypeVar("Item")
@@ -24,15 +31,20 @@ Went = Callable[[Row], bool]
 
 
 class Refusals:
-    """What is refused in a part. `doubtful`: errors that may not be about a lead are looked into as well."""
+    """What is refused in a part. `doubtful`: errors that may not be about a lead are looked into as
+    well.
+    """
 
     def __init__(self, part: Part, *, doubtful: bool) -> None:
         self._part, self._doubtful = part, doubtful
         self._doubt: DBAPIError | None = None
         self._went = False  # whether anything could be changed
 
-    def around(self, items: Sequence[Item], do: Do[Item], refused: Refused[Item], went: Went) -> list[Row]:
-        """What `do` returns for `items`, halved until those that the database refuses stand alone: for these what `refused` does.
+    def around(
+        self, items: Sequence[Item], do: Do[Item], refused: Refused[Item], went: Went
+    ) -> list[Row]:
+        """What `do` returns for `items`, halved until those that the database refuses stand alone:
+        for these what `refused` does.
 
         Raises DBAPIError for what is not about a lead, TimeIsUp.
         """
@@ -61,7 +73,9 @@ class Refusals:
         return rows
 
     def check(self, *, fails_alone: bool) -> None:
-        """Raises the DBAPIError that every lead raised, which then is not about any of them; unless the chunk `fails_alone`."""
+        """Raises the DBAPIError that every lead raised, which then is not about any of them; unless
+        the chunk `fails_alone`.
+        """
         if self._doubt and not self._went and not fails_alone:
             raise self._doubt
 

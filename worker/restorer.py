@@ -1,5 +1,5 @@
-"""Puts archived leads back, as they were, into their campaign. A lead whose identifier or id is taken again stays archived; of
-one that was erased meanwhile there is nothing to put back.
+"""Puts archived leads back, as they were, into their campaign. A lead whose identifier or id is
+taken again stays archived; of one that was erased meanwhile there is nothing to put back.
 """
 
 from collections.abc import Sequence
@@ -14,7 +14,8 @@ from worker.entries import Entries
 from worker.part import Part
 from worker.taker import KnownLeads, Manner
 
-# A restoration that is retried follows another restoration: the archive's job is the first before them that is none.
+# A restoration that is retried follows another restoration: the archive's job is the first before
+# them that is none.
 _ARCHIVE = text("""
     WITH RECURSIVE followed AS (
         SELECT source_job_id AS id FROM jobs WHERE id = :job_id
@@ -25,8 +26,8 @@ _ARCHIVE = text("""
 
 
 def _restore_statement(named: str, lock: str) -> TextClause:
-    """Of those `named`, the ones that are not `kept` are locked by somebody else. Columns that the table has got since are filled
-    as the row leaves them: with null.
+    """Of those `named`, the ones that are not `kept` are locked by somebody else. Columns that the
+    table has got since are filled as the row leaves them: with null.
     """
     return text(f"""
         WITH named AS MATERIALIZED ({named}),
@@ -53,7 +54,8 @@ def _restore_statement(named: str, lock: str) -> TextClause:
 # A deletion that holds a copy is waited for; the lock then shows the row as it left it.
 _RESTORE = _restore_statement("SELECT CAST(NULL AS bigint) AS lead_id WHERE false", "")
 _RESTORE_UNLOCKED = _restore_statement(
-    "SELECT lead_id FROM archived_leads WHERE job_id = :archive_id AND lead_id = ANY(CAST(:ids AS bigint[]))", "SKIP LOCKED"
+    "SELECT lead_id FROM archived_leads WHERE job_id = :archive_id AND lead_id = ANY(CAST(:ids AS bigint[]))",
+    "SKIP LOCKED",
 )
 
 _OUTCOMES = {
@@ -64,13 +66,17 @@ _OUTCOMES = {
 }
 
 
-def restore(part: Part, job_id: UUID, entries: Entries, archived: KnownLeads, manner: Manner) -> bytes:
-    """Puts back the archived leads of a part; the outcome of each entry. Raises TimeIsUp, DBAPIError, for which `is_refusal` may
-    hold.
+def restore(
+    part: Part, job_id: UUID, entries: Entries, archived: KnownLeads, manner: Manner
+) -> bytes:
+    """Puts back the archived leads of a part; the outcome of each entry. Raises TimeIsUp,
+    DBAPIError, for which `is_refusal` may hold.
     """
 
     def run(some: Sequence[Any]) -> Sequence[Any]:
-        return part.execute(statement, _OUTCOMES | {"archive_id": archive_id, "ids": bigint_array(some)}).all()
+        return part.execute(
+            statement, _OUTCOMES | {"archive_id": archive_id, "ids": bigint_array(some)}
+        ).all()
 
     def refused(some: Sequence[Any], detail: str) -> Sequence[Any]:
         part.details[indexes[some[0]]] = detail
@@ -80,7 +86,11 @@ def restore(part: Part, job_id: UUID, entries: Entries, archived: KnownLeads, ma
         return bool(row[1] == Outcome.RESTORED)
 
     archive_id = part.execute(_ARCHIVE, {"job_id": job_id}).scalar_one()
-    indexes = {archived_id: i for i, archived_id in enumerate(archived.ids or ()) if not entries.outcomes[i]}
+    indexes = {
+        archived_id: i
+        for i, archived_id in enumerate(archived.ids or ())
+        if not entries.outcomes[i]
+    }
     statement = _RESTORE_UNLOCKED if manner.skip_locked else _RESTORE
     ids = list(indexes)
     rows = manner.refusals.around(ids, run, refused, is_restored) if manner.refusals else run(ids)

@@ -1,9 +1,11 @@
-"""Runs chunks: claims one, decides it in the transaction of worker.transaction, and sees to what comes in between. Whatever dies,
-that transaction happened wholly or not at all, and its chunk is then done or claimable. A claim that is not the chunk's last any
-more (its lease ran out, or was revoked for a pause) finds nothing to do.
+"""Runs chunks: claims one, decides it in the transaction of worker.transaction, and sees to what
+comes in between. Whatever dies, that transaction happened wholly or not at all, and its chunk is
+then done or claimable. A claim that is not the chunk's last any more (its lease ran out, or was
+revoked for a pause) finds nothing to do.
 
-Work goes by time, not by number: where a chunk takes long, it is done in parts, and between any two of them its worker is free
-for others. What happens instead of a part is written down with the chunk or its job (worker.setbacks).
+Work goes by time, not by number: where a chunk takes long, it is done in parts, and between any two
+of them its worker is free for others. What happens instead of a part is written down with the chunk
+or its job (worker.setbacks).
 """
 
 import random
@@ -23,7 +25,15 @@ from sqlalchemy.exc import DBAPIError
 from shared.broker.sender import JOBS_QUEUE
 from shared.database.foreign_keys import reason_of_slowness
 from shared.database.locks import locked_table
-from shared.database.sqlstates import in_words, is_cancelled, is_locked, is_lost, is_refusal, is_transient, sqlstate
+from shared.database.sqlstates import (
+    in_words,
+    is_cancelled,
+    is_locked,
+    is_lost,
+    is_refusal,
+    is_transient,
+    sqlstate,
+)
 from shared.process.heartbeats import worker_processes
 from shared.settings import LOCK_WAIT
 from shared.states import Outcome
@@ -41,7 +51,9 @@ FIRST_PAUSE = 0.1  # seconds before the first retry; the longest pause doubles w
 UNTIL_GIVEN_BACK = 30.0  # seconds for which a worker tries to write down what happened, before it remembers it for later
 CHUNK_IN_HAND = 10.0  # seconds after which a chunk whose row another worker holds is tried again
 UNTIL_FREE = 1.0  # seconds after which a part that takes long looks again whether it may
-LONGEST_OF_LONE_WORKER = 4  # seconds that a lead gets, where there is no other worker for others' jobs meanwhile
+LONGEST_OF_LONE_WORKER = (
+    4  # seconds that a lead gets, where there is no other worker for others' jobs meanwhile
+)
 
 Answer = TypeVar("Answer")
 Word = Callable[[Connection, Claim], None]
@@ -51,10 +63,12 @@ log = structlog.get_logger()
 
 
 def run_next(engine: Engine, queue: str, wake: Wake, lock_wait: timedelta = LOCK_WAIT) -> None:
-    """Works on the queue's chunks for about TURN, carries out what was asked of jobs, and sends one message.
+    """Works on the queue's chunks for about TURN, carries out what was asked of jobs, and sends one
+    message.
 
-    Finding nothing to do, it just ends. Between chunks of another queue it looks for ordinary jobs: they never wait for longer
-    than one chunk, and a queue's message still does one chunk of it at least.
+    Finding nothing to do, it just ends. Between chunks of another queue it looks for ordinary jobs:
+    they never wait for longer than one chunk, and a queue's message still does one chunk of it at
+    least.
     """
     end_of_turn = time.monotonic() + TURN
     _write_down_what_was_left(engine)
@@ -65,38 +79,54 @@ def run_next(engine: Engine, queue: str, wake: Wake, lock_wait: timedelta = LOCK
         if time.monotonic() >= end_of_turn:
             wake.workers(queue)
             return
-        if claimed := _claim_of(engine, JOBS_QUEUE) or (_claim_of(engine, queue) if queue != JOBS_QUEUE else None):
+        if claimed := _claim_of(engine, JOBS_QUEUE) or (
+            _claim_of(engine, queue) if queue != JOBS_QUEUE else None
+        ):
             run_chunk(engine, claimed, wake, lock_wait)
 
 
 def _claim_of(engine: Engine, queue: str) -> Claim | None:
-    """Raises DBAPIError, also where the rows of so many jobs are locked that none is left in time."""
+    """Raises DBAPIError, also where the rows of so many jobs are locked that none is left in
+    time.
+    """
     try:
         with engine.begin() as connection:
             return claim(connection, queue)
     except DBAPIError as error:
         if not is_locked(error):
             raise
-    log.warning("job locked", queue=queue, mend="end the transaction that holds a row of jobs; others' have their turn meanwhile")
+    log.warning(
+        "job locked",
+        queue=queue,
+        mend="end the transaction that holds a row of jobs; others' have their turn meanwhile",
+    )
     with engine.begin() as connection:
         pass_over(connection, queue)
     with engine.begin() as connection:
         return claim(connection, queue)
 
 
-def run_chunk(engine: Engine, claimed: Claim, wake: Wake = NOBODY, lock_wait: timedelta = LOCK_WAIT) -> None:
-    """Decides a part of a claimed chunk, all of it if it can, or writes down what came in between."""
+def run_chunk(
+    engine: Engine, claimed: Claim, wake: Wake = NOBODY, lock_wait: timedelta = LOCK_WAIT
+) -> None:
+    """Decides a part of a claimed chunk, all of it if it can, or writes down what came in
+    between.
+    """
     # What was waited for to pass has not passed if it comes again: then it may be about a lead.
     how = Try(_deadline(claimed), around_refused=claimed.waited, doubtful=claimed.waited)
     if claimed.attempts > MAX_ATTEMPTS:
         how.verdict = Outcome.FAILED
-        log.error("chunk failed", job=str(claimed.job_id), chunk=claimed.number, attempts=MAX_ATTEMPTS)
+        log.error(
+            "chunk failed", job=str(claimed.job_id), chunk=claimed.number, attempts=MAX_ATTEMPTS
+        )
     for retry in count():
         part = Part(how.deadline)
         try:
             with engine.begin() as part.connection:
                 finished = decide_part(part, claimed, how, lock_wait)
-            if finished is None:  # the chunks that were pending then may have been committed meanwhile
+            if (
+                finished is None
+            ):  # the chunks that were pending then may have been committed meanwhile
                 with engine.begin() as connection:
                     finished = (conclude if claimed.dry_run else finish)(connection, claimed.job_id)
             if finished:
@@ -117,19 +147,35 @@ def _deadline(claimed: Claim) -> float:
 class _Setback:
     """What came in between a part and its end, and what is to be done about it."""
 
-    def __init__(self, engine: Engine, claimed: Claim, how: Try, part: Part, error: Exception) -> None:
-        self._engine, self._claimed, self._how, self._part, self._error = engine, claimed, how, part, error
+    def __init__(
+        self, engine: Engine, claimed: Claim, how: Try, part: Part, error: Exception
+    ) -> None:
+        self._engine, self._claimed, self._how, self._part, self._error = (
+            engine,
+            claimed,
+            how,
+            part,
+            error,
+        )
         self._chunk = {"job": str(claimed.job_id), "chunk": claimed.number}
 
     def handle(self, retry: int) -> bool:
-        """Deals with it. True: the part is to be tried again at once; otherwise it is written down why not."""
+        """Deals with it. True: the part is to be tried again at once; otherwise it is written down
+        why not.
+        """
         error, how = self._error, self._how
         if isinstance(error, NotNow):
             self._write(partial(put_off, seconds=UNTIL_FREE))
         elif isinstance(error, CampaignLocked):
             mend = "end the transaction that moves or deletes the campaign, or has it locked; work goes on by itself"
             log.warning("campaign locked", mend=mend, **self._chunk)
-            self._write(partial(hold, reason="locked", detail="the campaign is being moved or deleted, or locked for that"))
+            self._write(
+                partial(
+                    hold,
+                    reason="locked",
+                    detail="the campaign is being moved or deleted, or locked for that",
+                )
+            )
         elif isinstance(error, TimeIsUp) or (is_cancelled(error) and self._part.is_over):
             return self._give_more_time()
         elif is_locked(error):
@@ -137,7 +183,12 @@ class _Setback:
         elif is_transient(error) and retry < RETRIES:
             if is_lost(error):
                 how.deadline = _deadline(self._claimed)
-            log.info("part tried again", error=type(error).__name__, sqlstate=sqlstate(error), **self._chunk)
+            log.info(
+                "part tried again",
+                error=type(error).__name__,
+                sqlstate=sqlstate(error),
+                **self._chunk,
+            )
             time.sleep(random.uniform(0, FIRST_PAUSE * 2**retry))  # noqa: S311 - jitter, no secret
             return True
         elif is_refusal(error) and not how.around_refused:
@@ -148,7 +199,9 @@ class _Setback:
         return False
 
     def _give_more_time(self) -> bool:
-        """A part that is cut is halved; a lead alone gets twice the time, until that is as much as one may have."""
+        """A part that is cut is halved; a lead alone gets twice the time, until that is as much as
+        one may have.
+        """
         size, seconds = self._part.size, self._claimed.part_seconds or int(PART_SECONDS)
         if size is None:  # not even its chunk could be locked in time
             self._write(partial(put_off, seconds=UNTIL_FREE))
@@ -165,15 +218,24 @@ class _Setback:
         return False
 
     def _lead_around_locks(self) -> bool:
-        """First without what is locked; where that is not enough, as what goes with a lead is locked, lead by lead."""
+        """First without what is locked; where that is not enough, as what goes with a lead is
+        locked, lead by lead.
+        """
         size = self._part.size
         if size and not self._how.skip_locked:
             self._how.skip_locked = True
             return True
         if table := self._ask(locked_table):
             detail = f"the table {table} is locked"
-            log.warning("table locked", table=table, mend="end the transaction that holds it; pg_locks names it", **self._chunk)
-            self._write(partial(hold, reason="locked", detail=detail, sqlstate=sqlstate(self._error)))
+            log.warning(
+                "table locked",
+                table=table,
+                mend="end the transaction that holds it; pg_locks names it",
+                **self._chunk,
+            )
+            self._write(
+                partial(hold, reason="locked", detail=detail, sqlstate=sqlstate(self._error))
+            )
         elif size is None:
             self._write(partial(put_off, seconds=CHUNK_IN_HAND))
         elif size > 1:
@@ -191,10 +253,14 @@ class _Setback:
         """The job waits for the database to be well."""
         error = self._error
         detail = (
-            f"the database answers: {in_words(error)}" if isinstance(error, DBAPIError) else f"the worker met {_raised_at(error)}"
+            f"the database answers: {in_words(error)}"
+            if isinstance(error, DBAPIError)
+            else f"the worker met {_raised_at(error)}"
         )
         mend = "check the database, and its log; work goes on by itself"
-        log.warning("job waits", error=type(error).__name__, detail=detail, mend=mend, **self._chunk)
+        log.warning(
+            "job waits", error=type(error).__name__, detail=detail, mend=mend, **self._chunk
+        )
         self._write(partial(hold, reason="database", detail=detail, sqlstate=sqlstate(error)))
 
     def _ask(self, question: Callable[[Connection], Answer]) -> Answer | None:

@@ -1,6 +1,8 @@
-"""Brings scheduled jobs into their queues when they are due, and asks for those to be put back whose window has shut.
+"""Brings scheduled jobs into their queues when they are due, and asks for those to be put back
+whose window has shut.
 
-Both are one statement for all jobs: ten thousand may be due at one moment. The database's clock decides.
+Both are one statement for all jobs: ten thousand may be due at one moment. The database's clock
+decides.
 """
 
 from sqlalchemy import Connection, text
@@ -9,8 +11,8 @@ from shared.database.plans import NOW
 
 BATCH = 10_000  # jobs in one round
 
-# A job that missed its whole window, as no ticker ran, is not queued but gets its next one. Where more are due than a batch
-# takes, each company's first ones come first.
+# A job that missed its whole window, as no ticker ran, is not queued but gets its next one. Where
+# more are due than a batch takes, each company's first ones come first.
 _QUEUE_DUE = text(f"""
     WITH ripe AS MATERIALIZED (
         SELECT id, company_id, run_at FROM jobs
@@ -48,5 +50,7 @@ def queue_due(connection: Connection) -> None:
 
 
 def close_windows(connection: Connection) -> None:
-    """Requests that jobs outside of their window be put back. The caller commits, and then has requests carried out."""
+    """Requests that jobs outside of their window be put back. The caller commits, and then has
+    requests carried out.
+    """
     connection.execute(_CLOSE, {"batch": BATCH})

@@ -1,10 +1,12 @@
-"""What becomes of a chunk that could not be worked on: it is given back, and what happened is written down with it or its job.
+"""What becomes of a chunk that could not be worked on: it is given back, and what happened is
+written down with it or its job.
 
-Only a lease that runs out without a word counts as an attempt: that is a chunk which kills its workers. Each word here takes the
-attempt of its claim back, in whatever order they come; but only the last claim may say when the chunk is claimable again.
+Only a lease that runs out without a word counts as an attempt: that is a chunk which kills its
+workers. Each word here takes the attempt of its claim back, in whatever order they come; but only
+the last claim may say when the chunk is claimable again.
 
-A chunk whose job waited for the database was claimed as a probe: nothing else of its job is claimed while its lease lasts. So
-whatever ends it sooner says when the next one may begin.
+A chunk whose job waited for the database was claimed as a probe: nothing else of its job is claimed
+while its lease lasts. So whatever ends it sooner says when the next one may begin.
 """
 
 import json
@@ -17,15 +19,22 @@ from worker.claimer import Claim
 
 NOT_WAITING = "waiting_for = NULL, waiting_since = NULL, waiting_until = NULL"
 """Of a job."""
-GROWN = "part_size = CASE WHEN :quick THEN nullif(least(part_size * 2, 1000), 1000) ELSE part_size END"
-"""Of a job or chunk: the next parts are bigger; null is all of a chunk, which has 1000 entries at most."""
+GROWN = (
+    "part_size = CASE WHEN :quick THEN nullif(least(part_size * 2, 1000), 1000) ELSE part_size END"
+)
+"""Of a job or chunk: the next parts are bigger; null is all of a chunk, which has 1000 entries at
+most.
+"""
 
 # Locks are taken as everywhere, chunk before job.
 _MINE = "WHERE job_id = :job_id AND number = :number AND state = 'pending'"
 _IS_LAST = "retry_at = :lease_end"
-_NOT_COUNTED = "attempts = greatest(attempts - 1, 0)"  # it may have been taken back before, for a pause
+_NOT_COUNTED = (
+    "attempts = greatest(attempts - 1, 0)"  # it may have been taken back before, for a pause
+)
 
-# When the next probe may begin, unless it has begun already: then the job waits until after the end of this one's lease.
+# When the next probe may begin, unless it has begun already: then the job waits until after the end
+# of this one's lease.
 _NEXT_PROBE = """
     waiting_until = CASE WHEN :waited AND waiting_until <= :lease_end
         THEN least(waiting_until, clock_timestamp() + interval '{}') ELSE waiting_until END
@@ -51,9 +60,10 @@ _CUT = text(f"""
     FROM cut WHERE id = cut.job_id AND (:of_job OR :waited)
 """).bindparams(bindparam("part_size", type_=Integer), bindparam("part_seconds", type_=Integer))
 
-# The pause is as long as the job has waited already, within limits; then one chunk is tried. Another than this one where there
-# is any, and than those that were held before, though the pauses double: it may be these alone that fail. A day counts whether or
-# not the job's window was open, but a job is given up only when it has been tried again in a window that has been open for some
+# The pause is as long as the job has waited already, within limits; then one chunk is tried.
+# Another than this one where there is any, and than those that were held before, though the pauses
+# double: it may be these alone that fail. A day counts whether or not the job's window was open,
+# but a job is given up only when it has been tried again in a window that has been open for some
 # time.
 _HOLD = text(f"""
     WITH pause AS (
@@ -81,9 +91,10 @@ _HOLD = text(f"""
     FROM held, pause WHERE id = held.job_id AND jobs.state IN ('queued', 'running')
 """)
 
-# What has gone well says that the database is well, whatever was asked meanwhile for its not being so; and quick parts, that the
-# next may be bigger. While the job waited, no lock was tried: that time does not count for those who wait for one. A chunk that
-# somebody has in hand is being tried now.
+# What has gone well says that the database is well, whatever was asked meanwhile for its not being
+# so; and quick parts, that the next may be bigger. While the job waited, no lock was tried: that
+# time does not count for those who wait for one. A chunk that somebody has in hand is being tried
+# now.
 _GO_ON = text(f"""
     WITH locked AS (
         SELECT job_id, number, waiting_since FROM jobs JOIN chunks ON job_id = id
@@ -117,28 +128,54 @@ def put_off(connection: Connection, claim: Claim, seconds: float) -> None:
     connection.execute(_PUT_OFF, _place(claim) | {"seconds": seconds})
 
 
-def cut(connection: Connection, claim: Claim, size: int, *, seconds: int | None = None, of_job: bool = False) -> None:
-    """Gives the chunk back at once, for a part of `size` entries, or of one that gets so many `seconds`. The caller commits."""
-    connection.execute(_CUT, _place(claim) | {"part_size": size, "part_seconds": seconds, "of_job": of_job})
+def cut(
+    connection: Connection,
+    claim: Claim,
+    size: int,
+    *,
+    seconds: int | None = None,
+    of_job: bool = False,
+) -> None:
+    """Gives the chunk back at once, for a part of `size` entries, or of one that gets so many
+    `seconds`. The caller commits.
+    """
+    connection.execute(
+        _CUT, _place(claim) | {"part_size": size, "part_seconds": seconds, "of_job": of_job}
+    )
 
 
-def hold(connection: Connection, claim: Claim, reason: str, detail: str, sqlstate: str | None = None) -> None:
-    """Gives the chunk back and has its job wait: `reason` is a word of the contract, `detail` in words. The caller commits."""
+def hold(
+    connection: Connection, claim: Claim, reason: str, detail: str, sqlstate: str | None = None
+) -> None:
+    """Gives the chunk back and has its job wait: `reason` is a word of the contract, `detail` in
+    words. The caller commits.
+    """
     waiting_for = json.dumps({"reason": reason, "detail": detail, "sqlstate": sqlstate})
-    connection.execute(_HOLD, _place(claim) | {"waiting_for": waiting_for, "is_doubtful": reason == "database"})
+    connection.execute(
+        _HOLD, _place(claim) | {"waiting_for": waiting_for, "is_doubtful": reason == "database"}
+    )
 
 
 def go_on(connection: Connection, claim: Claim, *, quick: bool, went: bool) -> None:
-    """A part was done: the job waits for nothing, and its next parts are bigger if this one was `quick`. `went`: something was
-    changed, which shows that it can be. The caller commits.
+    """A part was done: the job waits for nothing, and its next parts are bigger if this one was
+    `quick`. `went`: something was changed, which shows that it can be. The caller commits.
     """
-    connection.execute(_GO_ON, {"job_id": claim.job_id, "number": claim.number, "quick": quick, "went": went})
+    connection.execute(
+        _GO_ON, {"job_id": claim.job_id, "number": claim.number, "quick": quick, "went": went}
+    )
 
 
 def recover(connection: Connection, job_id: UUID) -> None:
-    """Something of the job was changed, though another chunk has failed since it was claimed. The caller commits."""
+    """Something of the job was changed, though another chunk has failed since it was claimed. The
+    caller commits.
+    """
     connection.execute(_RECOVER, {"job_id": job_id})
 
 
 def _place(claim: Claim) -> dict[str, Any]:
-    return {"job_id": claim.job_id, "number": claim.number, "lease_end": claim.lease_end, "waited": claim.waited}
+    return {
+        "job_id": claim.job_id,
+        "number": claim.number,
+        "lease_end": claim.lease_end,
+        "waited": claim.waited,
+    }

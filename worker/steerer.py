@@ -1,9 +1,10 @@
-"""Carries out what was asked of jobs: pause, cancel, the end of a window, and the end of a job for which the database was not
-well for a day.
+"""Carries out what was asked of jobs: pause, cancel, the end of a window, and the end of a job for
+which the database was not well for a day.
 
-A request is a mark on the job's row (`wanted`), from which on nothing of it is claimed. Here its state changes, once no chunk
-is in hand: those that are being decided are waited for; those that are claimed and not yet begun are taken back, as a claim
-whose lease has changed is void. Locks are taken as a chunk's own transaction takes them, chunk before job.
+A request is a mark on the job's row (`wanted`), from which on nothing of it is claimed. Here its
+state changes, once no chunk is in hand: those that are being decided are waited for; those that are
+claimed and not yet begun are taken back, as a claim whose lease has changed is void. Locks are
+taken as a chunk's own transaction takes them, chunk before job.
 """
 
 from uuid import UUID
@@ -20,10 +21,12 @@ from worker.setbacks import NOT_WAITING
 
 MOST = 10  # requests that a worker carries out in one turn: when a window shuts on thousands of jobs, its own work goes on
 
-_REQUESTS = text("SELECT id, wanted FROM jobs WHERE wanted IS NOT NULL ORDER BY wanted = 'close', id LIMIT :most")
+_REQUESTS = text(
+    "SELECT id, wanted FROM jobs WHERE wanted IS NOT NULL ORDER BY wanted = 'close', id LIMIT :most"
+)
 
-# One at a time for each job: whoever else sees the request leaves it alone. A chunk in hand takes milliseconds. A frozen worker
-# keeps its lock for 10 s: others' requests must not wait for it.
+# One at a time for each job: whoever else sees the request leaves it alone. A chunk in hand takes
+# milliseconds. A frozen worker keeps its lock for 10 s: others' requests must not wait for it.
 _BEGIN = text("""
     SELECT pg_try_advisory_xact_lock(hashtextextended(CAST(:job_id AS text), 0)), set_config('lock_timeout', '500ms', true),
         set_config('idle_in_transaction_session_timeout', '10s', true)
@@ -38,7 +41,8 @@ _TAKE_BACK_CLAIMS = text("""
     WHERE job_id = :job_id AND state = 'pending' AND retry_at > clock_timestamp()
 """)
 
-# Who resumes a job has what is locked tried for as long again, and what may have been the database's fault.
+# Who resumes a job has what is locked tried for as long again, and what may have been the
+# database's fault.
 _FORGET_SETBACKS = text("""
     UPDATE chunks SET locked_since = NULL, held_since = NULL
     WHERE job_id = :job_id AND state = 'pending' AND coalesce(locked_since, held_since) IS NOT NULL
@@ -51,10 +55,13 @@ _PAUSE = text(f"""
     WHERE id = :job_id AND wanted = 'pause' AND state IN ('scheduled', 'queued', 'running')
 """)
 
-_WINDOW = text("SELECT run_window, clock_timestamp() AS now FROM jobs WHERE id = :job_id AND wanted = 'close'")
+_WINDOW = text(
+    "SELECT run_window, clock_timestamp() AS now FROM jobs WHERE id = :job_id AND wanted = 'close'"
+)
 
-# Until the window opens nothing is tried: that time does not count, nor does a window that was missed as a whole. Where the job
-# waits for the database too, that comes to an end first, and none of the time until then counts for locks (worker.setbacks).
+# Until the window opens nothing is tried: that time does not count, nor does a window that was
+# missed as a whole. Where the job waits for the database too, that comes to an end first, and none
+# of the time until then counts for locks (worker.setbacks).
 _STOP_THE_CLOCKS = text("""
     UPDATE chunks SET held_since = held_since + shut.time,
         locked_since = CASE WHEN waiting_since IS NULL THEN locked_since + shut.time ELSE locked_since END
@@ -77,7 +84,9 @@ _CLOSE = text("""
 # Once it is locked, no other request can take its place.
 _STILL_FAILS = text("SELECT 1 FROM jobs WHERE id = :job_id AND wanted = 'fail' FOR NO KEY UPDATE")
 
-_WAIT_FOR_ALL_CHUNKS = text("SELECT 1 FROM chunks WHERE job_id = :job_id AND state = 'pending' ORDER BY number FOR UPDATE")
+_WAIT_FOR_ALL_CHUNKS = text(
+    "SELECT 1 FROM chunks WHERE job_id = :job_id AND state = 'pending' ORDER BY number FOR UPDATE"
+)
 
 _END_THE_REST = text(f"""
     UPDATE chunks SET state = 'done', outcomes = array_replace(
@@ -92,7 +101,8 @@ log = structlog.get_logger()
 
 
 def carry_out_requests(engine: Engine, wake: Wake, most: int = MOST) -> None:
-    """Carries out what is asked of up to `most` jobs. One whose chunk in hand takes long is left for the next time.
+    """Carries out what is asked of up to `most` jobs. One whose chunk in hand takes long is left
+    for the next time.
 
     Raises DBAPIError where the connection is lost.
     """
@@ -104,11 +114,16 @@ def carry_out_requests(engine: Engine, wake: Wake, most: int = MOST) -> None:
                 if not connection.execute(_BEGIN, {"job_id": job_id}).one()[0]:
                     continue
                 finished = _CARRY_OUT[wanted](connection, job_id)
-        except (DBAPIError, ValueError) as error:  # the latter of a window that this machine's time zones do not know
+        except (
+            DBAPIError,
+            ValueError,
+        ) as error:  # the latter of a window that this machine's time zones do not know
             if isinstance(error, DBAPIError) and error.connection_invalidated:
                 raise
             cause = getattr(error, "orig", error)
-            log.warning("request put off", job=str(job_id), wanted=wanted, error=type(cause).__name__)
+            log.warning(
+                "request put off", job=str(job_id), wanted=wanted, error=type(cause).__name__
+            )
             continue
         if finished:
             tell(finished, wake)
@@ -151,7 +166,9 @@ def _fail(connection: Connection, job_id: UUID) -> Finished | None:
 
 
 def _end_the_rest(connection: Connection, job_id: UUID, outcome: Outcome) -> int:
-    """Gives the outcome to all entries that have none; the number of their chunks, which are locked."""
+    """Gives the outcome to all entries that have none; the number of their chunks, which are
+    locked.
+    """
     return connection.execute(_END_THE_REST, {"job_id": job_id, "outcome": outcome}).rowcount
 
 

@@ -1,7 +1,9 @@
-"""Takes leads out of their campaign, in the transaction of their chunk: deletes them, or moves them to the archive.
+"""Takes leads out of their campaign, in the transaction of their chunk: deletes them, or moves them
+to the archive.
 
-Either by the identifiers of entries, or exactly those that a preview found and no other in their place. All at once, which is
-fast; or around the leads that the database refuses to give up, and those that somebody else has locked, for parts that met one.
+Either by the identifiers of entries, or exactly those that a preview found and no other in their
+place. All at once, which is fast; or around the leads that the database refuses to give up, and
+those that somebody else has locked, for parts that met one.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -23,7 +25,8 @@ from worker.refusals import Refusals
 
 Way = Literal["external_id", "phone_number", "lone_number"]
 
-# `= ANY(sorted array)` takes row locks in index order: two jobs over the same leads seldom meet head-on.
+# `= ANY(sorted array)` takes row locks in index order: two jobs over the same leads seldom meet
+# head-on.
 BY: dict[Way, str] = {
     "external_id": "campaign_id = :campaign_id AND external_id = ANY(CAST(:identifiers AS text[]))",
     "phone_number": "campaign_id = :campaign_id AND phone_number = ANY(CAST(:identifiers AS text[]))",
@@ -39,8 +42,9 @@ _ARCHIVE = """
 """
 _FIND_LEFT = "SELECT external_id, phone_number FROM leads WHERE CONDITION"
 
-# What somebody else holds stays, without waiting for it: so locks may be taken in any order. To be sorted by id, all leads of all
-# campaigns would be walked through. Of what is left and free a trigger would not let go.
+# What somebody else holds stays, without waiting for it: so locks may be taken in any order. To be
+# sorted by id, all leads of all campaigns would be walked through. Of what is left and free a
+# trigger would not let go.
 _FREE = "SELECT id FROM leads WHERE CONDITION FOR UPDATE SKIP LOCKED"
 _TAKE_FREE = """
     WITH named AS MATERIALIZED (SELECT id, external_id, phone_number FROM leads WHERE CONDITION),
@@ -66,7 +70,9 @@ def by_each_way(statement: str) -> dict[Way, TextClause]:
 
 _TAKE = {Mode.DELETE: by_each_way(_DELETE), Mode.ARCHIVE: by_each_way(_ARCHIVE)}
 _TAKE_UNLOCKED = {
-    mode: by_each_way(_TAKE_FREE.replace("FREE", _FREE).replace("KEPT", kept).replace("FATE", _FATE))
+    mode: by_each_way(
+        _TAKE_FREE.replace("FREE", _FREE).replace("KEPT", kept).replace("FATE", _FATE)
+    )
     for mode, kept in _KEPT.items()
 }
 _LEFT = by_each_way(_FIND_LEFT)
@@ -77,7 +83,8 @@ _NUMBERS = text("""
         AND (NOT CAST(:identified AS boolean) OR external_id IS NOT NULL)
 """)
 
-# The same row, with both identifiers as they were when the preview found it, though they may be written in a newer form.
+# The same row, with both identifiers as they were when the preview found it, though they may be
+# written in a newer form.
 _KNOWN = """
     leads.campaign_id = :campaign_id AND leads.id = known.id
     AND (leads.external_id IS NOT DISTINCT FROM known.external_id
@@ -90,7 +97,9 @@ _KNOWN_LEADS = """
         id, external_id, phone_number)
 """
 _TAKE_KNOWN = {
-    Mode.DELETE: text(f"DELETE FROM leads USING {_KNOWN_LEADS} WHERE {_KNOWN} RETURNING leads.id, NULL"),
+    Mode.DELETE: text(
+        f"DELETE FROM leads USING {_KNOWN_LEADS} WHERE {_KNOWN} RETURNING leads.id, NULL"
+    ),
     Mode.ARCHIVE: text(f"""
         WITH gone AS (DELETE FROM leads USING {_KNOWN_LEADS} WHERE {_KNOWN} RETURNING leads.*),
         kept AS (INSERT INTO archived_leads (job_id, lead_id, lead) SELECT :job_id, id, row_to_json(gone.*) FROM gone)
@@ -124,9 +133,10 @@ _ERASED = {
 
 
 class Manner(NamedTuple):
-    """How leads are taken: around those that the database refuses, where it refused one; looking afterwards, as triggers, whose
-    names these are, may `veto` without a word; leaving alone what somebody else has locked; with their copies in the archive,
-    where the campaign `has_archive`; in a former form too, where some may be stored so.
+    """How leads are taken: around those that the database refuses, where it refused one; looking
+    afterwards, as triggers, whose names these are, may `veto` without a word; leaving alone what
+    somebody else has locked; with their copies in the archive, where the campaign `has_archive`; in
+    a former form too, where some may be stored so.
     """
 
     refusals: Refusals | None
@@ -137,7 +147,9 @@ class Manner(NamedTuple):
 
 
 class KnownLeads(NamedTuple):
-    """For each entry of a chunk, the lead that it stands for: id and identifiers. None where leads are to be looked up."""
+    """For each entry of a chunk, the lead that it stands for: id and identifiers. None where leads
+    are to be looked up.
+    """
 
     ids: Sequence[int | None] | None
     external_ids: Sequence[str | None] | None
@@ -145,7 +157,9 @@ class KnownLeads(NamedTuple):
 
 
 class Leads:
-    """What any job looks up in its campaign, and which of what it finds there its phoneFallback lets it have."""
+    """What any job looks up in its campaign, and which of what it finds there its phoneFallback
+    lets it have.
+    """
 
     def __init__(self, part: Part, claimed: Claim, manner: Manner) -> None:
         self.has_archive = manner.has_archive
@@ -160,13 +174,19 @@ class Leads:
             "identified": identified,
         }
         statements = (_NUMBERS, archive.NUMBERS) if self.has_archive else (_NUMBERS,)
-        return {number for statement in statements for (number,) in self._part.execute(statement, values)}
+        return {
+            number
+            for statement in statements
+            for (number,) in self._part.execute(statement, values)
+        }
 
     def _way(self, column: Column) -> Way:
         return "lone_number" if column == "phone_number" and self._unidentified else column
 
     def _copies(self, external_ids: Sequence[str], phone_numbers: Sequence[str]) -> dict[str, Any]:
-        return archive.named(self._claimed.campaign_id, external_ids, phone_numbers, unidentified=self._unidentified)
+        return archive.named(
+            self._claimed.campaign_id, external_ids, phone_numbers, unidentified=self._unidentified
+        )
 
 
 class _Taken(Leads):
@@ -174,7 +194,11 @@ class _Taken(Leads):
 
     def take(self, column: Column, identifiers: Sequence[str]) -> Sequence[Row]:
         def run(statement: TextClause, some: Sequence[str]) -> Sequence[Any]:
-            values = {"campaign_id": claimed.campaign_id, "identifiers": text_array(some), "job_id": claimed.job_id}
+            values = {
+                "campaign_id": claimed.campaign_id,
+                "identifiers": text_array(some),
+                "job_id": claimed.job_id,
+            }
             return _fetch(self._part, statement, values)
 
         claimed, way = self._claimed, self._way(column)
@@ -186,11 +210,15 @@ class _Taken(Leads):
         self._part.execute(archive.HOLD, self._copies(external_ids, phone_numbers))
 
     def erase(self, external_ids: Sequence[str], phone_numbers: Sequence[str]) -> Iterable[Copy]:
-        return map(Copy._make, self._part.execute(archive.ERASE, self._copies(external_ids, phone_numbers)))
+        return map(
+            Copy._make, self._part.execute(archive.ERASE, self._copies(external_ids, phone_numbers))
+        )
 
 
 def look_up_and_take(part: Part, claimed: Claim, entries: Entries, manner: Manner) -> bytes:
-    """Takes the leads that the entries name; the outcome of each. Raises TimeIsUp, DBAPIError: for some, `is_refusal` holds."""
+    """Takes the leads that the entries name; the outcome of each. Raises TimeIsUp, DBAPIError: for
+    some, `is_refusal` holds.
+    """
     outcomes = bytes(
         decide(
             entries,
@@ -208,22 +236,36 @@ Known = tuple[int | None, str | None, str | None]
 _NOBODY: Known = (None, None, None)
 
 
-def take_known(part: Part, claimed: Claim, entries: Entries, leads: KnownLeads, manner: Manner) -> bytes:
-    """Takes the leads known, where they are as they were; the outcome of each entry. Raises as look_up_and_take."""
-    known: list[Known] = list(zip(leads.ids or (), leads.external_ids or (), leads.phone_numbers or (), strict=True))
+def take_known(
+    part: Part, claimed: Claim, entries: Entries, leads: KnownLeads, manner: Manner
+) -> bytes:
+    """Takes the leads known, where they are as they were; the outcome of each entry. Raises as
+    look_up_and_take.
+    """
+    known: list[Known] = list(
+        zip(leads.ids or (), leads.external_ids or (), leads.phone_numbers or (), strict=True)
+    )
     # A preview of a former version may have forgotten some.
     known += [_NOBODY] * (len(entries.outcomes) - len(known))
     undecided = {i: lead for i, lead in enumerate(known) if not entries.outcomes[i]}
 
     def run(statement: TextClause, some: Sequence[Any]) -> Sequence[Any]:
         ids, external_ids, phone_numbers = zip(*some, strict=True)
-        values = {"ids": bigint_array(ids), "external_ids": text_array(external_ids), "phone_numbers": text_array(phone_numbers)}
-        return _fetch(part, statement, values | {"campaign_id": claimed.campaign_id, "job_id": claimed.job_id})
+        values = {
+            "ids": bigint_array(ids),
+            "external_ids": text_array(external_ids),
+            "phone_numbers": text_array(phone_numbers),
+        }
+        return _fetch(
+            part, statement, values | {"campaign_id": claimed.campaign_id, "job_id": claimed.job_id}
+        )
 
     people = _People(part, claimed, undecided) if manner.has_archive else None
     statements = _TAKE_KNOWN_UNLOCKED if manner.skip_locked else _TAKE_KNOWN
     take, find = partial(run, statements[Mode(claimed.mode)]), partial(run, _LEFT_KNOWN)
-    fates: dict[int | None, Kept | None] = dict(_take(sorted(undecided.values(), key=_by_id), take, find, manner))
+    fates: dict[int | None, Kept | None] = dict(
+        _take(sorted(undecided.values(), key=_by_id), take, find, manner)
+    )
     waiting = {i for i, lead in undecided.items() if _is_waiting(fates.get(lead[0]))}
     erased = people.erase(undecided.keys() - waiting) if people else set()
     outcomes = list(entries.outcomes)
@@ -250,12 +292,16 @@ def _is_waiting(kept: Kept | None) -> bool:
 
 
 def _same_id(one: str | None, other: str | None) -> bool:
-    return one is not None and other is not None and (one == other or canonical_external_id(one) == canonical_external_id(other))
+    return (
+        one is not None
+        and other is not None
+        and (one == other or canonical_external_id(one) == canonical_external_id(other))
+    )
 
 
 class _People:
-    """Whom a preview found: copies of them are erased whichever job archived them, before the preview or since. One is known by
-    the external id; who has none, by the number.
+    """Whom a preview found: copies of them are erased whichever job archived them, before the
+    preview or since. One is known by the external id; who has none, by the number.
     """
 
     def __init__(self, part: Part, claimed: Claim, known: Mapping[int, Known]) -> None:
@@ -273,13 +319,16 @@ class _People:
     def erase(self, some: AbstractSet[int]) -> set[int]:
         """Erases the copies of some of them; whose there were."""
         return {
-            self._by_phone_number[number] if external_id is None else self._by_external_id[external_id]
+            self._by_phone_number[number]
+            if external_id is None
+            else self._by_external_id[external_id]
             for external_id, number in self._part.execute(archive.ERASE, self._of(some))
         }
 
     def _of(self, some: AbstractSet[int]) -> dict[str, Any]:
         named = (
-            [identifier for identifier, i in by.items() if i in some] for by in (self._by_external_id, self._by_phone_number)
+            [identifier for identifier, i in by.items() if i in some]
+            for by in (self._by_external_id, self._by_phone_number)
         )
         return archive.named(self._campaign_id, *map(sorted, named), unidentified=True)
 
@@ -288,8 +337,8 @@ Run = Callable[[Sequence[Any]], Sequence[Any]]
 
 
 def _take(items: Sequence[Any], take: Run, find: Run, manner: Manner) -> Sequence[Any]:
-    """The leads that are gone, and those that are there still, each with why: a BEFORE DELETE trigger that returns NULL says
-    nothing of them.
+    """The leads that are gone, and those that are there still, each with why: a BEFORE DELETE
+    trigger that returns NULL says nothing of them.
     """
 
     def take_some(some: Sequence[Any]) -> Sequence[Any]:
@@ -300,7 +349,11 @@ def _take(items: Sequence[Any], take: Run, find: Run, manner: Manner) -> Sequenc
     def left(some: Sequence[Any], detail: str) -> Sequence[Any]:
         return [(*lead, Kept(Outcome.REFUSED, detail)) for lead in find(some)]
 
-    return manner.refusals.around(items, take_some, left, _is_gone) if manner.refusals else take_some(items)
+    return (
+        manner.refusals.around(items, take_some, left, _is_gone)
+        if manner.refusals
+        else take_some(items)
+    )
 
 
 def _is_gone(row: Any) -> bool:

@@ -1,4 +1,6 @@
-"""The one Celery task. Its message says that a queue has work; what to do stands in the database."""
+"""The one Celery task. Its message says that a queue has work; what to do stands in the
+database.
+"""
 
 import threading
 from datetime import timedelta
@@ -28,7 +30,8 @@ CONNECTIONS = 8  # of a deliverer: its threads need one for a moment before and 
 _one_at_a_time = threading.Lock()  # a deliverer's threads begin together
 
 
-# Made by the first task of a process: an engine or a thread of the parent's would not survive the fork.
+# Made by the first task of a process: an engine or a thread of the parent's would not survive the
+# fork.
 @cache
 def _engine(role: str, connections: int) -> Engine:
     return create_worker_engine(settings(), role, pool_size=connections, max_overflow=0)
@@ -46,10 +49,15 @@ def _terms() -> Terms:
 
 @app.task(name=RUN_NEXT)
 def run_next(queue: str) -> None:
-    """Works on `queue` for one turn. Never raises for what the database says: the ticker will send again."""
+    """Works on `queue` for one turn. Never raises for what the database says: the ticker will send
+    again.
+    """
     delivers = queue == WEBHOOKS_QUEUE
     with _one_at_a_time:
-        engine, wake = _engine("deliverer", CONNECTIONS) if delivers else _engine("worker", 1), _wake()
+        engine, wake = (
+            _engine("deliverer", CONNECTIONS) if delivers else _engine("worker", 1),
+            _wake(),
+        )
     try:
         if delivers:
             deliver_next(engine, _terms(), wake)
@@ -57,4 +65,9 @@ def run_next(queue: str) -> None:
             runner.run_next(engine, queue, wake, timedelta(seconds=settings().lock_wait))
     except (DBAPIError, PoolTimeoutError) as error:  # whose text may hold identifiers
         mend = "check that the database is up, and its log; work goes on by itself"
-        log.warning("work put off", error=type(getattr(error, "orig", error)).__name__, sqlstate=sqlstate(error), mend=mend)
+        log.warning(
+            "work put off",
+            error=type(getattr(error, "orig", error)).__name__,
+            sqlstate=sqlstate(error),
+            mend=mend,
+        )

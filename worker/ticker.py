@@ -1,6 +1,7 @@
-"""Makes up for everything that can be lost, and minds the clock: once a second it queues what is due, finishes jobs whose worker
-died before it could, carries out requests, and sends messages while there is work that none may be waiting for. It depends on
-the database only, keeps nothing in memory, and may run any number of times: every step is harmless to repeat.
+"""Makes up for everything that can be lost, and minds the clock: once a second it queues what is
+due, finishes jobs whose worker died before it could, carries out requests, and sends messages while
+there is work that none may be waiting for. It depends on the database only, keeps nothing in
+memory, and may run any number of times: every step is harmless to repeat.
 """
 
 import signal
@@ -37,7 +38,9 @@ SHORTEST = 0.05  # seconds between looks at paced jobs
 _STOP = {signal.SIGTERM, signal.SIGINT}
 
 # One step that cannot go on, as somebody holds a row, must not keep the others from their turn.
-_LIMITS = text("SELECT set_config('lock_timeout', '500ms', true), set_config('statement_timeout', '30s', true)")
+_LIMITS = text(
+    "SELECT set_config('lock_timeout', '500ms', true), set_config('statement_timeout', '30s', true)"
+)
 
 _DELIVERY_IS_DUE = text(f"""
     SELECT (
@@ -45,8 +48,9 @@ _DELIVERY_IS_DUE = text(f"""
     ) IS NOT NULL
 """)
 
-# Those whose pace lets them go on before the next round is due. One that is due and was sent for a moment ago counts until a
-# worker has claimed it, which moves its time on; one that has been due for a whole round waits for something else.
+# Those whose pace lets them go on before the next round is due. One that is due and was sent for a
+# moment ago counts until a worker has claimed it, which moves its time on; one that has been due
+# for a whole round waits for something else.
 _NEXT_PACED = text(f"""
     SELECT (
         SELECT extract(epoch FROM paced_at - clock_timestamp())::float FROM jobs
@@ -59,7 +63,9 @@ log = structlog.get_logger()
 
 
 def tick(engine: Engine, settings: Settings, wake: Wake) -> None:
-    """One round: every step in transactions of its own. A step that fails is logged, and has its next try in a second."""
+    """One round: every step in transactions of its own. A step that fails is logged, and has its
+    next try in a second.
+    """
 
     def in_transaction(step: Callable[[Connection], None]) -> Callable[[], None]:
         def run() -> None:
@@ -87,7 +93,11 @@ def tick(engine: Engine, settings: Settings, wake: Wake) -> None:
             step()
         except SQLAlchemyError as error:
             cause = getattr(error, "orig", None) or error
-            log.warning("round failed", error=type(cause).__name__, mend="check DATABASE_URL and that the database is up")
+            log.warning(
+                "round failed",
+                error=type(cause).__name__,
+                mend="check DATABASE_URL and that the database is up",
+            )
 
 
 def _show_life(connection: Connection) -> None:
@@ -105,7 +115,9 @@ def _send_for_work(engine: Engine, wake: Wake) -> None:
 def queues_with_work(connection: Connection) -> list[str]:
     """Those with something that could be claimed."""
     queues = [queue for queue in JOB_QUEUES if is_anything_claimable(connection, queue)]
-    return [*queues, WEBHOOKS_QUEUE] if connection.execute(_DELIVERY_IS_DUE).scalar_one() else queues
+    return (
+        [*queues, WEBHOOKS_QUEUE] if connection.execute(_DELIVERY_IS_DUE).scalar_one() else queues
+    )
 
 
 def _finish_forgotten(engine: Engine, wake: Wake) -> None:
@@ -117,14 +129,20 @@ def _finish_forgotten(engine: Engine, wake: Wake) -> None:
                 connection.execute(_LIMITS)
                 finished = conclude(connection, job_id)
         except SQLAlchemyError as error:
-            log.warning("job not finished", job=str(job_id), error=type(getattr(error, "orig", error)).__name__)
+            log.warning(
+                "job not finished",
+                job=str(job_id),
+                error=type(getattr(error, "orig", error)).__name__,
+            )
         else:
             if finished:
                 tell(finished, wake)
 
 
 def run(engine: Engine, settings: Settings, wake: Wake) -> None:
-    """Ticks once a second, and sends for paced jobs when they may go on, until SIGTERM or SIGINT comes."""
+    """Ticks once a second, and sends for paced jobs when they may go on, until SIGTERM or SIGINT
+    comes.
+    """
     while True:
         next_round = time.monotonic() + PERIOD
         tick(engine, settings, wake)
@@ -140,7 +158,9 @@ def _next_paced(engine: Engine, longest: float) -> float:
     """Seconds, at most `longest`, until a paced job may go on."""
     try:
         with engine.begin() as connection:
-            seconds = connection.execute(_NEXT_PACED, {"period": timedelta(seconds=PERIOD)}).scalar_one()
+            seconds = connection.execute(
+                _NEXT_PACED, {"period": timedelta(seconds=PERIOD)}
+            ).scalar_one()
     except SQLAlchemyError:  # the next round says so
         return longest
     return longest if seconds is None else min(longest, max(SHORTEST, seconds))
@@ -154,7 +174,9 @@ def send_for_paced(engine: Engine, wake: Wake) -> None:
 
 def main() -> None:
     """`python -m worker.ticker`: runs until SIGTERM or SIGINT."""
-    signal.pthread_sigmask(signal.SIG_BLOCK, _STOP)  # before any thread begins; they wait to be fetched between rounds
+    signal.pthread_sigmask(
+        signal.SIG_BLOCK, _STOP
+    )  # before any thread begins; they wait to be fetched between rounds
     guard_streams()
     settings = process_settings()
     logs.configure(settings)

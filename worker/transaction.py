@@ -1,5 +1,5 @@
-"""The transaction of a part: locks its chunk, has the leads of some of its entries taken, or all, and writes their outcomes; with
-the last one, its job is finished. It happens wholly or not at all.
+"""The transaction of a part: locks its chunk, has the leads of some of its entries taken, or all,
+and writes their outcomes; with the last one, its job is finished. It happens wholly or not at all.
 """
 
 import random
@@ -26,14 +26,15 @@ from worker.taker import KnownLeads, Manner, look_up_and_take, take_known
 
 LOOK_EVERY = 0.1  # seconds between looks of one connection at who waits to move a campaign
 
-# Lock waits end long before the part does, and a frozen worker keeps its locks for 10 s at most. The time-out of locks is in
-# force before the row is locked: a locking clause works on the rows of the join. That of statements holds from the next one on.
-# One part at a time, of all, may take longer than others: its worker is not there for anybody else meanwhile.
-# Whose the campaign is stays so until this transaction is over: its id and its company are a key
-# (campaigns_owner_key), so who changes either of them waits for FOR KEY SHARE. Where they came first, SKIP LOCKED
-# finds no owner of a campaign that is there. What else is changed of a campaign is in nobody's way. Locks that are
-# shared are joined by others past who waits for their end, so that is looked for now and then: who waits holds the
-# lock of the row's place.
+# Lock waits end long before the part does, and a frozen worker keeps its locks for 10 s at most.
+# The time-out of locks is in force before the row is locked: a locking clause works on the rows of
+# the join. That of statements holds from the next one on. One part at a time, of all, may take
+# longer than others: its worker is not there for anybody else meanwhile. Whose the campaign is
+# stays so until this transaction is over: its id and its company are a key (campaigns_owner_key),
+# so who changes either of them waits for FOR KEY SHARE. Where they came first, SKIP LOCKED finds no
+# owner of a campaign that is there. What else is changed of a campaign is in nobody's way. Locks
+# that are shared are joined by others past who waits for their end, so that is looked for now and
+# then: who waits holds the lock of the row's place.
 _LOCK_CHUNK = text(f"""
     WITH limits AS MATERIALIZED (
         SELECT set_config('lock_timeout', '500ms', true), set_config('statement_timeout', :milliseconds, true),
@@ -64,9 +65,15 @@ _LOCK_CHUNK = text(f"""
     WHERE job_id = :job_id AND number = :number AND state = 'pending' AND retry_at = :lease_end FOR UPDATE OF chunks
 """)
 
-_CHANGES = bytes(outcome for outcome in Outcome if outcome.word in {"deleted", "archived", "restored", "wouldDelete"})
+_CHANGES = bytes(
+    outcome
+    for outcome in Outcome
+    if outcome.word in {"deleted", "archived", "restored", "wouldDelete"}
+)
 
-_MOVED = bytes.maketrans(bytes((Outcome.PENDING, Outcome.WAITS_FOR_LOCK)), bytes((Outcome.CAMPAIGN_MOVED,) * 2))
+_MOVED = bytes.maketrans(
+    bytes((Outcome.PENDING, Outcome.WAITS_FOR_LOCK)), bytes((Outcome.CAMPAIGN_MOVED,) * 2)
+)
 
 
 class NotNow(Exception):
@@ -74,14 +81,18 @@ class NotNow(Exception):
 
 
 class CampaignLocked(Exception):
-    """Somebody is moving the campaign to another company, or deleting it: until they are done, no lead may go."""
+    """Somebody is moving the campaign to another company, or deleting it: until they are done, no
+    lead may go.
+    """
 
 
 @dataclass
 class Try:
-    """How a part is tried: after each setback more carefully. With a `verdict`, only that is written any more.
+    """How a part is tried: after each setback more carefully. With a `verdict`, only that is
+    written any more.
 
-    `chosen` are the entries that it was first tried with: whatever follows is about these and no others.
+    `chosen` are the entries that it was first tried with: whatever follows is about these and no
+    others.
     """
 
     deadline: float  # by the monotonic clock
@@ -94,7 +105,8 @@ class Try:
 
 
 def decide_part(part: Part, claimed: Claim, how: Try, lock_wait: timedelta) -> Finished | None:
-    """Decides some entries of the chunk, and finishes the job if they are its last. A chunk that is done is left alone.
+    """Decides some entries of the chunk, and finishes the job if they are its last. A chunk that is
+    done is left alone.
 
     What has been locked for `lock_wait` is given up.
     Raises NotNow, CampaignLocked, TimeIsUp, ArchiveAppeared, DBAPIError.
@@ -104,7 +116,9 @@ def decide_part(part: Part, claimed: Claim, how: Try, lock_wait: timedelta) -> F
     values |= {"campaign_id": claimed.campaign_id, "erases": erases, "is_old": claimed.form < FORM}
     values |= {"milliseconds": part.milliseconds, "lock_wait": lock_wait}
     values |= {"is_long": claimed.part_seconds is not None and how.verdict is None}
-    row = part.connection.execute(_LOCK_CHUNK, values | {"looks": _looks(part.connection)}).one_or_none()
+    row = part.connection.execute(
+        _LOCK_CHUNK, values | {"looks": _looks(part.connection)}
+    ).one_or_none()
     if row is None:
         return None
     if (row.is_waited_for or (row.owner is None and row.has_campaign)) and how.verdict is None:
@@ -118,12 +132,20 @@ def decide_part(part: Part, claimed: Claim, how: Try, lock_wait: timedelta) -> F
     chosen = how.chosen = how.chosen or _choose(row.outcomes, claimed, only_locked=only_locked)
     entries = Entries(*(column and column[chosen] for column in row[:5]))
     if only_locked:
-        entries = entries._replace(outcomes=[outcome * (outcome != Outcome.WAITS_FOR_LOCK) for outcome in entries.outcomes])
+        entries = entries._replace(
+            outcomes=[outcome * (outcome != Outcome.WAITS_FOR_LOCK) for outcome in entries.outcomes]
+        )
     part.size, part.defers = entries.outcomes.count(Outcome.PENDING), row.defers
     if how.verdict:
         outcomes = _give_verdict(part, entries, how.verdict, how.detail)
     else:
-        outcomes = _take(part, claimed, row, (chosen, entries), replace(how, skip_locked=how.skip_locked or only_locked))
+        outcomes = _take(
+            part,
+            claimed,
+            row,
+            (chosen, entries),
+            replace(how, skip_locked=how.skip_locked or only_locked),
+        )
     if row.waited_long:
         outcomes = outcomes.replace(bytes((Outcome.WAITS_FOR_LOCK,)), bytes((Outcome.LOCKED,)))
     quick = part.elapsed < QUICK_PART
@@ -135,12 +157,16 @@ def decide_part(part: Part, claimed: Claim, how: Try, lock_wait: timedelta) -> F
     looked_up = not claimed.dry_run and how.verdict is None
     archiveless = claimed.campaign_id if looked_up and erases and not row.has_archive else None
     details = {chosen.start + i: detail for i, detail in part.details.items()}
-    decided = DecidedChunk(claimed.number, before + outcomes + after, archiveless, details, quick, went)
+    decided = DecidedChunk(
+        claimed.number, before + outcomes + after, archiveless, details, quick, went
+    )
     return finish(part.connection, claimed.job_id, decided)
 
 
 def _looks(connection: Connection) -> bool:
-    """Whether it is time to look at who waits for the campaign: that costs as much as a lead or two."""
+    """Whether it is time to look at who waits for the campaign: that costs as much as a lead or
+    two.
+    """
     is_time: bool = time.monotonic() - connection.info.get("looked_at", 0.0) > LOOK_EVERY
     if is_time:
         connection.info["looked_at"] = time.monotonic()
@@ -157,8 +183,8 @@ def _end_the_rest(part: Part, claimed: Claim, outcomes: Sequence[int]) -> Finish
 
 
 def _choose(outcomes: Sequence[int], claimed: Claim, *, only_locked: bool) -> slice:
-    """The entries to be worked on now: all of a chunk, or so many as the claim allows. Of those that are locked any, as the first
-    ones may be so for long.
+    """The entries to be worked on now: all of a chunk, or so many as the claim allows. Of those
+    that are locked any, as the first ones may be so for long.
     """
     most = 1 if claimed.part_seconds else claimed.most
     if most is None:
@@ -189,7 +215,13 @@ def _take(part: Part, claimed: Claim, row: Any, chosen: tuple[slice, Entries], h
     try_former = row.stored_form is not None and row.stored_form < FORM
     manner = Manner(refusals, row.veto, how.skip_locked, row.has_archive, try_former)
     if claimed.dry_run:
-        outcomes = preview(part, claimed, _today(claimed, entries), Place(place.start, len(row.outcomes), known), manner)
+        outcomes = preview(
+            part,
+            claimed,
+            _today(claimed, entries),
+            Place(place.start, len(row.outcomes), known),
+            manner,
+        )
     elif claimed.mode == Mode.RESTORE:
         outcomes = restore(part, claimed.job_id, entries, leads, manner)
     elif leads.ids is not None:

@@ -1,8 +1,10 @@
-"""Whose turn it is: what a session remembers between its claims, so that none of it is written down at every claim.
+"""Whose turn it is: what a session remembers between its claims, so that none of it is written down
+at every claim.
 
-Written down, it would be dead rows that nobody can remove while an old snapshot is open, and each claim would walk past them. For
-the same reason what is done with is passed over: of a company the jobs before its first that is open, of a job the chunks
-before its first that is pending. Sessions need not agree: each serves all companies in turn. A new session begins with nothing.
+Written down, it would be dead rows that nobody can remove while an old snapshot is open, and each
+claim would walk past them. For the same reason what is done with is passed over: of a company the
+jobs before its first that is open, of a job the chunks before its first that is pending. Sessions
+need not agree: each serves all companies in turn. A new session begins with nothing.
 """
 
 import json
@@ -23,8 +25,9 @@ LOOK_EVERY = 8  # chunks that a claim walks past
 WRITE_EVERY = 50  # chunks that a claim of another session walks past
 MOST_JOBS = 32  # of several chunks, whose first one that is pending is known
 
-# From company to company along jobs_active_idx, without reading all their jobs: of one that is known, on from where there was
-# anything the last time; between two of them, whoever is new. An id may be empty: that is where the walk begins.
+# From company to company along jobs_active_idx, without reading all their jobs: of one that is
+# known, on from where there was anything the last time; between two of them, whoever is new. An id
+# may be empty: that is where the walk begins.
 _LIST = text("""
     WITH RECURSIVE known AS MATERIALIZED (
         SELECT company_id, since
@@ -85,8 +88,9 @@ _encode = json.JSONEncoder().encode
 
 @dataclass
 class Turn:
-    """Of a company: whether it has open jobs; since when the first of them is queued, at the least; and the round of its jobs,
-    of which each has one chunk claimed: it ends with those that were queued when it began, `served` came last.
+    """Of a company: whether it has open jobs; since when the first of them is queued, at the least;
+    and the round of its jobs, of which each has one chunk claimed: it ends with those that were
+    queued when it began, `served` came last.
     """
 
     is_busy: bool
@@ -112,11 +116,15 @@ class Turns:
         return time.monotonic() - self._listed > LIST_EVERY
 
     def in_turn(self, most: int) -> Iterator[dict[str, str]]:
-        """The values of a claim: the companies that have open jobs, up to `most` at once, and what is known of their jobs.
+        """The values of a claim: the companies that have open jobs, up to `most` at once, and what
+        is known of their jobs.
 
-        Where none has, those served last: what has come since is mostly theirs, and to try costs less than to list.
+        Where none has, those served last: what has come since is mostly theirs, and to try costs
+        less than to list.
         """
-        busy = [each for each in self.companies.items() if each[1].is_busy] or [*self.companies.items()][-most:]
+        busy = [each for each in self.companies.items() if each[1].is_busy] or [
+            *self.companies.items()
+        ][-most:]
         companies = [
             {
                 "company_id": company_id,
@@ -127,20 +135,31 @@ class Turns:
             }
             for company_id, turn in busy
         ]
-        jobs = _encode([{"job_id": str(job_id), "number": number} for job_id, number in self.first_pending.items()])
+        jobs = _encode(
+            [
+                {"job_id": str(job_id), "number": number}
+                for job_id, number in self.first_pending.items()
+            ]
+        )
         for start in range(0, len(companies), most):
-            yield {"queue": self.queue, "jobs": jobs, "companies": _encode(companies[start : start + most])}
+            yield {
+                "queue": self.queue,
+                "jobs": jobs,
+                "companies": _encode(companies[start : start + most]),
+            }
 
     def list(self, connection: Connection) -> bool:
-        """Looks who has open jobs; whether anybody has. Whoever had none comes first, in no order: or all sessions would serve
-        the same one.
+        """Looks who has open jobs; whether anybody has. Whoever had none comes first, in no order:
+        or all sessions would serve the same one.
         """
         self._listed = time.monotonic()
         known = self.companies
         if self._listed - self._forgotten > FORGET_EVERY:
             self._forgotten = self._listed
             known = {}
-        companies = _encode([{"company_id": company_id, "since": turn.since} for company_id, turn in known.items()])
+        companies = _encode(
+            [{"company_id": company_id, "since": turn.since} for company_id, turn in known.items()]
+        )
         values = {"companies": companies, "queue": self.queue, "committed": COMMITTED}
         found = connection.execute(_LIST, values).all()
         new = []
@@ -151,12 +170,14 @@ class Turns:
                 new.append((company_id, Turn(is_busy, since.isoformat())))
         random.shuffle(new)
         still = {company_id for company_id, *_ in found}
-        self.companies = dict(new) | {company_id: turn for company_id, turn in self.companies.items() if company_id in still}
+        self.companies = dict(new) | {
+            company_id: turn for company_id, turn in self.companies.items() if company_id in still
+        }
         return any(turn.is_busy for turn in self.companies.values())
 
     def served(self, row: Any, moment: datetime) -> None:
-        """Notes who was served, by a row of the claim, and when. Who stood before had nothing to be claimed: it is not looked at
-        again before the next list.
+        """Notes who was served, by a row of the claim, and when. Who stood before had nothing to be
+        claimed: it is not looked at again before the next list.
         """
         for company_id, turn in self.companies.items():
             if company_id == row.company_id:
@@ -169,7 +190,9 @@ class Turns:
             turn.round_ends = moment.isoformat()
 
     def look_ahead(self, connection: Connection, row: Any) -> None:
-        """Looks where the job's first pending chunk is by now, if the claim has walked past many."""
+        """Looks where the job's first pending chunk is by now, if the claim has walked past
+        many.
+        """
         if row.number - row.first_pending >= LOOK_EVERY:
             values = {"job_id": row.job_id, "first": row.first_pending, "write_every": WRITE_EVERY}
             self.first_pending.pop(row.job_id, None)

@@ -1,7 +1,17 @@
 """The bodies of leads as JSON Schema, with an example each."""
 
 from api.description.request_schemas import CAMPAIGN_PATTERN, ENTRY, PHONE_REGION
-from api.description.shapes import MOMENT, Schema, count, list_of, moment, or_null, reference, text, whole
+from api.description.shapes import (
+    MOMENT,
+    Schema,
+    count,
+    list_of,
+    moment,
+    or_null,
+    reference,
+    text,
+    whole,
+)
 from api.jobs.submission import MAX_ENTRIES
 
 _METADATA: Schema = {"type": "object", "description": "Whatever else is known of it"}
@@ -22,7 +32,9 @@ _LEAD = {
 }
 
 _LEAD_DELETED = whole({"deleted": True}, deleted={"const": True})
-_LEAD_DELETED["properties"]["erasedFromArchive"] = count("Copies in the archive that were erased; left out where there were none")
+_LEAD_DELETED["properties"]["erasedFromArchive"] = count(
+    "Copies in the archive that were erased; left out where there were none"
+)
 
 LEAD_SCHEMAS: dict[str, Schema] = {
     "NewLead": _NEW_LEAD,
@@ -33,14 +45,27 @@ LEAD_SCHEMAS: dict[str, Schema] = {
         "properties": {
             "campaignId": text("The campaign that they are to belong to", pattern=CAMPAIGN_PATTERN),
             "phoneRegion": PHONE_REGION,
-            "leads": list_of(reference("NewLead"), "The leads to create") | {"minItems": 1, "maxItems": MAX_ENTRIES},
+            "leads": list_of(reference("NewLead"), "The leads to create")
+            | {"minItems": 1, "maxItems": MAX_ENTRIES},
         },
-        "examples": [{"campaignId": "cmp_1", "leads": [{"externalId": "CRM_001", "metadata": {"city": "Paris"}}]}],
+        "examples": [
+            {
+                "campaignId": "cmp_1",
+                "leads": [{"externalId": "CRM_001", "metadata": {"city": "Paris"}}],
+            }
+        ],
     },
     "LeadsCreated": whole(
-        {"created": 1, "skipped": 1, "createdIds": ["0f3b9c5e7a1d48266e0c9b8d7f5a3124"], "skippedIdentifiers": ["CRM_002"]},
+        {
+            "created": 1,
+            "skipped": 1,
+            "createdIds": ["0f3b9c5e7a1d48266e0c9b8d7f5a3124"],
+            "skippedIdentifiers": ["CRM_002"],
+        },
         created=count("Leads that are new"),
-        skipped=count("Leads of which an identifier is taken, in the campaign or earlier in the request"),
+        skipped=count(
+            "Leads of which an identifier is taken, in the campaign or earlier in the request"
+        ),
         createdIds=list_of({"type": "string"}, "Of the leads that are new, in request order"),
         skippedIdentifiers=list_of({"type": "string"}, "Of the others, as they were sent"),
     ),

@@ -1,6 +1,8 @@
-"""The description behind `/openapi.json`: FastAPI's own, which knows the routes and their parameters, and what it cannot know.
+"""The description behind `/openapi.json`: FastAPI's own, which knows the routes and their
+parameters, and what it cannot know.
 
-That is the bodies, as the routes read raw bytes and answer plain dicts, and every status with its headers and error texts.
+That is the bodies, as the routes read raw bytes and answer plain dicts, and every status with its
+headers and error texts.
 """
 
 from fastapi import FastAPI
@@ -24,7 +26,14 @@ Every answer, errors included, is `{"success", "data", "error"}` and carries `X-
 """
 
 _KEYED = {401: "Unauthorized", 429: "RateLimited", 503: "Unavailable"}
-_BULK = {200: "Completed", 202: "Accepted", 400: "InvalidBody", 403: "Forbidden", 409: "InProgress", 413: "TooLarge"}
+_BULK = {
+    200: "Completed",
+    202: "Accepted",
+    400: "InvalidBody",
+    403: "Forbidden",
+    409: "InProgress",
+    413: "TooLarge",
+}
 _BULK |= {415: "NotJson", 422: "KeyReused"} | _KEYED
 _ACTION = {
     400: "InvalidAction",
@@ -43,7 +52,13 @@ _WRITTEN = {400: "InvalidWebhook", 413: "TooLarge", 415: "NotJson"} | _OWNED
 
 _NEW_LEADS = {400: "InvalidLeads", 413: "TooLarge", 415: "NotJson"} | _OWNED
 _FILE = _BULK | {400: "InvalidFile", 408: "TooSlow", 413: "FileTooLarge", 415: "NotAFile"}
-_CHANGED = {400: "InvalidChange", 404: "JobNotFound", 409: "Final", 413: "TooLarge", 415: "NotJson"} | _OWNED
+_CHANGED = {
+    400: "InvalidChange",
+    404: "JobNotFound",
+    409: "Final",
+    413: "TooLarge",
+    415: "NotJson",
+} | _OWNED
 
 # Of each operation, which response stands for which status.
 _STATUSES = {
@@ -60,12 +75,18 @@ _STATUSES = {
     "changeJob": {200: "JobChanged"} | _CHANGED,
     "getJob": {200: "Job", 304: "NotModified", 400: "InvalidQuery", 404: "JobNotFound"} | _KEYED,
     "listJobs": {200: "JobPage", 400: "InvalidQuery"} | _KEYED,
-    "listResults": {200: "ResultPage", 400: "InvalidQuery", 404: "JobNotFound", 410: "Purged"} | _KEYED,
-    **dict.fromkeys(("createLeads", "createRecords"), {200: "LeadsCreated", 409: "RefusedLeads"} | _NEW_LEADS),
-    **dict.fromkeys(("listLeads", "listRecords"), {200: "LeadPage", 400: "InvalidLeadQuery"} | _OWNED),
+    "listResults": {200: "ResultPage", 400: "InvalidQuery", 404: "JobNotFound", 410: "Purged"}
+    | _KEYED,
+    **dict.fromkeys(
+        ("createLeads", "createRecords"), {200: "LeadsCreated", 409: "RefusedLeads"} | _NEW_LEADS
+    ),
+    **dict.fromkeys(
+        ("listLeads", "listRecords"), {200: "LeadPage", 400: "InvalidLeadQuery"} | _OWNED
+    ),
     **dict.fromkeys(
         ("deleteLead", "deleteRecord"),
-        {200: "LeadDeleted", 400: "InvalidLeadQuery", 404: "LeadNotFound", 409: "RefusedLeads"} | _OWNED,
+        {200: "LeadDeleted", 400: "InvalidLeadQuery", 404: "LeadNotFound", 409: "RefusedLeads"}
+        | _OWNED,
     ),
     "createWebhook": {201: "WebhookCreated", 409: "TooManyWebhooks"} | _WRITTEN,
     "listWebhooks": {200: "WebhookPage", 400: "InvalidQuery"} | _OWNED,
@@ -74,7 +95,8 @@ _STATUSES = {
     "deleteWebhook": {200: "WebhookDeleted", 404: "WebhookNotFound"} | _ASKED,
     "rotateWebhook": {200: "WebhookRotated", 404: "WebhookNotFound"} | _ASKED,
     "testWebhook": {202: "DeliveryStarted", 404: "WebhookNotFound"} | _ASKED,
-    "listWebhookDeliveries": {200: "DeliveryPage", 400: "InvalidQuery", 404: "WebhookNotFound"} | _KEYED,
+    "listWebhookDeliveries": {200: "DeliveryPage", 400: "InvalidQuery", 404: "WebhookNotFound"}
+    | _KEYED,
     "listJobDeliveries": {200: "DeliveryPage", 400: "InvalidQuery", 404: "JobNotFound"} | _KEYED,
     "redeliver": {202: "DeliveryStarted", 404: "DeliveryNotFound", 409: "WebhookDisabled"} | _ASKED,
     "getHealth": {200: "Healthy", 429: "HealthRateLimited", 503: "Unhealthy"},
@@ -82,7 +104,14 @@ _STATUSES = {
 
 
 def _request_header(name: str, description: str, schema: Schema, example: str) -> Schema:
-    return {"name": name, "in": "header", "required": False, "description": description, "schema": schema, "example": example}
+    return {
+        "name": name,
+        "in": "header",
+        "required": False,
+        "description": description,
+        "schema": schema,
+        "example": example,
+    }
 
 
 _WAIT = _request_header(
@@ -112,15 +141,27 @@ _SENT = {
     "description": "Signed as Standard Webhooks 1.0 has it. Answer 2xx within 20 seconds; anything else is tried again.",
     "security": [],
     "parameters": [
-        {"name": name, "in": "header", "required": True, "description": description, "schema": {"type": "string"}}
+        {
+            "name": name,
+            "in": "header",
+            "required": True,
+            "description": description,
+            "schema": {"type": "string"},
+        }
         for name, description in {
             "webhook-id": "The delivery: the same for each attempt, so that you can tell a repetition",
             "webhook-timestamp": "Of the attempt, in unix seconds; refuse what is older than 5 minutes",
             "webhook-signature": "`v1,` and the base64 HMAC-SHA256 of id, timestamp and body; several with spaces between",
         }.items()
     ],
-    "requestBody": {"required": True, "content": {"application/json": {"schema": reference("WebhookEvent")}}},
-    "responses": {"2XX": {"description": "Delivered"}, "410": {"description": "Not wanted any more: disables the webhook"}},
+    "requestBody": {
+        "required": True,
+        "content": {"application/json": {"schema": reference("WebhookEvent")}},
+    },
+    "responses": {
+        "2XX": {"description": "Delivered"},
+        "410": {"description": "Not wanted any more: disables the webhook"},
+    },
 }
 
 _SUBMITTING = ("bulkDeleteLeads", "bulkDeleteRecords")
@@ -128,7 +169,9 @@ _TAKES_FILES = ("bulkDeleteLeadsFile", "bulkDeleteRecordsFile")
 
 # The headers that an operation looks at beside the key's.
 _REQUEST_HEADERS = {
-    **dict.fromkeys((*_SUBMITTING, *_TAKES_FILES, "retryJob", "executeJob", "restoreJob"), (_IDEMPOTENCY, _WAIT)),
+    **dict.fromkeys(
+        (*_SUBMITTING, *_TAKES_FILES, "retryJob", "executeJob", "restoreJob"), (_IDEMPOTENCY, _WAIT)
+    ),
     **dict.fromkeys(("cancelJob", "pauseJob", "resumeJob"), (_IDEMPOTENCY,)),
     "getJob": (_WAIT, _IF_NONE_MATCH),
 }
@@ -148,7 +191,10 @@ _BODIES = {
 _PARAMETERS: dict[str, Schema] = {
     "jobId": {"description": "As the bulk delete answered it", "example": JOB_ID},
     "webhookId": {"description": "As it was answered when it was created", "example": WEBHOOK_ID},
-    "deliveryId": {"description": "As lists of deliveries have it; also the `webhook-id` that was sent", "example": DELIVERY_ID},
+    "deliveryId": {
+        "description": "As lists of deliveries have it; also the `webhook-id` that was sent",
+        "example": DELIVERY_ID,
+    },
     "status": {"description": "Only those in this state"},
     "event": {"description": "Only those that tell of this"},
     "campaignId": {"description": "Only those of this campaign", "example": "cmp_1"},
@@ -201,18 +247,32 @@ def _completed(description: Schema) -> Schema:
         "headers": HEADERS,
         "responses": RESPONSES,
         "securitySchemes": {
-            "key": {"type": "apiKey", "in": "header", "name": "x-api-key", "description": "`leadsweep keys create` makes one"}
+            "key": {
+                "type": "apiKey",
+                "in": "header",
+                "name": "x-api-key",
+                "description": "`leadsweep keys create` makes one",
+            }
         },
     }
-    return description | {"components": components, "security": [{"key": []}], "webhooks": {"jobEnded": {"post": _SENT}}}
+    return description | {
+        "components": components,
+        "security": [{"key": []}],
+        "webhooks": {"jobEnded": {"post": _SENT}},
+    }
 
 
 def _complete(operation: Schema) -> None:
     name = operation["operationId"]
-    operation["responses"] = {str(s): reference(n, "responses") for s, n in sorted(_STATUSES[name].items())}
+    operation["responses"] = {
+        str(s): reference(n, "responses") for s, n in sorted(_STATUSES[name].items())
+    }
     if body := _BODIES.get(name):
         required = name != "executeJob"
-        operation["requestBody"] = {"required": required, "content": {"application/json": {"schema": reference(body)}}}
+        operation["requestBody"] = {
+            "required": required,
+            "content": {"application/json": {"schema": reference(body)}},
+        }
     if name == "getHealth":
         operation["security"] = []
     if name in _TAKES_FILES:
@@ -228,8 +288,12 @@ def _complete(operation: Schema) -> None:
 
 
 def _describe_parameter(parameter: Schema) -> None:
-    """FastAPI writes `anyOf` something and null for what may be left out; a parameter cannot be sent as null."""
+    """FastAPI writes `anyOf` something and null for what may be left out; a parameter cannot be
+    sent as null.
+    """
     schema = parameter["schema"]
     schema.pop("title", None)
-    parameter["schema"] = next((one for one in schema.get("anyOf", ()) if one.get("type") != "null"), schema)
+    parameter["schema"] = next(
+        (one for one in schema.get("anyOf", ()) if one.get("type") != "null"), schema
+    )
     parameter |= _PARAMETERS[parameter["name"]]

@@ -1,4 +1,6 @@
-"""Serves `/openapi.json` and `/docs`: Swagger UI from this package, so that it works offline and calls no foreign host."""
+"""Serves `/openapi.json` and `/docs`: Swagger UI from this package, so that it works offline and
+calls no foreign host.
+"""
 
 from pathlib import Path
 
@@ -11,14 +13,19 @@ from api.http.answers import Answer
 router = APIRouter(include_in_schema=False, redirect_slashes=False)
 
 _STATIC = Path(__file__).parent / "static"
-# Read once: a file that is open for each caller who does not take it would leave no descriptors for others.
+# Read once: a file that is open for each caller who does not take it would leave no descriptors for
+# others.
 _PAGE = (_STATIC / "docs.html").read_bytes()
 _ASSETS = {
     "docs.js": ((_STATIC / "docs.js").read_bytes(), "text/javascript"),
-    "swagger-ui-bundle.js": ((_STATIC / "swagger-ui/swagger-ui-bundle.js").read_bytes(), "text/javascript"),
+    "swagger-ui-bundle.js": (
+        (_STATIC / "swagger-ui/swagger-ui-bundle.js").read_bytes(),
+        "text/javascript",
+    ),
     "swagger-ui.css": ((_STATIC / "swagger-ui/swagger-ui.css").read_bytes(), "text/css"),
 }
-# Swagger UI sets style attributes and draws its icons from data: URLs; scripts and calls are our own or none.
+# Swagger UI sets style attributes and draws its icons from data: URLs; scripts and calls are our
+# own or none.
 _HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; "
     "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",

@@ -1,4 +1,6 @@
-"""The bodies that callers send, as JSON Schema with examples. What it cannot say, the parser does."""
+"""The bodies that callers send, as JSON Schema with examples. What it cannot say, the parser
+does.
+"""
 
 from api.description.shapes import Schema, or_null, reference, text
 from api.description.webhook_schemas import CALLBACK_URL
@@ -25,14 +27,26 @@ ENTRY: Schema = {
     "properties": {
         "externalId": or_null(text("Your CRM's id", maxLength=MAX_EXTERNAL_ID, pattern=_NO_NUL)),
         "phoneNumber": or_null(
-            text("E.164; spaces, dots, dashes, parentheses allowed", maxLength=MAX_PHONE_NUMBER, pattern=_NO_NUL)
+            text(
+                "E.164; spaces, dots, dashes, parentheses allowed",
+                maxLength=MAX_PHONE_NUMBER,
+                pattern=_NO_NUL,
+            )
         ),
     },
     "anyOf": [
-        {"required": ["externalId"], "properties": {"externalId": {"type": "string", "pattern": CAMPAIGN_PATTERN}}},
+        {
+            "required": ["externalId"],
+            "properties": {"externalId": {"type": "string", "pattern": CAMPAIGN_PATTERN}},
+        },
         {
             "required": ["phoneNumber"],
-            "properties": {"phoneNumber": {"type": "string", "pattern": f"[^{_characters(IGNORED + PUNCTUATION)}]"}},
+            "properties": {
+                "phoneNumber": {
+                    "type": "string",
+                    "pattern": f"[^{_characters(IGNORED + PUNCTUATION)}]",
+                }
+            },
         },
     ],
 }
@@ -46,7 +60,11 @@ _WINDOW = {
     "description": "Every one of `days` from `start` on, to `end`, which is on the next day where it comes before `start`",
     "properties": {
         "start": text("As the clock reads in `timeZone`", pattern=_CLOCK, examples=["22:00"]),
-        "end": text("Another time than `start`", pattern=_CLOCK.replace("$", "$|^24:00$"), examples=["06:00"]),
+        "end": text(
+            "Another time than `start`",
+            pattern=_CLOCK.replace("$", "$|^24:00$"),
+            examples=["06:00"],
+        ),
         "timeZone": or_null(text("IANA name", default="UTC", examples=["America/New_York"])),
         "days": {
             "type": ["array", "null"],
@@ -62,14 +80,28 @@ _SCHEDULE = {
     "additionalProperties": False,
     "oneOf": [{"required": [name]} for name in ("runAt", "offPeak", "window")],
     "properties": {
-        "runAt": text("Not before; with an offset. In the past: now", format="date-time", examples=["2026-01-31T22:00:00+01:00"]),
-        "offPeak": {"const": True, "description": "In the off-peak window of the campaign, or of the server"},
+        "runAt": text(
+            "Not before; with an offset. In the past: now",
+            format="date-time",
+            examples=["2026-01-31T22:00:00+01:00"],
+        ),
+        "offPeak": {
+            "const": True,
+            "description": "In the off-peak window of the campaign, or of the server",
+        },
         "window": reference("Window"),
     },
     "examples": [
         {"runAt": "2026-01-31T22:00:00+01:00"},
         {"offPeak": True},
-        {"window": {"start": "22:00", "end": "06:00", "timeZone": "America/New_York", "days": ["fri", "sat"]}},
+        {
+            "window": {
+                "start": "22:00",
+                "end": "06:00",
+                "timeZone": "America/New_York",
+                "days": ["fri", "sat"],
+            }
+        },
     ],
 }
 
@@ -92,7 +124,11 @@ PHONE_REGION: Schema = or_null(
 # What any submission can say of how it is to be done.
 _OPTIONS: dict[str, Schema] = {
     "clientReference": or_null(
-        text("Stored with the job, echoed, and a filter of the list", maxLength=MAX_REFERENCE, pattern=_NO_NUL)
+        text(
+            "Stored with the job, echoed, and a filter of the list",
+            maxLength=MAX_REFERENCE,
+            pattern=_NO_NUL,
+        )
     ),
     "phoneFallback": {
         "enum": [True, False, PhoneFallback.IF_UNIDENTIFIED, None],
@@ -165,7 +201,13 @@ def _parameter(name: str, schema: Schema, *, required: bool = False) -> Schema:
             kept[keyword] = [one for one in kept[keyword] if one not in {None, "null"}]
     if isinstance(kept.get("type"), list):
         (kept["type"],) = kept["type"]
-    return {"name": name, "in": "query", "required": required, "description": schema["description"], "schema": kept}
+    return {
+        "name": name,
+        "in": "query",
+        "required": required,
+        "description": schema["description"],
+        "schema": kept,
+    }
 
 
 _ON_INVALID = text(
@@ -181,7 +223,9 @@ _COLUMNS = text(
     examples=["externalId:crm_id,phoneNumber:mobile", '"externalId:CRM, ID"'],
 )
 _IGNORE = text(
-    "Columns or keys that are no identifiers though they look like it: one line of CSV", minLength=1, examples=["mobile,fax"]
+    "Columns or keys that are no identifiers though they look like it: one line of CSV",
+    minLength=1,
+    examples=["mobile,fax"],
 )
 
 FILE_PARAMETERS = [
@@ -200,7 +244,10 @@ FILE_PARAMETERS = [
 """What the query of a file can say."""
 
 FILES: Schema = {
-    "text/csv": {"schema": {"type": "string"}, "example": "externalId,phoneNumber\nCRM_001,\n,+15555551234\n"},
+    "text/csv": {
+        "schema": {"type": "string"},
+        "example": "externalId,phoneNumber\nCRM_001,\n,+15555551234\n",
+    },
     "application/x-ndjson": {
         "schema": {"type": "string"},
         "example": '{"externalId": "CRM_001"}\n{"phoneNumber": "+15555551234"}\n',

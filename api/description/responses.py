@@ -14,17 +14,27 @@ def _header(description: str, *, required: bool = True, **schema: Any) -> Schema
 
 
 HEADERS = {
-    "X-Request-ID": _header("The caller's own where it sent a sane one, else a new one", type="string", pattern="^[!-~]{1,128}$"),
+    "X-Request-ID": _header(
+        "The caller's own where it sent a sane one, else a new one",
+        type="string",
+        pattern="^[!-~]{1,128}$",
+    ),
     "X-RateLimit-Limit": _header("Calls allowed in each period", type="integer", minimum=1),
     "X-RateLimit-Remaining": _header("Calls left in this period", type="integer", minimum=0),
     "X-RateLimit-Reset": _header("When this period ends, in unix seconds", type="integer"),
     "Preference-Applied": _header("The `Prefer` that was honoured", required=False, type="string"),
-    "Idempotency-Replayed": _header("Present where the answer is that of an earlier call", required=False, const="true"),
+    "Idempotency-Replayed": _header(
+        "Present where the answer is that of an earlier call", required=False, const="true"
+    ),
     "ETag": _header("For `If-None-Match`", type="string"),
-    "Content-Disposition": _header("A name for the file, of results to take away", required=False, type="string"),
+    "Content-Disposition": _header(
+        "A name for the file, of results to take away", required=False, type="string"
+    ),
     "Location": _header("Where to read it", type="string", format="uri-reference"),
     "Retry-After": _header("Seconds to wait before the next call", type="integer", minimum=1),
-    "Retry-After-Pending": _header("Seconds to wait before asking again", required=False, type="integer", minimum=1),
+    "Retry-After-Pending": _header(
+        "Seconds to wait before asking again", required=False, type="integer", minimum=1
+    ),
     "Retry-After-Unfinished": _header(
         "Seconds to wait before asking again; only while the job is not final",
         required=False,
@@ -34,7 +44,8 @@ HEADERS = {
     ),
 }
 HEADERS |= {
-    f"{name}-Counted": HEADERS[name] | {"required": False, "description": "Present where the call was counted"}
+    f"{name}-Counted": HEADERS[name]
+    | {"required": False, "description": "Present where the call was counted"}
     for name in _RATE_HEADERS
 }
 
@@ -72,11 +83,23 @@ _BODY_ERRORS = [
 ]
 
 
-def _response(description: str, schema: Schema, headers: dict[str, str], examples: dict[str, Any] | None = None) -> Schema:
+def _response(
+    description: str,
+    schema: Schema,
+    headers: dict[str, str],
+    examples: dict[str, Any] | None = None,
+) -> Schema:
     """`headers` maps the name of each header to its component."""
     content: Schema = {"schema": schema} | ({"examples": examples} if examples else {})
-    pointers = {name: reference(component, "headers") for name, component in ({"X-Request-ID": "X-Request-ID"} | headers).items()}
-    return {"description": description, "headers": pointers, "content": {"application/json": content}}
+    pointers = {
+        name: reference(component, "headers")
+        for name, component in ({"X-Request-ID": "X-Request-ID"} | headers).items()
+    }
+    return {
+        "description": description,
+        "headers": pointers,
+        "content": {"application/json": content},
+    }
 
 
 _COUNTED = {name: name for name in _RATE_HEADERS}
@@ -90,7 +113,11 @@ _APPLIED = _REPLAYED | {"Preference-Applied": "Preference-Applied"}
 _JOB_HEADERS = (
     {"X-Request-ID": "X-Request-ID"}
     | _COUNTED
-    | {"Retry-After": "Retry-After-Unfinished", "ETag": "ETag", "Preference-Applied": "Preference-Applied"}
+    | {
+        "Retry-After": "Retry-After-Unfinished",
+        "ETag": "ETag",
+        "Preference-Applied": "Preference-Applied",
+    }
 )
 
 
@@ -113,12 +140,19 @@ def _with_streams(response: Schema) -> Schema:
 
 
 def _refusal(description: str, schema: str, headers: dict[str, str]) -> Schema:
-    return _response(description, reference(schema), headers, {"answer": {"value": SCHEMAS[schema]["examples"][0]}})
+    return _response(
+        description,
+        reference(schema),
+        headers,
+        {"answer": {"value": SCHEMAS[schema]["examples"][0]}},
+    )
 
 
 RESPONSES = {
     "InvalidBody": _error("The body is wrong; the first error found is the answer", _BODY_ERRORS),
-    "InvalidQuery": _error("A parameter is wrong, unknown or given twice", ["Invalid query parameter: limit"]),
+    "InvalidQuery": _error(
+        "A parameter is wrong, unknown or given twice", ["Invalid query parameter: limit"]
+    ),
     "InvalidFile": _error(
         "The file, or its options, are wrong; the first error found is the answer, with the line of the file",
         [
@@ -141,7 +175,9 @@ RESPONSES = {
         "Nothing came for 30 seconds, less than 1 KiB/s over 60 seconds, or not all within an hour",
         ["Request body took too long to arrive"],
     ),
-    "FileTooLarge": _error("Over 1 KiB an entry on average, or inflated 200-fold", ["Request body is too large"]),
+    "FileTooLarge": _error(
+        "Over 1 KiB an entry on average, or inflated 200-fold", ["Request body is too large"]
+    ),
     "NotAFile": _error(
         "Another content type or encoding",
         ["Content-Type must be text/csv or application/x-ndjson", "Content-Encoding must be gzip"],
@@ -158,10 +194,17 @@ RESPONSES = {
         ],
     ),
     "Final": _error("Its state is final", ["Cannot change a job that is completed"]),
-    "Unauthorized": _error("No key, or none that is active", ["Missing API key", "Invalid or inactive API key"], {}),
-    "Forbidden": _error("The key lacks the scope, or may not see this campaign, or there is none", ["Forbidden"]),
+    "Unauthorized": _error(
+        "No key, or none that is active", ["Missing API key", "Invalid or inactive API key"], {}
+    ),
+    "Forbidden": _error(
+        "The key lacks the scope, or may not see this campaign, or there is none", ["Forbidden"]
+    ),
     "JobNotFound": _error("No such job, or not one that the key may see", ["Job not found"]),
-    "InvalidAction": _error("It takes no options", ["Request body must be empty", "Invalid query parameter: dryRun", _KEY_ERROR]),
+    "InvalidAction": _error(
+        "It takes no options",
+        ["Request body must be empty", "Invalid query parameter: dryRun", _KEY_ERROR],
+    ),
     "InvalidExecution": _error(
         "The body is wrong",
         [
@@ -187,35 +230,60 @@ RESPONSES = {
         _COUNTED | {"Retry-After": "Retry-After-Pending"},
     ),
     "InProgress": _error(
-        "Another call with the same key is in progress", ["Another request is in progress; try again"], _COUNTED | _RETRY
+        "Another call with the same key is in progress",
+        ["Another request is in progress; try again"],
+        _COUNTED | _RETRY,
     ),
-    "KeyReused": _error("The key stands for another request", ["Idempotency-Key was already used with a different request"]),
-    "Purged": _error("What became of each entry was removed since", ["The identifiers of this job have been purged"]),
+    "KeyReused": _error(
+        "The key stands for another request",
+        ["Idempotency-Key was already used with a different request"],
+    ),
+    "Purged": _error(
+        "What became of each entry was removed since",
+        ["The identifiers of this job have been purged"],
+    ),
     "NotModified": {
         "description": "The job is as `If-None-Match` says",
-        "headers": {name: reference(component, "headers") for name, component in _JOB_HEADERS.items()},
+        "headers": {
+            name: reference(component, "headers") for name, component in _JOB_HEADERS.items()
+        },
     },
     "TooLarge": _error("The body is over 1 MiB", ["Request body is too large"]),
     "NotJson": _error("Another content type", ["Content-Type must be application/json"]),
     "RateLimited": _refusal("The key has used up its calls", "RateLimited", _COUNTED | _RETRY),
     "HealthRateLimited": _refusal("This address has used up its calls", "RateLimited", _RETRY),
     "Unavailable": _error(
-        "The database cannot be reached, or too many others wait", ["Service temporarily unavailable"], _MAYBE_COUNTED | _RETRY
+        "The database cannot be reached, or too many others wait",
+        ["Service temporarily unavailable"],
+        _MAYBE_COUNTED | _RETRY,
     ),
     "Unhealthy": _refusal("Something is down", "Unhealthy", _RETRY),
-    "Completed": _success("It completed within the time that the caller was ready to wait", "Published", _COUNTED | _APPLIED),
-    "Accepted": _success("Accepted, durably", "AcceptedJob", _COUNTED | _RETRY | _REPLAYED | {"Location": "Location"}),
-    "InForce": _success("In force, now or before", "AcceptedJob", _COUNTED | _REPLAYED | {"Location": "Location"}),
+    "Completed": _success(
+        "It completed within the time that the caller was ready to wait",
+        "Published",
+        _COUNTED | _APPLIED,
+    ),
+    "Accepted": _success(
+        "Accepted, durably", "AcceptedJob", _COUNTED | _RETRY | _REPLAYED | {"Location": "Location"}
+    ),
+    "InForce": _success(
+        "In force, now or before", "AcceptedJob", _COUNTED | _REPLAYED | {"Location": "Location"}
+    ),
     "Job": _success("The job as it stands now", "Job", _JOB_HEADERS),
     "JobChanged": _success("The job as it stands now", "Job"),
     "JobPage": _success("A page of jobs", "JobPage"),
-    "ResultPage": _with_streams(_success("A page of results; or all of them, as `Accept` says", "ResultPage", _COUNTED | _FILE)),
+    "ResultPage": _with_streams(
+        _success(
+            "A page of results; or all of them, as `Accept` says", "ResultPage", _COUNTED | _FILE
+        )
+    ),
     "LeadsCreated": _success("What was created, and what was there already", "LeadsCreated"),
     "LeadPage": _success("A page of leads", "LeadPage"),
     "LeadDeleted": _success("It is gone", "LeadDeleted"),
     "LeadNotFound": _error("The campaign has no such lead", ["Lead not found"]),
     "RefusedLeads": _error(
-        "The database refuses it", ["The database refuses this: a constraint or a trigger of its operator is against it"]
+        "The database refuses it",
+        ["The database refuses this: a constraint or a trigger of its operator is against it"],
     ),
     "InvalidLeadQuery": _error(
         "A parameter is missing, wrong, unknown or given twice",
@@ -257,12 +325,20 @@ RESPONSES = {
         ],
     ),
     "WebhookNotFound": _error("No such webhook", ["Webhook not found"]),
-    "DeliveryNotFound": _error("No such delivery, or not one that the key may see", ["Delivery not found"]),
+    "DeliveryNotFound": _error(
+        "No such delivery, or not one that the key may see", ["Delivery not found"]
+    ),
     "TooManyWebhooks": _error("As many as there can be", ["A company can have 50 webhooks"]),
-    "WebhookDisabled": _error("It would not be sent", ["Cannot redeliver to a webhook that is disabled"]),
-    "InvalidCall": _error("It takes no options", ["Request body must be empty", "Invalid query parameter: dryRun"]),
+    "WebhookDisabled": _error(
+        "It would not be sent", ["Cannot redeliver to a webhook that is disabled"]
+    ),
+    "InvalidCall": _error(
+        "It takes no options", ["Request body must be empty", "Invalid query parameter: dryRun"]
+    ),
     "WebhookCreated": _success("Created", "WebhookWithSecret", _COUNTED | {"Location": "Location"}),
-    "WebhookRotated": _success("The new secret; the old one signs too for 24 hours", "WebhookWithSecret"),
+    "WebhookRotated": _success(
+        "The new secret; the old one signs too for 24 hours", "WebhookWithSecret"
+    ),
     "Webhook": _success("The webhook as it stands now", "Webhook"),
     "WebhookPage": _success("A page of webhooks", "WebhookPage"),
     "WebhookDeleted": _success("It is gone", "Deleted"),

@@ -1,13 +1,24 @@
 """The bodies that callers get, and send, as JSON Schema with an example each: what `/docs` shows.
 
-Written by hand, as the routes read raw bytes and write plain dicts; tests hold both against what the API really answers.
+Written by hand, as the routes read raw bytes and write plain dicts; tests hold both against what
+the API really answers.
 """
 
 from typing import Any
 
 from api.description.lead_schemas import LEAD_SCHEMAS
 from api.description.request_schemas import REQUEST_SCHEMAS
-from api.description.shapes import MOMENT, Schema, count, list_of, moment, or_null, reference, text, whole
+from api.description.shapes import (
+    MOMENT,
+    Schema,
+    count,
+    list_of,
+    moment,
+    or_null,
+    reference,
+    text,
+    whole,
+)
 from api.description.webhook_schemas import WEBHOOK_SCHEMAS
 from api.health import ROLES
 from api.jobs.status import MAX_LISTED
@@ -83,14 +94,22 @@ _SUMMARY_FIELDS = {
     "campaignId": text("Its campaign"),
     "status": reference("JobState"),
     "requested": or_null(
-        text("An action that is asked for and comes into force once no chunk is in hand", enum=[Action.PAUSE, Action.CANCEL])
+        text(
+            "An action that is asked for and comes into force once no chunk is in hand",
+            enum=[Action.PAUSE, Action.CANCEL],
+        )
     ),
     "clientReference": or_null(text("As it was sent; removed with the job's identifiers")),
     "mode": text("What it does with leads", enum=list(Mode)),
     "dryRun": {"type": "boolean", "description": "Whether it is a preview, which changes no lead"},
-    "phoneFallback": {"enum": [rule.written for rule in PhoneFallback], "description": "As it was sent, or true"},
+    "phoneFallback": {
+        "enum": [rule.written for rule in PhoneFallback],
+        "description": "As it was sent, or true",
+    },
     "phoneRegion": or_null(text("As it was sent, or the campaign's")),
-    "sourceJobId": or_null(text("The job that this one follows: retries, executes or restores", format="uuid")),
+    "sourceJobId": or_null(
+        text("The job that this one follows: retries, executes or restores", format="uuid")
+    ),
     "total": count("Entries of the job"),
     "processed": count("Entries that have their outcome"),
     "deleted": count("Leads removed from the campaign, archived ones too"),
@@ -100,30 +119,49 @@ _SUMMARY_FIELDS = {
     "notFound": count("Entries that named no lead, or one that another entry took"),
     "unprocessed": count("Entries that could not be processed after all retries"),
     "invalid": count("Rows of a file that name no lead, sent with `onInvalid=skip`"),
-    "erasedFromArchive": count("Of `deleted`, those of which a copy in the archive was erased, too or alone"),
-    "lacksPlus": count("Of `notFound`, phone numbers of which a lead has the same digits behind a `+`"),
-    "otherExternalId": count("Of `wouldDelete`, entries that would take a lead with another `externalId` than theirs"),
+    "erasedFromArchive": count(
+        "Of `deleted`, those of which a copy in the archive was erased, too or alone"
+    ),
+    "lacksPlus": count(
+        "Of `notFound`, phone numbers of which a lead has the same digits behind a `+`"
+    ),
+    "otherExternalId": count(
+        "Of `wouldDelete`, entries that would take a lead with another `externalId` than theirs"
+    ),
     "waitingFor": {
         "anyOf": [reference("WaitingFor"), {"type": "null"}],
         "description": "What keeps it from going on, if anything",
     },
     "error": or_null(text("Why the job failed")),
-    "schedule": {"anyOf": [reference("Schedule"), {"type": "null"}], "description": "As it was sent"},
+    "schedule": {
+        "anyOf": [reference("Schedule"), {"type": "null"}],
+        "description": "As it was sent",
+    },
     "callbackUrl": or_null(text("As it was sent; a job that follows this one has it too")),
     "maxLeadsPerSecond": or_null(count("As it was sent, or changed to")),
     "createdAt": moment("When the job was accepted"),
     "runAt": _RUN_AT,
     "startedAt": or_null(moment("When its first chunk was begun")),
     "finishedAt": or_null(moment("When it became final; nothing changes after that")),
-    "identifiersPurgedAt": or_null(moment("When its identifiers and clientReference were removed, long after its end")),
+    "identifiersPurgedAt": or_null(
+        moment("When its identifiers and clientReference were removed, long after its end")
+    ),
     "history": list_of(reference("Change"), "Every change of its status, oldest first"),
     "resultsUrl": text("Where the outcome of each entry is", format="uri-reference"),
 }
 _LIST_FIELDS = {
-    name: or_null(list_of({"type": "string"}, "Identifiers as they were sent, in request order; null once they are purged"))
+    name: or_null(
+        list_of(
+            {"type": "string"},
+            "Identifiers as they were sent, in request order; null once they are purged",
+        )
+    )
     for name in _LISTS
 }
-_OMITTED = {"type": "boolean", "description": f"Above {MAX_LISTED} entries the lists are left out: read `resultsUrl`"}
+_OMITTED = {
+    "type": "boolean",
+    "description": f"Above {MAX_LISTED} entries the lists are left out: read `resultsUrl`",
+}
 
 _RESULT = {
     "index": 0,
@@ -137,15 +175,21 @@ _RESULT = {
     "erasedFromArchive": False,
 }
 
-OUTCOME = text("What became of an entry", enum=list(dict.fromkeys(outcome.word for outcome in Outcome)))
+OUTCOME = text(
+    "What became of an entry", enum=list(dict.fromkeys(outcome.word for outcome in Outcome))
+)
 _REASONS = list(dict.fromkeys(outcome.reason for outcome in Outcome if outcome.reason))
 _UP_OR_DOWN = {"type": "string", "enum": ["up", "down"]}
 
 
 def _page(item: str, cursor: str, example: Any) -> Schema:
-    cursor_schema = or_null(text("Send it as `cursor` to go on; null on the last page", examples=[cursor]))
+    cursor_schema = or_null(
+        text("Send it as `cursor` to go on; null on the last page", examples=[cursor])
+    )
     return whole(
-        {"items": [example], "nextCursor": None}, items=list_of(reference(item), "Of this page"), nextCursor=cursor_schema
+        {"items": [example], "nextCursor": None},
+        items=list_of(reference(item), "Of this page"),
+        nextCursor=cursor_schema,
     )
 
 
@@ -173,10 +217,18 @@ _PUBLISHED["properties"] |= {
     for word in ("wouldDelete", "restored", "conflict", "invalid")
     for name in (word, f"{word}Identifiers")
 }
-_PUBLISHED["properties"] |= {"resultsUrl": _SUMMARY_FIELDS["resultsUrl"], "identifiersOmitted": _OMITTED}
+_PUBLISHED["properties"] |= {
+    "resultsUrl": _SUMMARY_FIELDS["resultsUrl"],
+    "identifiersOmitted": _OMITTED,
+}
 _without_lists(_PUBLISHED)
 
-_JOB = whole(_SUMMARY | _LISTS | {"identifiersOmitted": False}, **_SUMMARY_FIELDS, **_LIST_FIELDS, identifiersOmitted=_OMITTED)
+_JOB = whole(
+    _SUMMARY | _LISTS | {"identifiersOmitted": False},
+    **_SUMMARY_FIELDS,
+    **_LIST_FIELDS,
+    identifiersOmitted=_OMITTED,
+)
 _without_lists(_JOB)
 
 SCHEMAS: dict[str, Schema] = {
@@ -188,15 +240,34 @@ SCHEMAS: dict[str, Schema] = {
         {"status": "queued", "at": MOMENT, "by": "nightly clean-up"},
         status=reference("JobState"),
         at=moment("When"),
-        by=or_null(text("Name of the key that asked for it, or the key's id; null where the job came to it by itself")),
+        by=or_null(
+            text(
+                "Name of the key that asked for it, or the key's id; null where the job came to it by itself"
+            )
+        ),
     ),
     "WaitingFor": whole(
-        {"reason": "locked", "since": MOMENT, "leads": 3, "sqlstate": None, "detail": "3 leads are locked by somebody else"},
-        reason=text("`locked`: leads, a whole table, or the campaign; `database`: it is not well", enum=["locked", "database"]),
-        since=or_null(moment("Since when; of leads, less the time in which none was tried, and null while others still go")),
+        {
+            "reason": "locked",
+            "since": MOMENT,
+            "leads": 3,
+            "sqlstate": None,
+            "detail": "3 leads are locked by somebody else",
+        },
+        reason=text(
+            "`locked`: leads, a whole table, or the campaign; `database`: it is not well",
+            enum=["locked", "database"],
+        ),
+        since=or_null(
+            moment(
+                "Since when; of leads, less the time in which none was tried, and null while others still go"
+            )
+        ),
         leads=or_null(count("Leads that are locked; null where nothing of the job goes on")),
         sqlstate=or_null(text("What PostgreSQL last said", examples=["53100"])),
-        detail=text("The same in words", examples=["the database answers: disk full (SQLSTATE 53100)"]),
+        detail=text(
+            "The same in words", examples=["the database answers: disk full (SQLSTATE 53100)"]
+        ),
     ),
     "JobState": text("`completed`, `failed` and `cancelled` are final", enum=list(JobState)),
     "AcceptedJob": whole(
@@ -216,12 +287,29 @@ SCHEMAS: dict[str, Schema] = {
         index=count("The entry's place in the request"),
         externalId=or_null(text("As it was sent; null where it was missing or blank")),
         phoneNumber=or_null(text("As it was sent; null where it was missing or blank")),
-        identifier=or_null(text("`externalId`, or `phoneNumber` where there is none; null where an invalid row has neither")),
+        identifier=or_null(
+            text(
+                "`externalId`, or `phoneNumber` where there is none; null where an invalid row has neither"
+            )
+        ),
         outcome=OUTCOME,
         matchedBy=or_null(text("What found the lead", enum=["externalId", "phoneNumber"])),
-        reason=or_null(text("Why the lead was not found or processed, or is pending, or to be looked at", enum=_REASONS)),
-        detail=or_null(text("What refused or slowed it, by name", examples=["constraint calls_lead_id_fkey of calls"])),
-        erasedFromArchive={"type": "boolean", "description": "Whether a copy in the archive was erased, too or alone"},
+        reason=or_null(
+            text(
+                "Why the lead was not found or processed, or is pending, or to be looked at",
+                enum=_REASONS,
+            )
+        ),
+        detail=or_null(
+            text(
+                "What refused or slowed it, by name",
+                examples=["constraint calls_lead_id_fkey of calls"],
+            )
+        ),
+        erasedFromArchive={
+            "type": "boolean",
+            "description": "Whether a copy in the archive was erased, too or alone",
+        },
     ),
     "ResultPage": _page("Result", "1000", _RESULT),
     "Health": whole(
@@ -229,7 +317,9 @@ SCHEMAS: dict[str, Schema] = {
         database={"type": "string", "enum": ["up", "readOnly", "down"]},
         **dict.fromkeys(("broker", *ROLES), _UP_OR_DOWN),
     ),
-    "Error": whole(None, success={"const": False}, data={"type": "null"}, error=text("What is wrong")),
+    "Error": whole(
+        None, success={"const": False}, data={"type": "null"}, error=text("What is wrong")
+    ),
     "RateLimited": whole(
         {
             "success": False,
@@ -249,7 +339,13 @@ SCHEMAS: dict[str, Schema] = {
     "Unhealthy": whole(
         {
             "success": False,
-            "data": {"database": "up", "broker": "up", "worker": "down", "deliverer": "up", "ticker": "up"},
+            "data": {
+                "database": "up",
+                "broker": "up",
+                "worker": "down",
+                "deliverer": "up",
+                "ticker": "up",
+            },
             "error": "Service temporarily unavailable",
         },
         success={"const": False},

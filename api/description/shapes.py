@@ -14,7 +14,11 @@ def text(description: str, **keywords: Any) -> Schema:
 
 def or_null(schema: Schema) -> Schema:
     """`schema`, of one type, or null."""
-    return schema | {"type": [schema["type"], "null"]} | ({"enum": [*schema["enum"], None]} if "enum" in schema else {})
+    return (
+        schema
+        | {"type": [schema["type"], "null"]}
+        | ({"enum": [*schema["enum"], None]} if "enum" in schema else {})
+    )
 
 
 def reference(name: str, kind: str = "schemas") -> Schema:
@@ -34,13 +38,23 @@ def list_of(items: Schema, description: str) -> Schema:
 
 def whole(example: Any, /, **properties: Schema) -> Schema:
     """An object that has all of `properties` and no others."""
-    schema: Schema = {"type": "object", "additionalProperties": False, "required": list(properties), "properties": properties}
+    schema: Schema = {
+        "type": "object",
+        "additionalProperties": False,
+        "required": list(properties),
+        "properties": properties,
+    }
     return schema if example is None else schema | {"examples": [example]}
 
 
 def moment(description: str) -> Schema:
     """A time, as answers have it."""
-    return text(f"{description}; UTC", format="date-time", pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$", examples=[MOMENT])
+    return text(
+        f"{description}; UTC",
+        format="date-time",
+        pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$",
+        examples=[MOMENT],
+    )
 
 
 def success(body: Schema) -> Schema:

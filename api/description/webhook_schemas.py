@@ -1,4 +1,6 @@
-"""The bodies of webhooks, of deliveries, and of what is sent, as JSON Schema with an example each."""
+"""The bodies of webhooks, of deliveries, and of what is sent, as JSON Schema with an example
+each.
+"""
 
 from typing import Any
 
@@ -16,7 +18,9 @@ _URL = text(
     pattern="^[Hh][Tt][Tt][Pp][Ss]?://[!-~]+$",
     examples=["https://example.com/hook"],
 )
-CALLBACK_URL = or_null(_URL | {"description": "Told when the job ends. Signed with the company's webhook secret"})
+CALLBACK_URL = or_null(
+    _URL | {"description": "Told when the job ends. Signed with the company's webhook secret"}
+)
 
 _REGISTRATION_FIELDS = {
     "url": or_null(_URL),
@@ -34,7 +38,13 @@ _REGISTRATION: Schema = {
     "type": "object",
     "additionalProperties": False,
     "properties": _REGISTRATION_FIELDS,
-    "examples": [{"url": "https://example.com/hook", "events": ["job.completed", "job.failed"], "description": "our CRM"}],
+    "examples": [
+        {
+            "url": "https://example.com/hook",
+            "events": ["job.completed", "job.failed"],
+            "description": "our CRM",
+        }
+    ],
 }
 
 _WEBHOOK: dict[str, Any] = {
@@ -55,9 +65,13 @@ _WEBHOOK_FIELDS = {
     "description": text("For people"),
     "enabled": {"type": "boolean", "description": "Nothing is sent while it is not"},
     "disabledReason": or_null(text("Why it was disabled, where that was not its owner's doing")),
-    "failingSince": or_null(moment("The first failed attempt since the last success; after 5 days it is disabled")),
+    "failingSince": or_null(
+        moment("The first failed attempt since the last success; after 5 days it is disabled")
+    ),
     "oldSecretUntil": or_null(
-        moment("Until when the secret before this one signs too; those before that, until 24 hours after their own rotation")
+        moment(
+            "Until when the secret before this one signs too; those before that, until 24 hours after their own rotation"
+        )
     ),
     "createdAt": moment("When it was created"),
 }
@@ -78,11 +92,19 @@ _ATTEMPT = whole(
     _DELIVERY["attempts"][0],
     at=moment("When it began"),
     statusCode=or_null({"type": "integer", "description": "Of the answer"}),
-    latencyMs=or_null({"type": "integer", "minimum": 0, "description": "How long it took, in milliseconds"}),
-    error=or_null(text("Why there was no answer. All three are null while it is under way, or where the deliverer died")),
+    latencyMs=or_null(
+        {"type": "integer", "minimum": 0, "description": "How long it took, in milliseconds"}
+    ),
+    error=or_null(
+        text(
+            "Why there was no answer. All three are null while it is under way, or where the deliverer died"
+        )
+    ),
 )
 _DELIVERY_FIELDS = {
-    "deliveryId": text("The delivery; also the `webhook-id` that is sent with each attempt", format="uuid"),
+    "deliveryId": text(
+        "The delivery; also the `webhook-id` that is sent with each attempt", format="uuid"
+    ),
     "event": reference("Event"),
     "jobId": or_null(text("The job that ended; null for a test", format="uuid")),
     "webhookId": or_null(text("The webhook; null for a job's `callbackUrl`", format="uuid")),
@@ -129,20 +151,33 @@ EVENT: Schema = {
 
 def _page(item: str, example: Any) -> Schema:
     following = or_null(text("Send it as `cursor` to go on; null on the last page"))
-    return whole({"items": [example], "nextCursor": None}, items=list_of(reference(item), "Of this page"), nextCursor=following)
+    return whole(
+        {"items": [example], "nextCursor": None},
+        items=list_of(reference(item), "Of this page"),
+        nextCursor=following,
+    )
 
 
 WEBHOOK_SCHEMAS: dict[str, Schema] = {
     "NewWebhook": _REGISTRATION
-    | {"required": ["url"], "properties": _REGISTRATION_FIELDS | {"url": _URL}, "description": "A webhook to be created"},
-    "WebhookChange": _REGISTRATION | {"examples": [{"enabled": False}], "description": "What is left out stays as it is"},
+    | {
+        "required": ["url"],
+        "properties": _REGISTRATION_FIELDS | {"url": _URL},
+        "description": "A webhook to be created",
+    },
+    "WebhookChange": _REGISTRATION
+    | {"examples": [{"enabled": False}], "description": "What is left out stays as it is"},
     "Webhook": whole(_WEBHOOK, **_WEBHOOK_FIELDS),
     "WebhookWithSecret": whole(
-        _WEBHOOK | {"secret": _SECRET}, **_WEBHOOK_FIELDS, secret=text("To verify with; shown only now", pattern="^whsec_")
+        _WEBHOOK | {"secret": _SECRET},
+        **_WEBHOOK_FIELDS,
+        secret=text("To verify with; shown only now", pattern="^whsec_"),
     ),
     "WebhookPage": _page("Webhook", _WEBHOOK),
     "Event": text("What is told of", enum=list(Event)),
-    "DeliveryState": text("`pending` until it is answered 2xx or given up", enum=list(DeliveryState)),
+    "DeliveryState": text(
+        "`pending` until it is answered 2xx or given up", enum=list(DeliveryState)
+    ),
     "Deleted": whole({"deleted": True}, deleted={"const": True}),
     "Delivery": whole(_DELIVERY, **_DELIVERY_FIELDS),
     "DeliveryPage": _page("Delivery", _DELIVERY),

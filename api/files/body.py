@@ -1,4 +1,6 @@
-"""A file on its way in: its bytes, as a thread reads them while they arrive, and the entries that they hold."""
+"""A file on its way in: its bytes, as a thread reads them while they arrive, and the entries that
+they hold.
+"""
 
 import asyncio
 import time
@@ -14,9 +16,13 @@ from api.http.errors import ApiError, InvalidRequest, Unavailable
 from api.http.preferences import IdempotencyKey, hash_of, media_type_of
 
 STALL = 30.0  # seconds without a byte after which an upload is ended
-LEAST_RATE = 1024  # bytes a second: the slowest of modems has more, and there are only so many places
+LEAST_RATE = (
+    1024  # bytes a second: the slowest of modems has more, and there are only so many places
+)
 RATE_OVER = 60.0  # seconds of waiting for the sender over which the rate is looked at
-LONGEST = 3600.0  # seconds that an upload may take: its transaction keeps the database from cleaning up
+LONGEST = (
+    3600.0  # seconds that an upload may take: its transaction keeps the database from cleaning up
+)
 BYTES_AN_ENTRY = 1024  # on average, other columns too: bounds what is read of a file that has none
 
 
@@ -36,7 +42,8 @@ class Upload:
         self._hash = hash_of(request)
         self._stream = request.stream()
         self._deadline = time.monotonic() + LONGEST
-        # Since the rate was last found high enough: seconds of waiting for the sender, ours do not count, and bytes.
+        # Since the rate was last found high enough: seconds of waiting for the sender, ours do not
+        # count, and bytes.
         self._waited, self._came = 0.0, 0
         self._first: bytes | None = None
         self._parts = self._arriving()
@@ -46,7 +53,9 @@ class Upload:
     @property
     def idempotency(self) -> IdempotencyKey | None:
         """The key with what it is for: complete once all has been read."""
-        return IdempotencyKey(self._key, self._hash.digest(), self._media_type) if self._key else None
+        return (
+            IdempotencyKey(self._key, self._hash.digest(), self._media_type) if self._key else None
+        )
 
     async def begin(self) -> None:
         """Waits for the first part. Raises Unavailable, ApiError 400 and 408."""
@@ -77,7 +86,9 @@ class Upload:
             self._patience.reschedule(asyncio.get_running_loop().time())
 
     def _in_time(self, content: Iterator[bytes]) -> Iterator[bytes]:
-        """What has arrived may inflate to so much that reading it takes longer than it is allowed to."""
+        """What has arrived may inflate to so much that reading it takes longer than it is allowed
+        to.
+        """
         for part in content:
             if self._ended:
                 raise Unavailable

@@ -13,7 +13,9 @@ _GZIP = 31  # as zlib has it: a gzip header and trailer
 
 
 def inflated(parts: Iterable[bytes]) -> Iterator[bytes]:
-    """The content of a gzip body, perhaps of several members. Raises ApiError 413, InvalidRequest, and whatever `parts` does."""
+    """The content of a gzip body, perhaps of several members. Raises ApiError 413, InvalidRequest,
+    and whatever `parts` does.
+    """
     member = zlib.decompressobj(_GZIP)
     begun = False
     taken = given = 0

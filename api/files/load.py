@@ -1,7 +1,9 @@
-"""Loads the entries of a file as a job, in one transaction: chunks are copied into the database while the file arrives.
+"""Loads the entries of a file as a job, in one transaction: chunks are copied into the database
+while the file arrives.
 
-So a file that breaks off, or is refused at its last line, leaves nothing behind. What repeats an earlier entry is found at the
-end, over all of it: hashes say whether there can be any at all, which for most files is the end of it.
+So a file that breaks off, or is refused at its last line, leaves nothing behind. What repeats an
+earlier entry is found at the end, over all of it: hashes say whether there can be any at all, which
+for most files is the end of it.
 """
 
 from array import array
@@ -34,8 +36,8 @@ _COPY = """
         outcomes, state, invalid) FROM STDIN
 """
 
-# As the acceptor has it for a request: an entry that repeats the external id of an earlier one or, having none, the number of
-# an earlier one that had none either.
+# As the acceptor has it for a request: an entry that repeats the external id of an earlier one or,
+# having none, the number of an earlier one that had none either.
 _FIND_DUPLICATES = text(f"""
     WITH entry AS (
         SELECT number, position, external_id IS NULL AS is_number, coalesce(external_id, phone_number) AS identifier
@@ -60,15 +62,16 @@ _FIND_DUPLICATES = text(f"""
     FROM settled WHERE job_id = :job_id AND chunks.number = settled.number
 """)
 
-# The key may have been revoked, or limited, while the file arrived, and the campaign may have moved.
+# The key may have been revoked, or limited, while the file arrived, and the campaign may have
+# moved.
 _ADMIT_AGAIN = text(f"""
     SELECT scope = 'write' AND company_id = :company_id AND coalesce(campaign_id, :campaign_id) = :campaign_id
         AND EXISTS (SELECT FROM campaigns WHERE id = :campaign_id AND company_id || '' = :company_id) AS may_submit
     FROM api_keys WHERE id = :key_id AND {ACTIVE} AND {BY_INDEX}
 """)
 
-# A job of which nothing is left to be done is answered like any other, but runs already: the ticker has yet to write down its
-# end.
+# A job of which nothing is left to be done is answered like any other, but runs already: the ticker
+# has yet to write down its end.
 _END = text(f"""
     WITH accepted AS (
         SELECT clock_timestamp() AS now, CASE WHEN run_at > clock_timestamp() THEN 'scheduled' ELSE 'queued' END AS state,
@@ -109,8 +112,17 @@ class _Chunk(NamedTuple):
     outcomes: list[int]
 
 
-def load(engine: Engine, values: dict[str, Any], upload: Upload, manner: Manner, *, chunk_size: int, most: int) -> Loaded | None:
-    """Makes a job of up to `most` entries, as `values`, of a draft, have it; None where the Idempotency-Key is taken.
+def load(
+    engine: Engine,
+    values: dict[str, Any],
+    upload: Upload,
+    manner: Manner,
+    *,
+    chunk_size: int,
+    most: int,
+) -> Loaded | None:
+    """Makes a job of up to `most` entries, as `values`, of a draft, have it; None where the
+    Idempotency-Key is taken.
 
     Raises ApiError 401, Forbidden, DBAPIError, and what Upload.batches raises.
     """
@@ -126,14 +138,18 @@ def load(engine: Engine, values: dict[str, Any], upload: Upload, manner: Manner,
             total = _copy(connection, values["job_id"], _chunks(batches, chunk_size), hashes)
             if hashes.may_repeat():
                 connection.execute(text("SET LOCAL work_mem = '64MB'"))
-                connection.execute(_FIND_DUPLICATES, {"job_id": values["job_id"], "duplicate": Outcome.DUPLICATE})
+                connection.execute(
+                    _FIND_DUPLICATES, {"job_id": values["job_id"], "duplicate": Outcome.DUPLICATE}
+                )
             key = connection.execute(_ADMIT_AGAIN, values).one_or_none()
             if key is None:
                 raise inactive_key()
             if not key.may_submit:
                 raise Forbidden
             request_hash = upload.idempotency and upload.idempotency.request_hash
-            ended = connection.execute(_END, values | {"total": total, "request_hash": request_hash}).one()
+            ended = connection.execute(
+                _END, values | {"total": total, "request_hash": request_hash}
+            ).one()
         return Loaded._make(ended)
     except DBAPIError as error:
         if error.connection_invalidated and (loaded := _found_after_all(engine, values["job_id"])):
@@ -172,7 +188,9 @@ def _chunks(batches: Iterable[Batch], size: int) -> Iterator[_Chunk]:
 
 
 class _Hashes:
-    """Of all identifiers by which entries may repeat one another: external ids, and the numbers of those that have none."""
+    """Of all identifiers by which entries may repeat one another: external ids, and the numbers of
+    those that have none.
+    """
 
     def __init__(self) -> None:
         self._external_ids = array("q")
@@ -180,8 +198,13 @@ class _Hashes:
 
     def add(self, identifiers: Identifiers) -> None:
         """Takes down the entries of a chunk; what is invalid has no canonical identifier."""
-        external_ids, numbers = identifiers.canonical_external_ids, identifiers.canonical_phone_numbers
-        self._external_ids.extend([hash(external_id) for external_id in external_ids if external_id is not None])
+        external_ids, numbers = (
+            identifiers.canonical_external_ids,
+            identifiers.canonical_phone_numbers,
+        )
+        self._external_ids.extend(
+            [hash(external_id) for external_id in external_ids if external_id is not None]
+        )
         lone = [
             hash(number)
             for external_id, number in zip(external_ids, numbers, strict=True)
@@ -196,7 +219,9 @@ class _Hashes:
 
 def _repeats(hashes: "array[int]") -> bool:
     parts = len(hashes) // HASHES_AT_ONCE + 1
-    return sum(len({number for number in hashes if number % parts == part}) for part in range(parts)) < len(hashes)
+    return sum(
+        len({number for number in hashes if number % parts == part}) for part in range(parts)
+    ) < len(hashes)
 
 
 def _copy(connection: Connection, job_id: UUID, chunks: Iterator[_Chunk], hashes: _Hashes) -> int:

@@ -1,6 +1,7 @@
 """Receives files: each in a thread of its own, so that the event loop goes on answering others.
 
-An upload holds a database connection, and a transaction while its entries arrive: so few go on at once.
+An upload holds a database connection, and a transaction while its entries arrive: so few go on at
+once.
 """
 
 from functools import partial
@@ -52,14 +53,19 @@ class Receiver:
         """Ends its connections."""
         self._loading.dispose()
 
-    async def receive(self, upload: Upload, asked: Asked, campaign_id: str, options: Options, manner: Manner) -> Accepted:
-        """Makes the job, which is durable then, or finds the answer that the Idempotency-Key already had.
+    async def receive(
+        self, upload: Upload, asked: Asked, campaign_id: str, options: Options, manner: Manner
+    ) -> Accepted:
+        """Makes the job, which is durable then, or finds the answer that the Idempotency-Key
+        already had.
 
-        The file is read in that `manner`, but that its region may be the campaign's.
-        Raises Forbidden, InvalidRequest, Unavailable, ApiError 401, 408, 409, 413 and 422, DBAPIError.
+        The file is read in that `manner`, but that its region may be the campaign's. Raises
+        Forbidden, InvalidRequest, Unavailable, ApiError 401, 408, 409, 413 and 422, DBAPIError.
         """
         values = await draft(self._engine, self._settings, asked, campaign_id, options)
-        region = options.phone_region or await region_of(self._engine, asked.key.company_id, campaign_id)
+        region = options.phone_region or await region_of(
+            self._engine, asked.key.company_id, campaign_id
+        )
         values |= {"phone_region": region, "region_named": True}
         taken = await is_taken(self._engine, asked)
         if options.callback_url and not taken:  # what was accepted once is not looked at again
@@ -77,7 +83,9 @@ class Receiver:
         try:
             await upload.begin()  # a place is for what has begun to arrive
             async with self._places.taken_by(asked.key.company_id):
-                if not taken and (loaded := await to_thread.run_sync(load_it, limiter=self._threads)):
+                if not taken and (
+                    loaded := await to_thread.run_sync(load_it, limiter=self._threads)
+                ):
                     return Accepted(asked.job_id, *loaded, asked.wait, queue=values["queue"])
                 await to_thread.run_sync(upload.exhaust, limiter=self._threads)
         except DBAPIError as error:

@@ -1,4 +1,6 @@
-"""The route of files: a bulk delete of millions, sent as CSV or NDJSON, with the options of the JSON form in the query."""
+"""The route of files: a bulk delete of millions, sent as CSV or NDJSON, with the options of the
+JSON form in the query.
+"""
 
 import csv
 import io
@@ -54,12 +56,22 @@ async def bulk_delete_file(request: Request) -> Response:
     campaign_id = parse_campaign_id(query.get("campaignId"))
     preferred = preferred_wait(request)
     wait = state.settings.default_wait if preferred is None else preferred
-    asked = Asked(key, upload.idempotency, wait, uuid4())  # its hash is complete once all has been read
-    manner = Manner(_ON_INVALID[query.get("onInvalid", "fail")], naming, options.phone_fallback == PhoneFallback.NEVER)
+    asked = Asked(
+        key, upload.idempotency, wait, uuid4()
+    )  # its hash is complete once all has been read
+    manner = Manner(
+        _ON_INVALID[query.get("onInvalid", "fail")],
+        naming,
+        options.phone_fallback == PhoneFallback.NEVER,
+    )
 
     async def receive() -> Accepted:
-        accepted: Accepted = await state.receiver.receive(upload, asked, campaign_id, options, manner)
-        if accepted.replayed:  # a job that is new was made only after its key had been looked at again
+        accepted: Accepted = await state.receiver.receive(
+            upload, asked, campaign_id, options, manner
+        )
+        if (
+            accepted.replayed
+        ):  # a job that is new was made only after its key had been looked at again
             await authenticator_of(request).admit_again(request)
         return accepted
 
@@ -73,7 +85,9 @@ def _naming(query: Any) -> Naming:
         raise InvalidRequest("columns must be written as externalId:NAME,phoneNumber:NAME")
     ignored = _cells(query, "ignore")
     names = [name for _, _, name in pairs]
-    if len({identifier for identifier, _, _ in pairs}) < len(pairs) or len({*names, *ignored}) < len(names) + len(ignored):
+    if len({identifier for identifier, _, _ in pairs}) < len(pairs) or len(
+        {*names, *ignored}
+    ) < len(names) + len(ignored):
         raise InvalidRequest("columns and ignore must name each identifier and each column once")
     return Naming({name: identifier for identifier, _, name in pairs}, frozenset(ignored))
 
@@ -84,11 +98,15 @@ def _cells(query: Any, parameter: str) -> list[str]:
     if written is None:
         return []
     try:
-        cells = next(csv.reader(io.StringIO(written, newline=""), strict=True, skipinitialspace=True), [])
+        cells = next(
+            csv.reader(io.StringIO(written, newline=""), strict=True, skipinitialspace=True), []
+        )
     except csv.Error:
         cells = []
     if not all(map(str.strip, cells)) or not cells:
-        raise InvalidRequest(f"{parameter} must be names separated by commas, those that have commas in quotes")
+        raise InvalidRequest(
+            f"{parameter} must be names separated by commas, those that have commas in quotes"
+        )
     return cells
 
 

@@ -15,7 +15,9 @@ class Answer(Response):
 
     media_type = "application/json"
 
-    def __init__(self, body: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, body: Any, status: int = 200, headers: Mapping[str, str] | None = None
+    ) -> None:
         """`body` is the whole envelope."""
         super().__init__(_encode(body), status, headers)
 

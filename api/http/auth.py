@@ -1,9 +1,9 @@
 """Who calls, what they may do, and how often: the first three checks of every call.
 
 Keys are remembered for REMEMBERED seconds, unknown ones too, so that a revocation is in force soon
-after and a flood of calls asks the database little. An unknown, a revoked and an expired key get the
-same answer. A flood of keys that are all different is held up here: only so many of them are looked up
-at once, and keys that were valid when they were last looked up do not wait for them.
+after and a flood of calls asks the database little. An unknown, a revoked and an expired key get
+the same answer. A flood of keys that are all different is held up here: only so many of them are
+looked up at once, and keys that were valid when they were last looked up do not wait for them.
 """
 
 import asyncio
@@ -30,8 +30,12 @@ from shared.settings import Rate, Settings, parse_rate
 
 REMEMBERED = 2.0  # seconds; the contract allows 5 for a revocation to be in force
 MOST_REMEMBERED = 10_000  # valid keys, and as many unknown ones: a few MB each
-LOOK_UPS = 8  # in flight, of keys that are new here: the pool, of ten by default, keeps two connections
-LOOK_UP_TURN = 2.0  # seconds that one more waits: a look-up takes 1 ms, so then the database is not well
+LOOK_UPS = (
+    8  # in flight, of keys that are new here: the pool, of ten by default, keeps two connections
+)
+LOOK_UP_TURN = (
+    2.0  # seconds that one more waits: a look-up takes 1 ms, so then the database is not well
+)
 NOTED_EVERY = 5.0  # seconds between notes of which keys were used
 
 ACTIVE = "revoked_at IS NULL AND (expires_at IS NULL OR expires_at > clock_timestamp())"
@@ -52,7 +56,9 @@ log = structlog.get_logger()
 
 
 class Key(NamedTuple):
-    """An active API key. `campaign_id` is None for the whole company; the rates are None where the server's apply."""
+    """An active API key. `campaign_id` is None for the whole company; the rates are None where the
+    server's apply.
+    """
 
     id: UUID
     company_id: str
@@ -73,7 +79,9 @@ class Key(NamedTuple):
 
     @property
     def owns_webhooks(self) -> bool:
-        """Whether the key may see and change the company's webhooks, which tell of all of its jobs."""
+        """Whether the key may see and change the company's webhooks, which tell of all of its
+        jobs.
+        """
         return self.scope == "write" and self.campaign_id is None
 
 
@@ -85,21 +93,27 @@ class Authenticator:
         self._engine = engine
         self._limiter = limiter
         self._settings = settings
-        # Apart, so that unknown keys, of which anybody can make up any number, push out no valid one.
+        # Apart, so that unknown keys, of which anybody can make up any number, push out no valid
+        # one.
         self._valid: OrderedDict[bytes, tuple[float, Key]] = OrderedDict()
         self._unknown: OrderedDict[bytes, float] = OrderedDict()
         self._looking: dict[bytes, asyncio.Task[Key | None]] = {}
         self._turns = asyncio.Semaphore(max(1, min(LOOK_UPS, settings.pool_size - 2)))
         self._used: set[UUID] = set()
 
-    async def admit(self, request: Request, *, writing: bool = False, submitting: bool = False) -> Key:
-        """The key of the call, which must be able to write where the call is `writing`; one that makes a job is `submitting`.
+    async def admit(
+        self, request: Request, *, writing: bool = False, submitting: bool = False
+    ) -> Key:
+        """The key of the call, which must be able to write where the call is `writing`; one that
+        makes a job is `submitting`.
 
         Raises ApiError 401, Forbidden for lack of scope, RateLimited.
         """
         key = await self._key_of(request)
         kind, rate = ("submit", key.submit_rate) if submitting else ("read", key.read_rate)
-        server_rate = self._settings.rate_limit_submit if submitting else self._settings.rate_limit_read
+        server_rate = (
+            self._settings.rate_limit_submit if submitting else self._settings.rate_limit_read
+        )
         allowance = await self._limiter.count(f"{kind}:{key.id}", rate or server_rate)
         request.scope["allowance"] = allowance
         if (writing or submitting) and key.scope != "write":
@@ -111,14 +125,17 @@ class Authenticator:
     async def admit_again(self, request: Request) -> None:
         """Looks at the key of a call once more, as its body may have taken long to arrive.
 
-        Raises ApiError 401 where the key is not active any more, Forbidden where its reach is another now.
+        Raises ApiError 401 where the key is not active any more, Forbidden where its reach is
+        another now.
         """
         admitted: Key = request.scope["key"]
         if (await self.key_now(request)).reach != admitted.reach:
             raise Forbidden
 
     async def key_now(self, request: Request) -> Key:
-        """The key of a call that was admitted a while ago. Raises ApiError 401 where it is not active any more."""
+        """The key of a call that was admitted a while ago. Raises ApiError 401 where it is not
+        active any more.
+        """
         key = await self._find(hash_key(request.headers["x-api-key"]))
         if key is None:
             raise inactive_key()
@@ -209,5 +226,9 @@ def _rate(written: str | None) -> Rate | None:
     try:
         return parse_rate(written) if written else None
     except ValueError as error:
-        log.warning("limit of a key not understood", error=str(error), mend="correct rate_limit_submit and rate_limit_read")
+        log.warning(
+            "limit of a key not understood",
+            error=str(error),
+            mend="correct rate_limit_submit and rate_limit_read",
+        )
         return None

@@ -1,4 +1,5 @@
-"""Every error that callers can get, and how it is answered: the envelope, never a trace, never an identifier.
+"""Every error that callers can get, and how it is answered: the envelope, never a trace, never an
+identifier.
 
 ApiError                 any status: `Job not found` (404), `Request body is too large` (413), …
 ├── InvalidRequest       400, with the text that says what to mend
@@ -29,7 +30,11 @@ class ApiError(Exception):
 
     def answer(self) -> Answer:
         """The response."""
-        return Answer({"success": False, "data": None, "error": self.message} | self.extras(), self.status, self.headers)
+        return Answer(
+            {"success": False, "data": None, "error": self.message} | self.extras(),
+            self.status,
+            self.headers,
+        )
 
     def extras(self) -> dict[str, Any]:
         """What stands beside the three fields of the envelope."""
@@ -58,12 +63,18 @@ class RateLimited(ApiError):
     def __init__(self, allowance: Allowance) -> None:
         """`allowance` is one that is refused."""
         retry_after = str(max(1, ceil(allowance.seconds_left)))
-        super().__init__(429, "Rate limit exceeded. Please try again later.", {"Retry-After": retry_after})
+        super().__init__(
+            429, "Rate limit exceeded. Please try again later.", {"Retry-After": retry_after}
+        )
         self.allowance = allowance
 
     def extras(self) -> dict[str, Any]:
         """As the published API has them."""
-        return {"limit": self.allowance.limit, "remaining": 0, "reset": time_text(self.allowance.reset)}
+        return {
+            "limit": self.allowance.limit,
+            "remaining": 0,
+            "reset": time_text(self.allowance.reset),
+        }
 
 
 class Unavailable(ApiError):
@@ -78,7 +89,9 @@ class Unavailable(ApiError):
 
 
 class BrokenOff(Exception):
-    """An answer that has begun cannot go on: the connection ends, as what was sent must not look whole."""
+    """An answer that has begun cannot go on: the connection ends, as what was sent must not look
+    whole.
+    """
 
     def __init__(self, reason: str) -> None:
         """`reason` is for the log."""

@@ -1,7 +1,8 @@
-"""Around every request: its id, the headers that every answer has, one line in the log, and a last net under everything.
+"""Around every request: its id, the headers that every answer has, one line in the log, and a last
+net under everything.
 
-HEAD is answered here too, wherever GET is (RFC 9110, 9.1): as GET, without the body. Who would read much for that body looks
-for `is_head` in the scope.
+HEAD is answered here too, wherever GET is (RFC 9110, 9.1): as GET, without the body. Who would read
+much for that body looks for `is_head` in the scope.
 """
 
 import asyncio
@@ -18,14 +19,19 @@ from api.http.answers import Answer
 from api.http.errors import BrokenOff, Unavailable
 
 _SANE_ID = re.compile(rb"[!-~]{1,128}")
-_EVERYWHERE = ((b"cache-control", b"no-store"), (b"x-content-type-options", b"nosniff"))  # answers hold what is to be forgotten
+_EVERYWHERE = (
+    (b"cache-control", b"no-store"),
+    (b"x-content-type-options", b"nosniff"),
+)  # answers hold what is to be forgotten
 _LONGEST_PATH = 200  # characters in the log; ours are shorter
 
 log = structlog.get_logger()
 
 
 class Envelope:
-    """Pure ASGI middleware, so that it costs little and sees every answer, also those of routing."""
+    """Pure ASGI middleware, so that it costs little and sees every answer, also those of
+    routing.
+    """
 
     def __init__(self, app: ASGIApp) -> None:
         """Wraps `app`."""
@@ -61,7 +67,9 @@ class Envelope:
         finally:
             _log_request(scope, method, request_id, status, started)
 
-    async def _run(self, scope: Scope, receive: Receive, send: Send, request_id: str) -> Answer | None:
+    async def _run(
+        self, scope: Scope, receive: Receive, send: Send, request_id: str
+    ) -> Answer | None:
         """What to answer where the application has not."""
         try:
             await self._app(scope, receive, send)

@@ -1,4 +1,6 @@
-"""Pages of what is listed newest first. A cursor is the place of the last item of a page, so pages neither skip nor repeat."""
+"""Pages of what is listed newest first. A cursor is the place of the last item of a page, so pages
+neither skip nor repeat.
+"""
 
 import base64
 from collections.abc import Sequence
@@ -12,11 +14,14 @@ from api.database import Found
 from api.http.errors import InvalidRequest
 
 
-def newest_first(statement: Select[Any], table: Table, cursor: str | None, before: datetime | None = None) -> Select[Any]:
-    """`statement`, ordered by creation, of what was created before a time, and going on after `cursor`. Raises InvalidRequest.
+def newest_first(
+    statement: Select[Any], table: Table, cursor: str | None, before: datetime | None = None
+) -> Select[Any]:
+    """`statement`, ordered by creation, of what was created before a time, and going on after
+    `cursor`. Raises InvalidRequest.
 
-    Of the two bounds the nearer is enough, and with both PostgreSQL would enter the index at the first: each page would read
-    all the pages before it.
+    Of the two bounds the nearer is enough, and with both PostgreSQL would enter the index at the
+    first: each page would read all the pages before it.
     """
     place = (table.c.created_at, table.c.id)
     statement = statement.order_by(*(column.desc() for column in place))
@@ -27,7 +32,9 @@ def newest_first(statement: Select[Any], table: Table, cursor: str | None, befor
 
 
 def page_of(found: Sequence[Found], limit: int) -> tuple[Sequence[Found], str | None]:
-    """Of up to `limit` + 1 rows those of the page, and the cursor of the next one, if there is one."""
+    """Of up to `limit` + 1 rows those of the page, and the cursor of the next one, if there is
+    one.
+    """
     return found[:limit], _cursor_after(found[limit - 1]) if len(found) > limit else None
 
 

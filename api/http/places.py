@@ -1,4 +1,6 @@
-"""Places for what holds much for long: so many at once in a process, and of these only some for one company."""
+"""Places for what holds much for long: so many at once in a process, and of these only some for one
+company.
+"""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -17,7 +19,9 @@ class Places:
         """So many, all free."""
         self._all = asyncio.Semaphore(at_once)
         self._most = of_one_company
-        self._companies: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()  # of those who have one or wait
+        self._companies: WeakValueDictionary[str, asyncio.Semaphore] = (
+            WeakValueDictionary()
+        )  # of those who have one or wait
 
     @asynccontextmanager
     async def taken_by(self, company_id: str) -> AsyncIterator[None]:

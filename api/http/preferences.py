@@ -1,4 +1,6 @@
-"""The two headers with which callers say how they want to be answered: `Prefer: wait=N` and `Idempotency-Key`."""
+"""The two headers with which callers say how they want to be answered: `Prefer: wait=N` and
+`Idempotency-Key`.
+"""
 
 import hashlib
 import re
@@ -15,7 +17,9 @@ _KEY = re.compile(r"[ -~]{1,255}")
 
 
 class IdempotencyKey(NamedTuple):
-    """A caller's key, and the request that it stands for: the SHA-256 of path, query and body, and its media type."""
+    """A caller's key, and the request that it stands for: the SHA-256 of path, query and body, and
+    its media type.
+    """
 
     key: str
     request_hash: bytes
@@ -35,9 +39,15 @@ def preferred_wait(request: Request) -> int | None:
 
 
 def idempotency_key(request: Request, body: bytes) -> IdempotencyKey | None:
-    """The caller's key with what it is for: canonical path, query, body and media type. Raises InvalidRequest."""
+    """The caller's key with what it is for: canonical path, query, body and media type. Raises
+    InvalidRequest.
+    """
     key = written_key(request)
-    return IdempotencyKey(key, hash_of(request, body).digest(), media_type_of(request)) if key else None
+    return (
+        IdempotencyKey(key, hash_of(request, body).digest(), media_type_of(request))
+        if key
+        else None
+    )
 
 
 def written_key(request: Request) -> str | None:

@@ -1,5 +1,6 @@
-"""HTTP/1.1, one connection: h11 says what the bytes are, uvicorn serves the requests, and here is what neither does: bounds on
-what a stranger can make us hold or wait for, and refusals in the envelope that every other answer has (decision 20).
+"""HTTP/1.1, one connection: h11 says what the bytes are, uvicorn serves the requests, and here is
+what neither does: bounds on what a stranger can make us hold or wait for, and refusals in the
+envelope that every other answer has (decision 20).
 """
 
 import asyncio
@@ -17,30 +18,42 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from api.http.errors import ApiError
 
-MAX_HEAD = 16 * 1024  # bytes of request line and headers, or of the fields after a body: h11's own proposal
-# Bytes that are read at once, which hold a body of 1000 leads; as many are held of requests that came before their turn, or of a
-# body that nobody reads yet. Of all connections together no more than ALL_READ each.
+MAX_HEAD = (
+    16 * 1024
+)  # bytes of request line and headers, or of the fields after a body: h11's own proposal
+# Bytes that are read at once, which hold a body of 1000 leads; as many are held of requests that
+# came before their turn, or of a body that nobody reads yet. Of all connections together no more
+# than ALL_READ each.
 READ_AT_ONCE = 64 * 1024
 ALL_READ = 32 * 1024 * 1024
-# Bytes of a body that come after the answer. A connection that is closed at once can take the answer with it. A chunk counts
-# for SMALLEST_CHUNK at least: it takes its time, however small it is.
+# Bytes of a body that come after the answer. A connection that is closed at once can take the
+# answer with it. A chunk counts for SMALLEST_CHUNK at least: it takes its time, however small it
+# is.
 MAX_UNREAD = 16 * 1024 * 1024
 SMALLEST_CHUNK = 256
-# Chunks that a body may have: so many, and one more for each so many of its bytes. A line of a file is longer.
+# Chunks that a body may have: so many, and one more for each so many of its bytes. A line of a file
+# is longer.
 CHUNKS = 10_000
 BYTES_A_CHUNK = 16
-# Events of one read after which the next one is small, as is the first: an event takes 4 µs, and others wait meanwhile.
+# Events of one read after which the next one is small, as is the first: an event takes 4 µs, and
+# others wait meanwhile.
 MANY_EVENTS = 64
 SMALL_READ = 1024
 
-HEAD_WITHIN = 30.0  # seconds from its first byte to its last; of the first head, from the connection on
+HEAD_WITHIN = (
+    30.0  # seconds from its first byte to its last; of the first head, from the connection on
+)
 NEXT_PART_WITHIN = 30.0  # seconds without a byte of a body that we are ready to read
 TAKEN_WITHIN = 60.0  # seconds in which a caller takes not one byte of an answer
-ALL_UNTAKEN = 64 * 1024 * 1024  # bytes of answers: as 500 callers are sent at once who waited for 1000 leads each
+ALL_UNTAKEN = (
+    64 * 1024 * 1024
+)  # bytes of answers: as 500 callers are sent at once who waited for 1000 leads each
 LINGERS = 5.0  # seconds after the end of our side, see Transport
 
 MAX_CONNECTIONS = 1000  # twice the callers that wait at once in the greatest crowd that we measure
-MADE_ROOM_FOR = 100  # connections, where one more does not fit: to look for the oldest takes a look at all
+MADE_ROOM_FOR = (
+    100  # connections, where one more does not fit: to look for the oldest takes a look at all
+)
 
 _REFUSAL = (
     "HTTP/1.1 {status}\r\nContent-Type: application/json\r\nContent-Length: {length}\r\nX-Request-ID: {request_id}\r\n"
@@ -62,7 +75,9 @@ class Requests(h11.Connection):
     _unread = _chunks = _length = 0
 
     def next_event(self) -> Any:
-        """As h11's. Raises RemoteProtocolError, also for a long head, a length in two ways and a body that nobody reads."""
+        """As h11's. Raises RemoteProtocolError, also for a long head, a length in two ways and a
+        body that nobody reads.
+        """
         self.events += 1
         held = len(self._receive_buffer)
         try:
@@ -103,8 +118,8 @@ class Requests(h11.Connection):
 
 
 class Transport:
-    """What uvicorn writes to. Its end is told to the caller first, and what still comes is dropped for a while: a socket that is
-    closed with bytes unread takes the answer with it.
+    """What uvicorn writes to. Its end is told to the caller first, and what still comes is dropped
+    for a while: a socket that is closed with bytes unread takes the answer with it.
     """
 
     def __init__(self, transport: Any) -> None:
@@ -155,7 +170,9 @@ class Connection(H11Protocol):
         self.conn = Requests(h11.SERVER, MAX_HEAD)
         self._serve_it, self.app = self.app, self._serve
         self._broken: ApiError | None = None  # why the body of the request in hand cannot be read
-        self.since = self.taken_at = time.monotonic()  # a byte of a body, the beginning of a head, or the last answer
+        self.since = self.taken_at = (
+            time.monotonic()
+        )  # a byte of a body, the beginning of a head, or the last answer
         self._left_to_take = self._dropped = 0
         self._read = SMALL_READ
         self._caller_ended = False
@@ -177,12 +194,16 @@ class Connection(H11Protocol):
 
     @property
     def waits_for_caller(self) -> bool:
-        """Whether it is the caller's turn: to ask for something, to send it whole, or to take the answer. Or they are gone."""
+        """Whether it is the caller's turn: to ask for something, to send it whole, or to take the
+        answer. Or they are gone.
+        """
         is_sending = self.conn.their_state is h11.SEND_BODY and not self.flow.read_paused
         return self.is_idle or is_sending or self.flow.write_paused or self._caller_ended
 
     def connection_made(self, transport: Any) -> None:
-        """Where there is no place left, callers whose turn it is give up theirs, the idle first, those of long ago first."""
+        """Where there is no place left, callers whose turn it is give up theirs, the idle first,
+        those of long ago first.
+        """
         if len(self.connections) >= MAX_CONNECTIONS:
             waiting = sorted(self.connections, key=lambda each: each.since)
             idle = [each for each in waiting if each.is_idle][:MADE_ROOM_FOR]
@@ -191,11 +212,19 @@ class Connection(H11Protocol):
                 self.connections.discard(each)
         super().connection_made(Transport(transport))  # type: ignore[arg-type]
         if len(self.connections) > MAX_CONNECTIONS:
-            self._refuse("503 Service Unavailable", "Service temporarily unavailable", more="Retry-After: 1\r\n")
+            self._refuse(
+                "503 Service Unavailable",
+                "Service temporarily unavailable",
+                more="Retry-After: 1\r\n",
+            )
 
     def data_received(self, data: bytes) -> None:
         """Serves what is a request by now; what comes before its turn is held, and no more read."""
-        if self.transport.is_closing() or self.conn.their_state in {h11.MUST_CLOSE, h11.CLOSED, h11.ERROR}:
+        if self.transport.is_closing() or self.conn.their_state in {
+            h11.MUST_CLOSE,
+            h11.CLOSED,
+            h11.ERROR,
+        }:
             self._dropped += len(data)
             if self._dropped > MAX_UNREAD:
                 self.transport.close_for_good()
@@ -209,7 +238,9 @@ class Connection(H11Protocol):
             self.flow.pause_reading()
 
     def caller_ends(self) -> bool:
-        """Their side has ended. Whether ours goes on: for what was asked whole, as those expect who have nothing more to say."""
+        """Their side has ended. Whether ours goes on: for what was asked whole, as those expect who
+        have nothing more to say.
+        """
         self._caller_ended, self.transport.lingers = True, False
         return not (self._asks_nothing or self.transport.is_closing())
 
@@ -223,9 +254,14 @@ class Connection(H11Protocol):
             self.transport.close()
 
     def pause_writing(self) -> None:
-        """The caller takes less than there is. Where callers leave too much, they lose it who have taken nothing for longest."""
+        """The caller takes less than there is. Where callers leave too much, they lose it who have
+        taken nothing for longest.
+        """
         super().pause_writing()
-        paused = sorted((each for each in self.connections if each.flow.write_paused), key=lambda each: each.taken_at)
+        paused = sorted(
+            (each for each in self.connections if each.flow.write_paused),
+            key=lambda each: each.taken_at,
+        )
         untaken = sum(each.transport.get_write_buffer_size() for each in paused)
         for each in paused:
             if untaken <= ALL_UNTAKEN:
@@ -251,7 +287,11 @@ class Connection(H11Protocol):
                 self.since = now
             elif now - self.since > NEXT_PART_WITHIN:
                 self._end_body(ApiError(408, "Request body took too long to arrive"))
-        elif self.conn.their_state is h11.IDLE and not self.timeout_keep_alive_task and now - self.since > HEAD_WITHIN:
+        elif (
+            self.conn.their_state is h11.IDLE
+            and not self.timeout_keep_alive_task
+            and now - self.since > HEAD_WITHIN
+        ):
             if self.conn.trailing_data[0]:
                 self._refuse("408 Request Timeout", "Request header took too long to arrive")
             else:
@@ -267,13 +307,18 @@ class Connection(H11Protocol):
 
     def send_400_response(self, msg: str) -> None:  # noqa: ARG002 - uvicorn's text says no more
         """Refuses what is no request, or tells who reads the body that it is none."""
-        if self.is_idle and self.conn.our_state in {h11.IDLE, h11.SEND_RESPONSE}:  # the latter of what Requests alone refuses
+        if self.is_idle and self.conn.our_state in {
+            h11.IDLE,
+            h11.SEND_RESPONSE,
+        }:  # the latter of what Requests alone refuses
             self._refuse(*self.conn.refusal)
         else:
             self._end_body(ApiError(400, "Invalid HTTP request"))
 
     def _end_body(self, error: ApiError) -> None:
-        """Whoever reads the body answers so; an answer that does not depend on it stays the same. Then nothing more is read."""
+        """Whoever reads the body answers so; an answer that does not depend on it stays the same.
+        Then nothing more is read.
+        """
         if self.is_idle:
             self.transport.close()
             return
@@ -292,8 +337,11 @@ class Connection(H11Protocol):
             raise self._broken
 
         async def send_part(message: Message) -> None:
-            # RFC 9110, 10.1.1: who waits to be told to go on may send the body after the answer or leave it out.
-            if not cycle.response_started and (not cycle.keep_alive or self.conn.they_are_waiting_for_100_continue):
+            # RFC 9110, 10.1.1: who waits to be told to go on may send the body after the answer or
+            # leave it out.
+            if not cycle.response_started and (
+                not cycle.keep_alive or self.conn.they_are_waiting_for_100_continue
+            ):
                 message["headers"] = [*message["headers"], _CLOSE]
             await send(message)
 
@@ -306,7 +354,9 @@ class Connection(H11Protocol):
         finally:
             if cycle.response_started and not cycle.response_complete:  # it must not look whole
                 cycle.disconnected = True
-                if scope["http_version"] == "1.0":  # where the end of a connection may be that of an answer
+                if (
+                    scope["http_version"] == "1.0"
+                ):  # where the end of a connection may be that of an answer
                     self.transport.reset()
                 else:
                     self.transport.abort()
@@ -319,15 +369,21 @@ class Connection(H11Protocol):
         request_id = uuid4().hex
         log.info("request refused", request=request_id, status=int(status[:3]))
         body = f'{{"success":false,"data":null,"error":"{error}"}}'
-        answer = _REFUSAL.format(status=status, length=len(body), request_id=request_id, more=more, body=body)
+        answer = _REFUSAL.format(
+            status=status, length=len(body), request_id=request_id, more=more, body=body
+        )
         self.transport.write(answer.encode())
         self.transport.close()
 
 
 class Reader(asyncio.BufferedProtocol):
-    """Reads for a connection. The event loop would read 256 KB at once for it, which is what a thousand would hold each."""
+    """Reads for a connection. The event loop would read 256 KB at once for it, which is what a
+    thousand would hold each.
+    """
 
-    _part = memoryview(bytearray(READ_AT_ONCE))  # of all connections: what is read is handed on before anything else is
+    _part = memoryview(
+        bytearray(READ_AT_ONCE)
+    )  # of all connections: what is read is handed on before anything else is
 
     def __init__(self, **arguments: Any) -> None:
         """`arguments` are uvicorn's."""

@@ -1,7 +1,9 @@
-"""Rate limits, counted in Redis: one round trip a call, and never a reason to refuse when Redis is down or frozen.
+"""Rate limits, counted in Redis: one round trip a call, and never a reason to refuse when Redis is
+down or frozen.
 
-A window begins with the first call and lasts the period. A Redis that does not answer within PATIENCE is left alone for BREAK,
-so that a frozen one costs a call now and then 50 ms and all others nothing.
+A window begins with the first call and lasts the period. A Redis that does not answer within
+PATIENCE is left alone for BREAK, so that a frozen one costs a call now and then 50 ms and all
+others nothing.
 """
 
 import asyncio
@@ -40,12 +42,17 @@ log = structlog.get_logger()
 def open_redis(url: str) -> Redis:
     """A client that gives up soon: what it takes longer over, nobody waits for."""
     return Redis.from_url(
-        url, max_connections=CONNECTIONS, socket_timeout=1, socket_connect_timeout=1, retry=Retry(NoBackoff(), 1)
+        url,
+        max_connections=CONNECTIONS,
+        socket_timeout=1,
+        socket_connect_timeout=1,
+        retry=Retry(NoBackoff(), 1),
     )
 
 
 class Allowance(NamedTuple):
-    """What is left of a limit after a call, and when it begins anew: at `reset` in unix seconds, in `seconds_left`.
+    """What is left of a limit after a call, and when it begins anew: at `reset` in unix seconds, in
+    `seconds_left`.
 
     `refused` if the call was one too many.
     """
@@ -83,23 +90,36 @@ class Limiter:
         calls, left = await self._ask(name, milliseconds) or (0, milliseconds)
         seconds_left = left / 1000
         refused = calls > rate.limit
-        return Allowance(rate.limit, max(0, rate.limit - calls), time.time() + seconds_left, seconds_left, refused)
+        return Allowance(
+            rate.limit,
+            max(0, rate.limit - calls),
+            time.time() + seconds_left,
+            seconds_left,
+            refused,
+        )
 
     async def _ask(self, name: str, milliseconds: int) -> tuple[int, int] | None:
-        """The calls so far, this one included, and the milliseconds that the window lasts yet; None if Redis is away."""
+        """The calls so far, this one included, and the milliseconds that the window lasts yet; None
+        if Redis is away.
+        """
         if self._count is None:
             return None
         if self._broken:
             if time.monotonic() < self._next_try:
                 return None
             self._next_try = time.monotonic() + BREAK  # this call is the one that tries
-        # Another period is another window: where a limit is set from hours to minutes, nobody waits for the hour to end.
+        # Another period is another window: where a limit is set from hours to minutes, nobody waits
+        # for the hour to end.
         key = f"leadsweep:rate:{name}:{milliseconds}"
         try:
             answer = await within(self._patience, self._in_turn(self._count, key, milliseconds))
         except (RedisError, OSError, TimeoutError) as error:
-            # A call that had to wait for very many others says nothing about Redis while those are answered.
-            if not (isinstance(error, TimeoutError) and time.monotonic() - self._answered_at < self._patience):
+            # A call that had to wait for very many others says nothing about Redis while those are
+            # answered.
+            if not (
+                isinstance(error, TimeoutError)
+                and time.monotonic() - self._answered_at < self._patience
+            ):
                 self._leave_alone(error)
             return None
         self._answered_at, self._broken = time.monotonic(), False
@@ -107,7 +127,11 @@ class Limiter:
 
     def _leave_alone(self, error: Exception) -> None:
         if not self._broken:
-            log.warning("rate limits not counted", error=type(error).__name__, mend="check REDIS_URL; calls pass meanwhile")
+            log.warning(
+                "rate limits not counted",
+                error=type(error).__name__,
+                mend="check REDIS_URL; calls pass meanwhile",
+            )
         self._broken, self._next_try = True, time.monotonic() + BREAK
 
     async def _in_turn(self, count: AsyncScript, key: str, milliseconds: int) -> tuple[int, int]:

@@ -1,4 +1,6 @@
-"""Reads a JSON body with a limit, also where its length is not announced, and as many at once as there is memory for."""
+"""Reads a JSON body with a limit, also where its length is not announced, and as many at once as
+there is memory for.
+"""
 
 import asyncio
 from collections import Counter
@@ -12,7 +14,8 @@ from api.http.errors import ApiError, InvalidRequest, Unavailable
 from api.http.preferences import media_type_of
 
 MAX_BYTES = 1024 * 1024
-# Bytes of bodies that one process holds until they are parsed. A company has half: the rest is for others.
+# Bytes of bodies that one process holds until they are parsed. A company has half: the rest is for
+# others.
 ALL_AT_ONCE = 64 * MAX_BYTES
 OF_ONE_COMPANY = ALL_AT_ONCE // 2
 NOTHING = (b"", b"{}")
@@ -28,8 +31,9 @@ class Held:
 
 
 class Bodies:
-    """The bodies that a process holds. Where there are too many, those that have been coming for longest give up their places:
-    a body that comes as fast as others do is there within milliseconds.
+    """The bodies that a process holds. Where there are too many, those that have been coming for
+    longest give up their places: a body that comes as fast as others do is there within
+    milliseconds.
     """
 
     def __init__(self) -> None:
@@ -38,10 +42,17 @@ class Bodies:
         self._arriving: dict[Held, None] = {}  # the oldest first
 
     def add(self, held: Held, length: int) -> None:
-        """So many bytes more. Raises Unavailable where only bodies that are whole could make room."""
+        """So many bytes more. Raises Unavailable where only bodies that are whole could make
+        room.
+        """
         self._arriving.setdefault(held)
-        while (most := self._lengths[held.company_id] + length > OF_ONE_COMPANY) or self._lengths.total() + length > ALL_AT_ONCE:
-            oldest = next((each for each in self._arriving if not most or each.company_id == held.company_id), held)
+        while (
+            most := self._lengths[held.company_id] + length > OF_ONE_COMPANY
+        ) or self._lengths.total() + length > ALL_AT_ONCE:
+            oldest = next(
+                (each for each in self._arriving if not most or each.company_id == held.company_id),
+                held,
+            )
             if oldest is held:
                 raise Unavailable
             self.remove(oldest)
@@ -80,7 +91,9 @@ async def read_json(request: Request) -> bytes:
 
 
 async def read_options(request: Request) -> bytes:
-    """The raw body of what may have options: JSON that says that it is, nothing, or `{}`. Raises as json_body does."""
+    """The raw body of what may have options: JSON that says that it is, nothing, or `{}`. Raises as
+    json_body does.
+    """
     async with _body(request) as body:
         if body.strip() not in NOTHING:
             _check_json(request)
@@ -88,9 +101,13 @@ async def read_options(request: Request) -> bytes:
 
 
 async def read_nothing(request: Request) -> bytes:
-    """The raw body of what takes no options: nothing, or `{}`. Raises as json_body does, and InvalidRequest."""
+    """The raw body of what takes no options: nothing, or `{}`. Raises as json_body does, and
+    InvalidRequest.
+    """
     async with _body(request) as body:
-        if body.strip() not in NOTHING:  # an option that is not understood must never turn into a real deletion
+        if (
+            body.strip() not in NOTHING
+        ):  # an option that is not understood must never turn into a real deletion
             raise InvalidRequest("Request body must be empty")
         return body
 
@@ -102,7 +119,9 @@ def _check_json(request: Request) -> None:
 
 @asynccontextmanager
 async def _body(request: Request) -> AsyncIterator[bytes]:
-    if int(request.headers.get("content-length", "0")) > MAX_BYTES:  # h11 has seen that it is a number
+    if (
+        int(request.headers.get("content-length", "0")) > MAX_BYTES
+    ):  # h11 has seen that it is a number
         raise _too_large()
     bodies: Bodies = request.app.state.bodies
     held = Held(request.scope["key"].company_id, asyncio.timeout(None))
@@ -112,7 +131,9 @@ async def _body(request: Request) -> AsyncIterator[bytes]:
             whole += part
         body = bytes(whole)
         bodies.complete(held)
-        await request.app.state.authenticator.admit_again(request)  # a body may come in small pieces, for minutes
+        await request.app.state.authenticator.admit_again(
+            request
+        )  # a body may come in small pieces, for minutes
         yield body
     finally:
         bodies.remove(held)
@@ -129,7 +150,9 @@ async def _arriving(request: Request, held: Held) -> AsyncIterator[bytes]:
     except TimeoutError:
         raise Unavailable from None
     except ClientDisconnect:
-        raise ApiError(400, "Request body is not valid JSON") from None  # nobody is there to read it
+        raise ApiError(
+            400, "Request body is not valid JSON"
+        ) from None  # nobody is there to read it
 
 
 def _too_large() -> ApiError:

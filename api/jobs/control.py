@@ -1,5 +1,5 @@
-"""Records what callers ask of a job: pause, resume, cancel, which a worker or the ticker carries out once no chunk is in hand;
-and another pace, which is in force at once.
+"""Records what callers ask of a job: pause, resume, cancel, which a worker or the ticker carries
+out once no chunk is in hand; and another pace, which is in force at once.
 """
 
 from uuid import UUID
@@ -17,7 +17,8 @@ from shared.database.arrays import text_array
 from shared.database.plans import BY_INDEX
 from shared.states import POSSIBLE_IN, Action, JobState
 
-# The row is locked before the key is taken: an action that is not possible leaves no key behind. `state` is what is answered.
+# The row is locked before the key is taken: an action that is not possible leaves no key behind.
+# `state` is what is answered.
 _SUBJECT = f"""
     WITH {LIMITS},
     subject AS MATERIALIZED (
@@ -38,7 +39,8 @@ _REQUEST = text(f"""
     SELECT job_id, state, total, created_at, run_at FROM go
 """)
 
-# A job that is not due, or outside of its window, is scheduled; where it has missed the window, the ticker finds the next.
+# A job that is not due, or outside of its window, is scheduled; where it has missed the window, the
+# ticker finds the next.
 _RESUMED = """
     CASE WHEN jobs.state <> 'paused' THEN jobs.state
         WHEN run_at > clock_timestamp() OR closes_at <= clock_timestamp() THEN 'scheduled' ELSE 'queued' END
@@ -56,7 +58,8 @@ _RESUME = text(f"""
     SELECT job_id, state, total, created_at, run_at FROM go
 """)
 
-# A new pace counts from now; what the old one still owes is paid at the new one, or saying a pace again would let more through.
+# A new pace counts from now; what the old one still owes is paid at the new one, or saying a pace
+# again would let more through.
 _CHANGE = text(f"""
     UPDATE jobs SET max_leads_per_second = :rate, paced_at = CASE WHEN CAST(:rate AS int) IS NOT NULL THEN coalesce(
         CASE WHEN paced_at > clock_timestamp()
@@ -102,7 +105,9 @@ async def request(engine: AsyncEngine, asked: Asked, job_id: UUID, action: Actio
 
 
 async def change_pace(engine: AsyncEngine, key: Key, job_id: UUID, rate: int | None) -> None:
-    """Lets the job work on up to `rate` leads a second from now on; None: as fast as it goes. Raises ApiError 404, 409."""
+    """Lets the job work on up to `rate` leads a second from now on; None: as fast as it goes.
+    Raises ApiError 404, 409.
+    """
     await check_visible(engine, key, job_id)
     if not await rows(engine, _CHANGE, {"job_id": job_id, "rate": rate}):
         state, _ = await state_of(engine, job_id)
@@ -118,10 +123,15 @@ async def state_of(engine: AsyncEngine, job_id: UUID) -> tuple[str, str | None]:
 
 
 def is_in_force(action: Action, state: JobState) -> bool:
-    """Whether the action has taken effect on a job in this state, or the job ended before it could."""
+    """Whether the action has taken effect on a job in this state, or the job ended before it
+    could.
+    """
     return state.final or _LEADS_TO.get(action, state) == state
 
 
 async def _impossible(engine: AsyncEngine, job_id: UUID, action: Action) -> ApiError:
     state, wanted = await state_of(engine, job_id)
-    return ApiError(409, f"Cannot {action} a job that is {'being cancelled' if wanted == Action.CANCEL else state}")
+    return ApiError(
+        409,
+        f"Cannot {action} a job that is {'being cancelled' if wanted == Action.CANCEL else state}",
+    )

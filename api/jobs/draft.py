@@ -1,4 +1,6 @@
-"""Drafts the row of a job that is submitted, by a request or by a file: where it goes, how it is to be done, and when."""
+"""Drafts the row of a job that is submitted, by a request or by a file: where it goes, how it is to
+be done, and when.
+"""
 
 import json
 from datetime import datetime
@@ -26,8 +28,9 @@ log = structlog.get_logger()
 STATE = """CASE WHEN CAST(:run_at AS timestamptz) > clock_timestamp() THEN 'scheduled' ELSE 'queued' END AS state,
             CAST(:run_at AS timestamptz) AS run_at"""
 
-# What stands first in a statement that submits: nothing comes of it unless the campaign is the company's and the key is free,
-# nor where the entries were read as in another region than the campaign's, which is to be looked up then.
+# What stands first in a statement that submits: nothing comes of it unless the campaign is the
+# company's and the key is free, nor where the entries were read as in another region than the
+# campaign's, which is to be looked up then.
 JOB = f"""
     {LIMITS},
     subject AS MATERIALIZED (
@@ -52,7 +55,9 @@ JOB = f"""
     )
 """
 
-_REGION = text(f"SELECT phone_region FROM campaigns WHERE id = :campaign_id AND company_id = :company_id AND {BY_INDEX}")
+_REGION = text(
+    f"SELECT phone_region FROM campaigns WHERE id = :campaign_id AND company_id = :company_id AND {BY_INDEX}"
+)
 
 _OFF_PEAK = text(f"""
     SELECT off_peak, clock_timestamp() AS now FROM campaigns
@@ -60,8 +65,12 @@ _OFF_PEAK = text(f"""
 """)
 
 
-async def draft(engine: AsyncEngine, settings: Settings, asked: Asked, campaign_id: str, options: Options) -> dict[str, Any]:
-    """The parameters of JOB but for `total`. Raises Forbidden for a campaign that the key may not see."""
+async def draft(
+    engine: AsyncEngine, settings: Settings, asked: Asked, campaign_id: str, options: Options
+) -> dict[str, Any]:
+    """The parameters of JOB but for `total`. Raises Forbidden for a campaign that the key may not
+    see.
+    """
     # PostgreSQL knows no U+0000, so no campaign has one in its name.
     if not asked.key.sees(campaign_id) or "\0" in campaign_id:
         raise Forbidden
@@ -84,21 +93,33 @@ async def draft(engine: AsyncEngine, settings: Settings, asked: Asked, campaign_
 
 
 async def region_of(engine: AsyncEngine, company_id: str, campaign_id: str) -> str | None:
-    """The region of the campaign's phone numbers. Raises Forbidden where there is no such campaign."""
+    """The region of the campaign's phone numbers. Raises Forbidden where there is no such
+    campaign.
+    """
     found = await rows(engine, _REGION, {"campaign_id": campaign_id, "company_id": company_id})
     if not found:
         raise Forbidden
     region = found[0].phone_region
     if region and not is_region(region):  # an operator may have written it by hand
-        log.warning("region of a campaign not understood", region=region, mend="set it with: leadsweep campaigns phone-region")
+        log.warning(
+            "region of a campaign not understood",
+            region=region,
+            mend="set it with: leadsweep campaigns phone-region",
+        )
         return None
     return region and str(region)
 
 
 async def times(
-    engine: AsyncEngine, settings: Settings, company_id: str, campaign_id: str, schedule: Schedule | None
+    engine: AsyncEngine,
+    settings: Settings,
+    company_id: str,
+    campaign_id: str,
+    schedule: Schedule | None,
 ) -> dict[str, Any]:
-    """When a job is to run, and in which queue: columns of its row. Raises Forbidden where there is no such campaign."""
+    """When a job is to run, and in which queue: columns of its row. Raises Forbidden where there is
+    no such campaign.
+    """
     if schedule is None or schedule.run_at:
         return _columns(schedule, JOBS_QUEUE, None, schedule and schedule.run_at, None)
     # Whether a window is open now is for the database's clock to say.
@@ -115,12 +136,26 @@ def _campaigns_own(written: str | None) -> Window | None:
     try:
         return parse_window(written) if written else None
     except ValueError as error:
-        log.warning("window of a campaign not understood", error=str(error), mend="set it with: leadsweep campaigns off-peak")
+        log.warning(
+            "window of a campaign not understood",
+            error=str(error),
+            mend="set it with: leadsweep campaigns off-peak",
+        )
         return None
 
 
 def _columns(
-    schedule: Schedule | None, queue: str, window: str | None, run_at: datetime | None, closes_at: datetime | None
+    schedule: Schedule | None,
+    queue: str,
+    window: str | None,
+    run_at: datetime | None,
+    closes_at: datetime | None,
 ) -> dict[str, Any]:
     written = json.dumps(schedule.written) if schedule else None
-    return {"schedule": written, "queue": queue, "run_window": window, "run_at": run_at, "closes_at": closes_at}
+    return {
+        "schedule": written,
+        "queue": queue,
+        "run_window": window,
+        "run_at": run_at,
+        "closes_at": closes_at,
+    }

@@ -1,14 +1,20 @@
-"""Checks the identifiers of entries, and brings them into canonical form: those of a request, and those of a file.
+"""Checks the identifiers of entries, and brings them into canonical form: those of a request, and
+those of a file.
 
-Entries without errors, which is nearly all, are checked all at once; only where that finds something unusual are they gone
-through one by one, to say which and what.
+Entries without errors, which is nearly all, are checked all at once; only where that finds
+something unusual are they gone through one by one, to say which and what.
 """
 
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
-from shared.identifiers.canonical import IGNORED, canonical_external_id, canonical_phone_number, is_spreadsheet_number
+from shared.identifiers.canonical import (
+    IGNORED,
+    canonical_external_id,
+    canonical_phone_number,
+    is_spreadsheet_number,
+)
 from shared.identifiers.phone_regions import NOT_A_PHONE_NUMBER, SPREADSHEET_NUMBER, phone_number
 from shared.states import Outcome
 
@@ -20,7 +26,9 @@ _ASCII_BLANKS = "".join(filter(str.isascii, IGNORED))
 _DIGITS, _BESIDE_DIGITS = b"0123456789", b"+\0"
 # A number has 3 to 20 digits that are not all alike.
 _SHORTEST_PLAIN, _LONGEST_PLAIN = 4, 20  # with or without a plus
-_ALIKE = frozenset(plus + digit * length for plus in ("", "+") for digit in "0123456789" for length in range(3, 21))
+_ALIKE = frozenset(
+    plus + digit * length for plus in ("", "+") for digit in "0123456789" for length in range(3, 21)
+)
 
 Texts = Sequence[str | None]
 
@@ -38,16 +46,22 @@ class Identifiers(NamedTuple):
 
 
 class Flaw(NamedTuple):
-    """What is wrong with an entry: for its caller, and, where the others are to go on without it, for the record."""
+    """What is wrong with an entry: for its caller, and, where the others are to go on without it,
+    for the record.
+    """
 
     text: str
     outcome: Outcome
 
 
-def identified(external_ids: list[Any], phone_numbers: list[Any], region: str | None = None, *, strict: bool) -> Identifiers:
-    """The identifiers of entries that are right, their numbers read as in `region`. Raises ValueError if any is not.
+def identified(
+    external_ids: list[Any], phone_numbers: list[Any], region: str | None = None, *, strict: bool
+) -> Identifiers:
+    """The identifiers of entries that are right, their numbers read as in `region`. Raises
+    ValueError if any is not.
 
-    `flaw` says which and why. Where it is `strict`, what has nothing but a phone number that is none is not right either.
+    `flaw` says which and why. Where it is `strict`, what has nothing but a phone number that is
+    none is not right either.
     """
     if not {*map(type, external_ids), *map(type, phone_numbers)} <= _TEXT_OR_NOTHING:
         raise ValueError
@@ -55,18 +69,29 @@ def identified(external_ids: list[Any], phone_numbers: list[Any], region: str | 
 
 
 def identified_texts(
-    external_ids: list[str | None], phone_numbers: list[str | None], region: str | None = None, *, strict: bool
+    external_ids: list[str | None],
+    phone_numbers: list[str | None],
+    region: str | None = None,
+    *,
+    strict: bool,
 ) -> Identifiers:
     """As `identified`, of what is known to be texts or None."""
     ids = _canonical(external_ids, MAX_EXTERNAL_ID, _are_plain_ids, canonical_external_id)
     numbers = _canonical(
-        phone_numbers, MAX_PHONE_NUMBER, partial(_are_plain_numbers, region), partial(phone_number, region=region)
+        phone_numbers,
+        MAX_PHONE_NUMBER,
+        partial(_are_plain_numbers, region),
+        partial(phone_number, region=region),
     )
-    written_numbers = phone_numbers if phone_numbers == numbers else list(map(_unless_blank, phone_numbers))
+    written_numbers = (
+        phone_numbers if phone_numbers == numbers else list(map(_unless_blank, phone_numbers))
+    )
     if (None, None) in zip(ids, numbers if strict else written_numbers, strict=True):
         raise ValueError
     return Identifiers(
-        ids if external_ids == ids else [text if kept else None for text, kept in zip(external_ids, ids, strict=True)],
+        ids
+        if external_ids == ids
+        else [text if kept else None for text, kept in zip(external_ids, ids, strict=True)],
         numbers if written_numbers == numbers else written_numbers,
         ids,
         numbers,
@@ -83,8 +108,13 @@ def _unless_blank(number: str | None) -> str | None:
 
 
 def flaw(external_id: Any, number: Any, region: str | None = None, *, strict: bool) -> Flaw | None:
-    """The first thing that is wrong with an entry, in the contract's order; None if it is right. As `identified` has it."""
-    named = (("externalId", external_id, MAX_EXTERNAL_ID), ("phoneNumber", number, MAX_PHONE_NUMBER))
+    """The first thing that is wrong with an entry, in the contract's order; None if it is right. As
+    `identified` has it.
+    """
+    named = (
+        ("externalId", external_id, MAX_EXTERNAL_ID),
+        ("phoneNumber", number, MAX_PHONE_NUMBER),
+    )
     for name, value, _ in named:
         if value is not None and not isinstance(value, str):
             return Flaw(f"{name} must be a string", Outcome.UNREADABLE)
@@ -99,7 +129,11 @@ def flaw(external_id: Any, number: Any, region: str | None = None, *, strict: bo
     for name, value, _ in named:
         if value and not encodable(value):
             return Flaw(f"{name} is not valid UTF-8", Outcome.UNUSABLE_CHARACTER)
-    return phone_flaw(number, region) if strict and not canonical_external_id(external_id or "") else None
+    return (
+        phone_flaw(number, region)
+        if strict and not canonical_external_id(external_id or "")
+        else None
+    )
 
 
 def phone_flaw(number: str | None, region: str | None) -> Flaw | None:
@@ -126,9 +160,11 @@ def _canonical(
     are_plain: Callable[[str, list[str], set[int]], bool],
     canonical: Callable[[str], str],
 ) -> list[str | None]:
-    """The canonical form of each, None where that is empty. Raises ValueError if any is too long or cannot be stored.
+    """The canonical form of each, None where that is empty. Raises ValueError if any is too long or
+    cannot be stored.
 
-    All are looked at as one long text first: nearly always they `are_plain`, and each is its own canonical form.
+    All are looked at as one long text first: nearly always they `are_plain`, and each is its own
+    canonical form.
     """
     present = list(filter(None, written))
     joined = "\0".join(present)
@@ -147,8 +183,12 @@ def _are_plain_ids(joined: str, _present: list[str], _lengths: set[int]) -> bool
     return joined.isascii() and not any(map(joined.__contains__, _ASCII_BLANKS))
 
 
-def _are_plain_numbers(region: str | None, joined: str, present: list[str], lengths: set[int]) -> bool:
-    """Whether all are digits, perhaps behind a `+`, and numbers; those without a `+` mean something else in a region."""
+def _are_plain_numbers(
+    region: str | None, joined: str, present: list[str], lengths: set[int]
+) -> bool:
+    """Whether all are digits, perhaps behind a `+`, and numbers; those without a `+` mean something
+    else in a region.
+    """
     if not joined.isascii() or min(lengths) < _SHORTEST_PLAIN or max(lengths) > _LONGEST_PLAIN:
         return False
     if joined.encode().translate(None, _DIGITS).translate(None, _BESIDE_DIGITS):

@@ -1,6 +1,8 @@
-"""Makes the jobs that follow a finished one, which itself stays as it is: retry, execute and restore.
+"""Makes the jobs that follow a finished one, which itself stays as it is: retry, execute and
+restore.
 
-Each is made once: whoever asks again gets the same job. Its entries are copied within the database, in one statement.
+Each is made once: whoever asks again gets the same job. Its entries are copied within the database,
+in one statement.
 """
 
 from typing import NamedTuple
@@ -125,11 +127,18 @@ class _Source(NamedTuple):
 
 
 async def follow(
-    engine: AsyncEngine, settings: Settings, asked: Asked, source_id: UUID, action: Action, schedule: Schedule | None = None
+    engine: AsyncEngine,
+    settings: Settings,
+    asked: Asked,
+    source_id: UUID,
+    action: Action,
+    schedule: Schedule | None = None,
 ) -> Accepted:
-    """The job that carries out `action` on a finished one: a new one, or the one that was made when it was first asked for.
+    """The job that carries out `action` on a finished one: a new one, or the one that was made when
+    it was first asked for.
 
-    Of a preview it is executed by `schedule`; how long ago the preview ended counts now, and not when that comes.
+    Of a preview it is executed by `schedule`; how long ago the preview ended counts now, and not
+    when that comes.
 
     Raises ApiError 404, 409 and 422, Forbidden, DBAPIError.
     """
@@ -155,7 +164,9 @@ async def follow(
     try:
         statement = _FOLLOW_ARCHIVE if action == Action.RESTORE else _FOLLOW_CHUNKS
         made = await rows(engine, statement, values, patience=PATIENCE)
-    except IntegrityError:  # somebody else's new job took its place before this one's key was checked
+    except (
+        IntegrityError
+    ):  # somebody else's new job took its place before this one's key was checked
         made = ()
     except DBAPIError as error:
         if is_in_progress(error):
@@ -163,9 +174,13 @@ async def follow(
         raise
     if made:
         state, total, created_at, run_at = made[0]
-        return Accepted(asked.job_id, state, total, created_at, run_at, asked.wait, queue=values["queue"])
+        return Accepted(
+            asked.job_id, state, total, created_at, run_at, asked.wait, queue=values["queue"]
+        )
     # Somebody was faster, or a connection broke after the job was made.
-    again = await replayed(engine, asked) or await _existing(engine, asked, source_id, mode, schedule)
+    again = await replayed(engine, asked) or await _existing(
+        engine, asked, source_id, mode, schedule
+    )
     if again is None:
         raise ApiError(409, f"Cannot {action} this job: it has no leads to {action}")
     return again._replace(replayed=again.replayed and again.job_id != asked.job_id)
@@ -182,13 +197,19 @@ _KEY_OF_EXISTING = text(f"""
 """)
 
 
-async def _existing(engine: AsyncEngine, asked: Asked, source_id: UUID, mode: Mode, schedule: Schedule | None) -> Accepted | None:
-    """The job that follows already; the caller's key stands for it from now on. Raises ApiError 409 for another schedule."""
+async def _existing(
+    engine: AsyncEngine, asked: Asked, source_id: UUID, mode: Mode, schedule: Schedule | None
+) -> Accepted | None:
+    """The job that follows already; the caller's key stands for it from now on. Raises ApiError 409
+    for another schedule.
+    """
     found = await rows(engine, _FOLLOWING, {"source_id": source_id, "mode": mode})
     if not found:
         return None
     if not is_same(schedule, parse_schedule(found[0].schedule)):
-        raise ApiError(409, "Cannot execute this job: it is executed already, with another schedule")
+        raise ApiError(
+            409, "Cannot execute this job: it is executed already, with another schedule"
+        )
     if asked.idempotency:
         await rows(engine, _KEY_OF_EXISTING, asked.values() | {"job_id": found[0].id})
     job_id, state, total, created_at, run_at, _ = found[0]
@@ -210,6 +231,9 @@ def _check_not_too_late(source: _Source, action: Action, settings: Settings) -> 
     if action == Action.EXECUTE and not source.is_fresh:
         raise ApiError(409, "Cannot execute this job: the preview is older than 24 hours")
     if action == Action.RESTORE and not source.is_kept:
-        raise ApiError(409, f"Cannot restore this job: archived leads are kept for {settings.archive_days} days")
+        raise ApiError(
+            409,
+            f"Cannot restore this job: archived leads are kept for {settings.archive_days} days",
+        )
     if action != Action.RESTORE and source.purged:
         raise ApiError(409, f"Cannot {action} this job: its identifiers have been purged")

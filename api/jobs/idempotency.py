@@ -1,6 +1,7 @@
 """Answers a repeated POST as it was answered the first time, by its Idempotency-Key.
 
-The key is stored in the transaction of what it was used for, so a crash leaves both or neither; errors are never stored.
+The key is stored in the transaction of what it was used for, so a crash leaves both or neither;
+errors are never stored.
 """
 
 from datetime import datetime
@@ -32,8 +33,9 @@ _ANSWERED = text(f"""
     WHERE company_id = :company_id AND key = :key AND job_id = :job_id AND {BY_INDEX} RETURNING key
 """)
 
-# Part of every statement that acts, after LIMITS: the key is taken for `subject`, unless it is taken already.
-# Whoever has it in hand just now is waited for. A key that has expired is taken over.
+# Part of every statement that acts, after LIMITS: the key is taken for `subject`, unless it is
+# taken already. Whoever has it in hand just now is waited for. A key that has expired is taken
+# over.
 KEYED = """
     keyed AS (
         INSERT INTO idempotency_keys (company_id, key, request_hash, media_type, job_id, state, run_at, wait)
@@ -51,7 +53,9 @@ KEYED = """
 
 
 class Asked(NamedTuple):
-    """Who asks, and how: `job_id` is that of the job to be made, if one is; `wait` is in seconds."""
+    """Who asks, and how: `job_id` is that of the job to be made, if one is; `wait` is in
+    seconds.
+    """
 
     key: Key
     idempotency: IdempotencyKey | None
@@ -74,7 +78,9 @@ class Asked(NamedTuple):
 
 
 class Accepted(NamedTuple):
-    """What a POST is answered with: a job as it stood when it was accepted, and how long its caller is ready to wait."""
+    """What a POST is answered with: a job as it stood when it was accepted, and how long its caller
+    is ready to wait.
+    """
 
     job_id: UUID
     state: str
@@ -87,14 +93,20 @@ class Accepted(NamedTuple):
 
 
 async def replayed(engine: AsyncEngine, asked: Asked) -> Accepted | None:
-    """The answer that this key already had, or None. Raises ApiError 422 where it was for something else."""
+    """The answer that this key already had, or None. Raises ApiError 422 where it was for something
+    else.
+    """
     if asked.idempotency is None:
         return None
-    found = await rows(engine, _FIND, {"company_id": asked.key.company_id, "key": asked.idempotency.key})
+    found = await rows(
+        engine, _FIND, {"company_id": asked.key.company_id, "key": asked.idempotency.key}
+    )
     if not found:
         return None
     job_id, request_hash, media_type, *answer = found[0]  # the rest is as in Accepted
-    _, asked_hash, asked_type = asked.idempotency  # one that an older version has stored has no media type
+    _, asked_hash, asked_type = (
+        asked.idempotency
+    )  # one that an older version has stored has no media type
     if request_hash != asked_hash or media_type not in {None, asked_type}:
         raise ApiError(422, "Idempotency-Key was already used with a different request")
     return Accepted._make((job_id, *answer, True, JOBS_QUEUE))
@@ -104,18 +116,28 @@ async def is_taken(engine: AsyncEngine, asked: Asked) -> bool:
     """Whether this key has an answer already, for whatever it was."""
     if asked.idempotency is None:
         return False
-    return bool(await rows(engine, _FIND, {"company_id": asked.key.company_id, "key": asked.idempotency.key}))
+    return bool(
+        await rows(
+            engine, _FIND, {"company_id": asked.key.company_id, "key": asked.idempotency.key}
+        )
+    )
 
 
 async def note_answer(engine: AsyncEngine, asked: Asked, accepted: Accepted) -> None:
     """Writes down another state than the one that was stored, where a call has waited for it."""
     if asked.idempotency is not None:
-        values = {"company_id": asked.key.company_id, "key": asked.idempotency.key, "job_id": accepted.job_id}
+        values = {
+            "company_id": asked.key.company_id,
+            "key": asked.idempotency.key,
+            "job_id": accepted.job_id,
+        }
         await rows(engine, _ANSWERED, values | {"state": accepted.state})
 
 
 def is_in_progress(error: DBAPIError) -> bool:
-    """Whether the statement gave up waiting for another that has the same key, or the job, in hand."""
+    """Whether the statement gave up waiting for another that has the same key, or the job, in
+    hand.
+    """
     return isinstance(error.orig, errors.LockNotAvailable)
 
 

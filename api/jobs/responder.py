@@ -1,7 +1,8 @@
 """Answers POSTs: at once, or after waiting for the job as long as its caller is ready to.
 
-The answer to a submission is a function of what stands in the database: 200 with the results if the job completed within the
-time that the first caller was ready to wait, else 202. So a repeated POST gets the same answer, whenever it comes.
+The answer to a submission is a function of what stands in the database: 200 with the results if the
+job completed within the time that the first caller was ready to wait, else 202. So a repeated POST
+gets the same answer, whenever it comes.
 """
 
 import asyncio
@@ -28,9 +29,14 @@ _FURTHER = ("wouldDelete", "restored", "conflict", "invalid")  # counts that onl
 
 
 async def answer_accepted(
-    request: Request, asked: Asked, accepting: Coroutine[Any, Any, Accepted], *, preferred: int | None
+    request: Request,
+    asked: Asked,
+    accepting: Coroutine[Any, Any, Accepted],
+    *,
+    preferred: int | None,
 ) -> Answer:
-    """202 with the job, or 200 with its results, which a key that is revoked meanwhile does not get.
+    """202 with the job, or 200 with its results, which a key that is revoked meanwhile does not
+    get.
 
     Raises what `accepting` raises.
     """
@@ -40,14 +46,22 @@ async def answer_accepted(
         if accepted.state == JobState.QUEUED and not accepted.replayed:
             state.sender.send(accepted.queue)
         headers = {"Idempotency-Replayed": "true"} if accepted.replayed else {}
-        if _may_end_in_time(accepted) and (published := await _results_in_time(request, asked, accepted, ended)):
-            applied = {"Preference-Applied": f"wait={accepted.wait}"} if preferred is not None else {}
+        if _may_end_in_time(accepted) and (
+            published := await _results_in_time(request, asked, accepted, ended)
+        ):
+            applied = (
+                {"Preference-Applied": f"wait={accepted.wait}"} if preferred is not None else {}
+            )
             return success(published, headers=headers | applied)
     return _accepted(accepted, headers)
 
 
-async def answer_requested(state: State, asked: Asked, action: Action, requesting: Coroutine[Any, Any, Accepted]) -> Answer:
-    """200 with the job once the action is in force, or 202 if that takes long. Raises what `requesting` raises."""
+async def answer_requested(
+    state: State, asked: Asked, action: Action, requesting: Coroutine[Any, Any, Accepted]
+) -> Answer:
+    """200 with the job once the action is in force, or 202 if that takes long. Raises what
+    `requesting` raises.
+    """
     with state.waiter.expecting(asked.job_id) as settled:
         accepted = await requesting
         if accepted.replayed:
@@ -64,36 +78,52 @@ async def answer_requested(state: State, asked: Asked, action: Action, requestin
 
 
 def _may_end_in_time(accepted: Accepted) -> bool:
-    late = accepted.run_at and (accepted.run_at - accepted.created_at).total_seconds() >= accepted.wait
+    late = (
+        accepted.run_at and (accepted.run_at - accepted.created_at).total_seconds() >= accepted.wait
+    )
     return accepted.wait > 0 and not late
 
 
-async def _results_in_time(request: Request, asked: Asked, accepted: Accepted, ended: asyncio.Event) -> dict[str, Any] | None:
-    """The published synchronous shape, if the job completes within the time that its first caller was ready to wait."""
+async def _results_in_time(
+    request: Request, asked: Asked, accepted: Accepted, ended: asyncio.Event
+) -> dict[str, Any] | None:
+    """The published synchronous shape, if the job completes within the time that its first caller
+    was ready to wait.
+    """
     state = request.app.state
     if accepted.job_id == asked.job_id:
         await wait_for(ended, accepted.wait)
     else:
         with state.waiter.expecting(accepted.job_id) as the_other_ended:
             job = await read_job(state.engine, asked.key, accepted.job_id)
-            if job.took is None and job.age < accepted.wait and await mark_awaited(state.engine, accepted.job_id):
+            if (
+                job.took is None
+                and job.age < accepted.wait
+                and await mark_awaited(state.engine, accepted.job_id)
+            ):
                 await wait_for(the_other_ended, accepted.wait - job.age)
     try:
-        job = await read_job(state.engine, await state.authenticator.key_now(request), accepted.job_id)
+        job = await read_job(
+            state.engine, await state.authenticator.key_now(request), accepted.job_id
+        )
     except ApiError as error:
         if error.status not in _UNSEEN:
             raise
         return None
     if job.body["status"] != JobState.COMPLETED or job.took is None or job.took > accepted.wait:
         return None
-    further = [name for count in _FURTHER if job.body[count] for name in (count, f"{count}Identifiers")]
+    further = [
+        name for count in _FURTHER if job.body[count] for name in (count, f"{count}Identifiers")
+    ]
     omitted = ["identifiersOmitted", "resultsUrl"] if job.body["identifiersOmitted"] else []
     return {name: job.body[name] for name in (*_PUBLISHED, *further, *omitted) if name in job.body}
 
 
 def _accepted(accepted: Accepted, headers: dict[str, str]) -> Answer:
     status_url = f"/api/v1/jobs/{accepted.job_id}"
-    return success(_body(accepted, status_url), 202, {"Location": status_url, "Retry-After": "1"} | headers)
+    return success(
+        _body(accepted, status_url), 202, {"Location": status_url, "Retry-After": "1"} | headers
+    )
 
 
 def _requested(accepted: Accepted, action: Action, headers: dict[str, str]) -> Answer:

@@ -11,8 +11,8 @@ from api.jobs.status import SEEN, check_kept, seen
 from shared.database.arrays import smallint_array
 from shared.states import Outcome
 
-# One row at least of a job that the key sees. What is purged meanwhile does not look like nothing: it is one
-# snapshot.
+# One row at least of a job that the key sees. What is purged meanwhile does not look like nothing:
+# it is one snapshot.
 _RESULTS = text(f"""
     SELECT entry_index, external_id, phone_number, outcome, detail, identifiers_purged_at
     FROM jobs LEFT JOIN LATERAL (
@@ -34,7 +34,8 @@ _RESULTS = text(f"""
 async def read_results(
     engine: AsyncEngine, key: Key, job_id: UUID, outcomes: list[Outcome], first: int, limit: int
 ) -> tuple[list[dict[str, Any]], int | None]:
-    """Up to `limit` results from index `first` on that are one of `outcomes`, and the index to go on from, if any.
+    """Up to `limit` results from index `first` on that are one of `outcomes`, and the index to go
+    on from, if any.
 
     Raises ApiError 404, 410.
     """
@@ -45,14 +46,23 @@ async def read_results(
     return results, found[limit].entry_index if len(found) > limit else None
 
 
-WORDS_OF = {int(outcome): (outcome.word, outcome.matched_by, outcome.reason, outcome.erased) for outcome in Outcome}
+WORDS_OF = {
+    int(outcome): (outcome.word, outcome.matched_by, outcome.reason, outcome.erased)
+    for outcome in Outcome
+}
 
-CELLS_OF = {number: (*words, "true" if erased else "false") for number, (*words, erased) in WORDS_OF.items()}
+CELLS_OF = {
+    number: (*words, "true" if erased else "false") for number, (*words, erased) in WORDS_OF.items()
+}
 """The same as cells of CSV."""
 
 
 def described(
-    index: int, external_id: str | None, phone_number: str | None, outcome: int, detail: str | None = None
+    index: int,
+    external_id: str | None,
+    phone_number: str | None,
+    outcome: int,
+    detail: str | None = None,
 ) -> dict[str, Any]:
     """One result, as callers see it; `detail` is what refused it, by name."""
     word, matched_by, reason, erased = WORDS_OF[outcome]

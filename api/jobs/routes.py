@@ -1,4 +1,6 @@
-"""The routes: each admits its caller, does one thing, and answers. What they promise is documented in api.description.openapi."""
+"""The routes: each admits its caller, does one thing, and answers. What they promise is documented
+in api.description.openapi.
+"""
 
 import re
 from collections.abc import AsyncIterator, Callable, Coroutine
@@ -58,21 +60,33 @@ def authenticator_of(request: Request) -> Authenticator:
 
 
 @router.post(
-    "/api/v1/records/bulk-delete", operation_id="bulkDeleteRecords", summary="The same, by another name", tags=["Bulk delete"]
+    "/api/v1/records/bulk-delete",
+    operation_id="bulkDeleteRecords",
+    summary="The same, by another name",
+    tags=["Bulk delete"],
 )
-@router.post("/api/v1/leads/bulk-delete", operation_id="bulkDeleteLeads", summary="Delete leads in bulk", tags=["Bulk delete"])
+@router.post(
+    "/api/v1/leads/bulk-delete",
+    operation_id="bulkDeleteLeads",
+    summary="Delete leads in bulk",
+    tags=["Bulk delete"],
+)
 async def bulk_delete(request: Request) -> Response:
     """Accepts a bulk delete as a job."""
     state = request.app.state
     key = await authenticator_of(request).admit(request, submitting=True)
     async with json_body(request) as body:
-        submission = parse(body) if is_quickly_parsed(body) else await to_thread.run_sync(parse, body)
+        submission = (
+            parse(body) if is_quickly_parsed(body) else await to_thread.run_sync(parse, body)
+        )
         idempotency = idempotency_key(request, body)
     refuse_unknown_parameters(request, set())
     preferred = preferred_wait(request)
     wait = state.settings.default_wait if preferred is None else preferred
     asked = Asked(key, idempotency, wait, uuid4())
-    return await answer_accepted(request, asked, accept(state.engine, state.settings, asked, submission), preferred=preferred)
+    return await answer_accepted(
+        request, asked, accept(state.engine, state.settings, asked, submission), preferred=preferred
+    )
 
 
 async def _follow(request: Request, job_id: JobId, action: Action) -> Response:
@@ -81,13 +95,17 @@ async def _follow(request: Request, job_id: JobId, action: Action) -> Response:
     key = await authenticator_of(request).admit(request, submitting=True)
     if action == Action.EXECUTE:
         body = await read_options(request)
-        schedule = parse_schedule(decode_object(body.strip() or b"{}", frozenset({"schedule"})).get("schedule"))
+        schedule = parse_schedule(
+            decode_object(body.strip() or b"{}", frozenset({"schedule"})).get("schedule")
+        )
     else:
         body, schedule = await read_nothing(request), None
     refuse_unknown_parameters(request, set())
     preferred = preferred_wait(request)
     asked = Asked(key, idempotency_key(request, body), preferred or 0, uuid4())
-    accepted = follow(state.engine, state.settings, asked, jobs.parse_job_id(job_id), action, schedule)
+    accepted = follow(
+        state.engine, state.settings, asked, jobs.parse_job_id(job_id), action, schedule
+    )
     return await answer_accepted(request, asked, accepted, preferred=preferred)
 
 
@@ -99,7 +117,9 @@ async def _steer(request: Request, job_id: JobId, action: Action) -> Response:
     refuse_unknown_parameters(request, set())
     found = jobs.parse_job_id(job_id)
     asked = Asked(key, idempotency_key(request, body), 0, found)
-    return await answer_requested(state, asked, action, control.request(state.engine, asked, found, action))
+    return await answer_requested(
+        state, asked, action, control.request(state.engine, asked, found, action)
+    )
 
 
 def _add_actions() -> None:
@@ -122,7 +142,9 @@ def _add_actions() -> None:
         )
 
 
-def _route_of(does: Callable[..., Coroutine[Any, Any, Response]], action: Action) -> Callable[..., Any]:
+def _route_of(
+    does: Callable[..., Coroutine[Any, Any, Response]], action: Action
+) -> Callable[..., Any]:
     async def route(request: Request, job_id: JobId) -> Response:
         return await does(request, job_id, action)
 
@@ -132,8 +154,15 @@ def _route_of(does: Callable[..., Coroutine[Any, Any, Response]], action: Action
 _add_actions()
 
 
-@router.patch("/api/v1/jobs/{jobId}", operation_id="changeJob", summary="Change a job's pace", tags=["Actions"])
-async def change_job(request: Request, job_id: Annotated[str, Path(alias="jobId")], key: Writer) -> Answer:
+@router.patch(
+    "/api/v1/jobs/{jobId}",
+    operation_id="changeJob",
+    summary="Change a job's pace",
+    tags=["Actions"],
+)
+async def change_job(
+    request: Request, job_id: Annotated[str, Path(alias="jobId")], key: Writer
+) -> Answer:
     """Lets an unfinished job work faster or slower; `null` as fast as it goes."""
     fields = decode_object(await read_json(request), frozenset({"maxLeadsPerSecond"}))
     refuse_unknown_parameters(request, set())
@@ -145,8 +174,12 @@ async def change_job(request: Request, job_id: Annotated[str, Path(alias="jobId"
 
 
 @router.get("/api/v1/jobs/{jobId}", operation_id="getJob", summary="Read a job", tags=["Jobs"])
-async def get_job(request: Request, job_id: Annotated[str, Path(alias="jobId")], key: Reader) -> Response:
-    """The job as it stands now, with its identifiers; or, with `Prefer: wait=N`, as it stands when it ends or N is over."""
+async def get_job(
+    request: Request, job_id: Annotated[str, Path(alias="jobId")], key: Reader
+) -> Response:
+    """The job as it stands now, with its identifiers; or, with `Prefer: wait=N`, as it stands when
+    it ends or N is over.
+    """
     refuse_unknown_parameters(request, set())
     state, found = request.app.state, jobs.parse_job_id(job_id)
     job = await jobs.read_job(state.engine, key, found)
@@ -155,7 +188,9 @@ async def get_job(request: Request, job_id: Annotated[str, Path(alias="jobId")],
         headers["Preference-Applied"] = f"wait={wait}"
         if job.retry_after:
             await _wait_for_its_end(state, found, wait)
-            job = await jobs.read_job(state.engine, await authenticator_of(request).key_now(request), found)
+            job = await jobs.read_job(
+                state.engine, await authenticator_of(request).key_now(request), found
+            )
     if job.retry_after:
         headers["Retry-After"] = str(job.retry_after)
     answer = success(job.body, headers=headers)
@@ -201,15 +236,30 @@ async def get_jobs(
     limit: Annotated[int, Query(ge=1, le=200)] = 50,
 ) -> Answer:
     """The company's jobs, newest first."""
-    known = {"status", "campaignId", "clientReference", "createdAfter", "createdBefore", "cursor", "limit"}
+    known = {
+        "status",
+        "campaignId",
+        "clientReference",
+        "createdAfter",
+        "createdBefore",
+        "cursor",
+        "limit",
+    }
     refuse_unknown_parameters(request, known)
     filters = {"state": status, "campaign_id": campaign_id, "client_reference": client_reference}
     created = jobs.Created(created_after, created_before)
-    items, following = await jobs.list_jobs(request.app.state.engine, key, filters, created, cursor, limit)
+    items, following = await jobs.list_jobs(
+        request.app.state.engine, key, filters, created, cursor, limit
+    )
     return success({"items": items, "nextCursor": following})
 
 
-@router.get("/api/v1/jobs/{jobId}/results", operation_id="listResults", summary="List a job's results", tags=["Jobs"])
+@router.get(
+    "/api/v1/jobs/{jobId}/results",
+    operation_id="listResults",
+    summary="List a job's results",
+    tags=["Jobs"],
+)
 async def get_results(
     request: Request,
     job_id: Annotated[str, Path(alias="jobId")],
@@ -219,7 +269,9 @@ async def get_results(
     limit: Annotated[int, Query(ge=1, le=MAX_PAGE)] = 1000,
     raw: Annotated[str, Query(pattern="^[01]$")] = "0",
 ) -> Response:
-    """What became of each entry, in request order: a page as JSON, or, as `Accept` says, all as CSV or NDJSON."""
+    """What became of each entry, in request order: a page as JSON, or, as `Accept` says, all as CSV
+    or NDJSON.
+    """
     media_type = exports.wanted_format(",".join(request.headers.getlist("accept")))
     known = {None: {"cursor", "limit"}, exports.CSV: {"raw"}, exports.NDJSON: set[str]()}
     refuse_unknown_parameters(request, {"outcome"} | known[media_type])
@@ -238,11 +290,17 @@ async def get_results(
 
 
 def _writer(media_type: str, raw: str) -> Callable[[list[Any]], bytes]:
-    return exports.as_ndjson if media_type == exports.NDJSON else partial(exports.as_csv, raw=raw == "1")
+    return (
+        exports.as_ndjson
+        if media_type == exports.NDJSON
+        else partial(exports.as_csv, raw=raw == "1")
+    )
 
 
 async def _while_admitted(request: Request, parts: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    """A slow reader reads for hours, and its key may be revoked meanwhile. Raises BrokenOff then."""
+    """A slow reader reads for hours, and its key may be revoked meanwhile. Raises BrokenOff
+    then.
+    """
     async for part in parts:
         try:
             await authenticator_of(request).admit_again(request)
@@ -252,7 +310,9 @@ async def _while_admitted(request: Request, parts: AsyncIterator[bytes]) -> Asyn
         yield part
 
 
-@router.get("/api/health", operation_id="getHealth", summary="Ask whether everything is up", tags=["Health"])
+@router.get(
+    "/api/health", operation_id="getHealth", summary="Ask whether everything is up", tags=["Health"]
+)
 async def get_health(request: Request) -> Answer:
     """Whether the database, the broker, a worker and a ticker are up."""
     state = request.app.state
@@ -263,11 +323,17 @@ async def get_health(request: Request) -> Answer:
     parts: dict[str, Any] = await health.check(state.engine, state.settings.broker_url)
     if all(part == "up" for part in parts.values()):
         return success(parts)
-    return Answer({"success": False, "data": parts, "error": "Service temporarily unavailable"}, 503, {"Retry-After": "5"})
+    return Answer(
+        {"success": False, "data": parts, "error": "Service temporarily unavailable"},
+        503,
+        {"Retry-After": "5"},
+    )
 
 
 def refuse_unknown_parameters(request: Request, known: set[str]) -> None:
-    """A misspelt filter must not turn into none, nor `?dryRun=true` into a real deletion; one given twice is as unclear."""
+    """A misspelt filter must not turn into none, nor `?dryRun=true` into a real deletion; one given
+    twice is as unclear.
+    """
     names = [name for name, _ in request.query_params.multi_items()]
     for name in names:
         if name not in known or names.count(name) > 1:

@@ -1,4 +1,6 @@
-"""Reads the `schedule` of a submission: at a time, in the server's off-peak window, or in a window of the caller's own."""
+"""Reads the `schedule` of a submission: at a time, in the server's off-peak window, or in a window
+of the caller's own.
+"""
 
 import re
 from contextlib import suppress
@@ -9,13 +11,17 @@ from api.http.errors import InvalidRequest
 from shared.printable import brief
 from shared.windows import Window, make_window
 
-_ISO_8601 = re.compile(r"[0-9W-]+[T ][0-9:.,Z+-]+")  # Python takes anything for the T, even what PostgreSQL cannot store
+_ISO_8601 = re.compile(
+    r"[0-9W-]+[T ][0-9:.,Z+-]+"
+)  # Python takes anything for the T, even what PostgreSQL cannot store
 _KINDS = ("runAt", "offPeak", "window")
 _WINDOW_FIELDS = ("start", "end", "timeZone", "days")
 
 
 class Schedule(NamedTuple):
-    """When a job is to run: from `run_at` on, or only within `window`, or, with neither, in the off-peak window."""
+    """When a job is to run: from `run_at` on, or only within `window`, or, with neither, in the
+    off-peak window.
+    """
 
     written: dict[str, Any]
     run_at: datetime | None
@@ -72,12 +78,15 @@ def parse_moment(written: Any) -> datetime | None:
 def _run_at(written: Any) -> datetime:
     if moment := parse_moment(written):
         return moment
-    raise InvalidRequest("schedule.runAt must be an ISO 8601 time with an offset, as 2026-01-31T22:00:00+01:00")
+    raise InvalidRequest(
+        "schedule.runAt must be an ISO 8601 time with an offset, as 2026-01-31T22:00:00+01:00"
+    )
 
 
 def _window(fields: dict[str, Any]) -> Window:
     start, end, zone, days = (
-        fields.get(name, default) for name, default in zip(_WINDOW_FIELDS, ("", "", "UTC", []), strict=True)
+        fields.get(name, default)
+        for name, default in zip(_WINDOW_FIELDS, ("", "", "UTC", []), strict=True)
     )
     if not isinstance(days, list):
         raise InvalidRequest("schedule.window.days must be an array")

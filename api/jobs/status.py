@@ -35,8 +35,8 @@ _LIST_OF = {
 }
 _LIST_OF_NUMBER = {int(outcome): _LIST_OF[outcome.count] for outcome in Outcome if outcome.count}
 
-# Sums over the chunks of a job that is not finished; of one that is, its row has the counts. One that a ticker of before has
-# ended, during an upgrade, lacks those that are counted besides.
+# Sums over the chunks of a job that is not finished; of one that is, its row has the counts. One
+# that a ticker of before has ended, during an upgrade, lacks those that are counted besides.
 _parts = chunks.alias("parts")
 _live = (
     select(
@@ -56,16 +56,18 @@ _columns = [
     _live.c.locked_since,
 ]
 
-# A job that the key sees: what belongs to it is joined to it, so nothing of another's is read. Company and
-# campaign are compared in such a way that none of their indexes is walked, which would lead through all their
-# jobs. No campaign is joined: the record outlives it, and stays its company's when it moves to another.
+# A job that the key sees: what belongs to it is joined to it, so nothing of another's is read.
+# Company and campaign are compared in such a way that none of their indexes is walked, which would
+# lead through all their jobs. No campaign is joined: the record outlives it, and stays its
+# company's when it moves to another.
 SEEN = f"""
     jobs.id = :job_id AND jobs.company_id || '' = :company_id
         AND (CAST(:campaign_id AS text) IS NULL OR jobs.campaign_id || '' = CAST(:campaign_id AS text)) AND {BY_INDEX}
 """
 
-# One statement, so one snapshot: state, counts and lists always agree. Callers who poll ask mostly for jobs that have not begun:
-# a chunk none of whose entries is decided has nothing for the lists. Nor has one of a job that is too big for them.
+# One statement, so one snapshot: state, counts and lists always agree. Callers who poll ask mostly
+# for jobs that have not begun: a chunk none of whose entries is decided has nothing for the lists.
+# Nor has one of a job that is too big for them.
 _JOB_WITH_CHUNKS = text(f"""
     SELECT {", ".join(f"jobs.{column.name}" for column in jobs.c if column.name not in ALL_COUNTS)},
         {", ".join(f"coalesce(jobs.{count}, live.{count}, 0) AS {count}" for count in ALL_COUNTS)},
@@ -87,7 +89,9 @@ _TOTAL = text(f"SELECT total, identifiers_purged_at FROM jobs WHERE {SEEN}")
 
 
 class JobAnswer(NamedTuple):
-    """What callers see of a job. `retry_after` in seconds, None once it is final; `took`, likewise, is None until then."""
+    """What callers see of a job. `retry_after` in seconds, None once it is final; `took`, likewise,
+    is None until then.
+    """
 
     body: dict[str, Any]
     retry_after: int | None
@@ -100,7 +104,9 @@ async def read_job(engine: AsyncEngine, key: Key, job_id: UUID) -> JobAnswer:
     found = await seen(engine, key, job_id, _JOB_WITH_CHUNKS)
     job = found[0]
     took = (job.finished_at - job.created_at).total_seconds() if job.finished_at else None
-    return JobAnswer(_described(job) | _identifiers(found), _retry_after(job), float(job.age_seconds), took)
+    return JobAnswer(
+        _described(job) | _identifiers(found), _retry_after(job), float(job.age_seconds), took
+    )
 
 
 async def mark_awaited(engine: AsyncEngine, job_id: UUID) -> bool:
@@ -116,7 +122,9 @@ async def mark_awaited(engine: AsyncEngine, job_id: UUID) -> bool:
         return True
 
 
-_MARK_AWAITED = text(f"UPDATE jobs SET awaited = true WHERE id = :job_id AND finished_at IS NULL AND {BY_INDEX} RETURNING id")
+_MARK_AWAITED = text(
+    f"UPDATE jobs SET awaited = true WHERE id = :job_id AND finished_at IS NULL AND {BY_INDEX} RETURNING id"
+)
 
 
 class Created(NamedTuple):
@@ -127,9 +135,16 @@ class Created(NamedTuple):
 
 
 async def list_jobs(
-    engine: AsyncEngine, key: Key, filters: dict[str, str | None], created: Created, cursor: str | None, limit: int
+    engine: AsyncEngine,
+    key: Key,
+    filters: dict[str, str | None],
+    created: Created,
+    cursor: str | None,
+    limit: int,
 ) -> tuple[list[dict[str, Any]], str | None]:
-    """A page of the jobs that the key sees, and the cursor of the next one, if there is one. Raises InvalidRequest."""
+    """A page of the jobs that the key sees, and the cursor of the next one, if there is one. Raises
+    InvalidRequest.
+    """
     statement = _page(key, created, cursor).limit(limit + 1)
     for name, value in filters.items():
         if value is not None:
@@ -155,11 +170,15 @@ def job_not_found() -> ApiError:
 
 
 async def check_visible(engine: AsyncEngine, key: Key, job_id: UUID) -> Found:
-    """The job's `total` and `identifiers_purged_at`. Raises ApiError 404 unless the key sees the job."""
+    """The job's `total` and `identifiers_purged_at`. Raises ApiError 404 unless the key sees the
+    job.
+    """
     return (await seen(engine, key, job_id, _TOTAL))[0]
 
 
-async def seen(engine: AsyncEngine, key: Key, job_id: UUID, statement: TextClause, **values: Any) -> Sequence[Found]:
+async def seen(
+    engine: AsyncEngine, key: Key, job_id: UUID, statement: TextClause, **values: Any
+) -> Sequence[Found]:
     """The rows of a statement with SEEN. Raises ApiError 404 unless the key sees the job."""
     who = {"job_id": job_id, "company_id": key.company_id, "campaign_id": key.campaign_id}
     found = await rows(engine, statement, who | values)
@@ -236,7 +255,12 @@ def _waiting_for(row: Found) -> dict[str, Any] | None:
         return None
     who = "1 lead is" if row.locked == 1 else f"{row.locked} leads are"
     detail = f"{who} locked by somebody else in the database, and tried again"
-    return nothing | {"reason": "locked", "since": time_text(row.locked_since), "leads": row.locked, "detail": detail}
+    return nothing | {
+        "reason": "locked",
+        "since": time_text(row.locked_since),
+        "leads": row.locked,
+        "detail": detail,
+    }
 
 
 def _change(status: str, at: str, by: str | None) -> dict[str, Any]:
@@ -253,7 +277,9 @@ def _identifiers(parts: Sequence[Found]) -> dict[str, Any]:
         decided = (part.external_ids or (), part.phone_numbers or (), part.outcomes or ())
         for external_id, phone_number, outcome in zip(*decided, strict=True):
             name, identifier = _LIST_OF_NUMBER.get(outcome), external_id or phone_number
-            if name and identifier:  # what is pending has no list, what is invalid may have no identifier
+            if (
+                name and identifier
+            ):  # what is pending has no list, what is invalid may have no identifier
                 lists[name].append(identifier)
     return lists | {"identifiersOmitted": False}
 

@@ -1,4 +1,5 @@
-"""Reads a submission from the raw bytes of its body, and finds the first error in the contract's order.
+"""Reads a submission from the raw bytes of its body, and finds the first error in the contract's
+order.
 
 FastAPI's own parsing answers NaN and lone surrogates with 500.
 """
@@ -26,7 +27,16 @@ MAX_ENTRIES = 1000
 MAX_REFERENCE = 255
 MAX_RATE = 1_000_000  # leads a second; more than any database deletes
 
-OPTIONS = ("clientReference", "phoneFallback", "phoneRegion", "mode", "dryRun", "schedule", "callbackUrl", "maxLeadsPerSecond")
+OPTIONS = (
+    "clientReference",
+    "phoneFallback",
+    "phoneRegion",
+    "mode",
+    "dryRun",
+    "schedule",
+    "callbackUrl",
+    "maxLeadsPerSecond",
+)
 FIELDS = frozenset({"campaignId", "leads", *OPTIONS})
 
 _decode = msgspec.json.Decoder().decode
@@ -71,14 +81,18 @@ _decode_plain = msgspec.json.Decoder(_Plain).decode
 
 
 def parse(body: bytes) -> Submission:
-    """The submission in `body`. Raises InvalidRequest with the first error in the contract's order."""
+    """The submission in `body`. Raises InvalidRequest with the first error in the contract's
+    order.
+    """
     return _plainly_parsed(body) or _carefully_parsed(body)
 
 
 def _plainly_parsed(body: bytes) -> Submission | None:
-    """The submission in a body without anything unusual, which nearly every one is; None where a closer look is due.
+    """The submission in a body without anything unusual, which nearly every one is; None where a
+    closer look is due.
 
-    No key is there that is not known, and none twice: each is in the text as often as it has a value.
+    No key is there that is not known, and none twice: each is in the text as often as it has a
+    value.
     """
     if b"\\" in body:
         return None
@@ -86,17 +100,31 @@ def _plainly_parsed(body: bytes) -> Submission | None:
         plain: Any = _decode_plain(body)
     except (msgspec.MsgspecError, ValueError, RecursionError):
         return None
-    fields = {name: value for name in plain.__struct_fields__ if (value := getattr(plain, name)) is not msgspec.UNSET}
+    fields = {
+        name: value
+        for name in plain.__struct_fields__
+        if (value := getattr(plain, name)) is not msgspec.UNSET
+    }
     entries = fields.pop("leads")
-    external_ids, phone_numbers = [entry.externalId for entry in entries], [entry.phoneNumber for entry in entries]
+    external_ids, phone_numbers = (
+        [entry.externalId for entry in entries],
+        [entry.phoneNumber for entry in entries],
+    )
     named = dict.fromkeys([*fields, "leads"], 1)
-    named |= {EXTERNAL_ID: len(entries) - external_ids.count(None), PHONE_NUMBER: len(entries) - phone_numbers.count(None)}
-    if not 0 < len(entries) <= MAX_ENTRIES or any(body.count(b'"%b"' % name.encode()) != times for name, times in named.items()):
+    named |= {
+        EXTERNAL_ID: len(entries) - external_ids.count(None),
+        PHONE_NUMBER: len(entries) - phone_numbers.count(None),
+    }
+    if not 0 < len(entries) <= MAX_ENTRIES or any(
+        body.count(b'"%b"' % name.encode()) != times for name, times in named.items()
+    ):
         return None
     options = parse_options(fields)
     campaign_id = parse_campaign_id(fields.get("campaignId"))
     try:
-        identifiers = identified_texts(external_ids, phone_numbers, options.phone_region, strict=False)
+        identifiers = identified_texts(
+            external_ids, phone_numbers, options.phone_region, strict=False
+        )
     except ValueError:
         return None
     return Submission(campaign_id, identifiers, options)
@@ -111,7 +139,9 @@ def _carefully_parsed(body: bytes) -> Submission:
 
 
 def is_quickly_parsed(body: bytes) -> bool:
-    """Whether parse() needs no library for the phone numbers in `body`, which takes some 60 µs for each."""
+    """Whether parse() needs no library for the phone numbers in `body`, which takes some 60 µs for
+    each.
+    """
     return b"/" not in body and b"(0" not in body and b"phoneRegion" not in body
 
 
@@ -124,7 +154,9 @@ def parse_options(fields: Mapping[str, Any]) -> Options:
         _mode(fields.get("mode")),
         checked_flag(fields, "dryRun", default=False),
         parse_schedule(fields.get("schedule")),
-        None if fields.get("callbackUrl") is None else checked_url("callbackUrl", fields["callbackUrl"]),
+        None
+        if fields.get("callbackUrl") is None
+        else checked_url("callbackUrl", fields["callbackUrl"]),
         parse_rate(fields.get("maxLeadsPerSecond")),
     )
 
@@ -145,13 +177,20 @@ def parse_rate(value: Any) -> int | None:
     """The `maxLeadsPerSecond`, None for as fast as it goes. Raises InvalidRequest."""
     if value is None:
         return None
-    if not isinstance(value, int | float) or isinstance(value, bool) or not 1 <= value <= MAX_RATE or value % 1:
+    if (
+        not isinstance(value, int | float)
+        or isinstance(value, bool)
+        or not 1 <= value <= MAX_RATE
+        or value % 1
+    ):
         raise InvalidRequest(f"maxLeadsPerSecond must be an integer from 1 to {MAX_RATE}")
     return int(value)  # to JSON, 5.0 is an integer too
 
 
 def decode_object(body: bytes, known: frozenset[str]) -> dict[str, Any]:
-    """The fields of the JSON object in `body`. Raises InvalidRequest for anything else, and for a field that is not `known`."""
+    """The fields of the JSON object in `body`. Raises InvalidRequest for anything else, and for a
+    field that is not `known`.
+    """
     try:
         decoded = _decode(body)
         if not isinstance(decoded, dict):
@@ -167,12 +206,20 @@ def decode_object(body: bytes, known: frozenset[str]) -> dict[str, Any]:
 
 
 def _may_repeat_a_key(body: bytes, decoded: dict[str, Any], known: frozenset[str]) -> bool:
-    """Whether a closer look is due: the decoder keeps the last of two equal keys and says nothing."""
-    return b"\\" in body or not decoded.keys() <= known or any(body.count(b'"%b"' % name.encode()) > 1 for name in decoded)
+    """Whether a closer look is due: the decoder keeps the last of two equal keys and says
+    nothing.
+    """
+    return (
+        b"\\" in body
+        or not decoded.keys() <= known
+        or any(body.count(b'"%b"' % name.encode()) > 1 for name in decoded)
+    )
 
 
 def _refuse_repeated_keys(text: str) -> None:
-    """Raises ValueError if the object in `text`, known to be valid JSON, has a key twice at its top level."""
+    """Raises ValueError if the object in `text`, known to be valid JSON, has a key twice at its top
+    level.
+    """
     objects: list[list[tuple[str, Any]]] = []
     json.loads(text, object_pairs_hook=objects.append)
     outermost = objects[-1]  # it is the last to be complete
@@ -187,7 +234,9 @@ def _reference(value: Any) -> str | None:
 
 
 def checked_text(field: str, value: Any) -> str:
-    """`value`, if it is a text that can be stored and is not too long. Raises InvalidRequest that names `field`."""
+    """`value`, if it is a text that can be stored and is not too long. Raises InvalidRequest that
+    names `field`.
+    """
     if not isinstance(value, str):
         raise InvalidRequest(f"{field} must be a string")
     if len(value) > MAX_REFERENCE:
@@ -244,8 +293,12 @@ def parse_campaign_id(value: Any) -> str:
 def _identifiers(entries: list[Any], body: bytes, region: str | None) -> Identifiers:
     names: Mapping[int, str] = {}
     try:
-        external_ids, phone_numbers = ([entry.get(name) for entry in entries] for name in IDENTIFIERS)
-        names = errors_in_names(entries, (external_ids, phone_numbers), body, partial(names_in_entries, body))
+        external_ids, phone_numbers = (
+            [entry.get(name) for entry in entries] for name in IDENTIFIERS
+        )
+        names = errors_in_names(
+            entries, (external_ids, phone_numbers), body, partial(names_in_entries, body)
+        )
         if names:
             raise_first_error(entries, names, region)
         return identified(external_ids, phone_numbers, region, strict=False)
@@ -254,13 +307,17 @@ def _identifiers(entries: list[Any], body: bytes, region: str | None) -> Identif
 
 
 def errors_in_names(
-    entries: Sequence[dict[str, Any]], columns: Sequence[list[Any]], text: bytes, written: Callable[[], Iterable[list[str]]]
+    entries: Sequence[dict[str, Any]],
+    columns: Sequence[list[Any]],
+    text: bytes,
+    written: Callable[[], Iterable[list[str]]],
 ) -> dict[int, str]:
-    """What is wrong with the keys of `entries`, decoded from `text`, by index: one that may mean an identifier, or that is twice.
+    """What is wrong with the keys of `entries`, decoded from `text`, by index: one that may mean an
+    identifier, or that is twice.
 
-    `columns` are the values of IDENTIFIERS; `written` gives the keys of each entry, of two equal ones both, which the decoder
-    does not tell. Nearly always counting is enough: each identifier is in the text as often as among the values, and there is
-    no other key.
+    `columns` are the values of IDENTIFIERS; `written` gives the keys of each entry, of two equal
+    ones both, which the decoder does not tell. Nearly always counting is enough: each identifier is
+    in the text as often as among the values, and there is no other key.
     """
     found = [len(values) - values.count(None) for values in columns]
     in_text = [text.count(b'"%b"' % name.encode()) for name in IDENTIFIERS]
@@ -271,8 +328,12 @@ def errors_in_names(
     if any(map(meant, set().union(*entries).difference(IDENTIFIERS))):
         for index, entry in enumerate(entries):
             if wrong := misnamed(entry):
-                errors[index] = f"{brief(wrong.name)} may be the {wrong.identifier}; name it so, or leave it out"
-    if is_escaped or in_text != [sum(map(dict.__contains__, entries, repeat(name))) for name in IDENTIFIERS]:
+                errors[index] = (
+                    f"{brief(wrong.name)} may be the {wrong.identifier}; name it so, or leave it out"
+                )
+    if is_escaped or in_text != [
+        sum(map(dict.__contains__, entries, repeat(name))) for name in IDENTIFIERS
+    ]:
         for index, names in enumerate(written()):
             for name in IDENTIFIERS:
                 if names.count(name) > 1:
@@ -281,13 +342,17 @@ def errors_in_names(
 
 
 def names_in_entries(body: bytes) -> list[list[str]]:
-    """The keys of each entry of a body, repeated ones too. Raises RecursionError for what is nested too deeply."""
+    """The keys of each entry of a body, repeated ones too. Raises RecursionError for what is nested
+    too deeply.
+    """
     fields = dict(json.loads(body, object_pairs_hook=list))
     return [[name for name, _ in pairs] for pairs in fields["leads"]]
 
 
 def raise_first_error(entries: list[Any], names: Mapping[int, str], region: str | None) -> NoReturn:
-    """Raises InvalidRequest, for entries of which one has an error; `names` says those in their keys."""
+    """Raises InvalidRequest, for entries of which one has an error; `names` says those in their
+    keys.
+    """
     for index, entry in enumerate(entries):
         if not isinstance(entry, dict):
             raise InvalidRequest(f"leads[{index}] must be an object")
@@ -295,4 +360,6 @@ def raise_first_error(entries: list[Any], names: Mapping[int, str], region: str 
             raise InvalidRequest(f"leads[{index}]: {names[index]}")
         if found := flaw(entry.get(EXTERNAL_ID), entry.get(PHONE_NUMBER), region, strict=False):
             raise InvalidRequest(f"leads[{index}]: {found.text}")
-    raise InvalidRequest("Request body is not valid JSON")  # nested more deeply than its keys can be looked at
+    raise InvalidRequest(
+        "Request body is not valid JSON"
+    )  # nested more deeply than its keys can be looked at

@@ -1,7 +1,9 @@
-"""Accepts a submission: finds its duplicates, cuts it into chunks, and writes job and chunks in one statement.
+"""Accepts a submission: finds its duplicates, cuts it into chunks, and writes job and chunks in one
+statement.
 
-One statement is one transaction and one round trip. It inserts nothing unless the campaign is the company's, and it may be
-sent again with the same job id after a lost connection: what is there already is not inserted twice.
+One statement is one transaction and one round trip. It inserts nothing unless the campaign is the
+company's, and it may be sent again with the same job id after a lost connection: what is there
+already is not inserted twice.
 """
 
 from typing import Any, NamedTuple
@@ -53,14 +55,21 @@ class Cut(NamedTuple):
     duplicates: int
 
 
-async def accept(engine: AsyncEngine, settings: Settings, asked: Asked, submission: Submission) -> Accepted:
-    """Writes the job, which is durable then, or finds the answer that the Idempotency-Key already had.
+async def accept(
+    engine: AsyncEngine, settings: Settings, asked: Asked, submission: Submission
+) -> Accepted:
+    """Writes the job, which is durable then, or finds the answer that the Idempotency-Key already
+    had.
 
     Raises Forbidden, InvalidRequest for its callbackUrl, ApiError 409 and 422, DBAPIError.
     """
     options, entries = submission.options, submission.identifiers
-    values = await draft(engine, settings, asked, submission.campaign_id, options) | _values(entries, settings.chunk_size)
-    if options.callback_url and not await replayed(engine, asked):  # what was accepted once is not looked at again
+    values = await draft(engine, settings, asked, submission.campaign_id, options) | _values(
+        entries, settings.chunk_size
+    )
+    if options.callback_url and not await replayed(
+        engine, asked
+    ):  # what was accepted once is not looked at again
         await check_host("callbackUrl", options.callback_url, settings.webhook_allow)
     try:
         written = await rows(engine, _ACCEPT, values)
@@ -68,7 +77,9 @@ async def accept(engine: AsyncEngine, settings: Settings, asked: Asked, submissi
             # Most campaigns have no region, so that is tried first.
             region = await region_of(engine, asked.key.company_id, submission.campaign_id)
             entries = await to_thread.run_sync(read_again, entries, region)
-            values |= {"phone_region": region, "region_named": True} | _values(entries, settings.chunk_size)
+            values |= {"phone_region": region, "region_named": True} | _values(
+                entries, settings.chunk_size
+            )
             written = await rows(engine, _ACCEPT, values)
     except DBAPIError as error:
         if is_in_progress(error):
@@ -82,7 +93,9 @@ async def accept(engine: AsyncEngine, settings: Settings, asked: Asked, submissi
             # Its own job, where a connection broke after the commit, is no replay.
             return earlier._replace(replayed=earlier.job_id != asked.job_id)
         raise in_progress()
-    return Accepted(asked.job_id, state, values["total"], created_at, run_at, asked.wait, queue=values["queue"])
+    return Accepted(
+        asked.job_id, state, values["total"], created_at, run_at, asked.wait, queue=values["queue"]
+    )
 
 
 def _values(entries: Identifiers, chunk_size: int) -> dict[str, Any]:
@@ -95,7 +108,9 @@ def _values(entries: Identifiers, chunk_size: int) -> dict[str, Any]:
         "phone_numbers": text_array(phone_numbers),
         "written_external_ids": written_if_other(entries.external_ids, external_ids),
         "written_phone_numbers": written_if_other(entries.phone_numbers, phone_numbers),
-        "outcomes": smallint_array(Outcome.DUPLICATE if i in duplicates else 0 for i in range(len(external_ids)))
+        "outcomes": smallint_array(
+            Outcome.DUPLICATE if i in duplicates else 0 for i in range(len(external_ids))
+        )
         if duplicates
         else "{" + ",".join("0" * len(external_ids)) + "}",
         "first_indexes": [c.first_index for c in cuts],
@@ -110,8 +125,13 @@ def written_if_other(written: Texts, canonical: Texts) -> str | None:
 
 
 def find_duplicates(external_ids: Texts, phone_numbers: Texts) -> set[int]:
-    """The indexes of entries that repeat an earlier entry's external id or, having none, an earlier such entry's number."""
-    lone_numbers = [None if external_id else number for external_id, number in zip(external_ids, phone_numbers, strict=True)]
+    """The indexes of entries that repeat an earlier entry's external id or, having none, an earlier
+    such entry's number.
+    """
+    lone_numbers = [
+        None if external_id else number
+        for external_id, number in zip(external_ids, phone_numbers, strict=True)
+    ]
     return _repeated(external_ids) | _repeated(lone_numbers)
 
 
@@ -130,9 +150,16 @@ def _repeated(texts: Texts) -> set[int]:
 
 
 def cut(total: int, duplicates: set[int], chunk_size: int) -> list[Cut]:
-    """Chunks of up to `chunk_size` entries besides duplicates, in request order; each begins with one that is none."""
+    """Chunks of up to `chunk_size` entries besides duplicates, in request order; each begins with
+    one that is none.
+    """
     starts = (
-        [index for index in range(total) if index not in duplicates][::chunk_size] if duplicates else range(0, total, chunk_size)
+        [index for index in range(total) if index not in duplicates][::chunk_size]
+        if duplicates
+        else range(0, total, chunk_size)
     )
     ends = [*starts[1:], total]
-    return [Cut(start, end, sum(start <= index < end for index in duplicates)) for start, end in zip(starts, ends, strict=True)]
+    return [
+        Cut(start, end, sum(start <= index < end for index in duplicates))
+        for start, end in zip(starts, ends, strict=True)
+    ]

@@ -1,6 +1,7 @@
 """Wakes the calls that wait for a job: at once when Redis brings word of it, else within a second.
 
-A call that waits holds no database connection; one statement a second asks for all of them, in case a wake-up got lost.
+A call that waits holds no database connection; one statement a second asks for all of them, in case
+a wake-up got lost.
 """
 
 import asyncio
@@ -23,7 +24,9 @@ from shared.database.plans import BY_INDEX
 
 LOOK_EVERY = 1.0  # seconds
 
-_ENDED = text(f"SELECT id FROM jobs WHERE id = ANY(CAST(:ids AS uuid[])) AND finished_at IS NOT NULL AND {BY_INDEX}")
+_ENDED = text(
+    f"SELECT id FROM jobs WHERE id = ANY(CAST(:ids AS uuid[])) AND finished_at IS NOT NULL AND {BY_INDEX}"
+)
 
 log = structlog.get_logger()
 
@@ -40,7 +43,9 @@ class Waiter:
 
     @contextmanager
     def expecting(self, job_id: UUID) -> Iterator[asyncio.Event]:
-        """An event that is set when there is news of the job. Begin before the job can end: what came earlier is not told."""
+        """An event that is set when there is news of the job. Begin before the job can end: what
+        came earlier is not told.
+        """
         event = asyncio.Event()
         if self._ended:
             event.set()
@@ -70,8 +75,12 @@ class Waiter:
         if not self._redis_url:
             return
         while True:
-            with suppress(RedisError, OSError):  # the limiter says so in the log; the look makes up for it
-                async with Redis.from_url(self._redis_url, socket_timeout=None, socket_connect_timeout=1) as client:
+            with suppress(
+                RedisError, OSError
+            ):  # the limiter says so in the log; the look makes up for it
+                async with Redis.from_url(
+                    self._redis_url, socket_timeout=None, socket_connect_timeout=1
+                ) as client:
                     await self._wake_by(client)
             await asyncio.sleep(LOOK_EVERY)
 
@@ -88,7 +97,9 @@ class Waiter:
             if not self._waiting:
                 continue
             try:
-                ended = await rows(self._engine, _ENDED, {"ids": text_array(map(str, self._waiting))})
+                ended = await rows(
+                    self._engine, _ENDED, {"ids": text_array(map(str, self._waiting))}
+                )
             except (SQLAlchemyError, TimeoutError) as error:
                 log.warning("waiting calls not looked after", error=type(error).__name__)
             else:

@@ -20,13 +20,25 @@ from api.http.auth import Key
 from api.http.errors import ApiError, Forbidden, InvalidRequest, Unavailable
 from api.jobs.draft import region_of
 from api.jobs.entries import Identifiers, flaw, identified, phone_flaw
-from api.jobs.submission import decode_object, errors_in_names, names_in_entries, parse_campaign_id, parse_leads, parse_region
+from api.jobs.submission import (
+    decode_object,
+    errors_in_names,
+    names_in_entries,
+    parse_campaign_id,
+    parse_leads,
+    parse_region,
+)
 from api.patience import within
 from shared.database import archive
 from shared.database.arrays import bigint_array, text_array
 from shared.database.plans import BY_INDEX
 from shared.database.sqlstates import is_clash, is_locked, is_refusal
-from shared.identifiers.canonical import canonical_external_id, canonical_phone_number, former_external_id, former_phone_number
+from shared.identifiers.canonical import (
+    canonical_external_id,
+    canonical_phone_number,
+    former_external_id,
+    former_phone_number,
+)
 from shared.identifiers.names import IDENTIFIERS
 from shared.identifiers.phone_regions import phone_number, rival
 from shared.printable import brief
@@ -35,14 +47,19 @@ from shared.webhooks.signatures import pseudonyms
 
 FIRST_PAUSE = 0.05  # seconds at most before a change that met a deadlock is tried again, doubled with each try …
 LONGEST_PAUSE = 1.0  # … up to this; the deadlock itself takes the database a second to notice
-FURTHER_IDS = (0, 1000, 100_000)  # drawn beyond those needed, try by try, where some are used already
+FURTHER_IDS = (
+    0,
+    1000,
+    100_000,
+)  # drawn beyond those needed, try by try, where some are used already
 
 Result = TypeVar("Result")
 
 _FIELDS = frozenset({"campaignId", "leads", "phoneRegion"})
 _OF_LEAD = {"externalId", "phoneNumber", "metadata"}
 
-# An operator's own SQL may have used ids that are still to come: they are passed over, else those leads would seem to be taken.
+# An operator's own SQL may have used ids that are still to come: they are passed over, else those
+# leads would seem to be taken.
 _DRAW = text(f"""
     SELECT id FROM (
         SELECT nextval((SELECT pg_get_serial_sequence('leads', 'id'))) AS id FROM generate_series(1, CAST(:most AS int))
@@ -50,9 +67,9 @@ _DRAW = text(f"""
     WHERE NOT EXISTS (SELECT FROM leads WHERE leads.id = drawn.id) AND {BY_INDEX}
 """)
 
-# In the order of the request, so that of two with one identifier the first wins. What was left out is known by its id. Who
-# creates leads of one campaign takes turns, by a lock that nobody else asks for: two with the same leads in different order
-# would deadlock.
+# In the order of the request, so that of two with one identifier the first wins. What was left out
+# is known by its id. Who creates leads of one campaign takes turns, by a lock that nobody else asks
+# for: two with the same leads in different order would deadlock.
 _CREATE = text(f"""
     WITH {LIMITS},
     campaign AS (
@@ -73,8 +90,9 @@ _CREATE = text(f"""
     SELECT created.id FROM entry LEFT JOIN created ON created.id = entry.id ORDER BY position
 """)
 
-# Each page along an index: first the leads with an external id, by it, then those without, by number. The second index is for
-# this alone, and has those without only: the unique one of numbers would lead past all the others.
+# Each page along an index: first the leads with an external id, by it, then those without, by
+# number. The second index is for this alone, and has those without only: the unique one of numbers
+# would lead past all the others.
 _PAGE = f"""
     SELECT page.* FROM campaigns LEFT JOIN LATERAL (
         SELECT id, external_id, phone_number, metadata, created_at FROM leads
@@ -83,7 +101,11 @@ _PAGE = f"""
     WHERE campaigns.id = :campaign_id AND campaigns.company_id = :company_id AND {BY_INDEX}
 """
 _BY_EXTERNAL_ID = text(_PAGE.replace("CONDITION", "external_id > :after ORDER BY external_id"))
-_BY_PHONE_NUMBER = text(_PAGE.replace("CONDITION", "phone_number > :after AND external_id IS NULL ORDER BY phone_number"))
+_BY_PHONE_NUMBER = text(
+    _PAGE.replace(
+        "CONDITION", "phone_number > :after AND external_id IS NULL ORDER BY phone_number"
+    )
+)
 
 _FIND = f"""
     SELECT leads.id, external_id, phone_number, metadata, leads.created_at
@@ -123,11 +145,15 @@ _DELETE = """
 _DELETE_BY_EXTERNAL_ID = text(_DELETE.replace("COLUMN", "external_id"))
 _DELETE_BY_PHONE_NUMBER = text(_DELETE.replace("COLUMN", "phone_number"))
 
-_HAS_NUMBER = text("SELECT 1 FROM leads WHERE campaign_id = :campaign_id AND phone_number = ANY(CAST(:phone_numbers AS text[]))")
+_HAS_NUMBER = text(
+    "SELECT 1 FROM leads WHERE campaign_id = :campaign_id AND phone_number = ANY(CAST(:phone_numbers AS text[]))"
+)
 
 
 class NewLeads(NamedTuple):
-    """Leads to be created: `metadata` is JSON text; their numbers are yet to be read as in `region`, else in their campaign's."""
+    """Leads to be created: `metadata` is JSON text; their numbers are yet to be read as in
+    `region`, else in their campaign's.
+    """
 
     campaign_id: str
     region: str | None
@@ -136,7 +162,9 @@ class NewLeads(NamedTuple):
 
 
 class Named(NamedTuple):
-    """A lead as its caller names it; `region` is whose phone numbers are meant, the campaign's where it is None."""
+    """A lead as its caller names it; `region` is whose phone numbers are meant, the campaign's
+    where it is None.
+    """
 
     external_id: str | None
     number: str | None
@@ -151,13 +179,17 @@ def parse_new(body: bytes) -> NewLeads:
     entries = parse_leads(fields, "bulk")
     metadata = [_checked(index, entry) for index, entry in enumerate(entries)]
     columns = [[entry.get(name) for entry in entries] for name in IDENTIFIERS]
-    for index, error in sorted(errors_in_names(entries, columns, body, partial(names_in_entries, body)).items()):
+    for index, error in sorted(
+        errors_in_names(entries, columns, body, partial(names_in_entries, body)).items()
+    ):
         raise InvalidRequest(f"leads[{index}]: {error}")
     return NewLeads(campaign_id, region, entries, metadata)
 
 
 def _identified(entries: list[dict[str, Any]], region: str | None) -> Identifiers:
-    """Raises InvalidRequest for a phone number that is none: a lead that had it could be deleted by any other such."""
+    """Raises InvalidRequest for a phone number that is none: a lead that had it could be deleted by
+    any other such.
+    """
     for index, entry in enumerate(entries):
         if found := phone_flaw(entry.get("phoneNumber"), region):
             raise InvalidRequest(f"leads[{index}]: {found.text}")
@@ -186,8 +218,12 @@ def _checked(index: int, entry: Any) -> str:
     return written.decode()
 
 
-async def create(engine: AsyncEngine, settings: Settings, key: Key, new: NewLeads) -> dict[str, Any]:
-    """Creates the leads whose identifiers are free. Raises Forbidden, Unavailable, ApiError 409, DBAPIError."""
+async def create(
+    engine: AsyncEngine, settings: Settings, key: Key, new: NewLeads
+) -> dict[str, Any]:
+    """Creates the leads whose identifiers are free. Raises Forbidden, Unavailable, ApiError 409,
+    DBAPIError.
+    """
     region = await _region(engine, key, new.campaign_id, new.region)
     entries = await to_thread.run_sync(_identified, new.entries, region)
     found = await _changed(
@@ -206,12 +242,16 @@ async def create(engine: AsyncEngine, settings: Settings, key: Key, new: NewLead
         "created": len(created),
         "skipped": len(found) - len(created),
         "createdIds": created,
-        "skippedIdentifiers": [external_id or number for row, external_id, number in written if row.id is None],
+        "skippedIdentifiers": [
+            external_id or number for row, external_id, number in written if row.id is None
+        ],
     }
 
 
 async def _free_ids(engine: AsyncEngine, count: int) -> list[int]:
-    """Ids that no lead has. Raises Unavailable where too many to come are used; the next call goes on from there."""
+    """Ids that no lead has. Raises Unavailable where too many to come are used; the next call goes
+    on from there.
+    """
     ids: list[int] = []
     for further in FURTHER_IDS:
         ids += [row.id for row in await rows(engine, _DRAW, {"most": count + further})]
@@ -221,27 +261,40 @@ async def _free_ids(engine: AsyncEngine, count: int) -> list[int]:
 
 
 async def list_leads(
-    engine: AsyncEngine, settings: Settings, key: Key, campaign_id: str, cursor: str | None, limit: int
+    engine: AsyncEngine,
+    settings: Settings,
+    key: Key,
+    campaign_id: str,
+    cursor: str | None,
+    limit: int,
 ) -> dict[str, Any]:
     """A page of the campaign's leads. Raises Forbidden, InvalidRequest."""
     by_external_id, after = _after(cursor)
     found: list[Found] = []
     if by_external_id:
-        found += await _in_campaign(engine, key, campaign_id, _BY_EXTERNAL_ID, after=after, most=limit + 1)
+        found += await _in_campaign(
+            engine, key, campaign_id, _BY_EXTERNAL_ID, after=after, most=limit + 1
+        )
         found = [row for row in found if row.id is not None]
         after = ""
     if len(found) <= limit:
-        found += await _in_campaign(engine, key, campaign_id, _BY_PHONE_NUMBER, after=after, most=limit + 1 - len(found))
+        found += await _in_campaign(
+            engine, key, campaign_id, _BY_PHONE_NUMBER, after=after, most=limit + 1 - len(found)
+        )
         found = [row for row in found if row.id is not None]
     following = _cursor(found[limit - 1]) if len(found) > limit else None
     return _listed(settings, campaign_id, found[:limit], following)
 
 
-async def find(engine: AsyncEngine, settings: Settings, key: Key, campaign_id: str, named: Named) -> dict[str, Any]:
+async def find(
+    engine: AsyncEngine, settings: Settings, key: Key, campaign_id: str, named: Named
+) -> dict[str, Any]:
     """The lead with these identifiers, if there is one. Raises Forbidden."""
     canonical = await _canonical(engine, key, campaign_id, named)
     external_id, number = canonical["external_id"], canonical["phone_number"]
-    values: dict[str, Any] = {"phone_numbers": None if number is None else text_array(_spellings_of_number(number, named))}
+    values: dict[str, Any] = {
+        "phone_numbers": None if number is None else text_array(_spellings_of_number(number, named))
+    }
     statement = _FIND_BY_PHONE_NUMBER
     if external_id is not None:
         values["external_ids"] = text_array(_spellings_of_id(external_id, named))
@@ -251,7 +304,8 @@ async def find(engine: AsyncEngine, settings: Settings, key: Key, campaign_id: s
 
 
 async def delete(engine: AsyncEngine, key: Key, campaign_id: str, named: Named) -> int:
-    """Deletes the lead with this external id, and its copies in the archive; if there is neither, those with this number.
+    """Deletes the lead with this external id, and its copies in the archive; if there is neither,
+    those with this number.
 
     The number of copies. Raises Forbidden, ApiError 404 and 409, DBAPIError.
     """
@@ -268,13 +322,23 @@ async def delete(engine: AsyncEngine, key: Key, campaign_id: str, named: Named) 
     return await _patiently(lambda: within(PATIENCE, once()))
 
 
-async def _delete(connection: AsyncConnection, key: Key, campaign_id: str, named: Named, canonical: dict[str, str | None]) -> int:
-    if not (await connection.execute(_OWN, {"campaign_id": campaign_id, "company_id": key.company_id})).all():
+async def _delete(
+    connection: AsyncConnection,
+    key: Key,
+    campaign_id: str,
+    named: Named,
+    canonical: dict[str, str | None],
+) -> int:
+    if not (
+        await connection.execute(_OWN, {"campaign_id": campaign_id, "company_id": key.company_id})
+    ).all():
         raise Forbidden
     if external_id := canonical["external_id"]:
         spellings = _spellings_of_id(external_id, named)
         copies = archive.named(campaign_id, [external_id])
-        deleted = await _delete_by(connection, _DELETE_BY_EXTERNAL_ID, external_id, spellings, copies)
+        deleted = await _delete_by(
+            connection, _DELETE_BY_EXTERNAL_ID, external_id, spellings, copies
+        )
         if deleted is not None:
             return deleted
     number, written = canonical["phone_number"], named.number or ""
@@ -289,11 +353,21 @@ async def _delete(connection: AsyncConnection, key: Key, campaign_id: str, named
 
 
 async def _delete_by(
-    connection: AsyncConnection, statement: TextClause, canonical: str, spellings: set[str], copies: dict[str, Any]
+    connection: AsyncConnection,
+    statement: TextClause,
+    canonical: str,
+    spellings: set[str],
+    copies: dict[str, Any],
 ) -> int | None:
-    """Deletes the lead, which may be stored in another of its spellings, and erases `copies`; None where there is neither."""
+    """Deletes the lead, which may be stored in another of its spellings, and erases `copies`; None
+    where there is neither.
+    """
     await connection.execute(archive.HOLD, copies)
-    values = {"campaign_id": copies["campaign_id"], "canonical": canonical, "spellings": text_array(sorted(spellings))}
+    values = {
+        "campaign_id": copies["campaign_id"],
+        "canonical": canonical,
+        "spellings": text_array(sorted(spellings)),
+    }
     lead = (await connection.execute(statement, values)).one()
     if lead.named is not None and lead.gone is None:  # a trigger says no without a word
         raise _refused()
@@ -303,8 +377,12 @@ async def _delete_by(
     return erased if erased or lead.gone is not None else None
 
 
-async def _is_ambiguous(connection: AsyncConnection, campaign_id: str, written: str, number: str) -> bool:
-    """Whether the number was read for a country, and is somebody else's as it was written but for the plus."""
+async def _is_ambiguous(
+    connection: AsyncConnection, campaign_id: str, written: str, number: str
+) -> bool:
+    """Whether the number was read for a country, and is somebody else's as it was written but for
+    the plus.
+    """
     if (other := rival(written, number)) is None:
         return False
     values = {"campaign_id": campaign_id, "phone_numbers": text_array([other]), "identified": False}
@@ -315,9 +393,17 @@ async def _is_ambiguous(connection: AsyncConnection, campaign_id: str, written: 
 
 
 async def _in_campaign(
-    engine: AsyncEngine, key: Key, campaign_id: str, statement: Any, *, repeatable: bool = True, **values: Any
+    engine: AsyncEngine,
+    key: Key,
+    campaign_id: str,
+    statement: Any,
+    *,
+    repeatable: bool = True,
+    **values: Any,
 ) -> Sequence[Found]:
-    """Executes what has no rows unless the campaign is the company's. Raises Forbidden, DBAPIError."""
+    """Executes what has no rows unless the campaign is the company's. Raises Forbidden,
+    DBAPIError.
+    """
     if not key.sees(campaign_id) or "\0" in campaign_id:
         raise Forbidden
     values |= {"campaign_id": campaign_id, "company_id": key.company_id}
@@ -327,16 +413,21 @@ async def _in_campaign(
     return found
 
 
-async def _changed(engine: AsyncEngine, key: Key, campaign_id: str, statement: Any, **values: Any) -> Sequence[Found]:
+async def _changed(
+    engine: AsyncEngine, key: Key, campaign_id: str, statement: Any, **values: Any
+) -> Sequence[Found]:
     """As _in_campaign, of what changes leads. Raises Forbidden, ApiError 409, DBAPIError."""
-    return await _patiently(lambda: _in_campaign(engine, key, campaign_id, statement, repeatable=False, **values))
+    return await _patiently(
+        lambda: _in_campaign(engine, key, campaign_id, statement, repeatable=False, **values)
+    )
 
 
 async def _patiently(change: Callable[[], Coroutine[Any, Any, Result]]) -> Result:
     """What `change` returns, which is tried again where somebody else was in the way.
 
-    Not where a lock was waited for in vain: the caller has waited long enough. Nor where the connection
-    broke: what had been done would be told as skipped, or not found. Raises ApiError 409, DBAPIError.
+    Not where a lock was waited for in vain: the caller has waited long enough. Nor where the
+    connection broke: what had been done would be told as skipped, or not found. Raises ApiError
+    409, DBAPIError.
     """
     pause = FIRST_PAUSE
     while True:
@@ -352,11 +443,17 @@ async def _patiently(change: Callable[[], Coroutine[Any, Any, Result]]) -> Resul
 
 
 def _refused() -> ApiError:
-    return ApiError(409, "The database refuses this: a constraint or a trigger of its operator is against it")
+    return ApiError(
+        409, "The database refuses this: a constraint or a trigger of its operator is against it"
+    )
 
 
-async def _canonical(engine: AsyncEngine, key: Key, campaign_id: str, named: Named) -> dict[str, Any]:
-    """The identifiers in canonical form; what no lead can have becomes what none has. Raises Forbidden."""
+async def _canonical(
+    engine: AsyncEngine, key: Key, campaign_id: str, named: Named
+) -> dict[str, Any]:
+    """The identifiers in canonical form; what no lead can have becomes what none has. Raises
+    Forbidden.
+    """
     region = await _region(engine, key, campaign_id, named.region) if named.number else None
     canonical = {
         "external_id": named.external_id and canonical_external_id(named.external_id),
@@ -366,24 +463,35 @@ async def _canonical(engine: AsyncEngine, key: Key, campaign_id: str, named: Nam
 
 
 def _spellings_of_id(canonical: str, named: Named) -> set[str]:
-    """How the lead may be stored: leads that were stored in a former form are found as they were written then."""
+    """How the lead may be stored: leads that were stored in a former form are found as they were
+    written then.
+    """
     return {canonical, former_external_id(named.external_id or "") if canonical else ""}
 
 
 def _spellings_of_number(canonical: str, named: Named) -> set[str]:
     former = former_phone_number(named.number or "")
-    return {canonical, former} if canonical and canonical_phone_number(former) == canonical else {canonical}
+    return (
+        {canonical, former}
+        if canonical and canonical_phone_number(former) == canonical
+        else {canonical}
+    )
 
 
-async def _region(engine: AsyncEngine, key: Key, campaign_id: str, region: str | None) -> str | None:
+async def _region(
+    engine: AsyncEngine, key: Key, campaign_id: str, region: str | None
+) -> str | None:
     """`region`, or the campaign's. Raises Forbidden."""
     if not key.sees(campaign_id) or "\0" in campaign_id:
         raise Forbidden
     return region or await region_of(engine, key.company_id, campaign_id)
 
 
-def _listed(settings: Settings, campaign_id: str, found: Sequence[Found], cursor: str | None) -> dict[str, Any]:
-    # The ids of the table are counted over all companies: two of them tell how many leads there are of others.
+def _listed(
+    settings: Settings, campaign_id: str, found: Sequence[Found], cursor: str | None
+) -> dict[str, Any]:
+    # The ids of the table are counted over all companies: two of them tell how many leads there are
+    # of others.
     ids = pseudonyms(settings.secrets_key, [row.id for row in found])
     leads = [
         {
@@ -406,11 +514,15 @@ def _cursor(row: Found) -> str:
 
 
 def _after(cursor: str | None) -> tuple[bool, str]:
-    """Whether the page begins among those with an external id, and after which identifier. Raises InvalidRequest."""
+    """Whether the page begins among those with an external id, and after which identifier. Raises
+    InvalidRequest.
+    """
     if cursor is None:
         return True, ""
     try:
-        written = base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True).decode()
+        written = base64.b64decode(
+            cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True
+        ).decode()
     except (binascii.Error, ValueError):
         written = ""
     if written[:1] not in {"e", "p"} or "\0" in written:

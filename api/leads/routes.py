@@ -32,16 +32,30 @@ PhoneRegion = Annotated[str | None, Query(alias="phoneRegion")]
 PhoneNumber = Annotated[str | None, AfterValidator(_with_plus), Query(alias="phoneNumber")]
 
 
-@router.post("/api/v1/records/bulk", operation_id="createRecords", summary="The same, by another name", tags=["Leads"])
-@router.post("/api/v1/leads/bulk", operation_id="createLeads", summary="Create leads", tags=["Leads"])
+@router.post(
+    "/api/v1/records/bulk",
+    operation_id="createRecords",
+    summary="The same, by another name",
+    tags=["Leads"],
+)
+@router.post(
+    "/api/v1/leads/bulk", operation_id="createLeads", summary="Create leads", tags=["Leads"]
+)
 async def create_leads(request: Request, key: Writer) -> Answer:
     """Creates up to 1000 leads; those whose identifiers are taken are skipped."""
     new = leads.parse_new(await read_json(request))
     refuse_unknown_parameters(request, set())
-    return success(await leads.create(request.app.state.engine, request.app.state.settings, key, new))
+    return success(
+        await leads.create(request.app.state.engine, request.app.state.settings, key, new)
+    )
 
 
-@router.get("/api/v1/records", operation_id="listRecords", summary="The same, by another name", tags=["Leads"])
+@router.get(
+    "/api/v1/records",
+    operation_id="listRecords",
+    summary="The same, by another name",
+    tags=["Leads"],
+)
 @router.get("/api/v1/leads", operation_id="listLeads", summary="List leads", tags=["Leads"])
 async def list_leads(
     request: Request,
@@ -54,16 +68,27 @@ async def list_leads(
     phone_region: PhoneRegion = None,
 ) -> Answer:
     """A campaign's leads, a page at a time; or the one with an identifier."""
-    refuse_unknown_parameters(request, {"campaignId", "cursor", "limit", "externalId", "phoneNumber", "phoneRegion"})
+    refuse_unknown_parameters(
+        request, {"campaignId", "cursor", "limit", "externalId", "phoneNumber", "phoneRegion"}
+    )
     state, campaign_id = request.app.state, _named(campaign_id)
     if external_id is not None or phone_number is not None:
         named = leads.Named(external_id, phone_number, parse_region(phone_region))
         return success(await leads.find(state.engine, state.settings, key, campaign_id, named))
-    return success(await leads.list_leads(state.engine, state.settings, key, campaign_id, cursor, limit))
+    return success(
+        await leads.list_leads(state.engine, state.settings, key, campaign_id, cursor, limit)
+    )
 
 
-@router.delete("/api/v1/records", operation_id="deleteRecord", summary="The same, by another name", tags=["Leads"])
-@router.delete("/api/v1/leads", operation_id="deleteLead", summary="Delete one lead", tags=["Leads"])
+@router.delete(
+    "/api/v1/records",
+    operation_id="deleteRecord",
+    summary="The same, by another name",
+    tags=["Leads"],
+)
+@router.delete(
+    "/api/v1/leads", operation_id="deleteLead", summary="Delete one lead", tags=["Leads"]
+)
 async def delete_lead(
     request: Request,
     key: Writer,
@@ -75,8 +100,12 @@ async def delete_lead(
     """Deletes a lead at once, and its copies in the archive."""
     refuse_unknown_parameters(request, {"campaignId", "externalId", "phoneNumber", "phoneRegion"})
     campaign_id = _named(campaign_id)
-    if not canonical_external_id(external_id or "") and not canonical_phone_number(phone_number or ""):
-        raise InvalidRequest("At least one of phoneNumber or externalId query parameter is required")
+    if not canonical_external_id(external_id or "") and not canonical_phone_number(
+        phone_number or ""
+    ):
+        raise InvalidRequest(
+            "At least one of phoneNumber or externalId query parameter is required"
+        )
     named = leads.Named(external_id, phone_number, parse_region(phone_region))
     erased = await leads.delete(request.app.state.engine, key, campaign_id, named)
     return success({"deleted": True, "erasedFromArchive": erased} if erased else {"deleted": True})

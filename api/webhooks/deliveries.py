@@ -1,4 +1,5 @@
-"""What was sent to webhooks, and how often: seen by whoever sees the job, but for where a webhook leads, which its owner sees.
+"""What was sent to webhooks, and how often: seen by whoever sees the job, but for where a webhook
+leads, which its owner sees.
 
 Of an answer only status and time are known.
 """
@@ -20,7 +21,8 @@ from shared.database.models import deliveries, jobs, webhooks
 from shared.database.plans import BY_INDEX
 from shared.states import DeliveryState, Event
 
-# What is under way keeps its lease. Who has it in hand finds `attempts` at 0, and leaves it to be sent again.
+# What is under way keeps its lease. Who has it in hand finds `attempts` at 0, and leaves it to be
+# sent again.
 _RESTART = text(f"""
     UPDATE deliveries SET state = 'pending', error = NULL, attempts = 0, due_at = greatest(clock_timestamp(), claimed_until)
     WHERE id = :id AND {BY_INDEX} RETURNING id
@@ -51,7 +53,9 @@ _select = (
 async def list_deliveries(
     engine: AsyncEngine, key: Key, filters: dict[str, Any], cursor: str | None, limit: int
 ) -> tuple[list[dict[str, Any]], str | None]:
-    """A page of those that the key sees, newest first, and the cursor of the next one. Raises InvalidRequest."""
+    """A page of those that the key sees, newest first, and the cursor of the next one. Raises
+    InvalidRequest.
+    """
     statement = newest_first(_select.where(*_visible(key)), deliveries, cursor)
     for name, value in filters.items():
         if value is not None:
@@ -61,7 +65,9 @@ async def list_deliveries(
 
 
 async def redeliver(engine: AsyncEngine, key: Key, written_id: str) -> dict[str, Any]:
-    """Sends it again, from the first attempt on; once more if an attempt is under way. Raises ApiError 404, 409."""
+    """Sends it again, from the first attempt on; once more if an attempt is under way. Raises
+    ApiError 404, 409.
+    """
     delivery = await _read(engine, key, _parse_delivery_id(written_id))
     if not delivery.enabled:
         raise ApiError(409, "Cannot redeliver to a webhook that is disabled")
@@ -72,7 +78,12 @@ async def redeliver(engine: AsyncEngine, key: Key, written_id: str) -> dict[str,
 async def test(engine: AsyncEngine, key: Key, webhook_id: UUID) -> dict[str, Any]:
     """Writes a delivery that says no more than that it arrived. Raises ApiError 404."""
     delivery_id = uuid4()
-    values = {"id": delivery_id, "company_id": key.company_id, "webhook_id": webhook_id, "event": Event.TEST}
+    values = {
+        "id": delivery_id,
+        "company_id": key.company_id,
+        "webhook_id": webhook_id,
+        "event": Event.TEST,
+    }
     if not await rows(engine, _TEST, values):
         raise webhook_not_found()
     return _described(await _read(engine, key, delivery_id), key)
@@ -119,4 +130,9 @@ def _described(row: Found, key: Key) -> dict[str, Any]:
 
 
 def _attempt(at: str, status: int | None, latency: int | None, error: str | None) -> dict[str, Any]:
-    return {"at": time_text(datetime.fromisoformat(at)), "statusCode": status, "latencyMs": latency, "error": error}
+    return {
+        "at": time_text(datetime.fromisoformat(at)),
+        "statusCode": status,
+        "latencyMs": latency,
+        "error": error,
+    }

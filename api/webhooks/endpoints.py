@@ -1,4 +1,6 @@
-"""The standing endpoints of a company: where every end of its jobs is told. A secret is shown when it is made, never again."""
+"""The standing endpoints of a company: where every end of its jobs is told. A secret is shown when
+it is made, never again.
+"""
 
 from typing import Any, NamedTuple
 from uuid import UUID, uuid4
@@ -22,8 +24,8 @@ from shared.webhooks.signatures import Vault, last_end, new_secret, retired
 FIELDS = frozenset({"url", "events", "description", "enabled"})
 MOST = 50  # of one company: each is a delivery for each of its jobs
 
-# Those who add one to a company take turns, or several would count the same, and make more than MOST. A
-# process that stops in the middle lets go.
+# Those who add one to a company take turns, or several would count the same, and make more than
+# MOST. A process that stops in the middle lets go.
 _TURN = text(f"""
     WITH {LIMITS}
     SELECT set_config('idle_in_transaction_session_timeout', '10s', true) FROM limits CROSS JOIN companies
@@ -58,7 +60,9 @@ _CHANGE = text(f"""
     SELECT * FROM changed
 """)
 
-_REMOVE = text(f"DELETE FROM webhooks WHERE id = :id AND company_id = :company_id AND {BY_INDEX} RETURNING id")
+_REMOVE = text(
+    f"DELETE FROM webhooks WHERE id = :id AND company_id = :company_id AND {BY_INDEX} RETURNING id"
+)
 
 
 class Registration(NamedTuple):
@@ -77,15 +81,29 @@ def parse_registration(body: bytes, *, whole: bool) -> Registration:
     if whole and url is None:
         raise InvalidRequest("url is required")
     events = fields.get("events")
-    if events is not None and not (isinstance(events, list) and events and all(event in JOB_EVENTS for event in events)):
+    if events is not None and not (
+        isinstance(events, list) and events and all(event in JOB_EVENTS for event in events)
+    ):
         raise InvalidRequest("events must be some of job.completed, job.failed, job.cancelled")
-    description = None if fields.get("description") is None else checked_text("description", fields["description"])
-    enabled = checked_flag(fields, "enabled", default=True) if whole or fields.get("enabled") is not None else None
+    description = (
+        None
+        if fields.get("description") is None
+        else checked_text("description", fields["description"])
+    )
+    enabled = (
+        checked_flag(fields, "enabled", default=True)
+        if whole or fields.get("enabled") is not None
+        else None
+    )
     return Registration(url, events and list(dict.fromkeys(events)), description, enabled)
 
 
-async def add(engine: AsyncEngine, settings: Settings, key: Key, asked: Registration) -> dict[str, Any]:
-    """Adds a webhook; what callers see of it, with its secret. Raises InvalidRequest, ApiError 409."""
+async def add(
+    engine: AsyncEngine, settings: Settings, key: Key, asked: Registration
+) -> dict[str, Any]:
+    """Adds a webhook; what callers see of it, with its secret. Raises InvalidRequest, ApiError
+    409.
+    """
     await check_host("url", asked.url or "", settings.webhook_allow)
     secret = new_secret()
     values = asked._asdict() | {
@@ -102,8 +120,12 @@ async def add(engine: AsyncEngine, settings: Settings, key: Key, asked: Registra
     return _described(found[0]) | {"secret": secret}
 
 
-async def change(engine: AsyncEngine, settings: Settings, key: Key, webhook_id: UUID, asked: Registration) -> dict[str, Any]:
-    """Changes what was said. Disabling it gives up what is still to be sent. Raises InvalidRequest, ApiError 404."""
+async def change(
+    engine: AsyncEngine, settings: Settings, key: Key, webhook_id: UUID, asked: Registration
+) -> dict[str, Any]:
+    """Changes what was said. Disabling it gives up what is still to be sent. Raises InvalidRequest,
+    ApiError 404.
+    """
     if asked.url is not None:
         await check_host("url", asked.url, settings.webhook_allow)
     found = await rows(engine, _CHANGE, asked._asdict() | _place(key, webhook_id))
@@ -112,8 +134,12 @@ async def change(engine: AsyncEngine, settings: Settings, key: Key, webhook_id: 
     return _described(found[0])
 
 
-async def rotate(engine: AsyncEngine, settings: Settings, key: Key, webhook_id: UUID) -> dict[str, Any]:
-    """Gives it a new secret, which is in the answer; those before sign too for a while. Raises ApiError 404."""
+async def rotate(
+    engine: AsyncEngine, settings: Settings, key: Key, webhook_id: UUID
+) -> dict[str, Any]:
+    """Gives it a new secret, which is in the answer; those before sign too for a while. Raises
+    ApiError 404.
+    """
     secret = new_secret()
     found = await rows(engine, _rotation(key, webhook_id, Vault(settings.secrets_key).lock(secret)))
     if not found:
@@ -143,8 +169,12 @@ async def read(engine: AsyncEngine, key: Key, webhook_id: UUID) -> dict[str, Any
     return _described(found[0])
 
 
-async def list_webhooks(engine: AsyncEngine, key: Key, cursor: str | None, limit: int) -> tuple[list[dict[str, Any]], str | None]:
-    """A page of the company's, newest first, and the cursor of the next one. Raises InvalidRequest."""
+async def list_webhooks(
+    engine: AsyncEngine, key: Key, cursor: str | None, limit: int
+) -> tuple[list[dict[str, Any]], str | None]:
+    """A page of the company's, newest first, and the cursor of the next one. Raises
+    InvalidRequest.
+    """
     found = await rows(engine, newest_first(_select(key), webhooks, cursor).limit(limit + 1))
     items, following = page_of(found, limit)
     return [_described(row) for row in items], following
@@ -164,7 +194,9 @@ def webhook_not_found() -> ApiError:
 
 
 def _select(key: Key) -> Any:
-    return select(*webhooks.c, func.clock_timestamp().label("now")).where(webhooks.c.company_id == key.company_id, text(BY_INDEX))
+    return select(*webhooks.c, func.clock_timestamp().label("now")).where(
+        webhooks.c.company_id == key.company_id, text(BY_INDEX)
+    )
 
 
 def _place(key: Key, webhook_id: UUID) -> dict[str, Any]:

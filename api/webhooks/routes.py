@@ -1,4 +1,6 @@
-"""The routes of webhooks and deliveries. A webhook tells of all of a company's jobs, so its owner must see all of them."""
+"""The routes of webhooks and deliveries. A webhook tells of all of a company's jobs, so its owner
+must see all of them.
+"""
 
 from typing import Annotated, Any, NamedTuple
 from uuid import UUID
@@ -30,7 +32,9 @@ async def owner(key: Writer) -> Key:
 Owner = Annotated[Key, Depends(owner)]
 
 
-@router.post("/api/v1/webhooks", operation_id="createWebhook", summary="Create a webhook", tags=["Webhooks"])
+@router.post(
+    "/api/v1/webhooks", operation_id="createWebhook", summary="Create a webhook", tags=["Webhooks"]
+)
 async def create_webhook(request: Request, key: Owner) -> Answer:
     """Tells a URL of the ends of all jobs."""
     asked = endpoints.parse_registration(await read_json(request), whole=True)
@@ -39,23 +43,43 @@ async def create_webhook(request: Request, key: Owner) -> Answer:
     return success(webhook, 201, {"Location": f"/api/v1/webhooks/{webhook['webhookId']}"})
 
 
-@router.get("/api/v1/webhooks", operation_id="listWebhooks", summary="List webhooks", tags=["Webhooks"])
-async def get_webhooks(request: Request, key: Owner, cursor: str | None = None, limit: Limit = 50) -> Answer:
+@router.get(
+    "/api/v1/webhooks", operation_id="listWebhooks", summary="List webhooks", tags=["Webhooks"]
+)
+async def get_webhooks(
+    request: Request, key: Owner, cursor: str | None = None, limit: Limit = 50
+) -> Answer:
     """The company's webhooks, newest first."""
     refuse_unknown_parameters(request, {"cursor", "limit"})
     items, following = await endpoints.list_webhooks(request.app.state.engine, key, cursor, limit)
     return success({"items": items, "nextCursor": following})
 
 
-@router.get("/api/v1/webhooks/{webhookId}", operation_id="getWebhook", summary="Read a webhook", tags=["Webhooks"])
-async def get_webhook(request: Request, key: Owner, webhook_id: Annotated[str, Path(alias="webhookId")]) -> Answer:
+@router.get(
+    "/api/v1/webhooks/{webhookId}",
+    operation_id="getWebhook",
+    summary="Read a webhook",
+    tags=["Webhooks"],
+)
+async def get_webhook(
+    request: Request, key: Owner, webhook_id: Annotated[str, Path(alias="webhookId")]
+) -> Answer:
     """The webhook as it stands."""
     refuse_unknown_parameters(request, set())
-    return success(await endpoints.read(request.app.state.engine, key, endpoints.parse_webhook_id(webhook_id)))
+    return success(
+        await endpoints.read(request.app.state.engine, key, endpoints.parse_webhook_id(webhook_id))
+    )
 
 
-@router.patch("/api/v1/webhooks/{webhookId}", operation_id="changeWebhook", summary="Change a webhook", tags=["Webhooks"])
-async def patch_webhook(request: Request, key: Owner, webhook_id: Annotated[str, Path(alias="webhookId")]) -> Answer:
+@router.patch(
+    "/api/v1/webhooks/{webhookId}",
+    operation_id="changeWebhook",
+    summary="Change a webhook",
+    tags=["Webhooks"],
+)
+async def patch_webhook(
+    request: Request, key: Owner, webhook_id: Annotated[str, Path(alias="webhookId")]
+) -> Answer:
     """Changes what is said, and leaves the rest."""
     asked = endpoints.parse_registration(await read_json(request), whole=False)
     refuse_unknown_parameters(request, set())
@@ -63,8 +87,15 @@ async def patch_webhook(request: Request, key: Owner, webhook_id: Annotated[str,
     return success(await endpoints.change(state.engine, state.settings, key, found, asked))
 
 
-@router.delete("/api/v1/webhooks/{webhookId}", operation_id="deleteWebhook", summary="Delete a webhook", tags=["Webhooks"])
-async def delete_webhook(request: Request, key: Owner, webhook_id: Annotated[str, Path(alias="webhookId")]) -> Answer:
+@router.delete(
+    "/api/v1/webhooks/{webhookId}",
+    operation_id="deleteWebhook",
+    summary="Delete a webhook",
+    tags=["Webhooks"],
+)
+async def delete_webhook(
+    request: Request, key: Owner, webhook_id: Annotated[str, Path(alias="webhookId")]
+) -> Answer:
     """Removes the webhook and the record of its deliveries."""
     await read_nothing(request)
     refuse_unknown_parameters(request, set())
@@ -72,17 +103,33 @@ async def delete_webhook(request: Request, key: Owner, webhook_id: Annotated[str
     return success({"deleted": True})
 
 
-@router.post("/api/v1/webhooks/{webhookId}/rotate", operation_id="rotateWebhook", summary="Change its secret", tags=["Webhooks"])
-async def rotate_webhook(request: Request, key: Owner, webhook_id: Annotated[str, Path(alias="webhookId")]) -> Answer:
-    """A new secret; the one before signs too for 24 hours, whatever follows. Of those before, at most five do."""
+@router.post(
+    "/api/v1/webhooks/{webhookId}/rotate",
+    operation_id="rotateWebhook",
+    summary="Change its secret",
+    tags=["Webhooks"],
+)
+async def rotate_webhook(
+    request: Request, key: Owner, webhook_id: Annotated[str, Path(alias="webhookId")]
+) -> Answer:
+    """A new secret; the one before signs too for 24 hours, whatever follows. Of those before, at
+    most five do.
+    """
     await read_nothing(request)
     refuse_unknown_parameters(request, set())
     state, found = request.app.state, endpoints.parse_webhook_id(webhook_id)
     return success(await endpoints.rotate(state.engine, state.settings, key, found))
 
 
-@router.post("/api/v1/webhooks/{webhookId}/test", operation_id="testWebhook", summary="Send a test", tags=["Webhooks"])
-async def test_webhook(request: Request, key: Owner, webhook_id: Annotated[str, Path(alias="webhookId")]) -> Answer:
+@router.post(
+    "/api/v1/webhooks/{webhookId}/test",
+    operation_id="testWebhook",
+    summary="Send a test",
+    tags=["Webhooks"],
+)
+async def test_webhook(
+    request: Request, key: Owner, webhook_id: Annotated[str, Path(alias="webhookId")]
+) -> Answer:
     """Sends an event of the type `webhook.test`, at once, also to a webhook that is disabled."""
     await read_nothing(request)
     refuse_unknown_parameters(request, set())
@@ -132,10 +179,16 @@ async def get_webhook_deliveries(
 
 
 @router.get(
-    "/api/v1/jobs/{jobId}/deliveries", operation_id="listJobDeliveries", summary="List a job's deliveries", tags=["Deliveries"]
+    "/api/v1/jobs/{jobId}/deliveries",
+    operation_id="listJobDeliveries",
+    summary="List a job's deliveries",
+    tags=["Deliveries"],
 )
 async def get_job_deliveries(
-    request: Request, job_id: Annotated[str, Path(alias="jobId")], key: Reader, asked: Annotated[Wanted, Depends(wanted)]
+    request: Request,
+    job_id: Annotated[str, Path(alias="jobId")],
+    key: Reader,
+    asked: Annotated[Wanted, Depends(wanted)],
 ) -> Answer:
     """What was sent when the job ended, to its callback and to webhooks; newest first."""
     found = parse_job_id(job_id)
@@ -145,13 +198,23 @@ async def get_job_deliveries(
 
 async def _page(request: Request, key: Key, asked: Wanted, **place: UUID) -> Answer:
     engine = request.app.state.engine
-    items, following = await deliveries.list_deliveries(engine, key, asked.filters | place, asked.cursor, asked.limit)
+    items, following = await deliveries.list_deliveries(
+        engine, key, asked.filters | place, asked.cursor, asked.limit
+    )
     return success({"items": items, "nextCursor": following})
 
 
-@router.post("/api/v1/deliveries/{deliveryId}/redeliver", operation_id="redeliver", summary="Send it again", tags=["Deliveries"])
-async def redeliver(request: Request, key: Writer, delivery_id: Annotated[str, Path(alias="deliveryId")]) -> Answer:
-    """Sends the same event again, with the same `webhook-id`, at once and from the first attempt on.
+@router.post(
+    "/api/v1/deliveries/{deliveryId}/redeliver",
+    operation_id="redeliver",
+    summary="Send it again",
+    tags=["Deliveries"],
+)
+async def redeliver(
+    request: Request, key: Writer, delivery_id: Annotated[str, Path(alias="deliveryId")]
+) -> Answer:
+    """Sends the same event again, with the same `webhook-id`, at once and from the first attempt
+    on.
 
     Where an attempt is under way, it is sent once more after that.
     """

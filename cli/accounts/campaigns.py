@@ -28,23 +28,42 @@ def campaigns() -> None:
 
 @campaigns.command()
 @click.argument("campaign_id", metavar="ID", type=options.Word())
-@click.option("--company", "company_id", required=True, metavar="ID", type=options.Word(), help="The company that owns it.")
-@click.option("--name", default="", type=options.Word(may_be_empty=True), help="For people; may be anything.")
+@click.option(
+    "--company",
+    "company_id",
+    required=True,
+    metavar="ID",
+    type=options.Word(),
+    help="The company that owns it.",
+)
+@click.option(
+    "--name", default="", type=options.Word(may_be_empty=True), help="For people; may be anything."
+)
 @options.data_dir
 @options.as_json
-def create(campaign_id: str, company_id: str, name: str, data_dir: Path | None, *, as_json: bool) -> None:
+def create(
+    campaign_id: str, company_id: str, name: str, data_dir: Path | None, *, as_json: bool
+) -> None:
     """Create a campaign."""
     from cli.accounts import registry
     from cli.connection import changing
 
-    with changing(data_dir, f"leadsweep campaigns list --company {quote(company_id)}") as connection:
+    with changing(
+        data_dir, f"leadsweep campaigns list --company {quote(company_id)}"
+    ) as connection:
         registry.create_campaign(connection, campaign_id, company_id, name)
     result = {"id": campaign_id, "companyId": company_id, "name": name}
     show(result, f"created campaign {campaign_id} of company {company_id}", as_json=as_json)
 
 
 @campaigns.command("list")
-@click.option("--company", "company_id", metavar="ID", type=options.Word(), help="Only the campaigns of this company.")
+@click.option(
+    "--company",
+    "company_id",
+    metavar="ID",
+    type=options.Word(),
+    help="Only the campaigns of this company.",
+)
 @options.data_dir
 @options.as_json
 def list_(company_id: str | None, data_dir: Path | None, *, as_json: bool) -> None:
@@ -76,11 +95,13 @@ def _described(row: "RowMapping") -> dict[str, object]:
 @click.option("--clear", is_flag=True, help="Back to the server's window.")
 @options.data_dir
 @options.as_json
-def off_peak(campaign_id: str, window: str | None, data_dir: Path | None, *, clear: bool, as_json: bool) -> None:
+def off_peak(
+    campaign_id: str, window: str | None, data_dir: Path | None, *, clear: bool, as_json: bool
+) -> None:
     """Show or set when the off-peak jobs of a campaign run.
 
-    WINDOW is written as '22:00-06:00 mon-sun Europe/Berlin'; without one, the campaign's is shown. Jobs that were submitted
-    before keep the window that they got then.
+    WINDOW is written as '22:00-06:00 mon-sun Europe/Berlin'; without one, the campaign's is shown.
+    Jobs that were submitted before keep the window that they got then.
     """
     from cli.accounts import registry
     from cli.connection import changing
@@ -92,7 +113,11 @@ def off_peak(campaign_id: str, window: str | None, data_dir: Path | None, *, cle
             registry.set_off_peak(connection, campaign_id, window)
         found = registry.off_peak(connection, campaign_id)
     result = {"id": campaign_id, "offPeak": found}
-    show(result, f"off-peak jobs of campaign {campaign_id} run {found or 'in the window of the server'}", as_json=as_json)
+    show(
+        result,
+        f"off-peak jobs of campaign {campaign_id} run {found or 'in the window of the server'}",
+        as_json=as_json,
+    )
 
 
 @campaigns.command("phone-region")
@@ -101,8 +126,11 @@ def off_peak(campaign_id: str, window: str | None, data_dir: Path | None, *, cle
 @click.option("--clear", is_flag=True, help="Back to none.")
 @options.data_dir
 @options.as_json
-def phone_region(campaign_id: str, region: str | None, data_dir: Path | None, *, clear: bool, as_json: bool) -> None:
-    """Show or set whose phone numbers are meant that begin without a +, where a submission does not say.
+def phone_region(
+    campaign_id: str, region: str | None, data_dir: Path | None, *, clear: bool, as_json: bool
+) -> None:
+    """Show or set whose phone numbers are meant that begin without a +, where a submission does not
+    say.
 
     COUNTRY is an ISO 3166 code, as DE: 030 123456 is then read as +49 30 123456.
     """

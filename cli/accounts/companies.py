@@ -21,7 +21,9 @@ def companies() -> None:
 
 @companies.command()
 @click.argument("company_id", metavar="ID", type=options.Word())
-@click.option("--name", default="", type=options.Word(may_be_empty=True), help="For people; may be anything.")
+@click.option(
+    "--name", default="", type=options.Word(may_be_empty=True), help="For people; may be anything."
+)
 @options.data_dir
 @options.as_json
 def create(company_id: str, name: str, data_dir: Path | None, *, as_json: bool) -> None:
@@ -53,20 +55,29 @@ def list_(data_dir: Path | None, *, as_json: bool) -> None:
 
 @companies.command("webhook-secret")
 @click.argument("company_id", metavar="ID", type=options.Word())
-@click.option("--rotate", is_flag=True, help="Make a new one; the one before signs too for 24 hours.")
+@click.option(
+    "--rotate", is_flag=True, help="Make a new one; the one before signs too for 24 hours."
+)
 @options.data_dir
 @options.as_json
 def webhook_secret(company_id: str, data_dir: Path | None, *, rotate: bool, as_json: bool) -> None:
     """Show or change the secret that signs what goes to a job's callbackUrl.
 
-    Receivers verify with it; see `leadsweep webhooks listen`. Webhooks that were created with the API have secrets of their own.
+    Receivers verify with it; see `leadsweep webhooks listen`. Webhooks that were created with the
+    API have secrets of their own.
     """
     from cli.accounts import registry
     from cli.connection import changing, find_settings, open_vault
 
     vault = open_vault(find_settings(data_dir))
-    with changing(data_dir, f"leadsweep companies webhook-secret {quote(company_id)}") as connection:
+    with changing(
+        data_dir, f"leadsweep companies webhook-secret {quote(company_id)}"
+    ) as connection:
         secret, old_until = registry.webhook_secret(connection, company_id, vault, rotate=rotate)
     if rotate and old_until:
         remark(f"the old secret signs too until {moment(old_until)}")
-    show({"id": company_id, "webhookSecret": secret, "oldSecretUntil": moment(old_until)}, secret, as_json=as_json)
+    show(
+        {"id": company_id, "webhookSecret": secret, "oldSecretUntil": moment(old_until)},
+        secret,
+        as_json=as_json,
+    )

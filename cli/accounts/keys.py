@@ -1,4 +1,6 @@
-"""`leadsweep keys`: a key is shown once, when it is made; afterwards only its id and what it may do."""
+"""`leadsweep keys`: a key is shown once, when it is made; afterwards only its id and what it may
+do.
+"""
 
 from pathlib import Path
 from shlex import quote
@@ -20,15 +22,32 @@ def keys() -> None:
 
 
 @keys.command()
-@click.option("--company", "company_id", required=True, metavar="ID", type=options.Word(), help="Whose key it is.")
-@click.option("--scope", required=True, type=click.Choice(["read", "write"]), help="`write` includes `read`.")
-@click.option("--campaign", "campaign_id", metavar="ID", type=options.Word(), help="Limit the key to this campaign.")
+@click.option(
+    "--company",
+    "company_id",
+    required=True,
+    metavar="ID",
+    type=options.Word(),
+    help="Whose key it is.",
+)
+@click.option(
+    "--scope", required=True, type=click.Choice(["read", "write"]), help="`write` includes `read`."
+)
+@click.option(
+    "--campaign",
+    "campaign_id",
+    metavar="ID",
+    type=options.Word(),
+    help="Limit the key to this campaign.",
+)
 @click.option(
     "--expires",
     type=options.Expiry(),
     help="When it ends: 2030-01-31T12:00:00Z, or 30m, 12h, 90d, 4w from now.  [default: never]",
 )
-@click.option("--name", default="", type=options.Word(may_be_empty=True), help="For people; may be anything.")
+@click.option(
+    "--name", default="", type=options.Word(may_be_empty=True), help="For people; may be anything."
+)
 @click.option(
     "--rate-limit-submit",
     metavar="RATE",
@@ -51,7 +70,9 @@ def create(data_dir: Path | None, *, as_json: bool, **terms: Any) -> None:
     from cli.accounts import registry
     from cli.connection import changing
 
-    with changing(data_dir, f"leadsweep keys list --company {quote(terms['company_id'])}") as connection:
+    with changing(
+        data_dir, f"leadsweep keys list --company {quote(terms['company_id'])}"
+    ) as connection:
         made = registry.create_key(connection, registry.KeyTerms(**terms))
     result = {
         "id": str(made.id),
@@ -71,7 +92,13 @@ def create(data_dir: Path | None, *, as_json: bool, **terms: Any) -> None:
 
 
 @keys.command("list")
-@click.option("--company", "company_id", metavar="ID", type=options.Word(), help="Only the keys of this company.")
+@click.option(
+    "--company",
+    "company_id",
+    metavar="ID",
+    type=options.Word(),
+    help="Only the keys of this company.",
+)
 @options.data_dir
 @options.as_json
 def list_(company_id: str | None, data_dir: Path | None, *, as_json: bool) -> None:
@@ -104,7 +131,11 @@ def revoke(key_id: UUID, data_dir: Path | None, *, as_json: bool) -> None:
 
     with changing(data_dir, "leadsweep keys list") as connection:
         revoked_at, now = registry.revoke_key(connection, key_id)
-    text = f"revoked key {key_id}" if now else f"key {key_id} was already revoked, at {moment(revoked_at)}"
+    text = (
+        f"revoked key {key_id}"
+        if now
+        else f"key {key_id} was already revoked, at {moment(revoked_at)}"
+    )
     show({"id": str(key_id), "revokedAt": moment(revoked_at)}, text, as_json=as_json)
 
 

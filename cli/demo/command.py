@@ -11,9 +11,10 @@ from leadsweep.terminal.signals import stop_by_signals
 def demo(*, as_json: bool) -> None:
     """Show the main job on real servers, from nothing to the final status.
 
-    Starts PostgreSQL, Redis, the API, a worker, a deliverer and the ticker in a temporary folder, loads 10,000 leads, sends a
-    bulk delete of 1,000, receives and verifies its webhook, checks every outcome, and leaves nothing running and nothing behind.
-    With --json the story goes to stderr.
+    Starts PostgreSQL, Redis, the API, a worker, a deliverer and the ticker in a temporary folder,
+    loads 10,000 leads, sends a bulk delete of 1,000, receives and verifies its webhook, checks
+    every outcome, and leaves nothing running and nothing behind. With --json the story goes to
+    stderr.
     """
     stop_by_signals()  # before the imports: one of them tries out the temporary folder, and would leave its file there
     from cli.demo.showcase import run_showcase

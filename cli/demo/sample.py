@@ -1,7 +1,7 @@
 """The leads and the request of `leadsweep demo`, and what must become of each entry.
 
-Made by counting, not by chance: a run can be compared with the one before, and the expectation is written down next to each
-kind of entry rather than computed by the rules that it is to check.
+Made by counting, not by chance: a run can be compared with the one before, and the expectation is
+written down next to each kind of entry rather than computed by the rules that it is to check.
 """
 
 from collections.abc import Iterator
@@ -13,7 +13,9 @@ OTHER_LEADS = 100
 
 
 class Kind(NamedTuple):
-    """Some entries of the request that are alike. `reason` is why they will not be found; None: they will be deleted."""
+    """Some entries of the request that are alike. `reason` is why they will not be found; None:
+    they will be deleted.
+    """
 
     words: str
     entries: list[dict[str, str]]
@@ -29,9 +31,20 @@ def request() -> list[Kind]:
     """1,000 entries, of which 950 name a lead of the campaign that is still there."""
     return [
         Kind("by externalId", [{"externalId": _external_id(n)} for n in range(500)]),
-        Kind("by phoneNumber, as people write them", [{"phoneNumber": _as_people_write(n)} for n in range(500, 800)]),
-        Kind("by both", [{"externalId": _external_id(n), "phoneNumber": _phone_number(n)} for n in range(800, 950)]),
-        Kind("that nobody has", [{"externalId": f"NOBODY-{n:02}"} for n in range(20)], "noSuchLead"),
+        Kind(
+            "by phoneNumber, as people write them",
+            [{"phoneNumber": _as_people_write(n)} for n in range(500, 800)],
+        ),
+        Kind(
+            "by both",
+            [
+                {"externalId": _external_id(n), "phoneNumber": _phone_number(n)}
+                for n in range(800, 950)
+            ],
+        ),
+        Kind(
+            "that nobody has", [{"externalId": f"NOBODY-{n:02}"} for n in range(20)], "noSuchLead"
+        ),
         Kind("of another campaign", [{"externalId": _other(n)} for n in range(15)], "noSuchLead"),
         Kind("named twice", [{"externalId": _external_id(n)} for n in range(15)], "duplicate"),
     ]

@@ -1,6 +1,8 @@
-"""What `leadsweep demo` does: the main job on a stack of its own, told step by step with the time that each took.
+"""What `leadsweep demo` does: the main job on a stack of its own, told step by step with the time
+that each took.
 
-It believes nobody: the leads are counted before and after, and each entry's outcome is compared with what the sample says.
+It believes nobody: the leads are counted before and after, and each entry's outcome is compared
+with what the sample says.
 """
 
 import io
@@ -38,7 +40,16 @@ _CHUNK_SIZE = 100  # entries, so that there is progress to be seen; the default 
 _POLL = 0.01  # seconds between two looks at it; callers are polite and wait for Retry-After
 
 _BULK_DELETE = "/api/v1/leads/bulk-delete"
-_TOLD = ("jobId", "status", "total", "deleted", "notFound", "unprocessed", "deletedIdentifiers", "notFoundIdentifiers")
+_TOLD = (
+    "jobId",
+    "status",
+    "total",
+    "deleted",
+    "notFound",
+    "unprocessed",
+    "deletedIdentifiers",
+    "notFoundIdentifiers",
+)
 _WIDTH = 100  # columns at most; what is piped is not folded otherwise
 
 Json = dict[str, Any]
@@ -69,7 +80,9 @@ class Story:
 
 
 def run_showcase(*, story_on_stderr: bool) -> Json:
-    """Runs the demo and returns the job's final status with the seconds of each part. Raises Failure if anything is not so."""
+    """Runs the demo and returns the job's final status with the seconds of each part. Raises
+    Failure if anything is not so.
+    """
     story = Story(output_console(stderr=story_on_stderr))
     story.console.print("Leadsweep's main job, on real servers in a folder of their own\n")
     began = time.perf_counter()
@@ -85,13 +98,18 @@ def run_showcase(*, story_on_stderr: bool) -> Json:
         folder = tempfile.TemporaryDirectory(prefix="leadsweep-demo-")
     # A worker that is slow to end is killed, and what it has in TMPDIR is to go with the rest.
     os.environ |= {"LEADSWEEP_CHUNK_SIZE": str(_CHUNK_SIZE), "TMPDIR": folder.name}
-    with folder, Stack(read_settings().model_copy(update=own), Path(folder.name), Address(port=0)) as stack:
+    with (
+        folder,
+        Stack(read_settings().model_copy(update=own), Path(folder.name), Address(port=0)) as stack,
+    ):
         _start(stack, story)
         with connected_to(stack.settings) as connection:
             job = _show_main_job(stack, connection, story)
         stopping = time.perf_counter()
     story.took("stop", time.perf_counter() - stopping, "stopped everything and removed its folder")
-    story.console.print(f"\nThat took {time.perf_counter() - began:.1f} s in all. To keep it running: make up")
+    story.console.print(
+        f"\nThat took {time.perf_counter() - began:.1f} s in all. To keep it running: make up"
+    )
     return {"job": job, "seconds": story.seconds}
 
 
@@ -113,17 +131,23 @@ def _show_main_job(stack: Stack, connection: Connection, story: Story) -> Json:
         registry.create_company(connection, sample.COMPANY, vault=vault)
         for campaign_id in (sample.CAMPAIGN, sample.OTHER_CAMPAIGN):
             registry.create_campaign(connection, campaign_id, sample.COMPANY)
-        key = registry.create_key(connection, registry.KeyTerms(sample.COMPANY, "write", name="demo")).key
+        key = registry.create_key(
+            connection, registry.KeyTerms(sample.COMPANY, "write", name="demo")
+        ).key
         secret, _ = registry.webhook_secret(connection, sample.COMPANY, vault, rotate=False)
         done.append("made a company, two campaigns and a write key")
     with story.part("load", "loading leads") as done:
         _load(connection, sample.CAMPAIGN, sample.csv_of_leads())
         _load(connection, sample.OTHER_CAMPAIGN, sample.csv_of_other_leads())
-        done.append(f"loaded {sample.LEADS:,} leads, and {sample.OTHER_LEADS} into the other campaign")
+        done.append(
+            f"loaded {sample.LEADS:,} leads, and {sample.OTHER_LEADS} into the other campaign"
+        )
     before = _count(connection)
     headers = {"x-api-key": key}
     with (
-        httpx2.Client(base_url=stack.address.url, headers=headers, trust_env=False, timeout=10) as client,
+        httpx2.Client(
+            base_url=stack.address.url, headers=headers, trust_env=False, timeout=10
+        ) as client,
         _listening(secret) as (callback_url, received),
     ):
         kinds = sample.request()
@@ -142,7 +166,9 @@ def _show_main_job(stack: Stack, connection: Connection, story: Story) -> Json:
 
 def _load(connection: Connection, campaign_id: str, lines: Iterator[str]) -> None:
     with connection.begin():
-        tally = import_leads(connection, campaign_id, read(io.BytesIO("".join(lines).encode())), lambda *_: None)
+        tally = import_leads(
+            connection, campaign_id, read(io.BytesIO("".join(lines).encode())), lambda *_: None
+        )
     if tally.rejected:
         raise Failure(f"{tally.rejected} leads of the sample were rejected")
 
@@ -150,18 +176,27 @@ def _load(connection: Connection, campaign_id: str, lines: Iterator[str]) -> Non
 def _count(connection: Connection) -> tuple[int, int]:
     """How many leads the campaign has, and the other one."""
     with connection.begin():
-        return registry.count_leads(connection, sample.CAMPAIGN), registry.count_leads(connection, sample.OTHER_CAMPAIGN)
+        return registry.count_leads(connection, sample.CAMPAIGN), registry.count_leads(
+            connection, sample.OTHER_CAMPAIGN
+        )
 
 
-def _submit(client: httpx2.Client, kinds: list[sample.Kind], callback_url: str, story: Story) -> Json:
+def _submit(
+    client: httpx2.Client, kinds: list[sample.Kind], callback_url: str, story: Story
+) -> Json:
     entries = [entry for kind in kinds for entry in kind.entries]
-    story.console.print(f"\nPOST {client.base_url.join(_BULK_DELETE)} with {len(entries):,} entries:")
+    story.console.print(
+        f"\nPOST {client.base_url.join(_BULK_DELETE)} with {len(entries):,} entries:"
+    )
     for kind in kinds:
         example = ", ".join(kind.entries[0].values())
         story.console.print(f"  {len(kind.entries):>8}  {kind.words}, e.g. {example}")
     story.console.print()
     with story.part("submit", "submitting") as done:
-        answer = client.post(_BULK_DELETE, json={"campaignId": sample.CAMPAIGN, "callbackUrl": callback_url, "leads": entries})
+        answer = client.post(
+            _BULK_DELETE,
+            json={"campaignId": sample.CAMPAIGN, "callbackUrl": callback_url, "leads": entries},
+        )
         job = _content(answer, httpx2.codes.ACCEPTED)
         done.append(f"202 Accepted, job {job['jobId']}, {job['status']}")
     return job
@@ -182,16 +217,25 @@ def _content(answer: httpx2.Response, expected: int) -> Json:
 def _wait_for(client: httpx2.Client, job: Json, story: Story) -> Json:
     """The job's status once it is final; every change on the way is printed."""
     began = time.perf_counter()
-    story.console.print(f"            in chunks of {_CHUNK_SIZE}, so that there is something to watch (by default: 1,000)")
+    story.console.print(
+        f"            in chunks of {_CHUNK_SIZE}, so that there is something to watch (by default: 1,000)"
+    )
     told = (job["status"], 0)
     while not JobState(job["status"]).final:
         if time.perf_counter() - began > _PATIENCE:
             raise Failure(f"the job is still {job['status']} after {_PATIENCE:.0f} s")
         time.sleep(_POLL)
         job = _get(client, f"/api/v1/jobs/{job['jobId']}")
-        if told != (told := (job["status"], job["processed"])) and not JobState(job["status"]).final:
+        if (
+            told != (told := (job["status"], job["processed"]))
+            and not JobState(job["status"]).final
+        ):
             story.console.print(f"            {told[0]}, {told[1]:,} of {job['total']:,} processed")
-    story.took("job", time.perf_counter() - began, f"{job['status']}, {job['processed']:,} of {job['total']:,} processed")
+    story.took(
+        "job",
+        time.perf_counter() - began,
+        f"{job['status']}, {job['processed']:,} of {job['total']:,} processed",
+    )
     return job
 
 
@@ -206,7 +250,9 @@ def _listening(secret: str) -> Iterator[tuple[str, "Queue[Received]"]]:
 
 
 def _wait_for_webhook(received: "Queue[Received]", job: Json, story: Story) -> None:
-    """Prints the event of the job's end. Raises Failure unless one comes that is signed and says what the job's status says."""
+    """Prints the event of the job's end. Raises Failure unless one comes that is signed and says
+    what the job's status says.
+    """
     began = time.perf_counter()
     try:
         webhook = received.get(timeout=_PATIENCE)
@@ -217,8 +263,12 @@ def _wait_for_webhook(received: "Queue[Received]", job: Json, story: Story) -> N
     told = webhook.event["data"]
     differs = [name for name in _TOLD if told[name] != job[name]]
     if differs or webhook.event["type"] != f"job.{job['status']}":
-        raise Failure(f"the webhook says otherwise than the job: {', '.join(differs) or webhook.event['type']}")
-    done = f"webhook {webhook.event['type']} received, signature verified, {told['deleted']:,} deleted"
+        raise Failure(
+            f"the webhook says otherwise than the job: {', '.join(differs) or webhook.event['type']}"
+        )
+    done = (
+        f"webhook {webhook.event['type']} received, signature verified, {told['deleted']:,} deleted"
+    )
     story.took("webhook", time.perf_counter() - began, done)
 
 
@@ -226,14 +276,25 @@ def _print_status(console: Console, job: Json, results: list[Json]) -> None:
     counts = Table.grid(padding=(0, 2))
     for name in ("status", "total", "deleted", "notFound", "unprocessed"):
         counts.add_row(f"  {name}", f"{job[name]:,}" if isinstance(job[name], int) else job[name])
-    reasons = Table("reason", "entries", "identifiers, as the caller wrote them", box=None, padding=(0, 2))
-    for reason in dict.fromkeys(result["reason"] for result in results if result["outcome"] == "notFound"):
+    reasons = Table(
+        "reason", "entries", "identifiers, as the caller wrote them", box=None, padding=(0, 2)
+    )
+    for reason in dict.fromkeys(
+        result["reason"] for result in results if result["outcome"] == "notFound"
+    ):
         named = [result["identifier"] for result in results if result["reason"] == reason]
         reasons.add_row(reason, str(len(named)), ", ".join(named))
-    console.print("\nThe job's status:", counts, "\nWhat was not found, and why:", reasons, sep="\n")
+    console.print(
+        "\nThe job's status:", counts, "\nWhat was not found, and why:", reasons, sep="\n"
+    )
 
 
-def _check(kinds: list[sample.Kind], job: Json, results: list[Json], leads: tuple[tuple[int, int], tuple[int, int]]) -> None:
+def _check(
+    kinds: list[sample.Kind],
+    job: Json,
+    results: list[Json],
+    leads: tuple[tuple[int, int], tuple[int, int]],
+) -> None:
     """Raises Failure for the first thing that is not as it should be."""
     expected = [(identifier, kind.reason) for kind in kinds for identifier in kind.identifiers]
     deleted = sum(reason is None for _, reason in expected)

@@ -34,7 +34,14 @@ def leads() -> None:
 
 
 @leads.command()
-@click.option("--campaign", "campaign_id", required=True, metavar="ID", type=options.Word(), help="Whose leads to count.")
+@click.option(
+    "--campaign",
+    "campaign_id",
+    required=True,
+    metavar="ID",
+    type=options.Word(),
+    help="Whose leads to count.",
+)
 @options.data_dir
 @options.as_json
 def count(campaign_id: str, data_dir: Path | None, *, as_json: bool) -> None:
@@ -48,12 +55,22 @@ def count(campaign_id: str, data_dir: Path | None, *, as_json: bool) -> None:
 
 
 @leads.command("list")
-@click.option("--campaign", "campaign_id", required=True, metavar="ID", type=options.Word(), help="Whose leads to list.")
-@click.option("--limit", type=click.IntRange(1), default=20, show_default=True, help="The most to be shown.")
+@click.option(
+    "--campaign",
+    "campaign_id",
+    required=True,
+    metavar="ID",
+    type=options.Word(),
+    help="Whose leads to list.",
+)
+@click.option(
+    "--limit", type=click.IntRange(1), default=20, show_default=True, help="The most to be shown."
+)
 @options.data_dir
 @options.as_json
 def list_(campaign_id: str, limit: int, data_dir: Path | None, *, as_json: bool) -> None:
-    """List leads of a campaign: those with an externalId first, by it, then the others by their numbers.
+    """List leads of a campaign: those with an externalId first, by it, then the others by their
+    numbers.
 
     With --json they have their metadata.
     """
@@ -94,8 +111,9 @@ def _described(row: "RowMapping") -> dict[str, object]:
 def recanonicalise(data_dir: Path | None, *, as_json: bool) -> None:
     """Bring the identifiers of all leads into today's form, after an upgrade that changed it.
 
-    Goes on beside everything else, a few thousand leads at a time; it may be stopped and run again. A lead whose new form is
-    another lead's stays as it is and is listed by `leadsweep doctor`. Exit code 1 if any does.
+    Goes on beside everything else, a few thousand leads at a time; it may be stopped and run again.
+    A lead whose new form is another lead's stays as it is and is listed by `leadsweep doctor`. Exit
+    code 1 if any does.
     """
     from leadsweep.terminal.failure import if_cut_off
 
@@ -107,12 +125,20 @@ def recanonicalise(data_dir: Path | None, *, as_json: bool) -> None:
         if_cut_off("what is changed stays changed; to do the rest, run it again")
         for progress in recanonicalise(connection):
             if sys.stderr.isatty():
-                remark(f"{progress.looked_at:,} leads looked at, {progress.changed:,} changed", head="\r", end="")
+                remark(
+                    f"{progress.looked_at:,} leads looked at, {progress.changed:,} changed",
+                    head="\r",
+                    end="",
+                )
     if sys.stderr.isatty() and progress.looked_at:
         remark("")
     result = {"leads": progress.looked_at, "changed": progress.changed, "left": len(progress.left)}
     said = f"changed {progress.changed:,} of {progress.looked_at:,} leads"
-    show(result, said + (f", {len(progress.left):,} could not be" if progress.left else ""), as_json=as_json)
+    show(
+        result,
+        said + (f", {len(progress.left):,} could not be" if progress.left else ""),
+        as_json=as_json,
+    )
     if progress.left:
         remark("the form of these is another lead's: leadsweep doctor lists some of them")
         raise click.exceptions.Exit(1)
@@ -120,11 +146,27 @@ def recanonicalise(data_dir: Path | None, *, as_json: bool) -> None:
 
 @leads.command("import")
 @click.argument("file", type=options.OpenFile())
-@click.option("--campaign", "campaign_id", required=True, metavar="ID", type=options.Word(), help="Where the leads go.")
-@click.option("--format", "form", type=click.Choice(["csv", "ndjson"]), help="[default: by the file's name or first character]")
+@click.option(
+    "--campaign",
+    "campaign_id",
+    required=True,
+    metavar="ID",
+    type=options.Word(),
+    help="Where the leads go.",
+)
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["csv", "ndjson"]),
+    help="[default: by the file's name or first character]",
+)
 @options.naming
 @options.phone_region
-@click.option("--rejects", type=click.File("w", lazy=False), help="Write all rejected rows to this file, as CSV: line, reason.")
+@click.option(
+    "--rejects",
+    type=click.File("w", lazy=False),
+    help="Write all rejected rows to this file, as CSV: line, reason.",
+)
 @options.data_dir
 @options.as_json
 def import_(
@@ -141,13 +183,15 @@ def import_(
 ) -> None:
     """Load leads from FILE (- for stdin), CSV or NDJSON, in UTF-8.
 
-    CSV begins with a header that has a column externalId, phoneNumber or both; the other columns become metadata, empty cells
-    left out. NDJSON is one object a line with externalId, phoneNumber or both; its other keys, and those of an object
-    `metadata` (which they win over), become metadata.
+    CSV begins with a header that has a column externalId, phoneNumber or both; the other columns
+    become metadata, empty cells left out. NDJSON is one object a line with externalId, phoneNumber
+    or both; its other keys, and those of an object `metadata` (which they win over), become
+    metadata.
 
-    A row is rejected, and told with its line and the reason, if it is damaged, has no identifier, a phone number that is none,
-    or an identifier that an earlier row or a lead of the campaign has already. All other rows are imported, in one transaction:
-    a run that is stopped or fails imports nothing.
+    A row is rejected, and told with its line and the reason, if it is damaged, has no identifier, a
+    phone number that is none, or an identifier that an earlier row or a lead of the campaign has
+    already. All other rows are imported, in one transaction: a run that is stopped or fails imports
+    nothing.
 
     Exit code 0 if every row was imported, 1 if any was rejected or the run failed.
     """
@@ -168,9 +212,16 @@ def import_(
             region = phone_region or registry.phone_region(connection, campaign_id)
             region = region if is_region(region) else None
             source = watched(file, shown, "reading", "preparing")
-            rows = read(source, form or _FORMS.get(Path(str(getattr(file, "name", ""))).suffix.lower()), naming, region)
+            rows = read(
+                source,
+                form or _FORMS.get(Path(str(getattr(file, "name", ""))).suffix.lower()),
+                naming,
+                region,
+            )
             tally = import_leads(connection, campaign_id, rows, shown)
-            csv.writer(report, lineterminator="\n").writerows(rejections(connection) if tally.rejected else ())
+            csv.writer(report, lineterminator="\n").writerows(
+                rejections(connection) if tally.rejected else ()
+            )
             if rejects:
                 _write_rejects(report, rejects)
             shown("committing")
@@ -206,4 +257,6 @@ def _print_text(tally: "Tally", rejected: "Iterator[Rejection]", seconds: float)
         remark(f"line {rejection.line}: {rejection.reason}")
     if tally.rejected > _SHOWN:
         remark(f"… and {tally.rejected - _SHOWN:,} more; --rejects FILE writes them all")
-    say(f"imported {tally.imported:,} of {sum(tally):,} rows, rejected {tally.rejected:,}, in {seconds:.1f} s")
+    say(
+        f"imported {tally.imported:,} of {sum(tally):,} rows, rejected {tally.rejected:,}, in {seconds:.1f} s"
+    )

@@ -1,8 +1,9 @@
 """Loads the rows of a file into `leads`, fast, and accounts for every one of them.
 
-COPY puts all rows into a temporary table, the rejected ones with their reason; one INSERT in file order then lets the unique
-indexes decide which leads are new. Each staged row draws its lead's id beforehand, so that what the INSERT left out is found
-by that id afterwards: the count is what really happened, also when somebody else writes leads at the same moment.
+COPY puts all rows into a temporary table, the rejected ones with their reason; one INSERT in file
+order then lets the unique indexes decide which leads are new. Each staged row draws its lead's id
+beforehand, so that what the INSERT left out is found by that id afterwards: the count is what
+really happened, also when somebody else writes leads at the same moment.
 """
 
 from collections.abc import Iterator
@@ -57,10 +58,12 @@ _INSERT = text("""
     ON CONFLICT DO NOTHING
 """)
 
-# Rows draw their ids in file order. Others may draw some in between: then fewer rows are inserted at once.
+# Rows draw their ids in file order. Others may draw some in between: then fewer rows are inserted
+# at once.
 _IDS = text("SELECT min(lead_id) AS first, max(lead_id) AS last FROM staged")
 
-# Whose lead holds the identifier: that of an earlier row of this file (a later one has nothing to do with it), or an older one.
+# Whose lead holds the identifier: that of an earlier row of this file (a later one has nothing to
+# do with it), or an older one.
 _EXPLAIN = text("""
     UPDATE staged SET reason = CASE
             WHEN coalesce(external_id_line, 0) < left_out.line AND external_id_taken
@@ -88,8 +91,11 @@ _EXPLAIN = text("""
 _REJECTIONS = text("SELECT line, reason FROM staged WHERE reason IS NOT NULL ORDER BY line")
 
 
-def import_leads(connection: Connection, campaign_id: str, rows: Iterator[Row], shown: Show) -> Tally:
-    """Imports `rows` into a campaign that exists; the caller commits. Raises Failure if the counts do not add up.
+def import_leads(
+    connection: Connection, campaign_id: str, rows: Iterator[Row], shown: Show
+) -> Tally:
+    """Imports `rows` into a campaign that exists; the caller commits. Raises Failure if the counts
+    do not add up.
 
     How far it is, once all rows are read, is `shown`.
     """
@@ -116,12 +122,16 @@ def _insert(connection: Connection, campaign_id: str, total: int, shown: Show) -
     imported = 0
     for first in range(ids.first or 0, (ids.last or -1) + 1, ROWS):
         shown("writing", min(first - ids.first, total), total, "rows")
-        imported += connection.execute(_INSERT, {"campaign_id": campaign_id, "first": first, "rows": ROWS}).rowcount
+        imported += connection.execute(
+            _INSERT, {"campaign_id": campaign_id, "first": first, "rows": ROWS}
+        ).rowcount
     return imported
 
 
 def rejections(connection: Connection) -> Iterator[Rejection]:
-    """The rows that `import_leads` left out, in file order, streamed; only within the same transaction."""
+    """The rows that `import_leads` left out, in file order, streamed; only within the same
+    transaction.
+    """
     streamed = connection.execute(_REJECTIONS, execution_options={"yield_per": 1000})
     return (Rejection(row.line, row.reason) for row in streamed)
 

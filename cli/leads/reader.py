@@ -1,7 +1,7 @@
 """Reads a file of leads, CSV or NDJSON, row by row and in bounded memory.
 
-Nothing here raises because of one bad row: it comes out with the reason, at the line where it begins, and the next row is read.
-Only a file that cannot be read as a whole is a Failure.
+Nothing here raises because of one bad row: it comes out with the reason, at the line where it
+begins, and the next row is read. Only a file that cannot be read as a whole is a Failure.
 """
 
 import itertools
@@ -34,18 +34,28 @@ class _Columns(NamedTuple):
     others: list[tuple[int, str]]
 
 
-def read(file: BinaryIO, form: Format | None = None, naming: Naming = _OURS, region: str | None = None) -> Iterator[Row]:
+def read(
+    file: BinaryIO, form: Format | None = None, naming: Naming = _OURS, region: str | None = None
+) -> Iterator[Row]:
     """The rows of `file`, blank ones left out, their phone numbers read as in `region`.
 
-    Without `form`, a file that begins with `{` is NDJSON. Raises Failure if the file as a whole cannot be read; where a key that
-    `naming` says is in no entry of NDJSON, only at its end.
+    Without `form`, a file that begins with `{` is NDJSON. Raises Failure if the file as a whole
+    cannot be read; where a key that `naming` says is in no entry of NDJSON, only at its end.
     """
     coming = blocks(iter(lambda: file.read(SIZE), b""))
     try:
         first = next(coming, Block(1, b""))
-        is_json = form == "ndjson" if form else bool(first.lines and first.lines.lstrip().startswith(b"{"))
+        is_json = (
+            form == "ndjson"
+            if form
+            else bool(first.lines and first.lines.lstrip().startswith(b"{"))
+        )
         everything = itertools.chain([first], coming)
-        return _read_json(everything, naming, region) if is_json else _read_csv(everything, naming, region)
+        return (
+            _read_json(everything, naming, region)
+            if is_json
+            else _read_csv(everything, naming, region)
+        )
     except Unreadable as error:
         raise failure_of(error) from None
 
@@ -55,7 +65,11 @@ def _read_csv(coming: Iterable[Block], naming: Naming, region: str | None) -> It
     header, records = read_csv(coming, naming.said)
     columns = _columns(header, naming)
     filled = map(without_blank_rows, records)
-    return (_csv_row(line, fields, columns, region) for some in filled for line, fields in some.numbered())
+    return (
+        _csv_row(line, fields, columns, region)
+        for some in filled
+        for line, fields in some.numbered()
+    )
 
 
 def _columns(header: Header, naming: Naming) -> _Columns:
@@ -67,8 +81,14 @@ def _columns(header: Header, naming: Naming) -> _Columns:
     for number, name in enumerate(names, 1):
         if not name or not name.isprintable() or name in names[: number - 1]:
             where = f"the CSV header, line {header.line}"
-            raise Failure(f"{where}: the name of column {number} is missing, repeated or not printable")
-    others = [(place, name) for place, name in enumerate(names) if place not in {external_id, phone_number}]
+            raise Failure(
+                f"{where}: the name of column {number} is missing, repeated or not printable"
+            )
+    others = [
+        (place, name)
+        for place, name in enumerate(names)
+        if place not in {external_id, phone_number}
+    ]
     return _Columns(len(names), external_id, phone_number, others)
 
 
@@ -78,7 +98,10 @@ def _csv_row(line: int, fields: list[str] | str, columns: _Columns, region: str 
     if isinstance(fields, str):
         return Row(line, None, None, None, fields)
     try:
-        external_id, phone_number = _cell(fields, columns.external_id), _cell(fields, columns.phone_number)
+        external_id, phone_number = (
+            _cell(fields, columns.external_id),
+            _cell(fields, columns.phone_number),
+        )
         metadata = {name: fields[place] for place, name in columns.others if fields[place]}
         return checked(line, external_id, phone_number, metadata, region)
     except Flaw as flaw:
@@ -106,10 +129,14 @@ def _read_json(coming: Iterable[Block], naming: Naming, region: str | None) -> I
                     row = Row(number, None, None, None, str(flaw))
                 yield row
     if unseen and not is_empty:
-        raise Failure(f"no entry has the key {', '.join(sorted(unseen))}", "look at how it is written")
+        raise Failure(
+            f"no entry has the key {', '.join(sorted(unseen))}", "look at how it is written"
+        )
 
 
-def _json_row(number: int, line: bytes | None, naming: Naming, region: str | None, unseen: set[str]) -> Row:
+def _json_row(
+    number: int, line: bytes | None, naming: Naming, region: str | None, unseen: set[str]
+) -> Row:
     """Raises Flaw if it is no lead. Takes the keys that it has from `unseen`."""
     entry = _decoded(line)
     if unseen:
@@ -121,7 +148,11 @@ def _json_row(number: int, line: bytes | None, naming: Naming, region: str | Non
         raise Flaw(f"the entry {error}") from None
     except (ValueError, RecursionError):
         raise Flaw("nested too deeply") from None
-    identifiers = {meaning: entry.pop(name) for meaning, name in zip(meanings, names, strict=True) if meaning in IDENTIFIERS}
+    identifiers = {
+        meaning: entry.pop(name)
+        for meaning, name in zip(meanings, names, strict=True)
+        if meaning in IDENTIFIERS
+    }
     external_id, phone_number = map(identifiers.get, IDENTIFIERS)
     if not isinstance(external_id, str | None):
         raise Flaw("externalId is not a string")

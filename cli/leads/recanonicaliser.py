@@ -1,7 +1,8 @@
-"""Brings the identifiers of stored leads into today's canonical form, a little at a time, beside all else that goes on.
+"""Brings the identifiers of stored leads into today's canonical form, a little at a time, beside
+all else that goes on.
 
-A lead whose new form is another lead's, or says nothing any more, stays as it is: who it is must be decided by people. Until no
-such lead is left, look-ups try both forms.
+A lead whose new form is another lead's, or says nothing any more, stays as it is: who it is must be
+decided by people. Until no such lead is left, look-ups try both forms.
 """
 
 from collections.abc import Iterator
@@ -31,7 +32,9 @@ _NEXT = text("""
 """)
 
 # The trigger of the table does it.
-_CHANGE = text("UPDATE leads SET external_id = external_id, phone_number = phone_number WHERE id = ANY(:ids)")
+_CHANGE = text(
+    "UPDATE leads SET external_id = external_id, phone_number = phone_number WHERE id = ANY(:ids)"
+)
 
 _DONE = text("UPDATE canonical_forms SET form = :form WHERE form < :form")
 
@@ -45,7 +48,9 @@ class Progress(NamedTuple):
 
 
 def recanonicalise(connection: Connection) -> Iterator[Progress]:
-    """Goes through all leads, in transactions of its own; says how far it is after each. Raises Failure, DBAPIError."""
+    """Goes through all leads, in transactions of its own; says how far it is after each. Raises
+    Failure, DBAPIError.
+    """
     looked_at = changed = after = 0
     left: list[int] = []
     while True:
@@ -79,6 +84,11 @@ def _changed(connection: Connection, ids: list[int]) -> list[int]:
             if len(ids) == 1:
                 return ids
             middle = len(ids) // 2
-            return [id_ for half in (ids[:middle], ids[middle:]) for id_ in _changed(connection, half)]
+            return [
+                id_ for half in (ids[:middle], ids[middle:]) for id_ in _changed(connection, half)
+            ]
         return []
-    raise Failure("others hold leads that are to be changed", "run it again when there is less to do; what is done stays done")
+    raise Failure(
+        "others hold leads that are to be changed",
+        "run it again when there is less to do; what is done stays done",
+    )

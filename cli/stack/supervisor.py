@@ -1,7 +1,9 @@
-"""Keeps a whole stack running: the servers that are not given, API, worker, deliverer and ticker. What dies is restarted.
+"""Keeps a whole stack running: the servers that are not given, API, worker, deliverer and ticker.
+What dies is restarted.
 
-What runs where stands in `runtime.json` in the data folder, by which the other commands find the stack. Nothing outlives the
-supervisor: it stops its children in order, and if it is killed itself the kernel ends them.
+What runs where stands in `runtime.json` in the data folder, by which the other commands find the
+stack. Nothing outlives the supervisor: it stops its children in order, and if it is killed itself
+the kernel ends them.
 """
 
 import errno
@@ -58,16 +60,24 @@ class Address(NamedTuple):
 
 
 class Stack:
-    """A stack of one data folder. Inside the `with` block call the `start_…` methods in the order in which they stand here.
+    """A stack of one data folder. Inside the `with` block call the `start_…` methods in the order
+    in which they stand here.
 
-    Raises Failure, before anything is started, if the folder is in use, the port taken, the address not ours, a server not
-    installed, or DATABASE_URL none.
+    Raises Failure, before anything is started, if the folder is in use, the port taken, the address
+    not ours, a server not installed, or DATABASE_URL none.
     """
 
     def __init__(
-        self, settings: Settings, data_dir: Path, address: Address, workers: int = 2, say: Callable[[str], object] = remark
+        self,
+        settings: Settings,
+        data_dir: Path,
+        address: Address,
+        workers: int = 2,
+        say: Callable[[str], object] = remark,
     ) -> None:
-        """Takes the folder and the port. `workers` are pool processes. `say` is told, in a line each, of children that died."""
+        """Takes the folder and the port. `workers` are pool processes. `say` is told, in a line
+        each, of children that died.
+        """
         if settings.database_url:
             check_database_url(settings)
         check_installed(postgres=not settings.database_url, redis=not settings.broker_url)
@@ -106,7 +116,9 @@ class Stack:
         return [which() for which, url in given.items() if not url]
 
     def start_servers(self) -> None:
-        """Starts the servers that are not given, and waits until they answer. Raises Failure if one does not."""
+        """Starts the servers that are not given, and waits until they answer. Raises Failure if one
+        does not.
+        """
         if not self._given.broker_url:
             self._add("redis", self._embedded.spawn_redis, self._embedded.start_redis)
         elif flaw := broker_flaw(self._given.broker_url, _BROKER_SECONDS):
@@ -116,7 +128,9 @@ class Stack:
             self._add("postgres", self._embedded.spawn_postgres, self._embedded.start_postgres)
 
     def migrate(self, afterwards: Callable[[Connection], Result]) -> Result:
-        """Brings the schema up to date and calls `afterwards` in the same transaction. Raises Failure if the database refuses."""
+        """Brings the schema up to date and calls `afterwards` in the same transaction. Raises
+        Failure if the database refuses.
+        """
         with connected_to(self.settings) as connection, connection.begin():
             check_tables(connection)
             if (current_version(connection) or "") > newest_version():
@@ -125,7 +139,9 @@ class Stack:
             return afterwards(connection)
 
     def start_processes(self) -> None:
-        """Starts the four processes, and waits until the API says that all is well. Raises Failure if it never does."""
+        """Starts the four processes, and waits until the API says that all is well. Raises Failure
+        if it never does.
+        """
         host, port = self.address
         with uninterrupted():
             self._add_module("api", ["api", "--host", host, "--port", str(port)])
@@ -141,7 +157,9 @@ class Stack:
             self._look_after_children()
             time.sleep(_LOOK_SECONDS)
 
-    def _add(self, role: str, start: Callable[[], Process], first: Callable[[], Process] | None = None) -> None:
+    def _add(
+        self, role: str, start: Callable[[], Process], first: Callable[[], Process] | None = None
+    ) -> None:
         self._children[role] = Child(role, start, self._embedded.logs / f"{role}.log", first)
 
     def _add_module(self, role: str, command: list[str]) -> None:
@@ -174,15 +192,22 @@ class Stack:
                 )
 
     def _wait_until_ready(self) -> None:
-        # By its own look at each part, since calls of /api/health are counted, and those of others too.
+        # By its own look at each part, since calls of /api/health are counted, and those of others
+        # too.
         began = time.monotonic()
         while (finding := self._missing(time.monotonic() - began)) != "":
             self._look_after_children()
             for child in self._children.values():
                 if child.deaths >= _FRUITLESS_STARTS or time.monotonic() > began + READY_SECONDS:
                     flaw = broker_flaw(self.settings.broker_url, _BROKER_SECONDS)
-                    broker = f", and the broker {address(self.settings.broker_url)} {flaw.finding}" if flaw else ""
-                    raise Failure(f"the stack does not get ready: {finding}{broker}; its logs are in {self._embedded.logs}")
+                    broker = (
+                        f", and the broker {address(self.settings.broker_url)} {flaw.finding}"
+                        if flaw
+                        else ""
+                    )
+                    raise Failure(
+                        f"the stack does not get ready: {finding}{broker}; its logs are in {self._embedded.logs}"
+                    )
             time.sleep(_LOOK_SECONDS)
 
     def _missing(self, seconds: float) -> str:
@@ -194,7 +219,9 @@ class Stack:
                 ages = {row.role: row.age_seconds for row in connection.execute(NEWEST_BEATS)}
         except Failure as failure:
             return failure.wrong
-        silent = [role for role in ("worker", "deliverer", "ticker") if ages.get(role, seconds) >= seconds]
+        silent = [
+            role for role in ("worker", "deliverer", "ticker") if ages.get(role, seconds) >= seconds
+        ]
         return f"no sign of life from the {' and the '.join(silent)}" if silent else ""
 
     def _write_runtime(self) -> None:
@@ -205,8 +232,11 @@ class Stack:
             "database_url": self.settings.database_url,
             "broker_url": self.settings.broker_url,
             "secrets_key": self.settings.secrets_key,
-            "ports": {"api": self.address.port} | {role: port for role, port in self._embedded.ports.items() if not given[role]},
-            "children": [{"role": child.role, "pid": child.process.pid} for child in self._children.values()],
+            "ports": {"api": self.address.port}
+            | {role: port for role, port in self._embedded.ports.items() if not given[role]},
+            "children": [
+                {"role": child.role, "pid": child.process.pid} for child in self._children.values()
+            ],
         }
         write_private(self._runtime, json.dumps(content, indent=2) + "\n")
 
@@ -227,14 +257,19 @@ def _reserve(address: Address) -> socket.socket:
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
             raise Failure(
-                f"port {address.port} is taken", "stop what listens there, or choose another: --port 0 is any"
+                f"port {address.port} is taken",
+                "stop what listens there, or choose another: --port 0 is any",
             ) from None
-        raise Failure(f"cannot listen on {address.host}, port {address.port}: {error.strerror}") from None
+        raise Failure(
+            f"cannot listen on {address.host}, port {address.port}: {error.strerror}"
+        ) from None
 
 
 def _listens(address: Address) -> bool:
     try:
-        socket.create_connection((_ANY_ADDRESS.get(address.host, address.host), address.port), timeout=2).close()
+        socket.create_connection(
+            (_ANY_ADDRESS.get(address.host, address.host), address.port), timeout=2
+        ).close()
     except OSError:
         return False
     return True

@@ -1,6 +1,7 @@
 """`leadsweep up`: the whole stack on one command, until Ctrl-C or SIGTERM.
 
-A database without companies is a newcomer's: it gets a little of everything, so that the first request deletes something.
+A database without companies is a newcomer's: it gets a little of everything, so that the first
+request deletes something.
 """
 
 import json
@@ -19,23 +20,38 @@ if TYPE_CHECKING:
 
 _DEMO = "demo"  # the company's id, and the campaign's
 _LEADS = 5
-_PATIENCE = 5  # seconds, once, for who reads slowly what is said: the first key is told only this once
+_PATIENCE = (
+    5  # seconds, once, for who reads slowly what is said: the first key is told only this once
+)
 
 
 @click.command()
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
-@click.option("--port", default=8000, show_default=True, type=click.IntRange(0, 65535), help="Port to listen on; 0 is any.")
+@click.option(
+    "--port",
+    default=8000,
+    show_default=True,
+    type=click.IntRange(0, 65535),
+    help="Port to listen on; 0 is any.",
+)
 @click.option(
     "--data-dir",
     type=click.Path(path_type=Path, file_okay=False),
     help="Folder of the stack, made on first start.  [default: LEADSWEEP_DATA_DIR or .leadsweep]",
 )
-@click.option("--workers", default=2, show_default=True, type=click.IntRange(1, 64), help="Worker processes; one a core.")
+@click.option(
+    "--workers",
+    default=2,
+    show_default=True,
+    type=click.IntRange(1, 64),
+    help="Worker processes; one a core.",
+)
 def up(host: str, port: int, data_dir: Path | None, workers: int) -> None:
     """Keep the whole stack running.
 
-    PostgreSQL and Redis, where DATABASE_URL and BROKER_URL name none, the API, the worker, the deliverer of webhooks and the
-    ticker. What dies is started again; Ctrl-C stops all of it. On first start there is a campaign to try it on.
+    PostgreSQL and Redis, where DATABASE_URL and BROKER_URL name none, the API, the worker, the
+    deliverer of webhooks and the ticker. What dies is started again; Ctrl-C stops all of it. On
+    first start there is a campaign to try it on.
     """
     from leadsweep.terminal.signals import stop_by_signals
 
@@ -45,12 +61,17 @@ def up(host: str, port: int, data_dir: Path | None, workers: int) -> None:
     from shared.webhooks.destinations import LOOPBACK, parse_networks
     from shared.webhooks.signatures import Vault
 
-    guard_streams(patience=_PATIENCE, stdout=True)  # who reads it may go away, or not read, without stopping the stack
+    guard_streams(
+        patience=_PATIENCE, stdout=True
+    )  # who reads it may go away, or not read, without stopping the stack
     settings = read_settings()
     if not settings.webhook_allow and _is_loopback(host):
         settings = settings.model_copy(update={"webhook_allow": parse_networks(LOOPBACK)})
     stop_by_signals()
-    with suppress(KeyboardInterrupt), Stack(settings, data_dir or settings.data_dir, Address(host, port), workers, _say) as stack:
+    with (
+        suppress(KeyboardInterrupt),
+        Stack(settings, data_dir or settings.data_dir, Address(host, port), workers, _say) as stack,
+    ):
         _say(f"logs: {stack.logs}")
         for server in stack.servers:
             _say(f"server: {server}")
@@ -64,23 +85,31 @@ def up(host: str, port: int, data_dir: Path | None, workers: int) -> None:
         if allowed := ", ".join(map(str, stack.settings.webhook_allow)):
             _say(f"webhooks may go to {allowed} too, over HTTP: LEADSWEEP_WEBHOOK_ALLOW")
         else:
-            _say(f"webhooks may not go to this machine, since others reach {host}: LEADSWEEP_WEBHOOK_ALLOW={LOOPBACK} allows it")
+            _say(
+                f"webhooks may not go to this machine, since others reach {host}: LEADSWEEP_WEBHOOK_ALLOW={LOOPBACK} allows it"
+            )
         _say(f"ready: {stack.address.url}")
         stack.watch()
 
 
 def _is_loopback(host: str) -> bool:
-    """Whether this machine alone reaches what listens there: others must not get at what else listens here."""
+    """Whether this machine alone reaches what listens there: others must not get at what else
+    listens here.
+    """
     import socket
     from ipaddress import ip_address
 
     from shared.webhooks.destinations import unmapped
 
     try:
-        found = socket.getaddrinfo(host or None, 0, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        found = socket.getaddrinfo(
+            host or None, 0, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )
     except OSError:  # it cannot be listened on either, which is told then
         return False
-    return all(unmapped(ip_address(str(entry[4][0]).partition("%")[0])).is_loopback for entry in found)
+    return all(
+        unmapped(ip_address(str(entry[4][0]).partition("%")[0])).is_loopback for entry in found
+    )
 
 
 def _say(text: str) -> None:
@@ -90,7 +119,9 @@ def _say(text: str) -> None:
 
 
 def _prepare_first_start(vault: "Vault", connection: "Connection") -> str | None:
-    """If there is no company yet: one, with a campaign, a few leads and a key, which is returned."""
+    """If there is no company yet: one, with a campaign, a few leads and a key, which is
+    returned.
+    """
     from sqlalchemy import exists, insert, select
 
     from cli.accounts.registry import KeyTerms, create_campaign, create_company, create_key
@@ -101,13 +132,23 @@ def _prepare_first_start(vault: "Vault", connection: "Connection") -> str | None
     create_company(connection, _DEMO, vault=vault)
     create_campaign(connection, _DEMO, _DEMO)
     numbers = range(1, _LEADS + 1)
-    rows = [{"campaign_id": _DEMO, "external_id": f"CRM_{n:03}", "phone_number": f"+15555550{n:03}"} for n in numbers]
+    rows = [
+        {"campaign_id": _DEMO, "external_id": f"CRM_{n:03}", "phone_number": f"+15555550{n:03}"}
+        for n in numbers
+    ]
     connection.execute(insert(leads), rows)
     return create_key(connection, KeyTerms(_DEMO, "write", name=_DEMO)).key
 
 
 def _show_how_to_begin(url: str, key: str) -> None:
-    body = {"campaignId": _DEMO, "leads": [{"externalId": "CRM_001"}, {"phoneNumber": "+15555550002"}, {"externalId": "nobody"}]}
+    body = {
+        "campaignId": _DEMO,
+        "leads": [
+            {"externalId": "CRM_001"},
+            {"phoneNumber": "+15555550002"},
+            {"externalId": "nobody"},
+        ],
+    }
     headers = f"-H 'x-api-key: {key}'"
     _say(f"""First start: made company `{_DEMO}`, campaign `{_DEMO}` with {_LEADS} leads, and a write key, shown only now: {key}
 

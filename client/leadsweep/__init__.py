@@ -6,7 +6,8 @@
         job = leadsweep.wait(leadsweep.submit("spring", [{"externalId": "CRM_001"}]).job_id)
         missing = [result.identifier for result in leadsweep.results(job.job_id, outcome="notFound")]
 
-`AsyncClient` has the same methods, to be awaited. Neither knows anything of the server but its HTTP API.
+`AsyncClient` has the same methods, to be awaited. Neither knows anything of the server but its HTTP
+API.
 """
 
 from leadsweep.clients import AsyncClient, Client

@@ -1,7 +1,8 @@
 """Every call that the clients have, written once.
 
-`@call` makes a method of a generator of steps: on a `Client` it returns the result, on an `AsyncClient` something to be awaited.
-`@listing` makes one of a generator of the steps for one page: an iterator over the items of all pages, or an async one.
+`@call` makes a method of a generator of steps: on a `Client` it returns the result, on an
+`AsyncClient` something to be awaited. `@listing` makes one of a generator of the steps for one
+page: an iterator over the items of all pages, or an async one.
 """
 
 import csv
@@ -10,17 +11,41 @@ import io
 import math
 import tempfile
 import time
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Coroutine, Iterable, Iterator, Mapping
+from collections.abc import (
+    AsyncIterable,
+    AsyncIterator,
+    Callable,
+    Coroutine,
+    Iterable,
+    Iterator,
+    Mapping,
+)
 from datetime import datetime
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, Concatenate, Generic, ParamSpec, TypeVar, Unpack, overload
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    BinaryIO,
+    Concatenate,
+    Generic,
+    ParamSpec,
+    TypeVar,
+    Unpack,
+    overload,
+)
 from urllib.parse import quote
 from uuid import uuid4
 
 import msgspec
 
-from leadsweep.errors import LeadsweepError, RateLimited, ServerFailed, ServerNotReached, WaitTimedOut
+from leadsweep.errors import (
+    LeadsweepError,
+    RateLimited,
+    ServerFailed,
+    ServerNotReached,
+    WaitTimedOut,
+)
 from leadsweep.models import Accepted, Job, Lead, Options, Page, Result, Submitted
 from leadsweep.steps import Call, Pause, Retries, Steps, Take, asked, content_of, read, retry_after
 
@@ -39,9 +64,17 @@ LONGEST_PAUSE = 10.0  # seconds between two tries of who waits for a job, while 
 
 _AT_ONCE = {"prefer": "wait=0"}  # whatever the server does by default: who wants to wait has `wait`
 
-MEDIA_TYPES = {".csv": "text/csv", ".tsv": "text/csv", ".ndjson": "application/x-ndjson", ".jsonl": "application/x-ndjson"}
+MEDIA_TYPES = {
+    ".csv": "text/csv",
+    ".tsv": "text/csv",
+    ".ndjson": "application/x-ndjson",
+    ".jsonl": "application/x-ndjson",
+}
 
-_FIELD_OF = {name: name.split("_")[0] + "".join(map(str.title, name.split("_")[1:])) for name in Options.__annotations__}
+_FIELD_OF = {
+    name: name.split("_")[0] + "".join(map(str.title, name.split("_")[1:]))
+    for name in Options.__annotations__
+}
 
 _encode_lines = msgspec.json.Encoder().encode_lines
 
@@ -56,7 +89,9 @@ class call(Generic[P, T]):  # noqa: N801 - a decorator
     @overload
     def __get__(self, client: "Client", owner: type) -> Callable[P, T]: ...
     @overload
-    def __get__(self, client: "AsyncClient", owner: type) -> Callable[P, Coroutine[Any, Any, T]]: ...
+    def __get__(
+        self, client: "AsyncClient", owner: type
+    ) -> Callable[P, Coroutine[Any, Any, T]]: ...
     def __get__(self, client: Any, owner: type) -> Any:
         if client is None:
             return self
@@ -71,7 +106,9 @@ class call(Generic[P, T]):  # noqa: N801 - a decorator
 class listing(Generic[P, T]):  # noqa: N801
     """A method that iterates over pages."""
 
-    def __init__(self, page: Callable[Concatenate["Calls", str | None, P], Steps[tuple[list[T], str | None]]]) -> None:
+    def __init__(
+        self, page: Callable[Concatenate["Calls", str | None, P], Steps[tuple[list[T], str | None]]]
+    ) -> None:
         self._page = page
         self.__doc__ = page.__doc__
 
@@ -120,9 +157,11 @@ class Calls:
         idempotency_key: str | None = None,
         **options: Unpack[Options],
     ) -> Steps[Submitted]:
-        """Submits any number of leads as one job: up to 1000 in a request, more as a file. What is async is for an AsyncClient.
+        """Submits any number of leads as one job: up to 1000 in a request, more as a file. What is
+        async is for an AsyncClient.
 
-        Without an `idempotency_key` one is made, so that what is sent again after a lost connection is done once; errors have it.
+        Without an `idempotency_key` one is made, so that what is sent again after a lost connection
+        is done once; errors have it.
         """
         keyed = _keyed(idempotency_key)
         fields = _fields(options)
@@ -132,7 +171,11 @@ class Calls:
             body = msgspec.json.encode({"campaignId": campaign_id, "leads": some} | fields)
             if len(body) <= LARGEST_REQUEST:
                 headers = {"content-type": "application/json"} | keyed
-                return (yield from self._submitted(Call("POST", "/api/v1/leads/bulk-delete", headers=headers, content=body)))
+                return (
+                    yield from self._submitted(
+                        Call("POST", "/api/v1/leads/bulk-delete", headers=headers, content=body)
+                    )
+                )
         with tempfile.SpooledTemporaryFile(IN_MEMORY) as file:
             while some:
                 file.write(_encode_lines(some))
@@ -154,40 +197,59 @@ class Calls:
         idempotency_key: str | None = None,
         **options: Unpack[Options],
     ) -> Steps[Submitted]:
-        """Submits a file as one job: a path, or an open file that can be read again from its beginning.
+        """Submits a file as one job: a path, or an open file that can be read again from its
+        beginning.
 
-        `media_type` is text/csv or application/x-ndjson, `compressed` that it is gzip; a path says both by its suffixes.
-        `columns` says what the file calls the identifiers, as {"externalId": "CRM id"}; what it is to `ignore` is none.
-        Raises ValueError where nothing says what the file is, or where the file cannot be sent again; OSError.
+        `media_type` is text/csv or application/x-ndjson, `compressed` that it is gzip; a path says
+        both by its suffixes. `columns` says what the file calls the identifiers, as {"externalId":
+        "CRM id"}; what it is to `ignore` is none. Raises ValueError where nothing says what the
+        file is, or where the file cannot be sent again; OSError.
         """
         fields = _fields(options) | {"onInvalid": on_invalid}
         if columns:
-            fields["columns"] = _csv_line(f"{identifier}:{name}" for identifier, name in columns.items())
+            fields["columns"] = _csv_line(
+                f"{identifier}:{name}" for identifier, name in columns.items()
+            )
         if ignored := list(ignore):
             fields["ignore"] = _csv_line(ignored)
         headers = _keyed(idempotency_key) | ({"content-encoding": "gzip"} if compressed else {})
         if not isinstance(file, str | Path):
             if not file.seekable():
-                raise ValueError("the file cannot be read again from its beginning, as another attempt must; copy it first")
-            return (yield from self._file(campaign_id, file, _checked(media_type, ""), fields, headers))
+                raise ValueError(
+                    "the file cannot be read again from its beginning, as another attempt must; copy it first"
+                )
+            return (
+                yield from self._file(campaign_id, file, _checked(media_type, ""), fields, headers)
+            )
         path = Path(file)
         if path.suffix == ".gz":
             headers["content-encoding"] = "gzip"
         suffix = path.with_suffix("").suffix if path.suffix == ".gz" else path.suffix
         with path.open("rb") as opened:
-            return (yield from self._file(campaign_id, opened, _checked(media_type, suffix), fields, headers))
+            return (
+                yield from self._file(
+                    campaign_id, opened, _checked(media_type, suffix), fields, headers
+                )
+            )
 
     @call
     def job(self, job_id: str, *, timeout: float | None = None) -> Steps[Job]:
-        """The job as it stands now. Raises ServerNotReached, or ServerFailed, after `timeout` seconds."""
-        return content_of((yield from asked(_get_job(job_id), self._retries, _deadline(timeout))), Job)
+        """The job as it stands now. Raises ServerNotReached, or ServerFailed, after `timeout`
+        seconds.
+        """
+        return content_of(
+            (yield from asked(_get_job(job_id), self._retries, _deadline(timeout))), Job
+        )
 
     @call
-    def wait(self, job_id: str, *, timeout: float | None = None, long_poll: bool = True) -> Steps[Job]:
+    def wait(
+        self, job_id: str, *, timeout: float | None = None, long_poll: bool = True
+    ) -> Steps[Job]:
         """The job once it is final. Waits by long poll, or by asking as often as the server says.
 
-        A server that has answered once may be away then, for as long as it takes. Raises WaitTimedOut after `timeout` seconds:
-        the job goes on, and nothing is said of how it will end.
+        A server that has answered once may be away then, for as long as it takes. Raises
+        WaitTimedOut after `timeout` seconds: the job goes on, and nothing is said of how it will
+        end.
         """
         deadline = _deadline(timeout)
         answered = yield from asked(_get_job(job_id), self._retries, deadline)
@@ -199,16 +261,24 @@ class Calls:
             yield Pause(min(left, pause))
             seconds = int(min(LONG_POLL, max(0.0, deadline - time.monotonic()))) if long_poll else 0
             try:
-                answered = yield from asked(_get_job(job_id, seconds), patient, deadline, patient=True)
+                answered = yield from asked(
+                    _get_job(job_id, seconds), patient, deadline, patient=True
+                )
             except (ServerNotReached, ServerFailed, RateLimited):
                 raise WaitTimedOut(job) from None
         return job
 
     @call
     def act(
-        self, job_id: str, action: str, *, schedule: Mapping[str, Any] | None = None, idempotency_key: str | None = None
+        self,
+        job_id: str,
+        action: str,
+        *,
+        schedule: Mapping[str, Any] | None = None,
+        idempotency_key: str | None = None,
     ) -> Steps[Submitted]:
-        """Asks for `cancel`, `pause` or `resume`; or for the job that follows: `retry`, `execute` or `restore`.
+        """Asks for `cancel`, `pause` or `resume`; or for the job that follows: `retry`, `execute`
+        or `restore`.
 
         `execute` may have a `schedule`, written as the API has it.
         """
@@ -216,14 +286,20 @@ class Calls:
         if schedule is not None:
             headers |= {"content-type": "application/json"}
             content = msgspec.json.encode({"schedule": schedule})
-        return (yield from self._submitted(Call("POST", f"{_path_of(job_id)}/{action}", headers=headers, content=content)))
+        return (
+            yield from self._submitted(
+                Call("POST", f"{_path_of(job_id)}/{action}", headers=headers, content=content)
+            )
+        )
 
     @call
     def change_pace(self, job_id: str, max_leads_per_second: int | None) -> Steps[Job]:
         """Lets an unfinished job work on so many leads a second; None: as fast as it goes."""
         body = msgspec.json.encode({"maxLeadsPerSecond": max_leads_per_second})
         headers = {"content-type": "application/json"}
-        answered = yield from asked(Call("PATCH", _path_of(job_id), headers=headers, content=body), self._retries)
+        answered = yield from asked(
+            Call("PATCH", _path_of(job_id), headers=headers, content=body), self._retries
+        )
         return content_of(answered, Job)
 
     @listing
@@ -237,7 +313,9 @@ class Calls:
         created_after: datetime | None = None,
         created_before: datetime | None = None,
     ) -> Steps[tuple[list[Job], str | None]]:
-        """All jobs, newest first, without their lists. Times are aware; from the first on, until just before the second."""
+        """All jobs, newest first, without their lists. Times are aware; from the first on, until
+        just before the second.
+        """
         wanted = {
             "status": status,
             "campaignId": campaign_id,
@@ -248,34 +326,63 @@ class Calls:
         return (yield from self._page("/api/v1/jobs", Job, cursor, 200, wanted))
 
     @listing
-    def results(self, cursor: str | None, job_id: str, *, outcome: str | None = None) -> Steps[tuple[list[Result], str | None]]:
-        """What became of each entry, in request order; of those with one `outcome`, if that is given."""
-        return (yield from self._page(f"{_path_of(job_id)}/results", Result, cursor, A_PAGE, {"outcome": outcome}))
+    def results(
+        self, cursor: str | None, job_id: str, *, outcome: str | None = None
+    ) -> Steps[tuple[list[Result], str | None]]:
+        """What became of each entry, in request order; of those with one `outcome`, if that is
+        given.
+        """
+        return (
+            yield from self._page(
+                f"{_path_of(job_id)}/results", Result, cursor, A_PAGE, {"outcome": outcome}
+            )
+        )
 
     def _submitted(self, call: Call) -> Steps[Submitted]:
         try:
-            answered = yield from asked(call._replace(headers=_AT_ONCE | dict(call.headers)), self._retries)
+            answered = yield from asked(
+                call._replace(headers=_AT_ONCE | dict(call.headers)), self._retries
+            )
             accepted = content_of(answered, Accepted)
             if accepted.total is None:  # whoever sent this key first has waited
-                answered = answered._replace(body=(yield from asked(_get_job(accepted.job_id), self._retries)).body)
+                answered = answered._replace(
+                    body=(yield from asked(_get_job(accepted.job_id), self._retries)).body
+                )
             submitted = content_of(answered, Submitted)
         except LeadsweepError as error:
             error.idempotency_key = call.headers["idempotency-key"]
             raise
-        return msgspec.structs.replace(submitted, replayed="idempotency-replayed" in answered.headers)
+        return msgspec.structs.replace(
+            submitted, replayed="idempotency-replayed" in answered.headers
+        )
 
     def _file(
-        self, campaign_id: str, file: Any, media_type: str, options: Mapping[str, Any], headers: Mapping[str, str]
+        self,
+        campaign_id: str,
+        file: Any,
+        media_type: str,
+        options: Mapping[str, Any],
+        headers: Mapping[str, str],
     ) -> Steps[Submitted]:
         query = {
-            name: value if isinstance(value, str) else msgspec.json.encode(value).decode() for name, value in options.items()
+            name: value if isinstance(value, str) else msgspec.json.encode(value).decode()
+            for name, value in options.items()
         }
         sent = {"content-type": media_type} | dict(headers)
         params = {"campaignId": campaign_id} | query
-        return (yield from self._submitted(Call("POST", "/api/v1/leads/bulk-delete/files", params, sent, file)))
+        return (
+            yield from self._submitted(
+                Call("POST", "/api/v1/leads/bulk-delete/files", params, sent, file)
+            )
+        )
 
     def _page(
-        self, path: str, kind: type[T], cursor: str | None, limit: int, wanted: Mapping[str, str | None]
+        self,
+        path: str,
+        kind: type[T],
+        cursor: str | None,
+        limit: int,
+        wanted: Mapping[str, str | None],
     ) -> Steps[tuple[list[T], str | None]]:
         query = {"limit": str(limit), "cursor": cursor} | dict(wanted)
         params = {name: value for name, value in query.items() if value is not None}

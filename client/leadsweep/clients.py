@@ -1,4 +1,6 @@
-"""The two clients. All that they differ in is here: how a request is sent and how a pause is made."""
+"""The two clients. All that they differ in is here: how a request is sent and how a pause is
+made.
+"""
 
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -13,24 +15,43 @@ from leadsweep.steps import Answered, Call, Pause, Retries, Steps, T, Take, Unan
 PART = 1 << 16  # bytes of a file that are sent at a time
 TIMEOUT = 30.0  # seconds without a sign of life
 
-_BEFORE_IT_WAS_SENT = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.ProxyError, httpx2.UnsupportedProtocol)
+_BEFORE_IT_WAS_SENT = (
+    httpx2.ConnectError,
+    httpx2.ConnectTimeout,
+    httpx2.ProxyError,
+    httpx2.UnsupportedProtocol,
+)
 
 
 class Client(Calls):
     """Does what it is told before it returns. Close it, or use it with `with`."""
 
     def __init__(
-        self, url: str, key: str, *, retries: Retries | None = None, transport: httpx2.BaseTransport | None = None
+        self,
+        url: str,
+        key: str,
+        *,
+        retries: Retries | None = None,
+        transport: httpx2.BaseTransport | None = None,
     ) -> None:
-        """`url` is the server's, as `https://leads.example.com`; `key` is an API key; `transport` is for tests."""
+        """`url` is the server's, as `https://leads.example.com`; `key` is an API key; `transport`
+        is for tests.
+        """
         super().__init__(retries)
-        self._http = httpx2.Client(base_url=url, headers={"x-api-key": key}, transport=transport, verify=_is_tls(url))
+        self._http = httpx2.Client(
+            base_url=url, headers={"x-api-key": key}, transport=transport, verify=_is_tls(url)
+        )
 
     def __enter__(self) -> Self:
         """Itself."""
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         """Closes it."""
         self.close()
 
@@ -54,7 +75,9 @@ class Client(Calls):
             return result
 
     def _exchange(self, call: Call) -> Answered | Unanswered:
-        content = call.content if isinstance(call.content, bytes | None) else self._parts(call.content)
+        content = (
+            call.content if isinstance(call.content, bytes | None) else self._parts(call.content)
+        )
         try:
             return _answered(self._http.request(**_request(call), content=content))
         except httpx2.RequestError as error:
@@ -73,17 +96,29 @@ class AsyncClient(Calls):
     is_async = True
 
     def __init__(
-        self, url: str, key: str, *, retries: Retries | None = None, transport: httpx2.AsyncBaseTransport | None = None
+        self,
+        url: str,
+        key: str,
+        *,
+        retries: Retries | None = None,
+        transport: httpx2.AsyncBaseTransport | None = None,
     ) -> None:
         """As Client."""
         super().__init__(retries)
-        self._http = httpx2.AsyncClient(base_url=url, headers={"x-api-key": key}, transport=transport, verify=_is_tls(url))
+        self._http = httpx2.AsyncClient(
+            base_url=url, headers={"x-api-key": key}, transport=transport, verify=_is_tls(url)
+        )
 
     async def __aenter__(self) -> Self:
         """Itself."""
         return self
 
-    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         """Closes it."""
         await self.close()
 
@@ -109,7 +144,9 @@ class AsyncClient(Calls):
             return result
 
     async def _exchange(self, call: Call) -> Answered | Unanswered:
-        content = call.content if isinstance(call.content, bytes | None) else _async_parts(call.content)
+        content = (
+            call.content if isinstance(call.content, bytes | None) else _async_parts(call.content)
+        )
         try:
             return _answered(await self._http.request(**_request(call), content=content))
         except httpx2.RequestError as error:
@@ -117,7 +154,9 @@ class AsyncClient(Calls):
 
 
 def _is_tls(url: str) -> bool:
-    """Where there are no certificates to verify, as no redirect is followed, they are not loaded, which takes 60 ms."""
+    """Where there are no certificates to verify, as no redirect is followed, they are not loaded,
+    which takes 60 ms.
+    """
     return not url.lower().startswith("http://")
 
 
@@ -127,7 +166,9 @@ def _request(call: Call) -> dict[str, Any]:
         "url": call.path,
         "params": dict(call.params),
         "headers": dict(call.headers),
-        "timeout": httpx2.Timeout(min(TIMEOUT + call.wait, call.within), connect=min(call.connect, call.within)),
+        "timeout": httpx2.Timeout(
+            min(TIMEOUT + call.wait, call.within), connect=min(call.connect, call.within)
+        ),
     }
 
 

@@ -20,18 +20,27 @@ from standardwebhooks import WebhookVerificationError
 
 from leadsweep.models import Job
 
-# Control characters, turns of the writing direction, separators of lines, and what is seen as nothing.
-_STEERING = re.compile("[\0-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\u3164\ufeff]")
+# Control characters, turns of the writing direction, separators of lines, and what is seen as
+# nothing.
+_STEERING = re.compile(
+    "[\0-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\u3164\ufeff]"
+)
 
 
 class LeadsweepError(Exception):
-    """The root. What was submitted, and may have been accepted, is sent again with the same `idempotency_key`."""
+    """The root. What was submitted, and may have been accepted, is sent again with the same
+    `idempotency_key`.
+    """
 
     idempotency_key: str | None = None
 
     def __str__(self) -> str:
-        """As a traceback may print it: nothing of what a server said steers a terminal. `args` have its own words."""
-        return _STEERING.sub(lambda found: found[0].encode("unicode_escape").decode(), super().__str__())
+        """As a traceback may print it: nothing of what a server said steers a terminal. `args` have
+        its own words.
+        """
+        return _STEERING.sub(
+            lambda found: found[0].encode("unicode_escape").decode(), super().__str__()
+        )
 
 
 class Refused(LeadsweepError):
@@ -60,11 +69,15 @@ class RateLimited(Refused):
 
 
 class ServerFailed(LeadsweepError):
-    """The server could not answer. What was asked for may have been done: send it again with the same idempotency key."""
+    """The server could not answer. What was asked for may have been done: send it again with the
+    same idempotency key.
+    """
 
 
 class ServerNotReached(LeadsweepError):
-    """There was no answer. What was asked for may have been done: send it again with the same idempotency key."""
+    """There was no answer. What was asked for may have been done: send it again with the same
+    idempotency key.
+    """
 
 
 class NotConnected(ServerNotReached):
@@ -82,10 +95,18 @@ class WaitTimedOut(LeadsweepError, TimeoutError):
 
 
 class NotVerified(LeadsweepError, WebhookVerificationError):
-    """A webhook that none of the secrets signed within the last five minutes, or that is none at all."""
+    """A webhook that none of the secrets signed within the last five minutes, or that is none at
+    all.
+    """
 
 
-_BY_STATUS: dict[int, type[Refused]] = {401: KeyRefused, 403: KeyRefused, 404: NotFound, 409: Conflict, 429: RateLimited}
+_BY_STATUS: dict[int, type[Refused]] = {
+    401: KeyRefused,
+    403: KeyRefused,
+    404: NotFound,
+    409: Conflict,
+    429: RateLimited,
+}
 
 
 def failure(status: int, message: str, request_id: str | None) -> LeadsweepError:

@@ -17,7 +17,9 @@ class Lead(TypedDict, total=False):
 
 
 class Options(TypedDict, total=False):
-    """How a job is to be done; what is left out is as the server has it. `schedule` is written as the API has it."""
+    """How a job is to be done; what is left out is as the server has it. `schedule` is written as
+    the API has it.
+    """
 
     client_reference: str | None
     phone_fallback: bool | Literal["onlyIfUnidentified"]
@@ -34,14 +36,18 @@ class Model(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
 
 
 class Accepted(Model, frozen=True):
-    """What every answer to a submission has; the total is left out where the server has waited for the job to end."""
+    """What every answer to a submission has; the total is left out where the server has waited for
+    the job to end.
+    """
 
     job_id: str
     total: int | None = None
 
 
 class Submitted(Model, frozen=True):
-    """A job as it was accepted. `replayed` if an earlier call with the same idempotency key had made it."""
+    """A job as it was accepted. `replayed` if an earlier call with the same idempotency key had
+    made it.
+    """
 
     job_id: str
     status: str
@@ -60,7 +66,9 @@ class Change(Model, frozen=True):
 
 
 class WaitingFor(Model, frozen=True):
-    """What keeps a job from going on: `reason` is "locked" or "database"; `leads`, how many, where it is not the whole job."""
+    """What keeps a job from going on: `reason` is "locked" or "database"; `leads`, how many, where
+    it is not the whole job.
+    """
 
     reason: str
     since: datetime | None
@@ -70,7 +78,9 @@ class WaitingFor(Model, frozen=True):
 
 
 class Job(Model, frozen=True):
-    """A job as it stands. The lists are None where they are left out (`identifiers_omitted`) or purged: see `Client.results`."""
+    """A job as it stands. The lists are None where they are left out (`identifiers_omitted`) or
+    purged: see `Client.results`.
+    """
 
     job_id: str
     campaign_id: str

@@ -1,6 +1,8 @@
-"""What a call does, without doing it: a generator yields requests and pauses, and is given the answers.
+"""What a call does, without doing it: a generator yields requests and pauses, and is given the
+answers.
 
-So there is one text of every method, whoever carries it out: `Client` at once, `AsyncClient` when it is awaited.
+So there is one text of every method, whoever carries it out: `Client` at once, `AsyncClient` when
+it is awaited.
 """
 
 import math
@@ -21,12 +23,16 @@ T = TypeVar("T")
 
 GRACE = 1.0  # seconds for an answer that is sent at the last moment
 CONNECT = 5.0  # seconds for a connection to be made
-_UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)  # that msgspec raises of JSON
+_UNREADABLE = (
+    msgspec.MsgspecError,
+    UnicodeDecodeError,
+    RecursionError,
+)  # that msgspec raises of JSON
 
 
 class Call(NamedTuple):
-    """A request. A file is sent from its beginning; the answer may take `wait` seconds longer than usual, `within` at most, and
-    the connection `connect`.
+    """A request. A file is sent from its beginning; the answer may take `wait` seconds longer than
+    usual, `within` at most, and the connection `connect`.
     """
 
     method: str
@@ -61,7 +67,9 @@ class Answered(NamedTuple):
 
 
 class Unanswered(Exception):
-    """There was none, or not all of it. Unless anything was `sent`, not even a connection was made."""
+    """There was none, or not all of it. Unless anything was `sent`, not even a connection was
+    made.
+    """
 
     def __init__(self, message: str, *, sent: bool) -> None:
         super().__init__(message)
@@ -73,14 +81,17 @@ Steps = Generator[Step, Any, T]
 
 
 def advanced(steps: Steps[T], outcome: Answered | Unanswered) -> Step:
-    """The next step after a call that had this outcome. Raises StopIteration with the result at the end."""
+    """The next step after a call that had this outcome. Raises StopIteration with the result at the
+    end.
+    """
     return steps.throw(outcome) if isinstance(outcome, Unanswered) else steps.send(outcome)
 
 
 class Retries(NamedTuple):
-    """How often a call is tried: again after 429, 5xx and lost connections, after a random part of a span that doubles each time,
-    and after what the server asks for. Where it asks for more than `longest`, that is the end; so it is where no connection
-    could be made for `unreached` seconds from the beginning, in which nothing has been sent.
+    """How often a call is tried: again after 429, 5xx and lost connections, after a random part of
+    a span that doubles each time, and after what the server asks for. Where it asks for more than
+    `longest`, that is the end; so it is where no connection could be made for `unreached` seconds
+    from the beginning, in which nothing has been sent.
     """
 
     attempts: int = 8
@@ -94,8 +105,11 @@ class _Envelope(msgspec.Struct):
     error: str | None = None
 
 
-def asked(call: Call, retries: Retries, deadline: float = math.inf, *, patient: bool = False) -> Steps[Answered]:
-    """The answer to `call`, 2xx, after as many tries as it takes, until `deadline` by the monotonic clock.
+def asked(
+    call: Call, retries: Retries, deadline: float = math.inf, *, patient: bool = False
+) -> Steps[Answered]:
+    """The answer to `call`, 2xx, after as many tries as it takes, until `deadline` by the monotonic
+    clock.
 
     Who is `patient` tries until then, however often, and however long the server asks to wait.
     Raises Refused, ServerFailed, ServerNotReached.
@@ -107,7 +121,9 @@ def asked(call: Call, retries: Retries, deadline: float = math.inf, *, patient: 
         now = time.monotonic()
         connect = CONNECT if sent else max(0.1, min(CONNECT, last_connect - now))
         try:
-            answered: Answered = yield call._replace(within=max(0.0, deadline - now) + GRACE, connect=connect)
+            answered: Answered = yield call._replace(
+                within=max(0.0, deadline - now) + GRACE, connect=connect
+            )
         except Unanswered as unanswered:
             sent = sent or unanswered.sent
             error, after = (ServerNotReached if sent else NotConnected)(str(unanswered)), 0.0
@@ -121,7 +137,10 @@ def asked(call: Call, retries: Retries, deadline: float = math.inf, *, patient: 
                 raise error
         if attempt >= retries.attempts and not patient:
             raise error
-        pause, left = after + _jitter(attempt, retries), (deadline if sent else min(deadline, last_connect)) - time.monotonic()
+        pause, left = (
+            after + _jitter(attempt, retries),
+            (deadline if sent else min(deadline, last_connect)) - time.monotonic(),
+        )
         yield Pause(max(0.0, min(pause, left)))
         if pause >= left:
             raise error
@@ -142,7 +161,9 @@ def read(encoded: bytes | msgspec.Raw, kind: type[T]) -> T:
 
 
 def retry_after(answered: Answered, usual: float) -> float:
-    """Seconds after which the server wants to be asked again, however it says so; `usual` where it does not."""
+    """Seconds after which the server wants to be asked again, however it says so; `usual` where it
+    does not.
+    """
     written: Any = answered.headers.get("retry-after", "")
     if written.isdecimal():
         return float(written)
@@ -150,15 +171,24 @@ def retry_after(answered: Answered, usual: float) -> float:
         moment = parsedate_to_datetime(written)
     except (ValueError, OverflowError):  # the latter of a year with twenty digits
         return usual
-    return max(0.0, ((moment if moment.tzinfo else moment.replace(tzinfo=UTC)) - datetime.now(UTC)).total_seconds())
+    return max(
+        0.0,
+        (
+            (moment if moment.tzinfo else moment.replace(tzinfo=UTC)) - datetime.now(UTC)
+        ).total_seconds(),
+    )
 
 
 def may_pass(answered: Answered) -> bool:
-    """Whether it is worth asking again. A conflict is only where the server says when: another request with the same
-    Idempotency-Key is in progress.
+    """Whether it is worth asking again. A conflict is only where the server says when: another
+    request with the same Idempotency-Key is in progress.
     """
     conflict = answered.status == HTTPStatus.CONFLICT and "retry-after" in answered.headers
-    return conflict or answered.status == HTTPStatus.TOO_MANY_REQUESTS or answered.status >= HTTPStatus.INTERNAL_SERVER_ERROR
+    return (
+        conflict
+        or answered.status == HTTPStatus.TOO_MANY_REQUESTS
+        or answered.status >= HTTPStatus.INTERNAL_SERVER_ERROR
+    )
 
 
 def _error_of(answered: Answered) -> LeadsweepError:
@@ -175,5 +205,7 @@ def _words_of(answered: Answered) -> str:
 
 
 def _jitter(attempt: int, retries: Retries) -> float:
-    """Any part of a span that doubles with each attempt: callers who failed together do not come back together."""
+    """Any part of a span that doubles with each attempt: callers who failed together do not come
+    back together.
+    """
     return random.uniform(0, min(retries.longest, retries.first * 2 ** min(attempt - 1, 30)))  # noqa: S311 - no secret

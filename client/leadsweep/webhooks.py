@@ -21,7 +21,8 @@ class _Sent(msgspec.Struct):
 def verify(body: bytes, headers: Mapping[str, str], *secrets: str) -> Event:
     """What `body`, as it came, tells, if one of `secrets` signed it within the last five minutes.
 
-    Raises NotVerified, and nothing else, whatever came. A `webhook-id` that you have seen is a repetition.
+    Raises NotVerified, and nothing else, whatever came. A `webhook-id` that you have seen is a
+    repetition.
     """
     signer(body, headers, secrets)
     try:
@@ -31,7 +32,9 @@ def verify(body: bytes, headers: Mapping[str, str], *secrets: str) -> Event:
 
 
 def signer(body: bytes, headers: Mapping[str, str], secrets: Iterable[str]) -> str:
-    """The first of `secrets` that signed `body` within the last five minutes. Raises NotVerified."""
+    """The first of `secrets` that signed `body` within the last five minutes. Raises
+    NotVerified.
+    """
     wrong = "no secret to verify with"
     for secret in secrets:
         try:
@@ -46,11 +49,15 @@ def signer(body: bytes, headers: Mapping[str, str], secrets: Iterable[str]) -> s
 
 
 def _well_formed(headers: Mapping[str, str]) -> dict[str, str]:
-    """Without the signatures that are none of ours, as the library gives up at the first of them: a right one may follow."""
+    """Without the signatures that are none of ours, as the library gives up at the first of them: a
+    right one may follow.
+    """
     found = {name.lower(): value for name, value in headers.items()}
     if signatures := found.get("webhook-signature"):
         ours = [signature for signature in signatures.split(" ") if _SIGNATURE.fullmatch(signature)]
-        found["webhook-signature"] = " ".join(ours) or "v0,"  # a version that the library passes over
+        found["webhook-signature"] = (
+            " ".join(ours) or "v0,"
+        )  # a version that the library passes over
     return found
 
 

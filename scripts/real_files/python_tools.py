@@ -1,4 +1,6 @@
-"""Writes the files of pandas, Polars, DuckDB and PyArrow: `python_tools.py FOLDER`. make.sh installs what this needs."""
+"""Writes the files of pandas, Polars, DuckDB and PyArrow: `python_tools.py FOLDER`. make.sh
+installs what this needs.
+"""
 
 import sys
 from pathlib import Path
@@ -11,7 +13,8 @@ import pyarrow.parquet
 
 FILES = Path(sys.argv[1])
 MIXED, NUMBERS, GAPS, EXPONENTS, PLUS_BELOW = (
-    FILES / "source" / f"{name}.csv" for name in ("mixed", "numbers", "numbers-with-gaps", "exponents", "plus-below")
+    FILES / "source" / f"{name}.csv"
+    for name in ("mixed", "numbers", "numbers-with-gaps", "exponents", "plus-below")
 )
 
 
@@ -33,7 +36,9 @@ def write_with_pandas() -> None:
     pd.read_csv(NUMBERS).to_excel(at / "leads.xlsx", index=False)
     text = pd.read_csv(MIXED, dtype=str)
     excel = text.rename(columns={"name": "name,\nas given"})
-    excel.to_csv(at / "text-for-excel.csv", index=False, sep=";", encoding="utf-8-sig", lineterminator="\r\n")
+    excel.to_csv(
+        at / "text-for-excel.csv", index=False, sep=";", encoding="utf-8-sig", lineterminator="\r\n"
+    )
     text.to_csv(at / "utf-16.csv", index=False, encoding="utf-16")
     text.to_csv(at / "utf-16-without-mark.csv", index=False, encoding="utf-16-le")
     text.to_csv(at / "leads.zip", index=False)
@@ -49,7 +54,9 @@ def write_with_polars() -> None:
     pl.read_csv(EXPONENTS).write_csv(at / "exponents.csv")
     pl.read_csv(NUMBERS).write_ndjson(at / "numbers.ndjson")
     text = pl.read_csv(MIXED, infer_schema=False)
-    text.write_csv(at / "quoted.csv", include_bom=True, line_terminator="\r\n", quote_style="always")
+    text.write_csv(
+        at / "quoted.csv", include_bom=True, line_terminator="\r\n", quote_style="always"
+    )
     text.write_json(at / "text.json")
     text.write_parquet(at / "leads.parquet")
     text.write_excel(at / "leads.xlsx")
@@ -66,7 +73,9 @@ def write_with_duckdb() -> None:
         (MIXED, "text.ndjson", ", FORMAT json"),
         (MIXED, "leads.parquet", ""),
     ):
-        duckdb.sql(f"COPY (FROM read_csv('{source}')) TO '{at / name}' (USE_TMP_FILE false{options})")
+        duckdb.sql(
+            f"COPY (FROM read_csv('{source}')) TO '{at / name}' (USE_TMP_FILE false{options})"
+        )
 
 
 def write_with_pyarrow() -> None:

@@ -1,4 +1,5 @@
-"""Whether a broker does its work, found out by writing to it: one that only answers a ping may refuse every message.
+"""Whether a broker does its work, found out by writing to it: one that only answers a ping may
+refuse every message.
 
 What is written is nothing that anybody reads, and is gone within a second.
 """
@@ -14,35 +15,58 @@ from redis.retry import Retry
 
 from shared.broker.urls import celery_options, is_redis
 
-TRACE = "leadsweep:health"  # a key that lives for a moment; with RabbitMQ a queue that does not exist
+TRACE = (
+    "leadsweep:health"  # a key that lives for a moment; with RabbitMQ a queue that does not exist
+)
 
 
 class Flaw(NamedTuple):
-    """What keeps a broker from its work, and how to mend it; `{url}` stands for the variable that leads to it."""
+    """What keeps a broker from its work, and how to mend it; `{url}` stands for the variable that
+    leads to it.
+    """
 
     finding: str
     mend: str
 
 
-CLUSTER = Flaw("is a Redis Cluster, which is not supported", "use a Redis or Valkey without cluster mode, or RabbitMQ")
+CLUSTER = Flaw(
+    "is a Redis Cluster, which is not supported",
+    "use a Redis or Valkey without cluster mode, or RabbitMQ",
+)
 
 # By the word with which Redis begins its refusal.
 _REFUSALS = {
-    "OOM": Flaw("refuses writes: its memory is full (maxmemory)", "raise its maxmemory, or remove what else is in it"),
+    "OOM": Flaw(
+        "refuses writes: its memory is full (maxmemory)",
+        "raise its maxmemory, or remove what else is in it",
+    ),
     "READONLY": Flaw("refuses writes: it is a replica", "let {url} lead to the primary"),
-    "NOREPLICAS": Flaw("refuses writes: it has too few replicas (min-replicas-to-write)", "mend its replicas, or lower that"),
-    "MISCONF": Flaw("refuses writes: it cannot save to its disk (MISCONF)", "read its log; often the disk is full"),
+    "NOREPLICAS": Flaw(
+        "refuses writes: it has too few replicas (min-replicas-to-write)",
+        "mend its replicas, or lower that",
+    ),
+    "MISCONF": Flaw(
+        "refuses writes: it cannot save to its disk (MISCONF)",
+        "read its log; often the disk is full",
+    ),
     "LOADING": Flaw("is loading its data", "wait until it has"),
     "WRONGPASS": Flaw("refuses user and password", "mend them in {url}"),
     "NOAUTH": Flaw("asks for a password", "put it into {url}, as in redis://:password@host:6379/0"),
-    "NOPERM": Flaw("does not let its user write", "allow the user all commands and the keys leadsweep:*"),
-    "MASTERDOWN": Flaw("refuses all: it is a replica without its primary", "let {url} lead to the primary"),
+    "NOPERM": Flaw(
+        "does not let its user write", "allow the user all commands and the keys leadsweep:*"
+    ),
+    "MASTERDOWN": Flaw(
+        "refuses all: it is a replica without its primary", "let {url} lead to the primary"
+    ),
     "MOVED": CLUSTER,
     "CROSSSLOT": CLUSTER,
     "CLUSTERDOWN": CLUSTER,
 }
 
-_BLOCKED = Flaw("blocks publishers: an alarm for its memory or disk", "free them; see rabbitmq-diagnostics alarms")
+_BLOCKED = Flaw(
+    "blocks publishers: an alarm for its memory or disk",
+    "free them; see rabbitmq-diagnostics alarms",
+)
 
 
 class Blocked(ConnectionError):
@@ -50,13 +74,15 @@ class Blocked(ConnectionError):
 
 
 def refuse_to_wait(reason: str) -> NoReturn:
-    """For `on_blocked` of a connection: raises Blocked, as the publisher would wait for as long as the alarm lasts."""
+    """For `on_blocked` of a connection: raises Blocked, as the publisher would wait for as long as
+    the alarm lasts.
+    """
     raise Blocked(reason)
 
 
 def broker_flaw(url: str, seconds: float, variable: str = "BROKER_URL") -> Flaw | None:
-    """What is wrong with the broker at `url`, which `variable` holds, or None. Each of its answers may take `seconds`. Never
-    raises.
+    """What is wrong with the broker at `url`, which `variable` holds, or None. Each of its answers
+    may take `seconds`. Never raises.
     """
     flaw = _flaw(url, seconds)
     return flaw and flaw._replace(mend=flaw.mend.format(url=variable))
@@ -78,17 +104,28 @@ def _flaw(url: str, seconds: float) -> Flaw | None:
 
 
 def _redis_flaw(url: str, seconds: float) -> Flaw | None:
-    options = {"socket_timeout": seconds, "socket_connect_timeout": seconds, "retry": Retry(NoBackoff(), 0)}
+    options = {
+        "socket_timeout": seconds,
+        "socket_connect_timeout": seconds,
+        "retry": Retry(NoBackoff(), 0),
+    }
     with Redis.from_url(url, **options) as client:
         # Of two commands that are sent at once, either may be refused.
-        about, written = client.pipeline(transaction=False).info("cluster").set(TRACE, "", px=1000).execute(raise_on_error=False)
+        about, written = (
+            client.pipeline(transaction=False)
+            .info("cluster")
+            .set(TRACE, "", px=1000)
+            .execute(raise_on_error=False)
+        )
     if isinstance(about, dict) and about.get("cluster_enabled"):
         return CLUSTER
     return _flaw_of(written) if isinstance(written, Exception) else None
 
 
 def _try_amqp(url: str, seconds: float) -> None:
-    """Publishes to no queue, and waits for RabbitMQ to confirm it. Raises what kombu raises, and Blocked."""
+    """Publishes to no queue, and waits for RabbitMQ to confirm it. Raises what kombu raises, and
+    Blocked.
+    """
     options = celery_options(url)
     timeouts = {"read_timeout": seconds, "write_timeout": seconds}
     connection = Connection(
@@ -99,24 +136,36 @@ def _try_amqp(url: str, seconds: float) -> None:
     )
     try:
         others = options["broker_url"].count(";")
-        connection.ensure_connection(max_retries=others, interval_start=0, interval_step=0, reraise_as_library_errors=False)
+        connection.ensure_connection(
+            max_retries=others, interval_start=0, interval_step=0, reraise_as_library_errors=False
+        )
         channel: Any = connection.channel()
-        channel.basic_publish(channel.prepare_message(b""), exchange="", routing_key=TRACE, confirm_timeout=seconds)
+        channel.basic_publish(
+            channel.prepare_message(b""), exchange="", routing_key=TRACE, confirm_timeout=seconds
+        )
     finally:
         connection.collect()  # one that is blocked would not answer a farewell
 
 
 def _flaw_of(error: Exception) -> Flaw:
     said = " ".join(str(error).split())
-    code = (getattr(error, "status_code", None) if isinstance(error, RedisError) else None) or said.partition(" ")[0]
+    code = (
+        getattr(error, "status_code", None) if isinstance(error, RedisError) else None
+    ) or said.partition(" ")[0]
     if code in _REFUSALS:
         return _REFUSALS[code]
     if "CERTIFICATE_VERIFY_FAILED" in said:
-        return Flaw("has a certificate that is not trusted", "name its authority: ?ssl_ca_certs=FILE; or ?ssl_cert_reqs=none")
+        return Flaw(
+            "has a certificate that is not trusted",
+            "name its authority: ?ssl_ca_certs=FILE; or ?ssl_cert_reqs=none",
+        )
     if isinstance(error, Blocked):
         return _BLOCKED
     if isinstance(error, amqp.AccessRefused | amqp.NotAllowed):
-        return Flaw("refuses the user", "mend user, password and virtual host in {url}, and what the user may do")
+        return Flaw(
+            "refuses the user",
+            "mend user, password and virtual host in {url}, and what the user may do",
+        )
     if isinstance(error, ResponseError):
         return Flaw(f"refuses writes: {said}", "read its log")
     return Flaw(f"does not answer: {said or type(error).__name__}", "start it, or mend {url}")

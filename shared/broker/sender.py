@@ -1,8 +1,9 @@
 """The Celery app and the only place that sends messages.
 
-A message says "queue q has work" and nothing else: it may be lost, doubled, late or reordered without effect, since the
-jobs and chunks tables hold the truth and the ticker sends anew. So sending never waits and never fails: it happens in a
-thread of its own, bounded in time, and what cannot be sent is dropped and logged.
+A message says "queue q has work" and nothing else: it may be lost, doubled, late or reordered
+without effect, since the jobs and chunks tables hold the truth and the ticker sends anew. So
+sending never waits and never fails: it happens in a thread of its own, bounded in time, and what
+cannot be sent is dropped and logged.
 """
 
 import threading
@@ -31,12 +32,17 @@ log = structlog.get_logger()
 
 
 def create_celery(broker_url: str) -> Celery:
-    """The Celery app of workers and senders alike; see docs/decisions for where the settings come from."""
+    """The Celery app of workers and senders alike; see docs/decisions for where the settings come
+    from.
+    """
     app = Celery("leadsweep")
     app.conf.update(
         celery_options(broker_url),
-        # The anonymous exchange routes by queue name alone: no binding that FLUSHALL could take away.
-        task_queues=[Queue(queue, Exchange(""), routing_key=queue) for queue in (*JOB_QUEUES, WEBHOOKS_QUEUE)],
+        # The anonymous exchange routes by queue name alone: no binding that FLUSHALL could take
+        # away.
+        task_queues=[
+            Queue(queue, Exchange(""), routing_key=queue) for queue in (*JOB_QUEUES, WEBHOOKS_QUEUE)
+        ],
         task_default_queue=JOBS_QUEUE,
         task_default_exchange="",
         task_default_routing_key=JOBS_QUEUE,
@@ -81,12 +87,18 @@ _AMQP_BOUNDS: dict[str, Any] = {"read_timeout": 1, "write_timeout": 1, "on_block
 
 
 class Sender:
-    """Sends wake-up messages from a thread of its own. Calls take microseconds, whatever the broker does."""
+    """Sends wake-up messages from a thread of its own. Calls take microseconds, whatever the broker
+    does.
+    """
 
     def __init__(self, broker_url: str) -> None:
         """Opens nothing yet: the thread and its connection come with the first message."""
         self._app = create_celery(broker_url)
-        bounds = {"socket_timeout": 1, "socket_connect_timeout": 0.5} if is_redis(broker_url) else _AMQP_BOUNDS
+        bounds = (
+            {"socket_timeout": 1, "socket_connect_timeout": 0.5}
+            if is_redis(broker_url)
+            else _AMQP_BOUNDS
+        )
         options = self._app.conf.broker_transport_options | bounds
         self._app.conf.update(broker_transport_options=options)
         self._other_nodes = broker_url.count(";")
@@ -105,7 +117,9 @@ class Sender:
             self._rouse()
 
     def top_up(self, queue: str) -> None:
-        """Asks for as many messages as `queue` lacks to a few: it has work, and they may all have been lost."""
+        """Asks for as many messages as `queue` lacks to a few: it has work, and they may all have
+        been lost.
+        """
         with self._wake:
             self._low.add(queue)
             self._rouse()
@@ -138,7 +152,9 @@ class Sender:
                 pause = PAUSE * sum(max(0, count) for count in wanted.values())
             except Exception as error:  # noqa: BLE001 - whatever the transport raises, the ticker makes up for it
                 log.warning(
-                    "messages not sent", error=f"{type(error).__name__}: {error}", mend="check BROKER_URL; work goes on by itself"
+                    "messages not sent",
+                    error=f"{type(error).__name__}: {error}",
+                    mend="check BROKER_URL; work goes on by itself",
                 )
                 pause = BREAK
                 self._hang_up()
@@ -149,21 +165,29 @@ class Sender:
         """A producer on the one connection of this thread. Raises what the transport raises."""
         if self._producer is None:
             self._connection = self._app.connection_for_write()
-            self._connection.ensure_connection(max_retries=self._other_nodes, interval_start=0, interval_step=0)
+            self._connection.ensure_connection(
+                max_retries=self._other_nodes, interval_start=0, interval_step=0
+            )
             self._producer = self._app.amqp.Producer(self._connection)
         return self._producer
 
     def _hang_up(self) -> None:
         """An answer that came too late would be taken for that to the next question."""
         connection, self._connection, self._producer = self._connection, None, None
-        with suppress(Exception):  # what the transport raises about a connection that is lost says nothing new
+        with suppress(
+            Exception
+        ):  # what the transport raises about a connection that is lost says nothing new
             connection.collect()
 
     def _publish(self, wanted: dict[str, int], low: set[str]) -> None:
         producer = self._connected()
         for queue in low:
-            waiting = producer.channel.queue_declare(queue, durable=True, auto_delete=False).message_count
+            waiting = producer.channel.queue_declare(
+                queue, durable=True, auto_delete=False
+            ).message_count
             wanted[queue] = max(wanted.get(queue, 0), BURST - waiting)
         for queue, count in wanted.items():
             for _ in range(count):
-                self._app.send_task(RUN_NEXT, args=(queue,), queue=queue, producer=producer, retry=False)
+                self._app.send_task(
+                    RUN_NEXT, args=(queue,), queue=queue, producer=producer, retry=False
+                )

@@ -1,7 +1,9 @@
-"""Reads BROKER_URL and REDIS_URL, so that they mean the same to every part: kombu and redis-py each have their own way.
+"""Reads BROKER_URL and REDIS_URL, so that they mean the same to every part: kombu and redis-py each
+have their own way.
 
-What one of them would take for something else, or for nothing, is refused by name. A server is verified unless its URL says
-`ssl_cert_reqs=none`: kombu, left alone, verifies no `rediss://`, and not the name of an `amqps://`.
+What one of them would take for something else, or for nothing, is refused by name. A server is
+verified unless its URL says `ssl_cert_reqs=none`: kombu, left alone, verifies no `rediss://`, and
+not the name of an `amqps://`.
 """
 
 import re
@@ -25,15 +27,22 @@ def is_redis(url: str) -> bool:
 
 
 def parse_broker_url(text: object) -> str:
-    """`text`, with what it leaves to its readers about TLS written out. Raises ValueError that says what is wrong with it.
+    """`text`, with what it leaves to its readers about TLS written out. Raises ValueError that says
+    what is wrong with it.
 
     Several nodes of one RabbitMQ may stand one after another with `;` between them.
     """
-    urls = str(text).split(";") if str(text).startswith(tuple(f"{scheme}:" for scheme in _AMQP)) else [str(text)]
+    urls = (
+        str(text).split(";")
+        if str(text).startswith(tuple(f"{scheme}:" for scheme in _AMQP))
+        else [str(text)]
+    )
     parsed = [_parse(url, (*_REDIS, *_AMQP)) for url in urls if url]
     if len({(urlsplit(url).scheme, urlsplit(url).query) for url in parsed}) > 1:
         raise ValueError("all nodes must have one scheme and the same parameters")
-    if len(parsed) > 1 and "ssl_check_hostname=true" in parsed[0]:  # kombu would look for the first one's name in all
+    if (
+        len(parsed) > 1 and "ssl_check_hostname=true" in parsed[0]
+    ):  # kombu would look for the first one's name in all
         raise ValueError("several nodes of amqps:// need ssl_check_hostname=false")
     return ";".join(parsed)
 
@@ -44,7 +53,9 @@ def parse_redis_url(text: object) -> str:
 
 
 def celery_options(url: str) -> dict[str, Any]:
-    """`broker_url` and, for AMQP over TLS, `broker_use_ssl`, from what `parse_broker_url` has returned."""
+    """`broker_url` and, for AMQP over TLS, `broker_use_ssl`, from what `parse_broker_url` has
+    returned.
+    """
     parts = urlsplit(url.partition(";")[0])
     if parts.scheme != "amqps":
         return {"broker_url": url}  # kombu hands a Redis's parameters on to redis-py
@@ -70,8 +81,14 @@ def _parse(url: str, schemes: tuple[str, ...]) -> str:
         if name in _FILES and not Path(value).is_file():
             raise ValueError(f"{name} names no file")
     if parts.scheme in _REDIS and not re.fullmatch(r"/?[0-9]*", parts.path):
-        raise ValueError("the path of a Redis URL is the number of a database, as in redis://host:6379/0")
-    return parts._replace(query=urlencode(_verifying(dict(given)), safe="/")).geturl() if secure else url
+        raise ValueError(
+            "the path of a Redis URL is the number of a database, as in redis://host:6379/0"
+        )
+    return (
+        parts._replace(query=urlencode(_verifying(dict(given)), safe="/")).geturl()
+        if secure
+        else url
+    )
 
 
 def _split(url: str, schemes: tuple[str, ...]) -> SplitResult:
@@ -92,7 +109,9 @@ def _split(url: str, schemes: tuple[str, ...]) -> SplitResult:
 
 
 def _verifying(given: dict[str, str]) -> dict[str, str]:
-    """The parameters of TLS with both that say what is verified. Raises ValueError for one that cannot be read."""
+    """The parameters of TLS with both that say what is verified. Raises ValueError for one that
+    cannot be read.
+    """
     verified = given.get("ssl_cert_reqs", "required").lower().removeprefix("cert_")
     if verified not in _VERIFIED:
         raise ValueError(f"ssl_cert_reqs is one of {', '.join(_VERIFIED)}")

@@ -1,7 +1,9 @@
-"""Tells the API processes, through Redis, that something happened to a job for which somebody waits.
+"""Tells the API processes, through Redis, that something happened to a job for which somebody
+waits.
 
-A wake-up may be lost without harm: those who wait look at the database every second as well. So publishing never raises, and a
-Redis that is down or frozen costs PATIENCE once a second, not once a job.
+A wake-up may be lost without harm: those who wait look at the database every second as well. So
+publishing never raises, and a Redis that is down or frozen costs PATIENCE once a second, not once a
+job.
 """
 
 import time
@@ -25,7 +27,11 @@ class Announcer:
 
     def __init__(self, redis_url: str) -> None:
         """`redis_url` is empty where there is none. Connects with the first announcement."""
-        options = {"socket_timeout": PATIENCE, "socket_connect_timeout": PATIENCE, "retry": Retry(NoBackoff(), 0)}
+        options = {
+            "socket_timeout": PATIENCE,
+            "socket_connect_timeout": PATIENCE,
+            "retry": Retry(NoBackoff(), 0),
+        }
         self._redis = Redis.from_url(redis_url, **options) if redis_url else None
         self._next_try = 0.0
 
@@ -37,4 +43,8 @@ class Announcer:
             self._redis.publish(CHANNEL, str(job_id))
         except (RedisError, OSError) as error:
             self._next_try = time.monotonic() + BREAK
-            log.warning("wake-up not sent", error=type(error).__name__, mend="check REDIS_URL; who waits looks each second")
+            log.warning(
+                "wake-up not sent",
+                error=type(error).__name__,
+                mend="check REDIS_URL; who waits looks each second",
+            )

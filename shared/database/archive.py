@@ -1,10 +1,10 @@
-"""Copies in the archive: of which people there are any, and how a deletion erases them. Only statements: the API and the worker
-execute them each in its own way.
+"""Copies in the archive: of which people there are any, and how a deletion erases them. Only
+statements: the API and the worker execute them each in its own way.
 
-An erased copy keeps its row with nothing in it, so that a restoration can tell what became of it. To erase takes three
-statements of one transaction: lock the copies, delete the leads, look at the archive again. An archive job moves leads into the
-archive, and the deletion that waited for it finds them there; a restoration moves copies back, and waits for the lock or is
-waited for.
+An erased copy keeps its row with nothing in it, so that a restoration can tell what became of it.
+To erase takes three statements of one transaction: lock the copies, delete the leads, look at the
+archive again. An archive job moves leads into the archive, and the deletion that waited for it
+finds them there; a restoration moves copies back, and waits for the lock or is waited for.
 """
 
 from collections.abc import Iterable
@@ -20,8 +20,8 @@ _PHONE_NUMBER = "leadsweep_canonical_phone_number(lead ->> 'phone_number')"
 
 
 def _places(column: str, identifiers: str, condition: str = "true") -> str:
-    """One probe of an index for each identifier: OFFSET keeps the planner, which may know nothing of the table yet, from reading
-    all of a campaign's copies instead.
+    """One probe of an index for each identifier: OFFSET keeps the planner, which may know nothing
+    of the table yet, from reading all of a campaign's copies instead.
     """
     return f"""
         SELECT job_id, lead_id FROM unnest(CAST({identifiers} AS text[])) AS wanted (identifier) CROSS JOIN LATERAL (
@@ -33,7 +33,11 @@ def _places(column: str, identifiers: str, condition: str = "true") -> str:
 
 def _copies(lock: str = "") -> str:
     """Those named, in the order in which a restoration takes them too."""
-    by_number = _places(_PHONE_NUMBER, ":phone_numbers", f"(NOT CAST(:unidentified AS boolean) OR {_EXTERNAL_ID} IS NULL)")
+    by_number = _places(
+        _PHONE_NUMBER,
+        ":phone_numbers",
+        f"(NOT CAST(:unidentified AS boolean) OR {_EXTERNAL_ID} IS NULL)",
+    )
     return f"""
         SELECT copy.* FROM (
             SELECT job_id, lead_id FROM ({_places(_EXTERNAL_ID, ":external_ids")} UNION {by_number}) AS named
@@ -48,8 +52,8 @@ def _copies(lock: str = "") -> str:
 HAS_ARCHIVE = f"""
     (SELECT true FROM archived_leads WHERE lead ->> 'campaign_id' = :campaign_id ORDER BY {_EXTERNAL_ID} LIMIT 1) IS NOT NULL
 """
-"""Whether the campaign has any copy. Sorted as the index is, which is then read whatever the planner believes: EXISTS may read
-all that is archived of others first."""
+"""Whether the campaign has any copy. Sorted as the index is, which is then read whatever the
+planner believes: EXISTS may read all that is archived of others first."""
 
 FIND = text(_copies())
 HOLD = text(_copies("FOR UPDATE"))
@@ -71,10 +75,14 @@ NUMBERS = text(f"""
 
 
 def named(
-    campaign_id: str, external_ids: Iterable[str] = (), phone_numbers: Iterable[str] = (), *, unidentified: bool = False
+    campaign_id: str,
+    external_ids: Iterable[str] = (),
+    phone_numbers: Iterable[str] = (),
+    *,
+    unidentified: bool = False,
 ) -> dict[str, Any]:
-    """The copies of the campaign with one of these canonical identifiers; by number, `unidentified`, only those that have no
-    external id."""
+    """The copies of the campaign with one of these canonical identifiers; by number,
+    `unidentified`, only those that have no external id."""
     return {
         "campaign_id": campaign_id,
         "external_ids": text_array(external_ids),

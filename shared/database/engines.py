@@ -1,7 +1,8 @@
-"""Engines for one `postgresql://` URL: the worker and the command line use a sync one, the API async ones.
+"""Engines for one `postgresql://` URL: the worker and the command line use a sync one, the API
+async ones.
 
-All time is the database's: statements say `clock_timestamp()`, never a parameter. Behind a pooler that does not keep prepared
-statements nothing is prepared.
+All time is the database's: statements say `clock_timestamp()`, never a parameter. Behind a pooler
+that does not keep prepared statements nothing is prepared.
 """
 
 from typing import Any
@@ -24,11 +25,19 @@ _LAST_PORT = 65535
 CONNECT_TIMEOUT = 3  # seconds; a caller who waits longer has given up
 LOCK_TIMEOUT = "2s"
 
-_BEGIN = "; ".join(["BEGIN", f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'", *(f"SET LOCAL {name} = off" for name in SETTINGS)])
+_BEGIN = "; ".join(
+    [
+        "BEGIN",
+        f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'",
+        *(f"SET LOCAL {name} = off" for name in SETTINGS),
+    ]
+)
 
 
 def database_url(text: str) -> URL:
-    """`text` with psycopg as its driver. Raises ValueError, with what to write, where it is no URL of a PostgreSQL."""
+    """`text` with psycopg as its driver. Raises ValueError, with what to write, where it is no URL
+    of a PostgreSQL.
+    """
     try:
         url = make_url(text)
     except ArgumentError:
@@ -36,9 +45,13 @@ def database_url(text: str) -> URL:
     except ValueError:
         raise ValueError(f"DATABASE_URL has a port that is not a number; {_WRITE}") from None
     if url.drivername not in _DRIVERS:
-        raise ValueError(f"DATABASE_URL must begin with postgresql://, not {brief(url.drivername)}://; {_WRITE}")
+        raise ValueError(
+            f"DATABASE_URL must begin with postgresql://, not {brief(url.drivername)}://; {_WRITE}"
+        )
     if url.port is not None and not 0 < url.port <= _LAST_PORT:
-        raise ValueError(f"DATABASE_URL has a port that is not between 1 and {_LAST_PORT}; {_WRITE}")
+        raise ValueError(
+            f"DATABASE_URL has a port that is not between 1 and {_LAST_PORT}; {_WRITE}"
+        )
     known = {option.keyword.decode() for option in Conninfo.get_defaults()}
     if unknown := sorted(url.query.keys() - known):
         name = brief(unknown[0])
@@ -67,25 +80,38 @@ def _options(application: str, connect_timeout: int = CONNECT_TIMEOUT) -> dict[s
         "keepalives_count": 2,
         "tcp_user_timeout": 15_000,  # milliseconds; the same while something that was sent is not acknowledged
     }
-    return {"connect_args": connect, "hide_parameters": True, "pool_pre_ping": False, "pool_recycle": 1800}
+    return {
+        "connect_args": connect,
+        "hide_parameters": True,
+        "pool_pre_ping": False,
+        "pool_recycle": 1800,
+    }
 
 
-def create_sync_engine(settings: Settings, application: str, *, connect_timeout: int = CONNECT_TIMEOUT, **options: Any) -> Engine:
-    """An engine for the worker, the ticker and the command line; `application` shows in pg_stat_activity."""
-    engine = create_engine(database_url(settings.database_url), **_options(application, connect_timeout), **options)
+def create_sync_engine(
+    settings: Settings, application: str, *, connect_timeout: int = CONNECT_TIMEOUT, **options: Any
+) -> Engine:
+    """An engine for the worker, the ticker and the command line; `application` shows in
+    pg_stat_activity.
+    """
+    engine = create_engine(
+        database_url(settings.database_url), **_options(application, connect_timeout), **options
+    )
     _prepare_where_kept(engine, settings, prepared_statements.PATIENCE)
     return engine
 
 
 def create_worker_engine(settings: Settings, application: str, **options: Any) -> Engine:
-    """An engine for what must never stand still: its transactions give up on a lock after LOCK_TIMEOUT, that of a table too, and
-    its statements go by their indexes.
+    """An engine for what must never stand still: its transactions give up on a lock after
+    LOCK_TIMEOUT, that of a table too, and its statements go by their indexes.
 
-    A statement cannot say so itself: its tables are locked, and it is planned, before anything of it runs. Nor can a session,
-    behind a pooler. So it is said with BEGIN, which costs no round trip of its own.
+    A statement cannot say so itself: its tables are locked, and it is planned, before anything of
+    it runs. Nor can a session, behind a pooler. So it is said with BEGIN, which costs no round trip
+    of its own.
     """
     engine = create_sync_engine(settings, application, isolation_level="AUTOCOMMIT", **options)
-    # Not by an event: its errors would not be taken for those of the database, and any listener costs each statement a twentieth.
+    # Not by an event: its errors would not be taken for those of the database, and any listener
+    # costs each statement a twentieth.
     engine.dialect.do_begin = _begin  # type: ignore[method-assign]
     return engine
 
@@ -96,13 +122,19 @@ def _begin(dbapi_connection: Any) -> None:
 
 def create_api_engine(settings: Settings, application: str, **options: Any) -> AsyncEngine:
     """An engine for the API."""
-    engine = create_async_engine(database_url(settings.database_url), **_options(application), **options)
-    _prepare_where_kept(engine.sync_engine, settings, patience=0)  # an event loop waits for no trial
+    engine = create_async_engine(
+        database_url(settings.database_url), **_options(application), **options
+    )
+    _prepare_where_kept(
+        engine.sync_engine, settings, patience=0
+    )  # an event loop waits for no trial
     return engine
 
 
 def try_preparing(settings: Settings) -> None:
-    """Finds out whether statements may be prepared, before a process opens connections or forks. Takes seconds at most."""
+    """Finds out whether statements may be prepared, before a process opens connections or forks.
+    Takes seconds at most.
+    """
     if settings.prepare_statements:
         prepared_statements.may_be_used(database_url(settings.database_url))
 
@@ -118,6 +150,8 @@ def _prepare_where_kept(engine: Engine, settings: Settings, patience: float) -> 
     @event.listens_for(engine, "handle_error")
     def drop(context: ExceptionContext) -> None:
         error = context.original_exception
-        if isinstance(error, prepared_statements.LOST) and not error.diag.context:  # which a trigger has that raises the same
+        if (
+            isinstance(error, prepared_statements.LOST) and not error.diag.context
+        ):  # which a trigger has that raises the same
             context.is_disconnect = True
             prepared_statements.note(engine.url, context.original_exception)

@@ -1,14 +1,14 @@
-"""Foreign keys that make it slow to delete a lead: for each of them PostgreSQL looks for the rows that refer to the lead, and
-reads the whole table where no index leads to them.
+"""Foreign keys that make it slow to delete a lead: for each of them PostgreSQL looks for the rows
+that refer to the lead, and reads the whole table where no index leads to them.
 """
 
 from typing import NamedTuple
 
 from sqlalchemy import Connection, text
 
-# Those that refer to leads, or to what goes with a lead. A key of a partition is its parent's. An index serves if it begins with
-# the columns of the key, in whatever order, and leaves no rows out but those in which one of them is null. What it only INCLUDEs
-# is not looked for in it.
+# Those that refer to leads, or to what goes with a lead. A key of a partition is its parent's. An
+# index serves if it begins with the columns of the key, in whatever order, and leaves no rows out
+# but those in which one of them is null. What it only INCLUDEs is not looked for in it.
 _WITHOUT_INDEX = text("""
     WITH RECURSIVE going (relation) AS (
         SELECT 'leads'::regclass::oid
@@ -36,7 +36,9 @@ _WITHOUT_INDEX = text("""
 
 
 class ForeignKey(NamedTuple):
-    """A foreign key whose columns have no index. `table` and `columns` are quoted where SQL needs it."""
+    """A foreign key whose columns have no index. `table` and `columns` are quoted where SQL needs
+    it.
+    """
 
     name: str
     table: str
@@ -45,7 +47,9 @@ class ForeignKey(NamedTuple):
 
     @property
     def cure(self) -> str:
-        """The statement that makes its index, without keeping others from the table where PostgreSQL can do so."""
+        """The statement that makes its index, without keeping others from the table where
+        PostgreSQL can do so.
+        """
         return f"CREATE INDEX {'' if self.is_partitioned else 'CONCURRENTLY '}ON {self.table} ({self.columns})"
 
 
@@ -55,6 +59,13 @@ def without_index(connection: Connection) -> list[ForeignKey]:
 
 
 def reason_of_slowness(connection: Connection) -> str | None:
-    """Names the foreign keys without an index, each with the statement that makes it; None where there is none."""
+    """Names the foreign keys without an index, each with the statement that makes it; None where
+    there is none.
+    """
     keys = without_index(connection)
-    return "; ".join(f"the foreign key {key.name} of {key.table} has no index: {key.cure}" for key in keys) or None
+    return (
+        "; ".join(
+            f"the foreign key {key.name} of {key.table} has no index: {key.cure}" for key in keys
+        )
+        or None
+    )

@@ -21,6 +21,8 @@ _LOCKED = text("""
 
 
 def locked_table(connection: Connection) -> str | None:
-    """The table, of leads, of what refers to them or of campaigns, that somebody has locked, or None."""
+    """The table, of leads, of what refers to them or of campaigns, that somebody has locked, or
+    None.
+    """
     table: str | None = connection.execute(_LOCKED).scalar_one_or_none()
     return table

@@ -1,4 +1,6 @@
-"""Whether what a database has in the place of our tables is ours, or another application's, which must be left alone."""
+"""Whether what a database has in the place of our tables is ours, or another application's, which
+must be left alone.
+"""
 
 from sqlalchemy import Connection, text
 
@@ -6,8 +8,8 @@ from shared.database.models import metadata
 
 _MOST = 5  # names that are shown
 
-# What stands where new tables would, a view or a type too. A column that no other application has tells ours; a version alone
-# does not: revisions of another Alembic may be numbered as ours are.
+# What stands where new tables would, a view or a type too. A column that no other application has
+# tells ours; a version alone does not: revisions of another Alembic may be numbered as ours are.
 _FOUND = text("""
     SELECT to_regclass('alembic_version') IS NOT NULL AS has_version, EXISTS (
         SELECT FROM pg_attribute WHERE attrelid = to_regclass('chunks') AND attname = 'written_external_ids'
@@ -26,7 +28,9 @@ WAY_OUT = "give Leadsweep a database of its own: createdb leadsweep, and name it
 
 
 def strangers(connection: Connection) -> str | None:
-    """What another application has in the place of our tables, in words; None where there is nothing, or all is ours."""
+    """What another application has in the place of our tables, in words; None where there is
+    nothing, or all is ours.
+    """
     found = connection.execute(_FOUND, {"names": sorted(metadata.tables)}).one()
     versioned = found.has_version and connection.execute(_VERSIONED).scalar_one()
     if found.ours and versioned:

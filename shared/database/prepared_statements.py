@@ -1,8 +1,10 @@
-"""Whether the way to the database keeps prepared statements: found out by trial, since settings are forgotten.
+"""Whether the way to the database keeps prepared statements: found out by trial, since settings are
+forgotten.
 
-A pooler in transaction mode (PgBouncer) gives each transaction any of the server's connections. Unless it knows of prepared
-statements, as PgBouncer does from version 1.21 on, a statement is then missing, or is another client's of the same name. So
-nothing is prepared before it was tried; what a trial overlooks costs one statement its connection, and ends the preparing.
+A pooler in transaction mode (PgBouncer) gives each transaction any of the server's connections.
+Unless it knows of prepared statements, as PgBouncer does from version 1.21 on, a statement is then
+missing, or is another client's of the same name. So nothing is prepared before it was tried; what a
+trial overlooks costs one statement its connection, and ends the preparing.
 """
 
 from collections.abc import Mapping
@@ -15,8 +17,9 @@ import structlog
 from psycopg import errors
 from sqlalchemy import URL
 
-# 26000: it is missing; 42P05: another client's has its name; 08P01: that one has other parameters. By 08P01 PgBouncer also says
-# whatever it cannot do itself, but then without the field that PostgreSQL has its severity in.
+# 26000: it is missing; 42P05: another client's has its name; 08P01: that one has other parameters.
+# By 08P01 PgBouncer also says whatever it cannot do itself, but then without the field that
+# PostgreSQL has its severity in.
 LOST = (errors.InvalidSqlStatementName, errors.DuplicatePreparedStatement, errors.ProtocolViolation)
 
 MISSING = "the pooler in front of the database (PgBouncer in transaction mode) does not keep prepared statements"
@@ -35,20 +38,24 @@ log = structlog.get_logger()
 def are_kept(url: URL, patience: float = PATIENCE) -> bool | None:
     """Whether statements that are prepared at `url` can be used; None while it is not known.
 
-    The first call of a process begins a trial, and waits for it for `patience` seconds; later ones begin another only while
-    none has succeeded. Never raises.
+    The first call of a process begins a trial, and waits for it for `patience` seconds; later ones
+    begin another only while none has succeeded. Never raises.
     """
     if url not in _kept:
         trial = _trials.get(url)
         if trial is None or not trial.is_alive():
-            trial = _trials[url] = Thread(target=_try, args=(url,), name="prepared-statements", daemon=True)
+            trial = _trials[url] = Thread(
+                target=_try, args=(url,), name="prepared-statements", daemon=True
+            )
             trial.start()
         trial.join(patience)
     return _kept.get(url)
 
 
 def note(url: URL, error: BaseException) -> None:
-    """Makes this process prepare nothing at `url` any more where `error`, one of LOST, says that statements are not kept."""
+    """Makes this process prepare nothing at `url` any more where `error`, one of LOST, says that
+    statements are not kept.
+    """
     if not isinstance(error, errors.ProtocolViolation) or error.diag.severity_nonlocalized:
         _kept[url] = False
 
@@ -80,12 +87,16 @@ def _connect(options: Mapping[str, Any]) -> psycopg.Connection:
 
 
 def _are_found_again(one: psycopg.Connection, other: psycopg.Connection) -> bool:
-    """Whether either finds its own statement, though psycopg gives both the same name. Raises psycopg.Error."""
+    """Whether either finds its own statement, though psycopg gives both the same name. Raises
+    psycopg.Error.
+    """
     both = (one, "SELECT 'one'"), (other, "SELECT 'other'")
     for _ in range(_ROUNDS):
         answers = [_ask(*each) for each in (*both, *reversed(both))]
         for held, asking in (both, both[::-1]):
-            with held[0].transaction():  # keeps what it was given, which `asking` may have had, to itself
+            with held[
+                0
+            ].transaction():  # keeps what it was given, which `asking` may have had, to itself
                 answers += [_ask(*held), _ask(*asking)]
         if answers != ["one", "other", "other", "one", "one", "other", "other", "one"]:
             return False

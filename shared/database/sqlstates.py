@@ -1,5 +1,5 @@
-"""What an error of the database means: that somebody was in the way, that it cannot do it just now, or that it refuses; and how
-to say so without a word of its message, which quotes identifiers.
+"""What an error of the database means: that somebody was in the way, that it cannot do it just now,
+or that it refuses; and how to say so without a word of its message, which quotes identifiers.
 """
 
 import re
@@ -18,23 +18,50 @@ _TRANSIENT = (
     errors.IdleInTransactionSessionTimeout,
 )
 
-# Classes of SQLSTATE that say something about the server, the session, the transaction or our statement, and nothing about a
-# lead: connection, unsupported, transaction state, prepared statement, authorization, cursor, roll-back, access, resources,
-# limits, object state, intervention, system, snapshot, configuration, foreign server, internal.
+# Classes of SQLSTATE that say something about the server, the session, the transaction or our
+# statement, and nothing about a lead: connection, unsupported, transaction state, prepared
+# statement, authorization, cursor, roll-back, access, resources, limits, object state,
+# intervention, system, snapshot, configuration, foreign server, internal.
 _NOT_ABOUT_A_LEAD = frozenset(
-    {"08", "0A", "0Z", "24", "25", "26", "28", "2B", "2D", "34", "3B", "3D", "3F", "40", "42", "53", "54", "55", "57", "58"}
+    {
+        "08",
+        "0A",
+        "0Z",
+        "24",
+        "25",
+        "26",
+        "28",
+        "2B",
+        "2D",
+        "34",
+        "3B",
+        "3D",
+        "3F",
+        "40",
+        "42",
+        "53",
+        "54",
+        "55",
+        "57",
+        "58",
+    }
     | {"72", "F0", "HV", "XX"}
 )
-_SHORTAGES = frozenset({"53", "57", "58"})  # resources, intervention, system: they may hit some rows, as the bigger ones
+_SHORTAGES = frozenset(
+    {"53", "57", "58"}
+)  # resources, intervention, system: they may hit some rows, as the bigger ones
 _INSUFFICIENT_PRIVILEGE = "42501"  # which triggers like to raise, to keep a lead
 _RAISE = "exec_stmt_raise"  # where PostgreSQL says that an error came from: a RAISE of PL/pgSQL
 
-# The first line of a context names the function that raised, in the language of the server: "PL/pgSQL function keep() line 3".
+# The first line of a context names the function that raised, in the language of the server:
+# "PL/pgSQL function keep() line 3".
 _FUNCTION = re.compile(r"^PL/[^(\n]*?([^\s(]+)\(", re.MULTILINE)
 
 
 def is_clash(error: DBAPIError) -> bool:
-    """Whether somebody else was in the way: nothing has happened, and the same will succeed once they are done."""
+    """Whether somebody else was in the way: nothing has happened, and the same will succeed once
+    they are done.
+    """
     return isinstance(error.orig, _CLASHES)
 
 
@@ -52,7 +79,9 @@ def is_lost(error: Exception) -> bool:
     """Whether there is no connection to the database any more."""
     if not isinstance(error, DBAPIError):
         return False
-    return error.connection_invalidated or (isinstance(error.orig, OperationalError) and error.orig.sqlstate is None)
+    return error.connection_invalidated or (
+        isinstance(error.orig, OperationalError) and error.orig.sqlstate is None
+    )
 
 
 def is_transient(error: Exception) -> bool:
@@ -61,7 +90,9 @@ def is_transient(error: Exception) -> bool:
 
 
 def is_refusal(error: Exception) -> bool:
-    """Whether the database forbids what was to be done with some lead: a constraint, or whatever a trigger raised."""
+    """Whether the database forbids what was to be done with some lead: a constraint, or whatever a
+    trigger raised.
+    """
     state = sqlstate(error)
     if state is None or is_transient(error):
         return False
@@ -71,12 +102,16 @@ def is_refusal(error: Exception) -> bool:
 
 
 def is_shortage(error: Exception) -> bool:
-    """Whether the server itself lacks something, though other leads could be changed: no trigger of an operator says so."""
+    """Whether the server itself lacks something, though other leads could be changed: no trigger of
+    an operator says so.
+    """
     return (sqlstate(error) or "")[:2] in _SHORTAGES and not _is_raised(error)
 
 
 def is_of_a_function(error: Exception) -> bool:
-    """Whether it was raised within a function: an operator's trigger, as our own statements call none that raise."""
+    """Whether it was raised within a function: an operator's trigger, as our own statements call
+    none that raise.
+    """
     return bool(getattr(_diagnosis(error), "context", None))
 
 

@@ -1,4 +1,5 @@
-"""Cuts a file that comes in parts, from a disk or over the network, into blocks of whole lines, in bounded memory.
+"""Cuts a file that comes in parts, from a disk or over the network, into blocks of whole lines, in
+bounded memory.
 
 A line ends as it does anywhere: with a line feed, a carriage return, or both.
 """
@@ -8,8 +9,12 @@ from typing import NamedTuple
 
 from shared.files.kinds import other_kind
 
-MAX_LINE = 1 << 20  # bytes; a longer line is dropped unread, so that a file without line ends cannot fill the memory
-SIZE = 1 << 16  # bytes gathered before a block is cut: work on a few lines at a time would cost more than the lines
+MAX_LINE = (
+    1 << 20
+)  # bytes; a longer line is dropped unread, so that a file without line ends cannot fill the memory
+SIZE = (
+    1 << 16
+)  # bytes gathered before a block is cut: work on a few lines at a time would cost more than the lines
 
 _BOM = b"\xef\xbb\xbf"
 
@@ -17,7 +22,9 @@ TOO_LONG = "line is longer than 1 MiB"
 
 
 class Block(NamedTuple):
-    """Whole lines, the last of the file perhaps without its end. `lines` is None in place of a line that is too long."""
+    """Whole lines, the last of the file perhaps without its end. `lines` is None in place of a line
+    that is too long.
+    """
 
     first_line: int
     lines: bytes | None
@@ -35,7 +42,9 @@ class Unreadable(ValueError):
 
 
 def blocks(parts: Iterable[bytes]) -> Iterator[Block]:
-    """The lines of the `parts`, each of MAX_LINE bytes at most. Raises Unreadable with the first block, and whatever they do."""
+    """The lines of the `parts`, each of MAX_LINE bytes at most. Raises Unreadable with the first
+    block, and whatever they do.
+    """
     buffer = bytearray()
     line = 1
     looked_at = 0  # bytes of the buffer that are known to hold no line end
@@ -87,7 +96,9 @@ def _first_end(buffer: bytearray, start: int) -> int:
 
 
 def _begun(parts: Iterable[bytes]) -> Iterator[bytes]:
-    """The `parts` without the mark with which a file may begin. Raises Unreadable where they begin as another kind of file."""
+    """The `parts` without the mark with which a file may begin. Raises Unreadable where they begin
+    as another kind of file.
+    """
     coming = iter(parts)
     beginning = bytearray()
     for part in coming:

@@ -1,8 +1,9 @@
 """Reads CSV in blocks, fast, and gets back on its feet after a damaged record.
 
-csv.reader takes a quote that is never closed for one enormous field and would swallow the rest of the file with it. Here the
-line with the quote is rejected, and those that it swallowed come again, each as a record of its own. A block without line ends
-inside its fields, which is nearly every one, is read all at once. Blanks before a quoted field are no part of it.
+csv.reader takes a quote that is never closed for one enormous field and would swallow the rest of
+the file with it. Here the line with the quote is rejected, and those that it swallowed come again,
+each as a record of its own. A block without line ends inside its fields, which is nearly every one,
+is read all at once. Blanks before a quoted field are no part of it.
 """
 
 import csv
@@ -34,7 +35,8 @@ _ERRORS = {  # a part of what csv.reader says: what people understand
 
 
 class Records(NamedTuple):
-    """Records in file order: where each begins, and its fields; a text in their place says why it cannot be read.
+    """Records in file order: where each begins, and its fields; a text in their place says why it
+    cannot be read.
 
     What is not UTF-8 comes as lone surrogates. Blank lines are left out.
     """
@@ -42,7 +44,9 @@ class Records(NamedTuple):
     lines: Sequence[int]
     fields: Sequence[list[str] | str]
     may_be_wrapped: bool = True
-    """Whether a field may mean something else than it says: shared.files.spreadsheets.unwrapped tells what."""
+    """Whether a field may mean something else than it says: shared.files.spreadsheets.unwrapped
+    tells what.
+    """
 
     def numbered(self) -> Iterator[tuple[int, list[str] | str]]:
         """Each with its line."""
@@ -67,7 +71,9 @@ class Header(NamedTuple):
     delimiter: str
 
 
-def read_csv(blocks: Iterable[Block], said: Collection[str] = ()) -> tuple[Header, Iterator[Records]]:
+def read_csv(
+    blocks: Iterable[Block], said: Collection[str] = ()
+) -> tuple[Header, Iterator[Records]]:
     """The header, and the records below it. `said` are names of columns that the caller knows.
 
     Raises Unreadable, and whatever `blocks` raises.
@@ -75,7 +81,9 @@ def read_csv(blocks: Iterable[Block], said: Collection[str] = ()) -> tuple[Heade
     coming = iter(blocks)
     first = next(coming, Block(1, b""))
     if first.lines is None:
-        raise Unreadable(f"the CSV header, line 1, cannot be read: {TOO_LONG}", "it names the columns")
+        raise Unreadable(
+            f"the CSV header, line 1, cannot be read: {TOO_LONG}", "it names the columns"
+        )
     text = _decoded(first.lines)
     place, line, delimiter = _begin(text)
     header, height = _header(text[place:], line, delimiter, said)
@@ -88,7 +96,9 @@ def read_csv(blocks: Iterable[Block], said: Collection[str] = ()) -> tuple[Heade
 
 
 def without_blank_rows(records: Records) -> Records:
-    """The `records` but for those in whose cells is nothing but blanks, as spreadsheets write rows that are empty."""
+    """The `records` but for those in whose cells is nothing but blanks, as spreadsheets write rows
+    that are empty.
+    """
     kept = [one for one in records.numbered() if "".join(one[1]).strip(IGNORED)]
     return Records([line for line, _ in kept], [row for _, row in kept], records.may_be_wrapped)
 
@@ -98,7 +108,9 @@ def _decoded(lines: bytes) -> str:
 
 
 def _begin(text: str) -> tuple[int, int, str | None]:
-    """Where the header begins, below blank lines and Excel's `sep=;`: its place, its line, and the delimiter that was said."""
+    """Where the header begins, below blank lines and Excel's `sep=;`: its place, its line, and the
+    delimiter that was said.
+    """
     place, delimiter = 0, None
     for line, written in enumerate(io.StringIO(text, newline=""), 1):
         if line == 1 and (said := _SEPARATOR.fullmatch(written)):
@@ -109,12 +121,16 @@ def _begin(text: str) -> tuple[int, int, str | None]:
     return place, 1, delimiter
 
 
-def _header(text: str, line: int, delimiter: str | None, said: Collection[str]) -> tuple[Header, int]:
+def _header(
+    text: str, line: int, delimiter: str | None, said: Collection[str]
+) -> tuple[Header, int]:
     """The header with which `text` begins, and how many lines it has. Raises Unreadable."""
     readings = []
     for one in delimiter or DELIMITERS:
         spaced = _before_quotes(one).sub(_as_spaces, text)
-        reader = csv.reader(io.StringIO(spaced, newline=""), delimiter=one, strict=True, skipinitialspace=True)
+        reader = csv.reader(
+            io.StringIO(spaced, newline=""), delimiter=one, strict=True, skipinitialspace=True
+        )
         try:
             names = [name.strip() for name in next(reader, [])]
             readings.append((Header(names, line, one), reader.line_num))
@@ -122,7 +138,9 @@ def _header(text: str, line: int, delimiter: str | None, said: Collection[str]) 
             why = error
     if not readings:
         read = brief(text.partition("\n")[0])
-        raise Unreadable(f"the CSV header, line {line}, cannot be read: {_words(why)}", f"it begins: {read}") from None
+        raise Unreadable(
+            f"the CSV header, line {line}, cannot be read: {_words(why)}", f"it begins: {read}"
+        ) from None
 
     def rank(reading: tuple[Header, int]) -> tuple[int, int, int]:
         names = {*reading[0].names}
@@ -134,7 +152,9 @@ def _header(text: str, line: int, delimiter: str | None, said: Collection[str]) 
     for piece in map(str.strip, re.split(f"[{re.escape(DELIMITERS + header.delimiter)}]", bare)):
         if piece not in known and (meant(piece) or piece in said):
             what = f"The header can be split in more than one way: {brief(bare)}"
-            raise Unreadable(what, "write it with one delimiter, and in quotes what has another", line)
+            raise Unreadable(
+                what, "write it with one delimiter, and in quotes what has another", line
+            )
     return header, lines
 
 
@@ -159,7 +179,9 @@ def _records(blocks: Iterable[Block], delimiter: str) -> Iterator[Records]:
 
 
 def _read_at_once(first_line: int, text: str, delimiter: str) -> Records | None:
-    """All of a block, or None where a record is damaged, longer than a line, or has blanks before its quotes."""
+    """All of a block, or None where a record is damaged, longer than a line, or has blanks before
+    its quotes.
+    """
     if _has_blanks_before_quotes(text, delimiter):
         return None
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
@@ -179,12 +201,15 @@ def _read_at_once(first_line: int, text: str, delimiter: str) -> Records | None:
 def _read_with_care(source: _Rest, delimiter: str, *, at_end: bool) -> tuple[Records, _Rest]:
     """Record by record; what may go on in the next block is left over.
 
-    The lines that a damaged record swallowed are read each on its own: a quote that is open at the end of one of them would lead
-    to the very place where that record failed. So no line is read more than three times, however many quotes are never closed.
+    The lines that a damaged record swallowed are read each on its own: a quote that is open at the
+    end of one of them would lead to the very place where that record failed. So no line is read
+    more than three times, however many quotes are never closed.
     """
     written = source.lines
     if closer := _has_blanks_before_quotes("".join(written), delimiter):
-        source = source._replace(lines=[_before_quotes(delimiter).sub(_as_spaces, line) for line in written])
+        source = source._replace(
+            lines=[_before_quotes(delimiter).sub(_as_spaces, line) for line in written]
+        )
     lines: list[int] = []
     fields: list[list[str] | str] = []
     place = swallowed = 0  # the lines before `swallowed` are those
@@ -214,15 +239,21 @@ def _read_with_care(source: _Rest, delimiter: str, *, at_end: bool) -> tuple[Rec
 
 
 def _has_blanks_before_quotes(text: str, delimiter: str) -> bool:
-    """Whether a quoted field may begin behind blanks, which csv.reader takes for a field that has quotes in it."""
-    if '"' not in text or not any(blank in text and f'{blank}"' in text for blank in _BLANKS if blank != delimiter):
+    """Whether a quoted field may begin behind blanks, which csv.reader takes for a field that has
+    quotes in it.
+    """
+    if '"' not in text or not any(
+        blank in text and f'{blank}"' in text for blank in _BLANKS if blank != delimiter
+    ):
         return False
     return _before_quotes(delimiter).search(text) is not None
 
 
 @cache
 def _before_quotes(delimiter: str) -> re.Pattern[str]:
-    return re.compile(rf"(?:^|(?<=[\r\n{re.escape(delimiter)}]))[{_BLANKS.replace(delimiter, '')}]+(?=\")")
+    return re.compile(
+        rf"(?:^|(?<=[\r\n{re.escape(delimiter)}]))[{_BLANKS.replace(delimiter, '')}]+(?=\")"
+    )
 
 
 def _as_spaces(blanks: re.Match[str]) -> str:
@@ -231,7 +262,9 @@ def _as_spaces(blanks: re.Match[str]) -> str:
 
 
 def _with_its_blanks(row: list[str], record: list[str], delimiter: str) -> list[str]:
-    """The `row` that was read of a `record` without the blanks before fields, with those again that stand before no quote."""
+    """The `row` that was read of a `record` without the blanks before fields, with those again that
+    stand before no quote.
+    """
     reader = csv.reader(record, delimiter=delimiter, strict=True)
     try:
         written = next(reader, [])
@@ -240,7 +273,8 @@ def _with_its_blanks(row: list[str], record: list[str], delimiter: str) -> list[
     if len(written) != len(row) or reader.line_num < len(record):
         return row
     return [
-        one if one.translate(_NO_BLANKS) == read.translate(_NO_BLANKS) else read for one, read in zip(written, row, strict=True)
+        one if one.translate(_NO_BLANKS) == read.translate(_NO_BLANKS) else read
+        for one, read in zip(written, row, strict=True)
     ]
 
 

@@ -1,4 +1,6 @@
-"""Tells what a file is that is neither CSV nor NDJSON, by how it begins: what is sent by mistake is named for what it is."""
+"""Tells what a file is that is neither CSV nor NDJSON, by how it begins: what is sent by mistake is
+named for what it is.
+"""
 
 import re
 from collections.abc import Mapping
@@ -52,7 +54,20 @@ _XML = re.compile(rb"<[?!a-z]", re.IGNORECASE)
 _ARRAY = re.compile(rb"""\[\s*(?:[\[{"\]0-9-]|null|true|false|\Z)""")
 # An object, as far as the first thing that is inside it; and where entries are kept in one.
 _NESTED = re.compile(rb'\{([^\[{]*)"([^"]+)"\s*:\s*[\[{]')
-_WRAPPERS = frozenset(["leads", "records", "contacts", "items", "data", "results", "rows", "entries", "value", "values"])
+_WRAPPERS = frozenset(
+    [
+        "leads",
+        "records",
+        "contacts",
+        "items",
+        "data",
+        "results",
+        "rows",
+        "entries",
+        "value",
+        "values",
+    ]
+)
 
 LOOKED_AT = 1000  # bytes
 _FEW = 8  # bytes that are zero may be so by accident
@@ -73,16 +88,24 @@ def other_kind(beginning: bytes) -> Kind | None:
             return Kind(what, mend)
     if beginning.startswith(_ZIP):
         return next(Kind(what, mend) for name, what, mend in _IN_ZIP if name in beginning)
-    return _of_wide_characters(beginning[:LOOKED_AT]) or _of_marked_up_text(beginning.removeprefix(b"\xef\xbb\xbf").lstrip())
+    return _of_wide_characters(beginning[:LOOKED_AT]) or _of_marked_up_text(
+        beginning.removeprefix(b"\xef\xbb\xbf").lstrip()
+    )
 
 
 def _of_wide_characters(beginning: bytes) -> Kind | None:
-    """UTF-16 and UTF-32 without a mark: of what is mostly ASCII, each second byte, or three of four, are zero."""
+    """UTF-16 and UTF-32 without a mark: of what is mostly ASCII, each second byte, or three of
+    four, are zero.
+    """
     zeros = [beginning[place::4].count(0) for place in range(4)]
     if 8 * sorted(zeros)[1] > len(beginning) and max(zeros) > 4 * min(zeros):
         return Kind("UTF-32", "save it as UTF-8")
     even, odd = zeros[0] + zeros[2], zeros[1] + zeros[3]
-    if max(even, odd) >= _FEW and max(even, odd) > 4 * min(even, odd) and 10 * max(even, odd) > len(beginning):
+    if (
+        max(even, odd) >= _FEW
+        and max(even, odd) > 4 * min(even, odd)
+        and 10 * max(even, odd) > len(beginning)
+    ):
         return Kind("UTF-16", "save it as UTF-8")
     return None
 
@@ -91,14 +114,18 @@ def _of_marked_up_text(beginning: bytes) -> Kind | None:
     if _XML.match(beginning):
         return Kind("HTML" if _HTML.search(beginning[:LOOKED_AT]) else "XML", _SAVE, is_text=True)
     if _ARRAY.match(beginning):
-        return Kind("a JSON array", f"{_LINES}, and no brackets or commas around them", is_text=True)
+        return Kind(
+            "a JSON array", f"{_LINES}, and no brackets or commas around them", is_text=True
+        )
     if _is_object_of_entries(beginning):
         return Kind("one JSON object", f"{_LINES}, and nothing around them", is_text=True)
     return None
 
 
 def _is_object_of_entries(beginning: bytes) -> bool:
-    """Whether a JSON object has the entries inside it, as in {"leads": […]}, on one line or over several."""
+    """Whether a JSON object has the entries inside it, as in {"leads": […]}, on one line or over
+    several.
+    """
     found = _NESTED.match(beginning)
     if not found or any(b'"%b"' % name.encode() in found[1] for name in IDENTIFIERS):
         return False
@@ -114,6 +141,10 @@ def _has_entries(wrapper: Mapping[str, object]) -> bool:
     for name, value in wrapper.items():
         if name in _WRAPPERS and isinstance(value, dict) and _has_entries(value):
             return True
-        if name in _WRAPPERS and isinstance(value, list) and any(isinstance(one, dict) for one in value):
+        if (
+            name in _WRAPPERS
+            and isinstance(value, list)
+            and any(isinstance(one, dict) for one in value)
+        ):
             return True
     return False

@@ -1,18 +1,24 @@
-"""Canonical identifiers: how an externalId or a phone number is compared, whoever wrote it and however.
+"""Canonical identifiers: how an externalId or a phone number is compared, whoever wrote it and
+however.
 
-One closed table of code points, and no property of Unicode, since Python and PostgreSQL know different versions of that: the
-database has the same two functions in SQL (`sql_functions` makes them of this table), a trigger applies them to
-`leads`, and a property test holds both sides against each other. Applied twice they change nothing more.
+One closed table of code points, and no property of Unicode, since Python and PostgreSQL know
+different versions of that: the database has the same two functions in SQL (`sql_functions` makes
+them of this table), a trigger applies them to `leads`, and a property test holds both sides against
+each other. Applied twice they change nothing more.
 
-Numbers of no country are nowhere guessed at: what a country's own spelling means, shared.identifiers.phone_regions says.
+Numbers of no country are nowhere guessed at: what a country's own spelling means,
+shared.identifiers.phone_regions says.
 """
 
 import re
 import unicodedata
 
-FORM = 2  # the version of these rules: leads and jobs that were written by older ones are read again
+FORM = (
+    2  # the version of these rules: leads and jobs that were written by older ones are read again
+)
 
-# Ignored at the ends of an id, and anywhere in a number. Control characters but for white space are not: nobody types them.
+# Ignored at the ends of an id, and anywhere in a number. Control characters but for white space are
+# not: nobody types them.
 BLANKS = (
     "\t\n\v\f\r \u0085\u00a0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a\u2028\u2029\u202f\u205f"
     "\u3000"
@@ -23,20 +29,24 @@ FORMAT_CHARACTERS = (
 )
 IGNORED = BLANKS + FORMAT_CHARACTERS
 
-# Ignored in a number besides, in full width too: dots, dashes, parentheses, and the marks that make a digit a picture.
+# Ignored in a number besides, in full width too: dots, dashes, parentheses, and the marks that make
+# a digit a picture.
 PUNCTUATION = (
     ".-()\u058a\u2010\u2011\u2012\u2013\u2014\u2015\u2043\u207b\u208b\u2212\u2e3a\u2e3b\u301c\u30fc\ufe58\ufe63\uff0d\uff0e"
     "\uff08\uff09\u00b7\u2024\u30fb\uff65\u20e3\ufe0e\ufe0f"
 )
 
 # Written otherwise, meant as these: full width, and the digits of Arabic and Persian keyboards.
-DIGITS = {chr(zero + digit): str(digit) for zero in (0xFF10, 0x0660, 0x06F0) for digit in range(10)} | {
+DIGITS = {
+    chr(zero + digit): str(digit) for zero in (0xFF10, 0x0660, 0x06F0) for digit in range(10)
+} | {
     "\uff0b": "+",
     "\ufe62": "+",
 }
 
-# Where the normal form NFC is the same in every version of Unicode that we may meet: blocks to which nothing that combines can
-# be added any more. A text with anything else in it is compared as it was written.
+# Where the normal form NFC is the same in every version of Unicode that we may meet: blocks to
+# which nothing that combines can be added any more. A text with anything else in it is compared as
+# it was written.
 NFC_BLOCKS = (
     "\u0001-\u052f\u0900-\u097f\u0e01-\u0e5b\u1100-\u11ff\u1e00-\u206f\u20a0-\u20bf\u2100-\u218b\u3000-\u30ff\u3131-\u318e"
     "\u4e00-\u9fef\uac00-\ud7a3\uf900-\ufa6d\uff01-\uffee"
@@ -44,18 +54,25 @@ NFC_BLOCKS = (
 
 _NOISE = str.maketrans(DIGITS | dict.fromkeys(IGNORED + PUNCTUATION, ""))
 _SPELLING = str.maketrans(
-    DIGITS | dict.fromkeys(IGNORED, "") | {"\uff0e": ".", "\uff0c": ",", "\uff25": "E", "\uff45": "e", "\u2212": "-"}
+    DIGITS
+    | dict.fromkeys(IGNORED, "")
+    | {"\uff0e": ".", "\uff0c": ",", "\uff25": "E", "\uff45": "e", "\u2212": "-"}
 )
 _STABLE = re.compile(f"[{NFC_BLOCKS}]*")
 _SCHEME = re.compile("(?:[Tt][Ee][Ll]:)+")
 _NUMBER = re.compile(r"\+?([0-9])(?!\1*\Z)[0-9]{2,19}")
-# As spreadsheets and data frames write a number: 15555550000.0, 1.5555550000E+10, in some countries with a comma.
+# As spreadsheets and data frames write a number: 15555550000.0, 1.5555550000E+10, in some countries
+# with a comma.
 _FLOAT = re.compile(r"[+-]?[0-9]+(?:[.,][0-9]*)?[Ee][+-]?[0-9]+|[+-]?[0-9]+[.,]0+")
-_FLOAT_NUMBER = re.compile(rf"{_FLOAT.pattern.partition('|')[0]}|\+?[0-9]{{7,}}[.,]0+|\+?[0-9]{{4,}}[.,][0-9]{{1,2}}")
+_FLOAT_NUMBER = re.compile(
+    rf"{_FLOAT.pattern.partition('|')[0]}|\+?[0-9]{{7,}}[.,]0+|\+?[0-9]{{4,}}[.,][0-9]{{1,2}}"
+)
 
 
 def canonical_external_id(text: str) -> str:
-    """`text` without blanks and format characters at either end, in NFC; empty means that there is no identifier."""
+    """`text` without blanks and format characters at either end, in NFC; empty means that there is
+    no identifier.
+    """
     trimmed = text.strip(IGNORED)
     if trimmed.isascii() or not _STABLE.fullmatch(trimmed):
         return trimmed
@@ -63,9 +80,11 @@ def canonical_external_id(text: str) -> str:
 
 
 def canonical_phone_number(text: str) -> str:
-    """`text` in digits, without blanks, format characters and punctuation, without `tel:`, with `+` for a leading `00`.
+    """`text` in digits, without blanks, format characters and punctuation, without `tel:`, with `+`
+    for a leading `00`.
 
-    It may be empty, which means that there is none, or be no number at all: `is_phone_number` says so.
+    It may be empty, which means that there is none, or be no number at all: `is_phone_number` says
+    so.
     """
     bare = text.translate(_NOISE)
     if scheme := _SCHEME.match(bare):
@@ -74,12 +93,16 @@ def canonical_phone_number(text: str) -> str:
 
 
 def is_phone_number(canonical: str) -> bool:
-    """Whether a canonical form is one: an optional `+` and 3 to 20 digits that are not all alike."""
+    """Whether a canonical form is one: an optional `+` and 3 to 20 digits that are not all
+    alike.
+    """
     return _NUMBER.fullmatch(canonical) is not None
 
 
 def is_spreadsheet_number(phone_number: str) -> bool:
-    """Whether what was written for a phone number has a decimal point or an exponent: read as digits it is somebody else's."""
+    """Whether what was written for a phone number has a decimal point or an exponent: read as
+    digits it is somebody else's.
+    """
     return _FLOAT_NUMBER.fullmatch(phone_number.translate(_SPELLING)) is not None
 
 
@@ -91,7 +114,8 @@ def is_spreadsheet_id(external_id: str) -> bool:
 def sql_functions() -> str:
     """The statements that give the database the same rules: what a migration to this FORM executes.
 
-    Most texts are ASCII, for which a few characters are enough to look for: with all, an import would take twice as long.
+    Most texts are ASCII, for which a few characters are enough to look for: with all, an import
+    would take twice as long.
     """
     meant, written_so = "".join(DIGITS.values()), "".join(DIGITS)
     trimmed = f"btrim(written, {_literal(IGNORED)})"

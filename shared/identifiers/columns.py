@@ -1,4 +1,6 @@
-"""Which names in a file, of columns or of the keys of its entries, are the identifiers': ours, or those that the caller says."""
+"""Which names in a file, of columns or of the keys of its entries, are the identifiers': ours, or
+those that the caller says.
+"""
 
 import itertools
 import json
@@ -18,7 +20,9 @@ _INVISIBLE = str.maketrans("", "", FORMAT_CHARACTERS)
 
 
 class Unclear(ValueError):
-    """Why it is not clear which of some names are the identifiers': what the header or the entry does, and the way out."""
+    """Why it is not clear which of some names are the identifiers': what the header or the entry
+    does, and the way out.
+    """
 
     def __init__(self, what: str, mend: str = "") -> None:
         super().__init__(f"{what}; {mend}" if mend else what)
@@ -42,11 +46,14 @@ class Naming(NamedTuple):
         return [*self.columns, *self.ignored]
 
     def names_of(self, entry: Mapping[str, object], line: bytes) -> list[str]:
-        """The keys of an `entry` that was read of `line`; of two that are equal both, which the decoder does not tell.
+        """The keys of an `entry` that was read of `line`; of two that are equal both, which the
+        decoder does not tell.
 
         Raises ValueError, RecursionError for what is nested too deeply.
         """
-        may_repeat = b"\\" in line or any(line.count(b'"%b"' % name.encode()) > 1 for name in IDENTIFIERS)
+        may_repeat = b"\\" in line or any(
+            line.count(b'"%b"' % name.encode()) > 1 for name in IDENTIFIERS
+        )
         return keys_of(line) if self.said or may_repeat else list(entry)
 
     def meanings(self, names: Iterable[str]) -> list[str]:
@@ -58,7 +65,10 @@ class Naming(NamedTuple):
         found = ["" if name in self.ignored else self.columns.get(name, name) for name in written]
         for identifier in IDENTIFIERS:
             if found.count(identifier) > 1:
-                raise self._twice(identifier, [name for name, one in zip(written, found, strict=True) if one == identifier])
+                raise self._twice(
+                    identifier,
+                    [name for name, one in zip(written, found, strict=True) if one == identifier],
+                )
         if wrong := misnamed(filter(None, found)):
             name = brief(wrong.name)
             say = self.way.format(identifier=wrong.identifier, name=name)
@@ -73,15 +83,21 @@ class Naming(NamedTuple):
         return Unclear(what, f"leave one out: {self.way_out.format(name=identifier)}")
 
     def places(self, names: Sequence[str], line: int) -> Places:
-        """Which of the columns of a CSV are the identifiers'. Raises Unreadable, at the `line` of its header."""
+        """Which of the columns of a CSV are the identifiers'. Raises Unreadable, at the `line` of
+        its header.
+        """
         try:
             meanings = self._as_written(names).meanings(names)
         except Unclear as error:
             raise Unreadable(f"The header {error.what}", error.mend, line) from None
         if not {*meanings} & {*IDENTIFIERS}:
-            ways = [self.way.format(identifier=identifier, name="NAME") for identifier in IDENTIFIERS]
+            ways = [
+                self.way.format(identifier=identifier, name="NAME") for identifier in IDENTIFIERS
+            ]
             what = "The header names neither externalId nor phoneNumber"
-            raise Unreadable(what, f"it has: {shown(names)}. Say which they are: {' or '.join(ways)}", line)
+            raise Unreadable(
+                what, f"it has: {shown(names)}. Say which they are: {' or '.join(ways)}", line
+            )
         places = {meaning: place for place, meaning in enumerate(meanings)}
         return places.get(EXTERNAL_ID), places.get(PHONE_NUMBER)
 
@@ -91,21 +107,31 @@ class Naming(NamedTuple):
         Raises Unreadable for one that is not there.
         """
         columns = {_found(name, names): identifier for name, identifier in self.columns.items()}
-        return self._replace(columns=columns, ignored={_found(name, names) for name in self.ignored})
+        return self._replace(
+            columns=columns, ignored={_found(name, names) for name in self.ignored}
+        )
 
 
 def _found(said: str, names: Sequence[str]) -> str:
     if said in names:
         return said
-    alike = [name for name in names if name.translate(_INVISIBLE).strip() == said.translate(_INVISIBLE).strip()]
+    alike = [
+        name
+        for name in names
+        if name.translate(_INVISIBLE).strip() == said.translate(_INVISIBLE).strip()
+    ]
     if len(alike) != 1:
         raise Unreadable(f"the file has no column {brief(said)}", f"it has {shown(names)}")
     return alike[0]
 
 
 def keys_of(line: bytes) -> list[str]:
-    """Of a line that is a JSON object, with those that it has twice. Raises ValueError, RecursionError."""
-    return [name for name, _ in json.loads(line, object_pairs_hook=list, parse_int=str, parse_float=str)]
+    """Of a line that is a JSON object, with those that it has twice. Raises ValueError,
+    RecursionError.
+    """
+    return [
+        name for name, _ in json.loads(line, object_pairs_hook=list, parse_int=str, parse_float=str)
+    ]
 
 
 def shown(names: Iterable[str]) -> str:

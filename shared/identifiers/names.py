@@ -1,7 +1,9 @@
-"""Tells which columns of a file, or keys of an entry, are meant as an identifier of the lead and would not be read as one.
+"""Tells which columns of a file, or keys of an entry, are meant as an identifier of the lead and
+would not be read as one.
 
-Dropped without a word, `external_id` would turn a deletion by id into one by phone, which may be another person's. So a name
-like ours is always refused, and another's name for an identifier where that has no column or key of its own.
+Dropped without a word, `external_id` would turn a deletion by id into one by phone, which may be
+another person's. So a name like ours is always refused, and another's name for an identifier where
+that has no column or key of its own.
 """
 
 import unicodedata
@@ -32,7 +34,9 @@ _NAMES_OF_OTHERS = {
         móvil portable
     """,
 }
-_OF_OTHERS = {name: identifier for identifier, names in _NAMES_OF_OTHERS.items() for name in names.split()}
+_OF_OTHERS = {
+    name: identifier for identifier, names in _NAMES_OF_OTHERS.items() for name in names.split()
+}
 
 
 class Misnamed(NamedTuple):
@@ -43,17 +47,25 @@ class Misnamed(NamedTuple):
 
 
 def misnamed(names: Iterable[str]) -> Misnamed | None:
-    """The first of the names of one entry, or of one file's columns, that may mean an identifier and would not be read as one."""
+    """The first of the names of one entry, or of one file's columns, that may mean an identifier
+    and would not be read as one.
+    """
     there = dict.fromkeys(names)  # in their order, and quick to look up: a header may have 300,000
     for name in there:
         identifier = meant(name)
-        if identifier and name != identifier and (_folded(name) in _OURS or identifier not in there):
+        if (
+            identifier
+            and name != identifier
+            and (_folded(name) in _OURS or identifier not in there)
+        ):
             return Misnamed(name, identifier)
     return None
 
 
 def meant(name: str) -> str | None:
-    """The identifier that `name` stands for, as we or others call it; None if it means something else."""
+    """The identifier that `name` stands for, as we or others call it; None if it means something
+    else.
+    """
     return _known(name) if len(name) <= _LONGEST_KNOWN else _meant(name)
 
 

@@ -1,9 +1,10 @@
-"""What was meant by what is written for a phone number: its canonical form, or, where it is written as in its country,
-libphonenumber's reading, if that is a valid number.
+"""What was meant by what is written for a phone number: its canonical form, or, where it is written
+as in its country, libphonenumber's reading, if that is a valid number.
 
-The library takes some 60 µs a number, too much for files of millions. So the plain case, a national number with or without its
-trunk prefix or country code, is recognised here by the library's own tables; whatever is not plain, or not valid, is for the
-library to decide. A test holds both against each other, in all regions.
+The library takes some 60 µs a number, too much for files of millions. So the plain case, a national
+number with or without its trunk prefix or country code, is recognised here by the library's own
+tables; whatever is not plain, or not valid, is for the library to decide. A test holds both against
+each other, in all regions.
 """
 
 import re
@@ -12,22 +13,36 @@ from functools import cache
 from typing import Any, NamedTuple
 
 import phonenumbers
-from phonenumbers import NumberParseException, PhoneMetadata, PhoneNumber, PhoneNumberFormat, shortnumberinfo
+from phonenumbers import (
+    NumberParseException,
+    PhoneMetadata,
+    PhoneNumber,
+    PhoneNumberFormat,
+    shortnumberinfo,
+)
 
-from shared.identifiers.canonical import canonical_phone_number, is_phone_number, is_spreadsheet_number
+from shared.identifiers.canonical import (
+    canonical_phone_number,
+    is_phone_number,
+    is_spreadsheet_number,
+)
 
 NOT_A_PHONE_NUMBER = "phoneNumber is not a phone number"
 SPREADSHEET_NUMBER = "phoneNumber has a decimal point or an exponent, as spreadsheets write numbers; store it as text"
 
 _PLAIN = re.compile(r"\+([0-9])(?!\1*\Z)[0-9]{2,19}")
-_TRUNK_ZERO = re.compile(r"[(\uff08]\s*[0\uff10]\s*[)\uff09]")  # as in +44 (0)20: not dialled from abroad
+_TRUNK_ZERO = re.compile(
+    r"[(\uff08]\s*[0\uff10]\s*[)\uff09]"
+)  # as in +44 (0)20: not dialled from abroad
 _READABLE = re.compile(r"\+?[0-9][0-9/]*")
 
 REGIONS = sorted(phonenumbers.SUPPORTED_REGIONS)
 """ISO 3166 codes of the countries and territories that have phone numbers."""
 
 LONGEST_SHORT_CODE = 6  # digits
-END_OF_ANOTHER = 4  # digits after a slash: so few are the end of a second number, as in 030 123456/57
+END_OF_ANOTHER = (
+    4  # digits after a slash: so few are the end of a second number, as in 030 123456/57
+)
 
 
 def is_region(code: str | None) -> bool:
@@ -36,7 +51,8 @@ def is_region(code: str | None) -> bool:
 
 
 def phone_number(written: str, region: str | None) -> str:
-    """The canonical form of the number that is `written`; empty where that is none. Digits behind a `+` are taken as they are.
+    """The canonical form of the number that is `written`; empty where that is none. Digits behind a
+    `+` are taken as they are.
 
     Without a reading, digits without a `+` stand for themselves, but for those of a short code.
     """
@@ -55,7 +71,9 @@ def phone_number(written: str, region: str | None) -> str:
 
 
 def rival(written: str, number: str) -> str | None:
-    """What the digits `written` are behind a plus, where `number` is another reading of them: it may be somebody else's."""
+    """What the digits `written` are behind a plus, where `number` is another reading of them: it
+    may be somebody else's.
+    """
     bare = canonical_phone_number(written)
     other = "+" + bare.removeprefix("+").replace("/", "")
     return other if number not in {bare, other} and is_phone_number(other) else None
@@ -64,8 +82,8 @@ def rival(written: str, number: str) -> str | None:
 def reading(digits: str, region: str | None) -> str | None:
     """The valid number, in E.164, that `digits` mean in `region`; None where there is none.
 
-    They may begin with `+`, which needs no region, and have slashes. Anything else has no reading: the library would take
-    letters for digits, and drop an extension.
+    They may begin with `+`, which needs no region, and have slashes. Anything else has no reading:
+    the library would take letters for digits, and drop an extension.
     """
     if not _READABLE.fullmatch(digits):
         return None
@@ -84,7 +102,9 @@ def reading(digits: str, region: str | None) -> str | None:
 
 
 def _dialled(digits: str, region: str | None) -> tuple["_Country | None", str]:
-    """The country whose plan `digits` follow, and its part of them; None where that takes a closer look."""
+    """The country whose plan `digits` follow, and its part of them; None where that takes a closer
+    look.
+    """
     if not digits.removeprefix("+").isdecimal():
         return None, digits
     if not digits.startswith("+"):
@@ -123,7 +143,8 @@ class _Country(NamedTuple):
     sharing: Sequence[tuple[re.Pattern[str] | None, Sequence[_Kind]]]
 
     def plainly(self, digits: str, *, abroad: bool) -> str | None:
-        """The valid national number that `digits` plainly are, dialled from `abroad` if a plus and the code stood before them.
+        """The valid national number that `digits` plainly are, dialled from `abroad` if a plus and
+        the code stood before them.
 
         Empty where they plainly are none, None where neither is plain.
         """
@@ -142,7 +163,9 @@ class _Country(NamedTuple):
         return "" if self._is_none(digits) else None
 
     def _is_none(self, digits: str) -> bool:
-        """Whether nothing that the library could make of `digits`, by taking something away in front, is a valid number."""
+        """Whether nothing that the library could make of `digits`, by taking something away in
+        front, is a valid number.
+        """
         tried = [digits, digits.removeprefix(self.code)]
         for number in tried:
             if trunk := self.trunk.match(number):
@@ -173,7 +196,10 @@ def _country(region: str) -> _Country:
         _pattern(table.international_prefix),
         _pattern(table.national_prefix_for_parsing),
         next(iter(_kinds([table.general_desc]))),
-        [_of_sharing(other) for other in phonenumbers.COUNTRY_CODE_TO_REGION_CODE[table.country_code]],
+        [
+            _of_sharing(other)
+            for other in phonenumbers.COUNTRY_CODE_TO_REGION_CODE[table.country_code]
+        ],
     )
 
 
@@ -203,7 +229,9 @@ def _table(region: str) -> Any:
 def _kinds(descriptions: Iterable[Any]) -> Iterable[_Kind]:
     for described in descriptions:
         if described and described.national_number_pattern:
-            yield _Kind(frozenset(described.possible_length), re.compile(described.national_number_pattern))
+            yield _Kind(
+                frozenset(described.possible_length), re.compile(described.national_number_pattern)
+            )
 
 
 def _pattern(written: str | None) -> re.Pattern[str]:

@@ -1,4 +1,6 @@
-"""How the API, a worker and a ticker begin: with settings that name their servers, or with one line that says what to mend."""
+"""How the API, a worker and a ticker begin: with settings that name their servers, or with one line
+that says what to mend.
+"""
 
 import sys
 
@@ -26,7 +28,10 @@ def process_settings(*, secrets: bool = False) -> Settings:
     try:
         chosen = settings()
     except ValidationError as error:
-        flaws = (f"{variable(flaw['loc'][0])}: {flaw['msg'].removeprefix('Value error, ')}" for flaw in error.errors())
+        flaws = (
+            f"{variable(flaw['loc'][0])}: {flaw['msg'].removeprefix('Value error, ')}"
+            for flaw in error.errors()
+        )
         sys.exit(printable("; ".join(flaws)))
     for name, url in (("DATABASE_URL", chosen.database_url), ("BROKER_URL", chosen.broker_url)):
         if not url:
@@ -41,9 +46,11 @@ def process_settings(*, secrets: bool = False) -> Settings:
 
 
 def look_at_servers(settings: Settings) -> None:
-    """What a process must know of its servers before it begins; those that are away, it waits for later.
+    """What a process must know of its servers before it begins; those that are away, it waits for
+    later.
 
-    Ends it as above where a Redis is one that cannot be used, or the database is another application's.
+    Ends it as above where a Redis is one that cannot be used, or the database is another
+    application's.
     """
     for name, url in (("BROKER_URL", settings.broker_url), ("REDIS_URL", settings.redis_url)):
         if is_cluster(url, _ANSWERS_WITHIN):
@@ -53,7 +60,11 @@ def look_at_servers(settings: Settings) -> None:
         with engine.connect() as connection:
             found = strangers(connection)
     except DBAPIError as error:
-        log.warning("database not usable", error=reason_of(error, settings), mend="start it, create it, or mend DATABASE_URL")
+        log.warning(
+            "database not usable",
+            error=reason_of(error, settings),
+            mend="start it, create it, or mend DATABASE_URL",
+        )
         return
     if found:
         sys.exit(printable(f"{found}; {WAY_OUT}"))

@@ -1,4 +1,6 @@
-"""Signs of life of workers and tickers, in the database: what `/api/health` and `leadsweep doctor` go by."""
+"""Signs of life of workers and tickers, in the database: what `/api/health` and `leadsweep doctor`
+go by.
+"""
 
 import os
 import socket
@@ -28,11 +30,15 @@ _WORKER_PROCESSES = text("""
 
 
 def beat(connection: Connection, role: str, processes: int = 1) -> None:
-    """Says that this process is alive as `role`: "worker", with a pool of so many, "deliverer" or "ticker".
+    """Says that this process is alive as `role`: "worker", with a pool of so many, "deliverer" or
+    "ticker".
 
     The caller commits.
     """
-    connection.execute(_BEAT, {"role": role, "process": f"{socket.gethostname()}:{os.getpid()}", "processes": processes})
+    connection.execute(
+        _BEAT,
+        {"role": role, "process": f"{socket.gethostname()}:{os.getpid()}", "processes": processes},
+    )
 
 
 def worker_processes(connection: Connection) -> int:

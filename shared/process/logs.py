@@ -1,8 +1,8 @@
 """Logging: one line an event, on stderr, as JSON for collectors or text for people.
 
-Events are short fixed phrases with fields (`job=…`, `chunk=…`), so that an operator can search for them. Identifiers of leads
-and API keys are never logged. What others wrote, as a path or a database's error, does not steer the terminal of
-whoever reads it.
+Events are short fixed phrases with fields (`job=…`, `chunk=…`), so that an operator can search for
+them. Identifiers of leads and API keys are never logged. What others wrote, as a path or a
+database's error, does not steer the terminal of whoever reads it.
 """
 
 import io
@@ -28,7 +28,12 @@ def configure(settings: Settings) -> None:
     rendering: list[structlog.typing.Processor] = (
         [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]  # in ASCII
         if settings.log_format == "json"
-        else [_harmless, structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=_harmless_traceback)]
+        else [
+            _harmless,
+            structlog.dev.ConsoleRenderer(
+                colors=sys.stderr.isatty(), exception_formatter=_harmless_traceback
+            ),
+        ]
     )
     structlog.configure(
         processors=[*steps, *rendering],
@@ -44,15 +49,20 @@ def configure(settings: Settings) -> None:
         )
     )
     logging.root.handlers = [handler]
-    # Libraries at INFO tell of every message received and request served; what matters of that, we log ourselves.
+    # Libraries at INFO tell of every message received and request served; what matters of that, we
+    # log ourselves.
     logging.root.setLevel(max(logging.WARNING, getattr(logging, settings.log_level)))
     if isinstance(sys.stderr, Unfailing):
         sys.stderr.notice = _lines_lost
 
 
-def _harmless(_logger: object, _method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+def _harmless(
+    _logger: object, _method: str, event: structlog.typing.EventDict
+) -> structlog.typing.EventDict:
     return {
-        name: value if not isinstance(value, str) else (printable_lines if name == "stack" else printable)(value)
+        name: value
+        if not isinstance(value, str)
+        else (printable_lines if name == "stack" else printable)(value)
         for name, value in event.items()
     }
 
@@ -66,5 +76,7 @@ def _harmless_traceback(file: TextIO, exception: structlog.typing.ExcInfo) -> No
 def _lines_lost(number: int) -> str | None:
     """The line that says so, as any other would be written. None where warnings are not logged."""
     log = structlog.wrap_logger(structlog.ReturnLogger())
-    line: str | None = log.warning("log lines lost", lines=number, mend="give the disk room, or read the pipe's other end")
+    line: str | None = log.warning(
+        "log lines lost", lines=number, mend="give the disk room, or read the pipe's other end"
+    )
     return line

@@ -1,7 +1,8 @@
-"""Stderr, and stdout where it is a log too: what cannot be written changes nothing of what a process does.
+"""Stderr, and stdout where it is a log too: what cannot be written changes nothing of what a
+process does.
 
-A disk may be full, a terminal closed, or nobody read the other end of a pipe. Then lines are lost, and counted: once
-they can be written again, the next one tells how many.
+A disk may be full, a terminal closed, or nobody read the other end of a pipe. Then lines are lost,
+and counted: once they can be written again, the next one tells how many.
 """
 
 import io
@@ -16,10 +17,12 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-PATIENCE = 0.1  # seconds for a reader that does not read, once: no request may wait longer for the log
+PATIENCE = (
+    0.1  # seconds for a reader that does not read, once: no request may wait longer for the log
+)
 
-# What steers a terminal, whoever wrote it past the ways that make it harmless: a library, or an error that nobody caught.
-# Our own colours and progress are let through to a terminal.
+# What steers a terminal, whoever wrote it past the ways that make it harmless: a library, or an
+# error that nobody caught. Our own colours and progress are let through to a terminal.
 _STEERING = re.compile(
     r"(\r|\x1b\[(?:[0-9;]*[mKA]|\?25[lh]))"
     r"|[\0-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]"
@@ -29,12 +32,16 @@ _STDOUT, _STDERR = 1, 2
 
 
 class Unfailing(io.TextIOBase):
-    """Writes to a file of the system without a buffer, which would fail once more at the end. Never raises."""
+    """Writes to a file of the system without a buffer, which would fail once more at the end. Never
+    raises.
+    """
 
     encoding = "utf-8"
 
     def __init__(self, number: int, patience: float | None) -> None:
-        """`number` is the file's. Who reads it is waited for so many seconds, for ever where that is None."""
+        """`number` is the file's. Who reads it is waited for so many seconds, for ever where that
+        is None.
+        """
         self._number = number
         self.patience = patience
         self._file = _not_blocking(number)
@@ -57,7 +64,9 @@ class Unfailing(io.TextIOBase):
         return True
 
     def write(self, text: str) -> int:
-        """Writes all of it, or loses what cannot be written. What steers a terminal is written out."""
+        """Writes all of it, or loses what cannot be written. What steers a terminal is written
+        out.
+        """
         characters = len(text)
         whole = text = self._harmless(text)
         if self._lost:
@@ -66,7 +75,8 @@ class Unfailing(io.TextIOBase):
         left = memoryview(whole.encode(self.encoding, "backslashreplace"))
         size = len(left)
         try:
-            # A file takes all of it at once, so that lines of several processes stay whole; a pipe takes so much.
+            # A file takes all of it at once, so that lines of several processes stay whole; a pipe
+            # takes so much.
             most = size if _is_regular(self._file) else select.PIPE_BUF
             while left:
                 left = left[self._write(left[:most]) :]
@@ -84,12 +94,16 @@ class Unfailing(io.TextIOBase):
         is_terminal = self.isatty()
 
         def written(found: re.Match[str]) -> str:
-            return found[0] if found[1] and is_terminal else found[0].encode("unicode_escape").decode()
+            return (
+                found[0] if found[1] and is_terminal else found[0].encode("unicode_escape").decode()
+            )
 
         return _STEERING.sub(written, text)
 
     def _write(self, part: memoryview) -> int:
-        """Writes as much as there is room for, once there is. Raises BlockingIOError if there is none."""
+        """Writes as much as there is room for, once there is. Raises BlockingIOError if there is
+        none.
+        """
         patience = 0 if self._is_stuck else self.patience
         deadline = None if patience is None else time.monotonic() + patience
         while True:
@@ -107,14 +121,18 @@ class Unfailing(io.TextIOBase):
 
 
 def _not_blocking(number: int) -> int:
-    """A pipe or a terminal once more, as a file of our own to which no write waits; any other file as it is.
+    """A pipe or a terminal once more, as a file of our own to which no write waits; any other file
+    as it is.
 
-    The one that was given is shared with other processes, which would be surprised if it did not block.
+    The one that was given is shared with other processes, which would be surprised if it did not
+    block.
     """
     try:
         if stat.S_ISFIFO(os.fstat(number).st_mode) or os.isatty(number):
             return os.open(f"/proc/self/fd/{number}", os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY)
-    except OSError:  # no /proc, or the terminal is another user's: then a write may wait for other writers
+    except (
+        OSError
+    ):  # no /proc, or the terminal is another user's: then a write may wait for other writers
         pass
     return number
 
@@ -128,10 +146,12 @@ def _lines_lost(number: int) -> str:
 
 
 def guard_streams(*, patience: float | None = PATIENCE, stdout: bool = False) -> None:
-    """From now on stderr is Unfailing, and `stdout` where it is said; called again, with another patience.
+    """From now on stderr is Unfailing, and `stdout` where it is said; called again, with another
+    patience.
 
-    Those of the three standard files that are closed are opened on nothing: what is opened next would have their
-    numbers, and get what is written there. Streams that are not the system's, as those of a test, stay as they are.
+    Those of the three standard files that are closed are opened on nothing: what is opened next
+    would have their numbers, and get what is written there. Streams that are not the system's, as
+    those of a test, stay as they are.
     """
     for number in range(3):
         try:

@@ -1,7 +1,8 @@
-"""Secrets of webhooks: how they are made, kept and signed with, by the Standard Webhooks specification 1.0.
+"""Secrets of webhooks: how they are made, kept and signed with, by the Standard Webhooks
+specification 1.0.
 
-Unlike API keys they must be read again, to sign with, so they are stored encrypted (Fernet), never in
-clear. The key that they are encrypted with also makes the ids by which callers know leads.
+Unlike API keys they must be read again, to sign with, so they are stored encrypted (Fernet), never
+in clear. The key that they are encrypted with also makes the ids by which callers know leads.
 """
 
 import base64
@@ -33,14 +34,18 @@ def new_secrets_key() -> str:
 
 
 def parse_secrets_key(text: object) -> str:
-    """`text`, one key or several with commas between. Raises ValueError that says how to make one."""
+    """`text`, one key or several with commas between. Raises ValueError that says how to make
+    one.
+    """
     for key in str(text).split(",") if text else ():
         try:
             right = len(base64.b64decode(key.translate(_STANDARD), validate=True)) == _KEY_BYTES
         except (binascii.Error, ValueError):
             right = False
         if not right:
-            raise ValueError("must be 32 random bytes in base64; make it with: openssl rand -base64 32")
+            raise ValueError(
+                "must be 32 random bytes in base64; make it with: openssl rand -base64 32"
+            )
     return str(text)
 
 
@@ -49,11 +54,15 @@ _URL_SAFE = str.maketrans("+/", "-_")
 
 
 class Vault:
-    """Encrypts and decrypts secrets. Of several keys the first encrypts, all decrypt: so a key can be changed."""
+    """Encrypts and decrypts secrets. Of several keys the first encrypts, all decrypt: so a key can
+    be changed.
+    """
 
     def __init__(self, secrets_key: str) -> None:
         """`secrets_key` as in the settings, not empty."""
-        self._fernet = MultiFernet([Fernet(key.translate(_URL_SAFE)) for key in secrets_key.split(",")])
+        self._fernet = MultiFernet(
+            [Fernet(key.translate(_URL_SAFE)) for key in secrets_key.split(",")]
+        )
 
     def lock(self, secret: str) -> bytes:
         """For the database."""
@@ -64,11 +73,14 @@ class Vault:
         try:
             return self._fernet.decrypt(locked).decode()
         except InvalidToken:
-            raise ValueError("LEADSWEEP_SECRETS_KEY is not the key that this secret was encrypted with") from None
+            raise ValueError(
+                "LEADSWEEP_SECRETS_KEY is not the key that this secret was encrypted with"
+            ) from None
 
 
 def pseudonyms(secrets_key: str, numbers: Iterable[int]) -> list[str]:
-    """What stands for numbers that callers must not be able to compare, one for each, always the same.
+    """What stands for numbers that callers must not be able to compare, one for each, always the
+    same.
 
     Made with the oldest of the keys, so that a new one in front of it changes nothing.
     """
@@ -85,17 +97,24 @@ def pseudonyms(secrets_key: str, numbers: Iterable[int]) -> list[str]:
 
 
 def retired(secret: ColumnElement[bytes], old_secrets: ColumnElement[Any]) -> ColumnElement[Any]:
-    """What `old_secrets` becomes when `secret` is replaced: that in front, encrypted, with the end of its time."""
+    """What `old_secrets` becomes when `secret` is replaced: that in front, encrypted, with the end
+    of its time.
+    """
     end = func.clock_timestamp() + BOTH_SIGN
-    newest = func.jsonb_build_object("secret", func.convert_from(secret, "UTF8"), "until", end)  # Fernet writes ASCII
+    newest = func.jsonb_build_object(
+        "secret", func.convert_from(secret, "UTF8"), "until", end
+    )  # Fernet writes ASCII
     return func.jsonb_path_query_array(
-        func.jsonb_build_array(newest).op("||")(old_secrets), cast(f"$[0 to {MOST_OLD - 1}]", JSONPATH)
+        func.jsonb_build_array(newest).op("||")(old_secrets),
+        cast(f"$[0 to {MOST_OLD - 1}]", JSONPATH),
     )
 
 
 def in_force(old_secrets: Iterable[dict[str, str]], now: datetime) -> list[bytes]:
     """Those of `old_secrets` that still sign, encrypted."""
-    return [old["secret"].encode() for old in old_secrets if datetime.fromisoformat(old["until"]) > now]
+    return [
+        old["secret"].encode() for old in old_secrets if datetime.fromisoformat(old["until"]) > now
+    ]
 
 
 def last_end(old_secrets: Sequence[dict[str, str]]) -> datetime | None:
@@ -103,10 +122,14 @@ def last_end(old_secrets: Sequence[dict[str, str]]) -> datetime | None:
     return datetime.fromisoformat(old_secrets[0]["until"]) if old_secrets else None
 
 
-def sign(signing_secrets: Iterable[str], webhook_id: str, moment: datetime, body: bytes) -> dict[str, str]:
+def sign(
+    signing_secrets: Iterable[str], webhook_id: str, moment: datetime, body: bytes
+) -> dict[str, str]:
     """The three headers of the specification, with a signature for each secret."""
     moment = moment.astimezone(UTC)
-    signatures = [Webhook(secret).sign(webhook_id, moment, body.decode()) for secret in signing_secrets]
+    signatures = [
+        Webhook(secret).sign(webhook_id, moment, body.decode()) for secret in signing_secrets
+    ]
     return {
         "webhook-id": webhook_id,
         "webhook-timestamp": str(int(moment.timestamp())),

@@ -1,5 +1,6 @@
-"""Every route of the application, and how it is called, for what holds for all of them: what is somebody else's, what
-does not exist, and a database that is read-only. A new route joins by itself, but for the test that asks for its row.
+"""Every route of the application, and how it is called, for what holds for all of them: what is
+somebody else's, what does not exist, and a database that is read-only. A new route joins by itself,
+but for the test that asks for its row.
 """
 
 import re
@@ -20,7 +21,9 @@ def nothing(_):
 
 
 class Route(NamedTuple):
-    """`forms` are the ways to call it: each makes httpx2's options of a thing, whose attributes say what is meant."""
+    """`forms` are the ways to call it: each makes httpx2's options of a thing, whose attributes say
+    what is meant.
+    """
 
     forms: tuple[Callable, ...] = (nothing,)
     thing: str = ""  # the attribute that stands in the path
@@ -43,7 +46,11 @@ def new_leads_of(it):
 
 def file_of(it):
     content = f"externalId\n{it.lead}\n".encode()
-    return {"params": {"campaignId": it.campaign}, "content": content, "headers": {"content-type": CSV}}
+    return {
+        "params": {"campaignId": it.campaign},
+        "content": content,
+        "headers": {"content-type": CSV},
+    }
 
 
 def campaign_of(it):
@@ -63,7 +70,10 @@ def page_of(it):
 
 
 def jobs_of(it):
-    return {"params": {"campaignId": it.campaign, "clientReference": it.reference} | page_of(it)["params"]}
+    return {
+        "params": {"campaignId": it.campaign, "clientReference": it.reference}
+        | page_of(it)["params"]
+    }
 
 
 def webhook_of(_):
@@ -80,11 +90,24 @@ def description_of(_):
 
 JOB, WEBHOOK = f"{API}/jobs/{{jobId}}", f"{API}/webhooks/{{webhookId}}"
 ROUTES = {
-    **{("POST", f"{API}/{name}/bulk-delete"): Route((leads_of,), writes=True) for name in ("leads", "records")},
-    **{("POST", f"{API}/{name}/bulk-delete/files"): Route((file_of,), writes=True) for name in ("leads", "records")},
-    **{("POST", f"{API}/{name}/bulk"): Route((new_leads_of,), writes=True) for name in ("leads", "records")},
-    **{("GET", f"{API}/{name}"): Route((lead_of, campaign_of, number_of)) for name in ("leads", "records")},
-    # Where each is to succeed, only the first form is called: so of different leads, as what is gone is not found.
+    **{
+        ("POST", f"{API}/{name}/bulk-delete"): Route((leads_of,), writes=True)
+        for name in ("leads", "records")
+    },
+    **{
+        ("POST", f"{API}/{name}/bulk-delete/files"): Route((file_of,), writes=True)
+        for name in ("leads", "records")
+    },
+    **{
+        ("POST", f"{API}/{name}/bulk"): Route((new_leads_of,), writes=True)
+        for name in ("leads", "records")
+    },
+    **{
+        ("GET", f"{API}/{name}"): Route((lead_of, campaign_of, number_of))
+        for name in ("leads", "records")
+    },
+    # Where each is to succeed, only the first form is called: so of different leads, as what is
+    # gone is not found.
     ("DELETE", f"{API}/leads"): Route((lead_of, number_of), writes=True),
     ("DELETE", f"{API}/records"): Route((number_of, lead_of), writes=True),
     ("GET", f"{API}/jobs"): Route((jobs_of,)),
@@ -130,10 +153,14 @@ def calls(app, campaign="cmp"):
     for context in iter_route_contexts(app.routes):
         for method in sorted(set(context.methods) - {"HEAD"}):
             route = ROUTES.get((method, context.path), Route())
-            sent = [form(it) for form in route.forms] + [{"headers": headers} for headers in route.also]
+            sent = [form(it) for form in route.forms] + [
+                {"headers": headers} for headers in route.also
+            ]
             for options in sent:
                 operation = context.operation_id or context.path
-                yield Call(operation, method, context.path, set(NAME.findall(context.path)), options)
+                yield Call(
+                    operation, method, context.path, set(NAME.findall(context.path)), options
+                )
 
 
 async def send(service, call, key, **names):

@@ -11,7 +11,9 @@ from tests.support.stack import make_key
 
 
 class Service:
-    """What a test calls: `http` has no key, `post` and `get` take one (`write` unless told otherwise)."""
+    """What a test calls: `http` has no key, `post` and `get` take one (`write` unless told
+    otherwise).
+    """
 
     def __init__(self, app, engine):
         self.app = app
@@ -34,13 +36,17 @@ class Service:
     async def post(self, body, key=None, *, path="/api/v1/leads/bulk-delete", headers=None):
         """POSTs `body`: bytes as they are, anything else as JSON."""
         content = {"content": body} if isinstance(body, bytes) else {"json": body}
-        sent = {"x-api-key": key or self.write, "content-type": "application/json"} | (headers or {})
+        sent = {"x-api-key": key or self.write, "content-type": "application/json"} | (
+            headers or {}
+        )
         return await self.http.post(path, headers=sent, **content)
 
     async def act(self, job_id, action, key=None, body=None, **headers):
         """POSTs an action, with `body` as JSON where it has options."""
         path = f"/api/v1/jobs/{job_id}/{action}"
-        return await self.http.post(path, headers={"x-api-key": key or self.write} | headers, json=body)
+        return await self.http.post(
+            path, headers={"x-api-key": key or self.write} | headers, json=body
+        )
 
     async def job(self, job_id):
         """The job's answer."""
@@ -48,7 +54,9 @@ class Service:
 
     async def results(self, job_id):
         """(identifier, outcome, matchedBy, reason) of each entry."""
-        items = (await self.get(f"/api/v1/jobs/{job_id}/results?limit=10000")).json()["data"]["items"]
+        items = (await self.get(f"/api/v1/jobs/{job_id}/results?limit=10000")).json()["data"][
+            "items"
+        ]
         return [(i["identifier"], i["outcome"], i["matchedBy"], i["reason"]) for i in items]
 
     async def work(self):

@@ -30,11 +30,16 @@ class Ran(NamedTuple):
 @pytest.fixture
 def leadsweep(engine, monkeypatch):
     """`leadsweep(*args, stdin=b"")`, with DATABASE_URL naming the test's database."""
-    monkeypatch.setenv("DATABASE_URL", engine.url.set(drivername="postgresql").render_as_string(hide_password=False))
+    monkeypatch.setenv(
+        "DATABASE_URL",
+        engine.url.set(drivername="postgresql").render_as_string(hide_password=False),
+    )
     monkeypatch.setenv("LEADSWEEP_SECRETS_KEY", new_secrets_key())
     return run
 
 
 def run(*args, stdin=b""):
-    result = CliRunner().invoke(main, [str(arg) for arg in args], input=stdin, prog_name="leadsweep")
+    result = CliRunner().invoke(
+        main, [str(arg) for arg in args], input=stdin, prog_name="leadsweep"
+    )
     return Ran(result.exit_code, result.stdout, result.stderr)

@@ -1,4 +1,6 @@
-"""A person's terminal: runs a command in a pseudo-terminal of its own, types, and reads what stands there."""
+"""A person's terminal: runs a command in a pseudo-terminal of its own, types, and reads what stands
+there.
+"""
 
 import fcntl
 import os
@@ -12,7 +14,9 @@ from contextlib import contextmanager
 
 
 class Terminal:
-    """A command that runs in a terminal. `seen` is all that it wrote; `stdin` and `stderr` may be files (`<`, `2>`)."""
+    """A command that runs in a terminal. `seen` is all that it wrote; `stdin` and `stderr` may be
+    files (`<`, `2>`).
+    """
 
     def __init__(self, command, env, stdin=None, stderr=None):
         self._master, slave = pty.openpty()

@@ -1,4 +1,6 @@
-"""Which database a command works on: the stack that --data-dir names, else DATABASE_URL, else the stack in the default folder."""
+"""Which database a command works on: the stack that --data-dir names, else DATABASE_URL, else the
+stack in the default folder.
+"""
 
 import fcntl
 import json
@@ -55,10 +57,19 @@ def test_without_either_it_is_the_stack_in_the_default_folder(leadsweep, stack, 
     monkeypatch.chdir(stack.parent)
     monkeypatch.setenv("LEADSWEEP_DATA_DIR", stack.name)
     assert leadsweep("companies", "create", "acme").code == 0, "with the key of the stack"
-    assert leadsweep("doctor", "--json").json["checks"][-1]["finding"].startswith("redis://127.0.0.1:1/0 does not answer")
+    assert (
+        leadsweep("doctor", "--json")
+        .json["checks"][-1]["finding"]
+        .startswith("redis://127.0.0.1:1/0 does not answer")
+    )
 
 
-COMMANDS = (["migrate"], ["companies", "create", "acme"], ["keys", "list"], ["leads", "count", "--campaign", "x"])
+COMMANDS = (
+    ["migrate"],
+    ["companies", "create", "acme"],
+    ["keys", "list"],
+    ["leads", "count", "--campaign", "x"],
+)
 
 
 @pytest.mark.parametrize("url", URLS)
@@ -68,7 +79,9 @@ def test_a_database_url_that_is_none_is_told_what_to_write(leadsweep, monkeypatc
         assert leadsweep(*command)[::2] == (1, f"Error: {URLS[url]}\n")
     assert not (tmp_path / "stack").exists()
     told, mend = URLS[url].split("; ")
-    assert leadsweep("doctor", "--json").json["checks"] == [{"name": "settings", "ok": False, "finding": told, "mend": mend}]
+    assert leadsweep("doctor", "--json").json["checks"] == [
+        {"name": "settings", "ok": False, "finding": told, "mend": mend}
+    ]
 
 
 def test_a_database_that_is_not_to_be_had_is_one_line(leadsweep, monkeypatch, database_url):
@@ -82,14 +95,23 @@ def test_a_database_that_is_not_to_be_had_is_one_line(leadsweep, monkeypatch, da
 
 
 @pytest.mark.parametrize("taken", STRANGERS, indirect=True)
-def test_what_another_application_has_made_is_left_as_it_is(leadsweep, taken, request, tmp_path, redis_url, monkeypatch):  # noqa: F811
+def test_what_another_application_has_made_is_left_as_it_is(
+    leadsweep, taken, request, tmp_path, redis_url, monkeypatch
+):  # noqa: F811
     told = STRANGERS[request.node.callspec.params["taken"]]
     before = contents(taken)
     monkeypatch.setenv("BROKER_URL", redis_url)
     up = ["up", "--data-dir", tmp_path / "stack", "--port", "0"]
-    for command in (*COMMANDS, ["migrate", "--to", "0001"], ["migrate", "--to", "base", "--yes"], up):
+    for command in (
+        *COMMANDS,
+        ["migrate", "--to", "0001"],
+        ["migrate", "--to", "base", "--yes"],
+        up,
+    ):
         assert leadsweep(*command)[::2] == (1, f"Error: {told}{WAY_OUT}\n"), command
-    checks = {check["name"]: check["finding"] for check in leadsweep("doctor", "--json").json["checks"]}
+    checks = {
+        check["name"]: check["finding"] for check in leadsweep("doctor", "--json").json["checks"]
+    }
     assert checks["schema"] == told
     assert contents(taken) == before
 
@@ -97,12 +119,18 @@ def test_what_another_application_has_made_is_left_as_it_is(leadsweep, taken, re
 def contents(url):
     """What is in the database, by name and kind."""
     with psycopg.connect(url) as connection:
-        return connection.execute("SELECT relname, relkind FROM pg_class WHERE relnamespace = 'public'::regnamespace").fetchall()
+        return connection.execute(
+            "SELECT relname, relkind FROM pg_class WHERE relnamespace = 'public'::regnamespace"
+        ).fetchall()
 
 
-def test_tables_of_other_names_and_an_empty_alembic_version_are_no_hindrance(leadsweep, database_url):
+def test_tables_of_other_names_and_an_empty_alembic_version_are_no_hindrance(
+    leadsweep, database_url
+):
     with psycopg.connect(database_url, autocommit=True) as connection:
-        connection.execute("DROP SCHEMA public CASCADE; CREATE SCHEMA public; CREATE TABLE orders (id int)")
+        connection.execute(
+            "DROP SCHEMA public CASCADE; CREATE SCHEMA public; CREATE TABLE orders (id int)"
+        )
         connection.execute("CREATE SCHEMA other; CREATE TABLE other.companies (id int)")
         connection.execute("CREATE TABLE alembic_version (version_num varchar(32) PRIMARY KEY)")
     assert leadsweep("migrate", "--json").json == {"from": None, "to": newest_version()}

@@ -45,7 +45,11 @@ def wrong(ran):
     result = ran.json
     assert result["ok"] is (ran.code == 0)
     assert ran.err == ""
-    return {check["name"]: f"{check['finding']} -> {check['mend']}" for check in result["checks"] if not check["ok"]}
+    return {
+        check["name"]: f"{check['finding']} -> {check['mend']}"
+        for check in result["checks"]
+        if not check["ok"]
+    }
 
 
 def test_a_healthy_stack_is_ok_in_every_part(healthy):
@@ -55,7 +59,9 @@ def test_a_healthy_stack_is_ok_in_every_part(healthy):
     assert wrong(ran) == {}
     told = healthy()
     assert told.code == 0
-    assert [line.split()[:2] for line in told.out.splitlines()] == [["ok", name.split()[0]] for name in NAMES]
+    assert [line.split()[:2] for line in told.out.splitlines()] == [
+        ["ok", name.split()[0]] for name in NAMES
+    ]
 
 
 def test_silent_workers_and_tickers_are_told_apart_from_those_that_never_were(healthy, engine):
@@ -71,7 +77,9 @@ def test_silent_workers_and_tickers_are_told_apart_from_those_that_never_were(he
     assert found["ticker"] == "none has given a sign of life -> start one: python -m worker.ticker"
 
 
-def test_a_schema_that_is_missing_is_to_be_migrated_and_what_needs_it_is_not_checked(healthy, engine):
+def test_a_schema_that_is_missing_is_to_be_migrated_and_what_needs_it_is_not_checked(
+    healthy, engine
+):
     with engine.begin() as connection:
         connection.execute(text("DROP SCHEMA public CASCADE; CREATE SCHEMA public"))
     assert wrong(healthy("--json")) == {
@@ -118,13 +126,20 @@ def test_a_broker_that_answers_and_refuses_writes_is_told(healthy, redis_url):
         finally:
             client.config_set("maxmemory", "0")
     assert found.keys() == {"broker"}
-    assert "refuses writes: its memory is full (maxmemory) -> raise its maxmemory" in found["broker"]
+    assert (
+        "refuses writes: its memory is full (maxmemory) -> raise its maxmemory" in found["broker"]
+    )
 
 
-def test_a_rabbitmq_that_blocks_publishers_and_a_redis_cluster_are_told(healthy, monkeypatch, tmp_path):
+def test_a_rabbitmq_that_blocks_publishers_and_a_redis_cluster_are_told(
+    healthy, monkeypatch, tmp_path
+):
     with rabbitmq(blocks=True) as url:
         monkeypatch.setenv("BROKER_URL", url)
-        assert "blocks publishers: an alarm for its memory or disk -> free them" in wrong(healthy("--json"))["broker"]
+        assert (
+            "blocks publishers: an alarm for its memory or disk -> free them"
+            in wrong(healthy("--json"))["broker"]
+        )
     with redis_server(tmp_path, cluster_enabled="yes") as url:
         monkeypatch.setenv("BROKER_URL", url)
         assert "is a Redis Cluster, which is not supported" in wrong(healthy("--json"))["broker"]
@@ -137,14 +152,19 @@ def test_a_scheme_that_is_not_supported_is_told(healthy, monkeypatch):
     assert said.startswith("BROKER_URL: sqs:// is not supported; write one of redis://")
 
 
-def test_a_pooler_that_loses_prepared_statements_is_a_warning_as_all_works_without(healthy, database_url, monkeypatch):
+def test_a_pooler_that_loses_prepared_statements_is_a_warning_as_all_works_without(
+    healthy, database_url, monkeypatch
+):
     with pooled(database_url) as pooler:
         monkeypatch.setenv("DATABASE_URL", pooler.url)
         assert wrong(healthy("--json")) == {}
         told = healthy()
         assert told.code == 0, told.out
         assert len(told.out.splitlines()) == len(NAMES)
-        assert f"warn  prepared     no statements: {MISSING} -> set LEADSWEEP_PREPARE_STATEMENTS=false" in told.out
+        assert (
+            f"warn  prepared     no statements: {MISSING} -> set LEADSWEEP_PREPARE_STATEMENTS=false"
+            in told.out
+        )
         monkeypatch.setenv("LEADSWEEP_PREPARE_STATEMENTS", "false")
         assert "warn" not in healthy().out
 
@@ -179,9 +199,13 @@ def test_a_key_that_does_not_open_the_secrets_is_found_out(healthy, leadsweep, m
     leadsweep("companies", "webhook-secret", "acme", "--rotate")
     assert wrong(healthy("--json")) == {}
     monkeypatch.setenv("LEADSWEEP_SECRETS_KEY", new_key)
-    assert wrong(healthy("--json"))["secrets"].startswith(flaw), "the secret of before signs too, and cannot be read"
+    assert wrong(healthy("--json"))["secrets"].startswith(flaw), (
+        "the secret of before signs too, and cannot be read"
+    )
     monkeypatch.setenv("LEADSWEEP_SECRETS_KEY", "B" * 43 + "=")
-    assert wrong(healthy("--json")) == {"secrets": f"{flaw} -> set the key that it was; older keys after a comma"}
+    assert wrong(healthy("--json")) == {
+        "secrets": f"{flaw} -> set the key that it was; older keys after a comma"
+    }
     monkeypatch.delenv("LEADSWEEP_SECRETS_KEY")
     assert wrong(healthy("--json"))["secrets"].startswith("LEADSWEEP_SECRETS_KEY is not set")
 
@@ -189,7 +213,9 @@ def test_a_key_that_does_not_open_the_secrets_is_found_out(healthy, leadsweep, m
 def test_a_foreign_key_without_an_index_is_named_with_the_statement_that_mends_it(healthy, engine):
     """It works, but slowly: a warning."""
     with engine.begin() as connection:
-        connection.execute(text("CREATE TABLE calls (lead_id bigint CONSTRAINT of_lead REFERENCES leads)"))
+        connection.execute(
+            text("CREATE TABLE calls (lead_id bigint CONSTRAINT of_lead REFERENCES leads)")
+        )
     ran = healthy("--json")
     assert (ran.code, wrong(ran)) == (0, {})
     [check] = [check for check in ran.json["checks"] if check["name"] == "foreign keys"]

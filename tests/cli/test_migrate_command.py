@@ -43,13 +43,23 @@ def test_going_down_needs_a_yes(leadsweep, engine):
     assert ran.code == 1
     assert ran.error.endswith("; add --yes if you mean it")
     assert "leads" in tables(engine)
-    assert leadsweep("migrate", "--to", "base", "--yes", "--json").json == {"from": newest_version(), "to": None}
+    assert leadsweep("migrate", "--to", "base", "--yes", "--json").json == {
+        "from": newest_version(),
+        "to": None,
+    }
     assert tables(engine) == {"alembic_version"}
     assert leadsweep("migrate", "--to", "head").code == 0
 
 
 def test_going_down_needs_a_yes_where_stdin_is_closed_too(engine, database_url):
-    command = [sys.executable, "-c", "from leadsweep.commands.main import main; main()", "migrate", "--to", "base"]
+    command = [
+        sys.executable,
+        "-c",
+        "from leadsweep.commands.main import main; main()",
+        "migrate",
+        "--to",
+        "base",
+    ]
     ran = subprocess.run(
         ["sh", "-c", 'exec "$@" <&-', "sh", *command],
         env=os.environ | {"DATABASE_URL": database_url}, capture_output=True, text=True, timeout=60, check=False,
@@ -63,7 +73,9 @@ def test_going_down_to_nothing_from_nothing_is_done_already(empty):
 
 
 def test_a_version_that_nobody_knows_is_one_line(leadsweep, engine):
-    assert leadsweep("migrate", "--to", "9999").error.startswith("this Leadsweep knows no schema 9999, only base, 0001")
+    assert leadsweep("migrate", "--to", "9999").error.startswith(
+        "this Leadsweep knows no schema 9999, only base, 0001"
+    )
     with engine.begin() as connection:
         connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
     ran = leadsweep("migrate")
@@ -78,12 +90,16 @@ def test_a_database_that_cannot_be_reached_is_one_line(leadsweep, monkeypatch):
     assert "Connection refused" in ran.error
 
 
-def test_a_table_that_somebody_holds_is_not_waited_for_until_all_wait_behind_us(leadsweep, engine, monkeypatch):
+def test_a_table_that_somebody_holds_is_not_waited_for_until_all_wait_behind_us(
+    leadsweep, engine, monkeypatch
+):
     monkeypatch.setattr("shared.database.migrations.PATIENCE", 0)
     assert leadsweep("migrate", "--to", "0006", "--yes").code == 0
     with engine.begin() as connection:
         connection.execute(text("LOCK TABLE campaigns IN ROW EXCLUSIVE MODE"))
         ran = leadsweep("migrate")
     assert ran.code == 1
-    assert ran.err.endswith("holds a table or a row; nothing was changed; end its transaction, and run this again\n")
+    assert ran.err.endswith(
+        "holds a table or a row; nothing was changed; end its transaction, and run this again\n"
+    )
     assert leadsweep("migrate").code == 0

@@ -27,7 +27,21 @@ def wrong(leads: Client) -> str:
 
 def test_a_strict_type_checker_sees_the_types_of_both_clients_and_what_is_wrong(tmp_path):
     (tmp_path / "program.py").write_text(PROGRAM)
-    command = [sys.executable, "-m", "mypy", "--strict", "--cache-dir", str(tmp_path / "cache"), "program.py"]
+    command = [
+        sys.executable,
+        "-m",
+        "mypy",
+        "--strict",
+        "--cache-dir",
+        str(tmp_path / "cache"),
+        "program.py",
+    ]
     checked = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
-    lines = [line.split(": error: ")[1] for line in checked.stdout.splitlines() if ": error: " in line]
-    assert [line.rpartition("[")[2] for line in lines] == ["call-arg]", "typeddict-item]", "return-value]"], checked.stdout
+    lines = [
+        line.split(": error: ")[1] for line in checked.stdout.splitlines() if ": error: " in line
+    ]
+    assert [line.rpartition("[")[2] for line in lines] == [
+        "call-arg]",
+        "typeddict-item]",
+        "return-value]",
+    ], checked.stdout

@@ -1,4 +1,6 @@
-"""`client.verify`: what is ours is taken whatever else the headers hold, and everything else is one error."""
+"""`client.verify`: what is ours is taken whatever else the headers hold, and everything else is one
+error.
+"""
 
 import base64
 import json
@@ -12,7 +14,9 @@ from standardwebhooks import WebhookVerificationError
 
 from shared.webhooks.signatures import new_secret, sign
 
-BODY = json.dumps({"type": "webhook.test", "timestamp": "2026-01-01T02:00:00.000Z", "data": {"webhookId": "w"}}).encode()
+BODY = json.dumps(
+    {"type": "webhook.test", "timestamp": "2026-01-01T02:00:00.000Z", "data": {"webhookId": "w"}}
+).encode()
 SECRET = new_secret()
 WRONG = [
     sign([new_secret()], "msg_1", datetime.now(UTC), BODY)["webhook-signature"],
@@ -35,7 +39,9 @@ def test_a_wrong_signature_beside_a_right_one_does_no_harm_and_alone_is_refused(
             verify(BODY, headers(webhook_signature=signatures), SECRET)
 
 
-@pytest.mark.parametrize("secret", ["", "whsec_", "whsec_a", "whsec_!", "ä", "whsec_ä", None, 7, b""])
+@pytest.mark.parametrize(
+    "secret", ["", "whsec_", "whsec_a", "whsec_!", "ä", "whsec_ä", None, 7, b""]
+)
 def test_a_secret_that_is_none_is_refused_and_does_no_harm_beside_a_right_one(secret):
     with pytest.raises(NotVerified):
         verify(BODY, headers(), secret)
@@ -43,7 +49,25 @@ def test_a_secret_that_is_none_is_refused_and_does_no_harm_beside_a_right_one(se
         assert verify(BODY, headers(), *secrets).type == "webhook.test"
 
 
-@pytest.mark.parametrize("time", ["", "now", "nan", "inf", "-1", "9" * 400, "\u0661", "1e400", None, 7, b"7", [7], "0x10", "1_0"])
+@pytest.mark.parametrize(
+    "time",
+    [
+        "",
+        "now",
+        "nan",
+        "inf",
+        "-1",
+        "9" * 400,
+        "\u0661",
+        "1e400",
+        None,
+        7,
+        b"7",
+        [7],
+        "0x10",
+        "1_0",
+    ],
+)
 def test_a_time_that_is_none_is_refused(time):
     with pytest.raises(NotVerified):
         verify(BODY, headers(webhook_timestamp=time), SECRET)
@@ -65,7 +89,10 @@ def test_what_is_too_old_too_new_or_changed_is_refused():
         verify(BODY + b" ", headers(), SECRET)
 
 
-@pytest.mark.parametrize("body", [b"", b"[]", b"{", b'{"type": 7}', b'{"type": "job.completed", "timestamp": "x", "data": {}}'])
+@pytest.mark.parametrize(
+    "body",
+    [b"", b"[]", b"{", b'{"type": 7}', b'{"type": "job.completed", "timestamp": "x", "data": {}}'],
+)
 def test_what_is_signed_but_says_nothing_is_refused(body):
     with pytest.raises(NotVerified):
         verify(body, sign([SECRET], "msg_1", datetime.now(UTC), body), SECRET)
@@ -74,7 +101,11 @@ def test_what_is_signed_but_says_nothing_is_refused(body):
 
 
 @given(
-    st.binary(), st.dictionaries(st.sampled_from(["webhook-id", "Webhook-Timestamp", "webhook-signature"]), st.text()), st.text()
+    st.binary(),
+    st.dictionaries(
+        st.sampled_from(["webhook-id", "Webhook-Timestamp", "webhook-signature"]), st.text()
+    ),
+    st.text(),
 )
 def test_whatever_comes_raises_nothing_but_its_own_error(body, sent, secret):
     for said in (sent, headers() | sent):

@@ -1,4 +1,6 @@
-"""Reads docker-compose.yml as Docker Compose does, as far as the tests need it: variables and merged services."""
+"""Reads docker-compose.yml as Docker Compose does, as far as the tests need it: variables and
+merged services.
+"""
 
 import re
 from pathlib import Path
@@ -17,7 +19,9 @@ def services():
 
 
 def variables(text=TEXT):
-    """Every variable that is used in `text`, with its sign (`:-` default, `:?` required) and the word after it."""
+    """Every variable that is used in `text`, with its sign (`:-` default, `:?` required) and the
+    word after it.
+    """
     uses = []
 
     def note(match):

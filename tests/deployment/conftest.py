@@ -10,4 +10,8 @@ def values(database_url, redis_url):
     """What .env would hold: servers of our own, and passwords that are not used."""
     urls = {"DATABASE_URL": database_url, "BROKER_URL": redis_url, "REDIS_URL": redis_url}
     key = {"LEADSWEEP_SECRETS_KEY": new_secrets_key()}
-    return urls | key | {"POSTGRES_PASSWORD": "unused", "REDIS_PASSWORD": "unused", "WORKER_PROCESSES": "1"}
+    return (
+        urls
+        | key
+        | {"POSTGRES_PASSWORD": "unused", "REDIS_PASSWORD": "unused", "WORKER_PROCESSES": "1"}
+    )

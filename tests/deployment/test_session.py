@@ -1,4 +1,6 @@
-"""The blocks of shell in the README, pasted as they stand there into one shell, beside the services of docker-compose.yml."""
+"""The blocks of shell in the README, pasted as they stand there into one shell, beside the services
+of docker-compose.yml.
+"""
 
 import json
 import os
@@ -42,16 +44,22 @@ print(answer, file=open(file, "w") if file else sys.stdout)
 """
 
 
-_BLOCK = re.compile(r"^```sh\n(.*?)^```\n(?:\n```(?:json|text)\n(.*?)^```\n)?", re.MULTILINE | re.DOTALL)
+_BLOCK = re.compile(
+    r"^```sh\n(.*?)^```\n(?:\n```(?:json|text)\n(.*?)^```\n)?", re.MULTILINE | re.DOTALL
+)
 
 
 def blocks():
     """Each block of shell in the README, and the output that is shown for it, which may be none."""
-    return [(block, shown.strip()) for block, shown in _BLOCK.findall((ROOT / "README.md").read_text())]
+    return [
+        (block, shown.strip()) for block, shown in _BLOCK.findall((ROOT / "README.md").read_text())
+    ]
 
 
 def masked(output):
-    """`output` without what differs from run to run: ids, times and durations; JSON without its line breaks."""
+    """`output` without what differs from run to run: ids, times and durations; JSON without its
+    line breaks.
+    """
     output = re.sub(r"[0-9a-f]{8}-[0-9a-f-]{27}", "ID", output)
     output = re.sub(r"\d{4}-\d\d-\d\dT[\d:.]+Z", "TIME", output)
     output = re.sub(r"in \d+\.\d s", "in N s", output)
@@ -66,14 +74,22 @@ class Terminal:
         self.errors = (folder / "errors").open("w+")
         pipe = subprocess.PIPE
         self._shell = subprocess.Popen(
-            ["bash", "--norc"], cwd=folder, env=environment, stdin=pipe, stdout=pipe, stderr=self.errors, text=True
+            ["bash", "--norc"],
+            cwd=folder,
+            env=environment,
+            stdin=pipe,
+            stdout=pipe,
+            stderr=self.errors,
+            text=True,
         )
         self._send("set -E -o pipefail; trap 'echo \"failed: $BASH_COMMAND\" >&2' ERR")
 
     def paste(self, block):
         """What the commands of the block print on stdout."""
         for theirs, ours in self._ports.items():
-            block = block.replace(f"127.0.0.1:{theirs}", f"127.0.0.1:{ours}").replace(f"--port {theirs}", f"--port {ours}")
+            block = block.replace(f"127.0.0.1:{theirs}", f"127.0.0.1:{ours}").replace(
+                f"--port {theirs}", f"--port {ours}"
+            )
         self._send(f"{block}\nprintf '%s\\n' END-OF-BLOCK")
         lines = list(iter(self._shell.stdout.readline, "END-OF-BLOCK\n"))
         assert self._shell.poll() is None, block
@@ -104,14 +120,18 @@ def terminal(values, tmp_path):
     port, listener = free_port(), free_port()
     with ExitStack() as running:
         for name in ("api", "worker", "deliverer", "ticker"):
-            running.enter_context(Container(name, values | {"LEADSWEEP_WEBHOOK_ALLOW": LOOPBACK}, tmp_path, port))
+            running.enter_context(
+                Container(name, values | {"LEADSWEEP_WEBHOOK_ALLOW": LOOPBACK}, tmp_path, port)
+            )
         environment = {
             "PATH": f"{programs}:{Path(sys.executable).parent}:{os.environ['PATH']}",
             "DATABASE_URL": values["DATABASE_URL"],
             "LEADSWEEP_SECRETS_KEY": values["LEADSWEEP_SECRETS_KEY"],
             "LEADSWEEP_URL": f"http://127.0.0.1:{port}",
         }
-        yield running.enter_context(closing(Terminal(tmp_path, environment, {8000: port, 9000: listener})))
+        yield running.enter_context(
+            closing(Terminal(tmp_path, environment, {8000: port, 9000: listener}))
+        )
 
 
 @pytest.mark.timeout(600)  # some fifty commands, each a process that begins anew
@@ -133,6 +153,16 @@ def test_every_block_of_the_readme_can_be_pasted_and_prints_what_is_shown(termin
 
 def test_every_example_of_shell_in_the_readme_is_one_of_these_blocks():
     readme = (ROOT / "README.md").read_text()
-    assert set(re.findall(r"^```(\w*)$", readme, re.MULTILINE)) <= {"", "sh", "json", "text", "py", "python", "js"}
+    assert set(re.findall(r"^```(\w*)$", readme, re.MULTILINE)) <= {
+        "",
+        "sh",
+        "json",
+        "text",
+        "py",
+        "python",
+        "js",
+    }
     without = re.sub(r"^```.*?^```$", "", readme, flags=re.MULTILINE | re.DOTALL)
-    assert not re.findall(r"^ {4}(?:\$ )?(?:curl|leadsweep|make|export|docker|post) .*$", without, re.MULTILINE)
+    assert not re.findall(
+        r"^ {4}(?:\$ )?(?:curl|leadsweep|make|export|docker|post) .*$", without, re.MULTILINE
+    )

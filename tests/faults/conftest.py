@@ -11,11 +11,21 @@ from tests.support.caller import Caller
 from tests.support.invariants import check
 from tests.support.jobs import add_campaign, add_leads
 from tests.support.oracle import Lead
-from tests.support.stack import environment, make_key, running, running_api, running_deliverer, running_ticker, wait_for
+from tests.support.stack import (
+    environment,
+    make_key,
+    running,
+    running_api,
+    running_deliverer,
+    running_ticker,
+    wait_for,
+)
 
 
 class Ground:
-    """A database with a campaign and a key, and the means to start, break and check things over it."""
+    """A database with a campaign and a key, and the means to start, break and check things over
+    it.
+    """
 
     def __init__(self, database_url, broker_url, folder):
         self.settings = Settings(database_url=database_url, broker_url=broker_url)
@@ -41,7 +51,9 @@ class Ground:
         return environment(self.settings, LEADSWEEP_LOG_FORMAT="text") | extra
 
     def add_leads(self, count, prefix="crm"):
-        """`count` leads with both identifiers in each of two campaigns; returns those of the first as pairs."""
+        """`count` leads with both identifiers in each of two campaigns; returns those of the first
+        as pairs.
+        """
         pairs = [(f"{prefix}-{i}", f"+1{sum(map(ord, prefix))}{i:06d}") for i in range(count)]
         with self.engine.begin() as connection:
             add_leads(connection, pairs)
@@ -50,7 +62,9 @@ class Ground:
 
     def leads(self):
         with self.engine.connect() as connection:
-            rows = connection.exec_driver_sql("SELECT campaign_id, external_id, phone_number FROM leads").all()
+            rows = connection.exec_driver_sql(
+                "SELECT campaign_id, external_id, phone_number FROM leads"
+            ).all()
         return {Lead(*row) for row in rows}
 
     def execute(self, sql, *values):
@@ -61,8 +75,12 @@ class Ground:
     def let_leases_expire(self):
         """Nor does any job wait for the database to be well."""
         with self.engine.begin() as connection:
-            connection.exec_driver_sql("UPDATE chunks SET retry_at = '-infinity' WHERE state = 'pending'")
-            connection.exec_driver_sql("UPDATE jobs SET waiting_until = clock_timestamp() WHERE waiting_until IS NOT NULL")
+            connection.exec_driver_sql(
+                "UPDATE chunks SET retry_at = '-infinity' WHERE state = 'pending'"
+            )
+            connection.exec_driver_sql(
+                "UPDATE jobs SET waiting_until = clock_timestamp() WHERE waiting_until IS NOT NULL"
+            )
 
     def arm(self, point):
         dying.arm(self.points, point)
@@ -71,8 +89,13 @@ class Ground:
         wait_for(lambda: not (self.points / point).exists(), seconds)
 
     def check(self, caller, submitted, leads_before):
-        """All `submitted` jobs, by id, are finished; each entry is decided once; leads went where the reports say."""
-        jobs = [(entries, caller.finished(job_id), caller.results(job_id)) for job_id, entries in submitted.items()]
+        """All `submitted` jobs, by id, are finished; each entry is decided once; leads went where
+        the reports say.
+        """
+        jobs = [
+            (entries, caller.finished(job_id), caller.results(job_id))
+            for job_id, entries in submitted.items()
+        ]
         check(jobs, leads_before, self.leads())
 
 
@@ -89,7 +112,11 @@ def stack(ground):
     """API, worker and ticker over `ground`; the worker can be told where to die."""
     with ExitStack() as processes:
         url = processes.enter_context(running_api(ground.env(LEADSWEEP_CHUNK_SIZE="10")))
-        processes.enter_context(running("tests.faults.dying", ground.points, "worker", "--processes", 2, env=ground.env()))
+        processes.enter_context(
+            running(
+                "tests.faults.dying", ground.points, "worker", "--processes", 2, env=ground.env()
+            )
+        )
         processes.enter_context(running_deliverer(ground.env()))
         processes.enter_context(running_ticker(ground.env()))
         ground.caller = ground.caller_of(url)
@@ -101,7 +128,13 @@ def mixed(pairs):
     """Entries over the leads `pairs`: by id, by number, by both, some unknown, some repeated."""
     entries = []
     for i, (external_id, number) in enumerate(pairs):
-        kinds = [(external_id, None), (None, number), (external_id, number), (f"nobody-{i}", None), (f"nobody-{i}", number)]
+        kinds = [
+            (external_id, None),
+            (None, number),
+            (external_id, number),
+            (f"nobody-{i}", None),
+            (f"nobody-{i}", number),
+        ]
         entries.append(kinds[i % len(kinds)])
         if i % 7 == 0:
             entries.append(entries[-1])

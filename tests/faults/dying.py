@@ -1,11 +1,13 @@
-"""Runs a real process of ours that kills itself, as `kill -9` would, before or after a chosen statement.
+"""Runs a real process of ours that kills itself, as `kill -9` would, before or after a chosen
+statement.
 
     python -m tests.faults.dying FOLDER MODULE [ARGUMENT …]      e.g. MODULE = worker, --processes 2
 
-A fail point is a file in FOLDER, named `before FRAGMENT` or `after FRAGMENT`: the process that is about to execute (or has just
-executed) a statement that contains FRAGMENT, itself or in a parameter, removes the file and dies. `before COMMIT` is the moment
-before a commit is sent, `after COMMIT` when the connection goes back to its pool. Each file kills one process, once; one whose
-name begins with `always` stays, and grows by a byte with each death.
+A fail point is a file in FOLDER, named `before FRAGMENT` or `after FRAGMENT`: the process that is
+about to execute (or has just executed) a statement that contains FRAGMENT, itself or in a
+parameter, removes the file and dies. `before COMMIT` is the moment before a commit is sent, `after
+COMMIT` when the connection goes back to its pool. Each file kills one process, once; one whose name
+begins with `always` stays, and grows by a byte with each death.
 """
 
 import os

@@ -11,7 +11,9 @@ import time_machine
 
 
 def main() -> None:
-    """Shifts what this process, and those that it forks, take for the time; then becomes the module."""
+    """Shifts what this process, and those that it forks, take for the time; then becomes the
+    module.
+    """
     seconds, module, *arguments = sys.argv[1:]
     time_machine.travel(time.time() + float(seconds), tick=True).start()
     sys.argv = [module, *arguments]

@@ -1,4 +1,6 @@
-"""Deliverers that die, at a statement or at any time, and receivers that hang: nothing that ended goes untold."""
+"""Deliverers that die, at a statement or at any time, and receivers that hang: nothing that ended
+goes untold.
+"""
 
 import random
 import time
@@ -39,7 +41,10 @@ def secret_of(ground):
     """The company's secret, which it gets here."""
     secret = new_secret()
     with ground.engine.begin() as connection:
-        connection.execute(text("UPDATE companies SET webhook_secret = :locked"), {"locked": Vault(SECRETS_KEY).lock(secret)})
+        connection.execute(
+            text("UPDATE companies SET webhook_secret = :locked"),
+            {"locked": Vault(SECRETS_KEY).lock(secret)},
+        )
     return secret
 
 
@@ -58,7 +63,9 @@ def let_leases_expire(ground):
     ],
 )
 def test_a_deliverer_that_is_killed_sends_the_same_again(ground, receiver, point, times):
-    """Between sending and recording it has been sent already: it is repeated, with the same id, and never lost."""
+    """Between sending and recording it has been sent already: it is repeated, with the same id, and
+    never lost.
+    """
     secret = secret_of(ground)
     with (
         running_api(ground.env()) as url,
@@ -67,13 +74,23 @@ def test_a_deliverer_that_is_killed_sends_the_same_again(ground, receiver, point
     ):
         caller = ground.caller_of(url)
         ground.arm(point)
-        with running("tests.faults.dying", ground.points, "worker", "--webhooks", "--threads", 4, env=ground.env()) as doomed:
+        with running(
+            "tests.faults.dying",
+            ground.points,
+            "worker",
+            "--webhooks",
+            "--threads",
+            4,
+            env=ground.env(),
+        ) as doomed:
             job_id = caller.submit([("nobody", None)], callbackUrl=f"{receiver.url}/200")
             wait_for(lambda: doomed.poll() is not None)
         sent_before_it_died = len(receiver.came)
         let_leases_expire(ground)
         with running_deliverer(ground.env()):
-            wait_for(lambda: [item["status"] for item in deliveries_of(caller, job_id)] == ["delivered"])
+            wait_for(
+                lambda: [item["status"] for item in deliveries_of(caller, job_id)] == ["delivered"]
+            )
         assert (sent_before_it_died, len(receiver.came)) == (times - 1, times)
         assert len({(came.headers["webhook-id"], came.body) for came in receiver.came}) == 1
         assert all(came.verified(secret)["data"]["jobId"] == job_id for came in receiver.came)
@@ -87,7 +104,9 @@ JOBS = 1000
 
 
 def test_of_a_thousand_jobs_each_is_told_of_though_everything_dies_meanwhile(ground, receiver):
-    """Ten deliverers and more are killed in the middle; some answers are 500. Leases are let expire rather than waited for."""
+    """Ten deliverers and more are killed in the middle; some answers are 500. Leases are let expire
+    rather than waited for.
+    """
     secret, dice = secret_of(ground), random.Random(4)
     failures = iter(range(50))
 
@@ -105,7 +124,9 @@ def test_of_a_thousand_jobs_each_is_told_of_though_everything_dies_meanwhile(gro
                 many = min(100, JOBS - len(expected))
                 for _ in range(many):
                     number = len(expected)
-                    job_id = caller.submit([(f"nobody-{number}", None)], callbackUrl=f"{receiver.url}/{number % 8}")
+                    job_id = caller.submit(
+                        [(f"nobody-{number}", None)], callbackUrl=f"{receiver.url}/{number % 8}"
+                    )
                     expected[job_id] = f"nobody-{number}"
                 if len(expected) < JOBS or dice.random() < 0.5:
                     deliverer.kill()
@@ -116,7 +137,9 @@ def test_of_a_thousand_jobs_each_is_told_of_though_everything_dies_meanwhile(gro
     verified = {}
     for came in receiver.came:
         event = came.verified(secret)
-        assert verified.setdefault(event["data"]["jobId"], (came.headers["webhook-id"], came.body)) == (
+        assert verified.setdefault(
+            event["data"]["jobId"], (came.headers["webhook-id"], came.body)
+        ) == (
             came.headers["webhook-id"],
             came.body,
         )
@@ -129,7 +152,9 @@ def untold(ground):
     """The jobs whose end has not been delivered yet."""
     with ground.engine.connect() as connection:
         return connection.execute(
-            text("SELECT id FROM jobs WHERE NOT EXISTS (SELECT FROM deliveries WHERE job_id = jobs.id AND state = 'delivered')")
+            text(
+                "SELECT id FROM jobs WHERE NOT EXISTS (SELECT FROM deliveries WHERE job_id = jobs.id AND state = 'delivered')"
+            )
         ).all()
 
 
@@ -137,26 +162,41 @@ HANGING = 50
 
 
 def test_fifty_receivers_that_hang_leave_other_companies_deliveries_prompt(ground, receiver):
-    """Of 50 companies, each with a backlog. From the end of a job of another company to its receiver: p95 of 5 s at most."""
+    """Of 50 companies, each with a backlog. From the end of a job of another company to its
+    receiver: p95 of 5 s at most.
+    """
     keys = []
     with ground.engine.begin() as connection:
         for number in range(HANGING):
             add_campaign(connection, f"hangs-{number}", company=f"hangs-{number}")
             keys.append(make_key(connection, f"hangs-{number}"))
     env = ground.env()
-    with running_api(env) as url, running_worker(env), running_ticker(env), running_deliverer(env, threads=128):
+    with (
+        running_api(env) as url,
+        running_worker(env),
+        running_ticker(env),
+        running_deliverer(env, threads=128),
+    ):
         for number, key in enumerate(keys):
             slow = Caller(url, key)
             for _ in range(4):
-                slow.submit([("x", None)], f"hangs-{number}", callbackUrl=f"{receiver.url}/hang?{number}")
+                slow.submit(
+                    [("x", None)], f"hangs-{number}", callbackUrl=f"{receiver.url}/hang?{number}"
+                )
             slow.http.close()
         wait_for(lambda: sum(receiver.at_once.values()) == 2 * HANGING)
         caller, took = ground.caller_of(url), []
         for number in range(40):
-            job_id = caller.submit([(f"nobody-{number}", None)], callbackUrl=f"{receiver.url}/200?{number}")
+            job_id = caller.submit(
+                [(f"nobody-{number}", None)], callbackUrl=f"{receiver.url}/200?{number}"
+            )
             ended = caller.finished(job_id)
             began = time.monotonic()
-            wait_for(lambda job_id=job_id: any(job_id.encode() in came.body for came in list(receiver.came)))
+            wait_for(
+                lambda job_id=job_id: any(
+                    job_id.encode() in came.body for came in list(receiver.came)
+                )
+            )
             took.append(time.monotonic() - began)
             assert ended["status"] == "completed"
         took.sort()

@@ -1,4 +1,6 @@
-"""Processes that die before and after each statement they send: whatever had been done or not, the end is the same."""
+"""Processes that die before and after each statement they send: whatever had been done or not, the
+end is the same.
+"""
 
 import httpx2
 import pytest
@@ -36,13 +38,17 @@ def test_a_worker_may_die_before_and_after_each_of_its_statements(stack):
             wait_for(finished)
             after = stack.leads()
             stack.check(stack.caller, {job_id: entries}, before)
-            check_against_oracle(entries, stack.caller.results(job_id), before, after, campaign="cmp", chunk_size=10)
+            check_against_oracle(
+                entries, stack.caller.results(job_id), before, after, campaign="cmp", chunk_size=10
+            )
             stack.caller.http.get("/api/health")
 
 
 def test_a_sign_of_life_does_not_meet_a_fail_point(ground):
     """It comes from the parent of the worker's processes, which nobody here would start anew."""
-    with running("tests.faults.dying", ground.points, "worker", "--processes", 1, env=ground.env()) as worker:
+    with running(
+        "tests.faults.dying", ground.points, "worker", "--processes", 1, env=ground.env()
+    ) as worker:
         first = wait_for(lambda: beat_of(ground))
         for moment in ("before", "after"):
             ground.arm(f"{moment} {dying.COMMIT}")
@@ -57,7 +63,9 @@ def beat_of(ground):
 
 @pytest.mark.parametrize("moment", ["before", "after"])
 def test_an_api_that_dies_around_its_insert_leaves_a_whole_job_or_none(ground, moment):
-    """After the statement the job is durable, though nobody was told: it runs to its end without a message."""
+    """After the statement the job is durable, though nobody was told: it runs to its end without a
+    message.
+    """
     pairs = ground.add_leads(25)
     before = ground.leads()
     entries = mixed(pairs)

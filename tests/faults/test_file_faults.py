@@ -1,4 +1,6 @@
-"""Files, while things die: a million entries while a worker is killed every second, and an API that dies in the middle."""
+"""Files, while things die: a million entries while a worker is killed every second, and an API that
+dies in the middle.
+"""
 
 import gzip
 import random
@@ -14,7 +16,14 @@ from sqlalchemy import text
 
 from tests.faults import dying
 from tests.support.oracle import Lead, judge
-from tests.support.stack import free_port, running, running_api, running_ticker, running_worker, wait_for
+from tests.support.stack import (
+    free_port,
+    running,
+    running_api,
+    running_ticker,
+    running_worker,
+    wait_for,
+)
 
 MILLION = 1_000_000
 GROWTH = 100 * 1024 * 1024  # bytes that the API may take for a file, however long
@@ -22,8 +31,8 @@ WORKER = 150 * 1024 * 1024  # bytes of a worker process
 
 
 def a_million_entries():
-    """(externalId, number) of leads that there are, that there are not, and that were named before: each always in one way, as
-    which of two different ways comes first is up to who decides first.
+    """(externalId, number) of leads that there are, that there are not, and that were named before:
+    each always in one way, as which of two different ways comes first is up to who decides first.
     """
     dice = random.Random(17)
     entries = []
@@ -45,7 +54,9 @@ def add_half_a_million_leads(engine):
 
 
 class Sampler(threading.Thread):
-    """Notes the memory of a process and of its children, several times a second, and its highest."""
+    """Notes the memory of a process and of its children, several times a second, and its
+    highest.
+    """
 
     def __init__(self, process):
         super().__init__(daemon=True)
@@ -73,17 +84,25 @@ class Sampler(threading.Thread):
 
 
 def write_csv(path, entries):
-    path.write_text("externalId,phoneNumber\n" + "".join(f"{e or ''},{n or ''}\n" for e, n in entries))
+    path.write_text(
+        "externalId,phoneNumber\n" + "".join(f"{e or ''},{n or ''}\n" for e, n in entries)
+    )
 
 
 def write_ndjson(path, entries):
     with gzip.open(path, "wt", 1) as file:
-        file.writelines(f'{{"externalId":"{e}"}}\n' if e else f'{{"phoneNumber":"{n}"}}\n' for e, n in entries)
+        file.writelines(
+            f'{{"externalId":"{e}"}}\n' if e else f'{{"phoneNumber":"{n}"}}\n' for e, n in entries
+        )
 
 
 @pytest.mark.timeout(400)
-@pytest.mark.parametrize(("name", "write"), [("million.csv", write_csv), ("million.ndjson.gz", write_ndjson)])
-def test_a_million_entries_are_decided_as_the_oracle_says_while_a_worker_is_killed_every_second(ground, tmp_path, name, write):
+@pytest.mark.parametrize(
+    ("name", "write"), [("million.csv", write_csv), ("million.ndjson.gz", write_ndjson)]
+)
+def test_a_million_entries_are_decided_as_the_oracle_says_while_a_worker_is_killed_every_second(
+    ground, tmp_path, name, write
+):
     before = add_half_a_million_leads(ground.engine)
     entries = a_million_entries()
     path = tmp_path / name
@@ -111,7 +130,11 @@ def test_a_million_entries_are_decided_as_the_oracle_says_while_a_worker_is_kill
     verdict = judge(entries, before, campaign="cmp", of_file=True)
     assert results == verdict.outcomes
     assert ground.leads() == verdict.remaining
-    assert (job.status, job.total, job.deleted) == ("completed", MILLION, len(before) - len(verdict.remaining))
+    assert (job.status, job.total, job.deleted) == (
+        "completed",
+        MILLION,
+        len(before) - len(verdict.remaining),
+    )
     assert kills >= 5
     assert samplers[0].highest - samplers[0].first <= GROWTH
     assert samplers[1].highest <= WORKER
@@ -140,13 +163,18 @@ def ended_leases(engine):
 
 def answers(port):
     try:
-        return httpx2.get(f"http://127.0.0.1:{port}/api/health", trust_env=False).status_code in {200, 503}
+        return httpx2.get(f"http://127.0.0.1:{port}/api/health", trust_env=False).status_code in {
+            200,
+            503,
+        }
     except httpx2.TransportError:
         return False
 
 
 MOMENTS = [
-    f"{moment} {what}" for moment in ("before", "after") for what in ("INSERT INTO jobs", "UPDATE jobs SET total", dying.COMMIT)
+    f"{moment} {what}"
+    for moment in ("before", "after")
+    for what in ("INSERT INTO jobs", "UPDATE jobs SET total", dying.COMMIT)
 ]
 
 
@@ -164,17 +192,32 @@ def test_an_api_that_dies_during_an_upload_leaves_all_of_it_or_nothing(ground, p
         with Client(url, ground.key) as leadsweep:
             next(leadsweep.jobs(), None)  # what it does once per key is done
         ground.arm(point)
-        sent = httpx2.Client(base_url=url, headers={"x-api-key": ground.key, "idempotency-key": "k"}, trust_env=False)
+        sent = httpx2.Client(
+            base_url=url, headers={"x-api-key": ground.key, "idempotency-key": "k"}, trust_env=False
+        )
         with pytest.raises(httpx2.TransportError), sent:
-            sent.post("/api/v1/leads/bulk-delete/files?campaignId=cmp", content=body, headers={"content-type": "text/csv"})
+            sent.post(
+                "/api/v1/leads/bulk-delete/files?campaignId=cmp",
+                content=body,
+                headers={"content-type": "text/csv"},
+            )
         process.wait(10)
     with ground.engine.connect() as connection:
-        found = connection.execute(text("SELECT (SELECT count(*) FROM jobs), (SELECT count(*) FROM chunks)")).one()
+        found = connection.execute(
+            text("SELECT (SELECT count(*) FROM jobs), (SELECT count(*) FROM chunks)")
+        ).one()
     assert tuple(found) == ((1, 3) if point == f"after {dying.COMMIT}" else (0, 0))
-    with running_api(ground.env(LEADSWEEP_CHUNK_SIZE="10")) as url, running_worker(ground.env()), running_ticker(ground.env()):
+    with (
+        running_api(ground.env(LEADSWEEP_CHUNK_SIZE="10")) as url,
+        running_worker(ground.env()),
+        running_ticker(ground.env()),
+    ):
         headers = {"x-api-key": ground.key, "idempotency-key": "k", "content-type": "text/csv"}
         answer = httpx2.post(
-            f"{url}/api/v1/leads/bulk-delete/files?campaignId=cmp", content=body, headers=headers, trust_env=False
+            f"{url}/api/v1/leads/bulk-delete/files?campaignId=cmp",
+            content=body,
+            headers=headers,
+            trust_env=False,
         )
         assert answer.status_code == 202
         assert ("idempotency-replayed" in answer.headers) == (found[0] == 1)

@@ -1,4 +1,6 @@
-"""An API that dies while it takes a key: the same request, sent again, is one job, and every answer names it."""
+"""An API that dies while it takes a key: the same request, sent again, is one job, and every answer
+names it.
+"""
 
 import httpx2
 import pytest
@@ -23,7 +25,11 @@ def test_a_crash_around_the_commit_leaves_one_job_for_the_key(ground, moment):
         with pytest.raises(httpx2.TransportError):
             caller.submit(entries, key="ticket 17")
         process.wait(10)
-    with running(*api, env=ground.env()), running_worker(ground.env()), running_ticker(ground.env()):
+    with (
+        running(*api, env=ground.env()),
+        running_worker(ground.env()),
+        running_ticker(ground.env()),
+    ):
         wait_for(lambda: answers(caller))
         made = {caller.submit(entries, key="ticket 17") for _ in range(3)}
         assert made == set(caller.jobs())

@@ -1,5 +1,6 @@
-"""A whole stack under `leadsweep up` while something of it is killed several times a second, servers included; some leads take
-long to delete meanwhile, some are locked, and for a while the database is not well.
+"""A whole stack under `leadsweep up` while something of it is killed several times a second,
+servers included; some leads take long to delete meanwhile, some are locked, and for a while the
+database is not well.
 """
 
 import json
@@ -36,14 +37,18 @@ def test_forty_kills_in_a_row_lose_and_double_nothing(tmp_path):
         str(folder),
     ]
     with (tmp_path / "up.log").open("wb") as log:
-        up = subprocess.Popen(["setpriv", "--pdeathsig", "TERM", *command], stdout=log, stderr=log, env=environment())
+        up = subprocess.Popen(
+            ["setpriv", "--pdeathsig", "TERM", *command], stdout=log, stderr=log, env=environment()
+        )
     try:
         wait_for(lambda: b"ready: " in (tmp_path / "up.log").read_bytes(), 60)
         runtime = json.loads((folder / "runtime.json").read_text())
         ground = Ground(runtime["database_url"], runtime["broker_url"], tmp_path)
         try:
             with receiving() as receiver:
-                jobs = submit_while_killing(ground, ground.caller_of(runtime["url"]), folder, f"{receiver.url}/204")
+                jobs = submit_while_killing(
+                    ground, ground.caller_of(runtime["url"]), folder, f"{receiver.url}/204"
+                )
                 each_is_told_of(ground, jobs, receiver, Vault(runtime["secrets_key"]))
         finally:
             ground.close()
@@ -60,15 +65,26 @@ def submit_while_killing(ground, caller, folder, callback_url):
     parts = batches(ground.add_leads(2000), 50)
     before = ground.leads()
     ground.execute(TROUBLE)
-    ground.execute("INSERT INTO trouble VALUES (false, %s)", [external_id for external_id, _ in parts[2][:5]])
+    ground.execute(
+        "INSERT INTO trouble VALUES (false, %s)", [external_id for external_id, _ in parts[2][:5]]
+    )
     holder = ground.engine.connect()
-    holder.exec_driver_sql("SELECT FROM leads WHERE external_id = ANY(%s) FOR KEY SHARE", ([e for e, _ in parts[4][:5]],))
+    holder.exec_driver_sql(
+        "SELECT FROM leads WHERE external_id = ANY(%s) FOR KEY SHARE",
+        ([e for e, _ in parts[4][:5]],),
+    )
     sent = {}
     for number in range(KILLS):
         if number in {SICK.start, SICK.stop}:
             wait_for(lambda number=number: is_sick(ground, number in SICK), 30)
         entries = sent[str(number)] = mixed(parts[number])
-        job_id = submit(caller, entries, str(number), mode=("delete", "archive")[number % 2], callbackUrl=callback_url)
+        job_id = submit(
+            caller,
+            entries,
+            str(number),
+            mode=("delete", "archive")[number % 2],
+            callbackUrl=callback_url,
+        )
         steer(caller, job_id, (None, "pause", None, "cancel")[number % 4])
         kill_one(dice, folder)
         wait_for(lambda: answers(caller), 30)
@@ -87,7 +103,9 @@ def submit_while_killing(ground, caller, folder, callback_url):
 
     wait_for(all_finished, 60)
     submitted = {job["jobId"]: sent[job["clientReference"]] for job in jobs_of(caller)}
-    assert sorted(job["clientReference"] for job in jobs_of(caller)) == sorted(sent), "each is there, and once"
+    assert sorted(job["clientReference"] for job in jobs_of(caller)) == sorted(sent), (
+        "each is there, and once"
+    )
     ground.check(caller, submitted, before)
     return submitted
 
@@ -130,20 +148,30 @@ def each_is_told_of(ground, jobs, receiver, vault):
 
     wait_for(all_delivered, 60)
     with ground.engine.connect() as connection:
-        secret = vault.unlock(connection.exec_driver_sql("SELECT webhook_secret FROM companies WHERE id = 'co'").scalar_one())
+        secret = vault.unlock(
+            connection.exec_driver_sql(
+                "SELECT webhook_secret FROM companies WHERE id = 'co'"
+            ).scalar_one()
+        )
     told = {}
     for came in receiver.came:
-        told.setdefault(came.verified(secret)["data"]["jobId"], set()).add((came.headers["webhook-id"], came.body))
+        told.setdefault(came.verified(secret)["data"]["jobId"], set()).add(
+            (came.headers["webhook-id"], came.body)
+        )
     assert told.keys() == jobs.keys()
     assert {len(versions) for versions in told.values()} == {1}
 
 
 def submit(caller, entries, reference, **options):
-    """Until a 202 is seen. A cut connection may hide an accepted job: the key keeps it from being there twice."""
+    """Until a 202 is seen. A cut connection may hide an accepted job: the key keeps it from being
+    there twice.
+    """
     deadline = time.monotonic() + 30
     while time.monotonic() < deadline:
         try:
-            return caller.submit(entries, key=f"key {reference}", clientReference=reference, **options)
+            return caller.submit(
+                entries, key=f"key {reference}", clientReference=reference, **options
+            )
         except (httpx2.TransportError, AssertionError):
             wait_for(lambda: answers(caller), 30)
     raise AssertionError("no 202 within 30 s")
@@ -158,8 +186,23 @@ def steer(caller, job_id, action):
 
 def kill_one(dice, folder):
     children = json.loads((folder / "runtime.json").read_text())["children"]
-    role = dice.choice(["api", "worker", "pool process", "pool process", "deliverer", "ticker", "redis", "postgres"])
-    pid = next(child["pid"] for child in children if child["role"] == role.replace("pool process", "worker"))
+    role = dice.choice(
+        [
+            "api",
+            "worker",
+            "pool process",
+            "pool process",
+            "deliverer",
+            "ticker",
+            "redis",
+            "postgres",
+        ]
+    )
+    pid = next(
+        child["pid"]
+        for child in children
+        if child["role"] == role.replace("pool process", "worker")
+    )
     try:
         victim = psutil.Process(pid)
         pool = victim.children()
@@ -183,4 +226,8 @@ def jobs_of(caller):
 
 
 def environment():
-    return {"LEADSWEEP_CHUNK_SIZE": "10", "PATH": "/usr/local/bin:/usr/bin:/bin", "LEADSWEEP_LOG_FORMAT": "text"}
+    return {
+        "LEADSWEEP_CHUNK_SIZE": "10",
+        "PATH": "/usr/local/bin:/usr/bin:/bin",
+        "LEADSWEEP_LOG_FORMAT": "text",
+    }

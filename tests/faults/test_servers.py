@@ -12,7 +12,13 @@ from shared.database import migrations
 from shared.database.engines import create_sync_engine
 from shared.settings import Settings
 from tests.faults.conftest import Ground, mixed
-from tests.support.stack import running_api, running_deliverer, running_ticker, running_worker, wait_for
+from tests.support.stack import (
+    running_api,
+    running_deliverer,
+    running_ticker,
+    running_worker,
+    wait_for,
+)
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +68,9 @@ def test_a_redis_that_is_emptied_costs_at_most_five_seconds(broken):
     broken.check(broken.caller, submitted, before)
 
 
-def test_while_redis_is_frozen_submissions_are_accepted_in_normal_time_and_run_when_it_thaws(broken):
+def test_while_redis_is_frozen_submissions_are_accepted_in_normal_time_and_run_when_it_thaws(
+    broken,
+):
     pairs, submitted, took = broken.add_leads(100), {}, []
     before = broken.leads()
     os.kill(broken.servers.redis.pid, signal.SIGSTOP)
@@ -111,7 +119,10 @@ def test_a_postgresql_that_is_stopped_at_once_loses_nothing_that_was_promised(br
             broken.servers.postgres.send_signal(signal.SIGQUIT)
             broken.servers.postgres.wait()
             answer = broken.caller.http.get("/api/v1/jobs")
-            assert (answer.status_code, answer.json()["error"]) == (503, "Service temporarily unavailable")
+            assert (answer.status_code, answer.json()["error"]) == (
+                503,
+                "Service temporarily unavailable",
+            )
             broken.servers.start_postgres()
     broken.engine.dispose()
     broken.check(broken.caller, submitted, before)

@@ -1,4 +1,6 @@
-"""Workers and tickers that die while they pause, cancel, preview, execute, archive and restore: the end is the same."""
+"""Workers and tickers that die while they pause, cancel, preview, execute, archive and restore: the
+end is the same.
+"""
 
 import time
 
@@ -31,7 +33,9 @@ def paused_while_scheduled(stack, entries, **options):
 
 def run_now(stack, job_id):
     with stack.engine.begin() as connection:
-        connection.execute(text("UPDATE jobs SET run_at = clock_timestamp() WHERE id = :id"), {"id": job_id})
+        connection.execute(
+            text("UPDATE jobs SET run_at = clock_timestamp() WHERE id = :id"), {"id": job_id}
+        )
 
 
 REQUESTS = {
@@ -53,9 +57,14 @@ def test_a_worker_that_dies_while_carrying_out_a_request_leaves_it_to_the_next(s
             assert stack.caller.act(job_id, action).status_code in {200, 202}
             state = "paused" if action == "pause" else "cancelled"
             status = settled(stack, job_id, {state})
-            assert (status["requested"], status["processed"] == status["total"]) == (None, action == "cancel")
+            assert (status["requested"], status["processed"] == status["total"]) == (
+                None,
+                action == "cancel",
+            )
             assert stack.leads() == before
-            for left in stack.points.iterdir():  # the ticker may have been faster than the worker that was to die
+            for left in (
+                stack.points.iterdir()
+            ):  # the ticker may have been faster than the worker that was to die
                 left.unlink()
             if action == "pause":
                 assert stack.caller.act(job_id, "resume").json()["data"]["status"] == "scheduled"
@@ -66,7 +75,9 @@ def test_a_worker_that_dies_while_carrying_out_a_request_leaves_it_to_the_next(s
 
 def test_a_worker_may_die_anywhere_in_a_preview_and_in_its_execution(stack):
     points = ["lead_ids = CAST", "PARTITION BY person", "FOR NO KEY UPDATE", dying.COMMIT]
-    for number, point in enumerate(f"{moment} {fragment}" for moment in MOMENTS for fragment in points):
+    for number, point in enumerate(
+        f"{moment} {fragment}" for moment in MOMENTS for fragment in points
+    ):
         pairs = stack.add_leads(25, prefix=f"preview{number}")
         before = stack.leads()
         entries = mixed(pairs)
@@ -82,7 +93,9 @@ def test_a_worker_may_die_anywhere_in_a_preview_and_in_its_execution(stack):
         stack.fired(execution)
         assert settled(stack, job_id, FINAL)["deleted"] == found == len(before) - len(stack.leads())
         # Entry by entry: what was found is what was deleted, in the same order.
-        would = [r["identifier"] for r in stack.caller.results(preview) if r["outcome"] == "wouldDelete"]
+        would = [
+            r["identifier"] for r in stack.caller.results(preview) if r["outcome"] == "wouldDelete"
+        ]
         assert [r["identifier"] for r in stack.caller.results(job_id)] == would
 
 
@@ -119,7 +132,9 @@ def test_a_worker_may_die_anywhere_while_erasing(stack):
             pairs = stack.add_leads(25, prefix=f"erase{moment}{number}")
             before = stack.leads()
             archived, left = pairs[:20], pairs[20:]
-            job_id = stack.caller.submit([(external_id, None) for external_id, _ in archived], mode="archive")
+            job_id = stack.caller.submit(
+                [(external_id, None) for external_id, _ in archived], mode="archive"
+            )
             assert stack.caller.finished(job_id)["deleted"] == len(archived)
             entries = [pair if at % 2 else (None, pair[1]) for at, pair in enumerate(pairs)]
             stack.arm(f"{moment} {fragment}")
@@ -127,7 +142,9 @@ def test_a_worker_may_die_anywhere_while_erasing(stack):
             stack.fired(f"{moment} {fragment}")
             status = settled(stack, deletion, FINAL)
             assert (status["deleted"], status["erasedFromArchive"]) == (len(pairs), len(archived))
-            assert {lead.external_id for lead in before - stack.leads()} == {external_id for external_id, _ in archived + left}
+            assert {lead.external_id for lead in before - stack.leads()} == {
+                external_id for external_id, _ in archived + left
+            }
             restoration = stack.caller.act(job_id, "restore").json()["data"]["jobId"]
             status = settled(stack, restoration, FINAL)
             assert (status["restored"], status["notFound"]) == (0, len(archived))
@@ -148,7 +165,9 @@ def test_a_cancelled_job_keeps_what_was_done_and_nothing_is_in_hand_when_it_chan
     assert stack.leads() == after, "nothing is deleted once it is final"
 
 
-def test_a_cancellation_is_in_force_within_a_second_though_a_worker_was_killed_with_a_chunk_in_hand(stack):
+def test_a_cancellation_is_in_force_within_a_second_though_a_worker_was_killed_with_a_chunk_in_hand(
+    stack,
+):
     """A dead worker's lease lasts 20 s; its lock does not."""
     pairs = stack.add_leads(30)
     before = stack.leads()
@@ -164,7 +183,12 @@ def test_a_cancellation_is_in_force_within_a_second_though_a_worker_was_killed_w
     stack.check(stack.caller, {job_id: entries}, before)
 
 
-TICKER_POINTS = ["PARTITION BY company_id", "wanted = 'close'", "INSERT INTO heartbeats", "DELETE FROM idempotency_keys"]
+TICKER_POINTS = [
+    "PARTITION BY company_id",
+    "wanted = 'close'",
+    "INSERT INTO heartbeats",
+    "DELETE FROM idempotency_keys",
+]
 
 
 @pytest.mark.parametrize("moment", MOMENTS)
@@ -172,15 +196,25 @@ def test_a_ticker_may_die_at_each_step_and_the_next_one_goes_on(ground, moment):
     pairs = ground.add_leads(10)
     before = ground.leads()
     entries = mixed(pairs)
-    with running_api(ground.env(LEADSWEEP_CHUNK_SIZE="5")) as url, running_worker(ground.env(), processes=1):
+    with (
+        running_api(ground.env(LEADSWEEP_CHUNK_SIZE="5")) as url,
+        running_worker(ground.env(), processes=1),
+    ):
         ground.caller = ground.caller_of(url)
         job_id = paused_while_scheduled(ground, entries)
         for fragment in TICKER_POINTS:
             ground.arm(f"{moment} {fragment}")
-            with running("tests.faults.dying", ground.points, "worker.ticker", env=ground.env()) as ticker:
+            with running(
+                "tests.faults.dying", ground.points, "worker.ticker", env=ground.env()
+            ) as ticker:
                 assert ticker.wait(20) != 0
         run_now(ground, job_id)
         with running_ticker(ground.env()):
             status = settled(ground, job_id, FINAL)
-        assert [change["status"] for change in status["history"]] == ["scheduled", "queued", "running", "completed"]
+        assert [change["status"] for change in status["history"]] == [
+            "scheduled",
+            "queued",
+            "running",
+            "completed",
+        ]
         ground.check(ground.caller, {job_id: entries}, before)

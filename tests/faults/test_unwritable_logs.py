@@ -1,4 +1,6 @@
-"""A log that cannot be written, for a full disk or a stderr that is closed or not read, changes no answer and no exit code."""
+"""A log that cannot be written, for a full disk or a stderr that is closed or not read, changes no
+answer and no exit code.
+"""
 
 import fcntl
 import json
@@ -18,7 +20,11 @@ import pytest
 from shared.process.streams import Unfailing
 from tests.support.stack import PROJECT, end, free_port, listens, wait_for
 
-LEADSWEEP = [sys.executable, "-c", "from leadsweep.commands.main import main; main(prog_name='leadsweep')"]
+LEADSWEEP = [
+    sys.executable,
+    "-c",
+    "from leadsweep.commands.main import main; main(prog_name='leadsweep')",
+]
 
 
 @contextmanager
@@ -77,7 +83,16 @@ def started(command, kind, env, *, stdout=False):
         closing = "" if number is not None else "1>&- 2>&-" if stdout else "2>&-"
         given = subprocess.DEVNULL if number is None else number
         process = subprocess.Popen(
-            ["setpriv", "--pdeathsig", "KILL", "sh", "-c", f'exec "$@" {closing}', "sh", *map(str, command)],
+            [
+                "setpriv",
+                "--pdeathsig",
+                "KILL",
+                "sh",
+                "-c",
+                f'exec "$@" {closing}',
+                "sh",
+                *map(str, command),
+            ],
             env=os.environ | env,
             cwd=PROJECT,
             stdin=subprocess.DEVNULL,
@@ -102,14 +117,20 @@ def stopped(process):
 
 def seen(url, key, job_id):
     """What the API answers to calls of all kinds, without what differs from call to call."""
-    with httpx2.Client(base_url=url, headers={"x-api-key": key}, trust_env=False, timeout=20) as http:
+    with httpx2.Client(
+        base_url=url, headers={"x-api-key": key}, trust_env=False, timeout=20
+    ) as http:
         answers = [
             http.get("/api/v1/jobs"),
             http.get("/api/v1/jobs", headers={"x-api-key": "nobody's"}),
             http.get(f"/api/v1/jobs/{job_id}"),
             http.get("/api/v1/nothing/%1B%5B2J"),
             http.post("/api/v1/leads/bulk-delete", json={"campaignId": "cmp", "leads": []}),
-            http.post("/api/v1/leads/bulk-delete", content=b"{", headers={"content-type": "application/json"}),
+            http.post(
+                "/api/v1/leads/bulk-delete",
+                content=b"{",
+                headers={"content-type": "application/json"},
+            ),
         ]
     return [(answer.status_code, answer.text) for answer in answers]
 
@@ -126,7 +147,14 @@ def test_the_api_starts_and_answers_as_ever(kind, ground):
             wait_for(lambda port=port: listens(port))
         job_id = ground.caller_of(urls[0]).submit([(pairs[0][0], None)])
         assert seen(urls[0], ground.key, job_id) == seen(urls[1], ground.key, job_id)
-        assert [answer[0] for answer in seen(urls[0], ground.key, job_id)] == [200, 401, 200, 404, 400, 400]
+        assert [answer[0] for answer in seen(urls[0], ground.key, job_id)] == [
+            200,
+            401,
+            200,
+            404,
+            400,
+            400,
+        ]
         assert stopped(process) in {0, -signal.SIGTERM}
 
 
@@ -143,7 +171,9 @@ def test_a_worker_and_a_ticker_do_their_work_and_end_well(kind, ground):
     ):
         wait_for(lambda: listens(port))
         caller = ground.caller_of(f"http://127.0.0.1:{port}")
-        assert caller.finished(caller.submit([(external_id, None) for external_id, _ in pairs]))["deleted"] == len(pairs)
+        assert caller.finished(caller.submit([(external_id, None) for external_id, _ in pairs]))[
+            "deleted"
+        ] == len(pairs)
         wait_for(lambda: roles(ground) == {"worker", "deliverer", "ticker"})
         assert [stopped(process) for process in (worker, deliverer, ticker)] == [0, 0, 0]
 
@@ -156,13 +186,27 @@ def roles(ground):
 @pytest.mark.parametrize("kind", [full_disk, closed, never_read])
 def test_a_stack_goes_up_and_down(kind, ground, tmp_path):
     port = free_port()
-    command = [*LEADSWEEP, "up", "--data-dir", str(tmp_path / "data"), "--port", str(port), "--workers", "1"]
+    command = [
+        *LEADSWEEP,
+        "up",
+        "--data-dir",
+        str(tmp_path / "data"),
+        "--port",
+        str(port),
+        "--workers",
+        "1",
+    ]
     with started(command, kind, ground.env(), stdout=True) as process:
         wait_for(lambda: (tmp_path / "data/runtime.json").exists() and listens(port), seconds=60)
         wait_for(lambda: roles(ground) == {"worker", "deliverer", "ticker"}, seconds=60)
-        children = {child["role"]: child["pid"] for child in json.loads((tmp_path / "data/runtime.json").read_text())["children"]}
+        children = {
+            child["role"]: child["pid"]
+            for child in json.loads((tmp_path / "data/runtime.json").read_text())["children"]
+        }
         os.kill(children["ticker"], signal.SIGKILL)  # it has something to say
-        wait_for(lambda: str(children["ticker"]) not in (tmp_path / "data/runtime.json").read_text())
+        wait_for(
+            lambda: str(children["ticker"]) not in (tmp_path / "data/runtime.json").read_text()
+        )
         assert stopped(process) == 0
 
 
@@ -172,9 +216,20 @@ def test_a_stack_goes_up_whose_log_files_cannot_be_written(ground, tmp_path):
     logs.mkdir(parents=True)
     for role in ("api", "worker", "deliverer", "ticker"):
         (logs / f"{role}.log").symlink_to("/dev/full")
-    command = [*LEADSWEEP, "up", "--data-dir", str(tmp_path / "data"), "--port", str(port), "--workers", "1"]
+    command = [
+        *LEADSWEEP,
+        "up",
+        "--data-dir",
+        str(tmp_path / "data"),
+        "--port",
+        str(port),
+        "--workers",
+        "1",
+    ]
     with started(command, open_null, ground.env()) as process:
-        wait_for(lambda: listens(port) and roles(ground) == {"worker", "deliverer", "ticker"}, seconds=60)
+        wait_for(
+            lambda: listens(port) and roles(ground) == {"worker", "deliverer", "ticker"}, seconds=60
+        )
         assert stopped(process) == 0
 
 
@@ -197,7 +252,13 @@ def test_a_command_ends_as_ever(kind, words, code, ground):
 
 def test_a_result_that_cannot_be_written_is_a_failure(ground):
     with full_disk() as number:
-        ran = subprocess.run([*LEADSWEEP, "--version"], stdout=number, stderr=subprocess.PIPE, timeout=60, check=False)
+        ran = subprocess.run(
+            [*LEADSWEEP, "--version"],
+            stdout=number,
+            stderr=subprocess.PIPE,
+            timeout=60,
+            check=False,
+        )
     assert (ran.returncode, ran.stderr) == (1, b"Error: [Errno 28] No space left on device\n")
 
 
@@ -231,7 +292,11 @@ for number in range(int(sys.argv[1])):
 @contextmanager
 def writers(names, stdout, *, lines, patience, length):
     processes = [
-        subprocess.Popen([sys.executable, "-c", WRITER, str(lines), str(patience), name, str(length)], cwd=PROJECT, stdout=stdout)
+        subprocess.Popen(
+            [sys.executable, "-c", WRITER, str(lines), str(patience), name, str(length)],
+            cwd=PROJECT,
+            stdout=stdout,
+        )
         for name in names
     ]
     try:
@@ -289,7 +354,9 @@ stream.write("a" * 2000)
 @pytest.mark.parametrize("kind", [os.pipe, os.openpty])
 def test_who_finds_the_room_taken_that_it_has_seen_does_not_wait_for_ever(kind):
     reading, writing = kind()
-    ran = subprocess.run([sys.executable, "-c", FORESTALLED], cwd=PROJECT, stdout=writing, timeout=30, check=False)
+    ran = subprocess.run(
+        [sys.executable, "-c", FORESTALLED], cwd=PROJECT, stdout=writing, timeout=30, check=False
+    )
     assert ran.returncode == 0
     assert os.get_blocking(writing)
     os.close(reading)
@@ -307,7 +374,10 @@ def test_a_terminal_that_shows_nothing_any_more_holds_nobody_up():
 
 def test_long_lines_of_two_processes_in_one_file_are_whole(tmp_path):
     path = tmp_path / "log"
-    with path.open("ab") as file, writers("ab", file, lines=300, patience=1, length=20_000) as processes:
+    with (
+        path.open("ab") as file,
+        writers("ab", file, lines=300, patience=1, length=20_000) as processes,
+    ):
         assert [process.wait(60) for process in processes] == [0, 0]
     assert sorted(set(path.read_text().splitlines())) == ["a" * 20_000, "b" * 20_000]
     assert path.stat().st_size == 2 * 300 * 20_001
@@ -315,22 +385,30 @@ def test_long_lines_of_two_processes_in_one_file_are_whole(tmp_path):
 
 def test_logging_goes_on_once_there_is_room_and_says_how_much_was_lost(ground, tmp_path):
     log, port = tmp_path / "log", free_port()
-    with log.open("ab") as file, started(module("api", "--port", str(port)), lambda: given(file), ground.env()) as process:
+    with (
+        log.open("ab") as file,
+        started(module("api", "--port", str(port)), lambda: given(file), ground.env()) as process,
+    ):
         wait_for(lambda: listens(port))
         url = f"http://127.0.0.1:{port}/api/v1/nothing"
         assert httpx2.get(f"{url}/first", trust_env=False).status_code == 404
         wait_for(lambda: "/first" in log.read_text())
-        _, most = resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (log.stat().st_size + 10, resource.RLIM_INFINITY))
+        _, most = resource.prlimit(
+            process.pid, resource.RLIMIT_FSIZE, (log.stat().st_size + 10, resource.RLIM_INFINITY)
+        )
         for _ in range(3):
             assert httpx2.get(f"{url}/second", trust_env=False).status_code == 404
-        # A line is written after its answer is sent, and before the next request is answered: this one's may come later.
+        # A line is written after its answer is sent, and before the next request is answered: this
+        # one's may come later.
         assert httpx2.get(f"{url}/between", trust_env=False).status_code == 404
         resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (most, most))
         assert httpx2.get(f"{url}/third", trust_env=False).status_code == 404
         wait_for(lambda: "/third" in log.read_text())
         said = log.read_text()
         assert "/second" not in said
-        assert re.search(r"^\S+ \[warning *\] log lines lost +lines=[34]\b", said, re.MULTILINE), said
+        assert re.search(r"^\S+ \[warning *\] log lines lost +lines=[34]\b", said, re.MULTILINE), (
+            said
+        )
         assert re.search(r"^\S+ \[info *\] request .*/third", said, re.MULTILINE), said
 
 
@@ -339,7 +417,9 @@ def given(file):
     yield file.fileno()
 
 
-@pytest.mark.parametrize("line", ["short\n", "long" * select.PIPE_BUF + "\n"], ids=["short", "long"])
+@pytest.mark.parametrize(
+    "line", ["short\n", "long" * select.PIPE_BUF + "\n"], ids=["short", "long"]
+)
 def test_lines_that_a_pipe_does_not_take_are_lost_whole_or_told_of(line):
     reading, writing = os.pipe()
     fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, 2 * select.PIPE_BUF)
@@ -364,11 +444,16 @@ def test_what_others_wrote_does_not_steer_the_terminal_of_who_reads_the_log(grou
     for form in ("text", "json"):
         log, port = tmp_path / form, free_port()
         env = ground.env(LEADSWEEP_LOG_FORMAT=form)
-        with log.open("ab") as file, started(module("api", "--port", str(port)), lambda file=file: given(file), env):
+        with (
+            log.open("ab") as file,
+            started(module("api", "--port", str(port)), lambda file=file: given(file), env),
+        ):
             wait_for(lambda port=port: listens(port))
             httpx2.get(f"http://127.0.0.1:{port}/evil%1B%5B2J%C2%9B%E2%80%AE%7F", trust_env=False)
             wait_for(lambda log=log: "evil" in log.read_text())
-            assert all(character == "\n" or character.isprintable() for character in log.read_text())
+            assert all(
+                character == "\n" or character.isprintable() for character in log.read_text()
+            )
 
 
 HOSTILE = "evil\x1b[2J\x9b31m\x7f\u202e\u2028\a\rforged"
@@ -380,8 +465,16 @@ HOSTILE = "evil\x1b[2J\x9b31m\x7f\u202e\u2028\a\rforged"
         module("api", "--port", HOSTILE),
         module("worker", "--processes", HOSTILE),
         module("worker", HOSTILE),
-        [sys.executable, "-c", f"from shared.process.streams import guard_streams as g\ng()\nraise ValueError({HOSTILE!r})"],
-        [sys.executable, "-c", f"import logging, shared.process.streams as s\ns.guard_streams()\nlogging.error({HOSTILE!r})"],
+        [
+            sys.executable,
+            "-c",
+            f"from shared.process.streams import guard_streams as g\ng()\nraise ValueError({HOSTILE!r})",
+        ],
+        [
+            sys.executable,
+            "-c",
+            f"import logging, shared.process.streams as s\ns.guard_streams()\nlogging.error({HOSTILE!r})",
+        ],
         [
             sys.executable,
             "-c",
@@ -391,7 +484,14 @@ HOSTILE = "evil\x1b[2J\x9b31m\x7f\u202e\u2028\a\rforged"
     ids=["api", "worker", "worker's words", "uncaught", "logging", "last resort"],
 )
 def test_nothing_that_is_written_past_the_log_steers_a_terminal(command, ground):
-    ran = subprocess.run(command, env=os.environ | ground.env(), cwd=PROJECT, capture_output=True, timeout=60, check=False)
+    ran = subprocess.run(
+        command,
+        env=os.environ | ground.env(),
+        cwd=PROJECT,
+        capture_output=True,
+        timeout=60,
+        check=False,
+    )
     said = ran.stderr.decode()
     assert "evil" in said
     assert all(character == "\n" or character.isprintable() for character in said), said
@@ -401,7 +501,9 @@ def test_colours_and_progress_of_our_own_reach_a_terminal_and_no_file(tmp_path):
     ours = "\x1b[31mred\x1b[0m\r\x1b[K\x1b[2Ja\tb\n"
     shown, writing = os.openpty()
     Unfailing(writing, patience=5).write(ours)
-    assert os.read(shown, 1000).decode() == ours.replace("\x1b[2J", "\\x1b[2J").replace("\n", "\r\n")
+    assert os.read(shown, 1000).decode() == ours.replace("\x1b[2J", "\\x1b[2J").replace(
+        "\n", "\r\n"
+    )
     with (tmp_path / "log").open("wb") as file:
         Unfailing(file.fileno(), patience=5).write(ours)
     assert (tmp_path / "log").read_text() == "\\x1b[31mred\\x1b[0m\\r\\x1b[K\\x1b[2Ja\tb\n"

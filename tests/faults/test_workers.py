@@ -1,4 +1,6 @@
-"""Workers that are killed, frozen or poisoned; messages that are doubled; jobs that get into each other's way."""
+"""Workers that are killed, frozen or poisoned; messages that are doubled; jobs that get into each
+other's way.
+"""
 
 import signal
 import time
@@ -40,14 +42,20 @@ def test_a_poison_chunk_fails_alone_after_five_attempts(stack):
 
     def finished():  # a lease is ended early when its holder is dead, never under a living one
         with stack.engine.begin() as connection:
-            end_lease = text("UPDATE chunks SET retry_at = '-infinity' WHERE state = 'pending' AND attempts = :deaths")
-            connection.execute(end_lease, {"deaths": deaths_at(stack.points, "always after poison")})
+            end_lease = text(
+                "UPDATE chunks SET retry_at = '-infinity' WHERE state = 'pending' AND attempts = :deaths"
+            )
+            connection.execute(
+                end_lease, {"deaths": deaths_at(stack.points, "always after poison")}
+            )
         return stack.caller.status(job_id)["finishedAt"]
 
     wait_for(finished, 60)
     status = stack.caller.status(job_id)
     assert (status["status"], status["deleted"], status["unprocessed"]) == ("failed", 20, 10)
-    assert {r["reason"] for r in stack.caller.results(job_id) if r["outcome"] == "unprocessed"} == {"failed"}
+    assert {r["reason"] for r in stack.caller.results(job_id) if r["outcome"] == "unprocessed"} == {
+        "failed"
+    }
     assert deaths_at(stack.points, "always after poison") == 5
     stack.check(stack.caller, {job_id: entries}, before)
 
@@ -72,7 +80,9 @@ def test_every_message_delivered_three_times_changes_nothing(ground):
 
 
 def test_a_frozen_worker_keeps_nobody_from_its_work_and_does_none_when_it_wakes(ground):
-    """Its transaction is ended by the database, its chunk is done by another, and what it then tries comes to nothing."""
+    """Its transaction is ended by the database, its chunk is done by another, and what it then
+    tries comes to nothing.
+    """
     pairs = ground.add_leads(20)
     before = ground.leads()
     entries = mixed(pairs)
@@ -102,7 +112,9 @@ def test_a_frozen_worker_keeps_nobody_from_its_work_and_does_none_when_it_wakes(
 
 
 def test_jobs_over_the_same_leads_in_opposite_order_never_get_stuck(ground):
-    """Forty rounds; deadlocks may happen and are retried, no attempt is lost to them, and each lead is deleted once."""
+    """Forty rounds; deadlocks may happen and are retried, no attempt is lost to them, and each lead
+    is deleted once.
+    """
     pairs = ground.add_leads(400)
     before = ground.leads()
     with (
@@ -119,7 +131,10 @@ def test_jobs_over_the_same_leads_in_opposite_order_never_get_stuck(ground):
         ground.check(caller, submitted, before)
         assert all(caller.status(job_id)["status"] == "completed" for job_id in submitted)
     with ground.engine.connect() as connection:
-        assert connection.execute(text("SELECT count(*) FROM chunks WHERE attempts > 1")).scalar_one() == 0
+        assert (
+            connection.execute(text("SELECT count(*) FROM chunks WHERE attempts > 1")).scalar_one()
+            == 0
+        )
 
 
 def test_three_tickers_do_no_more_than_one(ground):
@@ -141,15 +156,21 @@ def test_three_tickers_do_no_more_than_one(ground):
 def waiting_for_a_lock(engine):
     with engine.connect() as connection:
         return connection.execute(
-            text("SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE '%DELETE FROM leads%'")
+            text(
+                "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE '%DELETE FROM leads%'"
+            )
         ).scalar_one()
 
 
 @pytest.mark.parametrize(
-    "slow", ["PERFORM pg_sleep(0.02)", "PERFORM pg_sleep(60 * (right(OLD.external_id, 2) = '-1')::int)"], ids=["each", "one"]
+    "slow",
+    ["PERFORM pg_sleep(0.02)", "PERFORM pg_sleep(60 * (right(OLD.external_id, 2) = '-1')::int)"],
+    ids=["each", "one"],
 )
 def test_beside_two_slow_jobs_another_companys_small_ones_end_within_five_seconds(ground, slow):
-    """Whether every lead takes a little longer, or one takes for ever: some worker is free in time."""
+    """Whether every lead takes a little longer, or one takes for ever: some worker is free in
+    time.
+    """
     ground.execute(SLOW.replace("SLOW", slow))
     ground.add_leads(1000, "first")
     ground.add_leads(1000, "second")
@@ -168,7 +189,9 @@ def test_beside_two_slow_jobs_another_companys_small_ones_end_within_five_second
                 with ground.engine.begin() as connection:
                     return job_row(connection, job_id).finished_at
 
-            assert wait_for(ended, 5 if number else 10), "the first waits for the worker's start too"
+            assert wait_for(ended, 5 if number else 10), (
+                "the first waits for the worker's start too"
+            )
             wait_for(lambda: slow_parts_begun(ground) >= 2, 30)
 
 
@@ -182,5 +205,7 @@ def slow_parts_begun(ground):
     """How many slow chunks are in hand."""
     with ground.engine.begin() as connection:
         return len(
-            connection.exec_driver_sql("SELECT FROM chunks WHERE state = 'pending' AND retry_at > clock_timestamp()").all()
+            connection.exec_driver_sql(
+                "SELECT FROM chunks WHERE state = 'pending' AND retry_at > clock_timestamp()"
+            ).all()
         )

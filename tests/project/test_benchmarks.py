@@ -1,4 +1,6 @@
-"""`make bench ARGS='--against COMMIT'`: what is measured as the other build is its code, and nothing of this tree."""
+"""`make bench ARGS='--against COMMIT'`: what is measured as the other build is its code, and
+nothing of this tree.
+"""
 
 import re
 import shutil
@@ -44,7 +46,10 @@ def test_another_build_runs_its_own_code_on_a_database_of_its_own(servers, other
     other.require_own_code()
     ground = Ground(servers, other, f"theirs_{uuid4().hex}")
     ground.fill(1000)
-    with Processes(ground).run("ticker", "worker.ticker", ready="ticker ready") as process, ground.connect() as connection:
+    with (
+        Processes(ground).run("ticker", "worker.ticker", ready="ticker ready") as process,
+        ground.connect() as connection,
+    ):
         assert Path(f"/proc/{process.pid}/cwd").readlink() == other.folder
         assert (other.folder / "imported").read_text() == str(code)
         assert connection.execute("SELECT count(*) FROM leads").fetchone() == (1000,)

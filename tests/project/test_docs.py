@@ -1,4 +1,6 @@
-"""Holds README.md, docs/ and .env.example against the code: what they name exists, and what exists is named."""
+"""Holds README.md, docs/ and .env.example against the code: what they name exists, and what exists
+is named.
+"""
 
 import ast
 import re
@@ -46,12 +48,19 @@ def settings_of_the_code():
                 default = ""
             case bool():
                 default = str(default).lower()
-        yield (alias.choices[0] if alias else f"LEADSWEEP_{name}".upper()), str(default), field.description
+        yield (
+            (alias.choices[0] if alias else f"LEADSWEEP_{name}".upper()),
+            str(default),
+            field.description,
+        )
 
 
 def test_the_settings_table_says_what_the_code_says():
     rows = [tuple(row) for row in table(section(README, "Settings"))]
-    assert rows == [(f"`{name}`", f"`{default}`" if default else "", text) for name, default, text in settings_of_the_code()]
+    assert rows == [
+        (f"`{name}`", f"`{default}`" if default else "", text)
+        for name, default, text in settings_of_the_code()
+    ]
 
 
 def test_the_example_of_an_environment_lists_every_setting_with_its_default():
@@ -63,7 +72,9 @@ def test_the_example_of_an_environment_lists_every_setting_with_its_default():
 def test_the_picture_of_the_states_is_that_of_the_code_and_names_them_all():
     text = section(README, "States of a job")
     picture = re.search(r"^```\n(.*?)^```", text, re.MULTILINE | re.DOTALL)[1]
-    assert [line for line in picture.splitlines() if line] == re.findall(r"^ {4}(.+)$", states.__doc__, re.MULTILINE)
+    assert [line for line in picture.splitlines() if line] == re.findall(
+        r"^ {4}(.+)$", states.__doc__, re.MULTILINE
+    )
     for state in states.JobState:
         assert state in picture
     for outcome in states.Outcome:
@@ -93,7 +104,12 @@ def strings_of(folder):
             if isinstance(node, ast.Constant) and isinstance(node.value, str):
                 found.add(node.value)
             elif isinstance(node, ast.JoinedStr):
-                found.add("".join(part.value if isinstance(part, ast.Constant) else "…" for part in node.values))
+                found.add(
+                    "".join(
+                        part.value if isinstance(part, ast.Constant) else "…"
+                        for part in node.values
+                    )
+                )
     return found
 
 
@@ -105,7 +121,11 @@ def matches(error, template):
 def test_every_error_of_the_table_is_one_that_the_api_can_give():
     about_urls = {f"… {text}" for text in strings_of("shared")}  # after the name of the field
     known = [text for text in strings_of("api") | about_urls if re.search(r"[A-Za-z]{4}", text)]
-    errors = [error for row in table(section(README, "Errors")) for error in re.findall(r"`([^`]+)`", row[1])]
+    errors = [
+        error
+        for row in table(section(README, "Errors"))
+        for error in re.findall(r"`([^`]+)`", row[1])
+    ]
     assert len(errors) > 25
     for error in errors:
         assert any(matches(error, text) for text in known), error
@@ -115,10 +135,19 @@ def test_every_text_of_an_error_class_is_in_the_table():
     documented = section(README, "Errors")
     for path in (ROOT / "api").rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.Call) and getattr(node.func, "id", "") in {"ApiError", "InvalidRequest"}:
-                texts = [a.value for a in node.args if isinstance(a, ast.Constant) and isinstance(a.value, str)]
+            if isinstance(node, ast.Call) and getattr(node.func, "id", "") in {
+                "ApiError",
+                "InvalidRequest",
+            }:
+                texts = [
+                    a.value
+                    for a in node.args
+                    if isinstance(a, ast.Constant) and isinstance(a.value, str)
+                ]
                 for text in texts:
-                    assert f"`{re.sub('(?<=query parameter: ).*', 'limit', text)}`" in documented, text
+                    assert f"`{re.sub('(?<=query parameter: ).*', 'limit', text)}`" in documented, (
+                        text
+                    )
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
@@ -133,9 +162,13 @@ def test_the_readme_names_every_make_target():
 
 
 def code_of(text):
-    """Every piece of code in a document: spans, indented blocks and lines of shell; continued lines joined."""
+    """Every piece of code in a document: spans, indented blocks and lines of shell; continued lines
+    joined.
+    """
     text = text.replace("\\\n", " ")
-    lines = "\n".join(re.findall(r"^```sh\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)).splitlines()
+    lines = "\n".join(
+        re.findall(r"^```sh\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    ).splitlines()
     text = re.sub(r"^```.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL)
     spans = re.findall(r"(?<!`)`([^`]+)`(?!`)", text)
     return [*spans, *lines, *re.findall(r"^ {4}(.+)$", text, re.MULTILINE)]
@@ -144,7 +177,10 @@ def code_of(text):
 def commands_in(text):
     """Every `leadsweep …` that a document shows, as words."""
     for code in code_of(text):
-        if found := re.match(r"(?:docker compose (?:exec|run) [\w -]*|(?:export )?\w+=\$\()?leadsweep(?= |$)([^#|<>)]*)", code):
+        if found := re.match(
+            r"(?:docker compose (?:exec|run) [\w -]*|(?:export )?\w+=\$\()?leadsweep(?= |$)([^#|<>)]*)",
+            code,
+        ):
             yield shlex.split(found[1])
 
 
@@ -154,7 +190,10 @@ def test_every_command_that_is_shown_exists_with_its_options(path):
         command = leadsweep
         for word in words:
             if word.startswith("--"):
-                known = {option for parameter in command.params for option in parameter.opts} | {"--help", "--version"}
+                known = {option for parameter in command.params for option in parameter.opts} | {
+                    "--help",
+                    "--version",
+                }
                 assert word.partition("=")[0] in known, words
             elif isinstance(command, click.Group):
                 assert word in command.commands, words
@@ -171,7 +210,11 @@ def test_the_map_names_every_file_of_the_rooms_and_no_other():
     for room in ROOMS:
         named = set(re.findall(r"`(\w+)`", rows[room][2]))
         files = {path.stem for path in (ROOT / room).glob("*.py")} - {"__init__", "__main__"}
-        folders = {path.name for path in (ROOT / room).iterdir() if path.is_dir() and not path.name.startswith((".", "__"))}
+        folders = {
+            path.name
+            for path in (ROOT / room).iterdir()
+            if path.is_dir() and not path.name.startswith((".", "__"))
+        }
         assert named == files | folders, room
     for name in rows:
         assert (ROOT / name).exists(), name
@@ -184,7 +227,14 @@ def log_events():
             for node in ast.walk(ast.parse(path.read_text())):
                 if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
                     owner, level = getattr(node.func.value, "id", ""), node.func.attr
-                    if owner == "log" and level in {"debug", "info", "warning", "error", "exception", "critical"}:
+                    if owner == "log" and level in {
+                        "debug",
+                        "info",
+                        "warning",
+                        "error",
+                        "exception",
+                        "critical",
+                    }:
                         yield node.args[0].value, "error" if level == "exception" else level
 
 
@@ -205,10 +255,15 @@ def test_links_lead_somewhere(path):
         file = path if not name else (path.parent / name).resolve()
         assert file.exists(), target
         if wanted:
-            assert wanted in {anchor(heading) for heading in re.findall(r"^#+ (.+)$", file.read_text(), re.MULTILINE)}, target
+            assert wanted in {
+                anchor(heading)
+                for heading in re.findall(r"^#+ (.+)$", file.read_text(), re.MULTILINE)
+            }, target
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "docs/decisions").glob("*.md")), ids=lambda path: path.name)
+@pytest.mark.parametrize(
+    "path", sorted((ROOT / "docs/decisions").glob("*.md")), ids=lambda path: path.name
+)
 def test_a_decision_is_one_screen_of_context_decision_and_consequences(path):
     text = path.read_text()
     places = [text.index(f"**{part}.**") for part in ("Context", "Decision", "Consequences")]

@@ -1,5 +1,6 @@
-"""A queue that grows faster than its statistics: what each statement on the way of a job, a delivery, a tick, a page and a result
-reads and locks, where tables were last analysed while they were empty, and statements last planned while they nearly were.
+"""A queue that grows faster than its statistics: what each statement on the way of a job, a
+delivery, a tick, a page and a result reads and locks, where tables were last analysed while they
+were empty, and statements last planned while they nearly were.
 """
 
 import importlib
@@ -56,9 +57,10 @@ OF_BEFORE = """
     FROM generate_series(0, 13) AS n;
 """
 
-# Of each of ten companies: 2,000 jobs that have ended, with ten deliveries each, and 3,000 that have not, of which some run and
-# some are scheduled. Four chunks a job. Each fiftieth job is an archive: those that have ended keep fifty copies each. The first
-# copies are of a job that is not there. One webhook, the thirteenth, has few deliveries.
+# Of each of ten companies: 2,000 jobs that have ended, with ten deliveries each, and 3,000 that
+# have not, of which some run and some are scheduled. Four chunks a job. Each fiftieth job is an
+# archive: those that have ended keep fifty copies each. The first copies are of a job that is not
+# there. One webhook, the thirteenth, has few deliveries.
 FILL = """
     INSERT INTO api_keys (id, company_id, scope, hash)
     SELECT lpad(n::text, 32, '0')::uuid, 'co-' || n % 10, 'write', CAST('key-' || n AS bytea) FROM generate_series(1, 5000) AS n
@@ -122,7 +124,23 @@ ANYTIME = status.Created()
 def claimed(job_id, number=0):
     """A claim as if it were of this chunk."""
     now = datetime.now(UTC)
-    return claimer.Claim(job_id, number, 1, now, "cmp-0", "always", None, 2, "delete", False, None, None, False, False, "co-0")
+    return claimer.Claim(
+        job_id,
+        number,
+        1,
+        now,
+        "cmp-0",
+        "always",
+        None,
+        2,
+        "delete",
+        False,
+        None,
+        None,
+        False,
+        False,
+        "co-0",
+    )
 
 
 def says(statement, **values):
@@ -144,7 +162,9 @@ def listed(key=KEY, created=ANYTIME, cursor=None, **filters):
 
 def listed_deliveries(key=KEY, cursor=None, **filters):
     def run(connection):
-        statement = deliveries.newest_first(deliveries._select.where(*deliveries._visible(key)), deliveries.deliveries, cursor)
+        statement = deliveries.newest_first(
+            deliveries._select.where(*deliveries._visible(key)), deliveries.deliveries, cursor
+        )
         for name, value in filters.items():
             statement = statement.where(deliveries.deliveries.c[name] == value)
         return connection.execute(statement.limit(51)).all()
@@ -165,38 +185,78 @@ def sent(connection):
         outbox.record(connection, taken, outbox.Reply(error="no answer"), 0.1)
 
 
-LONG_AGO_CURSOR = "MjAwMC0wMS0wMVQwMDowMDowMCswMDowMCAwMDAwMDAwMC0wMDAwLTAwMDAtMDAwMC0wMDAwMDAwMDAwMDA="
-LOCKED = {"job_id": QUEUED, "number": 0, "lease_end": datetime(1, 1, 2, tzinfo=UTC), "campaign_id": "cmp-0", "erases": True}
+LONG_AGO_CURSOR = (
+    "MjAwMC0wMS0wMVQwMDowMDowMCswMDowMCAwMDAwMDAwMC0wMDAwLTAwMDAtMDAwMC0wMDAwMDAwMDAwMDA="
+)
+LOCKED = {
+    "job_id": QUEUED,
+    "number": 0,
+    "lease_end": datetime(1, 1, 2, tzinfo=UTC),
+    "campaign_id": "cmp-0",
+    "erases": True,
+}
 
 # What it does, the pages that it may read, and the rows that it may lock or write, by table.
 OF_WORKERS = {
     "claim": (lambda connection: claimer.claim(connection, "jobs"), 250, {"chunks": 1, "jobs": 1}),
     "claim off-peak": (lambda connection: claimer.claim(connection, "off-peak"), 50, {}),
     "pass a job over": (passed_over, 250, {"jobs": 0, "chunks": 0}),
-    "first pending": (says(turns._FIRST_PENDING, job_id=QUEUED, first=0, write_every=0), 60, {"jobs": 1, "chunks": 0}),
-    "put off": (lambda connection: setbacks.put_off(connection, claimed(QUEUED), 1), 30, {"chunks": 1, "jobs": 0}),
-    "cut": (lambda connection: setbacks.cut(connection, claimed(QUEUED), 1, of_job=True), 60, {"chunks": 1, "jobs": 1}),
-    "hold": (lambda connection: setbacks.hold(connection, claimed(QUEUED), "database", "x"), 80, {"chunks": 1, "jobs": 1}),
+    "first pending": (
+        says(turns._FIRST_PENDING, job_id=QUEUED, first=0, write_every=0),
+        60,
+        {"jobs": 1, "chunks": 0},
+    ),
+    "put off": (
+        lambda connection: setbacks.put_off(connection, claimed(QUEUED), 1),
+        30,
+        {"chunks": 1, "jobs": 0},
+    ),
+    "cut": (
+        lambda connection: setbacks.cut(connection, claimed(QUEUED), 1, of_job=True),
+        60,
+        {"chunks": 1, "jobs": 1},
+    ),
+    "hold": (
+        lambda connection: setbacks.hold(connection, claimed(QUEUED), "database", "x"),
+        80,
+        {"chunks": 1, "jobs": 1},
+    ),
     "recover": (lambda connection: setbacks.recover(connection, QUEUED), 30, {"jobs": 0}),
-    "go on": (lambda connection: setbacks.go_on(connection, claimed(QUEUED), quick=True, went=True), 30, {"jobs": 0}),
+    "go on": (
+        lambda connection: setbacks.go_on(connection, claimed(QUEUED), quick=True, went=True),
+        30,
+        {"jobs": 0},
+    ),
     "finish a chunk": (
-        lambda connection: finisher.finish(connection, QUEUED, finisher.DecidedChunk(0, bytes([Outcome.NO_SUCH_LEAD]))),
+        lambda connection: finisher.finish(
+            connection, QUEUED, finisher.DecidedChunk(0, bytes([Outcome.NO_SUCH_LEAD]))
+        ),
         60,
         {"chunks": 1, "jobs": 0},
     ),
     "finish a chunk beside no archive": (
-        lambda connection: finisher.finish(connection, QUEUED, finisher.DecidedChunk(0, bytes([3]), archiveless="cmp-none")),
+        lambda connection: finisher.finish(
+            connection, QUEUED, finisher.DecidedChunk(0, bytes([3]), archiveless="cmp-none")
+        ),
         60,
         {"chunks": 1, "jobs": 0},
     ),
-    "conclude": (lambda connection: previewer.conclude(connection, QUEUED), 60, {"chunks": 0, "jobs": 0}),
+    "conclude": (
+        lambda connection: previewer.conclude(connection, QUEUED),
+        60,
+        {"chunks": 0, "jobs": 0},
+    ),
     "unfinished": (finisher.unfinished, 5000, {}),  # looks at 1000 jobs and a chunk of each
     "unfinished of ten": (says(finisher._UNFINISHED, most=10), 80, {}),
     "explain": (says(finisher._EXPLAIN, job_id=ENDED, reason="x"), 60, {"jobs": 1}),
     "write deliveries": (says(finisher._WRITE_DELIVERIES, job_id=ENDED), 100, {}),
     "reasons": (says(finisher._REASONS, job_id=ENDED), 30, {}),
     "requests": (says(steerer._REQUESTS, most=10), 60, {}),
-    "wait for chunks in hand": (says(steerer._WAIT_FOR_CHUNKS_IN_HAND, job_id=QUEUED), 30, {"chunks": 0}),
+    "wait for chunks in hand": (
+        says(steerer._WAIT_FOR_CHUNKS_IN_HAND, job_id=QUEUED),
+        30,
+        {"chunks": 0},
+    ),
     "take back claims": (says(steerer._TAKE_BACK_CLAIMS, job_id=QUEUED), 30, {"chunks": 0}),
     "pause": (says(steerer._PAUSE, job_id=QUEUED), 30, {"jobs": 0}),
     "forget locks": (says(steerer._FORGET_SETBACKS, job_id=QUEUED), 30, {"chunks": 0}),
@@ -207,7 +267,11 @@ OF_WORKERS = {
     ),
     "still fails": (says(steerer._STILL_FAILS, job_id=QUEUED), 30, {"jobs": 0}),
     "window": (says(steerer._WINDOW, job_id=QUEUED), 30, {}),
-    "close": (says(steerer._CLOSE, job_id=QUEUED, opens=datetime.now(UTC), closes=datetime.now(UTC)), 30, {"jobs": 0}),
+    "close": (
+        says(steerer._CLOSE, job_id=QUEUED, opens=datetime.now(UTC), closes=datetime.now(UTC)),
+        30,
+        {"jobs": 0},
+    ),
     "wait for all chunks": (says(steerer._WAIT_FOR_ALL_CHUNKS, job_id=QUEUED), 30, {"chunks": 4}),
     "end the rest": (says(steerer._END_THE_REST, job_id=QUEUED, outcome=5), 100, {"chunks": 4}),
     "queue due": (scheduler.queue_due, 500, {"jobs": 9}),
@@ -218,23 +282,54 @@ OF_WORKERS = {
     "no deliveries lie idle": (lambda connection: outbox.lies_idle(connection, 1e6), 30, {}),
     "send a delivery": (sent, 800, {"deliveries": 1}),
     "give a delivery up": (says(outbox._GIVE_UP, id=DELIVERY), 60, {"deliveries": 1}),
-    "give up the rest": (says(outbox._GIVE_UP_THE_REST, company_id="co-3", webhook_id=QUIET_WEBHOOK), 200, {"deliveries": 5}),
+    "give up the rest": (
+        says(outbox._GIVE_UP_THE_REST, company_id="co-3", webhook_id=QUIET_WEBHOOK),
+        200,
+        {"deliveries": 5},
+    ),
     "write a preview down": (
-        says(previewer._WRITE_DOWN, job_id=QUEUED, number=0, ids="{1}", external_ids="{x}", phone_numbers="{NULL}"),
+        says(
+            previewer._WRITE_DOWN,
+            job_id=QUEUED,
+            number=0,
+            ids="{1}",
+            external_ids="{x}",
+            phone_numbers="{NULL}",
+        ),
         30,
         {"chunks": 1},
     ),
-    "settle a preview": (says(previewer._SETTLE, job_id=ENDED, duplicate=3, would_delete_other=3), 60, {"chunks": 0}),
+    "settle a preview": (
+        says(previewer._SETTLE, job_id=ENDED, duplicate=3, would_delete_other=3),
+        60,
+        {"chunks": 0},
+    ),
     "follow to the archive": (says(restorer._ARCHIVE, job_id=ENDED), 60, {}),
-    "purge no identifiers": (lambda connection: purger.purge_identifiers(connection, KEPT), 30, {"jobs": 0, "chunks": 0}),
-    "purge identifiers": (lambda connection: purger.purge_identifiers(connection, LONG_AGO), 5000, {"jobs": 50, "chunks": 200}),
-    "purge no archive": (lambda connection: purger.purge_archive(connection, KEPT), 30, {"archived_leads": 0}),
+    "purge no identifiers": (
+        lambda connection: purger.purge_identifiers(connection, KEPT),
+        30,
+        {"jobs": 0, "chunks": 0},
+    ),
+    "purge identifiers": (
+        lambda connection: purger.purge_identifiers(connection, LONG_AGO),
+        5000,
+        {"jobs": 50, "chunks": 200},
+    ),
+    "purge no archive": (
+        lambda connection: purger.purge_archive(connection, KEPT),
+        30,
+        {"archived_leads": 0},
+    ),
     "purge some of the archive": (
         says(purger._PURGE_ARCHIVE, kept=LONG_AGO, jobs=2, leads=200),
         1000,
         {"jobs": 2, "archived_leads": 100},
     ),
-    "purge forsaken copies": (says(purger._PURGE_FORSAKEN, kept=LONG_AGO, leads=10), 100, {"archived_leads": 10}),
+    "purge forsaken copies": (
+        says(purger._PURGE_FORSAKEN, kept=LONG_AGO, leads=10),
+        100,
+        {"archived_leads": 10},
+    ),
     "purge no keys": (purger.purge_keys, 30, {"idempotency_keys": 0}),
 }
 
@@ -245,26 +340,46 @@ LEADS = {
     "lone_number": {"identifiers": "{+49301000003,+49301000033}"},
 }
 OF_CAMPAIGN = {"campaign_id": "cmp-3", "job_id": QUEUED}
-KNOWN = {"ids": "{13,33}", "external_ids": "{x13,NULL}", "phone_numbers": "{+49301000013,+49301000033}"}
+KNOWN = {
+    "ids": "{13,33}",
+    "external_ids": "{x13,NULL}",
+    "phone_numbers": "{+49301000013,+49301000033}",
+}
 COPIES = archive.named("cmp-3", ["y13", "y23"], ["+49401000003", "+49401000033"])
 
 
 def of_leads(name, statements, locks):
     """A case for each way to name them."""
-    return {f"{name} by {way}": (says(statements[way], **OF_CAMPAIGN, **LEADS[way]), 100, locks) for way in LEADS}
+    return {
+        f"{name} by {way}": (says(statements[way], **OF_CAMPAIGN, **LEADS[way]), 100, locks)
+        for way in LEADS
+    }
 
 
 for mode in ("delete", "archive"):
     OF_WORKERS |= of_leads(f"{mode} leads", taker._TAKE[mode], {"leads": 2})
     OF_WORKERS |= of_leads(f"{mode} leads that are free", taker._TAKE_UNLOCKED[mode], {"leads": 2})
-    OF_WORKERS[f"{mode} known leads"] = says(taker._TAKE_KNOWN[mode], **OF_CAMPAIGN, **KNOWN), 100, {"leads": 2}
+    OF_WORKERS[f"{mode} known leads"] = (
+        says(taker._TAKE_KNOWN[mode], **OF_CAMPAIGN, **KNOWN),
+        100,
+        {"leads": 2},
+    )
     OF_WORKERS[f"{mode} known leads that are free"] = (
         says(taker._TAKE_KNOWN_UNLOCKED[mode], **OF_CAMPAIGN, **KNOWN),
         60,
         {"leads": 2},
     )
-OF_WORKERS |= of_leads("find leads", previewer._FIND, {"leads": 0}) | of_leads("leads left", taker._LEFT, {"leads": 0})
-RESTORED = {"archive_id": ARCHIVE, "ids": "{1015001,1015002}", "erased": 1, "conflict": 2, "restored": 3, "waits": 4}
+OF_WORKERS |= of_leads("find leads", previewer._FIND, {"leads": 0}) | of_leads(
+    "leads left", taker._LEFT, {"leads": 0}
+)
+RESTORED = {
+    "archive_id": ARCHIVE,
+    "ids": "{1015001,1015002}",
+    "erased": 1,
+    "conflict": 2,
+    "restored": 3,
+    "waits": 4,
+}
 OF_WORKERS |= {
     "known leads left": (says(taker._LEFT_KNOWN, **OF_CAMPAIGN, **KNOWN), 30, {"leads": 0}),
     "numbers of leads": (
@@ -275,15 +390,40 @@ OF_WORKERS |= {
     "find copies": (says(archive.FIND, **COPIES), 60, {"archived_leads": 0}),
     "hold copies": (says(archive.HOLD, **COPIES), 60, {"archived_leads": 4}),
     "erase copies": (says(archive.ERASE, **COPIES), 200, {"archived_leads": 4}),
-    "numbers of copies": (says(archive.NUMBERS, campaign_id="cmp-3", phone_numbers="{+49401000003}", identified=False), 30, {}),
+    "numbers of copies": (
+        says(
+            archive.NUMBERS, campaign_id="cmp-3", phone_numbers="{+49401000003}", identified=False
+        ),
+        30,
+        {},
+    ),
     "restore": (says(restorer._RESTORE, **RESTORED), 150, {"archived_leads": 2}),
-    "restore what is free": (says(restorer._RESTORE_UNLOCKED, **RESTORED), 150, {"archived_leads": 2}),
+    "restore what is free": (
+        says(restorer._RESTORE_UNLOCKED, **RESTORED),
+        150,
+        {"archived_leads": 2},
+    ),
 }
 
-LOCK_CHUNK = {"is_old": False, "milliseconds": "2000", "lock_wait": timedelta(0), "is_long": False, "looks": True}
-OF_WORKERS["lock a chunk"] = (says(transaction._LOCK_CHUNK, **LOCKED, **LOCK_CHUNK), 60, {"chunks": 0})
+LOCK_CHUNK = {
+    "is_old": False,
+    "milliseconds": "2000",
+    "lock_wait": timedelta(0),
+    "is_long": False,
+    "looks": True,
+}
+OF_WORKERS["lock a chunk"] = (
+    says(transaction._LOCK_CHUNK, **LOCKED, **LOCK_CHUNK),
+    60,
+    {"chunks": 0},
+)
 
-STEERED = ASKED.values() | {"subject_id": QUEUED, "action": "pause", "already": "paused", "possible": "{queued,running}"}
+STEERED = ASKED.values() | {
+    "subject_id": QUEUED,
+    "action": "pause",
+    "already": "paused",
+    "possible": "{queued,running}",
+}
 SUBMITTED = ASKED.values() | {
     "campaign_id": "cmp-3",
     "region_named": False,
@@ -292,7 +432,16 @@ SUBMITTED = ASKED.values() | {
     "dry_run": False,
     "total": 2,
     "queue": "jobs",
-    **dict.fromkeys(("client_reference", "phone_region", "callback_url", "max_leads_per_second", "run_window", "run_at")),
+    **dict.fromkeys(
+        (
+            "client_reference",
+            "phone_region",
+            "callback_url",
+            "max_leads_per_second",
+            "run_window",
+            "run_at",
+        )
+    ),
     "phone_fallback_rule": "always",
     "schedule": None,
     "closes_at": None,
@@ -317,7 +466,9 @@ def loaded(connection):
     entries = (Identifiers(ids, [None, None], ids, [None, None]) for ids in chunks)
     file = (load._Chunk(2 * n, identifiers, [0, 0]) for n, identifiers in enumerate(entries))
     load._copy(connection, ASKED.job_id, file, load._Hashes())
-    connection.execute(load._FIND_DUPLICATES, {"job_id": ASKED.job_id, "duplicate": Outcome.DUPLICATE})
+    connection.execute(
+        load._FIND_DUPLICATES, {"job_id": ASKED.job_id, "duplicate": Outcome.DUPLICATE}
+    )
     assert connection.execute(load._ADMIT_AGAIN, SUBMITTED).one().may_submit
     connection.execute(load._END, SUBMITTED)
 
@@ -325,7 +476,14 @@ def loaded(connection):
 def followed(statement, source_id, mode):
     """The job that follows another."""
     values = ASKED.values() | dict.fromkeys(("run_at", "schedule", "run_window", "closes_at"))
-    values |= {"source_id": source_id, "mode": mode, "dry_run": False, "queue": "jobs", "outcomes": "{4}", "chunk_size": 10}
+    values |= {
+        "source_id": source_id,
+        "mode": mode,
+        "dry_run": False,
+        "queue": "jobs",
+        "outcomes": "{4}",
+        "chunk_size": 10,
+    }
     return says(statement, **values)
 
 
@@ -339,7 +497,14 @@ CREATED = {
     "phone_numbers": "{NULL,NULL}",
     "metadata": '{"{}","{}"}',
 }
-CHANGED = {"url": None, "events": None, "description": None, "enabled": False, "id": QUIET_WEBHOOK, "company_id": "co-3"}
+CHANGED = {
+    "url": None,
+    "events": None,
+    "description": None,
+    "enabled": False,
+    "id": QUIET_WEBHOOK,
+    "company_id": "co-3",
+}
 
 OF_THE_API = {
     "accept": (says(submit._ACCEPT, **SUBMITTED), 150, {"jobs": 0}),
@@ -347,9 +512,21 @@ OF_THE_API = {
     "find a key": (says(auth._FIND_KEY, hash=b"key-3"), 30, {}),
     "note use": (says(auth._NOTE_USE, ids=f"{{{UUID(int=3)}}}"), 30, {"api_keys": 1}),
     "job": (says(status._JOB_WITH_CHUNKS, job_id=ENDED, **SEEN_BY), 60, {}),
-    "job, by a key of a campaign": (says(status._JOB_WITH_CHUNKS, job_id=ENDED, **SEEN_BY | {"campaign_id": "cmp-3"}), 60, {}),
-    "job of others": (says(status._JOB_WITH_CHUNKS, job_id=ENDED, company_id="co-4", campaign_id=None), 30, {}),
-    "unfinished job": (says(status._JOB_WITH_CHUNKS, job_id=QUEUED, **SEEN_BY | {"company_id": "co-0"}), 60, {}),
+    "job, by a key of a campaign": (
+        says(status._JOB_WITH_CHUNKS, job_id=ENDED, **SEEN_BY | {"campaign_id": "cmp-3"}),
+        60,
+        {},
+    ),
+    "job of others": (
+        says(status._JOB_WITH_CHUNKS, job_id=ENDED, company_id="co-4", campaign_id=None),
+        30,
+        {},
+    ),
+    "unfinished job": (
+        says(status._JOB_WITH_CHUNKS, job_id=QUEUED, **SEEN_BY | {"company_id": "co-0"}),
+        60,
+        {},
+    ),
     "total of a job": (says(status._TOTAL, job_id=ENDED, **SEEN_BY), 30, {}),
     "mark awaited": (says(status._MARK_AWAITED, job_id=QUEUED), 60, {"jobs": 1}),
     "jobs": (listed(), 600, {}),  # of each unfinished one its chunks
@@ -359,20 +536,31 @@ OF_THE_API = {
     "jobs of a campaign by filter": (listed(campaign_id="cmp-4"), 30, {}),
     "jobs by reference": (listed(client_reference="ref-3"), 200, {}),
     "jobs of a time": (
-        listed(created=status.Created(datetime(2000, 1, 1, tzinfo=UTC), datetime(2000, 1, 2, tzinfo=UTC))),
+        listed(
+            created=status.Created(
+                datetime(2000, 1, 1, tzinfo=UTC), datetime(2000, 1, 2, tzinfo=UTC)
+            )
+        ),
         30,
         {},
     ),
     "jobs after the last": (listed(cursor=LONG_AGO_CURSOR), 30, {}),
     "results": (says(results._RESULTS, job_id=ENDED, **SEEN_BY, **RESULTS), 60, {}),
-    "results of others' job": (says(results._RESULTS, job_id=ENDED, **SEEN_BY | {"company_id": "co-4"}, **RESULTS), 30, {}),
+    "results of others' job": (
+        says(results._RESULTS, job_id=ENDED, **SEEN_BY | {"company_id": "co-4"}, **RESULTS),
+        30,
+        {},
+    ),
     "exported chunk": (says(exports._NEXT_CHUNK, job_id=ENDED, after=1), 30, {}),
     "source": (says(follow_up._SOURCE, job_id=ENDED, **SEEN_BY, archive_days=30), 30, {}),
     "following": (says(follow_up._FOLLOWING, source_id=ENDED, mode="delete"), 30, {}),
     "follow": (followed(follow_up._FOLLOW_CHUNKS, ENDED, "delete"), 200, {}),
     "restore": (followed(follow_up._FOLLOW_ARCHIVE, ARCHIVE, "restore"), 300, {}),
     "key of a job that follows": (
-        says(follow_up._KEY_OF_EXISTING, **ASKED.values() | {"job_id": ENDED, "idempotency_key": "new", "request_hash": b"x"}),
+        says(
+            follow_up._KEY_OF_EXISTING,
+            **ASKED.values() | {"job_id": ENDED, "idempotency_key": "new", "request_hash": b"x"},
+        ),
         60,
         {},
     ),
@@ -381,30 +569,67 @@ OF_THE_API = {
     "create leads": (says(leads._CREATE, **CREATED), 100, {}),
     "leads": (says(leads._BY_EXTERNAL_ID, after="", **LISTED), 200, {}),
     "leads without external id": (says(leads._BY_PHONE_NUMBER, after="", **LISTED), 200, {}),
-    "lead by external id": (says(leads._FIND_BY_EXTERNAL_ID, external_ids="{x13}", phone_numbers=None, **LISTED), 30, {}),
-    "lead by number": (says(leads._FIND_BY_PHONE_NUMBER, phone_numbers="{+49301000003}", **LISTED), 30, {}),
-    "lead by both": (says(leads._FIND_BY_EXTERNAL_ID, external_ids="{x13}", phone_numbers="{+49301000013}", **LISTED), 30, {}),
+    "lead by external id": (
+        says(leads._FIND_BY_EXTERNAL_ID, external_ids="{x13}", phone_numbers=None, **LISTED),
+        30,
+        {},
+    ),
+    "lead by number": (
+        says(leads._FIND_BY_PHONE_NUMBER, phone_numbers="{+49301000003}", **LISTED),
+        30,
+        {},
+    ),
+    "lead by both": (
+        says(
+            leads._FIND_BY_EXTERNAL_ID,
+            external_ids="{x13}",
+            phone_numbers="{+49301000013}",
+            **LISTED,
+        ),
+        30,
+        {},
+    ),
     "has a number": (says(leads._HAS_NUMBER, **NUMBERED), 30, {}),
     "copies have a number": (says(archive.NUMBERS, **NUMBERED, identified=False), 30, {}),
     "hold copies": (says(archive.HOLD, **COPIES), 60, {"archived_leads": 4}),
     "delete a lead": (
-        says(leads._DELETE_BY_EXTERNAL_ID, campaign_id="cmp-3", spellings="{x13,X13}", canonical="x13"),
+        says(
+            leads._DELETE_BY_EXTERNAL_ID,
+            campaign_id="cmp-3",
+            spellings="{x13,X13}",
+            canonical="x13",
+        ),
         30,
         {"leads": 1},
     ),
     "delete a lead by number": (
-        says(leads._DELETE_BY_PHONE_NUMBER, campaign_id="cmp-3", spellings="{+49301000003}", canonical="+49301000003"),
+        says(
+            leads._DELETE_BY_PHONE_NUMBER,
+            campaign_id="cmp-3",
+            spellings="{+49301000003}",
+            canonical="+49301000003",
+        ),
         30,
         {"leads": 1},
     ),
     "erase copies": (says(archive.ERASE, **COPIES), 200, {"archived_leads": 4}),
     "idempotency key": (says(idempotency._FIND, company_id="co-3", key="key-15003"), 30, {}),
     "note an answer": (
-        says(idempotency._ANSWERED, company_id="co-3", key="key-15003", job_id=ENDED, state="completed"),
+        says(
+            idempotency._ANSWERED,
+            company_id="co-3",
+            key="key-15003",
+            job_id=ENDED,
+            state="completed",
+        ),
         30,
         {"idempotency_keys": 1},
     ),
-    "ask for a pause": (says(control._REQUEST, **STEERED, unless_wanted="cancel"), 100, {"jobs": 1}),
+    "ask for a pause": (
+        says(control._REQUEST, **STEERED, unless_wanted="cancel"),
+        100,
+        {"jobs": 1},
+    ),
     "resume": (says(control._RESUME, **STEERED, unless_wanted="cancel"), 100, {"jobs": 1}),
     "change the pace": (says(control._CHANGE, job_id=QUEUED, rate=5), 100, {"jobs": 1}),
     "state": (says(control._STATE, job_id=QUEUED), 30, {}),
@@ -416,26 +641,50 @@ OF_THE_API = {
     "a delivery of a campaign": (listed_deliveries(LIMITED, id=DELIVERY), 60, {}),
     "deliveries of a campaign's job": (listed_deliveries(LIMITED, job_id=ENDED), 60, {}),
     "test a webhook": (
-        says(deliveries._TEST, id=uuid4(), company_id="co-3", webhook_id=WEBHOOK, event="webhook.test"),
+        says(
+            deliveries._TEST,
+            id=uuid4(),
+            company_id="co-3",
+            webhook_id=WEBHOOK,
+            event="webhook.test",
+        ),
         30,
         {"deliveries": 0},
     ),
     "disable a webhook": (says(endpoints._CHANGE, **CHANGED), 200, {"deliveries": 5}),
-    "remove a webhook": (says(endpoints._REMOVE, id=QUIET_WEBHOOK, company_id="co-3"), 100, {"deliveries": 5}),
-    "webhooks": (lambda connection: connection.execute(endpoints._select(KEY).limit(51)).all(), 30, {}),
+    "remove a webhook": (
+        says(endpoints._REMOVE, id=QUIET_WEBHOOK, company_id="co-3"),
+        100,
+        {"deliveries": 5},
+    ),
+    "webhooks": (
+        lambda connection: connection.execute(endpoints._select(KEY).limit(51)).all(),
+        30,
+        {},
+    ),
 }
 
 
 def rows_locked(connection, other, table):
     """How many rows of the table the transaction has locked or written."""
-    xid = connection.execute(text("SELECT CAST(pg_current_xact_id_if_assigned() AS text)")).scalar_one()
-    count = other.execute(f"SELECT count(*) FROM {table} WHERE xmax = %s::text::xid", (xid,)).fetchone()[0] if xid else 0
+    xid = connection.execute(
+        text("SELECT CAST(pg_current_xact_id_if_assigned() AS text)")
+    ).scalar_one()
+    count = (
+        other.execute(
+            f"SELECT count(*) FROM {table} WHERE xmax = %s::text::xid", (xid,)
+        ).fetchone()[0]
+        if xid
+        else 0
+    )
     other.execute("SELECT pg_stat_force_next_flush()")
     return count
 
 
 def fill(database_url, first, last):
-    """By a session of its own: one that had looked up foreign keys while there was nothing would scan for each row, too."""
+    """By a session of its own: one that had looked up foreign keys while there was nothing would
+    scan for each row, too.
+    """
     with psycopg.connect(database_url) as connection:
         connection.execute("SET enable_seqscan = off")
         connection.execute(FILL.replace("FIRST", str(first)).replace("LAST", str(last)))
@@ -445,7 +694,10 @@ def fill(database_url, first, last):
 def sessions(database_url):
     """Of workers and the API, each with plans for any values, and with plans for those at hand."""
     settings = Settings(database_url=database_url)
-    engines = {"worker": create_worker_engine(settings, "tests"), "api": create_sync_engine(settings, "tests")}
+    engines = {
+        "worker": create_worker_engine(settings, "tests"),
+        "api": create_sync_engine(settings, "tests"),
+    }
     opened = {}
     for role, engine in engines.items():
         for mode in ("force_generic_plan", "force_custom_plan"):
@@ -460,7 +712,9 @@ def sessions(database_url):
         engine.dispose()
 
 
-def test_no_statement_reads_or_locks_more_than_it_must_in_a_queue_that_has_grown_since_it_was_planned(sessions, database_url):
+def test_no_statement_reads_or_locks_more_than_it_must_in_a_queue_that_has_grown_since_it_was_planned(
+    sessions, database_url
+):
     cases = {"worker": OF_WORKERS, "api": OF_THE_API}
     too_much = []
     with psycopg.connect(database_url, autocommit=True) as other:
@@ -492,8 +746,14 @@ def test_no_statement_reads_or_locks_more_than_it_must_in_a_queue_that_has_grown
     assert not too_much, "\n".join(map(str, too_much))
 
 
-READS = re.compile(r"\b(?:FROM|JOIN|UPDATE|INTO|USING)\s+(?:jobs|chunks|deliveries|archived_leads|leads)\b")
-PROCESSES = (".__main__", ".app", ".tasks")  # modules that want an environment when they are imported, and have no statement
+READS = re.compile(
+    r"\b(?:FROM|JOIN|UPDATE|INTO|USING)\s+(?:jobs|chunks|deliveries|archived_leads|leads)\b"
+)
+PROCESSES = (
+    ".__main__",
+    ".app",
+    ".tasks",
+)  # modules that want an environment when they are imported, and have no statement
 
 
 def statements_in(value):
@@ -506,7 +766,9 @@ def statements_in(value):
 
 
 def statements_of_modules():
-    """Each that stands in a module, by the first name that it was found under. What a function puts together is not seen here."""
+    """Each that stands in a module, by the first name that it was found under. What a function puts
+    together is not seen here.
+    """
     found = {}
     for package in (shared, worker, api):
         for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
@@ -526,12 +788,20 @@ def test_each_statement_that_reads_what_may_grow_has_a_case(sessions, database_u
     fill(database_url, 49_961, 50_000)
     for role, cases in (("worker", OF_WORKERS), ("api", OF_THE_API)):
         connection = sessions[role, "force_generic_plan"]
-        event.listen(connection, "before_execute", lambda _connection, statement, *_rest: executed.add(statement))
+        event.listen(
+            connection,
+            "before_execute",
+            lambda _connection, statement, *_rest: executed.add(statement),
+        )
         for run, *_ in cases.values():
             with connection.begin() as transaction:
                 run(connection)
                 transaction.rollback()
-    reading = {statement: name for statement, name in statements_of_modules().items() if READS.search(statement.text)}
+    reading = {
+        statement: name
+        for statement, name in statements_of_modules().items()
+        if READS.search(statement.text)
+    }
     assert {archive.FIND, claimer._CLAIM, status._TOTAL} <= reading.keys()
     without_case = [name for statement, name in reading.items() if statement not in executed]
     assert not without_case, without_case

@@ -1,4 +1,6 @@
-"""The verification that the README shows, in Python, Node and shell: run as it stands, over a webhook as it is sent."""
+"""The verification that the README shows, in Python, Node and shell: run as it stands, over a
+webhook as it is sent.
+"""
 
 import json
 import os
@@ -40,13 +42,19 @@ def in_node(secret, headers, body, folder, _monkeypatch):
     call = f"\nconsole.log(JSON.stringify(receive({json.dumps(headers)}, require('node:fs').readFileSync('body.json'))));"
     (folder / "receive.js").write_text(snippet("js") + call)
     done = run([str(NODE), "receive.js"], folder, WEBHOOK_SECRET=secret)
-    assert done.returncode == 0 or "not ours" in done.stderr or "too old" in done.stderr, done.stderr
+    assert done.returncode == 0 or "not ours" in done.stderr or "too old" in done.stderr, (
+        done.stderr
+    )
     return done.returncode == 0 and json.loads(done.stdout) == json.loads(body)
 
 
 def in_shell(secret, headers, body, folder, _monkeypatch):
     (folder / "body.json").write_bytes(body)
-    named = {"ID": headers["webhook-id"], "TIMESTAMP": headers["webhook-timestamp"], "SIGNATURE": headers["webhook-signature"]}
+    named = {
+        "ID": headers["webhook-id"],
+        "TIMESTAMP": headers["webhook-timestamp"],
+        "SIGNATURE": headers["webhook-signature"],
+    }
     done = run(["sh", "-c", snippet("sh") + "is_ours"], folder, WEBHOOK_SECRET=secret, **named)
     assert done.stderr == ""
     assert done.stdout == ("it is not\n" if done.returncode else "it is ours\n")
@@ -66,7 +74,9 @@ def run(command, folder, **environment):
 
 
 @pytest.mark.parametrize("verify", [in_python, in_node, in_shell])
-def test_the_readmes_verification_takes_what_is_ours_and_nothing_else(verify, tmp_path, monkeypatch):
+def test_the_readmes_verification_takes_what_is_ours_and_nothing_else(
+    verify, tmp_path, monkeypatch
+):
     assert shutil.which("openssl"), "install openssl"
     secret, other = new_secret(), new_secret()
     now = datetime.now(UTC)
@@ -77,4 +87,10 @@ def test_the_readmes_verification_takes_what_is_ours_and_nothing_else(verify, tm
     assert not verify(secret, good, BODY.replace(b"completed", b"cancelled"), tmp_path, monkeypatch)
     assert not verify(secret, good | {"webhook-id": "msg_2"}, BODY, tmp_path, monkeypatch)
     if verify is not in_shell:  # which looks at the signature alone
-        assert not verify(secret, sign([secret], "msg_1", now - timedelta(minutes=6), BODY), BODY, tmp_path, monkeypatch)
+        assert not verify(
+            secret,
+            sign([secret], "msg_1", now - timedelta(minutes=6), BODY),
+            BODY,
+            tmp_path,
+            monkeypatch,
+        )

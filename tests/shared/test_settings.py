@@ -24,7 +24,9 @@ def test_all_others_begin_with_leadsweep(monkeypatch):
     assert Settings().rate_limit_submit == Rate(5, timedelta(minutes=1))
 
 
-@pytest.mark.parametrize("wrong", ["", "1000", "0/hour", "-1/hour", "1000/fortnight", "many/hour", "٣/hour", "1000/"])
+@pytest.mark.parametrize(
+    "wrong", ["", "1000", "0/hour", "-1/hour", "1000/fortnight", "many/hour", "٣/hour", "1000/"]
+)
 def test_a_rate_that_cannot_be_read_says_how_to_write_one(wrong):
     with pytest.raises(ValueError, match="write a rate as 1000/hour"):
         parse_rate(wrong)

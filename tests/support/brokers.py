@@ -1,4 +1,6 @@
-"""Brokers for tests: a Redis with settings of its own, TLS in front of one, and what RabbitMQ says to a publisher."""
+"""Brokers for tests: a Redis with settings of its own, TLS in front of one, and what RabbitMQ says
+to a publisher.
+"""
 
 import re
 import socket
@@ -16,11 +18,26 @@ from tests.support.stack import wait_for
 
 @contextmanager
 def redis_server(folder, **settings):
-    """A Redis of its own, without a password, with `settings` as its configuration has them; yields its URL."""
+    """A Redis of its own, without a password, with `settings` as its configuration has them; yields
+    its URL.
+    """
     port = free_port()
-    options = [word for name, value in settings.items() for word in (f"--{name.replace('_', '-')}", value)]
-    command = [str(_redis_program().path), "--port", str(port), "--bind", "127.0.0.1", "--save", "", *options]
-    process = subprocess.Popen(["setpriv", "--pdeathsig", "KILL", *command], cwd=folder, stdout=subprocess.DEVNULL)
+    options = [
+        word for name, value in settings.items() for word in (f"--{name.replace('_', '-')}", value)
+    ]
+    command = [
+        str(_redis_program().path),
+        "--port",
+        str(port),
+        "--bind",
+        "127.0.0.1",
+        "--save",
+        "",
+        *options,
+    ]
+    process = subprocess.Popen(
+        ["setpriv", "--pdeathsig", "KILL", *command], cwd=folder, stdout=subprocess.DEVNULL
+    )
     url = f"redis://127.0.0.1:{port}/0"
     try:
         wait_for(lambda: answers(url))
@@ -38,7 +55,9 @@ def answers(url):
 
 @contextmanager
 def tls_before(url, certificate):
-    """A port that speaks TLS with `certificate`, for `localhost`, and leads to `url`; yields the URL to it."""
+    """A port that speaks TLS with `certificate`, for `localhost`, and leads to `url`; yields the
+    URL to it.
+    """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate)
     target = int(re.search(r":(\d+)/", url)[1])
@@ -67,14 +86,19 @@ def pump(source, sink):
 
 @contextmanager
 def rabbitmq(*, blocks=False):
-    """Speaks as much of AMQP 0-9-1 as a publisher needs. `blocks`: as with an alarm, it says so to who publishes, and reads
-    no more from them.
+    """Speaks as much of AMQP 0-9-1 as a publisher needs. `blocks`: as with an alarm, it says so to
+    who publishes, and reads no more from them.
     """
 
     def serve(client):
         with suppress(OSError), closing(client):
             client.recv(8, socket.MSG_WAITALL)
-            _say(client, 0, (10, 10), b"\0\x09" + _long(_PROPERTIES) + _long(b"PLAIN") + _long(b"en_US"))
+            _say(
+                client,
+                0,
+                (10, 10),
+                b"\0\x09" + _long(_PROPERTIES) + _long(b"PLAIN") + _long(b"en_US"),
+            )
             while True:
                 channel, method = _hear(client)
                 if method == (60, 40) and blocks:

@@ -10,17 +10,27 @@ class Caller:
     """Speaks to one API with one key."""
 
     def __init__(self, url, key):
-        self.http = httpx2.Client(base_url=url, headers={"x-api-key": key}, timeout=30, trust_env=False)
+        self.http = httpx2.Client(
+            base_url=url, headers={"x-api-key": key}, timeout=30, trust_env=False
+        )
 
     def submit(self, entries, campaign="cmp", key=None, **options):
-        """Submits pairs of (externalId, phoneNumber), with an idempotency key if one is given; the job's id. It must be 202."""
+        """Submits pairs of (externalId, phoneNumber), with an idempotency key if one is given; the
+        job's id. It must be 202.
+        """
         leads = [
-            {"externalId": e} if n is None else {"phoneNumber": n} if e is None else {"externalId": e, "phoneNumber": n}
+            {"externalId": e}
+            if n is None
+            else {"phoneNumber": n}
+            if e is None
+            else {"externalId": e, "phoneNumber": n}
             for e, n in entries
         ]
         headers = {"idempotency-key": key} if key else {}
         answer = self.http.post(
-            "/api/v1/leads/bulk-delete", json={"campaignId": campaign, "leads": leads} | options, headers=headers
+            "/api/v1/leads/bulk-delete",
+            json={"campaignId": campaign, "leads": leads} | options,
+            headers=headers,
         )
         assert answer.status_code == 202, answer.text
         return answer.json()["data"]["jobId"]
@@ -43,8 +53,13 @@ class Caller:
 
     def jobs(self):
         """The ids of all jobs there are."""
-        return [job["jobId"] for job in self.http.get("/api/v1/jobs", params={"limit": 200}).json()["data"]["items"]]
+        return [
+            job["jobId"]
+            for job in self.http.get("/api/v1/jobs", params={"limit": 200}).json()["data"]["items"]
+        ]
 
     def finished(self, job_id, seconds=30):
         """The status of the job once it is final."""
-        return wait_for(lambda: (status := self.status(job_id))["status"] in FINAL and status, seconds)
+        return wait_for(
+            lambda: (status := self.status(job_id))["status"] in FINAL and status, seconds
+        )

@@ -1,5 +1,5 @@
-"""Where hostile URLs lead: what a caller may try so that we connect to an address of our own network. And a network with no way
-out to try them in.
+"""Where hostile URLs lead: what a caller may try so that we connect to an address of our own
+network. And a network with no way out to try them in.
 """
 
 import socket
@@ -28,8 +28,8 @@ PUBLIC_ADDRESSES = [
     "2001:200::1",
 ]
 
-# Of each the host leads to loopback, for some resolver or some parser. `{port}` is where a listener counts connections; they are
-# https, since nothing else is so much as looked up.
+# Of each the host leads to loopback, for some resolver or some parser. `{port}` is where a listener
+# counts connections; they are https, since nothing else is so much as looked up.
 TRICKS = [
     "https://127.0.0.1:{port}/", "https://localhost:{port}/", "https://LOCALHOST:{port}/", "https://localhost.:{port}/",
     "https://127.0.0.1.:{port}/", "https://2130706433:{port}/", "https://017700000001:{port}/", "https://0x7f000001:{port}/",
@@ -54,12 +54,22 @@ TRICKS = [
 # Resolvers take these for 1.1.1.1, so that it is not for where they lead that they are refused.
 SPELLINGS = [
     f"https://{host}:{{port}}/"
-    for host in ("16843009", "0100200401", "0x01010101", "0x1.0x1.0x1.0x1", "01.01.01.01", "1.1", "1.1.257", "1.1.1.1.")
+    for host in (
+        "16843009",
+        "0100200401",
+        "0x01010101",
+        "0x1.0x1.0x1.0x1",
+        "01.01.01.01",
+        "1.1",
+        "1.1.257",
+        "1.1.1.1.",
+    )
 ]
 
 
 def shut_network(monkeypatch, port):
-    """Lets webhooks go to `port`, but no connection be made, nor any name looked up that is not this machine's.
+    """Lets webhooks go to `port`, but no connection be made, nor any name looked up that is not
+    this machine's.
 
     Returns the addresses that a connection was tried to, which grow.
     """

@@ -1,9 +1,10 @@
-"""What the contract says becomes of each entry, as a plain function of entries, leads and archive. It shares no code with the
-product.
+"""What the contract says becomes of each entry, as a plain function of entries, leads and archive.
+It shares no code with the product.
 
-The text it follows, in short: canonical identifiers; an entry that repeats an earlier one's identifier is a duplicate and never
-looked up; the others, cut into chunks in request order, are decided chunk by chunk in two passes, externalId first, then phone.
-What a deletion names is erased in the archive as well.
+The text it follows, in short: canonical identifiers; an entry that repeats an earlier one's
+identifier is a duplicate and never looked up; the others, cut into chunks in request order, are
+decided chunk by chunk in two passes, externalId first, then phone. What a deletion names is erased
+in the archive as well.
 """
 
 import re
@@ -21,7 +22,9 @@ _MARKS = (
 _ENDS = re.compile(rf"\A[{_BLANK}{_UNSEEN}]+|[{_BLANK}{_UNSEEN}]+\Z")
 _INSIDE = re.compile(rf"[{_BLANK}{_UNSEEN}{_MARKS}]")
 _FLOAT = re.compile(r"[+-]?[0-9]+([.,][0-9]*)?[Ee][+-]?[0-9]+|[+-]?[0-9]+[.,]0+")
-_FLOAT_NUMBER = re.compile(r"[+-]?[0-9]+([.,][0-9]*)?[Ee][+-]?[0-9]+|\+?[0-9]{7,}[.,]0+|\+?[0-9]{4,}[.,][0-9]{1,2}")
+_FLOAT_NUMBER = re.compile(
+    r"[+-]?[0-9]+([.,][0-9]*)?[Ee][+-]?[0-9]+|\+?[0-9]{7,}[.,]0+|\+?[0-9]{4,}[.,][0-9]{1,2}"
+)
 
 _ZEROS = ("\uff10", "\u0660", "\u06f0")  # of the digits in full width, Arabic and Persian
 # Blocks to which nothing that combines is added any more.
@@ -49,14 +52,20 @@ def canonical_external_id(written):
     if written is None:
         return None
     trimmed = _ENDS.sub("", written)
-    return (unicodedata.normalize("NFC", trimmed) if _STABLE.fullmatch(trimmed) else trimmed) or None
+    return (
+        unicodedata.normalize("NFC", trimmed) if _STABLE.fullmatch(trimmed) else trimmed
+    ) or None
 
 
 def canonical_phone_number(written):
     """As canonical_external_id; also None where it is no number."""
     bare = bare_phone_number(written)
     digits = bare.removeprefix("+")
-    is_number = re.fullmatch("[0-9]{3,20}", digits) and len(set(digits)) > 1 and not _is_float_number(written)
+    is_number = (
+        re.fullmatch("[0-9]{3,20}", digits)
+        and len(set(digits)) > 1
+        and not _is_float_number(written)
+    )
     return bare if is_number else None
 
 
@@ -88,7 +97,8 @@ class Lead:
 
 @dataclass
 class Verdict:
-    """What becomes of a job: an outcome for each entry, which entries erased copies, the leads and the copies that stay.
+    """What becomes of a job: an outcome for each entry, which entries erased copies, the leads and
+    the copies that stay.
 
     `others` are the entries that took a lead with another externalId than theirs.
     """
@@ -120,17 +130,23 @@ def judge(
     copies=(),
     readings=None,
 ):
-    """Decides `entries`, pairs of (externalId, phoneNumber) as written, over `leads`; `refused` leads can't be deleted.
+    """Decides `entries`, pairs of (externalId, phoneNumber) as written, over `leads`; `refused`
+    leads can't be deleted.
 
-    The chunks of a file have `chunk_size` entries, those of a request so many that are no duplicates. `copies` are the leads in
-    the archive that a deletion erases. `readings` has the valid number, in the job's phoneRegion, of digits without a plus.
+    The chunks of a file have `chunk_size` entries, those of a request so many that are no
+    duplicates. `copies` are the leads in the archive that a deletion erases. `readings` has the
+    valid number, in the job's phoneRegion, of digits without a plus.
     """
     read = [_read(e, p, readings or {}) for e, p in entries]
     outcomes: list = [None] * len(entries)
     seen = set()
     looked_up = []
     for i, entry in enumerate(read):
-        key = ("externalId", entry.external_id) if entry.external_id else ("phoneNumber", entry.number)
+        key = (
+            ("externalId", entry.external_id)
+            if entry.external_id
+            else ("phoneNumber", entry.number)
+        )
         if key[1] is None and of_file:
             outcomes[i] = ("invalid", None, _why_no_number(entry))
         elif key in seen and key[1]:
@@ -147,12 +163,16 @@ def judge(
         _judge_chunk({i: read[i] for _, i in chunk}, verdict, ground, phone_fallback, refused)
     verdict.remaining = set(ground.leads) | {lead for lead in leads if lead.campaign != campaign}
     left = {at for at, _ in ground.copies}
-    verdict.copies = [copy if copy.campaign != campaign or at in left else None for at, copy in enumerate(copies)]
+    verdict.copies = [
+        copy if copy.campaign != campaign or at in left else None for at, copy in enumerate(copies)
+    ]
     return verdict
 
 
 class _Ground:
-    """The campaign's leads, which are found by either identifier, and its copies with their places."""
+    """The campaign's leads, which are found by either identifier, and its copies with their
+    places.
+    """
 
     def __init__(self, leads, copies):
         self.leads = set(leads)
@@ -166,7 +186,10 @@ class _Ground:
         return [lead for lead in self._by[kind].get(identifier, ()) if lead in self.leads]
 
     def has_number(self, number, *, identified=False):
-        everybody = [*self.named("phone_number", number), *(copy for _, copy in self.copies if copy.phone_number == number)]
+        everybody = [
+            *self.named("phone_number", number),
+            *(copy for _, copy in self.copies if copy.phone_number == number),
+        ]
         return any(one.external_id or not identified for one in everybody)
 
 
@@ -175,7 +198,12 @@ def _read(external_id, written, readings):
     if bare.startswith("+") or bare not in readings:
         return _Entry(canonical_external_id(external_id), number, None, (external_id, written))
     read = readings[bare]
-    return _Entry(canonical_external_id(external_id), read, f"+{bare}" if f"+{bare}" != read else None, (external_id, written))
+    return _Entry(
+        canonical_external_id(external_id),
+        read,
+        f"+{bare}" if f"+{bare}" != read else None,
+        (external_id, written),
+    )
 
 
 def _why_no_number(entry):
@@ -210,22 +238,33 @@ def _judge_chunk(  # noqa: C901 - the whole rule in one place
         if entry.external_id:
             for lead in ground.named("external_id", entry.external_id):
                 take(i, lead, DELETED_BY_EXTERNAL_ID)
-            for copy in [copy for copy in ground.copies if copy[1].external_id == entry.external_id]:
+            for copy in [
+                copy for copy in ground.copies if copy[1].external_id == entry.external_id
+            ]:
                 erase(i, copy, DELETED_BY_EXTERNAL_ID)
     by_number = {
         i: entry
         for i, entry in chunk.items()
-        if not outcomes[i] and entry.number and i not in ambiguous and (phone_fallback or not entry.external_id)
+        if not outcomes[i]
+        and entry.number
+        and i not in ambiguous
+        and (phone_fallback or not entry.external_id)
     }
     lone_only = phone_fallback == "onlyIfUnidentified"
     for i, entry in by_number.items():
         for lead in ground.named("phone_number", entry.number):
             if lead not in taken and not (lone_only and lead.external_id):
                 take(i, lead, DELETED_BY_PHONE_NUMBER)
-    gone_by_phone = {lead.external_id: i for lead, i in taken.items() if outcomes[i] == DELETED_BY_PHONE_NUMBER}
+    gone_by_phone = {
+        lead.external_id: i for lead, i in taken.items() if outcomes[i] == DELETED_BY_PHONE_NUMBER
+    }
     for copy in list(ground.copies):
         _, person = copy
-        named = [i for i, e in by_number.items() if e.number == person.phone_number and not (lone_only and person.external_id)]
+        named = [
+            i
+            for i, e in by_number.items()
+            if e.number == person.phone_number and not (lone_only and person.external_id)
+        ]
         if person.external_id in gone_by_phone and person.external_id:
             named.append(gone_by_phone[person.external_id])
         if named:

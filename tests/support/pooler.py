@@ -1,5 +1,6 @@
-"""A pooler in front of PostgreSQL as PgBouncer is in transaction mode before it knew of prepared statements (1.21): each
-transaction of a client gets any connection to the server that is idle, and names of statements are passed on as they are.
+"""A pooler in front of PostgreSQL as PgBouncer is in transaction mode before it knew of prepared
+statements (1.21): each transaction of a client gets any connection to the server that is idle, and
+names of statements are passed on as they are.
 """
 
 import os
@@ -13,11 +14,20 @@ from contextlib import closing, contextmanager, suppress
 import psycopg
 
 _READY, _IDLE = ord("Z"), ord("I")
-_PARAMETERS = ("server_version", "client_encoding", "standard_conforming_strings", "integer_datetimes", "DateStyle", "TimeZone")
+_PARAMETERS = (
+    "server_version",
+    "client_encoding",
+    "standard_conforming_strings",
+    "integer_datetimes",
+    "DateStyle",
+    "TimeZone",
+)
 
 
 class Pooler:
-    """`url` leads through it. Where it is not `in_transaction_mode`, each client keeps the connection that it has got."""
+    """`url` leads through it. Where it is not `in_transaction_mode`, each client keeps the
+    connection that it has got.
+    """
 
     def __init__(self, database_url, *, in_transaction_mode=True):
         self._database_url = database_url
@@ -25,7 +35,9 @@ class Pooler:
         self._idle = []  # connections to the server; the last one that was used is the next
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.served = 0  # clients
-        self.url = re.sub(r"@127\.0\.0\.1:\d+/", f"@127.0.0.1:{self._listener.getsockname()[1]}/", database_url)
+        self.url = re.sub(
+            r"@127\.0\.0\.1:\d+/", f"@127.0.0.1:{self._listener.getsockname()[1]}/", database_url
+        )
         threading.Thread(target=self._accept, daemon=True).start()
 
     def close(self):

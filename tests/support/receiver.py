@@ -1,4 +1,6 @@
-"""A scripted receiver of webhooks: does what its path says, and remembers what came. Real sockets, on loopback."""
+"""A scripted receiver of webhooks: does what its path says, and remembers what came. Real sockets,
+on loopback.
+"""
 
 import gzip
 import socket
@@ -12,7 +14,9 @@ from standardwebhooks import Webhook, WebhookVerificationError
 
 
 class Came(NamedTuple):
-    """A request: its path, its headers in lower case, its body, and the server name that TLS was asked for."""
+    """A request: its path, its headers in lower case, its body, and the server name that TLS was
+    asked for.
+    """
 
     path: str
     headers: dict
@@ -30,10 +34,18 @@ class Came(NamedTuple):
 
 
 class Receiver:
-    """Listens on one port. `/200`, `/404` … answer so; `script` maps further paths to bytes or functions of a socket."""
+    """Listens on one port. `/200`, `/404` … answer so; `script` maps further paths to bytes or
+    functions of a socket.
+    """
 
     def __init__(self, host="127.0.0.1", tls=None, port=0):
-        self.came, self.connections, self.script, self.at_once, self.most_at_once = [], 0, {}, {}, {}
+        self.came, self.connections, self.script, self.at_once, self.most_at_once = (
+            [],
+            0,
+            {},
+            {},
+            {},
+        )
         self.goes_on = threading.Event()  # lets those go who hang
         self._tls = tls
         self._names = threading.local()
@@ -64,11 +76,18 @@ class Receiver:
             threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
 
     def _serve(self, accepted):
-        with suppress(OSError), self._tls.wrap_socket(accepted, server_side=True) if self._tls else accepted as connection:
+        with (
+            suppress(OSError),
+            self._tls.wrap_socket(accepted, server_side=True)
+            if self._tls
+            else accepted as connection,
+        ):
             came = self._read(connection)
             with self._lock:
                 self.at_once[came.path] = self.at_once.get(came.path, 0) + 1
-                self.most_at_once[came.path] = max(self.most_at_once.get(came.path, 0), self.at_once[came.path])
+                self.most_at_once[came.path] = max(
+                    self.most_at_once.get(came.path, 0), self.at_once[came.path]
+                )
                 self.came.append(came)
             try:
                 self._answer(connection, came.path)
@@ -82,7 +101,10 @@ class Receiver:
             raw += connection.recv(65536) or _gone()
         head, _, body = raw.partition(b"\r\n\r\n")
         first, *lines = head.decode("latin-1").split("\r\n")
-        headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+        headers = {
+            name.lower(): value.strip()
+            for name, _, value in (line.partition(":") for line in lines)
+        }
         while len(body) < int(headers["content-length"]):
             body += connection.recv(65536) or _gone()
         return Came(first.split()[1], headers, body, getattr(self._names, "name", None))
@@ -93,7 +115,9 @@ class Receiver:
         if callable(does):
             does(self, connection)
         else:
-            connection.sendall(does or f"HTTP/1.1 {path.strip('/')} x\r\ncontent-length: 0\r\n\r\n".encode())
+            connection.sendall(
+                does or f"HTTP/1.1 {path.strip('/')} x\r\ncontent-length: 0\r\n\r\n".encode()
+            )
 
 
 def _gone():
@@ -134,7 +158,8 @@ _KNOWN = {
     "/reset": _reset,
     "/rubbish": b"\x00\xff" * 100,
     "/nothing": lambda _receiver, _connection: None,
-    "/bomb": b"HTTP/1.1 200 OK\r\ncontent-encoding: gzip\r\ncontent-length: %d\r\n\r\n" % len(BOMB) + BOMB,
+    "/bomb": b"HTTP/1.1 200 OK\r\ncontent-encoding: gzip\r\ncontent-length: %d\r\n\r\n" % len(BOMB)
+    + BOMB,
     "/redirect": b"HTTP/1.1 302 x\r\nlocation: http://169.254.169.254/latest\r\ncontent-length: 0\r\n\r\n",
     "/wait": b"HTTP/1.1 429 x\r\nretry-after: 7200\r\ncontent-length: 0\r\n\r\n",
 }

@@ -1,4 +1,5 @@
-"""Runs our own processes for a test, each as a real subprocess, and ends them by pid, whatever becomes of the test.
+"""Runs our own processes for a test, each as a real subprocess, and ends them by pid, whatever
+becomes of the test.
 
 What a process logs goes to a file of its own and is printed if the test fails while it runs.
 """
@@ -37,28 +38,38 @@ def wait_for(condition, seconds=30):
     """What `condition()` returns once that is true; fails if it is still not after `seconds`."""
     deadline = time.monotonic() + seconds
     while not (value := condition()):
-        assert time.monotonic() < deadline, f"still {value!r} after {seconds} s: {getattr(condition, '__qualname__', condition)}"
+        assert time.monotonic() < deadline, (
+            f"still {value!r} after {seconds} s: {getattr(condition, '__qualname__', condition)}"
+        )
         time.sleep(0.02)
     return value
 
 
 async def until(condition, seconds=30):
-    """Returns once `condition()` is true, and lets the event loop go on until then; fails as `wait_for` does."""
+    """Returns once `condition()` is true, and lets the event loop go on until then; fails as
+    `wait_for` does.
+    """
     deadline = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < deadline, f"still not after {seconds} s: {getattr(condition, '__qualname__', condition)}"
+        assert time.monotonic() < deadline, (
+            f"still not after {seconds} s: {getattr(condition, '__qualname__', condition)}"
+        )
         await asyncio.sleep(0.002)
 
 
 def lock_waits(engine):
     """How many wait for a lock in the database of `engine`."""
-    waiting = text("SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'")
+    waiting = text(
+        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+    )
     with engine.connect() as connection:
         return connection.execute(waiting).scalar_one()
 
 
 def environment(settings, **extra):
-    """The environment variables that give a process these settings' servers; `extra` are further ones, in full."""
+    """The environment variables that give a process these settings' servers; `extra` are further
+    ones, in full.
+    """
     return {
         "DATABASE_URL": settings.database_url,
         "BROKER_URL": settings.broker_url,
@@ -71,26 +82,50 @@ def environment(settings, **extra):
 def make_key(connection, company, scope="write", campaign=None, **columns):
     """A new API key of `company`, which exists."""
     key = new_key()
-    values = {"id": uuid4(), "company_id": company, "campaign_id": campaign, "scope": scope, "hash": hash_key(key)}
+    values = {
+        "id": uuid4(),
+        "company_id": company,
+        "campaign_id": campaign,
+        "scope": scope,
+        "hash": hash_key(key),
+    }
     connection.execute(insert(api_keys), values | columns)
     return key
 
 
 @contextmanager
 def running(module, *arguments, env):
-    """`python -m module arguments`, with `env` added to the environment; yields its Popen, whose `log` is a Path."""
+    """`python -m module arguments`, with `env` added to the environment; yields its Popen, whose
+    `log` is a Path.
+    """
     with tempfile.TemporaryDirectory() as folder:
         log = Path(folder) / "log"
-        command = ["setpriv", "--pdeathsig", "KILL", sys.executable, "-m", module, *map(str, arguments)]
+        command = [
+            "setpriv",
+            "--pdeathsig",
+            "KILL",
+            sys.executable,
+            "-m",
+            module,
+            *map(str, arguments),
+        ]
         with log.open("wb") as file:
             process = subprocess.Popen(
-                command, env=os.environ | env, cwd=PROJECT, stdin=subprocess.DEVNULL, stdout=file, stderr=file, process_group=0
+                command,
+                env=os.environ | env,
+                cwd=PROJECT,
+                stdin=subprocess.DEVNULL,
+                stdout=file,
+                stderr=file,
+                process_group=0,
             )
         process.log = log
         try:
             yield process
         except BaseException:
-            sys.stderr.write(f"--- {module} (pid {process.pid}) ---\n{log.read_text(errors='replace')}\n")
+            sys.stderr.write(
+                f"--- {module} (pid {process.pid}) ---\n{log.read_text(errors='replace')}\n"
+            )
             raise
         finally:
             end(process)

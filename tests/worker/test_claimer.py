@@ -63,7 +63,12 @@ def test_a_claimed_chunk_is_nobody_elses_until_its_lease_runs_out(engine):
     first = claim_one(engine)
     assert claim_one(engine) is None
     with engine.begin() as connection:
-        assert connection.execute(text("SELECT retry_at - clock_timestamp() FROM chunks")).scalar_one().total_seconds() <= 20
+        assert (
+            connection.execute(text("SELECT retry_at - clock_timestamp() FROM chunks"))
+            .scalar_one()
+            .total_seconds()
+            <= 20
+        )
         let_leases_expire(connection)
     assert claim_one(engine)._replace(lease_end=None) == first._replace(attempts=2, lease_end=None)
 
@@ -77,7 +82,9 @@ def test_a_chunk_whose_row_is_locked_is_passed_over_however_old_its_lease(engine
 
 
 def test_work_lies_idle_from_when_it_was_queued_not_from_when_its_job_was_made(engine):
-    """Else each worker ends that hears nothing for a while and looks just as a scheduled job comes due."""
+    """Else each worker ends that hears nothing for a while and looks just as a scheduled job comes
+    due.
+    """
     job_id = queue_in(engine)
     set_times = text("""
         UPDATE jobs SET created_at = clock_timestamp() - interval '1 h',
@@ -171,7 +178,9 @@ def test_a_chunk_that_was_given_back_is_first_again_though_many_after_it_are_don
             finish(connection, job_id, DecidedChunk(number, bytes([Outcome.NO_SUCH_LEAD])))
     assert [claim_one(engine).number for _ in range(2)] == [180, 181]
     with engine.begin() as connection:
-        assert 100 < job_row(connection, job_id).first_pending <= 180, "a session that is new passes over these"
+        assert 100 < job_row(connection, job_id).first_pending <= 180, (
+            "a session that is new passes over these"
+        )
     engine.dispose()
     assert claim_one(engine).number == 182
 
@@ -207,7 +216,11 @@ def test_a_claim_of_a_job_that_runs_writes_nothing_but_its_chunk(engine):
 def test_the_statements_of_each_chunk_are_short_enough_for_the_driver_to_remember_them(engine):
     """Longer ones it takes to pieces each time, which costs more than a round trip."""
     statements = []
-    event.listen(engine, "before_cursor_execute", lambda _c, _cursor, statement, *_: statements.append(statement))
+    event.listen(
+        engine,
+        "before_cursor_execute",
+        lambda _c, _cursor, statement, *_: statements.append(statement),
+    )
     queue_in(engine)
     run_chunk(engine, claim_one(engine))
     assert len(statements) > 5
@@ -229,7 +242,9 @@ def test_a_company_or_campaign_that_is_gone_does_not_strand_its_jobs(engine):
 
 
 def test_distinct_companies_are_found_without_reading_all_their_jobs(engine):
-    """The claim must not slow down with the number of queued jobs; the plan shows that it does not sort or scan them."""
+    """The claim must not slow down with the number of queued jobs; the plan shows that it does not
+    sort or scan them.
+    """
     with engine.begin() as connection:
         add_campaign(connection)
         connection.execute(
@@ -266,13 +281,17 @@ def test_a_company_all_of_whose_jobs_wait_costs_others_nothing(engine):
             turns.list(connection)
         turns.companies = dict(sorted(turns.companies.items()))  # that waits is first
         turns._listed = float("inf")
-        claims = [measured(connection, lambda connection: claim(connection, "jobs")) for _ in range(20)]
+        claims = [
+            measured(connection, lambda connection: claim(connection, "jobs")) for _ in range(20)
+        ]
     assert {claimed.campaign_id for claimed, _ in claims} == {"works"}
     assert max(pages for _, pages in claims[1:]) < 100, claims
 
 
 def test_claims_beside_an_old_snapshot_read_no_more_after_thousands_of_them(engine):
-    """Nothing that was written meanwhile can be removed: neither the versions of rows nor their entries in indexes."""
+    """Nothing that was written meanwhile can be removed: neither the versions of rows nor their
+    entries in indexes.
+    """
     with engine.begin() as connection:
         for company, jobs, chunks in (("big", 1, 3000), ("some", 20, 100), ("small", 1500, 1)):
             connection.execute(
@@ -286,7 +305,10 @@ def test_claims_beside_an_old_snapshot_read_no_more_after_thousands_of_them(engi
                 """),
                 {"company": company, "jobs": jobs, "chunks": chunks},
             )
-    with engine.connect().execution_options(isolation_level="REPEATABLE READ") as old, engine.connect() as connection:
+    with (
+        engine.connect().execution_options(isolation_level="REPEATABLE READ") as old,
+        engine.connect() as connection,
+    ):
         old.execute(text("SELECT count(*) FROM jobs"))
 
         def decide(claimed):
@@ -304,12 +326,16 @@ def test_claims_beside_an_old_snapshot_read_no_more_after_thousands_of_them(engi
         claimed, first_claim = measured(connection, lambda connection: claim(connection, "jobs"))
         _, first_finish = measured(connection, decide(claimed))
         work_off(5000)
-        claims = [measured(connection, lambda connection: claim(connection, "jobs")) for _ in range(9)]
+        claims = [
+            measured(connection, lambda connection: claim(connection, "jobs")) for _ in range(9)
+        ]
         assert statistics.median(pages for _, pages in claims) <= 2 * first_claim
         finishes = [measured(connection, decide(claimed))[1] for claimed, _ in claims]
         assert statistics.median(finishes) <= 2 * first_finish, (first_finish, finishes)
         assert measured(connection, queues_with_work)[1] <= 2 * first_look
-        assert {claimed.campaign_id for claimed, _ in claims} == {"big", "some"}, "all small ones are done"
+        assert {claimed.campaign_id for claimed, _ in claims} == {"big", "some"}, (
+            "all small ones are done"
+        )
 
 
 DECIDE_ALL = """

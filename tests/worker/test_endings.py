@@ -1,4 +1,6 @@
-"""How a worker ends: with 0 when it is told to, and with something else when its broker is what ends it."""
+"""How a worker ends: with 0 when it is told to, and with something else when its broker is what
+ends it.
+"""
 
 import signal
 
@@ -20,9 +22,14 @@ def test_a_worker_that_is_told_to_end_ends_with_0(settings, deliverer):
 
 
 @pytest.mark.parametrize("deliverer", [False, True])
-def test_a_worker_that_its_broker_ends_ends_with_another_code_and_says_why(settings, redis_url, deliverer):
+def test_a_worker_that_its_broker_ends_ends_with_another_code_and_says_why(
+    settings, redis_url, deliverer
+):
     how = ["--webhooks", "--threads", 2] if deliverer else ["--processes", 1]
-    with redis.Redis.from_url(redis_url) as client, running("worker", *how, env=environment(settings)) as worker:
+    with (
+        redis.Redis.from_url(redis_url) as client,
+        running("worker", *how, env=environment(settings)) as worker,
+    ):
         wait_until_ready(worker)
         client.replicaof("127.0.0.1", "1")
         try:
@@ -32,7 +39,9 @@ def test_a_worker_that_its_broker_ends_ends_with_another_code_and_says_why(setti
         assert '"refuses writes: it is a replica"' in worker.log.read_text()
 
 
-def test_a_worker_whose_broker_is_full_when_it_begins_ends_with_another_code_and_says_why(settings, redis_url):
+def test_a_worker_whose_broker_is_full_when_it_begins_ends_with_another_code_and_says_why(
+    settings, redis_url
+):
     with redis.Redis.from_url(redis_url) as client:
         client.config_set("maxmemory", "1")
         try:

@@ -1,4 +1,6 @@
-"""A campaign that moves to another company: what the old one's jobs have not decided by then, they never touch."""
+"""A campaign that moves to another company: what the old one's jobs have not decided by then, they
+never touch.
+"""
 
 from concurrent.futures import ThreadPoolExecutor
 from threading import Event
@@ -27,7 +29,11 @@ from tests.support.stack import lock_waits, wait_for
 from worker.claimer import claim
 from worker.runner import run_chunk
 
-BY_ID, MOVED, NO_SUCH_LEAD = Outcome.DELETED_BY_EXTERNAL_ID, Outcome.CAMPAIGN_MOVED, Outcome.NO_SUCH_LEAD
+BY_ID, MOVED, NO_SUCH_LEAD = (
+    Outcome.DELETED_BY_EXTERNAL_ID,
+    Outcome.CAMPAIGN_MOVED,
+    Outcome.NO_SUCH_LEAD,
+)
 IDS = [f"crm-{i}" for i in range(6)]
 MOVE = "UPDATE campaigns SET company_id = 'new' WHERE id = 'cmp'"
 COME_BACK = "UPDATE campaigns SET company_id = 'co' WHERE id = 'cmp'"
@@ -114,7 +120,9 @@ def test_so_it_does_within_a_chunk_that_is_done_in_parts(campaign):
     execute(campaign, MOVE)
     execute(campaign, "UPDATE jobs SET paced_at = now()")
     run_one(campaign)
-    assert outcomes(campaign, job_id) == [BY_ID] * 2 + [MOVED] * 4, "the rest of it at once, whatever the pace"
+    assert outcomes(campaign, job_id) == [BY_ID] * 2 + [MOVED] * 4, (
+        "the rest of it at once, whatever the pace"
+    )
     assert job(campaign, job_id).state == "failed"
 
 
@@ -140,7 +148,9 @@ def test_a_chunk_that_killed_its_workers_is_told_of_the_move(campaign):
 
 def test_a_job_that_waited_for_the_database_is_told_of_the_move_at_once(campaign):
     job_id = queue(campaign, chunk_size=2)
-    execute(campaign, "UPDATE jobs SET waiting_for = '{}', waiting_since = now(), waiting_until = now()")
+    execute(
+        campaign, "UPDATE jobs SET waiting_for = '{}', waiting_since = now(), waiting_until = now()"
+    )
     execute(campaign, MOVE)
     work_on(campaign)
     assert set(outcomes(campaign, job_id)) == {MOVED}
@@ -157,7 +167,10 @@ def test_scheduled_and_paused_jobs_find_out_when_their_turn_comes(campaign):
     assert job(campaign, paused).state == "paused"
     execute(campaign, "UPDATE jobs SET wanted = 'cancel' WHERE state = 'paused'")
     work_off(campaign)
-    assert (job(campaign, paused).state, set(outcomes(campaign, paused))) == ("cancelled", {Outcome.CANCELLED})
+    assert (job(campaign, paused).state, set(outcomes(campaign, paused))) == (
+        "cancelled",
+        {Outcome.CANCELLED},
+    )
 
 
 def test_what_was_archived_stays_in_the_archive(campaign):
@@ -193,7 +206,10 @@ def test_in_a_campaign_that_is_gone_nothing_is_found(campaign):
     execute(campaign, "DELETE FROM leads")
     execute(campaign, "DELETE FROM campaigns WHERE id = 'cmp'")
     work_on(campaign)
-    assert (job(campaign, job_id).state, set(outcomes(campaign, job_id))) == ("completed", {NO_SUCH_LEAD})
+    assert (job(campaign, job_id).state, set(outcomes(campaign, job_id))) == (
+        "completed",
+        {NO_SUCH_LEAD},
+    )
 
 
 def test_jobs_of_the_new_company_go_on(campaign):
@@ -210,7 +226,10 @@ def test_a_move_gets_its_turn_however_many_leads_take_long_to_delete(campaign, w
         campaign,
         "CREATE FUNCTION dawdle() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_sleep(0.3); RETURN OLD; END $$",
     )
-    execute(campaign, "CREATE TRIGGER dawdle BEFORE DELETE ON leads FOR EACH ROW EXECUTE FUNCTION dawdle()")
+    execute(
+        campaign,
+        "CREATE TRIGGER dawdle BEFORE DELETE ON leads FOR EACH ROW EXECUTE FUNCTION dawdle()",
+    )
     ids = [f"slow-{number}" for number in range(100)]
     with campaign.begin() as connection:
         add_leads(connection, [(external_id, None) for external_id in ids])
@@ -235,7 +254,9 @@ def test_a_move_gets_its_turn_however_many_leads_take_long_to_delete(campaign, w
 
 
 def test_no_move_is_committed_while_leads_are_being_deleted(campaign):
-    """Who moves it waits until that transaction is over: what is deleted was still the old company's."""
+    """Who moves it waits until that transaction is over: what is deleted was still the old
+    company's.
+    """
     execute(campaign, HOLD_UP)
     queue(campaign)
     with campaign.connect() as gate, campaign.connect() as mover, ThreadPoolExecutor(1) as pool:
@@ -264,8 +285,14 @@ def test_while_a_campaign_is_being_moved_nothing_of_it_is_deleted(campaign, is_c
         run_one(campaign)
         waits = job(campaign, job_id)
         assert (waits.state, waits.waiting_for["reason"]) == ("running", "locked")
-        assert waits.waiting_for["detail"] == "the campaign is being moved or deleted, or locked for that"
-        assert (set(outcomes(campaign, job_id)), leads_left(campaign)) == ({Outcome.PENDING}, set(IDS))
+        assert (
+            waits.waiting_for["detail"]
+            == "the campaign is being moved or deleted, or locked for that"
+        )
+        assert (set(outcomes(campaign, job_id)), leads_left(campaign)) == (
+            {Outcome.PENDING},
+            set(IDS),
+        )
         (mover.commit if is_committed else mover.rollback)()
     execute(campaign, "UPDATE jobs SET waiting_until = now()")
     execute(campaign, "UPDATE chunks SET retry_at = '-infinity'")
@@ -285,12 +312,17 @@ def test_jobs_of_other_campaigns_and_companies_go_on_while_one_is_being_moved(ca
     with campaign.connect() as mover:
         mover.execute(text(MOVE))
         places = {"second": "co", "other": "new", "theirs": "third"}
-        going = [queue(campaign, IDS[:1], campaign=name, company=company) for name, company in places.items()]
+        going = [
+            queue(campaign, IDS[:1], campaign=name, company=company)
+            for name, company in places.items()
+        ]
         work_on(campaign)
         ended = [(job(campaign, job_id).state, outcomes(campaign, job_id)) for job_id in going]
         assert ended == [("completed", [BY_ID])] * 3
         waits = [job(campaign, job_id) for job_id in held]
-        assert [(row.state, row.waiting_for["reason"]) for row in waits] == [("running", "locked")] * 3
+        assert [(row.state, row.waiting_for["reason"]) for row in waits] == [
+            ("running", "locked")
+        ] * 3
         mover.rollback()
     assert leads_left(campaign) == set(IDS)
 
@@ -298,7 +330,11 @@ def test_jobs_of_other_campaigns_and_companies_go_on_while_one_is_being_moved(ca
 def test_what_else_is_changed_of_a_campaign_holds_nothing_up(campaign):
     job_id = queue(campaign)
     with campaign.connect() as other:
-        other.execute(text("UPDATE campaigns SET name = 'x', off_peak = '22:00-06:00 mon-sun UTC', phone_region = 'DE'"))
+        other.execute(
+            text(
+                "UPDATE campaigns SET name = 'x', off_peak = '22:00-06:00 mon-sun UTC', phone_region = 'DE'"
+            )
+        )
         other.execute(text("SELECT FROM campaigns FOR NO KEY UPDATE"))
         work_on(campaign)
         assert job(campaign, job_id).state == "completed"
@@ -306,7 +342,9 @@ def test_what_else_is_changed_of_a_campaign_holds_nothing_up(campaign):
 
 
 @pytest.mark.parametrize("moves", [True, False])
-def test_a_chunk_that_somebody_else_has_just_changed_is_asked_whose_it_is_all_the_same(campaign, moves):
+def test_a_chunk_that_somebody_else_has_just_changed_is_asked_whose_it_is_all_the_same(
+    campaign, moves
+):
     """Its row is looked at again in its new version, and the campaign with it."""
     job_id = queue(campaign)
     with campaign.begin() as connection:
@@ -334,7 +372,9 @@ BY_TRIGGER = {
 
 @pytest.mark.parametrize("body", BY_TRIGGER.values(), ids=BY_TRIGGER)
 def test_a_trigger_that_locks_the_campaign_ends_no_job_wrongly(campaign, body):
-    """With a lock of the key two workers get in each other's way, and make way: it only takes longer."""
+    """With a lock of the key two workers get in each other's way, and make way: it only takes
+    longer.
+    """
     execute(
         campaign,
         f"CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN {body}; RETURN NULL; END $$;"
@@ -349,7 +389,10 @@ def test_a_trigger_that_locks_the_campaign_ends_no_job_wrongly(campaign, body):
 
     def are_done():
         execute(campaign, "UPDATE jobs SET waiting_until = now() WHERE waiting_until > now()")
-        execute(campaign, "UPDATE chunks SET retry_at = '-infinity' WHERE state = 'pending' AND attempts = 0")
+        execute(
+            campaign,
+            "UPDATE chunks SET retry_at = '-infinity' WHERE state = 'pending' AND attempts = 0",
+        )
         return all(job(campaign, job_id).finished_at for job_id in jobs)
 
     with ThreadPoolExecutor(3) as pool:

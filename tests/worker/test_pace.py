@@ -1,4 +1,6 @@
-"""Jobs with `maxLeadsPerSecond`: no faster, hardly slower, and each entry decided as if they had none."""
+"""Jobs with `maxLeadsPerSecond`: no faster, hardly slower, and each entry decided as if they had
+none.
+"""
 
 import time
 from datetime import timedelta
@@ -7,15 +9,23 @@ import pytest
 from sqlalchemy import text
 
 from shared.broker.sender import JOBS_QUEUE
-from tests.support.jobs import add_campaign, add_leads, job_row, outcomes_of_job, queue_job, remaining_leads
+from tests.support.jobs import (
+    add_campaign,
+    add_leads,
+    job_row,
+    outcomes_of_job,
+    queue_job,
+    remaining_leads,
+)
 from worker.claimer import claim
 from worker.runner import run_chunk
 from worker.ticker import SHORTEST, _next_paced, queues_with_work
 
 
 def work_for(engine, job_id, seconds, step=0.25):
-    """What a busy worker does in `seconds`; the clock is the database's, so the job's own time is moved instead, by as much as
-    has not passed by itself. Returns how many leads were decided by the end of each step.
+    """What a busy worker does in `seconds`; the clock is the database's, so the job's own time is
+    moved instead, by as much as has not passed by itself. Returns how many leads were decided by
+    the end of each step.
     """
     decided = []
     last = time.monotonic()
@@ -23,7 +33,10 @@ def work_for(engine, job_id, seconds, step=0.25):
         now = time.monotonic()
         more, last = timedelta(seconds=step - (now - last)), now
         with engine.begin() as connection:
-            connection.execute(text("UPDATE jobs SET paced_at = paced_at - CAST(:more AS interval)"), {"more": more})
+            connection.execute(
+                text("UPDATE jobs SET paced_at = paced_at - CAST(:more AS interval)"),
+                {"more": more},
+            )
         while claimed := claimed_now(engine):
             run_chunk(engine, claimed)
         with engine.connect() as connection:
@@ -57,9 +70,13 @@ def test_within_any_ten_seconds_the_pace_is_kept_within_a_tenth(engine, campaign
         assert start == 0 or worked >= rate * window * step * 0.9 - 1, "from its first entry on"
 
 
-def test_after_waiting_for_a_worker_it_catches_up_by_less_than_a_second_and_no_more(engine, campaign):
+def test_after_waiting_for_a_worker_it_catches_up_by_less_than_a_second_and_no_more(
+    engine, campaign
+):
     with engine.begin() as connection:
-        job_id = queue_job(connection, [(f"crm-{i}", None) for i in range(4000)], max_leads_per_second=100)
+        job_id = queue_job(
+            connection, [(f"crm-{i}", None) for i in range(4000)], max_leads_per_second=100
+        )
     began = time.monotonic()
     assert work_for(engine, job_id, 0.25)[-1] >= 12
     with engine.begin() as connection:
@@ -70,7 +87,10 @@ def test_after_waiting_for_a_worker_it_catches_up_by_less_than_a_second_and_no_m
 
 @pytest.mark.parametrize("columns", [{}, {"mode": "archive"}, {"dry_run": True}])
 def test_a_chunk_that_is_done_in_parts_comes_to_the_same(engine, campaign, columns):
-    entries = [(f"crm-{i}", None) if i % 3 else (None, f"+1{i:06d}") if i % 2 else (f"nobody-{i}", None) for i in range(40)]
+    entries = [
+        (f"crm-{i}", None) if i % 3 else (None, f"+1{i:06d}") if i % 2 else (f"nobody-{i}", None)
+        for i in range(40)
+    ]
     with engine.begin() as connection:
         whole = queue_job(connection, entries, dry_run=True)
     while claimed := claimed_now(engine):
@@ -88,14 +108,19 @@ def test_a_chunk_that_is_done_in_parts_comes_to_the_same(engine, campaign, colum
         assert row.deleted + row.would_delete == sum(expected)
         if columns.get("dry_run"):
             known = "SELECT cardinality(lead_ids), cardinality(array_remove(lead_ids, NULL)) FROM chunks WHERE job_id = :id"
-            assert tuple(connection.execute(text(known), {"id": parts}).one()) == (len(entries), sum(expected))
+            assert tuple(connection.execute(text(known), {"id": parts}).one()) == (
+                len(entries),
+                sum(expected),
+            )
         else:
             assert len(remaining_leads(connection)) == 4000 - sum(expected)
 
 
 def test_a_part_that_kills_its_worker_five_times_fails_alone(engine, campaign):
     with engine.begin() as connection:
-        job_id = queue_job(connection, [(f"crm-{i}", None) for i in range(10)], max_leads_per_second=6)
+        job_id = queue_job(
+            connection, [(f"crm-{i}", None) for i in range(10)], max_leads_per_second=6
+        )
         connection.execute(text("UPDATE chunks SET attempts = 5"))
     decided = work_for(engine, job_id, 3)
     assert decided[-1] == 10
@@ -115,8 +140,13 @@ def test_the_ticker_sends_for_a_paced_job_only_when_it_may_go_on(engine, campaig
 
 
 @pytest.mark.parametrize(("due", "seconds"), [("5 ms", SHORTEST), ("2 s", 9)])
-def test_who_is_due_is_looked_at_again_soon_until_a_worker_has_claimed_it(engine, campaign, due, seconds):
+def test_who_is_due_is_looked_at_again_soon_until_a_worker_has_claimed_it(
+    engine, campaign, due, seconds
+):
     with engine.begin() as connection:
         queue_job(connection, [(f"crm-{i}", None) for i in range(10)], max_leads_per_second=1)
-        connection.execute(text("UPDATE jobs SET paced_at = clock_timestamp() - CAST(:due AS interval)"), {"due": due})
+        connection.execute(
+            text("UPDATE jobs SET paced_at = clock_timestamp() - CAST(:due AS interval)"),
+            {"due": due},
+        )
     assert _next_paced(engine, 9) == seconds

@@ -57,7 +57,13 @@ def test_a_job_runs_to_its_end_and_touches_nothing_else(campaign, monkeypatch):
         assert outcomes_of_job(connection, job_id) == [1, 2, 3, 1]
         assert remaining_leads(connection) == {(None, "+104")}
         assert remaining_leads(connection, "other") == set(LEADS)
-    assert (job.state, job.deleted, job.not_found, job.unprocessed, job.error) == ("completed", 3, 1, 0, None)
+    assert (job.state, job.deleted, job.not_found, job.unprocessed, job.error) == (
+        "completed",
+        3,
+        1,
+        0,
+        None,
+    )
     assert job.created_at <= job.started_at <= job.finished_at
     assert sent == [], "with nothing left to do, no message is due"
 
@@ -75,7 +81,10 @@ def test_doubled_messages_change_nothing(campaign):
         run_next(campaign, "jobs", NOBODY)
     with campaign.begin() as connection:
         assert outcomes_of_job(connection, job_id) == [1, 1]
-        assert connection.execute(text("SELECT array_agg(attempts) FROM chunks")).scalar_one() == [1, 1]
+        assert connection.execute(text("SELECT array_agg(attempts) FROM chunks")).scalar_one() == [
+            1,
+            1,
+        ]
 
 
 def test_a_chunk_that_two_workers_hold_is_decided_once(campaign):
@@ -89,7 +98,9 @@ def test_a_chunk_that_two_workers_hold_is_decided_once(campaign):
         assert ("a", "+101") in remaining_leads(connection)
     run_chunk(campaign, second)
     with campaign.begin() as connection:
-        add_leads(connection, [("a", None)])  # as if the campaign had got it back: it is not this job's any more
+        add_leads(
+            connection, [("a", None)]
+        )  # as if the campaign had got it back: it is not this job's any more
     for claimed in (first, second):
         run_chunk(campaign, claimed)
     with campaign.begin() as connection:
@@ -106,18 +117,31 @@ def test_a_chunk_that_used_up_its_attempts_is_failed_and_the_rest_is_done(campai
     run_next(campaign, "jobs", NOBODY)
     with campaign.begin() as connection:
         job = job_row(connection, job_id)
-        assert outcomes_of_job(connection, job_id) == [Outcome.FAILED, Outcome.DELETED_BY_EXTERNAL_ID]
+        assert outcomes_of_job(connection, job_id) == [
+            Outcome.FAILED,
+            Outcome.DELETED_BY_EXTERNAL_ID,
+        ]
         assert ("a", "+101") in remaining_leads(connection)
     assert (job.state, job.deleted, job.unprocessed) == ("failed", 1, 1)
     assert job.error.startswith("1 of 2 leads could not be processed")
 
 
-@pytest.mark.parametrize("constraint", ["", "DEFERRABLE INITIALLY DEFERRED"], ids=["immediate", "deferred"])
+@pytest.mark.parametrize(
+    "constraint", ["", "DEFERRABLE INITIALLY DEFERRED"], ids=["immediate", "deferred"]
+)
 def test_a_foreign_key_that_forbids_one_lead_leaves_only_that_one(campaign, constraint):
     with campaign.begin() as connection:
-        connection.execute(text(f"CREATE TABLE calls (lead_id bigint REFERENCES leads (id) {constraint})"))
-        connection.execute(text("INSERT INTO calls SELECT id FROM leads WHERE external_id = 'b' AND campaign_id = 'cmp'"))
-    job_id = queue_in(campaign, [("a", None), ("b", None), (None, "+104"), (None, "+102"), ("c", None)])
+        connection.execute(
+            text(f"CREATE TABLE calls (lead_id bigint REFERENCES leads (id) {constraint})")
+        )
+        connection.execute(
+            text(
+                "INSERT INTO calls SELECT id FROM leads WHERE external_id = 'b' AND campaign_id = 'cmp'"
+            )
+        )
+    job_id = queue_in(
+        campaign, [("a", None), ("b", None), (None, "+104"), (None, "+102"), ("c", None)]
+    )
     claim_and_run(campaign)
     with campaign.begin() as connection:
         job = job_row(connection, job_id)
@@ -195,7 +219,9 @@ def test_a_chunk_lets_go_of_its_locks_when_its_worker_freezes(campaign):
 
 
 def test_the_last_two_chunks_committed_together_still_finish_their_job(campaign):
-    """Neither sees the other's chunk as done inside its transaction; the check after the commit is what finishes."""
+    """Neither sees the other's chunk as done inside its transaction; the check after the commit is
+    what finishes.
+    """
     job_id = queue_in(campaign, [("a", None), ("b", None)], chunk_size=1)
     with campaign.begin() as connection:
         claims = [claim(connection, "jobs"), claim(connection, "jobs")]
@@ -236,7 +262,9 @@ def cut_connection_once(engine, fragment):
 
 
 def lie_about_one_commit(engine, monkeypatch):
-    """Makes one COMMIT happen and then report a lost connection, as a network cut at the wrong moment does."""
+    """Makes one COMMIT happen and then report a lost connection, as a network cut at the wrong
+    moment does.
+    """
     lied = threading.Event()
     commit = engine.dialect.do_commit
 
@@ -252,7 +280,9 @@ def lie_about_one_commit(engine, monkeypatch):
 
 
 def test_a_trigger_that_silently_keeps_a_lead_refuses_too(campaign):
-    """A BEFORE DELETE trigger that returns NULL raises nothing: the lead is there still, and must not be called not found."""
+    """A BEFORE DELETE trigger that returns NULL raises nothing: the lead is there still, and must
+    not be called not found.
+    """
     with campaign.begin() as connection:
         connection.execute(
             text("""
@@ -261,16 +291,30 @@ def test_a_trigger_that_silently_keeps_a_lead_refuses_too(campaign):
                 EXECUTE FUNCTION keep()
             """)
         )
-    deleting = queue_in(campaign, [("a", None), ("b", None), (None, "+104"), ("nobody", "+102"), ("no", "+109")])
+    deleting = queue_in(
+        campaign, [("a", None), ("b", None), (None, "+104"), ("nobody", "+102"), ("no", "+109")]
+    )
     claim_and_run(campaign)
     with campaign.begin() as connection:
-        assert outcomes_of_job(connection, deleting) == [1, Outcome.REFUSED, Outcome.REFUSED, Outcome.DUPLICATE, 3]
+        assert outcomes_of_job(connection, deleting) == [
+            1,
+            Outcome.REFUSED,
+            Outcome.REFUSED,
+            Outcome.DUPLICATE,
+            3,
+        ]
         assert remaining_leads(connection) == {("b", "+102"), ("c", None), (None, "+104")}
 
 
 def test_a_trigger_that_silently_keeps_a_lead_refuses_an_execution(campaign):
     with campaign.begin() as connection:
-        ids = connection.execute(text("SELECT id FROM leads WHERE campaign_id = 'cmp' ORDER BY external_id")).scalars().all()
+        ids = (
+            connection.execute(
+                text("SELECT id FROM leads WHERE campaign_id = 'cmp' ORDER BY external_id")
+            )
+            .scalars()
+            .all()
+        )
         connection.execute(
             text("""
                 CREATE FUNCTION keep() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RETURN NULL; END $$;
@@ -279,24 +323,46 @@ def test_a_trigger_that_silently_keeps_a_lead_refuses_an_execution(campaign):
         )
         job_id = queue_job(connection, [("a", None), ("b", None)], mode="archive")
         connection.execute(
-            text("UPDATE chunks SET lead_ids = :ids, lead_external_ids = '{a,b}', lead_phone_numbers = '{+101,+102}'"),
+            text(
+                "UPDATE chunks SET lead_ids = :ids, lead_external_ids = '{a,b}', lead_phone_numbers = '{+101,+102}'"
+            ),
             {"ids": ids[:2]},
         )
     claim_and_run(campaign)
     with campaign.begin() as connection:
-        assert outcomes_of_job(connection, job_id) == [Outcome.ARCHIVED_BY_EXTERNAL_ID, Outcome.REFUSED]
+        assert outcomes_of_job(connection, job_id) == [
+            Outcome.ARCHIVED_BY_EXTERNAL_ID,
+            Outcome.REFUSED,
+        ]
 
 
 def test_an_ordinary_chunk_takes_no_more_statements_than_it_must(campaign):
     with campaign.begin() as connection:
-        connection.execute(text("INSERT INTO archived_leads (job_id, lead_id, lead) VALUES (gen_random_uuid(), 1, '{}')"))
+        connection.execute(
+            text(
+                "INSERT INTO archived_leads (job_id, lead_id, lead) VALUES (gen_random_uuid(), 1, '{}')"
+            )
+        )
     queue_in(campaign, [("a", "+101"), ("nobody", "+109"), (None, "+102")])
     statements = []
-    event.listen(campaign, "before_cursor_execute", lambda _c, _cursor, statement, *_: statements.append(statement))
+    event.listen(
+        campaign,
+        "before_cursor_execute",
+        lambda _c, _cursor, statement, *_: statements.append(statement),
+    )
     claim_and_run(campaign)
-    expected = ["RECURSIVE known", "chosen", "FOR UPDATE OF chunks", "external_id = ANY", "phone_number = ANY", "WITH done AS"]
+    expected = [
+        "RECURSIVE known",
+        "chosen",
+        "FOR UPDATE OF chunks",
+        "external_id = ANY",
+        "phone_number = ANY",
+        "WITH done AS",
+    ]
     assert len(statements) == len(expected)
-    assert all(fragment in statement for fragment, statement in zip(expected, statements, strict=True))
+    assert all(
+        fragment in statement for fragment, statement in zip(expected, statements, strict=True)
+    )
 
 
 FORMER = ("\u200bold", "+1\u20095550001")
@@ -307,7 +373,9 @@ def written_as(engine, written):
     external_ids, phone_numbers = zip(*written, strict=True)
     with engine.begin() as connection:
         connection.execute(
-            text("UPDATE chunks SET written_external_ids = :external_ids, written_phone_numbers = :phone_numbers"),
+            text(
+                "UPDATE chunks SET written_external_ids = :external_ids, written_phone_numbers = :phone_numbers"
+            ),
             {"external_ids": list(external_ids), "phone_numbers": list(phone_numbers)},
         )
 
@@ -321,7 +389,9 @@ def written_as(engine, written):
     ],
     ids=["id", "number", "written otherwise"],
 )
-def test_until_leads_are_in_todays_form_they_are_looked_up_in_the_former_one_too(campaign, entry, written, outcome):
+def test_until_leads_are_in_todays_form_they_are_looked_up_in_the_former_one_too(
+    campaign, entry, written, outcome
+):
     with campaign.begin() as connection:
         add_former_leads(connection, [FORMER])
     job_id = queue_in(campaign, [entry])
@@ -335,7 +405,13 @@ def test_until_leads_are_in_todays_form_they_are_looked_up_in_the_former_one_too
 def test_a_job_that_waited_while_the_rules_changed_is_read_by_those_of_today(campaign):
     with campaign.begin() as connection:
         add_leads(connection, [("old", None), (None, "+15550001"), (None, "155555500000")])
-    entries = [("old\u200b", None), (None, FORMER[1]), (None, "155555500000"), ("\u200bold", None), ("a", None)]
+    entries = [
+        ("old\u200b", None),
+        (None, FORMER[1]),
+        (None, "155555500000"),
+        ("\u200bold", None),
+        ("a", None),
+    ]
     job_id = queue_in(campaign, entries, form=1)
     written_as(campaign, [*entries[:2], (None, "15555550000.0"), *entries[3:]])
     claim_and_run(campaign)

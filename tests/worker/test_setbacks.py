@@ -1,5 +1,5 @@
-"""What becomes of a chunk that is slow, locked, refused in part, or met by a database that is not well: nothing ends wrongly, and
-nothing holds up what has no part in it.
+"""What becomes of a chunk that is slow, locked, refused in part, or met by a database that is not
+well: nothing ends wrongly, and nothing holds up what has no part in it.
 """
 
 import json
@@ -81,7 +81,10 @@ def pass_time(engine, seconds):
 def on_delete(engine, body, when="true"):
     """A trigger on leads, before each is deleted."""
     execute(engine, function_on_delete(body))
-    execute(engine, f"CREATE TRIGGER on_delete BEFORE DELETE ON leads FOR EACH ROW WHEN ({when}) EXECUTE FUNCTION on_delete()")
+    execute(
+        engine,
+        f"CREATE TRIGGER on_delete BEFORE DELETE ON leads FOR EACH ROW WHEN ({when}) EXECUTE FUNCTION on_delete()",
+    )
 
 
 def function_on_delete(body):
@@ -132,7 +135,9 @@ def test_a_part_grows_again_where_leads_are_quick(campaign):
 
 
 def test_what_is_put_off_to_the_commit_takes_the_time_of_its_part(campaign):
-    """A deferred constraint that takes 70 ms a lead: 60 and 30 are too many, 15 are not, and stay so many."""
+    """A deferred constraint that takes 70 ms a lead: 60 and 30 are too many, 15 are not, and stay
+    so many.
+    """
     execute(
         campaign,
         "CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_sleep(0.07); RETURN NULL; END $$;"
@@ -152,9 +157,16 @@ def test_the_other_chunks_of_a_slow_job_begin_with_small_parts(campaign):
     assert claimed_now(campaign).most == 25
 
 
-@pytest.mark.parametrize(("processes", "tries", "longest"), [(1, [2, 4], 4), (2, [2, 4, 8, 15], 15)])
-def test_a_lead_that_takes_too_long_even_alone_is_said_to_be_too_slow(campaign, processes, tries, longest):
-    execute(campaign, "CREATE TABLE calls (id int, lead_id bigint CONSTRAINT calls_lead REFERENCES leads)")
+@pytest.mark.parametrize(
+    ("processes", "tries", "longest"), [(1, [2, 4], 4), (2, [2, 4, 8, 15], 15)]
+)
+def test_a_lead_that_takes_too_long_even_alone_is_said_to_be_too_slow(
+    campaign, processes, tries, longest
+):
+    execute(
+        campaign,
+        "CREATE TABLE calls (id int, lead_id bigint CONSTRAINT calls_lead REFERENCES leads)",
+    )
     on_delete(campaign, "PERFORM pg_sleep(60)", "OLD.external_id = 'crm-1'")
     job_id = queue(campaign, ["crm-0", "crm-1", "crm-2"])
     seconds = []
@@ -195,7 +207,10 @@ def test_only_one_worker_at_a_time_is_on_a_lead_that_takes_longer_than_a_part(ca
 @pytest.mark.parametrize("columns", [{"mode": "archive"}, {"dry_run": True}])
 def test_other_jobs_go_in_parts_too(campaign, columns):
     if columns.get("dry_run"):
-        execute(campaign, "CREATE FUNCTION slow(text) RETURNS bool LANGUAGE sql AS $$ SELECT pg_sleep(0.1) IS NOT NULL $$")
+        execute(
+            campaign,
+            "CREATE FUNCTION slow(text) RETURNS bool LANGUAGE sql AS $$ SELECT pg_sleep(0.1) IS NOT NULL $$",
+        )
         execute(campaign, "ALTER TABLE leads RENAME TO people")
         execute(campaign, "CREATE VIEW leads AS SELECT * FROM people WHERE slow(external_id)")
     else:
@@ -209,8 +224,13 @@ def test_other_jobs_go_in_parts_too(campaign, columns):
 
 
 def test_one_locked_lead_keeps_nobody_else_and_is_never_looked_up_by_phone(campaign):
-    """A dialler that inserts a call holds its lead so. The entry that names it must not take somebody else by its number."""
-    entries = [(f"crm-{i}", None) for i in range(99)] + [("crm-99", "+15550000"), (None, "+15550099")]
+    """A dialler that inserts a call holds its lead so. The entry that names it must not take
+    somebody else by its number.
+    """
+    entries = [(f"crm-{i}", None) for i in range(99)] + [
+        ("crm-99", "+15550000"),
+        (None, "+15550099"),
+    ]
     entries[0] = ("nobody", None)
     job_id = queue(campaign, entries)
     with campaign.connect() as holder:
@@ -218,7 +238,9 @@ def test_one_locked_lead_keeps_nobody_else_and_is_never_looked_up_by_phone(campa
         assert max(work(campaign)) < 3
         waits = Outcome.WAITS_FOR_LOCK
         assert outcomes(campaign, job_id) == [Outcome.NO_SUCH_LEAD, *[BY_ID] * 98, waits, waits]
-        [(locked, since, attempts)] = execute(campaign, "SELECT locked, locked_since, attempts FROM chunks")
+        [(locked, since, attempts)] = execute(
+            campaign, "SELECT locked, locked_since, attempts FROM chunks"
+        )
         assert (locked, attempts) == (2, 0)
         assert since is not None
         with campaign.begin() as connection:
@@ -268,7 +290,9 @@ def test_a_lock_is_not_given_up_for_the_time_in_which_the_database_was_not_well(
 
 
 def test_a_lock_beside_a_chunk_that_always_fails_is_given_up_all_the_same(campaign):
-    """Each of them is tried between two tries of the other, and neither keeps the other from its end."""
+    """Each of them is tried between two tries of the other, and neither keeps the other from its
+    end.
+    """
     on_delete(campaign, raising("0A000"), "OLD.external_id = 'crm-1'")
     job_id = queue(campaign, ["crm-0", "crm-1"], chunk_size=1)
     with campaign.connect() as holder:
@@ -277,7 +301,10 @@ def test_a_lock_beside_a_chunk_that_always_fails_is_given_up_all_the_same(campai
             work(campaign)
             if outcomes(campaign, job_id)[0] == Outcome.LOCKED:
                 break
-            execute(campaign, "UPDATE jobs SET waiting_until = clock_timestamp() WHERE waiting_until IS NOT NULL")
+            execute(
+                campaign,
+                "UPDATE jobs SET waiting_until = clock_timestamp() WHERE waiting_until IS NOT NULL",
+            )
             execute(campaign, "UPDATE chunks SET retry_at = '-infinity' WHERE number = 0")
             work(campaign)
             pass_time(campaign, 60)
@@ -295,15 +322,24 @@ def test_how_long_is_a_setting(campaign):
 
 
 def test_of_what_was_locked_only_the_lead_that_was_tried_is_said_to_be_too_slow(campaign):
-    """One of ten that were locked is free by now, and slow. Whichever is drawn, it is tried alone, with all the time there is."""
+    """One of ten that were locked is free by now, and slow. Whichever is drawn, it is tried alone,
+    with all the time there is.
+    """
     waits = Outcome.WAITS_FOR_LOCK
     on_delete(campaign, "PERFORM pg_sleep(60)", "OLD.external_id = 'crm-0'")
     job_id = queue(campaign, [f"crm-{i}" for i in range(10)])
     with campaign.connect() as holder:
         holder.execute(text("SELECT FROM leads WHERE external_id <> 'crm-0' FOR UPDATE"))
-        execute(campaign, "UPDATE chunks SET outcomes = array_fill(CAST(:waits AS smallint), ARRAY[10])", waits=waits)
+        execute(
+            campaign,
+            "UPDATE chunks SET outcomes = array_fill(CAST(:waits AS smallint), ARRAY[10])",
+            waits=waits,
+        )
         for _ in range(200):
-            execute(campaign, "UPDATE chunks SET retry_at = '-infinity', part_size = 1, part_seconds = 4")
+            execute(
+                campaign,
+                "UPDATE chunks SET retry_at = '-infinity', part_size = 1, part_seconds = 4",
+            )
             run_chunk(campaign, claimed_now(campaign))
             if outcomes(campaign, job_id) != [waits] * 10:
                 break
@@ -328,14 +364,19 @@ def test_a_locked_row_that_would_go_with_a_lead_keeps_only_that_lead(campaign):
 def test_a_locked_table_is_said(campaign, table):
     execute(campaign, "CREATE TABLE calls (lead_id bigint REFERENCES leads ON DELETE CASCADE)")
     execute(
-        campaign, 'INSERT INTO archived_leads (job_id, lead_id, lead) VALUES (gen_random_uuid(), 1, \'{"campaign_id": "cmp"}\')'
+        campaign,
+        'INSERT INTO archived_leads (job_id, lead_id, lead) VALUES (gen_random_uuid(), 1, \'{"campaign_id": "cmp"}\')',
     )
     job_id = queue(campaign, ["crm-0", "crm-1"])
     with campaign.connect() as holder:
         holder.execute(text(f"LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE"))
         assert max(work(campaign)) < PART_SECONDS + 1
         waiting = job(campaign, job_id)
-        assert waiting.waiting_for == {"reason": "locked", "detail": f"the table {table} is locked", "sqlstate": "55P03"}
+        assert waiting.waiting_for == {
+            "reason": "locked",
+            "detail": f"the table {table} is locked",
+            "sqlstate": "55P03",
+        }
         assert waiting.waiting_since is not None
         holder.rollback()
     pass_time(campaign, 12)
@@ -348,7 +389,9 @@ def test_locked_copies_in_the_archive_keep_only_those_who_name_them(campaign):
     work(campaign)
     job_id = queue(campaign, [f"crm-{i}" for i in range(8)])
     with campaign.connect() as holder:
-        holder.execute(text("SELECT FROM archived_leads WHERE lead ->> 'external_id' = 'crm-2' FOR UPDATE"))
+        holder.execute(
+            text("SELECT FROM archived_leads WHERE lead ->> 'external_id' = 'crm-2' FOR UPDATE")
+        )
         work(campaign)
         assert outcomes(campaign, job_id).count(Outcome.WAITS_FOR_LOCK) == 1
         assert outcomes(campaign, job_id)[2] == Outcome.WAITS_FOR_LOCK
@@ -362,7 +405,9 @@ def test_what_a_preview_found_and_somebody_locks_is_waited_for(campaign):
     preview = queue(campaign, ["crm-0", "crm-1"], dry_run=True)
     work(campaign)
     found = execute(
-        campaign, "SELECT lead_ids, lead_external_ids, lead_phone_numbers FROM chunks WHERE job_id = :id", id=preview
+        campaign,
+        "SELECT lead_ids, lead_external_ids, lead_phone_numbers FROM chunks WHERE job_id = :id",
+        id=preview,
     )[0]
     job_id = queue(campaign, ["crm-0", "crm-1"], source_job_id=preview)
     execute(
@@ -397,11 +442,16 @@ def test_an_execution_that_knows_fewer_leads_than_it_has_entries_ends_and_looks_
 def test_an_archived_lead_that_somebody_locks_is_restored_later(campaign):
     source = queue(campaign, ["crm-0", "crm-1"], mode="archive")
     work(campaign)
-    ids = [lead_id for (lead_id,) in execute(campaign, "SELECT lead_id FROM archived_leads ORDER BY lead_id")]
+    ids = [
+        lead_id
+        for (lead_id,) in execute(campaign, "SELECT lead_id FROM archived_leads ORDER BY lead_id")
+    ]
     job_id = queue(campaign, ["crm-0", "crm-1"], mode="restore", source_job_id=source)
     execute(campaign, "UPDATE chunks SET lead_ids = :ids WHERE job_id = :id", ids=ids, id=job_id)
     with campaign.connect() as holder:
-        holder.execute(text("SELECT FROM archived_leads WHERE lead_id = :id FOR UPDATE"), {"id": ids[1]})
+        holder.execute(
+            text("SELECT FROM archived_leads WHERE lead_id = :id FOR UPDATE"), {"id": ids[1]}
+        )
         work(campaign)
         assert outcomes(campaign, job_id) == [Outcome.RESTORED, Outcome.WAITS_FOR_LOCK]
     pass_time(campaign, 12)
@@ -411,7 +461,9 @@ def test_an_archived_lead_that_somebody_locks_is_restored_later(campaign):
 
 def test_a_job_whose_row_is_locked_keeps_nobody_else(campaign):
     locked = queue(campaign, ["crm-0"])
-    others = [queue(campaign, ["nobody"], company=f"company-{i}", campaign=f"of-{i}") for i in range(3)]
+    others = [
+        queue(campaign, ["nobody"], company=f"company-{i}", campaign=f"of-{i}") for i in range(3)
+    ]
     own = queue(campaign, ["crm-1"])
     with campaign.connect() as holder:
         holder.execute(text("SELECT FROM jobs WHERE id = :id FOR UPDATE"), {"id": locked})
@@ -452,12 +504,32 @@ def test_a_cancellation_ends_what_waits_for_a_lock(campaign):
 # Refusals, and a database that is not well
 
 
-SICK = ["53100", "53200", "57014", "58030", "XX000", "26000", "0A000", "28000", "55006", "HV000", "42P01", "42501", "3F000"]
+SICK = [
+    "53100",
+    "53200",
+    "57014",
+    "58030",
+    "XX000",
+    "26000",
+    "0A000",
+    "28000",
+    "55006",
+    "HV000",
+    "42P01",
+    "42501",
+    "3F000",
+]
 
 
 @pytest.mark.parametrize("sqlstate", SICK)
-def test_what_the_database_says_of_itself_holds_the_job_and_counts_as_no_attempt(campaign, sqlstate):
-    raise_always = raising(sqlstate) if sqlstate != "42501" else "SET LOCAL ROLE pg_monitor; PERFORM count(*) FROM jobs"
+def test_what_the_database_says_of_itself_holds_the_job_and_counts_as_no_attempt(
+    campaign, sqlstate
+):
+    raise_always = (
+        raising(sqlstate)
+        if sqlstate != "42501"
+        else "SET LOCAL ROLE pg_monitor; PERFORM count(*) FROM jobs"
+    )
     on_delete(campaign, raise_always)
     job_id = queue(campaign, ["crm-0", "crm-1", "crm-2"], chunk_size=2)
     for _ in range(MAX_ATTEMPTS + 2):
@@ -465,7 +537,10 @@ def test_what_the_database_says_of_itself_holds_the_job_and_counts_as_no_attempt
         assert execute(campaign, "SELECT max(attempts) FROM chunks") == [(0,)]
         waiting = job(campaign, job_id)
         assert waiting.state == "running"
-        assert (waiting.waiting_for["reason"], waiting.waiting_for["sqlstate"]) == ("database", sqlstate)
+        assert (waiting.waiting_for["reason"], waiting.waiting_for["sqlstate"]) == (
+            "database",
+            sqlstate,
+        )
         assert "crm" not in json.dumps(waiting.waiting_for)
         pass_time(campaign, 32)
     assert outcomes(campaign, job_id) == [0, 0, 0]
@@ -552,7 +627,9 @@ def test_the_late_word_of_one_probe_begins_no_second_one_beside_the_next(campaig
     assert claimed_now(campaign) is None
 
 
-@pytest.mark.parametrize("sqlstate", ["0A000", "55000", "XX000", "53100", "57014", "28000", "HV000", "26000", "42704"])
+@pytest.mark.parametrize(
+    "sqlstate", ["0A000", "55000", "XX000", "53100", "57014", "28000", "HV000", "26000", "42704"]
+)
 def test_what_only_some_of_the_leads_raise_is_refused(campaign, sqlstate):
     on_delete(campaign, raising(sqlstate), "OLD.external_id IN ('crm-1', 'crm-3')")
     job_id = queue(campaign, ["crm-0", "crm-1", "crm-2", "crm-3", (None, "+15550004")])
@@ -565,8 +642,12 @@ def test_what_only_some_of_the_leads_raise_is_refused(campaign, sqlstate):
 
 
 def test_a_database_that_is_not_well_is_not_mistaken_for_refusals_beside_what_cannot_go(campaign):
-    """A lead that is locked says nothing of the database, nor does one that a trigger keeps without a word, or a conflict."""
-    on_delete(campaign, "IF OLD.external_id = 'crm-2' THEN RETURN NULL; END IF; " + raising("53100"))
+    """A lead that is locked says nothing of the database, nor does one that a trigger keeps without
+    a word, or a conflict.
+    """
+    on_delete(
+        campaign, "IF OLD.external_id = 'crm-2' THEN RETURN NULL; END IF; " + raising("53100")
+    )
     job_id = queue(campaign, ["crm-0", "crm-1", "crm-2"])
     with campaign.connect() as holder:
         holder.execute(text("SELECT FROM leads WHERE external_id = 'crm-1' FOR KEY SHARE"))
@@ -580,7 +661,10 @@ def test_a_database_that_is_not_well_is_not_mistaken_for_refusals_beside_what_ca
 def test_a_restoration_that_meets_a_conflict_while_the_database_is_not_well_waits(campaign):
     source = queue(campaign, ["crm-0", "crm-1"], mode="archive")
     work(campaign)
-    ids = [lead_id for (lead_id,) in execute(campaign, "SELECT lead_id FROM archived_leads ORDER BY lead_id")]
+    ids = [
+        lead_id
+        for (lead_id,) in execute(campaign, "SELECT lead_id FROM archived_leads ORDER BY lead_id")
+    ]
     with campaign.begin() as connection:
         add_leads(connection, [("crm-0", None)])
     on_insert = raising("53100").replace("OLD", "NEW")
@@ -599,8 +683,12 @@ def test_a_restoration_that_meets_a_conflict_while_the_database_is_not_well_wait
 
 
 def test_a_shortage_that_hits_only_some_of_the_leads_is_waited_for(campaign):
-    """As on a disk that is nearly full, where what is small still goes. Here it is the room for a sort."""
-    short = "PERFORM set_config('temp_file_limit', '1', true), set_config('work_mem', '64kB', true);"
+    """As on a disk that is nearly full, where what is small still goes. Here it is the room for a
+    sort.
+    """
+    short = (
+        "PERFORM set_config('temp_file_limit', '1', true), set_config('work_mem', '64kB', true);"
+    )
     sort = "PERFORM count(*) FROM (SELECT n FROM generate_series(1, 50000) AS n ORDER BY n DESC OFFSET 1) AS sorted"
     on_delete(campaign, short + sort, "OLD.external_id = 'crm-1'")
     job_id = queue(campaign, ["crm-0", "crm-1", "crm-2"])
@@ -644,7 +732,9 @@ def test_after_a_day_without_progress_the_job_fails_with_the_last_word_of_the_da
 
 
 @pytest.mark.parametrize("chunk_size", [1, 2])
-def test_a_probe_that_succeeds_when_the_day_is_over_keeps_its_job_from_failing(campaign, chunk_size):
+def test_a_probe_that_succeeds_when_the_day_is_over_keeps_its_job_from_failing(
+    campaign, chunk_size
+):
     """A word of before, written late, asks for the end of the job while the probe is in hand."""
     on_delete(campaign, raising("53100"))
     job_id = queue(campaign, ["crm-0", "crm-1"], chunk_size=chunk_size)
@@ -656,7 +746,13 @@ def test_a_probe_that_succeeds_when_the_day_is_over_keeps_its_job_from_failing(c
     probe = claimed_now(campaign)
     execute(campaign, "DROP TRIGGER on_delete ON leads")
     with campaign.begin() as connection:
-        hold(connection, overdue, "database", "the database answers: disk full (SQLSTATE 53100)", "53100")
+        hold(
+            connection,
+            overdue,
+            "database",
+            "the database answers: disk full (SQLSTATE 53100)",
+            "53100",
+        )
     run_chunk(campaign, probe)
     one_tick(campaign)
     pass_time(campaign, 32)
@@ -676,7 +772,9 @@ def test_a_chunk_that_alone_fails_does_not_keep_the_others_of_its_job(campaign):
     pass_time(campaign, 600)
     work(campaign)
     assert outcomes(campaign, job_id) == [Outcome.REFUSED, *[BY_ID] * 3]
-    assert execute(campaign, "SELECT details FROM chunks WHERE number = 0") == [({"0": "function on_delete"},)]
+    assert execute(campaign, "SELECT details FROM chunks WHERE number = 0") == [
+        ({"0": "function on_delete"},)
+    ]
 
 
 def test_leads_in_many_chunks_that_are_refused_so_cost_their_job_a_pause_each_at_the_most(campaign):
@@ -792,7 +890,10 @@ def test_a_job_all_of_whose_leads_a_constraint_keeps_is_refused_at_once(campaign
     execute(campaign, REFUSALS["constraint"][0])
     job_id = queue(campaign, ["crm-1"])
     work(campaign)
-    assert (job(campaign, job_id).state, outcomes(campaign, job_id)) == ("failed", [Outcome.REFUSED])
+    assert (job(campaign, job_id).state, outcomes(campaign, job_id)) == (
+        "failed",
+        [Outcome.REFUSED],
+    )
 
 
 def test_a_deferred_constraint_that_a_trigger_satisfies_refuses_nobody(campaign):
@@ -818,7 +919,9 @@ def test_a_session_that_is_ended_between_two_transactions_holds_no_job(campaign,
     claimed = claimed_now(campaign)
     others = "datname = current_database() AND pid <> pg_backend_pid()"
     with psycopg.connect(database_url) as connection:
-        connection.execute(f"SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE {others}")
+        connection.execute(
+            f"SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE {others}"
+        )
     with capture_logs() as logged:
         run_chunk(campaign, claimed)
     assert job(campaign, job_id).state == "completed"
@@ -837,21 +940,34 @@ def test_a_fault_of_ours_holds_the_job_as_well(campaign, monkeypatch):
     work(campaign)
     waiting = job(campaign, job_id)
     assert waiting.state == "running"
-    assert waiting.waiting_for["detail"].startswith("the worker met KeyError in test_setbacks.py, line ")
+    assert waiting.waiting_for["detail"].startswith(
+        "the worker met KeyError in test_setbacks.py, line "
+    )
     assert execute(campaign, "SELECT attempts FROM chunks") == [(0,)]
 
 
 def test_a_word_that_cannot_be_written_is_kept_until_it_can(campaign, monkeypatch):
-    """A database that refuses all writes for half a minute: else the lease would run out, and count."""
+    """A database that refuses all writes for half a minute: else the lease would run out, and
+    count.
+    """
     monkeypatch.setattr(runner, "UNTIL_GIVEN_BACK", 0.0)
     job_id = queue(campaign, ["crm-0"])
     claimed = claimed_now(campaign)
-    execute(campaign, "ALTER DATABASE " + campaign.url.database + " SET default_transaction_read_only = on")
+    execute(
+        campaign,
+        "ALTER DATABASE " + campaign.url.database + " SET default_transaction_read_only = on",
+    )
     campaign.dispose()
     run_chunk(campaign, claimed)
     with campaign.begin() as connection:
         connection.execute(text("SET TRANSACTION READ WRITE"))
-        connection.execute(text("ALTER DATABASE " + campaign.url.database + " SET default_transaction_read_only = off"))
+        connection.execute(
+            text(
+                "ALTER DATABASE "
+                + campaign.url.database
+                + " SET default_transaction_read_only = off"
+            )
+        )
     campaign.dispose()
     with campaign.begin() as connection:
         let_leases_expire(connection)

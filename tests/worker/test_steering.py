@@ -1,4 +1,6 @@
-"""Pause, cancel, resume and windows, as worker and ticker carry them out: what is in hand is waited for, the rest is kept."""
+"""Pause, cancel, resume and windows, as worker and ticker carry them out: what is in hand is waited
+for, the rest is kept.
+"""
 
 import json
 import threading
@@ -45,22 +47,30 @@ DELETED, CANCELLED = Outcome.DELETED_BY_EXTERNAL_ID, Outcome.CANCELLED
 
 
 class SteeredWorld(World):
-    """A world in which jobs of every kind are submitted and acted on, by the API's own functions."""
+    """A world in which jobs of every kind are submitted and acted on, by the API's own
+    functions.
+    """
 
     def submit(self, written, *, chunk_size=1000, **fields):
         job_id = uuid4()
         listed = [{"externalId": e, "phoneNumber": n} for e, n in written]
         submission = parse(json.dumps({"campaignId": "cmp", "leads": listed} | fields).encode())
         asked = Asked(KEY, None, 0, job_id)
-        self._runner.run(accept(self.api_engine, Settings(chunk_size=chunk_size), asked, submission))
+        self._runner.run(
+            accept(self.api_engine, Settings(chunk_size=chunk_size), asked, submission)
+        )
         return job_id
 
     def act(self, job_id, action, *, chunk_size=1000):
         """What the API answers with, an Accepted. Raises ApiError."""
         if action in STEERING:
-            return self._runner.run(request(self.api_engine, Asked(KEY, None, 0, job_id), job_id, action))
+            return self._runner.run(
+                request(self.api_engine, Asked(KEY, None, 0, job_id), job_id, action)
+            )
         asked = Asked(KEY, None, 0, uuid4())
-        return self._runner.run(follow(self.api_engine, Settings(chunk_size=chunk_size), asked, job_id, action))
+        return self._runner.run(
+            follow(self.api_engine, Settings(chunk_size=chunk_size), asked, job_id, action)
+        )
 
     def refusal(self, job_id, action):
         """The status and message of the error that the action is answered with."""
@@ -113,7 +123,9 @@ def world(engine, database_url):
 
 @contextmanager
 def deciding(world, claimed):
-    """Within it, a worker has begun on the claimed chunk and holds it locked; at the end it goes on, and is waited for."""
+    """Within it, a worker has begun on the claimed chunk and holds it locked; at the end it goes
+    on, and is waited for.
+    """
     begun, go_on = threading.Event(), threading.Event()
 
     @event.listens_for(world.engine, "after_cursor_execute")
@@ -163,11 +175,19 @@ def test_a_job_that_is_paused_before_it_began_is_left_alone_until_it_is_resumed(
     assert world.act(job_id, Action.RESUME).state == "queued"
     work_off(world.engine)
     assert world.left() == set()
-    steps = [("queued", "tests"), ("paused", "tests"), ("queued", "tests"), ("running", None), ("completed", None)]
+    steps = [
+        ("queued", "tests"),
+        ("paused", "tests"),
+        ("queued", "tests"),
+        ("running", None),
+        ("completed", None),
+    ]
     assert world.steps(job_id) == steps
 
 
-@pytest.mark.parametrize(("action", "state"), [(Action.PAUSE, "paused"), (Action.CANCEL, "cancelled")])
+@pytest.mark.parametrize(
+    ("action", "state"), [(Action.PAUSE, "paused"), (Action.CANCEL, "cancelled")]
+)
 def test_a_chunk_that_is_being_decided_is_waited_for_and_stays_done(world, action, state):
     job_id = world.submit(FOUR, chunk_size=1)
     with deciding(world, world.claim()):
@@ -177,7 +197,10 @@ def test_a_chunk_that_is_being_decided_is_waited_for_and_stays_done(world, actio
         assert world.claim() is None
     world.carry_out()
     assert world.job(job_id).state == state
-    assert world.outcomes_of(job_id) == [DELETED] + [CANCELLED if action == Action.CANCEL else Outcome.PENDING] * 3
+    assert (
+        world.outcomes_of(job_id)
+        == [DELETED] + [CANCELLED if action == Action.CANCEL else Outcome.PENDING] * 3
+    )
     assert world.left() == {"b", "c", "d"}
 
 
@@ -207,7 +230,9 @@ def test_a_claim_that_was_taken_back_is_void_after_the_resumption_too(world):
     world.carry_out()
     world.act(job_id, Action.RESUME)
     again = world.claim()
-    assert (again.number, again.attempts) == (void.number, 1), "at once, and the attempt that never was does not count"
+    assert (again.number, again.attempts) == (void.number, 1), (
+        "at once, and the attempt that never was does not count"
+    )
     run_chunk(world.engine, void)
     assert world.left() == {"a", "b", "c", "d"}
     run_chunk(world.engine, again)
@@ -254,12 +279,21 @@ def test_the_attempt_of_a_worker_that_died_counts_though_the_job_was_paused(worl
 
 
 def test_a_cancelled_job_is_final_and_says_what_became_of_each_entry(world):
-    job_id = world.submit([("a", None), ("nobody", None), ("b", None), ("b", "+102"), ("c", None)], chunk_size=2)
+    job_id = world.submit(
+        [("a", None), ("nobody", None), ("b", None), ("b", "+102"), ("c", None)], chunk_size=2
+    )
     run_chunk(world.engine, world.claim())
     world.act(job_id, Action.CANCEL)
     work_off(world.engine)
     job = world.job(job_id)
-    assert (job.state, job.deleted, job.not_found, job.unprocessed, job.total, job.error) == ("cancelled", 1, 2, 2, 5, None)
+    assert (job.state, job.deleted, job.not_found, job.unprocessed, job.total, job.error) == (
+        "cancelled",
+        1,
+        2,
+        2,
+        5,
+        None,
+    )
     assert world.outcomes(job_id) == [
         ("deleted", "externalId", None),
         ("notFound", None, "noSuchLead"),
@@ -331,7 +365,10 @@ def test_what_is_being_cancelled_is_neither_paused_nor_resumed(world):
     world.act(job_id, Action.PAUSE)
     world.act(job_id, Action.CANCEL)
     for action in (Action.PAUSE, Action.RESUME):
-        assert world.refusal(job_id, action) == (409, f"Cannot {action} a job that is being cancelled")
+        assert world.refusal(job_id, action) == (
+            409,
+            f"Cannot {action} a job that is being cancelled",
+        )
     world.carry_out()
     assert world.job(job_id).state == "cancelled"
 
@@ -349,7 +386,9 @@ def test_an_action_that_is_repeated_changes_nothing(world, action):
     world.act(job_id, action)
     world.carry_out()
     assert world.job(job_id) == job
-    assert [state for state, _ in world.steps(job_id)].count(job.state) == (2 if action == Action.RESUME else 1)
+    assert [state for state, _ in world.steps(job_id)].count(job.state) == (
+        2 if action == Action.RESUME else 1
+    )
 
 
 def test_a_scheduled_job_is_paused_and_resumed_to_its_time(world):
@@ -365,11 +404,18 @@ def test_a_scheduled_job_is_paused_and_resumed_to_its_time(world):
     world.execute("UPDATE jobs SET run_at = clock_timestamp()")
     assert one_tick(world.engine) == ["jobs"]
     work_off(world.engine)
-    assert [state for state, _ in world.steps(job_id)] == [*states, "queued", "running", "completed"]
+    assert [state for state, _ in world.steps(job_id)] == [
+        *states,
+        "queued",
+        "running",
+        "completed",
+    ]
 
 
 def test_a_job_that_became_due_while_it_was_paused_is_queued_when_it_is_resumed(world):
-    job_id = world.submit(FOUR, schedule={"runAt": (datetime.now(UTC) + timedelta(hours=1)).isoformat()})
+    job_id = world.submit(
+        FOUR, schedule={"runAt": (datetime.now(UTC) + timedelta(hours=1)).isoformat()}
+    )
     world.act(job_id, Action.PAUSE)
     world.carry_out()
     world.execute("UPDATE jobs SET run_at = clock_timestamp()")
@@ -378,7 +424,9 @@ def test_a_job_that_became_due_while_it_was_paused_is_queued_when_it_is_resumed(
 
 
 def test_a_scheduled_job_is_cancelled(world):
-    job_id = world.submit(FOUR, schedule={"runAt": (datetime.now(UTC) + timedelta(hours=1)).isoformat()})
+    job_id = world.submit(
+        FOUR, schedule={"runAt": (datetime.now(UTC) + timedelta(hours=1)).isoformat()}
+    )
     world.act(job_id, Action.CANCEL)
     one_tick(world.engine)
     assert (world.job(job_id).state, world.job(job_id).unprocessed) == ("cancelled", 4)
@@ -387,7 +435,9 @@ def test_a_scheduled_job_is_cancelled(world):
 
 
 def test_what_is_due_and_asked_to_pause_is_paused(world):
-    job_id = world.submit(FOUR, schedule={"runAt": (datetime.now(UTC) + timedelta(hours=1)).isoformat()})
+    job_id = world.submit(
+        FOUR, schedule={"runAt": (datetime.now(UTC) + timedelta(hours=1)).isoformat()}
+    )
     world.act(job_id, Action.PAUSE)
     world.execute("UPDATE jobs SET run_at = clock_timestamp()")
     assert one_tick(world.engine) == []
@@ -410,12 +460,21 @@ def test_a_job_whose_window_shuts_is_put_back_to_its_next_opening(world, begun):
     assert world.steps(job_id)[-1] == ("scheduled", None)
     assert one_tick(world.engine) == []
     assert world.job(job_id) == job
-    world.execute("UPDATE jobs SET run_at = clock_timestamp(), closes_at = clock_timestamp() + interval '1 h'")
+    world.execute(
+        "UPDATE jobs SET run_at = clock_timestamp(), closes_at = clock_timestamp() + interval '1 h'"
+    )
     one_tick(world.engine)
     work_off(world.engine)
     assert world.outcomes_of(job_id) == [DELETED] * 4
     middle = [("running", None)] if begun else []
-    steps = [("queued", "tests"), *middle, ("scheduled", None), ("queued", None), ("running", None), ("completed", None)]
+    steps = [
+        ("queued", "tests"),
+        *middle,
+        ("scheduled", None),
+        ("queued", None),
+        ("running", None),
+        ("completed", None),
+    ]
     assert world.steps(job_id) == steps
 
 
@@ -426,14 +485,17 @@ def make_sick(world, when="true"):
             RAISE EXCEPTION 'no room' USING ERRCODE = '53100';
         END $$
     """)
-    world.execute(f"CREATE TRIGGER sick BEFORE DELETE ON leads FOR EACH ROW WHEN ({when}) EXECUTE FUNCTION sick()")
+    world.execute(
+        f"CREATE TRIGGER sick BEFORE DELETE ON leads FOR EACH ROW WHEN ({when}) EXECUTE FUNCTION sick()"
+    )
 
 
 def pass_time(world, **span):
     """As if so much had gone by for what waits."""
     span = timedelta(**span)
     world.execute(
-        "UPDATE chunks SET retry_at = retry_at - :span, locked_since = locked_since - :span WHERE state = 'pending'", span=span
+        "UPDATE chunks SET retry_at = retry_at - :span, locked_since = locked_since - :span WHERE state = 'pending'",
+        span=span,
     )
     world.execute(
         "UPDATE jobs SET waiting_since = waiting_since - :span, waiting_until = waiting_until - :span,"
@@ -465,17 +527,23 @@ def test_a_job_whose_database_is_never_well_within_its_window_fails_in_the_end(w
     one_tick(world.engine)
     job = world.job(job_id)
     assert (job.state, job.unprocessed) == ("failed", 4)
-    assert job.error.endswith("Nothing could be done for 24 hours: the database answers: disk full (SQLSTATE 53100)")
+    assert job.error.endswith(
+        "Nothing could be done for 24 hours: the database answers: disk full (SQLSTATE 53100)"
+    )
 
 
-def test_a_setback_at_the_end_of_a_window_and_another_as_the_next_one_opens_a_week_later_end_no_job(world):
+def test_a_setback_at_the_end_of_a_window_and_another_as_the_next_one_opens_a_week_later_end_no_job(
+    world,
+):
     make_sick(world)
     job_id = world.submit(FOUR)
     work_off(world.engine)
     shut_window(world, job_id, window_around(3))
     one_tick(world.engine)
     pass_time(world, days=7)
-    world.execute("UPDATE jobs SET run_at = clock_timestamp(), closes_at = clock_timestamp() + interval '2 h'")
+    world.execute(
+        "UPDATE jobs SET run_at = clock_timestamp(), closes_at = clock_timestamp() + interval '2 h'"
+    )
     one_tick(world.engine)
     work_off(world.engine)
     world.execute("DROP TRIGGER sick ON leads")
@@ -549,7 +617,9 @@ def test_a_pause_that_is_asked_for_before_a_failed_day_has_ended_the_job_pauses_
         ending = threading.Thread(target=world.carry_out)
         ending.start()
         with world.engine.connect() as watching:
-            while not watching.execute(text("SELECT count(*) FROM pg_locks WHERE NOT granted")).scalar_one():
+            while not watching.execute(
+                text("SELECT count(*) FROM pg_locks WHERE NOT granted")
+            ).scalar_one():
                 watching.rollback()
         world.act(job_id, Action.PAUSE)
     ending.join()
@@ -616,7 +686,9 @@ def test_a_paused_job_stays_paused_when_its_window_shuts_and_is_resumed_to_the_n
     assert job.run_at > datetime.now(UTC)
 
 
-@pytest.mark.parametrize(("action", "state"), [(Action.PAUSE, "paused"), (Action.CANCEL, "cancelled")])
+@pytest.mark.parametrize(
+    ("action", "state"), [(Action.PAUSE, "paused"), (Action.CANCEL, "cancelled")]
+)
 def test_what_a_caller_asks_for_comes_before_the_end_of_the_window(world, action, state):
     job_id = world.submit(FOUR, chunk_size=1)
     with deciding(world, world.claim()):
@@ -678,7 +750,9 @@ def test_the_leads_that_a_cancelled_job_archived_can_be_restored(world):
 def job_in(world, state):
     """A job of four entries that has come to be in `state`."""
     if state == JobState.SCHEDULED:
-        return world.submit(FOUR, schedule={"runAt": (datetime.now(UTC) + timedelta(hours=1)).isoformat()})
+        return world.submit(
+            FOUR, schedule={"runAt": (datetime.now(UTC) + timedelta(hours=1)).isoformat()}
+        )
     job_id = world.submit(FOUR, chunk_size=2)
     if state == JobState.RUNNING:
         world.claim()
@@ -731,7 +805,9 @@ def test_a_claim_that_a_request_forestalled_leaves_nothing_behind(world):
         requesting.execute(text("UPDATE jobs SET wanted = 'pause', wanted_by = 'tests'"))
         worker = threading.Thread(target=lambda: claims.append(world.claim()))
         worker.start()
-        while not watching.execute(text("SELECT count(*) FROM pg_locks WHERE NOT granted")).scalar_one():
+        while not watching.execute(
+            text("SELECT count(*) FROM pg_locks WHERE NOT granted")
+        ).scalar_one():
             watching.rollback()
     worker.join()
     assert claims == [None]
@@ -746,10 +822,15 @@ def test_a_worker_whose_claim_was_forestalled_takes_the_next_job(world):
     second = world.submit(FOUR, chunk_size=4)
     claims = []
     with world.engine.begin() as requesting, world.engine.connect() as watching:
-        requesting.execute(text("UPDATE jobs SET wanted = 'pause', wanted_by = 'tests' WHERE id = :id"), {"id": first})
+        requesting.execute(
+            text("UPDATE jobs SET wanted = 'pause', wanted_by = 'tests' WHERE id = :id"),
+            {"id": first},
+        )
         worker = threading.Thread(target=lambda: claims.append(world.claim()))
         worker.start()
-        while not watching.execute(text("SELECT count(*) FROM pg_locks WHERE NOT granted")).scalar_one():
+        while not watching.execute(
+            text("SELECT count(*) FROM pg_locks WHERE NOT granted")
+        ).scalar_one():
             watching.rollback()
     worker.join()
     assert [claimed.job_id for claimed in claims] == [second]
@@ -759,7 +840,13 @@ def test_a_window_that_shuts_on_many_jobs_does_not_keep_a_worker_from_its_work(e
     """It carries out a few requests in each turn; the ticker does the rest."""
     with engine.begin() as connection:
         for _ in range(3 * MOST):
-            queue_job(connection, [("a", None)], queue="off-peak", run_window="22:00-06:00", closes_at="2020-01-01T00:00:00Z")
+            queue_job(
+                connection,
+                [("a", None)],
+                queue="off-peak",
+                run_window="22:00-06:00",
+                closes_at="2020-01-01T00:00:00Z",
+            )
         ordinary = queue_job(connection, [("a", None)])
         connection.execute(text("UPDATE jobs SET wanted = 'close' WHERE queue = 'off-peak'"))
         asked = queue_job(connection, [("a", None)], state="queued", wanted="pause")
@@ -767,7 +854,17 @@ def test_a_window_that_shuts_on_many_jobs_does_not_keep_a_worker_from_its_work(e
     with engine.begin() as connection:
         assert job_row(connection, ordinary).state == "completed"
         assert job_row(connection, asked).state == "paused", "what somebody waits for comes first"
-        assert connection.execute(text("SELECT count(*) FROM jobs WHERE wanted = 'close'")).scalar_one() == 2 * MOST + 1
+        assert (
+            connection.execute(
+                text("SELECT count(*) FROM jobs WHERE wanted = 'close'")
+            ).scalar_one()
+            == 2 * MOST + 1
+        )
     one_tick(engine)
     with engine.begin() as connection:
-        assert connection.execute(text("SELECT count(*) FROM jobs WHERE wanted IS NOT NULL")).scalar_one() == 0
+        assert (
+            connection.execute(
+                text("SELECT count(*) FROM jobs WHERE wanted IS NOT NULL")
+            ).scalar_one()
+            == 0
+        )

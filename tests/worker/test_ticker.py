@@ -25,7 +25,9 @@ def test_a_job_whose_worker_died_before_finishing_it_is_finished_once(engine):
         job_id = queue_job(connection, [("a", None)])
         claimed = claim(connection, "jobs")
     run_chunk(engine, claimed)
-    with engine.begin() as connection:  # as it stands between the last chunk's commit and the finish
+    with (
+        engine.begin() as connection
+    ):  # as it stands between the last chunk's commit and the finish
         connection.execute(
             text(
                 """UPDATE jobs SET state = 'running', finished_at = NULL, deleted = NULL, would_delete = NULL, restored = NULL,
@@ -56,7 +58,13 @@ def test_a_finished_job_never_changes(engine):
 
 def test_the_ticker_says_that_it_is_alive_and_forgets_who_long_is_not(engine):
     with engine.begin() as connection:
-        connection.execute(text("INSERT INTO heartbeats VALUES ('worker', 'gone:1', clock_timestamp() - interval '25 hours')"))
+        connection.execute(
+            text(
+                "INSERT INTO heartbeats VALUES ('worker', 'gone:1', clock_timestamp() - interval '25 hours')"
+            )
+        )
     one_tick(engine)
     with engine.begin() as connection:
-        assert connection.execute(text("SELECT array_agg(role) FROM heartbeats")).scalar_one() == ["ticker"]
+        assert connection.execute(text("SELECT array_agg(role) FROM heartbeats")).scalar_one() == [
+            "ticker"
+        ]

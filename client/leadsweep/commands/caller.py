@@ -1,4 +1,6 @@
-"""The client as commands have it: where the server is away, it says so, as somebody may sit at the terminal."""
+"""The client as commands have it: where the server is away, it says so, as somebody may sit at the
+terminal.
+"""
 
 from collections.abc import Callable, Iterator
 from typing import BinaryIO
@@ -12,7 +14,9 @@ _AFTER_CONNECT = 0.3  # seconds beyond those that are left for a connection to b
 
 
 class Caller(Client):
-    """A Client that never waits without a word. What it says it says once, until the server has answered as it should."""
+    """A Client that never waits without a word. What it says it says once, until the server has
+    answered as it should.
+    """
 
     def __init__(self, url: str, key: str, *, retries: Retries) -> None:
         """As Client. `tell` is what says it."""
@@ -24,7 +28,9 @@ class Caller(Client):
 
     def _exchange(self, call: Call) -> Answered | Unanswered:
         no_answer = f"no answer from {self._url} yet; still trying"
-        seconds = min(_WITHOUT_A_WORD, call.connect + _AFTER_CONNECT)  # less, where connections were refused until now
+        seconds = min(
+            _WITHOUT_A_WORD, call.connect + _AFTER_CONNECT
+        )  # less, where connections were refused until now
         with told_if_slow(no_answer, seconds, self._tell_once) as self._give:
             outcome = super()._exchange(call)
         if isinstance(outcome, Unanswered):

@@ -1,4 +1,6 @@
-"""Makes a file as the server takes it of what a person has: a file, a pipe, a list. Looks at its header, and counts it."""
+"""Makes a file as the server takes it of what a person has: a file, a pipe, a list. Looks at its
+header, and counts it.
+"""
 
 import gzip
 import io
@@ -32,7 +34,9 @@ _NOT_GZIP = (gzip.BadGzipFile, EOFError, zlib.error)
 
 
 class Prepared(NamedTuple):
-    """A file that can be read again from its beginning; `leads` says how many rows it has, broken ones too."""
+    """A file that can be read again from its beginning; `leads` says how many rows it has, broken
+    ones too.
+    """
 
     file: BinaryIO
     media_type: str
@@ -50,7 +54,8 @@ def prepare(
     *,
     needs_external_id: bool,
 ) -> Prepared:
-    """The file at `path`, `-` for stdin; with `by` it is one identifier a line. The header of a CSV must be one by `naming`.
+    """The file at `path`, `-` for stdin; with `by` it is one identifier a line. The header of a CSV
+    must be one by `naming`.
 
     Raises Failure where it cannot be read, OSError. `stack` closes it. How far it is, is `shown`.
     """
@@ -87,7 +92,9 @@ def _content(stack: ExitStack, file: BinaryIO, *, compressed: bool) -> BinaryIO 
 def _opened(stack: ExitStack, path: str, shown: Show) -> BinaryIO:
     if path == "-":
         check_stdin()
-        return _copied(stack, sys.stdin.buffer, shown)  # even of a file, of which somebody may have read a part
+        return _copied(
+            stack, sys.stdin.buffer, shown
+        )  # even of a file, of which somebody may have read a part
     return _seekable(stack, stack.enter_context(Path(path).open("rb")), shown)
 
 
@@ -114,7 +121,9 @@ def _begins_with(file: BinaryIO, mark: bytes) -> bool:
     return begins
 
 
-def _media_type(stack: ExitStack, path: str, form: Format | None, file: BinaryIO, *, compressed: bool) -> str:
+def _media_type(
+    stack: ExitStack, path: str, form: Format | None, file: BinaryIO, *, compressed: bool
+) -> str:
     """As it was said; else by the name; else by the first character."""
     if form:
         return _MEDIA_TYPES[form]
@@ -128,7 +137,8 @@ def _media_type(stack: ExitStack, path: str, form: Format | None, file: BinaryIO
 
 
 def _as_ndjson(stack: ExitStack, file: BinaryIO | gzip.GzipFile, by: Identifier) -> BinaryIO:
-    """A list of identifiers, one a line, as NDJSON: line by line, so that what is wrong is found in the same line of both.
+    """A list of identifiers, one a line, as NDJSON: line by line, so that what is wrong is found in
+    the same line of both.
 
     Raises Unreadable for what is no text.
     """
@@ -145,11 +155,15 @@ def _as_ndjson(stack: ExitStack, file: BinaryIO | gzip.GzipFile, by: Identifier)
     return copy
 
 
-def _count(content: BinaryIO | gzip.GzipFile, media_type: str, naming: Naming, *, needs_external_id: bool) -> int:
+def _count(
+    content: BinaryIO | gzip.GzipFile, media_type: str, naming: Naming, *, needs_external_id: bool
+) -> int:
     """Raises Unreadable for what is no file of leads as a whole."""
     coming = blocks(_parts(content))
     if media_type == NDJSON:
-        return sum(sum(map(bool, map(bytes.strip, (block.lines or b"x").splitlines()))) for block in coming)
+        return sum(
+            sum(map(bool, map(bytes.strip, (block.lines or b"x").splitlines()))) for block in coming
+        )
     header, records = read_csv(coming, naming.said)
     if not header.names:
         return 0

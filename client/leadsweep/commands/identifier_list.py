@@ -1,4 +1,6 @@
-"""Results as a list of identifiers, one a line, that means the same when `submit --by` takes it; or else no list at all."""
+"""Results as a list of identifiers, one a line, that means the same when `submit --by` takes it; or
+else no list at all.
+"""
 
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
@@ -16,13 +18,16 @@ _WAY_OUT = "CSV has both, and can be submitted as it is: --format csv"
 _CANONICAL = {"externalId": canonical_external_id, "phoneNumber": canonical_phone_number}
 
 
-def identifier_list(found: Iterable["Result"], cell: Callable[[str], str], *, phone_fallback: bool) -> Iterator[bytes]:
-    """The list in parts, the first of them once all of it is known to be sound: until then it is kept on disk.
+def identifier_list(
+    found: Iterable["Result"], cell: Callable[[str], str], *, phone_fallback: bool
+) -> Iterator[bytes]:
+    """The list in parts, the first of them once all of it is known to be sound: until then it is
+    kept on disk.
 
     Each identifier stands in it as `cell` has it.
 
-    With `phone_fallback` an entry with an externalId may be looked up by its phone number too, which a list would lose.
-    Raises Failure.
+    With `phone_fallback` an entry with an externalId may be looked up by its phone number too,
+    which a list would lose. Raises Failure.
     """
     kind = None
     with tempfile.TemporaryFile() as file:
@@ -34,9 +39,15 @@ def identifier_list(found: Iterable["Result"], cell: Callable[[str], str], *, ph
                 raise Failure(wrong, _WAY_OUT)
             its_kind = "externalId" if result.external_id else "phoneNumber"
             if its_kind != (kind := kind or its_kind):
-                raise Failure("some entries have an externalId, others only a phone number, and a list has one of them", _WAY_OUT)
+                raise Failure(
+                    "some entries have an externalId, others only a phone number, and a list has one of them",
+                    _WAY_OUT,
+                )
             if not _is_a_line(result.identifier, kind):
-                raise Failure(f"the {kind} of entry {result.index} cannot stand on a line of its own", _WAY_OUT)
+                raise Failure(
+                    f"the {kind} of entry {result.index} cannot stand on a line of its own",
+                    _WAY_OUT,
+                )
             file.write(f"{cell(result.identifier)}\n".encode())
         if kind:
             remark(f"to send them back: leadsweep submit FILE --by {kind}")

@@ -28,7 +28,10 @@ _NOTED = {  # what should be looked at, and is counted above as well
     "lacks_plus": "lacking plus",
     "other_external_id": "other ids",
 }
-_ARCHIVED = {"deleted": "archived", "would_delete": "would archive"}  # the words of a job that archives
+_ARCHIVED = {
+    "deleted": "archived",
+    "would_delete": "would archive",
+}  # the words of a job that archives
 
 _HEAD = ("JOB", "STATUS", "MODE", "TOTAL", "DONE", "CREATED UTC", "CAMPAIGN", "REFERENCE")
 _NUMBERS = {3, 4}  # the columns that are aligned to the right
@@ -87,7 +90,9 @@ def show_jobs(jobs: "Sequence[Job]", *, as_json: bool) -> None:
 
 
 def listed(jobs: "Sequence[Job]", now: datetime) -> list[str]:
-    """The lines of a list. Ids are never cut, as they are there to be copied; campaign and reference share what is left."""
+    """The lines of a list. Ids are never cut, as they are there to be copied; campaign and
+    reference share what is left.
+    """
     rows = [_HEAD, *(_row_of(job, now) for job in jobs)]
     widths = [max(map(_width, column)) for column in zip(*rows, strict=True)]
     *others, campaign, reference = widths
@@ -96,22 +101,38 @@ def listed(jobs: "Sequence[Job]", now: datetime) -> list[str]:
         campaign = min(campaign, max(room // 2, room - reference))
         reference = room - campaign
     widths = [*others, campaign, reference]
-    return [" ".join(_fitted(*cell) for cell in zip(row, widths, range(len(row)), strict=True)).rstrip() for row in rows]
+    return [
+        " ".join(_fitted(*cell) for cell in zip(row, widths, range(len(row)), strict=True)).rstrip()
+        for row in rows
+    ]
 
 
 def _row_of(job: "Job", now: datetime) -> tuple[str, ...]:
     mode = job.mode
     if job.dry_run:
         mode = "preview-arch" if mode == "archive" else "preview"
-    done = job.deleted + job.would_delete + job.restored  # of which a job has only the one of its mode
+    done = (
+        job.deleted + job.would_delete + job.restored
+    )  # of which a job has only the one of its mode
     created = job.created_at.astimezone(UTC)
     when = f"{created:%m-%d %H:%M}" if abs(now - created) < _RECENT else f"{created:%Y-%m-%d}"
-    words = (job.job_id, job.status, mode, _short(job.total), _short(done), when, job.campaign_id, job.client_reference or "")
+    words = (
+        job.job_id,
+        job.status,
+        mode,
+        _short(job.total),
+        _short(done),
+        when,
+        job.campaign_id,
+        job.client_reference or "",
+    )
     return tuple(map(printable, words))
 
 
 def _short(count: int) -> str:
-    """From a million on without its last digits, and never rounded up: what is not all must not look like it."""
+    """From a million on without its last digits, and never rounded up: what is not all must not
+    look like it.
+    """
     return f"{count:,}" if count < 1_000_000 else f"{count // 10_000 / 100:.2f}M"  # noqa: PLR2004
 
 
@@ -127,7 +148,9 @@ def _fitted(cell: str, width: int, column: int) -> str:
 
 
 def _width(text: str) -> int:
-    """Columns that `text` takes in a terminal: two for each wide character, as Chinese, Japanese and Korean have."""
+    """Columns that `text` takes in a terminal: two for each wide character, as Chinese, Japanese
+    and Korean have.
+    """
     return sum(2 if unicodedata.east_asian_width(character) in "WF" else 1 for character in text)
 
 
@@ -136,7 +159,11 @@ def _as_the_api_has_it(job: "Job") -> dict[str, Any]:
     import msgspec
 
     found = msgspec.to_builtins(job, builtin_types=(datetime,))
-    return {name: fact for name, fact in found.items() if fact is not None or not name.endswith("Identifiers")}
+    return {
+        name: fact
+        for name, fact in found.items()
+        if fact is not None or not name.endswith("Identifiers")
+    }
 
 
 def summary(job: "Job") -> str:

@@ -1,4 +1,6 @@
-"""`leadsweep jobs`, and the three commands for one job that are used most: `status`, `watch` and `results`."""
+"""`leadsweep jobs`, and the three commands for one job that are used most: `status`, `watch` and
+`results`.
+"""
 
 import itertools
 import os
@@ -26,7 +28,17 @@ if TYPE_CHECKING:
 
 _JOB = click.argument("job_id", metavar="JOB", type=options.Word())
 
-_OUTCOMES = ("pending", "deleted", "archived", "wouldDelete", "restored", "conflict", "notFound", "unprocessed", "invalid")
+_OUTCOMES = (
+    "pending",
+    "deleted",
+    "archived",
+    "wouldDelete",
+    "restored",
+    "conflict",
+    "notFound",
+    "unprocessed",
+    "invalid",
+)
 _STATES = ("scheduled", "queued", "running", "paused", "completed", "failed", "cancelled")
 _BY_SUFFIX = {".csv": "csv", ".ndjson": "ndjson", ".jsonl": "ndjson", ".txt": "identifiers"}
 _LINES = 1000  # results written at a time
@@ -84,16 +96,24 @@ def watch(job_id: str, timeout: float | None, *, fail_on_not_found: bool, as_jso
     type=click.Choice(["csv", "ndjson", "identifiers"]),
     help="identifiers: one a line, of one kind, for submit --by.  [default: by the name of the output, else csv]",
 )
-@click.option("--raw", is_flag=True, help="CSV without a quote before what a spreadsheet would take for a formula, as +1555….")
-def results(job_id: str, outcome: str | None, output: Path | None, form: str | None, *, raw: bool) -> None:
+@click.option(
+    "--raw",
+    is_flag=True,
+    help="CSV without a quote before what a spreadsheet would take for a formula, as +1555….",
+)
+def results(
+    job_id: str, outcome: str | None, output: Path | None, form: str | None, *, raw: bool
+) -> None:
     """Print what became of each entry, in their order, also while the job runs.
 
-    CSV is safe to open in a spreadsheet: a quote stands before what it would take for a formula. With it or without, what is
-    printed can be submitted again with the job's own options, and means the same.
+    CSV is safe to open in a spreadsheet: a quote stands before what it would take for a formula.
+    With it or without, what is printed can be submitted again with the job's own options, and means
+    the same.
 
-    A list of identifiers has externalIds or phone numbers. Where that would lose something, it is refused before anything is
-    printed: if some entries have one kind and some the other, or if an entry has both, by either of which it is looked up (unless
-    the job had no phone fallback). CSV keeps them. Entries without any identifier are left out.
+    A list of identifiers has externalIds or phone numbers. Where that would lose something, it is
+    refused before anything is printed: if some entries have one kind and some the other, or if an
+    entry has both, by either of which it is looked up (unless the job had no phone fallback). CSV
+    keeps them. Entries without any identifier are left out.
     """
     from leadsweep.commands.identifier_list import identifier_list
 
@@ -106,13 +126,25 @@ def results(job_id: str, outcome: str | None, output: Path | None, form: str | N
     cell = printable if is_seen else str  # what goes into a file or a pipe stays what it is
     with server() as leadsweep, progress(is_wanted=not is_seen) as shown:
         job = leadsweep.job(job_id)
-        found = counted(leadsweep.results(job_id, outcome=outcome), shown, "reading", _count_of(job, outcome), "entries")
+        found = counted(
+            leadsweep.results(job_id, outcome=outcome),
+            shown,
+            "reading",
+            _count_of(job, outcome),
+            "entries",
+        )
         if chosen == "identifiers":
             parts = identifier_list(found, cell, phone_fallback=job.phone_fallback is not False)
         else:
-            write = partial(_as_csv, raw=raw, cell=cell) if chosen == "csv" else partial(_as_ndjson, is_seen=is_seen)
+            write = (
+                partial(_as_csv, raw=raw, cell=cell)
+                if chosen == "csv"
+                else partial(_as_ndjson, is_seen=is_seen)
+            )
             parts = _lines(found, write)
-        first = list(itertools.islice(parts, 1))  # what is refused is refused before anything is written
+        first = list(
+            itertools.islice(parts, 1)
+        )  # what is refused is refused before anything is written
         with _written(output) as file:
             for part in itertools.chain([_HEAD] if chosen == "csv" else (), first, parts):
                 file.write(part)
@@ -142,7 +174,9 @@ def _count_of(job: "Job", outcome: str | None) -> int:
 
 @contextmanager
 def _written(output: Path | None) -> Iterator[BinaryIO]:
-    """Stdout; or a file that has its name only once it is whole. A pipe or a device is written to as it is."""
+    """Stdout; or a file that has its name only once it is whole. A pipe or a device is written to
+    as it is.
+    """
     if output is None:
         if not sys.__stdout__:  # sys.stdout leads to nothing then
             raise Failure("stdout is closed", "name a file: -o FILE")
@@ -221,16 +255,22 @@ def jobs() -> None:
     help="Only those made then or later: 2030-01-31T12:00:00Z, or 30m, 12h, 7d, 4w ago.",
 )
 @click.option(
-    "--until", "created_before", metavar="TIME|DURATION", type=options.Past(), help="Only those made before that, and not at it."
+    "--until",
+    "created_before",
+    metavar="TIME|DURATION",
+    type=options.Past(),
+    help="Only those made before that, and not at it.",
 )
-@click.option("--limit", type=click.IntRange(1), default=20, show_default=True, help="The most to be shown.")
+@click.option(
+    "--limit", type=click.IntRange(1), default=20, show_default=True, help="The most to be shown."
+)
 @options.as_json
 def list_(limit: int, *, as_json: bool, **filters: Any) -> None:
     """List jobs, newest first, in lines of at most 100 columns.
 
-    MODE is delete, archive or restore, or preview: of a deletion, preview-arch of an archive. DONE is how many were deleted,
-    archived or restored, or, of a preview, would be. A long campaign or reference is cut, millions are told in short: status, and
-    --json, have them whole.
+    MODE is delete, archive or restore, or preview: of a deletion, preview-arch of an archive. DONE
+    is how many were deleted, archived or restored, or, of a preview, would be. A long campaign or
+    reference is cut, millions are told in short: status, and --json, have them whole.
     """
     from leadsweep.commands.job_view import show_jobs
 
@@ -249,7 +289,9 @@ def list_(limit: int, *, as_json: bool, **filters: Any) -> None:
 @click.argument("leads_per_second", metavar="LEADS_PER_SECOND|none")
 @options.as_json
 def pace(job_id: str, leads_per_second: str, *, as_json: bool) -> None:
-    """Let an unfinished job work on so many leads a second from now on; none: as fast as it goes."""
+    """Let an unfinished job work on so many leads a second from now on; none: as fast as it
+    goes.
+    """
     from leadsweep.commands.job_view import show_job
 
     if leads_per_second != "none" and not leads_per_second.isdecimal():
@@ -268,14 +310,26 @@ def _steer(action: str, does: str) -> None:
         if_cut_off(f"it may have been accepted; to find out: leadsweep status {quote(job_id)}")
         with server() as leadsweep:
             asked = leadsweep.act(job_id, action)
-        show({"jobId": asked.job_id, "status": asked.status}, f"job {asked.job_id} is {asked.status}", as_json=as_json)
+        show(
+            {"jobId": asked.job_id, "status": asked.status},
+            f"job {asked.job_id} is {asked.status}",
+            as_json=as_json,
+        )
 
 
-def _follow(action: str, does: str, wishes: Callable[[options.Command], options.Command] = lambda command: command) -> None:
+def _follow(
+    action: str,
+    does: str,
+    wishes: Callable[[options.Command], options.Command] = lambda command: command,
+) -> None:
     @jobs.command(action, help=does, epilog=EXIT_CODES)
     @_JOB
     @wishes
-    @click.option("--wait", is_flag=True, help="Watch the new job until it ends; its end decides the exit code.")
+    @click.option(
+        "--wait",
+        is_flag=True,
+        help="Watch the new job until it ends; its end decides the exit code.",
+    )
     @options.waiting
     @click.option("--yes", is_flag=True, help="Do not ask.")
     @options.as_json
@@ -307,7 +361,11 @@ def _follow(action: str, does: str, wishes: Callable[[options.Command], options.
             made = leadsweep.act(job_id, action, schedule=schedule)
             if_cut_off(f"it was accepted: leadsweep status {made.job_id}")
             if not wait:
-                show({"jobId": made.job_id, "status": made.status, "total": made.total}, made.job_id, as_json=as_json)
+                show(
+                    {"jobId": made.job_id, "status": made.status, "total": made.total},
+                    made.job_id,
+                    as_json=as_json,
+                )
                 return
             job = watch_job(leadsweep, made.job_id, timeout, accepted=True)
         show_job(job, as_json=as_json)
@@ -315,7 +373,9 @@ def _follow(action: str, does: str, wishes: Callable[[options.Command], options.
 
 
 def _question(source: "Job", action: str) -> str:
-    """Whether to go on from a job, with how many leads it is about, and how many of them may be somebody else's."""
+    """Whether to go on from a job, with how many leads it is about, and how many of them may be
+    somebody else's.
+    """
     count = source.would_delete if action == "execute" else source.unprocessed
     question = f"{source.mode.capitalize()} up to {count:,} leads of campaign {source.campaign_id}"
     if others := source.other_external_id if action == "execute" else 0:
@@ -327,11 +387,17 @@ _steer("pause", "Pause a job; what is done stays done.")
 _steer("resume", "Let a paused job go on.")
 _steer("cancel", "Cancel a job; what is done stays done.")
 _follow("retry", "Make a new job of what a failed or cancelled one left unprocessed.")
-_follow("execute", "Delete, or archive, what a preview found, and nothing else; now, or when it is said to.", options.schedule)
+_follow(
+    "execute",
+    "Delete, or archive, what a preview found, and nothing else; now, or when it is said to.",
+    options.schedule,
+)
 _follow("restore", "Put back what an archive job took away.")
 
 
-@click.command(epilog='Load it with:  eval "$(leadsweep completion bash)"  in ~/.bashrc; likewise zsh. fish: pipe it to source.')
+@click.command(
+    epilog='Load it with:  eval "$(leadsweep completion bash)"  in ~/.bashrc; likewise zsh. fish: pipe it to source.'
+)
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 def completion(shell: str) -> None:
     """Print the shell's completion script."""

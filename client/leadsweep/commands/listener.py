@@ -1,6 +1,7 @@
 """A receiver of webhooks for development: verifies what comes, tells of it, and may pass it on.
 
-It is also the example of what a receiver does: read the raw bytes, verify them before parsing, answer 2xx at once.
+It is also the example of what a receiver does: read the raw bytes, verify them before parsing,
+answer 2xx at once.
 """
 
 import json
@@ -47,9 +48,11 @@ class Listener(ThreadingHTTPServer):
         forward: str | None = None,
         known: Callable[[], Iterable[tuple[str, str]]] = tuple,
     ) -> None:
-        """Begins to listen. `tell` hears of everything that comes, in threads. Raises OSError, ValueError for a bad secret.
+        """Begins to listen. `tell` hears of everything that comes, in threads. Raises OSError,
+        ValueError for a bad secret.
 
-        `known` says, where it can, whose each secret is that may have signed, and the secret; it raises Failure where it cannot.
+        `known` says, where it can, whose each secret is that may have signed, and the secret; it
+        raises Failure where it cannot.
         """
         try:
             for secret in secrets:
@@ -64,7 +67,9 @@ class Listener(ThreadingHTTPServer):
         super().__init__(address, _Handler)
 
     def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ARG002 - the standard library's names
-        """Tells of a request that broke off, or is not one: a traceback would have words of who sent it."""
+        """Tells of a request that broke off, or is not one: a traceback would have words of who
+        sent it.
+        """
         self.tell(Received("", None, f"it could not be received: {type(sys.exception()).__name__}"))
 
 
@@ -91,7 +96,9 @@ class _Handler(BaseHTTPRequestHandler):
             return
         status = self._pass_on(body) if self.server.forward else HTTPStatus.NO_CONTENT
         self._answer(status)
-        self.server.tell(Received(webhook_id, event, forwarded=status if self.server.forward else None))
+        self.server.tell(
+            Received(webhook_id, event, forwarded=status if self.server.forward else None)
+        )
 
     def _received_headers(self) -> dict[str, str]:
         return dict(self.headers.items())
@@ -112,7 +119,11 @@ class _Handler(BaseHTTPRequestHandler):
         headers = {name: self.headers[name] for name in _PASSED_ON if name in self.headers}
         try:
             return httpx2.post(
-                self.server.forward or "", content=body, headers=headers, timeout=_TIMEOUT, trust_env=False
+                self.server.forward or "",
+                content=body,
+                headers=headers,
+                timeout=_TIMEOUT,
+                trust_env=False,
             ).status_code
         except httpx2.HTTPError:
             return HTTPStatus.BAD_GATEWAY

@@ -1,8 +1,8 @@
 """The `leadsweep` command: its groups, and what becomes of an error.
 
-Exit codes: 0 done, 1 failed, 2 used wrongly, 130 interrupted; those of callers' commands are in leadsweep.commands.server. An error is one
-line on stderr, never a traceback. Commands import what is heavy (SQLAlchemy, httpx2, Alembic) when they run, so that `--help`
-answers at once.
+Exit codes: 0 done, 1 failed, 2 used wrongly, 130 interrupted; those of callers' commands are in
+leadsweep.commands.server. An error is one line on stderr, never a traceback. Commands import what
+is heavy (SQLAlchemy, httpx2, Alembic) when they run, so that `--help` answers at once.
 """
 
 import os
@@ -49,7 +49,9 @@ class OneLineErrors(click.Group):
         sys.exit(code if isinstance(code, int) else 0)
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Runs the command. Where it is cut off and may have been done, says so and how to find out."""
+        """Runs the command. Where it is cut off and may have been done, says so and how to find
+        out.
+        """
         try:
             return super().invoke(ctx)
         except (KeyboardInterrupt, NoAnswer) as error:
@@ -80,15 +82,22 @@ def _explain(error: Exception) -> int:
         case click.ClickException():
             return _one_line(error.format_message(), error.exit_code)
         case click.Abort():
-            return _one_line("stopped before it was done", INTERRUPTED if _is_interrupted(error) else FAILED)
+            return _one_line(
+                "stopped before it was done", INTERRUPTED if _is_interrupted(error) else FAILED
+            )
         case OSError():
-            return _one_line(f"{error.filename}: {error.strerror}" if error.filename else str(error), FAILED)
+            return _one_line(
+                f"{error.filename}: {error.strerror}" if error.filename else str(error), FAILED
+            )
     return _unexpected(error)
 
 
 def _unexpected(error: Exception) -> int:
     if os.environ.get("LEADSWEEP_LOG_LEVEL") != "DEBUG":
-        return _one_line(f"unexpected {type(error).__name__}: {error} (LEADSWEEP_LOG_LEVEL=DEBUG shows where)", FAILED)
+        return _one_line(
+            f"unexpected {type(error).__name__}: {error} (LEADSWEEP_LOG_LEVEL=DEBUG shows where)",
+            FAILED,
+        )
     for line in "".join(traceback.format_exception(error)).splitlines():
         remark(line)
     return FAILED
@@ -105,7 +114,9 @@ def _one_line(message: str, code: int) -> int:
 
 
 def _give_up_stdout() -> int:
-    """Nobody reads stdout any more (`| head`), or its disk is full: the interpreter is not to try again at its exit."""
+    """Nobody reads stdout any more (`| head`), or its disk is full: the interpreter is not to try
+    again at its exit.
+    """
     try:
         if sys.stdout:
             sys.stdout.flush()
@@ -114,7 +125,10 @@ def _give_up_stdout() -> int:
     return FAILED
 
 
-@click.group(cls=OneLineErrors, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.group(
+    cls=OneLineErrors,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+)
 @click.version_option(package_name="leadsweep", message="%(prog)s %(version)s")
 def main() -> None:
     """Bulk deletion of leads that says what it did.

@@ -1,4 +1,6 @@
-"""Finds the stack that runs in a data folder, by the `runtime.json` that its supervisor keeps there."""
+"""Finds the stack that runs in a data folder, by the `runtime.json` that its supervisor keeps
+there.
+"""
 
 import fcntl
 import json
@@ -7,14 +9,19 @@ from pathlib import Path
 
 
 def running_stack(folder: Path) -> dict[str, str] | None:
-    """`database_url`, `broker_url`, `secrets_key` and the API's `url` of the stack that runs in `folder`. None if none does."""
+    """`database_url`, `broker_url`, `secrets_key` and the API's `url` of the stack that runs in
+    `folder`. None if none does.
+    """
     try:
         runtime = json.loads((folder / "runtime.json").read_text())
         with (folder / "lock").open() as lock:
             os.kill(runtime["pid"], 0)
             fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:  # locked: the file is no remnant
-        return {name: runtime.get(name, "") for name in ("database_url", "broker_url", "secrets_key", "url")}
+        return {
+            name: runtime.get(name, "")
+            for name in ("database_url", "broker_url", "secrets_key", "url")
+        }
     except (FileNotFoundError, ProcessLookupError):
         return None
     return None

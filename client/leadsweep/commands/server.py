@@ -1,4 +1,6 @@
-"""The server that a caller's command speaks to, and which exit code stands for which way it may fail."""
+"""The server that a caller's command speaks to, and which exit code stands for which way it may
+fail.
+"""
 
 import os
 from collections.abc import Iterator
@@ -54,25 +56,34 @@ The server is LEADSWEEP_URL, else the stack that runs here; the key is LEADSWEEP
 
 @contextmanager
 def server(attempts: int = 4) -> Iterator["Caller"]:
-    """A client of the server, which is given up where no connection is made in time. What it raises becomes a Failure with its
-    exit code.
+    """A client of the server, which is given up where no connection is made in time. What it raises
+    becomes a Failure with its exit code.
     """
     import leadsweep
     from leadsweep.commands.caller import Caller
 
     url, key = server_url(), os.environ.get("LEADSWEEP_API_KEY", "").strip()
     if not key:
-        raise KeyFailure("LEADSWEEP_API_KEY is not set", "make a key: leadsweep keys create --company ID --scope write")
+        raise KeyFailure(
+            "LEADSWEEP_API_KEY is not set",
+            "make a key: leadsweep keys create --company ID --scope write",
+        )
     if not (key.isascii() and key.isprintable()):
-        raise KeyFailure("LEADSWEEP_API_KEY is no key", "it is one line of letters, digits and signs")
+        raise KeyFailure(
+            "LEADSWEEP_API_KEY is no key", "it is one line of letters, digits and signs"
+        )
     try:
         with Caller(url, key, retries=leadsweep.Retries(attempts, unreached=UNREACHED)) as found:
             yield found
     except leadsweep.KeyRefused as error:
-        raise KeyFailure(str(error), "check LEADSWEEP_API_KEY, its scope, and the campaign") from None
+        raise KeyFailure(
+            str(error), "check LEADSWEEP_API_KEY, its scope, and the campaign"
+        ) from None
     except leadsweep.ServerNotReached as error:
         kind = NotConnected if isinstance(error, leadsweep.NotConnected) else ServerFailure
-        raise kind(f"no answer from {url}: {error}", "check LEADSWEEP_URL and that the server runs") from None
+        raise kind(
+            f"no answer from {url}: {error}", "check LEADSWEEP_URL and that the server runs"
+        ) from None
     except leadsweep.ServerFailed as error:
         raise ServerFailure(f"{url} answers: {error}", "try again later") from None
     except leadsweep.LeadsweepError as error:
@@ -80,7 +91,9 @@ def server(attempts: int = 4) -> Iterator["Caller"]:
 
 
 def server_url() -> str:
-    """LEADSWEEP_URL; else that of the stack that runs in LEADSWEEP_DATA_DIR or .leadsweep; else the usual one."""
+    """LEADSWEEP_URL; else that of the stack that runs in LEADSWEEP_DATA_DIR or .leadsweep; else the
+    usual one.
+    """
     if url := os.environ.get("LEADSWEEP_URL"):
         if not url.startswith(("http://", "https://")):
             raise Failure("LEADSWEEP_URL is not a URL", f"write it as {DEFAULT_URL}")

@@ -38,28 +38,69 @@ LOOK_UP = 0.1  # seconds: a Ctrl-C just before a read that blocks would be heede
 
 @click.command(epilog=EXIT_CODES)
 @click.argument("file", metavar="FILE|-", type=options.FILE)
-@click.option("--campaign", "campaign_id", required=True, metavar="ID", type=options.Word(), help="Whose leads they are.")
-@click.option("--format", "form", type=click.Choice(["csv", "ndjson"]), help="[default: by the file's name or first character]")
-@click.option("--by", type=click.Choice(IDENTIFIERS), help="FILE is a list: one identifier of this kind a line.")
+@click.option(
+    "--campaign",
+    "campaign_id",
+    required=True,
+    metavar="ID",
+    type=options.Word(),
+    help="Whose leads they are.",
+)
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["csv", "ndjson"]),
+    help="[default: by the file's name or first character]",
+)
+@click.option(
+    "--by",
+    type=click.Choice(IDENTIFIERS),
+    help="FILE is a list: one identifier of this kind a line.",
+)
 @options.naming
 @click.option(
-    "--on-invalid", type=click.Choice(["fail", "skip"]), default="fail", show_default=True, help="Rows that are no leads."
+    "--on-invalid",
+    type=click.Choice(["fail", "skip"]),
+    default="fail",
+    show_default=True,
+    help="Rows that are no leads.",
 )
 @click.option(
-    "--mode", type=click.Choice(["delete", "archive"]), default="delete", show_default=True, help="archive can be undone."
+    "--mode",
+    type=click.Choice(["delete", "archive"]),
+    default="delete",
+    show_default=True,
+    help="archive can be undone.",
 )
-@click.option("--dry-run", is_flag=True, help="A preview: say what would be deleted or archived, change nothing.")
-@click.option("--no-phone-fallback", is_flag=True, help="Look leads with an externalId up by that only.")
-@click.option("--only-if-unidentified", is_flag=True, help="Look up by phone only leads that have no externalId of their own.")
+@click.option(
+    "--dry-run",
+    is_flag=True,
+    help="A preview: say what would be deleted or archived, change nothing.",
+)
+@click.option(
+    "--no-phone-fallback", is_flag=True, help="Look leads with an externalId up by that only."
+)
+@click.option(
+    "--only-if-unidentified",
+    is_flag=True,
+    help="Look up by phone only leads that have no externalId of their own.",
+)
 @options.phone_region
 @click.option("--reference", "client_reference", help="Your own name for the job.")
 @options.schedule
-@click.option("--max-leads-per-second", type=click.IntRange(1), metavar="N", help="No faster than that.")
+@click.option(
+    "--max-leads-per-second", type=click.IntRange(1), metavar="N", help="No faster than that."
+)
 @click.option("--callback-url", metavar="URL", help="Told when the job ends.")
 @click.option(
-    "--idempotency-key", metavar="KEY", type=options.Printable(), help="What is submitted twice with one key is done once."
+    "--idempotency-key",
+    metavar="KEY",
+    type=options.Printable(),
+    help="What is submitted twice with one key is done once.",
 )
-@click.option("--wait", is_flag=True, help="Watch the job until it ends; its end decides the exit code.")
+@click.option(
+    "--wait", is_flag=True, help="Watch the job until it ends; its end decides the exit code."
+)
 @options.waiting
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @options.as_json
@@ -78,9 +119,11 @@ def submit(
     as_json: bool,
     **wishes: Any,
 ) -> None:
-    """Submit a bulk delete of the leads in FILE (- for stdin): CSV, NDJSON, or with --by a list of identifiers.
+    """Submit a bulk delete of the leads in FILE (- for stdin): CSV, NDJSON, or with --by a list of
+    identifiers.
 
-    Prints the id of the job; with --wait, the job when it has ended. Asks before a real deletion if a person is at the terminal.
+    Prints the id of the job; with --wait, the job when it has ended. Asks before a real deletion if
+    a person is at the terminal.
     """
     from leadsweep.commands.files import prepare
     from leadsweep.commands.job_view import show_job
@@ -93,18 +136,26 @@ def submit(
     with ExitStack() as stack:
         naming = options.naming_of(columns, ignored)
         with progress() as shown:
-            prepared = prepare(stack, file, form, by, naming, shown, needs_external_id=wishes["no_phone_fallback"])
+            prepared = prepare(
+                stack, file, form, by, naming, shown, needs_external_id=wishes["no_phone_fallback"]
+            )
         if prepared.leads == 0:
             raise Failure(f"{file} contains no leads")
         if not wishes["dry_run"] and not yes:
-            confirm(f"{wishes['mode'].capitalize()} up to {prepared.leads:,} leads of campaign {campaign_id}?")
+            confirm(
+                f"{wishes['mode'].capitalize()} up to {prepared.leads:,} leads of campaign {campaign_id}?"
+            )
         with server(ATTEMPTS) as leadsweep:
             submitted = _sent(leadsweep, campaign_id, prepared, naming, job_options)
             accepted = f"accepted: {submitted.total:,} leads, {submitted.status}"
             if not wait:
                 remark(f"{accepted}. Watch it: leadsweep watch {submitted.job_id}")
                 show(
-                    {"jobId": submitted.job_id, "status": submitted.status, "total": submitted.total},
+                    {
+                        "jobId": submitted.job_id,
+                        "status": submitted.status,
+                        "total": submitted.total,
+                    },
                     submitted.job_id,
                     as_json=as_json,
                 )
@@ -115,18 +166,33 @@ def submit(
     leave(job, fail_on_not_found=fail_on_not_found)
 
 
-def _sent(leadsweep: "Client", campaign_id: str, prepared: "Prepared", naming: "Naming", wishes: dict[str, Any]) -> "Submitted":
+def _sent(
+    leadsweep: "Client",
+    campaign_id: str,
+    prepared: "Prepared",
+    naming: "Naming",
+    wishes: dict[str, Any],
+) -> "Submitted":
     """The job."""
     from leadsweep import Refused
 
     key = wishes.pop("idempotency_key") or str(uuid4())
-    reference = f" --reference {quote(wishes['client_reference'])}" if wishes["client_reference"] else ""
+    reference = (
+        f" --reference {quote(wishes['client_reference'])}" if wishes["client_reference"] else ""
+    )
     if_cut_off(
         f"it may have been accepted: look for it with leadsweep jobs list --campaign {quote(campaign_id)}{reference}; "
         f"to have it done once, submit it again with --idempotency-key {quote(key)}"
     )
-    wishes |= {"media_type": prepared.media_type, "compressed": prepared.compressed, "idempotency_key": key}
-    wishes |= {"columns": {identifier: name for name, identifier in naming.columns.items()}, "ignore": naming.ignored}
+    wishes |= {
+        "media_type": prepared.media_type,
+        "compressed": prepared.compressed,
+        "idempotency_key": key,
+    }
+    wishes |= {
+        "columns": {identifier: name for name, identifier in naming.columns.items()},
+        "ignore": naming.ignored,
+    }
     try:
         with progress() as shown:
             file = watched(prepared.file, shown, "sending", "sent; waiting for the answer")
@@ -171,4 +237,7 @@ def _job_options(
     if no_phone_fallback and only_if_unidentified:
         raise click.UsageError("only one of --no-phone-fallback and --only-if-unidentified")
     fallback = "onlyIfUnidentified" if only_if_unidentified else not no_phone_fallback
-    return {"phone_fallback": fallback, "schedule": options.schedule_of(run_at, window, off_peak=off_peak)} | others
+    return {
+        "phone_fallback": fallback,
+        "schedule": options.schedule_of(run_at, window, off_peak=off_peak),
+    } | others

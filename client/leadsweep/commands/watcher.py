@@ -1,4 +1,6 @@
-"""Watches a job from outside: how much is done, how fast, how long it will take. Survives the server's restarts."""
+"""Watches a job from outside: how much is done, how fast, how long it will take. Survives the
+server's restarts.
+"""
 
 import math
 import sys
@@ -25,7 +27,8 @@ _BACK = "\r\x1b[K"  # to the beginning of the line, and erase it
 
 
 def watch(server: "Caller", job_id: str, timeout: float | None, *, accepted: bool = False) -> "Job":
-    """The job once it is final; progress goes to stderr. Raises Failure when the time is over, Exit when interrupted.
+    """The job once it is final; progress goes to stderr. Raises Failure when the time is over, Exit
+    when interrupted.
 
     Of one that was just `accepted` no first answer is needed to know that it is there.
     """
@@ -34,14 +37,20 @@ def watch(server: "Caller", job_id: str, timeout: float | None, *, accepted: boo
     server.tell = progress.say
     try:
         left = PATIENCE if timeout is None else timeout
-        job = _look(server, job_id, left, progress) if accepted else server.job(job_id, timeout=timeout)
+        job = (
+            _look(server, job_id, left, progress)
+            if accepted
+            else server.job(job_id, timeout=timeout)
+        )
         while not (job and job.final):
             if job:
                 progress.show(job)
             left = deadline - time.monotonic()
             if left <= 0:
                 state = job.status if job else "under way"
-                raise WaitFailure(f"job {job_id} is still {state} after {timeout:g} s; it goes on", _again(job_id))
+                raise WaitFailure(
+                    f"job {job_id} is still {state} after {timeout:g} s; it goes on", _again(job_id)
+                )
             time.sleep(min(EVERY, left))
             job = _look(server, job_id, max(0.0, deadline - time.monotonic()), progress) or job
     except KeyboardInterrupt:
@@ -89,7 +98,10 @@ class _Progress:
             self._seen.popleft()
         began, before = self._seen[0]
         rate = (job.processed - before) / (now - began) if now > began else 0.0
-        words = [job.status, f"{job.processed:,} of {job.total:,} ({job.processed * 100 // job.total} %)"]
+        words = [
+            job.status,
+            f"{job.processed:,} of {job.total:,} ({job.processed * 100 // job.total} %)",
+        ]
         if rate:
             words += [f"{rate:,.0f}/s", f"{_span((job.total - job.processed) / rate)} left"]
         if job.waiting_for:
@@ -97,7 +109,9 @@ class _Progress:
         self.say("  ".join(words), kind=job.waiting_for.detail if job.waiting_for else job.status)
 
     def say(self, text: str, kind: str = "trouble") -> None:
-        """Says `text`; in a pipe only if it is of another kind than the last, or that is a while ago."""
+        """Says `text`; in a pipe only if it is of another kind than the last, or that is a while
+        ago.
+        """
         if self._terminal:
             remark(text, head=_BACK, end="")
             self._drawn = True
@@ -117,4 +131,10 @@ class _Progress:
 def _span(seconds: float) -> str:
     minutes, rest = divmod(int(seconds) + 1, 60)
     hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s" if minutes else f"{rest} s"
+    return (
+        f"{hours} h {minutes} min"
+        if hours
+        else f"{minutes} min {rest} s"
+        if minutes
+        else f"{rest} s"
+    )

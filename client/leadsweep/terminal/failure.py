@@ -1,5 +1,5 @@
-"""How a command fails: one line that says what is wrong and how to mend it, and exit code 1. And what is said of one that was cut
-off, when nobody knows whether it was done.
+"""How a command fails: one line that says what is wrong and how to mend it, and exit code 1. And
+what is said of one that was cut off, when nobody knows whether it was done.
 """
 
 import click
@@ -24,7 +24,8 @@ class NoAnswer(Failure):
 
 
 def if_cut_off(told: str) -> None:
-    """What is said from now on where the command is interrupted, or gets no answer: it may have been done, and how to find out.
+    """What is said from now on where the command is interrupted, or gets no answer: it may have
+    been done, and how to find out.
 
     A signal to end interrupts it from now on.
     """

@@ -20,13 +20,20 @@ if TYPE_CHECKING:
 MAX_WORD = 255  # code points, as for identifiers of leads
 _LONGEST = timedelta(days=36500)
 _DURATION = re.compile(r"(\d{1,9})([mhdw])")
-_UNITS = {"m": timedelta(minutes=1), "h": timedelta(hours=1), "d": timedelta(days=1), "w": timedelta(weeks=1)}
+_UNITS = {
+    "m": timedelta(minutes=1),
+    "h": timedelta(hours=1),
+    "d": timedelta(days=1),
+    "w": timedelta(weeks=1),
+}
 
 Command = Callable[..., Any]
 
 
 class Word(click.ParamType[str]):
-    """An id or a name: printable, at most 255 characters, without space at its ends; an id may not be empty."""
+    """An id or a name: printable, at most 255 characters, without space at its ends; an id may not
+    be empty.
+    """
 
     name = "text"
 
@@ -83,12 +90,18 @@ class Printable(click.ParamType[str]):
 
 
 class Expiry(click.ParamType[datetime | timedelta]):
-    """When a key ends: a time (ISO 8601; UTC if it names no zone) or how long from now (30m, 12h, 90d, 4w)."""
+    """When a key ends: a time (ISO 8601; UTC if it names no zone) or how long from now (30m, 12h,
+    90d, 4w).
+    """
 
     name = "time or duration"
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> datetime | timedelta:
-        """A time with its zone, or a duration of at most 100 years; anything else is a usage error."""
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> datetime | timedelta:
+        """A time with its zone, or a duration of at most 100 years; anything else is a usage
+        error.
+        """
         if isinstance(value, datetime | timedelta):
             return value
         if duration := _DURATION.fullmatch(value):
@@ -99,7 +112,11 @@ class Expiry(click.ParamType[datetime | timedelta]):
         try:
             moment = datetime.fromisoformat(value)
         except ValueError:
-            self.fail("write a time as 2030-01-31T12:00:00Z, or a duration as 30m, 12h, 90d or 4w", param, ctx)
+            self.fail(
+                "write a time as 2030-01-31T12:00:00Z, or a duration as 30m, 12h, 90d or 4w",
+                param,
+                ctx,
+            )
         if not 1970 < moment.year < 9999:  # noqa: PLR2004 - what neither side can shift by a time zone
             self.fail("must be a year between 1971 and 9998", param, ctx)
         return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
@@ -108,7 +125,9 @@ class Expiry(click.ParamType[datetime | timedelta]):
 class Past(Expiry):
     """A time, as for Expiry, or how long ago it was."""
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> datetime:
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> datetime:
         """A time with its zone; anything else is a usage error."""
         when = super().convert(value, param, ctx)
         return datetime.now(UTC) - when if isinstance(when, timedelta) else when
@@ -127,7 +146,9 @@ def checked_rate(_ctx: click.Context, _param: click.Parameter, value: str | None
 
 
 def checked_window(_ctx: click.Context, _param: click.Parameter, value: str | None) -> str | None:
-    """The callback of an argument that takes a window such as `22:00-06:00 mon-sun Europe/Berlin`; gives its usual form."""
+    """The callback of an argument that takes a window such as `22:00-06:00 mon-sun Europe/Berlin`;
+    gives its usual form.
+    """
     from shared.windows import parse_window, window_text
 
     if value is None:
@@ -157,7 +178,9 @@ def phone_region(command: Command) -> Command:
     )(command)
 
 
-def _read_columns(_ctx: click.Context, _param: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:
+def _read_columns(
+    _ctx: click.Context, _param: click.Parameter, values: tuple[str, ...]
+) -> dict[str, str]:
     """`externalId=CRM ID`: the identifiers by the columns."""
     columns: dict[str, str] = {}
     for value in values:
@@ -165,7 +188,9 @@ def _read_columns(_ctx: click.Context, _param: click.Parameter, values: tuple[st
         if identifier not in {"externalId", "phoneNumber"} or not column.strip():
             raise click.BadParameter("write it as externalId=COLUMN or phoneNumber=COLUMN")
         if identifier in columns.values() or column in columns:
-            raise click.BadParameter("each identifier has one column, and each column is of one identifier")
+            raise click.BadParameter(
+                "each identifier has one column, and each column is of one identifier"
+            )
         columns[column] = identifier
     return columns
 
@@ -195,16 +220,25 @@ def naming_of(columns: dict[str, str], ignored: tuple[str, ...]) -> "Naming":
 
     if not columns.keys().isdisjoint(ignored):
         raise click.UsageError("--column and --ignore name the same column")
-    return Naming(columns, frozenset(ignored), '--column {identifier}="{name}"', '--ignore "{name}"')
+    return Naming(
+        columns, frozenset(ignored), '--column {identifier}="{name}"', '--ignore "{name}"'
+    )
 
 
 def schedule(command: Command) -> Command:
     """Adds what says when a job is to run, for `schedule_of`."""
     command = click.option(
-        "--window", metavar="WINDOW", callback=checked_window, help="Within it: '22:00-06:00 mon-fri Europe/Berlin'."
+        "--window",
+        metavar="WINDOW",
+        callback=checked_window,
+        help="Within it: '22:00-06:00 mon-fri Europe/Berlin'.",
     )(command)
-    command = click.option("--off-peak", is_flag=True, help="Within the campaign's off-peak window.")(command)
-    return click.option("--run-at", metavar="TIME", help="Not before this time, as 2030-01-31T22:00:00+01:00.")(command)
+    command = click.option(
+        "--off-peak", is_flag=True, help="Within the campaign's off-peak window."
+    )(command)
+    return click.option(
+        "--run-at", metavar="TIME", help="Not before this time, as 2030-01-31T22:00:00+01:00."
+    )(command)
 
 
 def schedule_of(run_at: str | None, window: str | None, *, off_peak: bool) -> dict[str, Any] | None:
@@ -227,7 +261,12 @@ def _window(written: str) -> dict[str, Any]:
 
     window = parse_window(written)
     start, _, end = written.partition(" ")[0].partition("-")
-    return {"start": start, "end": end, "timeZone": window.zone, "days": [DAY_NAMES[day] for day in sorted(window.days)]}
+    return {
+        "start": start,
+        "end": end,
+        "timeZone": window.zone,
+        "days": [DAY_NAMES[day] for day in sorted(window.days)],
+    }
 
 
 def data_dir(command: Command) -> Command:
@@ -241,7 +280,9 @@ def data_dir(command: Command) -> Command:
 
 def as_json(command: Command) -> Command:
     """Adds `--json`: the result as one JSON object on stdout."""
-    return click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")(command)
+    return click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")(
+        command
+    )
 
 
 def check_waiting(timeout: float | None, *, wait: bool, fail_on_not_found: bool) -> None:
@@ -252,7 +293,12 @@ def check_waiting(timeout: float | None, *, wait: bool, fail_on_not_found: bool)
 
 def waiting(command: Command) -> Command:
     """Adds what a command that waits for a job can be told."""
-    command = click.option("--fail-on-not-found", is_flag=True, help="Exit code 3 if leads were not found.")(command)
+    command = click.option(
+        "--fail-on-not-found", is_flag=True, help="Exit code 3 if leads were not found."
+    )(command)
     return click.option(
-        "--timeout", type=click.FloatRange(0, min_open=True), metavar="SECONDS", help="Wait no longer than that."
+        "--timeout",
+        type=click.FloatRange(0, min_open=True),
+        metavar="SECONDS",
+        help="Wait no longer than that.",
     )(command)

@@ -1,7 +1,9 @@
-"""What commands print: the result on stdout, as text for people or JSON for scripts, and remarks on stderr.
+"""What commands print: the result on stdout, as text for people or JSON for scripts, and remarks on
+stderr.
 
-So `KEY=$(leadsweep keys create …)` and `leadsweep leads count … --json | jq .count` both do what one hopes for. All
-that is printed goes through here, since others may have written parts of it: none of that steers the terminal.
+So `KEY=$(leadsweep keys create …)` and `leadsweep leads count … --json | jq .count` both do what
+one hopes for. All that is printed goes through here, since others may have written parts of it:
+none of that steers the terminal.
 """
 
 import json
@@ -22,7 +24,9 @@ if TYPE_CHECKING:
     from rich.console import Console
     from sqlalchemy import RowMapping
 
-    Columns = Mapping[str, Callable[[RowMapping], object]]  # what a table shows of a row, by the columns' heads
+    Columns = Mapping[
+        str, Callable[[RowMapping], object]
+    ]  # what a table shows of a row, by the columns' heads
 
 _PIPE_WIDTH = 1000  # columns; what is piped must not be wrapped or cut to some terminal's width
 
@@ -36,12 +40,15 @@ def show(result: Mapping[str, object], text: str, *, as_json: bool) -> None:
 
 
 def say(text: str, *, head: str = "") -> None:
-    """Prints `text` on one line of stdout; the `head` before it is our own, and may steer the terminal."""
+    """Prints `text` on one line of stdout; the `head` before it is our own, and may steer the
+    terminal.
+    """
     click.echo(head + printable(text), color=_colour())
 
 
 def remark(text: str, *, head: str = "", end: str = "\n") -> None:
-    """Says something to the person at the terminal that is not part of the result, if anybody listens.
+    """Says something to the person at the terminal that is not part of the result, if anybody
+    listens.
 
     `head` and `end` are our own, and may steer the terminal.
     """
@@ -54,8 +61,12 @@ def _colour() -> bool | None:
 
 
 @contextmanager
-def told_if_slow(text: str, seconds: float, tell: Callable[[str], None] = remark) -> Iterator[Callable[[float], None]]:
-    """Tells `text`, once, where the block takes longer than `seconds`. Yields what gives it so many more from now on."""
+def told_if_slow(
+    text: str, seconds: float, tell: Callable[[str], None] = remark
+) -> Iterator[Callable[[float], None]]:
+    """Tells `text`, once, where the block takes longer than `seconds`. Yields what gives it so many
+    more from now on.
+    """
     ended = threading.Event()
     deadline = time.monotonic() + seconds
 
@@ -83,7 +94,13 @@ def console(*, stderr: bool = False) -> "Console":
     from rich.console import Console
 
     piped = not (sys.stderr if stderr else sys.stdout).isatty()
-    return Console(stderr=stderr, width=_PIPE_WIDTH if piped else None, highlight=False, markup=False, emoji=False)
+    return Console(
+        stderr=stderr,
+        width=_PIPE_WIDTH if piped else None,
+        highlight=False,
+        markup=False,
+        emoji=False,
+    )
 
 
 def show_list(
@@ -93,7 +110,9 @@ def show_list(
     *,
     as_json: bool,
 ) -> None:
-    """Prints rows of the database: as JSON, each as it is `described`, or as a table of `columns`."""
+    """Prints rows of the database: as JSON, each as it is `described`, or as a table of
+    `columns`.
+    """
     if as_json:
         show({"items": [described(row) for row in rows]}, "", as_json=True)
         return
@@ -112,4 +131,8 @@ def minute(time: datetime | None) -> str:
 
 def moment(time: datetime | None) -> str | None:
     """`time` as the API writes it: UTC, ISO 8601, three decimals, `Z`."""
-    return time.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z") if time else None
+    return (
+        time.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        if time
+        else None
+    )

@@ -1,4 +1,6 @@
-"""How far a long command is: a line on the terminal that is gone at its end. In a pipe nothing is said."""
+"""How far a long command is: a line on the terminal that is gone at its end. In a pipe nothing is
+said.
+"""
 
 import io
 import os
@@ -12,7 +14,9 @@ from leadsweep.terminal.output import console
 
 T = TypeVar("T")
 
-Show = Callable[..., None]  # of what is being done, how much of it is done, of how much, of what; the last three may be left out
+Show = Callable[
+    ..., None
+]  # of what is being done, how much of it is done, of how much, of what; the last three may be left out
 
 PART = 1 << 16  # bytes of a file between two looks
 ITEMS = 1000  # likewise
@@ -20,13 +24,20 @@ ITEMS = 1000  # likewise
 
 @contextmanager
 def progress(*, is_wanted: bool = True) -> Iterator[Show]:
-    """Yields what shows how far it is: `show("sending", 3, 7, "bytes")`, or `show("committing")`."""
+    """Yields what shows how far it is: `show("sending", 3, 7, "bytes")`, or
+    `show("committing")`.
+    """
     if not (is_wanted and sys.stderr.isatty()):
         yield lambda *_: None
         return
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-    columns = (TextColumn("{task.description}"), BarColumn(20), TextColumn("{task.fields[counts]}"), TimeElapsedColumn())
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(20),
+        TextColumn("{task.fields[counts]}"),
+        TimeElapsedColumn(),
+    )
     with Progress(*columns, console=console(stderr=True), transient=True) as bars:
         shown: Any = None
         now = ""
@@ -53,7 +64,9 @@ def counted(items: Iterable[T], show: Show, words: str, total: int, unit: str) -
 
 
 def watched(file: BinaryIO, show: Show, words: str, then: str) -> BinaryIO:
-    """`file`, read from where it is, which shows how much of it has been read; after its end what is done `then`."""
+    """`file`, read from where it is, which shows how much of it has been read; after its end what
+    is done `then`.
+    """
     return io.BufferedReader(_Watched(file, show, words, then), PART)
 
 

@@ -9,7 +9,9 @@ _STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 def stop_by_signals() -> None:
-    """From now on SIGTERM, SIGINT and a closed terminal raise KeyboardInterrupt in the main thread."""
+    """From now on SIGTERM, SIGINT and a closed terminal raise KeyboardInterrupt in the main
+    thread.
+    """
     if threading.current_thread() is not threading.main_thread():
         return
     for number in _STOPPING:
@@ -19,13 +21,19 @@ def stop_by_signals() -> None:
 
 @contextmanager
 def uninterrupted() -> Iterator[None]:
-    """Puts those signals off to the end of the block: a process just started must be noted, or nobody would stop it."""
+    """Puts those signals off to the end of the block: a process just started must be noted, or
+    nobody would stop it.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
     late: list[int] = []
-    heeded = [number for number in _STOPPING if signal.getsignal(number) not in {signal.SIG_IGN, None}]
-    before = {number: signal.signal(number, lambda number, _: late.append(number)) for number in heeded}
+    heeded = [
+        number for number in _STOPPING if signal.getsignal(number) not in {signal.SIG_IGN, None}
+    ]
+    before = {
+        number: signal.signal(number, lambda number, _: late.append(number)) for number in heeded
+    }
     try:
         yield
     finally:

@@ -1,4 +1,6 @@
-"""The schema's history, and how to move along it: `upgrade`, `downgrade`, and which version a database is at."""
+"""The schema's history, and how to move along it: `upgrade`, `downgrade`, and which version a
+database is at.
+"""
 
 import time
 from collections.abc import Callable
@@ -14,7 +16,9 @@ from sqlalchemy.exc import DBAPIError
 from shared.database.engines import LOCK_TIMEOUT
 from shared.database.sqlstates import is_locked
 
-PATIENCE = 30.0  # seconds in which a table is asked for again; what took longer by then is not done twice
+PATIENCE = (
+    30.0  # seconds in which a table is asked for again; what took longer by then is not done twice
+)
 PAUSE = 1.0  # seconds in between, for those who have queued behind it
 
 # Any number that nothing else uses: two migrations at once take turns.
@@ -30,21 +34,28 @@ def config(connection: Connection | None = None) -> Config:
 
 
 def upgrade(connection: Connection, revision: str = "head") -> None:
-    """Moves the schema up to `revision`, in one transaction, which the caller commits. Raises DBAPIError."""
+    """Moves the schema up to `revision`, in one transaction, which the caller commits. Raises
+    DBAPIError.
+    """
     _move(connection, lambda: command.upgrade(config(connection), revision))
 
 
 def downgrade(connection: Connection, revision: str) -> None:
-    """Moves the schema down to `revision` (`base`: nothing left), as `upgrade` does. Raises DBAPIError."""
+    """Moves the schema down to `revision` (`base`: nothing left), as `upgrade` does. Raises
+    DBAPIError.
+    """
     _move(connection, lambda: command.downgrade(config(connection), revision))
 
 
 def _move(connection: Connection, move: Callable[[], None]) -> None:
-    """Whoever comes later queues behind one who waits for a whole table, be it for a SELECT. So a table that
-    somebody's long transaction has is given up soon, with all that was locked before it, and asked for again.
+    """Whoever comes later queues behind one who waits for a whole table, be it for a SELECT. So a
+    table that somebody's long transaction has is given up soon, with all that was locked before it,
+    and asked for again.
     """
     connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _MIGRATION_LOCK})
-    connection.execute(text("SELECT set_config('lock_timeout', :timeout, true)"), {"timeout": LOCK_TIMEOUT})
+    connection.execute(
+        text("SELECT set_config('lock_timeout', :timeout, true)"), {"timeout": LOCK_TIMEOUT}
+    )
     deadline = time.monotonic() + PATIENCE
     while True:
         try:

@@ -1,4 +1,6 @@
-"""Runs migrations on the connection that shared.database.migrations was given; there is no other way in, and no alembic.ini."""
+"""Runs migrations on the connection that shared.database.migrations was given; there is no other
+way in, and no alembic.ini.
+"""
 
 from alembic import context
 

@@ -16,7 +16,13 @@ async def test_health_names_each_part(service):
     assert answer.status_code == 503
     assert answer.json() == {
         "success": False,
-        "data": {"database": "up", "broker": "up", "worker": "down", "deliverer": "down", "ticker": "down"},
+        "data": {
+            "database": "up",
+            "broker": "up",
+            "worker": "down",
+            "deliverer": "down",
+            "ticker": "down",
+        },
         "error": "Service temporarily unavailable",
     }
     one_tick(service.engine)
@@ -28,22 +34,35 @@ async def test_health_names_each_part(service):
     assert answer.status_code == 200
     assert set(answer.json()["data"].values()) == {"up"}
     with service.engine.begin() as connection:
-        connection.exec_driver_sql("UPDATE heartbeats SET beat_at = clock_timestamp() - interval '16 s' WHERE role = 'worker'")
+        connection.exec_driver_sql(
+            "UPDATE heartbeats SET beat_at = clock_timestamp() - interval '16 s' WHERE role = 'worker'"
+        )
     assert (await service.http.get("/api/health")).json()["data"]["worker"] == "down"
 
 
 async def test_what_is_gone_is_down_within_seconds_and_submissions_say_so(settings, service):
     gone = settings.model_copy(
-        update={"database_url": "postgresql://nobody@127.0.0.1:1/none", "broker_url": "amqp://127.0.0.1:1", "redis_url": ""}
+        update={
+            "database_url": "postgresql://nobody@127.0.0.1:1/none",
+            "broker_url": "amqp://127.0.0.1:1",
+            "redis_url": "",
+        }
     )
     app = create_app(gone)
     async with app.router.lifespan_context(app):
         service.http._transport.app = app
         began = time.monotonic()
         answer = await service.http.get("/api/health")
-        assert (answer.status_code, answer.json()["data"]["database"], answer.json()["data"]["broker"]) == (503, "down", "down")
+        assert (
+            answer.status_code,
+            answer.json()["data"]["database"],
+            answer.json()["data"]["broker"],
+        ) == (503, "down", "down")
         refused = await service.post({"campaignId": "cmp", "leads": [{"externalId": "a"}]})
-        assert (refused.status_code, refused.json()["error"]) == (503, "Service temporarily unavailable")
+        assert (refused.status_code, refused.json()["error"]) == (
+            503,
+            "Service temporarily unavailable",
+        )
         assert int(refused.headers["retry-after"]) > 0
         assert time.monotonic() - began < 8
 
@@ -51,8 +70,16 @@ async def test_what_is_gone_is_down_within_seconds_and_submissions_say_so(settin
 @pytest.mark.parametrize(
     ("sick", "well", "finding"),
     [
-        (lambda r: r.config_set("maxmemory", "1"), lambda r: r.config_set("maxmemory", "0"), "its memory is full (maxmemory)"),
-        (lambda r: r.replicaof("127.0.0.1", "1"), lambda r: r.replicaof("NO", "ONE"), "it is a replica"),
+        (
+            lambda r: r.config_set("maxmemory", "1"),
+            lambda r: r.config_set("maxmemory", "0"),
+            "its memory is full (maxmemory)",
+        ),
+        (
+            lambda r: r.replicaof("127.0.0.1", "1"),
+            lambda r: r.replicaof("NO", "ONE"),
+            "it is a replica",
+        ),
     ],
 )
 async def test_a_broker_that_answers_and_refuses_writes_is_down_and_the_log_says_why(
@@ -75,7 +102,9 @@ async def test_a_broker_that_answers_and_refuses_writes_is_down_and_the_log_says
 async def test_a_rabbitmq_that_blocks_publishers_is_down(settings, service, capsys):
     for blocks, word in ((True, "down"), (False, "up")):
         with rabbitmq(blocks=blocks) as url:
-            app = create_app(settings.model_copy(update={"broker_url": url, "redis_url": settings.broker_url}))
+            app = create_app(
+                settings.model_copy(update={"broker_url": url, "redis_url": settings.broker_url})
+            )
             async with app.router.lifespan_context(app):
                 service.http._transport.app = app
                 assert (await service.http.get("/api/health")).json()["data"]["broker"] == word
@@ -85,17 +114,25 @@ async def test_a_rabbitmq_that_blocks_publishers_is_down(settings, service, caps
 async def test_a_rabbitmq_whose_first_nodes_are_frozen_is_up(settings, service):
     with socket.create_server(("127.0.0.1", 0)) as frozen, rabbitmq() as url:
         silent = f"amqp://127.0.0.1:{frozen.getsockname()[1]}"
-        app = create_app(settings.model_copy(update={"broker_url": f"{silent};{silent};{url}", "redis_url": settings.broker_url}))
+        app = create_app(
+            settings.model_copy(
+                update={"broker_url": f"{silent};{silent};{url}", "redis_url": settings.broker_url}
+            )
+        )
         async with app.router.lifespan_context(app):
             service.http._transport.app = app
             assert (await service.http.get("/api/health")).json()["data"]["broker"] == "up"
 
 
-async def test_a_broker_that_is_frozen_is_down_within_seconds_and_the_log_says_so(settings, service, capsys):
+async def test_a_broker_that_is_frozen_is_down_within_seconds_and_the_log_says_so(
+    settings, service, capsys
+):
     with socket.create_server(("127.0.0.1", 0)) as frozen:
         where = f"127.0.0.1:{frozen.getsockname()[1]}"
         for url in (f"redis://{where}/0", f"amqp://{where}"):
-            app = create_app(settings.model_copy(update={"broker_url": url, "redis_url": settings.broker_url}))
+            app = create_app(
+                settings.model_copy(update={"broker_url": url, "redis_url": settings.broker_url})
+            )
             async with app.router.lifespan_context(app):
                 service.http._transport.app = app
                 began = time.monotonic()

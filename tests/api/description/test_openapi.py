@@ -1,4 +1,6 @@
-"""The description is the API: its routes, statuses and examples; and `/docs` works without any other host."""
+"""The description is the API: its routes, statuses and examples; and `/docs` works without any
+other host.
+"""
 
 import re
 
@@ -34,12 +36,18 @@ def resolved(description, node):
 
 
 def operations(description):
-    return [(path, method, operation) for path, methods in description["paths"].items() for method, operation in methods.items()]
+    return [
+        (path, method, operation)
+        for path, methods in description["paths"].items()
+        for method, operation in methods.items()
+    ]
 
 
 def validator(description, schema):
     """Of `schema`, which points into `description`."""
-    return jsonschema_rs.Draft202012Validator(schema | {"components": description["components"]}, validate_formats=True)
+    return jsonschema_rs.Draft202012Validator(
+        schema | {"components": description["components"]}, validate_formats=True
+    )
 
 
 def media(description, response):
@@ -54,14 +62,21 @@ async def test_every_route_is_described_and_nothing_else(description, settings):
         if route.include_in_schema
     }
     assert routed == {(path, method) for path, method, _ in operations(description)}
-    assert len({operation["operationId"] for *_, operation in operations(description)}) == len(routed) == 31
+    assert (
+        len({operation["operationId"] for *_, operation in operations(description)})
+        == len(routed)
+        == 31
+    )
 
 
 def test_every_operation_says_which_statuses_it_has(description):
     bulk = {"200", "202", "400", "401", "403", "409", "413", "415", "422", "429", "503"}
     owned = {"400", "401", "403", "429", "503"}
     action = bulk - {"415"} | {"404"}
-    assert {operation["operationId"]: set(operation["responses"]) for *_, operation in operations(description)} == {
+    assert {
+        operation["operationId"]: set(operation["responses"])
+        for *_, operation in operations(description)
+    } == {
         "bulkDeleteLeads": bulk,
         "bulkDeleteRecords": bulk,
         "bulkDeleteLeadsFile": bulk | {"408"},
@@ -111,12 +126,16 @@ def test_every_pointer_leads_somewhere_and_every_component_is_used(description):
     for pointer in pointers:
         resolved(description, {"$ref": pointer})
     components = {
-        f"#/components/{kind}/{name}" for kind in ("schemas", "headers", "responses") for name in description["components"][kind]
+        f"#/components/{kind}/{name}"
+        for kind in ("schemas", "headers", "responses")
+        for name in description["components"][kind]
     }
     assert pointers == components
 
 
-async def test_bodies_that_the_description_allows_are_accepted_and_others_refused(description, service):
+async def test_bodies_that_the_description_allows_are_accepted_and_others_refused(
+    description, service
+):
     body = validator(description, description["components"]["schemas"]["BulkDelete"])
     entries = [
         {"externalId": "a"},
@@ -124,7 +143,14 @@ async def test_bodies_that_the_description_allows_are_accepted_and_others_refuse
         {"externalId": None, "phoneNumber": "1"},
         {"externalId": "a", "x": 1},
     ]
-    entries += [{}, {"externalId": " "}, {"externalId": "\u00a0\v"}, {"phoneNumber": "(.) -"}, {"externalId": "x" * 256}, "a"]
+    entries += [
+        {},
+        {"externalId": " "},
+        {"externalId": "\u00a0\v"},
+        {"phoneNumber": "(.) -"},
+        {"externalId": "x" * 256},
+        "a",
+    ]
     entries += [
         {"externalId": "\u2003a"},
         {"externalId": "a\0"},
@@ -134,8 +160,17 @@ async def test_bodies_that_the_description_allows_are_accepted_and_others_refuse
     ]
     bodies = [{"campaignId": "cmp", "leads": [entry]} for entry in entries]
     valid = bodies[0]
-    bodies += [valid | {"phoneFallback": None}, valid | {"clientReference": "x" * 255}, valid | {"clientReference": "x" * 256}]
-    bodies += [valid | {"dryRun": True}, valid | {"dryRun": 1}, valid | {"mode": "archive"}, valid | {"mode": "restore"}]
+    bodies += [
+        valid | {"phoneFallback": None},
+        valid | {"clientReference": "x" * 255},
+        valid | {"clientReference": "x" * 256},
+    ]
+    bodies += [
+        valid | {"dryRun": True},
+        valid | {"dryRun": 1},
+        valid | {"mode": "archive"},
+        valid | {"mode": "restore"},
+    ]
     window = {"start": "22:00", "end": "06:00", "timeZone": "America/New_York", "days": ["fri"]}
     schedules = [
         {"offPeak": True},
@@ -146,12 +181,28 @@ async def test_bodies_that_the_description_allows_are_accepted_and_others_refuse
         None,
         1,
     ]
-    schedules += [{"window": window}, {"window": window | {"days": ["friday"]}}, {"window": window | {"start": "7:00"}}]
-    schedules += [{"window": window, "offPeak": True}, {"window": {"end": "06:00"}}, {"window": window | {"days": []}}]
-    schedules += [{"window": window | {"end": "24:00"}}, {"window": window | {"end": "24:01"}}, {"window": window | {"x": 1}}]
+    schedules += [
+        {"window": window},
+        {"window": window | {"days": ["friday"]}},
+        {"window": window | {"start": "7:00"}},
+    ]
+    schedules += [
+        {"window": window, "offPeak": True},
+        {"window": {"end": "06:00"}},
+        {"window": window | {"days": []}},
+    ]
+    schedules += [
+        {"window": window | {"end": "24:00"}},
+        {"window": window | {"end": "24:01"}},
+        {"window": window | {"x": 1}},
+    ]
     bodies += [valid | {"schedule": schedule} for schedule in schedules]
     bodies += [valid | {"campaignId": "\t"}, {"leads": LEADS}, valid | {"leads": []}, [valid], None]
-    bodies += [valid | {"leads": LEADS * 333}, valid | {"leads": LEADS * 334}, valid | {"phoneFallback": 1}]
+    bodies += [
+        valid | {"leads": LEADS * 333},
+        valid | {"leads": LEADS * 334},
+        valid | {"phoneFallback": 1},
+    ]
     for tried in bodies:
         status = (await service.post(tried)).status_code
         assert status == (202 if body.is_valid(tried) else 400), tried
@@ -166,8 +217,17 @@ def check_described(description, path, answer):
         header = resolved(description, pointer)
         if header["required"] or name in answer.headers:
             written = answer.headers[name]
-            validator(description, header["schema"]).validate(int(written) if header["schema"]["type"] == "integer" else written)
-    hinted = {"x-request-id", "location", "retry-after", "x-ratelimit-limit", "x-ratelimit-remaining", "x-ratelimit-reset"}
+            validator(description, header["schema"]).validate(
+                int(written) if header["schema"]["type"] == "integer" else written
+            )
+    hinted = {
+        "x-request-id",
+        "location",
+        "retry-after",
+        "x-ratelimit-limit",
+        "x-ratelimit-remaining",
+        "x-ratelimit-reset",
+    }
     assert hinted & set(answer.headers) <= {name.lower() for name in response["headers"]}
 
 
@@ -190,7 +250,14 @@ async def test_refusals_are_as_described(description, service):
         (jobs, await service.get(jobs, slow)),
         (jobs, await service.get(f"{jobs}?limit=0")),
         (f"{jobs}/{{jobId}}", await service.get(f"{jobs}/{JOB_ID}")),
-        (files, await service.post(b"externalId\n", path=f"{files}?campaignId=cmp", headers={"content-type": "text/csv"})),
+        (
+            files,
+            await service.post(
+                b"externalId\n",
+                path=f"{files}?campaignId=cmp",
+                headers={"content-type": "text/csv"},
+            ),
+        ),
         (leads, await service.post({"campaignId": "cmp", "leads": [{}]}, path=leads)),
         ("/api/v1/leads", await service.get("/api/v1/leads")),
         ("/api/health", await service.http.get("/api/health")),
@@ -201,11 +268,19 @@ async def test_refusals_are_as_described(description, service):
         check_described(description, path, answer)
 
 
-async def test_refusals_without_a_database_and_of_too_much_curiosity_are_as_described(description, settings):
-    changes = {"database_url": "postgresql://nobody@127.0.0.1:1/none", "rate_limit_health": parse_rate("1/hour")}
+async def test_refusals_without_a_database_and_of_too_much_curiosity_are_as_described(
+    description, settings
+):
+    changes = {
+        "database_url": "postgresql://nobody@127.0.0.1:1/none",
+        "rate_limit_health": parse_rate("1/hour"),
+    }
     app = create_app(settings.model_copy(update=changes))
     transport = httpx2.ASGITransport(app=app)
-    async with app.router.lifespan_context(app), httpx2.AsyncClient(transport=transport, base_url="http://leadsweep") as http:
+    async with (
+        app.router.lifespan_context(app),
+        httpx2.AsyncClient(transport=transport, base_url="http://leadsweep") as http,
+    ):
         for path, status in (("/api/v1/jobs", 503), ("/api/health", 503), ("/api/health", 429)):
             answer = await http.get(path, headers={"x-api-key": "any"})
             assert answer.status_code == status
@@ -232,14 +307,25 @@ async def test_docs_and_what_they_load_come_from_here_under_a_strict_policy(serv
     answers = [page, *[await service.http.get(name) for name in loaded]]
     assert [answer.status_code for answer in answers] == [200] * 4
     for answer in answers:
-        policy = dict(part.strip().split(" ", 1) for part in answer.headers["content-security-policy"].split(";"))
-        assert (policy["default-src"], policy["script-src"], policy["connect-src"]) == ("'none'", "'self'", "'self'")
+        policy = dict(
+            part.strip().split(" ", 1)
+            for part in answer.headers["content-security-policy"].split(";")
+        )
+        assert (policy["default-src"], policy["script-src"], policy["connect-src"]) == (
+            "'none'",
+            "'self'",
+            "'self'",
+        )
         assert "x-request-id" in answer.headers
     for ours in (page, answers[3], answers[1]):
-        assert not re.search(r"(?:https?:)?//[a-z0-9-]+\.", re.sub(r"http://www\.w3\.org/\d+/[a-z]+", "", ours.text))
+        assert not re.search(
+            r"(?:https?:)?//[a-z0-9-]+\.", re.sub(r"http://www\.w3\.org/\d+/[a-z]+", "", ours.text)
+        )
     assert not re.search(r"<script>|<style|\son\w+=", page.text), "nothing inline"
 
 
-@pytest.mark.parametrize("name", ["LICENSE", "docs.html", "..%2fapp.py", "%00", "swagger-ui/LICENSE"])
+@pytest.mark.parametrize(
+    "name", ["LICENSE", "docs.html", "..%2fapp.py", "%00", "swagger-ui/LICENSE"]
+)
 async def test_nothing_else_is_served_beside_docs(service, name):
     assert (await service.http.get(f"/docs/{name}")).json()["error"] == "Not found"

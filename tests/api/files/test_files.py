@@ -1,4 +1,6 @@
-"""Files: what is accepted, what is refused and with which line, and what becomes of each row, by the oracle."""
+"""Files: what is accepted, what is refused and with which line, and what becomes of each row, by
+the oracle.
+"""
 
 import asyncio
 import csv
@@ -24,7 +26,15 @@ from shared.files.spreadsheets import unwrapped
 from shared.states import Outcome
 from tests.support.jobs import add_leads, one_tick, remaining_leads
 from tests.support.oracle import Lead, canonical_external_id, judge
-from tests.support.stack import environment, free_port, listens, running, running_api, until, wait_for
+from tests.support.stack import (
+    environment,
+    free_port,
+    listens,
+    running,
+    running_api,
+    until,
+    wait_for,
+)
 
 PATH = "/api/v1/leads/bulk-delete/files"
 CSV, NDJSON = "text/csv", "application/x-ndjson"
@@ -32,7 +42,9 @@ CSV, NDJSON = "text/csv", "application/x-ndjson"
 
 async def upload(service, body, media_type=CSV, key=None, headers=None, path=PATH, **query):
     sent = {"x-api-key": key or service.write, "content-type": media_type} | (headers or {})
-    return await service.http.post(path, content=body, headers=sent, params={"campaignId": "cmp"} | query)
+    return await service.http.post(
+        path, content=body, headers=sent, params={"campaignId": "cmp"} | query
+    )
 
 
 async def accepted(service, *arguments, **options):
@@ -43,18 +55,26 @@ async def accepted(service, *arguments, **options):
 
 
 async def all_results(service, job_id):
-    answer = await service.http.get(f"/api/v1/jobs/{job_id}/results", headers={"x-api-key": service.write, "accept": NDJSON})
-    return [json.loads(line) for line in answer.content.splitlines()]  # of text, U+2028 would end a line too
+    answer = await service.http.get(
+        f"/api/v1/jobs/{job_id}/results", headers={"x-api-key": service.write, "accept": NDJSON}
+    )
+    return [
+        json.loads(line) for line in answer.content.splitlines()
+    ]  # of text, U+2028 would end a line too
 
 
 def as_csv(entries):
     written = io.StringIO()
-    csv.writer(written).writerows([("externalId", "phoneNumber"), *((e or "", n or "") for e, n in entries)])
+    csv.writer(written).writerows(
+        [("externalId", "phoneNumber"), *((e or "", n or "") for e, n in entries)]
+    )
     return written.getvalue().encode()
 
 
 def as_ndjson(entries):
-    return b"".join(json.dumps({"externalId": e, "phoneNumber": n}).encode() + b"\n" for e, n in entries)
+    return b"".join(
+        json.dumps({"externalId": e, "phoneNumber": n}).encode() + b"\n" for e, n in entries
+    )
 
 
 def some_entries(count):
@@ -65,7 +85,12 @@ def some_entries(count):
         lead = numbers.randrange(count)
         entries.append(
             numbers.choice(
-                [(f"crm-{lead}", None), (None, f"+1555{lead:06d}"), (f" crm-{lead} ", f"00 1555 {lead:06d}"), (f"x-{i}", None)]
+                [
+                    (f"crm-{lead}", None),
+                    (None, f"+1555{lead:06d}"),
+                    (f" crm-{lead} ", f"00 1555 {lead:06d}"),
+                    (f"x-{i}", None),
+                ]
             )
         )
     return entries
@@ -73,7 +98,9 @@ def some_entries(count):
 
 @pytest.mark.parametrize("count", [1, 2, 1000, 1001, 3500])
 @pytest.mark.parametrize(("form", "media_type"), [(as_csv, CSV), (as_ndjson, NDJSON)])
-async def test_each_row_of_a_file_gets_the_outcome_of_the_contract(service, count, form, media_type):
+async def test_each_row_of_a_file_gets_the_outcome_of_the_contract(
+    service, count, form, media_type
+):
     pairs = [(f"crm-{i}", f"+1555{i:06d}") for i in range(0, count, 2)]
     with service.engine.begin() as connection:
         add_leads(connection, pairs)
@@ -89,7 +116,11 @@ async def test_each_row_of_a_file_gets_the_outcome_of_the_contract(service, coun
     verdict = judge(entries, before, campaign="cmp", of_file=True)
     assert [(r["outcome"], r["matchedBy"], r["reason"]) for r in results] == verdict.outcomes
     assert {Lead("cmp", *pair) for pair in left} == verdict.remaining
-    assert (job["status"], job["total"], job["deleted"]) == ("completed", count, len(before) - len(left))
+    assert (job["status"], job["total"], job["deleted"]) == (
+        "completed",
+        count,
+        len(before) - len(left),
+    )
     assert job["identifiersOmitted"] == (count > 1000) == ("deletedIdentifiers" not in job)
     assert job["resultsUrl"] == f"/api/v1/jobs/{job_id}/results"
 
@@ -98,13 +129,19 @@ IDENTIFIER = st.sampled_from(["a", "b", " a", "c", "+101", "00 101", "+102", Non
 ENTRY = st.tuples(IDENTIFIER, IDENTIFIER).filter(lambda entry: entry[0] or "10" in (entry[1] or ""))
 
 
-@hypothesis_settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@hypothesis_settings(
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(entries=st.lists(ENTRY, min_size=1, max_size=14), fallback=st.booleans())
 async def test_repeated_entries_are_found_across_chunks(service, entries, fallback):
     """With chunks of three, a repetition is seldom in the chunk of what it repeats."""
     service.app.state.settings.chunk_size = 3
-    job_id = await accepted(service, as_ndjson(entries), NDJSON, phoneFallback=str(fallback).lower())
-    verdict = judge(entries, set(), campaign="cmp", phone_fallback=fallback, chunk_size=3, of_file=True)
+    job_id = await accepted(
+        service, as_ndjson(entries), NDJSON, phoneFallback=str(fallback).lower()
+    )
+    verdict = judge(
+        entries, set(), campaign="cmp", phone_fallback=fallback, chunk_size=3, of_file=True
+    )
     found = [r["reason"] == "duplicate" for r in await all_results(service, job_id)]
     assert found == [outcome == ("notFound", None, "duplicate") for outcome in verdict.outcomes]
     await service.work()
@@ -124,7 +161,16 @@ async def test_repeated_entries_are_found_across_chunks(service, entries, fallba
         b"externalId,name,phoneNumber\na,\xff\xfe not UTF-8,\n\n  ,,+102\n",
         b" externalId , phoneNumber \n a ,\n,00 102 \n",
     ],
-    ids=["plain", "BOM and CRLF", "quoted", "semicolons", "tabs", "quoted line end", "other columns in Latin-1", "spaces"],
+    ids=[
+        "plain",
+        "BOM and CRLF",
+        "quoted",
+        "semicolons",
+        "tabs",
+        "quoted line end",
+        "other columns in Latin-1",
+        "spaces",
+    ],
 )
 async def test_csv_of_every_dialect_is_understood(service, body):
     job_id = await accepted(service, body)
@@ -132,13 +178,28 @@ async def test_csv_of_every_dialect_is_understood(service, body):
     assert (await service.job(job_id))["deleted"] == 2
 
 
-@hypothesis_settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@hypothesis_settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(
-    st.lists(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0\r\n"), min_size=1, max_size=6), min_size=1)
+    st.lists(
+        st.text(
+            st.characters(exclude_categories=["Cs"], exclude_characters="\0\r\n"),
+            min_size=1,
+            max_size=6,
+        ),
+        min_size=1,
+    )
 )
 async def test_whatever_an_identifier_is_made_of_comes_back(service, written):
-    """Quotes, braces, backslashes, NULL: nothing is taken for what it means to CSV, arrays or COPY."""
-    rows = [one for one in ("NULL", "\\N", "\\.", '{"', *written) if canonical_external_id(one) and unwrapped(one) == one]
+    """Quotes, braces, backslashes, NULL: nothing is taken for what it means to CSV, arrays or
+    COPY.
+    """
+    rows = [
+        one
+        for one in ("NULL", "\\N", "\\.", '{"', *written)
+        if canonical_external_id(one) and unwrapped(one) == one
+    ]
     for body, media_type in (
         (as_csv([(one, None) for one in rows]), CSV),
         (as_ndjson([(one, None) for one in rows]), NDJSON),
@@ -171,29 +232,68 @@ DAMAGED = [
     (CSV, b"name,number\na,b\n", 400, HEADER),
     (CSV, b"externalId,externalId\na,b\n", 400, "line 1: The header names externalId twice"),
     (CSV, "externalId\na\n".encode("utf-16"), 400, "line 1: the file is UTF-16; save it as UTF-8"),
-    (CSV, b"name,externalId,phoneNumber\n,a,\nb,,\n", 400, f"line 3: At least one of phoneNumber or externalId is required{ROW}"),
+    (
+        CSV,
+        b"name,externalId,phoneNumber\n,a,\nb,,\n",
+        400,
+        f"line 3: At least one of phoneNumber or externalId is required{ROW}",
+    ),
     (CSV, b"externalId,phoneNumber\na,\n\nb\n", 400, f"line 4: 1 columns, the header has 2{ROW}"),
     (CSV, b"externalId,phoneNumber\na,1,2\n", 400, f"line 2: 3 columns, the header has 2{ROW}"),
     (CSV, b'externalId,note\na,"b\nc"\nd,"e\n', 400, f"line 4: a quote is never closed{ROW}"),
-    (CSV, b'externalId\n"a"b\n', 400, f"line 2: a quoted field goes on after its closing quote{ROW}"),
-    (CSV, f"externalId\n{LONG}\n".encode(), 400, f"line 2: externalId is longer than 255 characters{ROW}"),
-    (CSV, f"phoneNumber\n{LONG}\n".encode(), 400, f"line 2: phoneNumber is longer than 32 characters{ROW}"),
+    (
+        CSV,
+        b'externalId\n"a"b\n',
+        400,
+        f"line 2: a quoted field goes on after its closing quote{ROW}",
+    ),
+    (
+        CSV,
+        f"externalId\n{LONG}\n".encode(),
+        400,
+        f"line 2: externalId is longer than 255 characters{ROW}",
+    ),
+    (
+        CSV,
+        f"phoneNumber\n{LONG}\n".encode(),
+        400,
+        f"line 2: phoneNumber is longer than 32 characters{ROW}",
+    ),
     (CSV, b"externalId\na\x00\n", 400, f"line 2: externalId contains U+0000{ROW}"),
     (CSV, b"externalId\n\xff\n", 400, f"line 2: externalId is not valid UTF-8{ROW}"),
     (NDJSON, b'{"externalId": "a"}\n{"externalId": \n', 400, f"line 2: not valid JSON{ROW}"),
     (NDJSON, b'{"externalId": "a"}\n\n["b"]', 400, f"line 3: must be an object{ROW}"),
     (NDJSON, b'{"externalId": 7}', 400, f"line 1: externalId must be a string{ROW}"),
-    (NDJSON, b'{"name": "a"}', 400, f"line 1: At least one of phoneNumber or externalId is required{ROW}"),
+    (
+        NDJSON,
+        b'{"name": "a"}',
+        400,
+        f"line 1: At least one of phoneNumber or externalId is required{ROW}",
+    ),
     (NDJSON, b'{"externalId": "\\u0000"}', 400, f"line 1: externalId contains U+0000{ROW}"),
     (NDJSON, b'{"externalId": "\\ud800"}', 400, f"line 1: not valid JSON{ROW}"),
-    (NDJSON, b'{"externalId": "a", "x": ' + b"[" * 5000 + b"}", 400, f"line 1: not valid JSON{ROW}"),
-    (NDJSON, b'{"externalId": "' + b"a" * (1 << 20) + b'"}\n', 400, f"line 1: line is longer than 1 MiB{ROW}"),
+    (
+        NDJSON,
+        b'{"externalId": "a", "x": ' + b"[" * 5000 + b"}",
+        400,
+        f"line 1: not valid JSON{ROW}",
+    ),
+    (
+        NDJSON,
+        b'{"externalId": "' + b"a" * (1 << 20) + b'"}\n',
+        400,
+        f"line 1: line is longer than 1 MiB{ROW}",
+    ),
     ("application/json", b"{}", 415, "Content-Type must be text/csv or application/x-ndjson"),
 ]
 
 
-@pytest.mark.parametrize(("media_type", "body", "status", "error"), DAMAGED, ids=range(len(DAMAGED)))
-async def test_a_damaged_file_is_refused_with_its_line_and_leaves_nothing(service, media_type, body, status, error):
+@pytest.mark.parametrize(
+    ("media_type", "body", "status", "error"), DAMAGED, ids=range(len(DAMAGED))
+)
+async def test_a_damaged_file_is_refused_with_its_line_and_leaves_nothing(
+    service, media_type, body, status, error
+):
     answer = await upload(service, body, media_type)
     assert (answer.status_code, answer.json()["error"]) == (status, error)
     assert nothing_is_left(service.engine)
@@ -201,13 +301,22 @@ async def test_a_damaged_file_is_refused_with_its_line_and_leaves_nothing(servic
 
 def nothing_is_left(engine):
     with engine.connect() as connection:
-        return connection.execute(text("SELECT (SELECT count(*) FROM jobs) + (SELECT count(*) FROM chunks)")).scalar_one() == 0
+        return (
+            connection.execute(
+                text("SELECT (SELECT count(*) FROM jobs) + (SELECT count(*) FROM chunks)")
+            ).scalar_one()
+            == 0
+        )
 
 
 def rows_of(*parts):
     """(externalId, outcome) of each row of an NDJSON file that arrives in `parts`."""
     batches = read(parts, NDJSON, Manner(skip_invalid=True))
-    return [row for one in batches for row in zip(one.identifiers.external_ids, one.outcomes or repeat(0), strict=False)]
+    return [
+        row
+        for one in batches
+        for row in zip(one.identifiers.external_ids, one.outcomes or repeat(0), strict=False)
+    ]
 
 
 @pytest.mark.parametrize(
@@ -224,12 +333,18 @@ def rows_of(*parts):
 )
 def test_what_a_line_is_does_not_depend_on_those_around_it(line, rows):
     assert rows_of(line + b"\n") == rows
-    assert rows_of(b'{"externalId": "before"}\n', line, b'\n{"externalId": "after"}') == [("before", 0), *rows, ("after", 0)]
+    assert rows_of(b'{"externalId": "before"}\n', line, b'\n{"externalId": "after"}') == [
+        ("before", 0),
+        *rows,
+        ("after", 0),
+    ]
     assert rows_of(line + b"\n{}\n") == [*rows, (None, Outcome.NO_IDENTIFIER)]
 
 
 def test_what_a_file_is_does_not_depend_on_how_it_arrives():
-    body = b"".join(b'{\n "externalId": "p%d"\n}\n{"externalId": "q%d"}\n' % (i, i) for i in range(3000))
+    body = b"".join(
+        b'{\n "externalId": "p%d"\n}\n{"externalId": "q%d"}\n' % (i, i) for i in range(3000)
+    )
     assert rows_of(body) == rows_of(*(body[i : i + 999] for i in range(0, len(body), 999)))
 
 
@@ -242,7 +357,11 @@ async def test_damage_far_into_a_file_has_its_line_too(service):
     expected = 20_000 + 3  # the header, lines counted from 1, the line end in a field
     assert answer.json()["error"] == f"line {expected}: a quote is never closed{ROW}"
     job_id = await accepted(service, text.encode(), onInvalid="skip")
-    invalid = {r["index"]: r["reason"] for r in await all_results(service, job_id) if r["outcome"] == "invalid"}
+    invalid = {
+        r["index"]: r["reason"]
+        for r in await all_results(service, job_id)
+        if r["outcome"] == "invalid"
+    }
     assert invalid == {20_000: "unreadable", 25_000: "noIdentifier"}
     assert (await service.job(job_id))["total"] == 30_000
 
@@ -254,7 +373,9 @@ async def test_broken_rows_can_be_skipped_and_are_accounted_for(service):
     job = await service.job(job_id)
     assert (job["status"], job["total"], job["deleted"], job["invalid"]) == ("completed", 6, 2, 4)
     assert job["invalidIdentifiers"] == ["+107"]
-    assert [(r["identifier"], r["outcome"], r["reason"]) for r in await all_results(service, job_id)] == [
+    assert [
+        (r["identifier"], r["outcome"], r["reason"]) for r in await all_results(service, job_id)
+    ] == [
         ("a", "deleted", None),
         (None, "invalid", "noIdentifier"),
         ("+107", "invalid", "tooLong"),
@@ -266,8 +387,14 @@ async def test_broken_rows_can_be_skipped_and_are_accounted_for(service):
 
 async def test_a_file_of_nothing_but_broken_rows_is_accepted_and_ends_by_itself(service):
     body, key = b"\n".join([b"{}"] * 1500), {"idempotency-key": "broken"}
-    first, again = [await upload(service, body, NDJSON, headers=key, onInvalid="skip") for _ in range(2)]
-    assert (first.status_code, first.json()["data"]["status"], first.json()["data"]["total"]) == (202, "queued", 1500)
+    first, again = [
+        await upload(service, body, NDJSON, headers=key, onInvalid="skip") for _ in range(2)
+    ]
+    assert (first.status_code, first.json()["data"]["status"], first.json()["data"]["total"]) == (
+        202,
+        "queued",
+        1500,
+    )
     assert (again.status_code, again.json()) == (202, first.json())
     one_tick(service.engine)
     job = await service.job(first.json()["data"]["jobId"])
@@ -295,7 +422,9 @@ async def test_a_file_of_nothing_but_broken_rows_is_accepted_and_ends_by_itself(
         ({"campaignId": " "}, "campaignId is required"),
     ],
 )
-async def test_the_options_of_the_json_form_are_in_the_query_and_checked_alike(service, query, error):
+async def test_the_options_of_the_json_form_are_in_the_query_and_checked_alike(
+    service, query, error
+):
     answer = await upload(service, b"externalId\na\n", **query)
     assert (answer.status_code, answer.json()["error"]) == (400, error)
 
@@ -313,7 +442,17 @@ async def test_the_options_take_effect(service):
         path=PATH.replace("leads", "records"),
     )
     job = await service.job(job_id)
-    told = [job[name] for name in ("status", "dryRun", "mode", "phoneFallback", "clientReference", "maxLeadsPerSecond")]
+    told = [
+        job[name]
+        for name in (
+            "status",
+            "dryRun",
+            "mode",
+            "phoneFallback",
+            "clientReference",
+            "maxLeadsPerSecond",
+        )
+    ]
     assert told == ["scheduled", True, "archive", False, "file 1", 7]
 
 
@@ -363,10 +502,23 @@ NO_GZIP = "Request body is not valid gzip"
         (lambda body: body, 400, NO_GZIP),
         (lambda _: b"", 400, "File contains no leads"),
     ],
-    ids=["bomb", "twice", "cut", "rubbish after it", "wrong sum", "cut far into it", "not at all", "nothing"],
+    ids=[
+        "bomb",
+        "twice",
+        "cut",
+        "rubbish after it",
+        "wrong sum",
+        "cut far into it",
+        "not at all",
+        "nothing",
+    ],
 )
-async def test_what_is_no_honest_gzip_is_refused(service, media_type, head, line, damaged, status, error):
-    answer = await upload(service, damaged(head + line), media_type, headers={"content-encoding": "gzip"})
+async def test_what_is_no_honest_gzip_is_refused(
+    service, media_type, head, line, damaged, status, error
+):
+    answer = await upload(
+        service, damaged(head + line), media_type, headers={"content-encoding": "gzip"}
+    )
     assert answer.status_code == status
     assert error is None or answer.json()["error"] == error
     assert nothing_is_left(service.engine)
@@ -384,11 +536,19 @@ async def test_a_repeated_upload_is_answered_as_the_first_was(service):
     again = await upload(service, body, **key, path=PATH.replace("leads", "records"))
     assert first.status_code == 202
     assert (again.json(), again.headers["idempotency-replayed"]) == (first.json(), "true")
-    for other in (await upload(service, body + b"z,\n", **key), await upload(service, body, **key, dryRun="true")):
-        assert (other.status_code, other.json()["error"]) == (422, "Idempotency-Key was already used with a different request")
+    for other in (
+        await upload(service, body + b"z,\n", **key),
+        await upload(service, body, **key, dryRun="true"),
+    ):
+        assert (other.status_code, other.json()["error"]) == (
+            422,
+            "Idempotency-Key was already used with a different request",
+        )
     refused = {"headers": {"idempotency-key": "file-2"}}
     assert (await upload(service, b"externalId\n,\n", **refused)).status_code == 400
-    assert (await upload(service, b"externalId\na\n", **refused)).status_code == 202, "errors are not remembered"
+    assert (await upload(service, b"externalId\na\n", **refused)).status_code == 202, (
+        "errors are not remembered"
+    )
 
 
 async def test_a_caller_may_wait_for_the_end(service):
@@ -397,14 +557,17 @@ async def test_a_caller_may_wait_for_the_end(service):
     assert late.status_code == 202
     await service.work()
     found = await service.http.get(
-        f"/api/v1/jobs/{late.json()['data']['jobId']}", headers={"x-api-key": service.write, "prefer": "wait=5"}
+        f"/api/v1/jobs/{late.json()['data']['jobId']}",
+        headers={"x-api-key": service.write, "prefer": "wait=5"},
     )
     assert found.json()["data"]["status"] == "completed"
 
 
 @BOTH
 async def test_a_caller_who_waits_gets_the_results_of_a_file(service, media_type, head, line):
-    waiting = asyncio.create_task(upload(service, head + line * 2, media_type, headers={"prefer": "wait=30"}))
+    waiting = asyncio.create_task(
+        upload(service, head + line * 2, media_type, headers={"prefer": "wait=30"})
+    )
     while not waiting.done():
         await service.work()
         await asyncio.sleep(0)
@@ -429,7 +592,9 @@ def begin_upload(port, key, *more, media_type=CSV, first=None):
         "Transfer-Encoding: chunked\r\n"
     )
     connection.sendall((head + "".join(f"{line}\r\n" for line in more) + "\r\n").encode())
-    send_part(connection, first or b"externalId\n" + b"".join(b"crm-%d\n" % i for i in range(50_000)))
+    send_part(
+        connection, first or b"externalId\n" + b"".join(b"crm-%d\n" % i for i in range(50_000))
+    )
     return connection
 
 
@@ -444,8 +609,16 @@ def uploads_in_hand(engine):
 
 
 @BOTH
-async def test_an_upload_that_breaks_off_leaves_no_job_and_no_rows(service, api, media_type, head, line):
-    connection = begin_upload(api, service.write, "Idempotency-Key: cut", media_type=media_type, first=head + line * 50_000)
+async def test_an_upload_that_breaks_off_leaves_no_job_and_no_rows(
+    service, api, media_type, head, line
+):
+    connection = begin_upload(
+        api,
+        service.write,
+        "Idempotency-Key: cut",
+        media_type=media_type,
+        first=head + line * 50_000,
+    )
     wait_for(lambda: uploads_in_hand(service.engine))
     connection.close()
     wait_for(lambda: not uploads_in_hand(service.engine))
@@ -458,7 +631,10 @@ async def test_one_key_is_in_one_upload_at_a_time(service, api):
     connection = begin_upload(api, service.write, "Idempotency-Key: twice")
     wait_for(lambda: uploads_in_hand(service.engine))
     answer = await upload(service, b"externalId\na\n", headers={"idempotency-key": "twice"})
-    assert (answer.status_code, answer.json()["error"]) == (409, "Another request is in progress; try again")
+    assert (answer.status_code, answer.json()["error"]) == (
+        409,
+        "Another request is in progress; try again",
+    )
     send_part(connection, b"")
     assert b"HTTP/1.1 202" in connection.recv(1000)
     connection.close()
@@ -472,7 +648,10 @@ async def test_an_upload_that_stalls_is_ended(service, monkeypatch):
         await asyncio.Event().wait()
 
     answer = await upload(service, stalling())
-    assert (answer.status_code, answer.json()["error"]) == (408, "Request body took too long to arrive")
+    assert (answer.status_code, answer.json()["error"]) == (
+        408,
+        "Request body took too long to arrive",
+    )
     assert nothing_is_left(service.engine)
 
 
@@ -489,7 +668,10 @@ async def test_who_sends_slower_than_the_least_rate_loses_the_place(service, mon
             await asyncio.sleep(0.01)
 
     answer = await upload(service, trickling())
-    assert (answer.status_code, answer.json()["error"]) == (408, "Request body took too long to arrive")
+    assert (answer.status_code, answer.json()["error"]) == (
+        408,
+        "Request body took too long to arrive",
+    )
     assert len(sent) < 1000
     assert nothing_is_left(service.engine)
 
@@ -527,7 +709,10 @@ async def test_an_upload_ends_in_time_also_while_what_has_arrived_is_read(servic
     monkeypatch.setattr("api.files.body.LONGEST", 0.2)
     body = gzip.compress(b"externalId\n" + b"".join(b"crm-%d\n" % i for i in range(2_000_000)), 1)
     answer = await upload(service, body, headers={"content-encoding": "gzip"})
-    assert (answer.status_code, answer.json()["error"]) == (408, "Request body took too long to arrive")
+    assert (answer.status_code, answer.json()["error"]) == (
+        408,
+        "Request body took too long to arrive",
+    )
     assert nothing_is_left(service.engine)
 
 
@@ -553,7 +738,9 @@ async def test_a_company_takes_three_of_the_eight_places_at_most(service, monkey
 
     slowly = [asyncio.create_task(upload(service, slow())) for _ in range(AT_ONCE)]
     await until(lambda: sum(task.done() for task in slowly) == AT_ONCE - OF_ONE_COMPANY)
-    assert (await upload(service, b"externalId\na\n", key=service.foreign, campaignId="foreign")).status_code == 202
+    assert (
+        await upload(service, b"externalId\na\n", key=service.foreign, campaignId="foreign")
+    ).status_code == 202
     whole.set()
     answers = [answer.status_code for answer in await asyncio.gather(*slowly)]
     assert sorted(answers) == [202] * 3 + [503] * 5
@@ -572,14 +759,24 @@ async def test_a_place_that_a_slow_sender_had_goes_to_the_next(service, monkeypa
     places = service.app.state.receiver._places._companies
     await until(lambda: "co" in places and places["co"].locked())
     assert (await upload(service, b"externalId\na\n")).status_code == 202
-    assert [answer.status_code for answer in await asyncio.gather(*slowly)] == [408] * OF_ONE_COMPANY
+    assert [answer.status_code for answer in await asyncio.gather(*slowly)] == [
+        408
+    ] * OF_ONE_COMPANY
 
 
 LOST = pytest.mark.parametrize(
     ("change", "status", "error"),
     [
-        ("UPDATE api_keys SET revoked_at = clock_timestamp() WHERE name = 'the tests'", 401, "Invalid or inactive API key"),
-        ("UPDATE api_keys SET expires_at = clock_timestamp() WHERE name = 'the tests'", 401, "Invalid or inactive API key"),
+        (
+            "UPDATE api_keys SET revoked_at = clock_timestamp() WHERE name = 'the tests'",
+            401,
+            "Invalid or inactive API key",
+        ),
+        (
+            "UPDATE api_keys SET expires_at = clock_timestamp() WHERE name = 'the tests'",
+            401,
+            "Invalid or inactive API key",
+        ),
         ("DELETE FROM api_keys WHERE name = 'the tests'", 401, "Invalid or inactive API key"),
         ("UPDATE api_keys SET scope = 'read' WHERE name = 'the tests'", 403, "Forbidden"),
         ("UPDATE api_keys SET campaign_id = 'second' WHERE name = 'the tests'", 403, "Forbidden"),
@@ -590,7 +787,9 @@ LOST = pytest.mark.parametrize(
 
 
 @LOST
-async def test_a_key_that_loses_its_right_during_an_upload_has_no_file_accepted(service, change, status, error):
+async def test_a_key_that_loses_its_right_during_an_upload_has_no_file_accepted(
+    service, change, status, error
+):
     def arriving():
         yield b"externalId\n" + b"".join(b"crm-%d\n" % i for i in range(50_000))
         with service.engine.begin() as connection:
@@ -608,7 +807,9 @@ async def test_a_key_that_loses_its_right_during_an_upload_has_no_file_accepted(
         assert connection.execute(text("SELECT count(*) FROM idempotency_keys")).scalar_one() == 0
 
 
-async def test_a_key_that_is_revoked_during_an_upload_does_not_get_the_answer_of_before(service, monkeypatch):
+async def test_a_key_that_is_revoked_during_an_upload_does_not_get_the_answer_of_before(
+    service, monkeypatch
+):
     monkeypatch.setattr("api.http.auth.REMEMBERED", 0)
     key = {"idempotency-key": "file-1"}
     assert (await upload(service, b"externalId\na\n", headers=key)).status_code == 202
@@ -626,7 +827,9 @@ async def test_a_key_that_is_revoked_during_an_upload_does_not_get_the_answer_of
 async def test_results_wait_for_nothing_and_other_calls_are_answered_during_an_upload(service, api):
     connection = begin_upload(api, service.write)
     wait_for(lambda: uploads_in_hand(service.engine))
-    answer = httpx2.get(f"http://127.0.0.1:{api}/api/v1/jobs", headers={"x-api-key": service.write}, trust_env=False)
+    answer = httpx2.get(
+        f"http://127.0.0.1:{api}/api/v1/jobs", headers={"x-api-key": service.write}, trust_env=False
+    )
     assert (answer.status_code, answer.json()["data"]["items"]) == (200, [])
     connection.close()
 

@@ -1,4 +1,6 @@
-"""Files as people have them: what spreadsheets, exports and phone books make of rows, cells and numbers."""
+"""Files as people have them: what spreadsheets, exports and phone books make of rows, cells and
+numbers.
+"""
 
 import time
 
@@ -53,7 +55,9 @@ def test_lines_are_counted_whatever_ends_them_and_blank_ones_too():
     ):
         assert refusal(body) == f"line 4: 1 columns, the header has 2{ROW}"
     assert refusal("\n\nexternalId,externalId\n") == "line 3: The header names externalId twice"
-    assert refusal('{"externalId": "a"}\r{"externalId": "b"}\r\r{}\r', NDJSON).startswith("line 4: At least one of")
+    assert refusal('{"externalId": "a"}\r{"externalId": "b"}\r\r{}\r', NDJSON).startswith(
+        "line 4: At least one of"
+    )
 
 
 def test_a_file_with_carriage_returns_only_is_read_in_bounded_memory():
@@ -91,9 +95,13 @@ def test_a_file_with_carriage_returns_only_is_read_in_bounded_memory():
 def test_what_a_spreadsheet_wraps_is_unwrapped_in_the_two_columns_of_a_csv_alone(cell, read):
     read = read.removeprefix("'") if cell == "'+102" else read
     assert entries(f"externalId,x\n{cell},{cell}\n") == [(read, None, 0)]
-    assert entries(f'externalId,x\n{cell},{cell}\nb,"y\nz"\n')[0] == (read, None, 0), "line by line too"
+    assert entries(f'externalId,x\n{cell},{cell}\nb,"y\nz"\n')[0] == (read, None, 0), (
+        "line by line too"
+    )
     written = cell.strip('"').replace('""', '"')
-    assert entries(f'{{"externalId": "{written.replace(chr(34), chr(92) + chr(34))}"}}', NDJSON) == [(written, None, 0)]
+    assert entries(
+        f'{{"externalId": "{written.replace(chr(34), chr(92) + chr(34))}"}}', NDJSON
+    ) == [(written, None, 0)]
 
 
 def test_what_is_wrapped_and_blank_is_none():
@@ -109,17 +117,33 @@ def test_what_is_wrapped_and_blank_is_none():
         ("N/A", Outcome.INVALID_PHONE_NUMBER, "phoneNumber is not a phone number"),
         ("0000000000", Outcome.INVALID_PHONE_NUMBER, "phoneNumber is not a phone number"),
         ("555-1234 ext 5", Outcome.INVALID_PHONE_NUMBER, "phoneNumber is not a phone number"),
-        ("15555550000.0", Outcome.INVALID_SPREADSHEET_NUMBER, "phoneNumber has a decimal point or an exponent"),
-        ("1.5555550000E+10", Outcome.INVALID_SPREADSHEET_NUMBER, "phoneNumber has a decimal point or an exponent"),
+        (
+            "15555550000.0",
+            Outcome.INVALID_SPREADSHEET_NUMBER,
+            "phoneNumber has a decimal point or an exponent",
+        ),
+        (
+            "1.5555550000E+10",
+            Outcome.INVALID_SPREADSHEET_NUMBER,
+            "phoneNumber has a decimal point or an exponent",
+        ),
     ],
 )
-def test_a_phone_that_is_no_number_is_invalid_alone_and_ignored_beside_an_external_id(number, reason, words):
+def test_a_phone_that_is_no_number_is_invalid_alone_and_ignored_beside_an_external_id(
+    number, reason, words
+):
     for body, media_type in (
         (f"externalId,phoneNumber\na,{number}\n,{number}\n", CSV),
-        (f'{{"externalId": "a", "phoneNumber": "{number}"}}\n{{"phoneNumber": "{number}"}}\n', NDJSON),
+        (
+            f'{{"externalId": "a", "phoneNumber": "{number}"}}\n{{"phoneNumber": "{number}"}}\n',
+            NDJSON,
+        ),
     ):
         assert f": {words}" in refusal(body, media_type)
-        assert entries(body, media_type, skip_invalid=True) == [("a", number, 0), (None, number, reason)]
+        assert entries(body, media_type, skip_invalid=True) == [
+            ("a", number, 0),
+            (None, number, reason),
+        ]
 
 
 async def test_numbers_are_read_as_in_the_region_that_is_named_else_in_the_campaigns(service):
@@ -129,12 +153,22 @@ async def test_numbers_are_read_as_in_the_region_that_is_named_else_in_the_campa
         add_leads(connection, [(str(n), f"+4917012345{n}") for n in (67, 68, 69)])
     body = ("phoneNumber\n" + "\n".join(numbers) + "\n").encode()
     found = {}
-    for region, query in (("GB", {}), (None, {"phoneRegion": "DE"}), ("de", {"phoneRegion": "DE"}), ("DE", {})):
+    for region, query in (
+        ("GB", {}),
+        (None, {"phoneRegion": "DE"}),
+        ("de", {"phoneRegion": "DE"}),
+        ("DE", {}),
+    ):
         with service.engine.begin() as connection:
-            connection.execute(text("UPDATE campaigns SET phone_region = :region WHERE id = 'cmp'"), {"region": region})
+            connection.execute(
+                text("UPDATE campaigns SET phone_region = :region WHERE id = 'cmp'"),
+                {"region": region},
+            )
         job_id = await accepted(service, body, onInvalid="skip", dryRun="true", **query)
         await service.work()
-        found[region] = [(r["phoneNumber"], r["outcome"]) for r in await all_results(service, job_id)]
+        found[region] = [
+            (r["phoneNumber"], r["outcome"]) for r in await all_results(service, job_id)
+        ]
         assert (await service.job(job_id))["phoneRegion"] == ("GB" if region == "GB" else "DE")
     german = [*((number, "wouldDelete") for number in numbers[:3]), ("110", "invalid")]
     assert found[None] == found["de"] == found["DE"] == german
@@ -158,4 +192,7 @@ def test_local_numbers_are_read_fast_enough():
 
 async def test_a_row_that_is_no_entry_is_told_with_the_way_on(service):
     answer = await upload(service, b"externalId,phoneNumber\na,\n,N/A\n")
-    assert (answer.status_code, answer.json()["error"]) == (400, f"line 3: phoneNumber is not a phone number{ROW}")
+    assert (answer.status_code, answer.json()["error"]) == (
+        400,
+        f"line 3: phoneNumber is not a phone number{ROW}",
+    )

@@ -1,7 +1,8 @@
-"""Files that LibreOffice, pandas, Polars, DuckDB, PyArrow, SheetJS and others wrote: what becomes of each row of them.
+"""Files that LibreOffice, pandas, Polars, DuckDB, PyArrow, SheetJS and others wrote: what becomes
+of each row of them.
 
-The campaign has just the leads of the file's source, so what is not deleted was lost by the tool. docs/files.md tells what each
-tool does; scripts/real_files makes the files anew.
+The campaign has just the leads of the file's source, so what is not deleted was lost by the tool.
+docs/files.md tells what each tool does; scripts/real_files makes the files anew.
 """
 
 import csv
@@ -16,10 +17,19 @@ from tests.support.jobs import add_leads
 
 FILES = Path(__file__).parents[2] / "real_files"
 
-LACKS_PLUS, NO_LEAD, SPREADSHEET = "notFound lacksPlus", "notFound noSuchLead", "notFound spreadsheetNumber"
-NO_NUMBER, NOTHING, UNREADABLE = "invalid spreadsheetNumber", "invalid noIdentifier", "invalid unreadable"
+LACKS_PLUS, NO_LEAD, SPREADSHEET = (
+    "notFound lacksPlus",
+    "notFound noSuchLead",
+    "notFound spreadsheetNumber",
+)
+NO_NUMBER, NOTHING, UNREADABLE = (
+    "invalid spreadsheetNumber",
+    "invalid noIdentifier",
+    "invalid unreadable",
+)
 
-# What comes of rows other than "deleted", by the identifier that the source has; the blank row of mixed.csv is "".
+# What comes of rows other than "deleted", by the identifier that the source has; the blank row of
+# mixed.csv is "".
 OPENED = {
     "007": NO_LEAD,
     "1E5": NO_LEAD,  # 100000
@@ -32,7 +42,9 @@ EXPONENTS = dict.fromkeys(("1E5", "2E7", "12345"), SPREADSHEET)
 PANDAS_GAPS = dict.fromkeys(("12345", "007", "9007199254740993"), SPREADSHEET) | dict.fromkeys(
     ("+12025550101", "+442079460105"), NO_NUMBER
 )
-NOT_TEXT = dict.fromkeys(("CRM_001", "007", "12345", "1E5", "-17", "12345678901234567890", "+12025550102"), UNREADABLE)
+NOT_TEXT = dict.fromkeys(
+    ("CRM_001", "007", "12345", "1E5", "-17", "12345678901234567890", "+12025550102"), UNREADABLE
+)
 
 READ = [
     ("libreoffice/columns-read-as-text.csv", "mixed", {}),
@@ -57,8 +69,16 @@ READ = [
     ("pandas/text-for-excel.csv", "mixed", {}),
     ("pandas/text.ndjson", "mixed", {"": NOTHING}),
     ("polars/numbers.csv", "numbers", {}),  # 7 finds nothing, the number does
-    ("polars/plus-below.csv", "plus-below", {"+12025550101": LACKS_PLUS, "+442079460105": LACKS_PLUS}),
-    ("polars/numbers.ndjson", "numbers", dict.fromkeys(("12345", "007", "9007199254740993"), UNREADABLE)),
+    (
+        "polars/plus-below.csv",
+        "plus-below",
+        {"+12025550101": LACKS_PLUS, "+442079460105": LACKS_PLUS},
+    ),
+    (
+        "polars/numbers.ndjson",
+        "numbers",
+        dict.fromkeys(("12345", "007", "9007199254740993"), UNREADABLE),
+    ),
     ("polars/exponents.csv", "exponents", EXPONENTS),
     ("polars/quoted.csv", "mixed", {}),
     ("duckdb/numbers.csv", "numbers", {}),
@@ -77,7 +97,11 @@ READ = [
     ("sheetjs/through-objects.csv", "mixed", OPENED | {"=1+1": NOTHING}),
     ("sheetjs/through-objects.ndjson", "mixed", NOT_TEXT | {"=1+1": NOTHING}),
     ("csv-parse/cast.csv", "mixed", CAST),
-    ("csv-parse/cast-large-ids.csv", "numbers", {"007": LACKS_PLUS, "9007199254740993": LACKS_PLUS}),
+    (
+        "csv-parse/cast-large-ids.csv",
+        "numbers",
+        {"007": LACKS_PLUS, "9007199254740993": LACKS_PLUS},
+    ),
     ("csv-parse/escaped-formulas.csv", "mixed", {}),
     ("csv-parse/carriage-returns.csv", "mixed", {}),
     ("json2csv/excel-strings.csv", "mixed", {}),
@@ -119,14 +143,22 @@ def pairs_of(source):
 
 
 @pytest.mark.parametrize(("name", "source", "otherwise"), READ, ids=[name for name, _, _ in READ])
-async def test_a_row_that_a_tool_changed_is_told_apart_and_any_other_is_deleted(service, name, source, otherwise):
+async def test_a_row_that_a_tool_changed_is_told_apart_and_any_other_is_deleted(
+    service, name, source, otherwise
+):
     pairs = pairs_of(source)
     blank_row_kept = "" in otherwise
-    written = [external_id or number for external_id, number in pairs if external_id or number or blank_row_kept]
+    written = [
+        external_id or number
+        for external_id, number in pairs
+        if external_id or number or blank_row_kept
+    ]
     expected = [f"{one}: {otherwise.get(one, 'deleted')}" for one in written]
     with service.engine.begin() as connection:
         connection.execute(text("DELETE FROM leads WHERE campaign_id = 'cmp'"))
-        add_leads(connection, [(one or None, number or None) for one, number in pairs if one or number])
+        add_leads(
+            connection, [(one or None, number or None) for one, number in pairs if one or number]
+        )
     body = (FILES / name).read_bytes()
     options = {}
     if any("invalid" in outcome for outcome in expected):
@@ -143,7 +175,9 @@ async def test_a_row_that_a_tool_changed_is_told_apart_and_any_other_is_deleted(
 
 @pytest.mark.parametrize("media_type", [CSV, NDJSON])
 @pytest.mark.parametrize(("name", "words"), REFUSED, ids=[name for name, _ in REFUSED])
-async def test_what_is_neither_csv_nor_ndjson_is_named_for_what_it_is(service, name, words, media_type):
+async def test_what_is_neither_csv_nor_ndjson_is_named_for_what_it_is(
+    service, name, words, media_type
+):
     answer = await upload(service, (FILES / name).read_bytes(), media_type)
     assert answer.status_code == 400
     assert re.search(words, answer.json()["error"], re.IGNORECASE)
@@ -158,7 +192,11 @@ async def test_a_header_of_formulas_is_shown(service):
 
 
 def test_every_file_has_its_outcome_here():
-    tested = {name for name, _, _ in READ} | {name for name, _ in REFUSED} | {"json2csv/excel-strings-in-header.csv"}
+    tested = (
+        {name for name, _, _ in READ}
+        | {name for name, _ in REFUSED}
+        | {"json2csv/excel-strings-in-header.csv"}
+    )
     there = {path.relative_to(FILES).as_posix() for path in FILES.glob("*/*")}
     assert tested == {name for name in there if not name.startswith("source/")}
 

@@ -1,4 +1,6 @@
-"""What strangers can make the API hold or wait for: each bound, met by a process that others go on using."""
+"""What strangers can make the API hold or wait for: each bound, met by a process that others go on
+using.
+"""
 
 import asyncio
 import fcntl
@@ -19,7 +21,16 @@ from api.http import request as body
 from tests.api.http.test_framing import serving
 from tests.api.http.test_protocol import BODY, POST, answer_of, connected
 from tests.support.jobs import add_campaign
-from tests.support.stack import environment, free_port, listens, make_key, running, running_api, until, wait_for
+from tests.support.stack import (
+    environment,
+    free_port,
+    listens,
+    make_key,
+    running,
+    running_api,
+    until,
+    wait_for,
+)
 
 CHUNKED = f"Transfer-Encoding: chunked\r\n\r\n{len(BODY):x}\r\n{BODY}\r\n0\r\n"
 
@@ -46,7 +57,9 @@ def api(settings, engine):
 
 def request(key, content=BODY, more=""):
     """The bytes of a bulk delete."""
-    return f"{POST}x-api-key: {key}\r\n{more}Content-Length: {len(content)}\r\n\r\n{content}".encode()
+    return (
+        f"{POST}x-api-key: {key}\r\n{more}Content-Length: {len(content)}\r\n\r\n{content}".encode()
+    )
 
 
 def ends(connection, seconds=20):
@@ -70,8 +83,13 @@ def begins(connection):
         return False
 
 
-@pytest.mark.parametrize("offer", ["Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQ\r\n", ""])
-def test_an_action_with_an_option_that_it_does_not_have_is_refused_however_its_bytes_arrive(api, offer):
+@pytest.mark.parametrize(
+    "offer",
+    ["Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQ\r\n", ""],
+)
+def test_an_action_with_an_option_that_it_does_not_have_is_refused_however_its_bytes_arrive(
+    api, offer
+):
     """Its body must not be lost: without it, the job would be cancelled."""
     port, key, _ = api
     with connected(port) as connection:
@@ -87,7 +105,9 @@ def test_an_action_with_an_option_that_it_does_not_have_is_refused_however_its_b
             connection.sendall(sent[place:])
             status, _, answer = answer_of(connection)
             assert (status, answer["error"]) == (400, "Request body must be empty")
-        connection.sendall(f"GET /api/v1/jobs/{job_id} HTTP/1.1\r\nHost: x\r\nx-api-key: {key}\r\n\r\n".encode())
+        connection.sendall(
+            f"GET /api/v1/jobs/{job_id} HTTP/1.1\r\nHost: x\r\nx-api-key: {key}\r\n\r\n".encode()
+        )
         assert answer_of(connection)[2]["data"]["status"] == "queued"
 
 
@@ -118,11 +138,15 @@ def test_fields_after_a_body_that_do_not_end_are_cut_off(api):
         assert ends(connection)
 
 
-@pytest.mark.parametrize("blanks", ["Content-Length:{}", "Content-Length: {} ", "Content-Length:\t{}\t "])
+@pytest.mark.parametrize(
+    "blanks", ["Content-Length:{}", "Content-Length: {} ", "Content-Length:\t{}\t "]
+)
 def test_blanks_around_the_length_are_none_of_it(api, blanks):
     port, key, _ = api
     with connected(port) as connection:
-        connection.sendall(f"{POST}x-api-key: {key}\r\n{blanks.format(len(BODY))}\r\n\r\n{BODY}".encode())
+        connection.sendall(
+            f"{POST}x-api-key: {key}\r\n{blanks.format(len(BODY))}\r\n\r\n{BODY}".encode()
+        )
         assert answer_of(connection)[0] == 202
 
 
@@ -176,13 +200,20 @@ def test_a_request_may_name_the_whole_address_and_nothing_is_a_fault_of_ours(api
 def test_three_thousand_requests_at_once_are_all_answered_in_turn(api):
     with connected(api[0]) as connection:
         connection.sendall(
-            b"".join(b"GET /api/v1/jobs HTTP/1.1\r\nHost: x\r\nX-Request-ID: %d\r\n\r\n" % number for number in range(3000))
+            b"".join(
+                b"GET /api/v1/jobs HTTP/1.1\r\nHost: x\r\nX-Request-ID: %d\r\n\r\n" % number
+                for number in range(3000)
+            )
         )
         received = b""
         while received.count(b"HTTP/1.1 401") < 3000 or not received.endswith(b"}"):
             received += (part := connection.recv(1 << 20))
             assert part, "it ended before"
-    answered = [int(line.split(b": ")[1]) for line in received.split(b"\r\n") if line.lower().startswith(b"x-request-id: ")]
+    answered = [
+        int(line.split(b": ")[1])
+        for line in received.split(b"\r\n")
+        if line.lower().startswith(b"x-request-id: ")
+    ]
     assert answered == list(range(3000))
 
 
@@ -191,15 +222,21 @@ def test_silence_has_an_end_wherever_it_begins(api):
     port, key, _ = api
     half = request(key)[:-5]
     with ExitStack() as stack:
-        silent, head, slow, in_body, after_answer, waiting = (stack.enter_context(connected(port)) for _ in range(6))
+        silent, head, slow, in_body, after_answer, waiting = (
+            stack.enter_context(connected(port)) for _ in range(6)
+        )
         began = time.monotonic()
         head.sendall(half[:20])
         in_body.sendall(half)
         after_answer.sendall(request("lsk_unknown")[:-5])
         assert answer_of(after_answer)[0] == 401
-        waiting.sendall(request(key, more="Prefer: wait=40\r\n"))  # whose turn it is to be silent is ours
+        waiting.sendall(
+            request(key, more="Prefer: wait=40\r\n")
+        )  # whose turn it is to be silent is ours
         slow.settimeout(0.5)
-        wait_for(lambda: begins(slow) or slow.sendall(b"a"), seconds=60)  # a head that comes byte by byte is no better
+        wait_for(
+            lambda: begins(slow) or slow.sendall(b"a"), seconds=60
+        )  # a head that comes byte by byte is no better
         assert time.monotonic() - began > protocol.HEAD_WITHIN - 1
         for connection in (silent, head, in_body, after_answer):
             connection.settimeout(60)
@@ -216,7 +253,9 @@ def test_silence_has_an_end_wherever_it_begins(api):
 def test_more_connections_than_there_are_places_for_take_those_of_the_silent(api):
     port, key, _ = api
     with ExitStack() as stack:
-        silent = [stack.enter_context(connected(port)) for _ in range(protocol.MAX_CONNECTIONS + 50)]
+        silent = [
+            stack.enter_context(connected(port)) for _ in range(protocol.MAX_CONNECTIONS + 50)
+        ]
         newest = stack.enter_context(connected(port))
         newest.sendall(request(key))
         assert answer_of(newest)[0] == 202
@@ -275,7 +314,9 @@ async def test_nobody_is_waited_for_who_takes_nothing_of_an_answer(monkeypatch):
         writer.transport.abort()
 
 
-async def test_of_more_answers_than_there_is_memory_for_those_end_that_nobody_has_taken_for_longest(monkeypatch):
+async def test_of_more_answers_than_there_is_memory_for_those_end_that_nobody_has_taken_for_longest(
+    monkeypatch,
+):
     monkeypatch.setattr(protocol, "ALL_UNTAKEN", 1 << 20)
     async with serving(much) as (port, connections):
         writers = []
@@ -285,7 +326,10 @@ async def test_of_more_answers_than_there_is_memory_for_those_end_that_nobody_ha
             await until(lambda each=newest: each.flow.write_paused)
             assert newest in connections, number
         await until(lambda: len(connections) < len(writers))
-        assert sum(each.transport.get_write_buffer_size() for each in connections) <= protocol.ALL_UNTAKEN
+        assert (
+            sum(each.transport.get_write_buffer_size() for each in connections)
+            <= protocol.ALL_UNTAKEN
+        )
         for writer in writers:
             writer.transport.abort()
 
@@ -314,7 +358,10 @@ def test_of_more_bodies_than_there_is_memory_for_those_give_way_that_came_first(
     port, key, other = api
     big = BODY.ljust(body.MAX_BYTES)
     with ExitStack() as stack:
-        held = [stack.enter_context(connected(port)) for _ in range(body.OF_ONE_COMPANY // body.MAX_BYTES)]
+        held = [
+            stack.enter_context(connected(port))
+            for _ in range(body.OF_ONE_COMPANY // body.MAX_BYTES)
+        ]
         for connection in held:
             connection.sendall(request(key, big)[:-1])
         foreign = stack.enter_context(connected(port))
@@ -343,15 +390,32 @@ def test_a_page_that_nobody_takes_holds_no_file(settings):
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
             connection.sendall(b"GET /docs/swagger-ui-bundle.js HTTP/1.1\r\nHost: x\r\n\r\n")
             assert connection.recv(1)
-        assert not [file.path for file in psutil.Process(process.pid).open_files() if "static" in file.path]
+        assert not [
+            file.path for file in psutil.Process(process.pid).open_files() if "static" in file.path
+        ]
 
 
 def test_an_answer_says_that_it_is_not_to_be_kept(api):
     port, key, _ = api
-    for path in ("/api/v1/jobs", "/nothing", "/docs", "/docs/docs.js", "/openapi.json", "/api/health"):
-        answer = httpx2.get(f"http://127.0.0.1:{port}{path}", headers={"x-api-key": key}, trust_env=False)
-        assert (answer.headers["cache-control"], answer.headers["x-content-type-options"]) == ("no-store", "nosniff"), path
+    for path in (
+        "/api/v1/jobs",
+        "/nothing",
+        "/docs",
+        "/docs/docs.js",
+        "/openapi.json",
+        "/api/health",
+    ):
+        answer = httpx2.get(
+            f"http://127.0.0.1:{port}{path}", headers={"x-api-key": key}, trust_env=False
+        )
+        assert (answer.headers["cache-control"], answer.headers["x-content-type-options"]) == (
+            "no-store",
+            "nosniff",
+        ), path
     with connected(port) as connection:
         connection.sendall(b"nonsense\r\n\r\n")
         headers = answer_of(connection)[1]
-        assert (headers["cache-control"], headers["x-content-type-options"]) == ("no-store", "nosniff")
+        assert (headers["cache-control"], headers["x-content-type-options"]) == (
+            "no-store",
+            "nosniff",
+        )

@@ -35,7 +35,14 @@ ODD_MOMENTS = [
     "9999-12-31T23:59:59-14:00",
     "2026-01-01\x0000:00:00Z",
 ]
-ODD_MOMENTS += ["2026-01-01\u202e00:00:00Z", "2026-01-01", "T00:00Z", " 2026-01-01T00:00:00Z", "2026-01-01T00:00:00Z\n", ""]
+ODD_MOMENTS += [
+    "2026-01-01\u202e00:00:00Z",
+    "2026-01-01",
+    "T00:00Z",
+    " 2026-01-01T00:00:00Z",
+    "2026-01-01T00:00:00Z\n",
+    "",
+]
 WINDOW = {"start": "22:00", "end": "06:00"}
 NOT_JSON = "Request body is not valid JSON"
 BODIES = [
@@ -82,18 +89,39 @@ BODIES = [
     *((body(schedule={"runAt": moment}), RUN_AT) for moment in ODD_MOMENTS),
     (body(schedule={"window": []}), "schedule.window must be an object"),
     (body(schedule={"window": {"start": "22:00"}}), "schedule.window.end must be written as HH:MM"),
-    (body(schedule={"window": {"start": "9:00", "end": "10:00"}}), "schedule.window.start must be written as HH:MM"),
-    (body(schedule={"window": {"start": "09:00", "end": "09:00"}}), "schedule.window.start and end must differ"),
-    (body(schedule={"window": WINDOW | {"timeZone": "../etc"}}), "schedule.window.timeZone is not a known time zone"),
-    (body(schedule={"window": WINDOW | {"timeZone": 1}}), "schedule.window.timeZone is not a known time zone"),
+    (
+        body(schedule={"window": {"start": "9:00", "end": "10:00"}}),
+        "schedule.window.start must be written as HH:MM",
+    ),
+    (
+        body(schedule={"window": {"start": "09:00", "end": "09:00"}}),
+        "schedule.window.start and end must differ",
+    ),
+    (
+        body(schedule={"window": WINDOW | {"timeZone": "../etc"}}),
+        "schedule.window.timeZone is not a known time zone",
+    ),
+    (
+        body(schedule={"window": WINDOW | {"timeZone": 1}}),
+        "schedule.window.timeZone is not a known time zone",
+    ),
     (body(schedule={"window": WINDOW | {"days": "mon"}}), "schedule.window.days must be an array"),
-    (body(schedule={"window": WINDOW | {"days": [1]}}), "schedule.window.days must be of mon, tue, wed, thu, fri, sat, sun"),
+    (
+        body(schedule={"window": WINDOW | {"days": [1]}}),
+        "schedule.window.days must be of mon, tue, wed, thu, fri, sat, sun",
+    ),
     (body(schedule={"window": WINDOW | {"zone": "UTC"}}), "Unknown field: schedule.window.zone"),
-    (body(phoneFallback="only_if_unidentified"), "phoneFallback must be true, false or onlyIfUnidentified"),
+    (
+        body(phoneFallback="only_if_unidentified"),
+        "phoneFallback must be true, false or onlyIfUnidentified",
+    ),
     (body(phoneRegion="de"), "phoneRegion must be an ISO 3166 country code, as DE"),
     (body(phoneRegion=49), "phoneRegion must be an ISO 3166 country code, as DE"),
     *(
-        (body(leads=[{"externalId": "a"}, {name: "x", "phoneNumber": "+15555550100"}]), f"leads[1]: {name} {MAY_BE_ID}")
+        (
+            body(leads=[{"externalId": "a"}, {name: "x", "phoneNumber": "+15555550100"}]),
+            f"leads[1]: {name} {MAY_BE_ID}",
+        )
         for name in (
             "externalID",
             "external_id",
@@ -109,11 +137,17 @@ BODIES = [
     (body(leads=[{"external\u200bId": "x"}]), f"leads[0]: external?Id {MAY_BE_ID}"),
     (body(leads=[{"externalId": "a", "External.Id": "b"}]), f"leads[0]: External.Id {MAY_BE_ID}"),
     *(
-        (body(leads=[{"externalId": "a", name: "+15555550100"}]), f"leads[0]: {name} {MAY_BE_NUMBER}")
+        (
+            body(leads=[{"externalId": "a", name: "+15555550100"}]),
+            f"leads[0]: {name} {MAY_BE_NUMBER}",
+        )
         for name in ("phone_number", "Phone Number", "phone", "mobile", "MSISDN", "tel.", "Cell")
     ),
     (raw(leads='[{"externalId": "a", "externalId": "b"}]'), "leads[0]: externalId is given twice"),
-    (raw(leads='[{"phoneNumber": "1"}, {"phoneNumber": "2", "phone\\u004eumber": "3"}]'), "leads[1]: phoneNumber is given twice"),
+    (
+        raw(leads='[{"phoneNumber": "1"}, {"phoneNumber": "2", "phone\\u004eumber": "3"}]'),
+        "leads[1]: phoneNumber is given twice",
+    ),
     (body(phoneFallback=0), "phoneFallback must be true, false or onlyIfUnidentified"),
     (b'{"leads": [{"externalId": "a"}]}', "campaignId is required"),
     (body(campaignId=None), "campaignId is required"),
@@ -124,20 +158,38 @@ BODIES = [
     (body(leads=None), "leads array is required"),
     (body(leads={"externalId": "a"}), "leads array is required"),
     (body(leads=[]), "leads array cannot be empty"),
-    (body(leads=[{"externalId": str(i)} for i in range(1001)]), "Maximum 1000 leads per bulk delete request"),
+    (
+        body(leads=[{"externalId": str(i)} for i in range(1001)]),
+        "Maximum 1000 leads per bulk delete request",
+    ),
     (body(leads=[*LEADS, "b"]), "leads[1] must be an object"),
     (body(leads=[*LEADS, None]), "leads[1] must be an object"),
     (body(leads=[{"externalId": 1}]), "leads[0]: externalId must be a string"),
     (body(leads=[{"phoneNumber": 15551234}]), "leads[0]: phoneNumber must be a string"),
     (body(leads=[{"phoneNumber": 1, "externalId": 1}]), "leads[0]: externalId must be a string"),
     (body(leads=[{}]), "leads[0]: At least one of phoneNumber or externalId is required"),
-    (body(leads=[{"externalId": None}]), "leads[0]: At least one of phoneNumber or externalId is required"),
-    (body(leads=[{"externalId": "\t", "phoneNumber": "()-"}]), "leads[0]: At least one of phoneNumber or externalId is required"),
-    (body(leads=[*LEADS, {"externalId": "x" * 256}]), "leads[1]: externalId is longer than 255 characters"),
-    (body(leads=[{"externalId": "a" + " " * 255}]), "leads[0]: externalId is longer than 255 characters"),
+    (
+        body(leads=[{"externalId": None}]),
+        "leads[0]: At least one of phoneNumber or externalId is required",
+    ),
+    (
+        body(leads=[{"externalId": "\t", "phoneNumber": "()-"}]),
+        "leads[0]: At least one of phoneNumber or externalId is required",
+    ),
+    (
+        body(leads=[*LEADS, {"externalId": "x" * 256}]),
+        "leads[1]: externalId is longer than 255 characters",
+    ),
+    (
+        body(leads=[{"externalId": "a" + " " * 255}]),
+        "leads[0]: externalId is longer than 255 characters",
+    ),
     (body(leads=[{"phoneNumber": "1" * 33}]), "leads[0]: phoneNumber is longer than 32 characters"),
     (body(leads=[{"externalId": "a\0"}]), "leads[0]: externalId contains U+0000"),
-    (body(leads=[{"externalId": "a", "phoneNumber": "\0"}]), "leads[0]: phoneNumber contains U+0000"),
+    (
+        body(leads=[{"externalId": "a", "phoneNumber": "\0"}]),
+        "leads[0]: phoneNumber contains U+0000",
+    ),
 ]
 
 
@@ -145,7 +197,10 @@ BODIES = [
 async def test_a_body_that_is_wrong_is_refused_with_the_text_that_says_how(service, path):
     for sent, message in BODIES:
         answer = await service.post(sent, path=path)
-        assert (answer.status_code, answer.json()) == (400, {"success": False, "data": None, "error": message}), sent[:200]
+        assert (answer.status_code, answer.json()) == (
+            400,
+            {"success": False, "data": None, "error": message},
+        ), sent[:200]
         assert answer.headers["x-request-id"]
 
 
@@ -155,7 +210,15 @@ async def test_a_body_that_is_wrong_is_refused_with_the_text_that_says_how(servi
         body(leads=[{"externalId": "x" * 255, "phoneNumber": "1" * 32}]),
         body(leads=[{"externalId": "😀" * 255}]),
         body(leads=[{"externalId": str(i)} for i in range(1000)]),
-        body(leads=[{"externalId": "a", "note": {"deep": [1, 2], "externalId": "b"}, "tag": "externalId"}]),
+        body(
+            leads=[
+                {
+                    "externalId": "a",
+                    "note": {"deep": [1, 2], "externalId": "b"},
+                    "tag": "externalId",
+                }
+            ]
+        ),
         body(leads=[{"externalId": "a", "phoneNumber": None, "id": 7, "mobile": "+15555550100"}]),
         body(leads=[{"phoneNumber": "N/A"}]),
         body(phoneFallback="onlyIfUnidentified", phoneRegion="DE"),
@@ -177,9 +240,14 @@ async def test_keys_are_checked_before_anything_else(service):
         revoked = make_key(connection, "co", revoked_at="2020-01-01T00:00:00Z")
         expired = make_key(connection, "co", expires_at="2020-01-01T00:00:00Z")
     for key in ("", "nonsense", "lsk_" + "x" * 5000, revoked, expired):
-        answer = await service.http.post("/api/v1/leads/bulk-delete", content=b"{", headers={"x-api-key": key})
+        answer = await service.http.post(
+            "/api/v1/leads/bulk-delete", content=b"{", headers={"x-api-key": key}
+        )
         assert (answer.status_code, answer.json()["error"]) == (401, "Invalid or inactive API key")
-    for header in ([("x-api-key", service.write), ("x-api-key", service.write)], [(b"x-api-key", b"\xff\xfe")]):
+    for header in (
+        [("x-api-key", service.write), ("x-api-key", service.write)],
+        [(b"x-api-key", b"\xff\xfe")],
+    ):
         answer = await service.http.get("/api/v1/jobs", headers=header)
         assert (answer.status_code, answer.json()["error"]) == (401, "Invalid or inactive API key")
 
@@ -193,7 +261,9 @@ async def test_forbidden_is_one_answer_whatever_the_reason(service):
         await service.post(raw(campaignId='"c\\u0000"')),
         await service.post(body(campaignId=" cmp ")),
     ]
-    assert {(a.status_code, a.text) for a in answers} == {(403, '{"success":false,"data":null,"error":"Forbidden"}')}
+    assert {(a.status_code, a.text) for a in answers} == {
+        (403, '{"success":false,"data":null,"error":"Forbidden"}')
+    }
 
 
 async def test_routing_errors_are_answered_in_the_envelope(service):
@@ -214,13 +284,29 @@ async def test_head_is_answered_wherever_get_is_and_as_get_but_without_a_body(se
     job_id = await service.submit({"externalId": "a"})
     await service.work()
     key = {"x-api-key": service.write}
-    paths = ["/docs", "/docs/docs.js", "/docs/swagger-ui.css", "/docs/none", "/openapi.json", "/api/health", "/nothing"]
-    paths += ["/api/v1/jobs", f"/api/v1/jobs/{job_id}", f"/api/v1/jobs/{job_id}/results", "/api/v1/jobs/none"]
+    paths = [
+        "/docs",
+        "/docs/docs.js",
+        "/docs/swagger-ui.css",
+        "/docs/none",
+        "/openapi.json",
+        "/api/health",
+        "/nothing",
+    ]
+    paths += [
+        "/api/v1/jobs",
+        f"/api/v1/jobs/{job_id}",
+        f"/api/v1/jobs/{job_id}/results",
+        "/api/v1/jobs/none",
+    ]
     paths += ["/api/v1/leads?campaignId=cmp", "/api/v1/webhooks", "/api/v1/leads/bulk-delete"]
     own = {"x-request-id", "x-ratelimit-remaining", "x-ratelimit-reset", "etag", "last-modified"}
     for path in paths:
         for headers in ({}, key, key | {"accept": "text/csv"}):
-            got, head = [await service.http.request(method, path, headers=headers) for method in ("GET", "HEAD")]
+            got, head = [
+                await service.http.request(method, path, headers=headers)
+                for method in ("GET", "HEAD")
+            ]
             assert (head.status_code, head.content) == (got.status_code, b""), path
             assert {n: v for n, v in head.headers.items() if n not in own} == {
                 n: v for n, v in got.headers.items() if n not in own
@@ -287,18 +373,31 @@ async def test_an_option_that_is_put_into_the_query_is_refused_and_deletes_nothi
     assert (await service.get("/api/v1/jobs")).json()["data"]["items"] == []
 
 
-# In the contract's order. Each spoils one thing of a request; where two are spoilt, the earlier must be the answer.
+# In the contract's order. Each spoils one thing of a request; where two are spoilt, the earlier
+# must be the answer.
 SPOILT = [
     ("no key", {"no_key": True}, (401, "Missing API key")),
     ("scope", {"scope": "read"}, (403, "Forbidden")),
-    ("content type", {"content_type": "text/plain"}, (415, "Content-Type must be application/json")),
+    (
+        "content type",
+        {"content_type": "text/plain"},
+        (415, "Content-Type must be application/json"),
+    ),
     ("size", {"padding": 1024 * 1024}, (413, "Request body is too large")),
     ("JSON", {"after": "}"}, (400, NOT_JSON)),
     ("unknown field", {"fields": {"typo": 1}}, (400, "Unknown field: typo")),
-    ("option", {"fields": {"phoneFallback": 1}}, (400, "phoneFallback must be true, false or onlyIfUnidentified")),
+    (
+        "option",
+        {"fields": {"phoneFallback": 1}},
+        (400, "phoneFallback must be true, false or onlyIfUnidentified"),
+    ),
     ("campaignId", {"fields": {"campaignId": 1}}, (400, "campaignId must be a string")),
     ("leads", {"fields": {"leads": []}}, (400, "leads array cannot be empty")),
-    ("entry", {"fields": {"leads": [{}]}}, (400, "leads[0]: At least one of phoneNumber or externalId is required")),
+    (
+        "entry",
+        {"fields": {"leads": [{}]}},
+        (400, "leads[0]: At least one of phoneNumber or externalId is required"),
+    ),
     ("access", {"campaign": "foreign"}, (403, "Forbidden")),
 ]
 
@@ -309,24 +408,36 @@ async def test_of_two_errors_the_earlier_in_the_contract_is_the_answer(service):
         assert (answer.status_code, answer.json()["error"]) == answer_due, f"{name} with {other}"
 
 
-async def test_a_call_over_the_rate_limit_is_refused_after_key_and_scope_and_before_its_body_is_looked_at(service):
+async def test_a_call_over_the_rate_limit_is_refused_after_key_and_scope_and_before_its_body_is_looked_at(
+    service,
+):
     service.app.state.settings.rate_limit_submit = Rate(1, timedelta(hours=1))
     assert (await service.post(body())).status_code == 202
     for name, spoil, (status, message) in SPOILT:
         answer = await send_spoilt(service, spoil)
-        due = (status, message) if name in {"no key", "scope"} else (429, "Rate limit exceeded. Please try again later.")
+        due = (
+            (status, message)
+            if name in {"no key", "scope"}
+            else (429, "Rate limit exceeded. Please try again later.")
+        )
         assert (answer.status_code, answer.json()["error"]) == due, name
 
 
 async def send_spoilt(service, *spoils):
     """Sends a request that is right but for what it is given."""
     fields = {"campaignId": "cmp", "leads": LEADS}
-    for spoil in reversed(spoils):  # so that the earlier one of two wrong values for one field stands
+    for spoil in reversed(
+        spoils
+    ):  # so that the earlier one of two wrong values for one field stands
         fields |= spoil.get("fields", {})
         if "campaign" in spoil and isinstance(fields["campaignId"], str):
             fields["campaignId"] = spoil["campaign"]
     merged = {name: value for spoil in spoils for name, value in spoil.items()}
-    sent = json.dumps(fields).encode() + merged.get("after", "").encode() + b" " * merged.get("padding", 0)
+    sent = (
+        json.dumps(fields).encode()
+        + merged.get("after", "").encode()
+        + b" " * merged.get("padding", 0)
+    )
     headers = {"content-type": merged.get("content_type", "application/json")}
     if not merged.get("no_key"):
         headers["x-api-key"] = service.read if "scope" in merged else service.write
@@ -339,9 +450,15 @@ def entry_error_cases():
     yield ["no object", both_wrong], "leads[0] must be an object"
     yield [{"externalId": "x" * 256, "phoneNumber": 1}], "leads[0]: phoneNumber must be a string"
     yield [{"externalId": "\0" * 256}], "leads[0]: externalId is longer than 255 characters"
-    yield [{"externalId": "\0", "phoneNumber": "1" * 33}], "leads[0]: phoneNumber is longer than 32 characters"
+    yield (
+        [{"externalId": "\0", "phoneNumber": "1" * 33}],
+        "leads[0]: phoneNumber is longer than 32 characters",
+    )
     yield [{"externalId": "\0", "phoneNumber": "\0"}], "leads[0]: externalId contains U+0000"
-    yield [{"externalId": " " * 256}], "leads[0]: At least one of phoneNumber or externalId is required"
+    yield (
+        [{"externalId": " " * 256}],
+        "leads[0]: At least one of phoneNumber or externalId is required",
+    )
     yield [{"externalId": "ok"}, {"externalId": "\0"}, {}], "leads[1]: externalId contains U+0000"
 
 
@@ -353,9 +470,18 @@ async def test_entries_are_checked_one_by_one_in_the_contracts_order(service, en
 async def test_content_types_that_mean_json_are_taken(service):
     for written in ("application/json", "Application/JSON; charset=utf-8", "application/json;"):
         assert (await service.post(body(), headers={"content-type": written})).status_code == 202
-    for written in ("", "text/json", "application/jsonp", "application/x-www-form-urlencoded", "application/problem+json"):
+    for written in (
+        "",
+        "text/json",
+        "application/jsonp",
+        "application/x-www-form-urlencoded",
+        "application/problem+json",
+    ):
         answer = await service.post(body(), headers={"content-type": written})
-        assert (answer.status_code, answer.json()["error"]) == (415, "Content-Type must be application/json")
+        assert (answer.status_code, answer.json()["error"]) == (
+            415,
+            "Content-Type must be application/json",
+        )
 
 
 async def test_a_body_of_one_mebibyte_is_read_and_one_byte_more_is_not(service):
@@ -377,6 +503,12 @@ async def in_parts(sent):
 
 
 async def test_a_request_id_is_the_callers_where_it_is_sane(service):
-    for written, kept in [("trace-1", True), ("x" * 128, True), ("x" * 129, False), ("two words", False), ("", False)]:
+    for written, kept in [
+        ("trace-1", True),
+        ("x" * 128, True),
+        ("x" * 129, False),
+        ("two words", False),
+        ("", False),
+    ]:
         answer = await service.http.get("/nothing", headers={"x-request-id": written})
         assert (answer.headers["x-request-id"] == written) is kept

@@ -1,6 +1,8 @@
-"""One request is one request, however its bytes arrive: sequences of valid and invalid requests, in one piece and in many.
+"""One request is one request, however its bytes arrive: sequences of valid and invalid requests, in
+one piece and in many.
 
-`python -m tests.api.http.test_framing FIRST COUNT` tries as many sequences, beginning with that seed.
+`python -m tests.api.http.test_framing FIRST COUNT` tries as many sequences, beginning with that
+seed.
 """
 
 import asyncio
@@ -21,7 +23,11 @@ from api.http.protocol import Reader
 
 SEQUENCES = 1000
 AT_ONCE = 20  # connections
-PATHS = ("/read", "/read?a=b", "/unread")  # where the application reads the body, and where it does not
+PATHS = (
+    "/read",
+    "/read?a=b",
+    "/unread",
+)  # where the application reads the body, and where it does not
 BODIES = (
     b"",
     b"{}",
@@ -58,7 +64,12 @@ TOO_LONG = (
     b"GET /read HTTP/1.1\r\nHost: x\r\n" + b"a:b\r\n" * 4000 + b"\r\n",
     b"GET /" + b"a" * 20_000 + b" HTTP/1.1\r\nHost: x\r\n\r\n",
 )
-BEHIND = (b"", b"\r\n", b"nonsense\r\n\r\n", b"GET /read HTTP/1.1\r\nHost: x\r\n\r\n")  # what is the last request
+BEHIND = (
+    b"",
+    b"\r\n",
+    b"nonsense\r\n\r\n",
+    b"GET /read HTTP/1.1\r\nHost: x\r\n\r\n",
+)  # what is the last request
 BROKEN_BODIES = (
     b"2;" + b"a" * 20_000 + b"\r\n{}\r\n0\r\n\r\n",
     b"2\r\n{}\r\n0\r\na: " + b"b" * 20_000 + b"\r\n\r\n",
@@ -85,7 +96,11 @@ def valid(random, *, last=False):
     """(bytes, expected answer) of a request that is one."""
     method, path = random.choice((b"GET", b"POST", b"DELETE")), random.choice(PATHS)
     body = random.choice(BODIES)
-    more = b"Connection: close\r\n" if last else random.choice((*OFFERS, b"x: " + b"a" * 12_000 + b"\r\n"))
+    more = (
+        b"Connection: close\r\n"
+        if last
+        else random.choice((*OFFERS, b"x: " + b"a" * 12_000 + b"\r\n"))
+    )
     head = b"%s %s HTTP/1.1\r\nHost: x\r\n%s" % (method, path.encode(), more)
     framing = random.randint(0, 2)
     if framing == 0:
@@ -95,7 +110,10 @@ def valid(random, *, last=False):
         sent = head + b"Content-Length:%s%d%s\r\n\r\n%s" % (blanks[0], len(body), blanks[1], body)
     else:
         sent = head + b"Transfer-Encoding: chunked\r\n\r\n" + chunked(random, body)
-    names = sorted(line.partition(b":")[0].decode().lower() for line in sent.partition(b"\r\n\r\n")[0].split(b"\r\n")[1:])
+    names = sorted(
+        line.partition(b":")[0].decode().lower()
+        for line in sent.partition(b"\r\n\r\n")[0].split(b"\r\n")[1:]
+    )
     answer = {"method": method.decode(), "path": path, "headers": names}
     return sent, (200, answer | ({} if path == "/unread" else {"body": body.hex()}))
 
@@ -103,16 +121,24 @@ def valid(random, *, last=False):
 def broken(random):
     """(bytes, expected answer) of a request whose body is none: who reads it answers 400."""
     path = random.choice(PATHS)
-    sent = b"POST %s HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n%s" % (path.encode(), random.choice(BROKEN_BODIES))
+    sent = b"POST %s HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n%s" % (
+        path.encode(),
+        random.choice(BROKEN_BODIES),
+    )
     if path == "/unread":
-        return sent, (200, {"method": "POST", "path": path, "headers": ["host", "transfer-encoding"]})
+        return sent, (
+            200,
+            {"method": "POST", "path": path, "headers": ["host", "transfer-encoding"]},
+        )
     return sent, (400, "Invalid HTTP request")
 
 
 def sequence(random):
     """(bytes, expected answers) of some requests, after the last of which the connection ends."""
     requests = [valid(random) for _ in range(random.randint(0, 4))]
-    kind = random.choice(("whole", "whole", "whole", "whole", "invalid", "invalid", "long", "broken"))
+    kind = random.choice(
+        ("whole", "whole", "whole", "whole", "invalid", "invalid", "long", "broken")
+    )
     if kind == "invalid":
         requests.append((random.choice(INVALID_HEADS), (400, "Invalid HTTP request")))
     elif kind == "long":
@@ -137,10 +163,16 @@ def pieces(random, sent):
 async def application(scope, receive, send):
     """Says what it was asked, and what came with it where it reads that."""
     path = scope["path"] + ("?" + scope["query_string"].decode() if scope["query_string"] else "")
-    for _ in range(sum(scope["raw_path"]) % 7 * len(scope["headers"]) % 7):  # turns of the loop, as the look-up of a key takes
+    for _ in range(
+        sum(scope["raw_path"]) % 7 * len(scope["headers"]) % 7
+    ):  # turns of the loop, as the look-up of a key takes
         await asyncio.sleep(0)
     status = 200
-    answer = {"method": scope["method"], "path": path, "headers": sorted(name.decode() for name, _ in scope["headers"])}
+    answer = {
+        "method": scope["method"],
+        "path": path,
+        "headers": sorted(name.decode() for name, _ in scope["headers"]),
+    }
     try:
         if path != "/unread":
             body = b""
@@ -150,7 +182,13 @@ async def application(scope, receive, send):
     except ApiError as error:
         status, answer = error.status, {"error": error.message}
     body = json.dumps(answer).encode()
-    await send({"type": "http.response.start", "status": status, "headers": [(b"content-length", b"%d" % len(body))]})
+    await send(
+        {
+            "type": "http.response.start",
+            "status": status,
+            "headers": [(b"content-length", b"%d" % len(body))],
+        }
+    )
     await send({"type": "http.response.body", "body": body})
 
 
@@ -159,7 +197,9 @@ async def serving(served=application):
     """The port of a server of that application, and its connections."""
     config = uvicorn.Config(served, lifespan="off", log_config=None)
     state, loop = ServerState(), asyncio.get_running_loop()
-    server = await loop.create_server(lambda: Reader(config=config, server_state=state, app_state={}, _loop=loop), "127.0.0.1", 0)
+    server = await loop.create_server(
+        lambda: Reader(config=config, server_state=state, app_state={}, _loop=loop), "127.0.0.1", 0
+    )
     try:
         yield server.sockets[0].getsockname()[1], state.connections
     finally:
@@ -170,13 +210,17 @@ async def serving(served=application):
 
 
 async def answers_to(port, parts, *, ends):
-    """[(status, answer or error)] until the end of the connection, to what is sent part by part, and that this is all."""
+    """[(status, answer or error)] until the end of the connection, to what is sent part by part,
+    and that this is all.
+    """
     loop, received = asyncio.get_running_loop(), b""
     with socket.socket() as connection:
         connection.setblocking(False)
         await loop.sock_connect(connection, ("127.0.0.1", port))
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        with suppress(ConnectionError):  # an answer may come before all is sent, and the end with it
+        with suppress(
+            ConnectionError
+        ):  # an answer may come before all is sent, and the end with it
             for part in parts:
                 await loop.sock_sendall(connection, part)
                 for _ in range(3):  # turns of the loop, in which the server reads it

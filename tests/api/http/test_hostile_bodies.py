@@ -1,4 +1,5 @@
-"""Twenty thousand bodies that somebody might send, by mistake or not: each is answered properly, none with a 5xx.
+"""Twenty thousand bodies that somebody might send, by mistake or not: each is answered properly,
+none with a 5xx.
 
 What is accepted must be what a second, independent reading of the JSON says it is.
 """
@@ -40,7 +41,18 @@ SCALARS = [
         "9" * 5000,
         "01",
     ),
-    *("NaN", "Infinity", "-Infinity", '""', '" "', '"\\u0000"', '"\\ud800"', '"\\udc00\\ud800"', '"\\ud83d\\ude00"', '"\u00a0"'),
+    *(
+        "NaN",
+        "Infinity",
+        "-Infinity",
+        '""',
+        '" "',
+        '"\\u0000"',
+        '"\\ud800"',
+        '"\\udc00\\ud800"',
+        '"\\ud83d\\ude00"',
+        '"\u00a0"',
+    ),
     *(
         '"\\"',
         '"a\nb"',
@@ -55,7 +67,16 @@ SCALARS = [
         "[[]]",
         '[{"externalId": "a"}]',
     ),
-    *('{"externalId": 1}', '"' + "x" * 300 + '"', '"' + "\u0301" * 255 + '"', "undefined", "", "/* */ 1", '"\x7f"', '"\x01"'),
+    *(
+        '{"externalId": 1}',
+        '"' + "x" * 300 + '"',
+        '"' + "\u0301" * 255 + '"',
+        "undefined",
+        "",
+        "/* */ 1",
+        '"\x7f"',
+        '"\x01"',
+    ),
 ]
 KEYS = [
     "campaignId",
@@ -105,7 +126,9 @@ def good_body(dice):
         if not entry or dice.random() < 0.4:
             entry["phoneNumber"] = dice.choice(["+101", "00 2", "(1)-2.3", "1" * 32])
         entries.append(entry)
-    return {"campaignId": "cmp", "leads": entries} | ({"phoneFallback": False} if dice.random() < 0.3 else {})
+    return {"campaignId": "cmp", "leads": entries} | (
+        {"phoneFallback": False} if dice.random() < 0.3 else {}
+    )
 
 
 def build(dice, depth):
@@ -113,19 +136,31 @@ def build(dice, depth):
         return dice.choice(SCALARS)
     if dice.random() < 0.5:
         return "[" + ",".join(build(dice, depth + 1) for _ in range(dice.randrange(4))) + "]"
-    return "{" + ",".join(f'"{dice.choice(KEYS)}":{build(dice, depth + 1)}' for _ in range(dice.randrange(5))) + "}"
+    return (
+        "{"
+        + ",".join(
+            f'"{dice.choice(KEYS)}":{build(dice, depth + 1)}' for _ in range(dice.randrange(5))
+        )
+        + "}"
+    )
 
 
 def one_value_replaced(dice, good):
     values = list(re.finditer(r'"[^"]*"|true|false|\[|\{', good))
     chosen = dice.choice(values)
-    return good[: chosen.start()] + dice.choice([*SCALARS, *(f'"{key}"' for key in KEYS)]) + good[chosen.end() :]
+    return (
+        good[: chosen.start()]
+        + dice.choice([*SCALARS, *(f'"{key}"' for key in KEYS)])
+        + good[chosen.end() :]
+    )
 
 
 @pytest.mark.parametrize("part", range(PARTS))
 async def test_no_body_gets_more_than_a_proper_refusal(service, part):
     dice = random.Random(part)
-    service.app.state.settings.rate_limit_submit = service.app.state.settings.rate_limit_submit._replace(limit=BODIES)
+    service.app.state.settings.rate_limit_submit = (
+        service.app.state.settings.rate_limit_submit._replace(limit=BODIES)
+    )
     accepted = {}
     for _ in range(BODIES // PARTS):
         sent = one_body(dice)
@@ -166,10 +201,14 @@ def check_accepted(engine, accepted):
         }
         assert dry_run is (read.get("dryRun") is True)
         assert mode == (read.get("mode") or "delete")
-        assert fallback == {None: "always", True: "always", False: "never"}.get(read.get("phoneFallback"), "onlyIfUnidentified")
+        assert fallback == {None: "always", True: "always", False: "never"}.get(
+            read.get("phoneFallback"), "onlyIfUnidentified"
+        )
         assert len(read["leads"]) == len(external_ids)
         for entry, external_id, number in zip(read["leads"], external_ids, numbers, strict=True):
             assert external_id in (
-                {entry.get("externalId"), None} if not (entry.get("externalId") or "").strip() else {entry["externalId"]}
+                {entry.get("externalId"), None}
+                if not (entry.get("externalId") or "").strip()
+                else {entry["externalId"]}
             )
             assert number is None or number == entry["phoneNumber"]

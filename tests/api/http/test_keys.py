@@ -1,4 +1,6 @@
-"""Keys: what a flood of unknown ones may cost, and that one which was revoked while a body arrived is out."""
+"""Keys: what a flood of unknown ones may cost, and that one which was revoked while a body arrived
+is out.
+"""
 
 import asyncio
 
@@ -30,13 +32,17 @@ def look_ups(service):
         return connection.execute(waiting).scalar_one()
 
 
-async def test_a_flood_of_unknown_keys_leaves_connections_for_those_who_are_known(service, monkeypatch):
+async def test_a_flood_of_unknown_keys_leaves_connections_for_those_who_are_known(
+    service, monkeypatch
+):
     monkeypatch.setattr("api.http.auth.REMEMBERED", 60)
     monkeypatch.setattr("api.http.auth.LOOK_UP_TURN", 60)
     assert await status_of(service, service.write) == 200
     with service.engine.connect() as other:
         other.execute(text("LOCK TABLE api_keys"))
-        flood = [asyncio.create_task(service.get(JOBS, f"unknown-{number}")) for number in range(40)]
+        flood = [
+            asyncio.create_task(service.get(JOBS, f"unknown-{number}")) for number in range(40)
+        ]
         await until(lambda: look_ups(service) == LOOK_UPS)
         for _ in range(5):
             assert await status_of(service, service.write) == 200
@@ -49,7 +55,10 @@ async def test_who_waits_too_long_for_a_look_up_is_told_to_come_back(service, mo
     monkeypatch.setattr("api.http.auth.LOOK_UP_TURN", 0.1)
     with service.engine.connect() as other:
         other.execute(text("LOCK TABLE api_keys"))
-        flood = [asyncio.create_task(service.get(JOBS, f"unknown-{number}")) for number in range(LOOK_UPS)]
+        flood = [
+            asyncio.create_task(service.get(JOBS, f"unknown-{number}"))
+            for number in range(LOOK_UPS)
+        ]
         await until(lambda: look_ups(service) == LOOK_UPS)
         answer = await service.get(JOBS, "one more")
         assert told(answer) == (503, "Service temporarily unavailable")
@@ -58,7 +67,9 @@ async def test_who_waits_too_long_for_a_look_up_is_told_to_come_back(service, mo
     assert [told(answer) for answer in await asyncio.gather(*flood)] == [INACTIVE] * LOOK_UPS
 
 
-async def test_a_key_that_was_valid_is_looked_up_before_those_that_nobody_knows(service, monkeypatch):
+async def test_a_key_that_was_valid_is_looked_up_before_those_that_nobody_knows(
+    service, monkeypatch
+):
     """However many of these have come since."""
     monkeypatch.setattr("api.http.auth.REMEMBERED", 0)
     monkeypatch.setattr("api.http.auth.LOOK_UP_TURN", 0.1)
@@ -68,18 +79,28 @@ async def test_a_key_that_was_valid_is_looked_up_before_those_that_nobody_knows(
         assert await status_of(service, f"unknown-{number}") == 401
     for _ in range(LOOK_UPS):
         await service.app.state.authenticator._turns.acquire()
-    assert [await status_of(service, key) for key in ("unknown", service.write, service.read)] == [503, 200, 503]
+    assert [await status_of(service, key) for key in ("unknown", service.write, service.read)] == [
+        503,
+        200,
+        503,
+    ]
     for _ in range(LOOK_UPS):
         service.app.state.authenticator._turns.release()
     with service.engine.begin() as connection:
         connection.execute(text("UPDATE api_keys SET revoked_at = clock_timestamp()"))
-    assert [await status_of(service, key) for key in ("unknown", service.write, service.read)] == [401, 401, 401]
+    assert [await status_of(service, key) for key in ("unknown", service.write, service.read)] == [
+        401,
+        401,
+        401,
+    ]
 
 
 async def test_calls_with_one_key_share_a_look_up(service):
     with service.engine.connect() as other:
         other.execute(text("LOCK TABLE api_keys"))
-        calls = [asyncio.create_task(status_of(service, key)) for key in [service.write, "unknown"] * 20]
+        calls = [
+            asyncio.create_task(status_of(service, key)) for key in [service.write, "unknown"] * 20
+        ]
         await until(lambda: look_ups(service) == 2)
         calls[0].cancel()  # whoever began it
         await asyncio.sleep(0)
@@ -111,7 +132,9 @@ WHILE_IT_ARRIVES = [
 ]
 
 
-@pytest.mark.parametrize(("method", "path", "parts"), WHILE_IT_ARRIVES, ids=[path for _, path, _ in WHILE_IT_ARRIVES])
+@pytest.mark.parametrize(
+    ("method", "path", "parts"), WHILE_IT_ARRIVES, ids=[path for _, path, _ in WHILE_IT_ARRIVES]
+)
 @pytest.mark.parametrize(
     ("change", "error"),
     [
@@ -131,7 +154,10 @@ async def test_a_key_that_changes_while_a_body_arrives_counts_as_it_is_then(
         before = everything(connection)
     headers = {"x-api-key": key, "content-type": "application/json"}
     answer = await service.http.request(
-        method, path.replace("JOB", job_id), headers=headers, content=coming(service, change, *parts)
+        method,
+        path.replace("JOB", job_id),
+        headers=headers,
+        content=coming(service, change, *parts),
     )
     assert told(answer) == error if error else answer.is_success
     with service.engine.connect() as connection:
@@ -152,7 +178,9 @@ def everything(connection):
         ("name = 'still there'", (200, None)),
     ],
 )
-async def test_a_key_that_changes_while_its_call_waits_for_a_job_reads_what_it_may_then(service, monkeypatch, change, error):
+async def test_a_key_that_changes_while_its_call_waits_for_a_job_reads_what_it_may_then(
+    service, monkeypatch, change, error
+):
     monkeypatch.setattr("api.http.auth.REMEMBERED", 0)
     job_id = await service.submit({"externalId": "a"})
     headers = {"x-api-key": service.read, "prefer": "wait=30"}
@@ -166,22 +194,33 @@ async def test_a_key_that_changes_while_its_call_waits_for_a_job_reads_what_it_m
 
 @pytest.mark.parametrize(
     ("change", "status"),
-    [("revoked_at = clock_timestamp()", 202), ("campaign_id = 'second'", 202), ("name = 'still there'", 200)],
+    [
+        ("revoked_at = clock_timestamp()", 202),
+        ("campaign_id = 'second'", 202),
+        ("name = 'still there'", 200),
+    ],
 )
-async def test_a_key_that_changes_while_its_submission_waits_is_told_of_no_results(service, monkeypatch, change, status):
+async def test_a_key_that_changes_while_its_submission_waits_is_told_of_no_results(
+    service, monkeypatch, change, status
+):
     """It has been accepted, so that is what the answer says."""
     monkeypatch.setattr("api.http.auth.REMEMBERED", 0)
     with service.engine.begin() as connection:
         key = make_key(connection, "co", name="slow")
     body = {"campaignId": "cmp", "leads": [{"externalId": "a"}]}
     headers = {"x-api-key": key, "prefer": "wait=30"}
-    waiting = asyncio.create_task(service.http.post("/api/v1/leads/bulk-delete", json=body, headers=headers))
+    waiting = asyncio.create_task(
+        service.http.post("/api/v1/leads/bulk-delete", json=body, headers=headers)
+    )
     await until(lambda: number_of_jobs(service.engine))
     with service.engine.begin() as connection:
         connection.execute(text(f"UPDATE api_keys SET {change} WHERE name = 'slow'"))
     await service.work()
     answer = await waiting
-    assert (answer.status_code, "deletedIdentifiers" in answer.json()["data"]) == (status, status == 200)
+    assert (answer.status_code, "deletedIdentifiers" in answer.json()["data"]) == (
+        status,
+        status == 200,
+    )
 
 
 def number_of_jobs(engine):

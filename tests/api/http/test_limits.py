@@ -22,7 +22,9 @@ ENTRY = {"campaignId": "cmp", "leads": [{"externalId": "a"}]}
 
 @pytest.fixture
 async def limiter():
-    """For how calls are counted: patient, as a fake Redis may be slower than a real one where much else goes on."""
+    """For how calls are counted: patient, as a fake Redis may be slower than a real one where much
+    else goes on.
+    """
     async with fakeredis.FakeAsyncRedis() as client:
         yield Limiter(client, patience=30)
 
@@ -41,7 +43,9 @@ async def test_names_are_counted_apart(limiter):
 
 
 async def test_parallel_calls_are_counted_exactly(limiter):
-    allowances = await asyncio.gather(*(limiter.count("key", Rate(50, timedelta(hours=1))) for _ in range(80)))
+    allowances = await asyncio.gather(
+        *(limiter.count("key", Rate(50, timedelta(hours=1))) for _ in range(80))
+    )
     assert sum(not a.refused for a in allowances) == 50
 
 
@@ -65,8 +69,12 @@ async def test_a_window_that_lost_its_end_gets_a_new_one(limiter):
 async def test_more_calls_at_once_than_connections_are_all_counted(redis_url):
     async with open_redis(redis_url) as client:
         limiter, many = Limiter(client, patience=20), Rate(10_000, timedelta(hours=1))
-        allowances = await asyncio.gather(*(limiter.count("key", many) for _ in range(CONNECTIONS * 6)))
-        assert not any(allowance.remaining == many.limit for allowance in allowances), "none was let through uncounted"
+        allowances = await asyncio.gather(
+            *(limiter.count("key", many) for _ in range(CONNECTIONS * 6))
+        )
+        assert not any(allowance.remaining == many.limit for allowance in allowances), (
+            "none was let through uncounted"
+        )
         assert (await limiter.count("key", many)).remaining == many.limit - CONNECTIONS * 6 - 1
 
 
@@ -90,7 +98,9 @@ def spend(seconds):
 
 
 async def test_without_a_redis_everything_passes():
-    assert await Limiter(None).count("key", HOURLY) == pytest.approx((3, 3, time.time() + 3600, 3600, False), abs=5)
+    assert await Limiter(None).count("key", HOURLY) == pytest.approx(
+        (3, 3, time.time() + 3600, 3600, False), abs=5
+    )
 
 
 async def test_every_answer_to_a_key_carries_its_limit(service):
@@ -105,7 +115,9 @@ async def test_every_answer_to_a_key_carries_its_limit(service):
         await service.get("/api/v1/jobs?limit=0"),
     ]
     for answer in answers:
-        limit, remaining, reset = (int(answer.headers[f"x-ratelimit-{name}"]) for name in ("limit", "remaining", "reset"))
+        limit, remaining, reset = (
+            int(answer.headers[f"x-ratelimit-{name}"]) for name in ("limit", "remaining", "reset")
+        )
         assert 0 < remaining < limit
         assert time.time() < reset <= time.time() + 3601
 
@@ -117,7 +129,10 @@ async def test_too_many_submissions_are_refused_with_when_to_come_back(service):
         assert (await service.post(ENTRY, key=key)).status_code == 202
     refused = await service.post(ENTRY, key=key)
     body = refused.json()
-    assert (refused.status_code, body["error"]) == (429, "Rate limit exceeded. Please try again later.")
+    assert (refused.status_code, body["error"]) == (
+        429,
+        "Rate limit exceeded. Please try again later.",
+    )
     assert (body["success"], body["data"], body["limit"], body["remaining"]) == (False, None, 2, 0)
     in_seconds = (datetime.fromisoformat(body["reset"]) - datetime.now(UTC)).total_seconds()
     assert 3590 < in_seconds <= 3600
@@ -142,7 +157,11 @@ async def test_a_limit_by_the_minute_does_not_wait_for_an_hour_to_end(limiter):
 async def test_reading_has_its_own_limit(service):
     with service.engine.begin() as connection:
         key = make_key(connection, "co", rate_limit_read="1/minute")
-    assert [(await service.get("/api/v1/jobs", key)).status_code for _ in range(3)] == [200, 429, 429]
+    assert [(await service.get("/api/v1/jobs", key)).status_code for _ in range(3)] == [
+        200,
+        429,
+        429,
+    ]
 
 
 async def test_health_is_limited_by_address_and_needs_no_key(service):
@@ -155,14 +174,20 @@ async def test_health_is_limited_by_address_and_needs_no_key(service):
 async def test_a_revoked_key_is_out_within_five_seconds_and_its_last_use_is_noted(service):
     assert (await service.get("/api/v1/jobs")).status_code == 200
     with service.engine.begin() as connection:
-        connection.execute(text("UPDATE api_keys SET revoked_at = clock_timestamp() WHERE scope = 'write' AND company_id = 'co'"))
+        connection.execute(
+            text(
+                "UPDATE api_keys SET revoked_at = clock_timestamp() WHERE scope = 'write' AND company_id = 'co'"
+            )
+        )
     revoked = time.monotonic()
     while (await service.get("/api/v1/jobs")).status_code != 401:
         assert time.monotonic() - revoked < 5
         await asyncio.sleep(0.05)
     deadline = time.monotonic() + 10
     with service.engine.connect() as connection:
-        used = text("SELECT count(*) FROM api_keys WHERE last_used_at > clock_timestamp() - interval '1 minute'")
+        used = text(
+            "SELECT count(*) FROM api_keys WHERE last_used_at > clock_timestamp() - interval '1 minute'"
+        )
         while not connection.execute(used).scalar_one():
             assert time.monotonic() < deadline
             await asyncio.sleep(0.05)
@@ -174,7 +199,9 @@ async def test_a_use_of_a_key_is_noted_also_when_the_api_ends_right_after_it(set
         service.http._transport.app = app
         assert (await service.get("/api/v1/jobs", service.read)).status_code == 200
     with service.engine.connect() as connection:
-        assert connection.execute(text("SELECT last_used_at FROM api_keys WHERE scope = 'read'")).scalar_one()
+        assert connection.execute(
+            text("SELECT last_used_at FROM api_keys WHERE scope = 'read'")
+        ).scalar_one()
 
 
 @contextmanager
@@ -208,7 +235,9 @@ async def test_a_frozen_redis_costs_a_call_50_ms_at_most_and_most_calls_nothing(
 
 
 async def test_without_redis_the_api_answers_as_ever(settings, service):
-    gone = settings.model_copy(update={"redis_url": "redis://127.0.0.1:1/0", "broker_url": "redis://127.0.0.1:1/0"})
+    gone = settings.model_copy(
+        update={"redis_url": "redis://127.0.0.1:1/0", "broker_url": "redis://127.0.0.1:1/0"}
+    )
     app = create_app(gone)
     async with app.router.lifespan_context(app):
         service.http._transport.app = app

@@ -25,13 +25,29 @@ def test_each_request_is_one_line_in_the_log_without_identifiers_and_keys(settin
     port = free_port()
     with (
         running("api", "--port", port, env=environment(settings)) as process,
-        httpx2.Client(base_url=f"http://127.0.0.1:{port}", headers={"x-api-key": key}, trust_env=False) as http,
+        httpx2.Client(
+            base_url=f"http://127.0.0.1:{port}", headers={"x-api-key": key}, trust_env=False
+        ) as http,
     ):
         wait_for(lambda: listens(port))
-        body = {"campaignId": "cmp", "clientReference": "Smith", "leads": [{"externalId": "Miller"}, {"phoneNumber": "+15551"}]}
-        assert http.post("/api/v1/leads/bulk-delete", json=body, headers={"x-request-id": "one"}).status_code == 202
+        body = {
+            "campaignId": "cmp",
+            "clientReference": "Smith",
+            "leads": [{"externalId": "Miller"}, {"phoneNumber": "+15551"}],
+        }
+        assert (
+            http.post(
+                "/api/v1/leads/bulk-delete", json=body, headers={"x-request-id": "one"}
+            ).status_code
+            == 202
+        )
         body["leads"].append({"externalId": "Miller" * 50})
-        assert http.post("/api/v1/leads/bulk-delete", json=body, headers={"x-request-id": "two"}).status_code == 400
+        assert (
+            http.post(
+                "/api/v1/leads/bulk-delete", json=body, headers={"x-request-id": "two"}
+            ).status_code
+            == 400
+        )
         assert http.get("/api/v1/jobs", params={"clientReference": "Smith"}).status_code == 200
         assert http.get("/" + "x" * 5000).status_code == 404
         wait_for(lambda: process.log.read_text().count('"event": "request"') == 4)

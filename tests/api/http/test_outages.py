@@ -1,4 +1,6 @@
-"""A database that hangs up, hangs, or comes back: callers get an answer soon, and a 503 only while there is need for it."""
+"""A database that hangs up, hangs, or comes back: callers get an answer soon, and a 503 only while
+there is need for it.
+"""
 
 import asyncio
 import os
@@ -11,7 +13,9 @@ from sqlalchemy import text
 from shared.process.heartbeats import beat
 
 ENTRY = {"campaignId": "cmp", "leads": [{"externalId": "a"}]}
-_BACKENDS = text("SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'leadsweep-api'")
+_BACKENDS = text(
+    "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'leadsweep-api'"
+)
 
 
 def backends(service):
@@ -43,7 +47,9 @@ async def test_connections_that_the_server_has_closed_cost_no_call_its_answer(se
         await open_several_connections(service)
         with service.engine.begin() as connection:
             for pid in backends(service):
-                assert connection.execute(text("SELECT pg_terminate_backend(:pid, 5000)"), {"pid": pid}).scalar_one()
+                assert connection.execute(
+                    text("SELECT pg_terminate_backend(:pid, 5000)"), {"pid": pid}
+                ).scalar_one()
         answer = await call()
         assert answer.is_success, answer.text
 
@@ -65,7 +71,9 @@ async def test_a_server_that_hangs_is_given_up_within_seconds(service):
         began = time.monotonic()
         answers = await asyncio.gather(*calls(service))
         assert time.monotonic() - began < 8
-        assert {(answer.status_code, answer.json()["error"]) for answer in answers} == {(503, "Service temporarily unavailable")}
+        assert {(answer.status_code, answer.json()["error"]) for answer in answers} == {
+            (503, "Service temporarily unavailable")
+        }
         began = time.monotonic()
         health = await service.http.get("/api/health")
         assert time.monotonic() - began < 2
@@ -76,7 +84,11 @@ async def test_a_server_that_hangs_is_given_up_within_seconds(service):
 
 
 def calls(service):
-    return (service.post(ENTRY), service.get("/api/v1/jobs"), service.get("/api/v1/jobs", service.read))
+    return (
+        service.post(ENTRY),
+        service.get("/api/v1/jobs"),
+        service.get("/api/v1/jobs", service.read),
+    )
 
 
 async def test_a_primary_that_has_become_a_standby_is_a_503(service):

@@ -1,4 +1,6 @@
-"""The API as a process, spoken to byte by byte: what is no HTTP, what does not end, and what arrives after the answer."""
+"""The API as a process, spoken to byte by byte: what is no HTTP, what does not end, and what
+arrives after the answer.
+"""
 
 import json
 import re
@@ -11,7 +13,15 @@ import pytest
 
 from api.http.protocol import MAX_HEAD, MAX_UNREAD
 from tests.support.jobs import add_campaign
-from tests.support.stack import environment, free_port, listens, make_key, running, running_api, wait_for
+from tests.support.stack import (
+    environment,
+    free_port,
+    listens,
+    make_key,
+    running,
+    running_api,
+    wait_for,
+)
 
 POST = "POST /api/v1/leads/bulk-delete HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
 BODY = json.dumps({"campaignId": "cmp", "leads": [{"externalId": "a"}]})
@@ -71,8 +81,16 @@ def is_cut_off(connection, parts):
 
 def test_what_is_no_http_is_refused_in_the_envelope(api):
     port, _ = api
-    for sent in (b"nonsense\r\n\r\n", b"GET /\xff HTTP/1.1\r\n\r\n", b"GET /" + b"x" * 70_000 + b" HTTP/1.1\r\nHost: x\r\n\r\n"):
-        due = (431, "Request header is too large") if len(sent) > MAX_HEAD else (400, "Invalid HTTP request")
+    for sent in (
+        b"nonsense\r\n\r\n",
+        b"GET /\xff HTTP/1.1\r\n\r\n",
+        b"GET /" + b"x" * 70_000 + b" HTTP/1.1\r\nHost: x\r\n\r\n",
+    ):
+        due = (
+            (431, "Request header is too large")
+            if len(sent) > MAX_HEAD
+            else (400, "Invalid HTTP request")
+        )
         with connected(port) as connection:
             connection.sendall(sent)
             status, headers, body = answer_of(connection)
@@ -97,7 +115,9 @@ def test_what_answers_head_says_how_long_the_body_would_be_and_sends_none(api, p
     assert page.startswith(b"<!doctype html>")
 
 
-@pytest.mark.parametrize("line", [b"a" * 1000, b"x: " + b"b" * 1000 + b"\r\n"], ids=["one header", "many headers"])
+@pytest.mark.parametrize(
+    "line", [b"a" * 1000, b"x: " + b"b" * 1000 + b"\r\n"], ids=["one header", "many headers"]
+)
 def test_a_head_that_does_not_end_is_refused(api, line):
     with connected(api[0]) as connection:
         connection.sendall(b"GET / HTTP/1.1\r\nHost: x\r\nx: ")
@@ -107,7 +127,9 @@ def test_a_head_that_does_not_end_is_refused(api, line):
 def test_heads_of_a_connection_are_counted_one_by_one(api):
     with connected(api[0]) as connection:
         for _ in range(5):
-            connection.sendall(b"GET / HTTP/1.1\r\nHost: x\r\nx: " + b"a" * (MAX_HEAD // 2) + b"\r\n\r\n")
+            connection.sendall(
+                b"GET / HTTP/1.1\r\nHost: x\r\nx: " + b"a" * (MAX_HEAD // 2) + b"\r\n\r\n"
+            )
             assert answer_of(connection)[0] == 404
 
 
@@ -120,7 +142,9 @@ def test_a_body_that_nobody_asked_for_is_dropped_and_its_sender_gets_the_answer(
                 connection.sendall(chunk)
             connection.sendall(b"0\r\n\r\n")
             assert answer_of(connection)[0] == due
-            connection.sendall(f"{POST}x-api-key: {key}\r\nContent-Length: {len(BODY)}\r\n\r\n{BODY}".encode())
+            connection.sendall(
+                f"{POST}x-api-key: {key}\r\nContent-Length: {len(BODY)}\r\n\r\n{BODY}".encode()
+            )
             assert answer_of(connection)[0] == 202, "the connection goes on"
 
 
@@ -150,7 +174,9 @@ def test_a_client_that_waits_to_be_told_to_go_on_is_told(api):
 def test_who_has_nothing_more_to_say_still_gets_the_answers(api):
     """As `nc -N` sends it: the end of what it sends follows what it asks."""
     port, key = api
-    wanted = f"{POST}x-api-key: {key}\r\nPrefer: wait=1\r\nContent-Length: {len(BODY)}\r\n\r\n{BODY}"
+    wanted = (
+        f"{POST}x-api-key: {key}\r\nPrefer: wait=1\r\nContent-Length: {len(BODY)}\r\n\r\n{BODY}"
+    )
     with connected(port) as connection:
         connection.sendall(wanted.encode() * 2)
         connection.shutdown(socket.SHUT_WR)
@@ -166,30 +192,49 @@ def test_who_has_nothing_more_to_say_still_gets_the_answers(api):
 def test_who_sends_a_body_that_is_none_is_told_that_the_connection_ends(api):
     port, key = api
     with connected(port) as connection:
-        connection.sendall(f"{POST}x-api-key: {key}\r\nTransfer-Encoding: chunked\r\n\r\nnonsense\r\n".encode())
+        connection.sendall(
+            f"{POST}x-api-key: {key}\r\nTransfer-Encoding: chunked\r\n\r\nnonsense\r\n".encode()
+        )
         status, headers, answer = answer_of(connection)
-        assert (status, headers["connection"], answer["error"]) == (400, "close", "Invalid HTTP request")
+        assert (status, headers["connection"], answer["error"]) == (
+            400,
+            "close",
+            "Invalid HTTP request",
+        )
         assert connection.recv(1) == b""
 
 
 def test_what_is_no_http_leaves_one_line_in_the_log(settings):
     port = free_port()
-    with running("api", "--port", port, env=environment(settings, LEADSWEEP_LOG_FORMAT="json")) as process:
+    with running(
+        "api", "--port", port, env=environment(settings, LEADSWEEP_LOG_FORMAT="json")
+    ) as process:
         wait_for(lambda: listens(port))
         with connected(port) as connection:
             connection.sendall(b"nonsense\r\n\r\n")
             _, headers, _ = answer_of(connection)
         lines = [json.loads(line) for line in process.log.read_text().splitlines()]
     ((event, level, request_id, status),) = [
-        (line["event"], line["level"], line.get("request"), line.get("status")) for line in lines if line["event"] != "api ready"
+        (line["event"], line["level"], line.get("request"), line.get("status"))
+        for line in lines
+        if line["event"] != "api ready"
     ]
-    assert (event, level, request_id, status) == ("request refused", "info", headers["x-request-id"], 400)
+    assert (event, level, request_id, status) == (
+        "request refused",
+        "info",
+        headers["x-request-id"],
+        400,
+    )
 
 
 def test_a_caller_cannot_pass_for_others_to_get_more_calls(api):
     port, _ = api
     answers = [
-        httpx2.get(f"http://127.0.0.1:{port}/api/health", headers={"x-forwarded-for": f"10.0.0.{i}"}, trust_env=False)
+        httpx2.get(
+            f"http://127.0.0.1:{port}/api/health",
+            headers={"x-forwarded-for": f"10.0.0.{i}"},
+            trust_env=False,
+        )
         for i in range(4)
     ]
     assert [answer.status_code == 429 for answer in answers] == [False, False, False, True]
@@ -200,7 +245,9 @@ def test_a_connection_that_is_cut_in_the_middle_of_a_body_disturbs_nobody(api):
     with connected(port) as connection:
         connection.sendall(f"{POST}x-api-key: {key}\r\nContent-Length: 100\r\n\r\n{{".encode())
     with connected(port) as connection:
-        connection.sendall(f"{POST}x-api-key: {key}\r\nContent-Length: {len(BODY)}\r\n\r\n{BODY}".encode())
+        connection.sendall(
+            f"{POST}x-api-key: {key}\r\nContent-Length: {len(BODY)}\r\n\r\n{BODY}".encode()
+        )
         assert answer_of(connection)[0] == 202
 
 
@@ -216,7 +263,9 @@ def test_who_offers_another_protocol_is_served_in_this_one(api, upgrade):
     """As curl does when it is asked for HTTP/2 (RFC 9110: a server may ignore the offer)."""
     port, key = api
     body = json.dumps({"campaignId": "cmp", "leads": [{"externalId": "\r\nUpgrade: h2c"}]})
-    request = f"{POST}x-api-key: {key}\r\n{upgrade}Content-Length: {len(body)}\r\n\r\n{body}".encode()
+    request = (
+        f"{POST}x-api-key: {key}\r\n{upgrade}Content-Length: {len(body)}\r\n\r\n{body}".encode()
+    )
     with connected(port) as connection:
         for _ in range(2):  # on one connection
             connection.sendall(request)

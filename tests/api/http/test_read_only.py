@@ -1,8 +1,9 @@
-"""A database that refuses to write: what only reads is answered as ever, what must write is a 503 that says
-when to come back. So for every route of the application; a new one joins by itself.
+"""A database that refuses to write: what only reads is answered as ever, what must write is a 503
+that says when to come back. So for every route of the application; a new one joins by itself.
 
-It is the API's sessions that are read-only here, by a setting. A standby refuses the same writes and row
-locks with the same SQLSTATE; and LISTEN, NOTIFY and locks of tables too, none of which the API asks for.
+It is the API's sessions that are read-only here, by a setting. A standby refuses the same writes
+and row locks with the same SQLSTATE; and LISTEN, NOTIFY and locks of tables too, none of which the
+API asks for.
 """
 
 import asyncio
@@ -21,7 +22,9 @@ LATER = "2999-01-01T00:00:00Z"
 
 
 async def add_jobs(service):
-    """A job for each action that wants one of its own kind, by operation, and one still to come for all others."""
+    """A job for each action that wants one of its own kind, by operation, and one still to come for
+    all others.
+    """
     failed = await service.submit({"externalId": "nobody"})
     with service.engine.begin() as connection:
         connection.execute(text("UPDATE chunks SET attempts = 5"))
@@ -76,7 +79,9 @@ async def test_who_waits_for_a_job_hears_of_its_end_all_the_same(service, names)
     waiting = asyncio.create_task(service.http.get(f"/api/v1/jobs/{job_id}", headers=headers))
     await until(lambda: service.app.state.waiter._waiting or waiting.done())
     with service.engine.begin() as connection:
-        connection.execute(text("UPDATE jobs SET state = 'queued', run_at = now() WHERE state = 'scheduled'"))
+        connection.execute(
+            text("UPDATE jobs SET state = 'queued', run_at = now() WHERE state = 'scheduled'")
+        )
     await service.work()
     answer = await waiting
     assert (answer.status_code, answer.json()["data"]["status"]) == (200, "completed")
@@ -86,4 +91,6 @@ async def test_who_waits_for_a_job_hears_of_its_end_all_the_same(service, names)
 async def test_health_says_that_it_is_read_only(service, names):
     answer = await service.http.get("/api/health")
     assert answer.status_code == 503
-    assert answer.json()["data"] == dict.fromkeys(("broker", "worker", "deliverer", "ticker"), "up") | {"database": "readOnly"}
+    assert answer.json()["data"] == dict.fromkeys(
+        ("broker", "worker", "deliverer", "ticker"), "up"
+    ) | {"database": "readOnly"}

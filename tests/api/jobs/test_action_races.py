@@ -1,7 +1,9 @@
-"""Two actions on one job at the same moment, and each action against workers that are deciding: one of the orders happened.
+"""Two actions on one job at the same moment, and each action against workers that are deciding: one
+of the orders happened.
 
-The calls go through the API on connections of their own. Whoever comes first: no answer is an error of ours, each job ends in a
-state that it can have come to, what follows it is there once, and every lead is where the outcomes say.
+The calls go through the API on connections of their own. Whoever comes first: no answer is an error
+of ours, each job ends in a state that it can have come to, what follows it is there once, and every
+lead is where the outcomes say.
 """
 
 import asyncio
@@ -20,7 +22,14 @@ from shared.database.models import jobs
 from shared.settings import Rate
 from shared.states import COUNTS, Action, JobState, Outcome
 from tests.api.conftest import Service
-from tests.support.jobs import add_leads, job_row, let_leases_expire, one_tick, outcomes_of_job, remaining_leads
+from tests.support.jobs import (
+    add_leads,
+    job_row,
+    let_leases_expire,
+    one_tick,
+    outcomes_of_job,
+    remaining_leads,
+)
 from worker.claimer import MAX_ATTEMPTS, claim
 from worker.finisher import Wake
 from worker.runner import run_chunk, run_next
@@ -49,7 +58,9 @@ _fresh = count()
 @pytest.fixture
 async def service(settings, engine):
     """The API with two entries a chunk."""
-    settings = settings.model_copy(update={"chunk_size": 2, "rate_limit_submit": Rate(100_000, timedelta(hours=1))})
+    settings = settings.model_copy(
+        update={"chunk_size": 2, "rate_limit_submit": Rate(100_000, timedelta(hours=1))}
+    )
     app = create_app(settings)
     async with app.router.lifespan_context(app):
         service = Service(app, engine)
@@ -84,7 +95,12 @@ def decide_one(service):
 
 def ask(service, job_id, action):
     """As if the action had been asked for, and carried out."""
-    execute(service, "UPDATE jobs SET wanted = :action, wanted_by = 'tests' WHERE id = :job_id", job_id=job_id, action=action)
+    execute(
+        service,
+        "UPDATE jobs SET wanted = :action, wanted_by = 'tests' WHERE id = :job_id",
+        job_id=job_id,
+        action=action,
+    )
     carry_out_requests(service.engine, service.wake)
 
 
@@ -93,13 +109,17 @@ async def submitted(service, entries=4, **options):
     names = [f"lead-{next(_fresh)}" for _ in range(entries)]
     with service.engine.begin() as connection:
         add_leads(connection, [(name, None) for name in names])
-    return await service.submit(*({"externalId": name} for name in names), **{"mode": "archive"} | options)
+    return await service.submit(
+        *({"externalId": name} for name in names), **{"mode": "archive"} | options
+    )
 
 
 async def job_in(service, situation):
     """A job that has come to be in it, with a part of its leads archived where that is possible."""
     later = (datetime.now(UTC) + timedelta(hours=1)).isoformat()
-    options = {"scheduled": {"schedule": {"runAt": later}}, "previewed": {"dryRun": True}}.get(situation, {})
+    options = {"scheduled": {"schedule": {"runAt": later}}, "previewed": {"dryRun": True}}.get(
+        situation, {}
+    )
     job_id = await submitted(service, **options)
     if situation in {"running", "failed", "cancelled"}:
         decide_one(service)
@@ -107,7 +127,9 @@ async def job_in(service, situation):
         with service.engine.begin() as connection:
             assert str(claim(connection, "jobs").job_id) == job_id
     elif situation == "failed":
-        execute(service, "UPDATE chunks SET attempts = :most WHERE state = 'pending'", most=MAX_ATTEMPTS)
+        execute(
+            service, "UPDATE chunks SET attempts = :most WHERE state = 'pending'", most=MAX_ATTEMPTS
+        )
         work(service)
     elif situation in {"completed", "previewed"}:
         work(service)
@@ -191,7 +213,10 @@ async def test_two_actions_at_once_are_as_one_after_the_other(service, first, se
         after = row_of(service, job_id)
         told = f"{situation}: {[(answer.status_code, answer.text) for answer in answers]}, then {after.state}"
         for action, other, answer in zip((first, second), (second, first), answers, strict=True):
-            possible = situation in SITUATIONS[action] or (action, situation) == (Action.CANCEL, "cancelled")
+            possible = situation in SITUATIONS[action] or (action, situation) == (
+                Action.CANCEL,
+                "cancelled",
+            )
             outdone = other == Action.CANCEL and action in {Action.PAUSE, Action.RESUME}
             follows = other == Action.CANCEL and action == Action.RETRY  # what is cancelled by then
             allowed = {200, 202, 409} if outdone or follows else {200, 202}
@@ -200,7 +225,11 @@ async def test_two_actions_at_once_are_as_one_after_the_other(service, first, se
         if situation not in UNFINISHED:
             assert after == before, f"final is final; {told}"
         assert after.state in may_become(situation, {first, second}), told
-        follow = [a.json()["data"]["jobId"] for a in answers if a.status_code == 202 and a.json()["data"]["jobId"] != job_id]
+        follow = [
+            a.json()["data"]["jobId"]
+            for a in answers
+            if a.status_code == 202 and a.json()["data"]["jobId"] != job_id
+        ]
         if first == second:
             assert len(set(follow)) <= 1, told
         drain(service)
@@ -215,12 +244,18 @@ def may_become(situation, actions):
         return {"cancelled"}
     if Action.PAUSE not in actions:
         return {"queued"} if situation == "paused" and Action.RESUME in actions else {situation}
-    return {"paused", situation, situation if situation == "scheduled" else "queued"} if Action.RESUME in actions else {"paused"}
+    return (
+        {"paused", situation, situation if situation == "scheduled" else "queued"}
+        if Action.RESUME in actions
+        else {"paused"}
+    )
 
 
 @asynccontextmanager
 async def working(service, workers=2):
-    """Within it, workers run what there is; at the end they are waited for. Yields what waits until the n-th chunk is begun."""
+    """Within it, workers run what there is; at the end they are waited for. Yields what waits until
+    the n-th chunk is begun.
+    """
     begun, changed = count(), threading.Condition()
     so_far = 0
 
@@ -249,11 +284,18 @@ async def test_an_action_meets_workers_that_are_deciding(service, action):
     for begun in range(1, 12, 2):
         job_id = await submitted(service, entries=24, dryRun=action == Action.EXECUTE)
         if action == Action.RETRY:
-            execute(service, "UPDATE chunks SET attempts = :most WHERE state = 'pending' AND number = 3", most=MAX_ATTEMPTS)
+            execute(
+                service,
+                "UPDATE chunks SET attempts = :most WHERE state = 'pending' AND number = 3",
+                most=MAX_ATTEMPTS,
+            )
         async with working(service) as reached:
             await asyncio.to_thread(reached, begun)
             if action == Action.RESUME:
-                execute(service, "UPDATE jobs SET wanted = 'pause', wanted_by = 'tests' WHERE finished_at IS NULL")
+                execute(
+                    service,
+                    "UPDATE jobs SET wanted = 'pause', wanted_by = 'tests' WHERE finished_at IS NULL",
+                )
             answer = await service.act(job_id, action)
             while action not in STEERING and answer.status_code == 409:  # an eager caller
                 answer = await service.act(job_id, action)

@@ -14,12 +14,19 @@ from tests.support.jobs import add_campaign, one_tick, queue_big_job, queue_job,
 from tests.support.stack import environment, free_port, listens, make_key, running, wait_for
 
 CSV, NDJSON = {"accept": "text/csv"}, {"accept": "application/x-ndjson"}
-ENTRIES = [{"externalId": "a"}, {"externalId": "nobody", "phoneNumber": "+102"}, {"phoneNumber": "+1 (505)"}, {"externalId": "a"}]
+ENTRIES = [
+    {"externalId": "a"},
+    {"externalId": "nobody", "phoneNumber": "+102"},
+    {"phoneNumber": "+1 (505)"},
+    {"externalId": "a"},
+]
 MANY = 200_000
 
 
 async def fetched(service, job_id, headers, query=""):
-    return await service.http.get(f"/api/v1/jobs/{job_id}/results{query}", headers={"x-api-key": service.read} | headers)
+    return await service.http.get(
+        f"/api/v1/jobs/{job_id}/results{query}", headers={"x-api-key": service.read} | headers
+    )
 
 
 async def pages(service, job_id, query=""):
@@ -32,7 +39,9 @@ async def test_both_formats_say_what_the_pages_say(service, done):
     if done:
         await service.work()
     items = await pages(service, job_id)
-    assert {item["outcome"] for item in items} == ({"deleted", "notFound"} if done else {"pending", "notFound"})
+    assert {item["outcome"] for item in items} == (
+        {"deleted", "notFound"} if done else {"pending", "notFound"}
+    )
     lines = await fetched(service, job_id, NDJSON)
     assert lines.headers["content-type"] == "application/x-ndjson"
     assert lines.headers["content-disposition"] == f'attachment; filename="results-{job_id}.ndjson"'
@@ -55,7 +64,10 @@ async def test_streams_take_the_filter_of_the_pages(service):
     assert [json.loads(line) for line in lines.text.splitlines()] == items
     assert len(items) == 2
     nothing = await fetched(service, job_id, CSV, "?outcome=restored")
-    assert nothing.text == "index,externalId,phoneNumber,identifier,outcome,matchedBy,reason,erasedFromArchive,detail\r\n"
+    assert (
+        nothing.text
+        == "index,externalId,phoneNumber,identifier,outcome,matchedBy,reason,erasedFromArchive,detail\r\n"
+    )
 
 
 @pytest.mark.parametrize(
@@ -91,7 +103,9 @@ async def test_what_a_format_does_not_know_is_refused(service, accept, query):
 )
 async def test_accept_chooses_the_format(service, accept, kind):
     job_id = await service.submit(*ENTRIES)
-    assert (await fetched(service, job_id, {"accept": accept})).headers["content-type"].split(";")[0] == kind
+    assert (await fetched(service, job_id, {"accept": accept})).headers["content-type"].split(";")[
+        0
+    ] == kind
 
 
 @pytest.mark.parametrize("first", ["=", "+", "-", "@", "\uff1d", "\uff0b", "\uff0d", "\uff20"])
@@ -100,14 +114,30 @@ async def test_a_cell_that_a_spreadsheet_would_run_begins_with_a_quote_unless_ra
     job_id = await service.submit({"externalId": written})
     (guarded,) = csv.DictReader(io.StringIO((await fetched(service, job_id, CSV)).text, newline=""))
     assert guarded["externalId"] == guarded["identifier"] == f"'{written}"
-    (raw,) = csv.DictReader(io.StringIO((await fetched(service, job_id, CSV, "?raw=1")).text, newline=""))
+    (raw,) = csv.DictReader(
+        io.StringIO((await fetched(service, job_id, CSV, "?raw=1")).text, newline="")
+    )
     assert raw["externalId"] == written
 
 
 async def test_whatever_an_identifier_holds_comes_back_as_it_was(service):
-    odd = ['a"b', "a,b", "a;b", "a\nb", "a\r\nb", "é\u2028\U0001f600", "'quoted", "\tx", "a\tb", "\\n", "NULL"]
+    odd = [
+        'a"b',
+        "a,b",
+        "a;b",
+        "a\nb",
+        "a\r\nb",
+        "é\u2028\U0001f600",
+        "'quoted",
+        "\tx",
+        "a\tb",
+        "\\n",
+        "NULL",
+    ]
     job_id = await service.submit(*({"externalId": identifier} for identifier in odd))
-    rows = csv.DictReader(io.StringIO((await fetched(service, job_id, CSV, "?raw=1")).text, newline=""))
+    rows = csv.DictReader(
+        io.StringIO((await fetched(service, job_id, CSV, "?raw=1")).text, newline="")
+    )
     assert [row["externalId"] for row in rows] == odd
     # JSON's own lines end with LF and nothing else
     lines = (await fetched(service, job_id, NDJSON)).text.removesuffix("\n").split("\n")
@@ -123,17 +153,23 @@ async def test_whatever_an_identifier_holds_comes_back_as_it_was(service):
         ("+15551234", "'+15551234", "+15551234"),
     ],
 )
-async def test_what_reads_like_a_guard_is_guarded_once_more_so_that_it_comes_back_the_same(service, written, guarded, raw):
+async def test_what_reads_like_a_guard_is_guarded_once_more_so_that_it_comes_back_the_same(
+    service, written, guarded, raw
+):
     job_id = await service.submit({"externalId": written})
     for query, expected in [("", guarded), ("?raw=1", raw)]:
-        (row,) = csv.DictReader(io.StringIO((await fetched(service, job_id, CSV, query)).text, newline=""))
+        (row,) = csv.DictReader(
+            io.StringIO((await fetched(service, job_id, CSV, query)).text, newline="")
+        )
         assert row["externalId"] == row["identifier"] == expected
 
 
 async def test_another_companys_results_are_not_found(service):
     job_id = await service.submit(*ENTRIES)
     for headers in (CSV, NDJSON, {}):
-        answer = await service.http.get(f"/api/v1/jobs/{job_id}/results", headers={"x-api-key": service.foreign} | headers)
+        answer = await service.http.get(
+            f"/api/v1/jobs/{job_id}/results", headers={"x-api-key": service.foreign} | headers
+        )
         assert (answer.status_code, answer.json()["error"]) == (404, "Job not found")
 
 
@@ -147,7 +183,9 @@ def big(settings, engine):
     port = free_port()
     with running("api", "--port", port, env=environment(settings)) as process:
         wait_for(lambda: listens(port))
-        with httpx2.Client(base_url=f"http://127.0.0.1:{port}", headers={"x-api-key": key}, timeout=60) as client:
+        with httpx2.Client(
+            base_url=f"http://127.0.0.1:{port}", headers={"x-api-key": key}, timeout=60
+        ) as client:
             yield client, job_id, process
 
 
@@ -174,7 +212,9 @@ def test_a_stream_that_meets_a_purge_breaks_off(big, engine, accept):
         parts = answer.iter_bytes()
         assert next(parts)
         with engine.begin() as connection:
-            connection.execute(text("UPDATE jobs SET finished_at = finished_at - interval '30 days'"))
+            connection.execute(
+                text("UPDATE jobs SET finished_at = finished_at - interval '30 days'")
+            )
         one_tick(engine)
         with pytest.raises(httpx2.RemoteProtocolError):
             for _ in parts:
@@ -197,9 +237,13 @@ def test_a_stream_to_a_key_that_may_not_read_it_any_more_breaks_off(big, engine,
                 pass
 
 
-async def test_streams_and_pages_agree_across_many_chunks_in_every_outcome_while_the_job_runs(service):
+async def test_streams_and_pages_agree_across_many_chunks_in_every_outcome_while_the_job_runs(
+    service,
+):
     with service.engine.begin() as connection:
-        job_id = queue_job(connection, [(f"crm-{i}", f"+1{i}" if i % 3 else None) for i in range(99)], chunk_size=7)
+        job_id = queue_job(
+            connection, [(f"crm-{i}", f"+1{i}" if i % 3 else None) for i in range(99)], chunk_size=7
+        )
         connection.execute(text("UPDATE jobs SET state = 'running' WHERE id = :id"), {"id": job_id})
         connection.execute(
             text("""
@@ -213,48 +257,73 @@ async def test_streams_and_pages_agree_across_many_chunks_in_every_outcome_while
     for query in ("?", "?outcome=pending", "?outcome=deleted", "?outcome=notFound"):
         items, cursor = [], "0"
         while cursor:
-            page = (await fetched(service, job_id, {}, f"{query}&limit=10&cursor={cursor}")).json()["data"]
+            page = (await fetched(service, job_id, {}, f"{query}&limit=10&cursor={cursor}")).json()[
+                "data"
+            ]
             items += page["items"]
             cursor = page["nextCursor"]
         counts[query] = len(items)
         assert [item["index"] for item in items] == sorted({item["index"] for item in items})
         lines = (await fetched(service, job_id, NDJSON, query)).text
         assert [json.loads(line) for line in lines.splitlines()] == items
-        rows = csv.DictReader(io.StringIO((await fetched(service, job_id, CSV, f"{query}&raw=1")).text, newline=""))
+        rows = csv.DictReader(
+            io.StringIO((await fetched(service, job_id, CSV, f"{query}&raw=1")).text, newline="")
+        )
         assert list(rows) == [{name: _cell(cell) for name, cell in item.items()} for item in items]
     assert list(counts.values()) == [99, 71, 28, 0]
 
 
-@pytest.mark.parametrize("first", ["\t", "\r", "\n", " ", "\u00a0", "\ufeff", "\u200b \u3000"], ids=ascii)
+@pytest.mark.parametrize(
+    "first", ["\t", "\r", "\n", " ", "\u00a0", "\ufeff", "\u200b \u3000"], ids=ascii
+)
 async def test_space_that_a_spreadsheet_skips_is_guarded_too(service, first):
     with service.engine.begin() as connection:
         job_id = queue_job(connection, [(f"{first}=1+1", None)])
     (guarded,) = csv.DictReader(io.StringIO((await fetched(service, job_id, CSV)).text, newline=""))
     assert guarded["externalId"] == guarded["identifier"] == f"'{first}=1+1"
-    (raw,) = csv.DictReader(io.StringIO((await fetched(service, job_id, CSV, "?raw=1")).text, newline=""))
+    (raw,) = csv.DictReader(
+        io.StringIO((await fetched(service, job_id, CSV, "?raw=1")).text, newline="")
+    )
     assert raw["externalId"] == raw["identifier"] == f"{first}=1+1"
 
 
 async def test_phone_numbers_are_guarded_as_they_begin_with_a_plus(service):
-    job_id = await service.submit({"phoneNumber": "+1 (505)"}, {"externalId": "a", "phoneNumber": "+102"})
+    job_id = await service.submit(
+        {"phoneNumber": "+1 (505)"}, {"externalId": "a", "phoneNumber": "+102"}
+    )
     answer = await fetched(service, job_id, CSV)
-    cells = [(row["phoneNumber"], row["identifier"]) for row in csv.DictReader(io.StringIO(answer.text, newline=""))]
+    cells = [
+        (row["phoneNumber"], row["identifier"])
+        for row in csv.DictReader(io.StringIO(answer.text, newline=""))
+    ]
     assert cells == [("'+1 (505)", "'+1 (505)"), ("'+102", "a")]
     answer = await fetched(service, job_id, CSV, "?raw=0")
-    assert cells == [(row["phoneNumber"], row["identifier"]) for row in csv.DictReader(io.StringIO(answer.text, newline=""))]
+    assert cells == [
+        (row["phoneNumber"], row["identifier"])
+        for row in csv.DictReader(io.StringIO(answer.text, newline=""))
+    ]
 
 
 async def test_every_character_comes_back_and_only_formulas_are_guarded(service):
-    characters = [chr(code) for code in (*range(1, 0xD800), *range(0xE000, 0x10000), 0x1F600, 0x10FFFF)]
+    characters = [
+        chr(code) for code in (*range(1, 0xD800), *range(0xE000, 0x10000), 0x1F600, 0x10FFFF)
+    ]
     with service.engine.begin() as connection:
-        job_id = queue_job(connection, [(f'{character}",{character}', None) for character in characters])
-    raw = csv.DictReader(io.StringIO((await fetched(service, job_id, CSV, "?raw=1")).text, newline=""))
-    assert [row["externalId"] for row in raw] == [f'{character}",{character}' for character in characters]
+        job_id = queue_job(
+            connection, [(f'{character}",{character}', None) for character in characters]
+        )
+    raw = csv.DictReader(
+        io.StringIO((await fetched(service, job_id, CSV, "?raw=1")).text, newline="")
+    )
+    assert [row["externalId"] for row in raw] == [
+        f'{character}",{character}' for character in characters
+    ]
     guarded = csv.DictReader(io.StringIO((await fetched(service, job_id, CSV)).text, newline=""))
     changed = {
         character
         for character, row in zip(characters, guarded, strict=True)
-        if row["externalId"] != f'{character}",{character}' and row["externalId"] == f"'{character}\",{character}"
+        if row["externalId"] != f'{character}",{character}'
+        and row["externalId"] == f"'{character}\",{character}"
     }
     assert changed == set("=+-@\t\r\n\uff1d\uff0b\uff0d\uff20\ufe62\ufe63\ufe66\ufe6b")
 
@@ -262,7 +331,10 @@ async def test_every_character_comes_back_and_only_formulas_are_guarded(service)
 @pytest.mark.parametrize(
     ("accept", "kind"),
     [
-        ("application/json;q=0.5, text/csv;q=0.5, application/x-ndjson;q=0.6", "application/x-ndjson"),
+        (
+            "application/json;q=0.5, text/csv;q=0.5, application/x-ndjson;q=0.6",
+            "application/x-ndjson",
+        ),
         ("*/*;q=0.1, text/csv", "text/csv"),
         ("*/*, text/csv;q=0.9", "application/json"),
         ("application/*, text/csv;q=0.9", "application/json"),
@@ -271,10 +343,15 @@ async def test_every_character_comes_back_and_only_formulas_are_guarded(service)
 )
 async def test_the_highest_quality_wins(service, accept, kind):
     job_id = await service.submit(*ENTRIES)
-    assert (await fetched(service, job_id, {"accept": accept})).headers["content-type"].split(";")[0] == kind
+    assert (await fetched(service, job_id, {"accept": accept})).headers["content-type"].split(";")[
+        0
+    ] == kind
 
 
-@pytest.mark.parametrize("query", ["?nothing=1", "?outcome=pending&outcome=deleted", "?cursor=0", "?limit=1000", "?Raw=1", "?"])
+@pytest.mark.parametrize(
+    "query",
+    ["?nothing=1", "?outcome=pending&outcome=deleted", "?cursor=0", "?limit=1000", "?Raw=1", "?"],
+)
 @pytest.mark.parametrize("headers", [CSV, NDJSON], ids=["csv", "ndjson"])
 async def test_streams_refuse_every_parameter_but_theirs(service, headers, query):
     job_id = await service.submit(*ENTRIES)
@@ -292,11 +369,15 @@ async def test_pages_know_no_raw_and_refuse_what_stands_twice(service):
 def test_a_filtered_stream_breaks_off_too(big, engine, accept):
     client, job_id, _ = big
     work_off(engine)
-    with client.stream("GET", f"/api/v1/jobs/{job_id}/results?outcome=notFound", headers=accept) as answer:
+    with client.stream(
+        "GET", f"/api/v1/jobs/{job_id}/results?outcome=notFound", headers=accept
+    ) as answer:
         parts = answer.iter_bytes()
         assert next(parts)
         with engine.begin() as connection:
-            connection.execute(text("UPDATE jobs SET finished_at = finished_at - interval '30 days'"))
+            connection.execute(
+                text("UPDATE jobs SET finished_at = finished_at - interval '30 days'")
+            )
         one_tick(engine)
         with pytest.raises(httpx2.TransportError):
             for _ in parts:
@@ -311,7 +392,9 @@ def test_200_000_entries_come_in_order_within_30_seconds(big, accept):
     with client.stream("GET", f"/api/v1/jobs/{job_id}/results", headers=accept) as answer:
         lines = list(answer.iter_lines())[accept is CSV :]
     assert time.monotonic() - began < 30
-    indexes = (int(line.split(",")[0]) if accept is CSV else json.loads(line)["index"] for line in lines)
+    indexes = (
+        int(line.split(",")[0]) if accept is CSV else json.loads(line)["index"] for line in lines
+    )
     assert all(index == expected for index, expected in zip(indexes, range(MANY), strict=True))
 
 
@@ -325,4 +408,6 @@ async def test_accept_may_stand_in_two_lines(service):
 async def test_a_quality_that_is_no_number_leaves_the_others_in_order(service):
     job_id = await service.submit(*ENTRIES)
     accept = {"accept": "application/json;q=0.1, text/html;q=nan, text/csv;q=0.9"}
-    assert (await fetched(service, job_id, accept)).headers["content-type"].split(";")[0] == "text/csv"
+    assert (await fetched(service, job_id, accept)).headers["content-type"].split(";")[
+        0
+    ] == "text/csv"

@@ -1,4 +1,6 @@
-"""The same POST with the same Idempotency-Key is done once and answered twice, whatever comes in between."""
+"""The same POST with the same Idempotency-Key is done once and answered twice, whatever comes in
+between.
+"""
 
 import asyncio
 import hashlib
@@ -74,14 +76,25 @@ async def test_a_key_is_the_companys(service):
     with service.engine.begin() as connection:
         colleague = make_key(connection, "co")
     first = await post(service)
-    assert same(first, await post(service, api_key=colleague)), "another key of the company replays it"
-    foreign = await post(service, {"campaignId": "foreign", "leads": BODY["leads"]}, api_key=service.foreign)
-    assert (foreign.status_code, replayed(foreign)) == (202, False), "another company has its own keys"
+    assert same(first, await post(service, api_key=colleague)), (
+        "another key of the company replays it"
+    )
+    foreign = await post(
+        service, {"campaignId": "foreign", "leads": BODY["leads"]}, api_key=service.foreign
+    )
+    assert (foreign.status_code, replayed(foreign)) == (202, False), (
+        "another company has its own keys"
+    )
 
 
 async def test_who_may_not_do_it_gets_no_replay(service):
     await post(service)
-    for key, status in ((service.read, 403), (service.limited, 403), (service.foreign, 403), ("unknown", 401)):
+    for key, status in (
+        (service.read, 403),
+        (service.limited, 403),
+        (service.foreign, 403),
+        ("unknown", 401),
+    ):
         answer = await post(service, api_key=key)
         assert (answer.status_code, answer.json()["data"]) == (status, None)
 
@@ -93,7 +106,9 @@ async def test_errors_are_not_remembered(service):
     job_id = await service.submit({"externalId": "c"})
     assert (await service.act(job_id, "retry", **{"idempotency-key": "r"})).status_code == 409
     with service.engine.begin() as connection:
-        connection.execute(text("UPDATE chunks SET attempts = 5 WHERE job_id = :id"), {"id": job_id})
+        connection.execute(
+            text("UPDATE chunks SET attempts = 5 WHERE job_id = :id"), {"id": job_id}
+        )
     await service.work()
     assert (await service.act(job_id, "pause", **{"idempotency-key": "p"})).status_code == 409
     retried = await service.act(job_id, "retry", **{"idempotency-key": "r"})
@@ -118,7 +133,10 @@ async def test_a_key_counts_for_72_hours(service):
 @pytest.mark.parametrize("key", ["", "x" * 256, "\x7f", "caf\u00e9"])
 async def test_a_key_that_cannot_be_is_refused(service, key):
     answer = await post(service, key=key.encode("latin-1"))
-    assert (answer.status_code, answer.json()["error"]) == (400, "Idempotency-Key must be 1 to 255 printable ASCII characters")
+    assert (answer.status_code, answer.json()["error"]) == (
+        400,
+        "Idempotency-Key must be 1 to 255 printable ASCII characters",
+    )
     assert count_of_jobs(service) == 0
 
 
@@ -129,7 +147,9 @@ async def test_any_printable_key_will_do(service, key):
 
 async def test_fifty_parallel_equal_posts_are_one_job_and_fifty_equal_answers(service):
     answers = await asyncio.gather(*(post(service) for _ in range(50)))
-    assert {(answer.status_code, answer.content) for answer in answers} == {(202, answers[0].content)}
+    assert {(answer.status_code, answer.content) for answer in answers} == {
+        (202, answers[0].content)
+    }
     assert sum(not replayed(answer) for answer in answers) == 1
     assert count_of_jobs(service) == 1
 
@@ -140,7 +160,9 @@ async def test_fifty_parallel_equal_posts_that_wait_get_fifty_equal_results(serv
         await service.work()
         await asyncio.sleep(0)
     answers = [call.result() for call in calls]
-    assert {(answer.status_code, answer.content) for answer in answers} == {(200, answers[0].content)}
+    assert {(answer.status_code, answer.content) for answer in answers} == {
+        (200, answers[0].content)
+    }
     assert answers[0].json()["data"]["deletedIdentifiers"] == ["a", "+102"]
     assert count_of_jobs(service) == 1
 
@@ -158,14 +180,22 @@ async def test_the_answer_is_the_original_whatever_is_preferred_now(service, aga
     assert replayed(repeated)
     at_once = await post(service, BODY | {"clientReference": "x"}, key="at once")
     async with asyncio.timeout(5):
-        assert same(at_once, await post(service, BODY | {"clientReference": "x"}, key="at once", headers=headers))
+        assert same(
+            at_once,
+            await post(service, BODY | {"clientReference": "x"}, key="at once", headers=headers),
+        )
 
 
 def holding_the_key(service, body_hash=b"other"):
     """A transaction that has the key `k` in hand, as the first of two equal POSTs would."""
-    connection = psycopg.connect(service.engine.url.set(drivername="postgresql").render_as_string(hide_password=False))
+    connection = psycopg.connect(
+        service.engine.url.set(drivername="postgresql").render_as_string(hide_password=False)
+    )
     job_id = uuid4()
-    connection.execute("INSERT INTO jobs (id, company_id, campaign_id, total) VALUES (%s, 'co', 'cmp', 1)", (job_id,))
+    connection.execute(
+        "INSERT INTO jobs (id, company_id, campaign_id, total) VALUES (%s, 'co', 'cmp', 1)",
+        (job_id,),
+    )
     connection.execute(
         "INSERT INTO idempotency_keys (company_id, key, request_hash, job_id, state, wait)"
         " VALUES ('co', 'k', %s, %s, 'queued', 0)",
@@ -198,19 +228,27 @@ async def test_an_action_without_a_media_type_is_the_same_request_without_one(se
     asked = {"path": f"/api/v1/jobs/{job_id}/resume", "key": "r"}
     headers = {"x-api-key": service.write, "idempotency-key": "r"}
     answers = [await service.http.post(asked["path"], headers=headers) for _ in range(2)]
-    assert [(answer.status_code, replayed(answer)) for answer in answers] == [(200, False), (200, True)]
+    assert [(answer.status_code, replayed(answer)) for answer in answers] == [
+        (200, False),
+        (200, True),
+    ]
     other = await post(service, b"{}", **asked)
     assert (other.status_code, other.json()["error"]) == REUSED
 
 
 @pytest.mark.parametrize("media_type", ["application/json", "application/json; charset=utf-8"])
-async def test_a_key_that_was_stored_before_the_upgrade_matches_by_its_hash_alone(service, media_type):
+async def test_a_key_that_was_stored_before_the_upgrade_matches_by_its_hash_alone(
+    service, media_type
+):
     """As it was made of path, query and body then, and of nothing else."""
     body = json.dumps(BODY).encode()
     first = await post(service, body)
     former = hashlib.sha256(b"\0".join((b"/api/v1/leads/bulk-delete", b"", body))).digest()
     with service.engine.begin() as connection:
-        connection.execute(text("UPDATE idempotency_keys SET request_hash = :hash, media_type = NULL"), {"hash": former})
+        connection.execute(
+            text("UPDATE idempotency_keys SET request_hash = :hash, media_type = NULL"),
+            {"hash": former},
+        )
     again = await post(service, body, headers={"content-type": media_type})
     assert (again.content, replayed(again)) == (first.content, True)
     other = await post(service, body + b" ")
@@ -218,12 +256,17 @@ async def test_a_key_that_was_stored_before_the_upgrade_matches_by_its_hash_alon
 
 
 async def test_what_is_stored_now_is_understood_by_an_api_of_before(service):
-    """During an upgrade, a call may be repeated to either: who knows of no media type finds the hash that it makes."""
+    """During an upgrade, a call may be repeated to either: who knows of no media type finds the
+    hash that it makes.
+    """
     body = json.dumps(BODY).encode()
     await post(service, body)
     with service.engine.begin() as connection:
         stored = connection.execute(STORED).one()
-    assert bytes(stored.request_hash) == hashlib.sha256(b"\0".join((b"/api/v1/leads/bulk-delete", b"", body))).digest()
+    assert (
+        bytes(stored.request_hash)
+        == hashlib.sha256(b"\0".join((b"/api/v1/leads/bulk-delete", b"", body))).digest()
+    )
     assert stored.media_type == "application/json"
 
 
@@ -242,7 +285,10 @@ async def test_a_parallel_post_waits_two_seconds_for_the_first_and_then_gives_up
     with holder:
         began = time.monotonic()
         answer = await post(service)
-        assert (answer.status_code, answer.json()["error"]) == (409, "Another request is in progress; try again")
+        assert (answer.status_code, answer.json()["error"]) == (
+            409,
+            "Another request is in progress; try again",
+        )
         assert 1.9 < time.monotonic() - began < 4
         holder.rollback()
     assert (await post(service)).status_code == 202
@@ -251,7 +297,9 @@ async def test_a_parallel_post_waits_two_seconds_for_the_first_and_then_gives_up
 async def test_a_parallel_post_gets_the_answer_of_the_first_once_that_is_committed(service):
     first = await post(service)
     with service.engine.begin() as connection:
-        request_hash = connection.execute(text("DELETE FROM idempotency_keys RETURNING request_hash")).scalar_one()
+        request_hash = connection.execute(
+            text("DELETE FROM idempotency_keys RETURNING request_hash")
+        ).scalar_one()
     holder, job_id = holding_the_key(service, bytes(request_hash))
     with holder:
         waiting = asyncio.create_task(post(service))
@@ -264,7 +312,9 @@ async def test_a_parallel_post_gets_the_answer_of_the_first_once_that_is_committ
 
 
 async def waits_for_a_lock(service):
-    waiting = text("SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'")
+    waiting = text(
+        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+    )
     deadline = time.monotonic() + 10
     with service.engine.connect() as connection:
         while not connection.execute(waiting).scalar_one():
@@ -291,7 +341,9 @@ async def test_an_action_that_is_repeated_with_its_key_is_not_done_again(service
     await service.work()
     assert (await service.job(job_id))["status"] == "completed"
     again = await service.act(job_id, "resume", **{"idempotency-key": "q"})
-    assert (again.content, replayed(again)) == (resumed.content, True), "though it would be impossible now"
+    assert (again.content, replayed(again)) == (resumed.content, True), (
+        "though it would be impossible now"
+    )
 
 
 @pytest.mark.parametrize("action", ["execute", "restore", "retry"])

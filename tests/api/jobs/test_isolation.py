@@ -1,7 +1,8 @@
-"""Each route by each kind of key: what is somebody else's is answered as what is not there, and stays as it is.
+"""Each route by each kind of key: what is somebody else's is answered as what is not there, and
+stays as it is.
 
-The routes are those of the app: one that has no row in ROUTES fails a test, and so does a table that nobody looks
-after.
+The routes are those of the app: one that has no row in ROUTES fails a test, and so does a table
+that nobody looks after.
 """
 
 import asyncio
@@ -29,20 +30,33 @@ LATER = {"schedule": {"runAt": "2999-01-01T00:00:00Z"}}  # so that it is not don
 # What belongs to a company, by table; and the tables in which nothing is a company's.
 OWNED = {
     "companies": "id = :company",
-    **dict.fromkeys(("campaigns", "api_keys", "jobs", "idempotency_keys", "webhooks", "deliveries"), "company_id = :company"),
+    **dict.fromkeys(
+        ("campaigns", "api_keys", "jobs", "idempotency_keys", "webhooks", "deliveries"),
+        "company_id = :company",
+    ),
     "leads": "campaign_id IN (SELECT id FROM campaigns WHERE company_id = :company)",
-    **dict.fromkeys(("chunks", "archived_leads"), "job_id IN (SELECT id FROM jobs WHERE company_id = :company)"),
+    **dict.fromkeys(
+        ("chunks", "archived_leads"), "job_id IN (SELECT id FROM jobs WHERE company_id = :company)"
+    ),
 }
 NOBODYS = {"canonical_forms", "heartbeats"}
 
 
 def routes(app):
-    return {(method, route.path) for route in iter_route_contexts(app.routes) for method in route.methods}
+    return {
+        (method, route.path)
+        for route in iter_route_contexts(app.routes)
+        for method in route.methods
+    }
 
 
 def test_each_route_has_a_row_and_each_table_an_owner(settings):
-    assert routes(create_app(settings)) == ROUTES.keys(), "a route is called on what is somebody else's: say how"
-    assert OWNED.keys() | NOBODYS == metadata.tables.keys(), "say in OWNED whose the rows of a table are"
+    assert routes(create_app(settings)) == ROUTES.keys(), (
+        "a route is called on what is somebody else's: say how"
+    )
+    assert OWNED.keys() | NOBODYS == metadata.tables.keys(), (
+        "say in OWNED whose the rows of a table are"
+    )
 
 
 def rows_of(engine, company):
@@ -51,7 +65,9 @@ def rows_of(engine, company):
         return {
             table: sorted(
                 connection.scalars(
-                    text(f"SELECT CAST(to_jsonb(each) - 'last_used_at' AS text) FROM {table} AS each WHERE {owned}"),
+                    text(
+                        f"SELECT CAST(to_jsonb(each) - 'last_used_at' AS text) FROM {table} AS each WHERE {owned}"
+                    ),
                     {"company": company},
                 )
             )
@@ -76,8 +92,12 @@ class World:
                 "unknown": "lsk_unknown",
                 "revoked": make_key(connection, OWNER, revoked_at=LONG_AGO),
                 "expired": make_key(connection, OWNER, expires_at=LONG_AGO),
-                "reader of another campaign": make_key(connection, OWNER, "read", "second-of-theirs"),
-                "writer of another campaign": make_key(connection, OWNER, "write", "second-of-theirs"),
+                "reader of another campaign": make_key(
+                    connection, OWNER, "read", "second-of-theirs"
+                ),
+                "writer of another campaign": make_key(
+                    connection, OWNER, "write", "second-of-theirs"
+                ),
                 "reader of another company": service.read,
                 "writer of another company": service.write,
                 "writer of a campaign of another company": service.limited,
@@ -94,12 +114,18 @@ class World:
 
     async def made(self, path, body=None, **headers):
         """What the company's own key makes."""
-        answer = await self.service.post(body or {}, self.own["writer"], path=f"{API}/{path}", headers=headers)
+        answer = await self.service.post(
+            body or {}, self.own["writer"], path=f"{API}/{path}", headers=headers
+        )
         assert answer.is_success, answer.text
         return answer.json()["data"]
 
     async def job(self, lead, **options):
-        body = {"campaignId": CAMPAIGN, "leads": [{"externalId": lead}], "clientReference": "theirs-reference"}
+        body = {
+            "campaignId": CAMPAIGN,
+            "leads": [{"externalId": lead}],
+            "clientReference": "theirs-reference",
+        }
         key = {"idempotency-key": f"theirs-{lead}"}
         return (await self.made("leads/bulk-delete", body | options, **key))["jobId"]
 
@@ -131,15 +157,26 @@ class World:
         await self.service.work()
         await asyncio.to_thread(one_tick, self.service.engine)
         sent = await self.service.get(f"{API}/jobs/{it.finished}/deliveries", self.own["writer"])
-        it.delivery = next(one["deliveryId"] for one in sent.json()["data"]["items"] if one["webhookId"] is None)
-        it.cursor = (await self.service.get(f"{API}/jobs?limit=1", self.own["writer"])).json()["data"]["nextCursor"]
+        it.delivery = next(
+            one["deliveryId"] for one in sent.json()["data"]["items"] if one["webhookId"] is None
+        )
+        it.cursor = (await self.service.get(f"{API}/jobs?limit=1", self.own["writer"])).json()[
+            "data"
+        ]["nextCursor"]
         return it
 
     async def secrets(self):
         """Whatever would give away something of the company, if it stood in an answer."""
         rows = rows_of(self.service.engine, OWNER)
-        ids = [found for table in ("jobs", "deliveries", "webhooks") for row in rows[table] for found in re.findall(ID, row)]
-        listed = await self.service.get(f"{API}/leads", self.own["writer"], params={"campaignId": CAMPAIGN})
+        ids = [
+            found
+            for table in ("jobs", "deliveries", "webhooks")
+            for row in rows[table]
+            for found in re.findall(ID, row)
+        ]
+        listed = await self.service.get(
+            f"{API}/leads", self.own["writer"], params={"campaignId": CAMPAIGN}
+        )
         return {*ids, *(lead["id"] for lead in listed.json()["data"]["leads"]), "theirs-", "+4930"}
 
 
@@ -154,8 +191,12 @@ OWN_KEYS = {
 
 def nothing_like(it):
     """The same, but that none of it is there."""
-    names = {name: str(uuid4()) if re.fullmatch(ID, value) else value for name, value in vars(it).items()}
-    return SimpleNamespace(**names | {"campaign": "nowhere", "reference": "none", "asset": "none.js"})
+    names = {
+        name: str(uuid4()) if re.fullmatch(ID, value) else value for name, value in vars(it).items()
+    }
+    return SimpleNamespace(
+        **names | {"campaign": "nowhere", "reference": "none", "asset": "none.js"}
+    )
 
 
 def told(answer):
@@ -177,16 +218,22 @@ async def test_what_is_somebody_elses_is_answered_as_what_is_not_there_and_stays
     before, secrets = rows_of(world.service.engine, OWNER), await world.secrets()
     wrong = []
     for place, route in ROUTES.items():
-        for (kind, key), form, also in product(world.outsiders.items(), range(len(route.forms)), ({}, *route.also)):
+        for (kind, key), form, also in product(
+            world.outsiders.items(), range(len(route.forms)), ({}, *route.also)
+        ):
             headers = {"idempotency-key": it.key} | also
-            foreign, missing = [await world.call(place, one, key, form, **headers) for one in (it, absent)]
+            foreign, missing = [
+                await world.call(place, one, key, form, **headers) for one in (it, absent)
+            ]
             if not is_right(route, kind, foreign, missing):
                 wrong.append((place, form, also, kind, told(foreign), told(missing)))
             shown = [secret for secret in secrets if secret in foreign.text + str(foreign.headers)]
             if shown and not route.is_public:
                 wrong.append((place, form, also, kind, "shows", shown))
         if (now := rows_of(world.service.engine, OWNER)) != before:
-            wrong.append((place, "changed", [table for table in now if now[table] != before[table]]))
+            wrong.append(
+                (place, "changed", [table for table in now if now[table] != before[table]])
+            )
             before = now
     assert not wrong, "\n".join(map(str, wrong))
 
@@ -197,7 +244,10 @@ def is_right(route, kind, foreign, missing):
         return foreign.status_code in {200, 503}  # nobody works, says the health
     if kind in {"nobody", "unknown", "revoked", "expired"}:
         return foreign.status_code == 401 and told(foreign) == told(missing)
-    if route.seen_by_company and kind in {"reader of another campaign", "writer of another campaign"}:
+    if route.seen_by_company and kind in {
+        "reader of another campaign",
+        "writer of another campaign",
+    }:
         return foreign.json()["data"]["items"] == []
     if route.makes:
         return foreign.status_code == missing.status_code
@@ -210,11 +260,15 @@ async def test_who_owns_it_may_call_each_route_as_far_as_the_key_reaches(world):
     for number, (kind, key) in enumerate(world.own.items()):
         it = await world.things(number)
         for place, route in ROUTES.items():
-            may = not ((route.writes and "reader" in kind) or (route.of_company and "campaign" in kind))
+            may = not (
+                (route.writes and "reader" in kind) or (route.of_company and "campaign" in kind)
+            )
             before = rows_of(world.service.engine, OWNER)
             answer = await world.call(place, it, key)
             if answer.is_success != may and not route.is_public:
                 wrong.append((place, kind, answer.status_code, answer.text))
-            if not may and (answer.status_code != 403 or rows_of(world.service.engine, OWNER) != before):
+            if not may and (
+                answer.status_code != 403 or rows_of(world.service.engine, OWNER) != before
+            ):
                 wrong.append((place, kind, "not refused", answer.status_code))
     assert not wrong, "\n".join(map(str, wrong))

@@ -39,7 +39,9 @@ async def test_an_accepted_job_is_answered_as_the_contract_has_it(service):
     assert answer.status_code == 202
     assert list(accepted) == ["jobId", "status", "statusUrl", "total", "createdAt", "runAt"]
     assert (accepted["status"], accepted["total"], accepted["runAt"]) == ("queued", 5, None)
-    assert accepted["statusUrl"] == answer.headers["location"] == f"/api/v1/jobs/{accepted['jobId']}"
+    assert (
+        accepted["statusUrl"] == answer.headers["location"] == f"/api/v1/jobs/{accepted['jobId']}"
+    )
     assert answer.headers["retry-after"] == "1"
     assert answer.json()["success"] is True
     assert answer.json()["error"] is None
@@ -60,14 +62,22 @@ async def test_a_job_tells_its_whole_story(service):
         "deletedIdentifiers", "wouldDeleteIdentifiers", "restoredIdentifiers", "conflictIdentifiers",
         "notFoundIdentifiers", "unprocessedIdentifiers", "invalidIdentifiers", "identifiersOmitted",
     ]  # fmt: skip
-    assert (before["status"], before["processed"], before["notFound"]) == ("queued", 1, 1), "the duplicate is known already"
+    assert (before["status"], before["processed"], before["notFound"]) == ("queued", 1, 1), (
+        "the duplicate is known already"
+    )
     assert before["notFoundIdentifiers"] == ["a"]
     work(service.engine)
     after = await service.get(f"/api/v1/jobs/{job_id}")
     job = after.json()["data"]
     assert "retry-after" not in after.headers
     assert (job["status"], job["clientReference"], job["error"]) == ("completed", "order 7", None)
-    assert (job["total"], job["processed"], job["deleted"], job["notFound"], job["unprocessed"]) == (5, 5, 3, 2, 0)
+    assert (
+        job["total"],
+        job["processed"],
+        job["deleted"],
+        job["notFound"],
+        job["unprocessed"],
+    ) == (5, 5, 3, 2, 0)
     assert job["deletedIdentifiers"] == [" a ", "+102", "c"]
     assert job["notFoundIdentifiers"] == ["a", "nobody"]
     assert before["createdAt"] == job["createdAt"] <= job["startedAt"] <= job["finishedAt"]
@@ -83,7 +93,9 @@ async def test_a_job_tells_its_whole_story(service):
 
 async def test_results_say_what_became_of_each_entry_as_it_was_written(service):
     job_id = await service.submit(*SUBMITTED)
-    pending = (await service.get(f"/api/v1/jobs/{job_id}/results?outcome=pending")).json()["data"]["items"]
+    pending = (await service.get(f"/api/v1/jobs/{job_id}/results?outcome=pending")).json()["data"][
+        "items"
+    ]
     assert [item["index"] for item in pending] == [0, 1, 3, 4]
     work(service.engine)
     page = (await service.get(f"/api/v1/jobs/{job_id}/results")).json()["data"]
@@ -117,23 +129,43 @@ async def test_a_job_that_a_ticker_of_before_has_ended_is_counted_like_any_other
     job_id = await service.submit({"phoneNumber": "15555550100"})
     work(service.engine)
     with service.engine.begin() as connection:
-        connection.execute(text("UPDATE jobs SET erased = NULL, lacks_plus = NULL, other_external_id = NULL"))
+        connection.execute(
+            text("UPDATE jobs SET erased = NULL, lacks_plus = NULL, other_external_id = NULL")
+        )
     job = (await service.get(f"/api/v1/jobs/{job_id}")).json()["data"]
-    assert (job["status"], job["notFound"], job["lacksPlus"], job["erasedFromArchive"]) == ("completed", 1, 1, 0)
+    assert (job["status"], job["notFound"], job["lacksPlus"], job["erasedFromArchive"]) == (
+        "completed",
+        1,
+        1,
+        0,
+    )
     (listed,) = (await service.get("/api/v1/jobs")).json()["data"]["items"]
     assert listed["lacksPlus"] == 1
 
 
 async def test_results_come_in_pages_over_chunks_and_by_outcome(service):
     service.app.state.settings.chunk_size = 3
-    job_id = await service.submit(*({"externalId": f"x{i}"} for i in range(20)), {"externalId": "a"}, {"externalId": "x0"})
+    job_id = await service.submit(
+        *({"externalId": f"x{i}"} for i in range(20)), {"externalId": "a"}, {"externalId": "x0"}
+    )
     while claimed := claim_next(service.engine):
         run_chunk(service.engine, claimed)
-    for outcome, indexes in [("", list(range(22))), ("notFound", [*range(20), 21]), ("deleted", [20]), ("unprocessed", [])]:
+    for outcome, indexes in [
+        ("", list(range(22))),
+        ("notFound", [*range(20), 21]),
+        ("deleted", [20]),
+        ("unprocessed", []),
+    ]:
         seen, cursor = [], None
         while True:
-            query = {"limit": 4} | ({"outcome": outcome} if outcome else {}) | ({"cursor": cursor} if cursor else {})
-            page = (await service.get(f"/api/v1/jobs/{job_id}/results", params=query)).json()["data"]
+            query = (
+                {"limit": 4}
+                | ({"outcome": outcome} if outcome else {})
+                | ({"cursor": cursor} if cursor else {})
+            )
+            page = (await service.get(f"/api/v1/jobs/{job_id}/results", params=query)).json()[
+                "data"
+            ]
             seen += [item["index"] for item in page["items"]]
             assert len(page["items"]) <= 4
             cursor = page["nextCursor"]
@@ -149,7 +181,9 @@ def claim_next(engine):
 
 async def test_a_running_job_is_counted_chunk_by_chunk_and_asks_for_patience_as_it_ages(service):
     service.app.state.settings.chunk_size = 2
-    job_id = await service.submit({"externalId": "a"}, {"externalId": "b"}, {"externalId": "nobody"}, {"externalId": "c"})
+    job_id = await service.submit(
+        {"externalId": "a"}, {"externalId": "b"}, {"externalId": "nobody"}, {"externalId": "c"}
+    )
     for processed, deleted in [(2, 2), (4, 3)]:
         run_chunk(service.engine, claim_next(service.engine))
         job = (await service.get(f"/api/v1/jobs/{job_id}")).json()["data"]
@@ -158,7 +192,9 @@ async def test_a_running_job_is_counted_chunk_by_chunk_and_asks_for_patience_as_
     young = await service.submit({"externalId": "x"})
     for age, seconds in [(0, "1"), (15, "1"), (45, "4"), (99.5, "9"), (5000, "10")]:
         with service.engine.begin() as connection:
-            statement = text("UPDATE jobs SET created_at = clock_timestamp() - make_interval(secs => :age) WHERE id = :id")
+            statement = text(
+                "UPDATE jobs SET created_at = clock_timestamp() - make_interval(secs => :age) WHERE id = :id"
+            )
             connection.execute(statement, {"age": age, "id": young})
         assert (await service.get(f"/api/v1/jobs/{young}")).headers["retry-after"] == seconds
 
@@ -174,22 +210,39 @@ async def test_a_failed_job_says_why_and_names_what_it_left(service):
     assert job["unprocessedIdentifiers"] == ["b"]
     assert job["error"].startswith("1 of 2 leads could not be processed")
     assert "b" not in job["error"].split()
-    results = (await service.get(f"/api/v1/jobs/{job_id}/results?outcome=unprocessed")).json()["data"]["items"]
-    assert results == [result(1, "b", None, "unprocessed", None, "refused", "constraint calls_lead_id_fkey of calls")]
+    results = (await service.get(f"/api/v1/jobs/{job_id}/results?outcome=unprocessed")).json()[
+        "data"
+    ]["items"]
+    assert results == [
+        result(
+            1, "b", None, "unprocessed", None, "refused", "constraint calls_lead_id_fkey of calls"
+        )
+    ]
 
 
 async def test_without_phone_fallback_only_what_was_named_first_is_looked_up(service):
-    job_id = await service.submit({"externalId": "zz", "phoneNumber": "+101"}, {"phoneNumber": "+102"}, phoneFallback=False)
+    job_id = await service.submit(
+        {"externalId": "zz", "phoneNumber": "+101"}, {"phoneNumber": "+102"}, phoneFallback=False
+    )
     work(service.engine)
     job = (await service.get(f"/api/v1/jobs/{job_id}")).json()["data"]
-    assert (job["phoneFallback"], job["deletedIdentifiers"], job["notFoundIdentifiers"]) == (False, ["+102"], ["zz"])
+    assert (job["phoneFallback"], job["deletedIdentifiers"], job["notFoundIdentifiers"]) == (
+        False,
+        ["+102"],
+        ["zz"],
+    )
 
 
 async def test_jobs_are_listed_newest_first_and_filtered(service):
-    ids = [await service.submit({"externalId": f"x{i}"}, clientReference=f"batch {i % 2}") for i in range(5)]
+    ids = [
+        await service.submit({"externalId": f"x{i}"}, clientReference=f"batch {i % 2}")
+        for i in range(5)
+    ]
     work(service.engine)
     queued = await service.submit({"externalId": "x"}, campaignId="second")
-    await service.post({"campaignId": "foreign", "leads": [{"externalId": "x"}]}, key=service.foreign)
+    await service.post(
+        {"campaignId": "foreign", "leads": [{"externalId": "x"}]}, key=service.foreign
+    )
     everything = (await service.get("/api/v1/jobs")).json()["data"]
     assert [job["jobId"] for job in everything["items"]] == [queued, *reversed(ids)]
     assert everything["nextCursor"] is None
@@ -216,7 +269,11 @@ async def test_a_listing_goes_on_where_it_stopped_though_jobs_came_meanwhile(ser
         connection.execute(text("UPDATE jobs SET created_at = '2026-01-01T00:00:00.000001Z'"))
     seen, cursor = [], None
     while True:
-        page = (await service.get("/api/v1/jobs", params={"limit": 3} | ({"cursor": cursor} if cursor else {}))).json()["data"]
+        page = (
+            await service.get(
+                "/api/v1/jobs", params={"limit": 3} | ({"cursor": cursor} if cursor else {})
+            )
+        ).json()["data"]
         seen += [job["jobId"] for job in page["items"]]
         await service.submit({"externalId": "later"})
         cursor = page["nextCursor"]
@@ -226,12 +283,20 @@ async def test_a_listing_goes_on_where_it_stopped_though_jobs_came_meanwhile(ser
 
 
 async def jobs_an_hour_apart(service, hours):
-    """Ids of jobs that were created half a millisecond after 00:00, 01:00, … on 2026-01-01, from the first to the last."""
-    ids = [await service.submit({"externalId": f"x{i}"}, clientReference=f"batch {i % 2}") for i in range(hours)]
+    """Ids of jobs that were created half a millisecond after 00:00, 01:00, … on 2026-01-01, from
+    the first to the last.
+    """
+    ids = [
+        await service.submit({"externalId": f"x{i}"}, clientReference=f"batch {i % 2}")
+        for i in range(hours)
+    ]
     with service.engine.begin() as connection:
         for hour, job_id in enumerate(ids):
             moment = datetime(2026, 1, 1, hour, 0, 0, 500, tzinfo=UTC)
-            connection.execute(text("UPDATE jobs SET created_at = :at WHERE id = :id"), {"at": moment, "id": job_id})
+            connection.execute(
+                text("UPDATE jobs SET created_at = :at WHERE id = :id"),
+                {"at": moment, "id": job_id},
+            )
     return ids
 
 
@@ -239,7 +304,9 @@ async def listed(service, key=None, **query):
     """The ids of all jobs that `query` finds, page by page."""
     found, cursor = [], {}
     while cursor is not None:
-        page = (await service.get("/api/v1/jobs", key or service.read, params=query | cursor)).json()["data"]
+        page = (
+            await service.get("/api/v1/jobs", key or service.read, params=query | cursor)
+        ).json()["data"]
         found += [job["jobId"] for job in page["items"]]
         cursor = page["nextCursor"] and {"cursor": page["nextCursor"]}
     return found
@@ -256,7 +323,13 @@ async def test_jobs_are_filtered_by_the_time_at_which_they_were_created(service)
         ({"createdAfter": "2026-01-01T02:00:00.000501Z"}, ids[3:]),
         ({"createdBefore": "2026-01-01T02:00:00.0005Z"}, ids[:2]),
         ({"createdBefore": "2026-01-01T02:00:00.000501Z"}, ids[:3]),
-        ({"createdAfter": "2026-01-01T02:00+01:00", "createdBefore": "2026-01-01 03:00:00-01:00"}, ids[1:4]),
+        (
+            {
+                "createdAfter": "2026-01-01T02:00+01:00",
+                "createdBefore": "2026-01-01 03:00:00-01:00",
+            },
+            ids[1:4],
+        ),
         ({"createdAfter": two, "createdBefore": two}, []),
         ({"createdAfter": "2026-01-01T04:00Z", "createdBefore": "2026-01-01T01:00Z"}, []),
         ({"createdAfter": "0001-01-01T00:00Z", "createdBefore": "9999-12-31T23:59Z"}, ids),
@@ -270,7 +343,9 @@ async def test_jobs_are_filtered_by_the_time_at_which_they_were_created(service)
 
 async def test_a_plus_in_a_time_may_be_written_as_it_is(service):
     ids = await jobs_an_hour_apart(service, 3)
-    answer = await service.get("/api/v1/jobs?createdAfter=2026-01-01T02:00:00+01:00&createdBefore=2026-01-01+03:00:00+01:00")
+    answer = await service.get(
+        "/api/v1/jobs?createdAfter=2026-01-01T02:00:00+01:00&createdBefore=2026-01-01+03:00:00+01:00"
+    )
     assert [job["jobId"] for job in answer.json()["data"]["items"]] == [ids[1]]
 
 
@@ -280,7 +355,10 @@ async def test_a_cursor_and_a_time_both_count_wherever_the_cursor_came_from(serv
     assert [job["jobId"] for job in page["items"]] == [ids[5], ids[4]]
     cursor = page["nextCursor"]
     assert await listed(service, cursor=cursor, createdBefore="2026-01-01T02:00Z") == ids[1::-1]
-    assert await listed(service, cursor=cursor, createdBefore="2026-01-01T04:00:00.0005Z") == ids[3::-1]
+    assert (
+        await listed(service, cursor=cursor, createdBefore="2026-01-01T04:00:00.0005Z")
+        == ids[3::-1]
+    )
     assert await listed(service, cursor=cursor, createdBefore="2026-01-01T05:00Z") == ids[3::-1]
     assert await listed(service, cursor=cursor, createdAfter="2026-01-01T03:00Z") == [ids[3]]
 
@@ -302,20 +380,29 @@ async def test_a_time_without_its_offset_and_what_is_none_are_refused_by_name(se
         "2026-01-31T22:00:00Z\0",
     ]:
         answer = await service.get("/api/v1/jobs", params={name: written})
-        assert (answer.status_code, answer.json()["error"]) == (400, f"Invalid query parameter: {name}"), written
+        assert (answer.status_code, answer.json()["error"]) == (
+            400,
+            f"Invalid query parameter: {name}",
+        ), written
 
 
 def test_a_page_deep_in_a_span_of_time_reads_as_little_of_the_index_as_the_first(engine):
-    """An index is entered at one place: given the time and the cursor, PostgreSQL would enter it at the time."""
+    """An index is entered at one place: given the time and the cursor, PostgreSQL would enter it at
+    the time.
+    """
     with engine.begin() as connection:
         connection.execute(text("""
             INSERT INTO jobs (id, company_id, campaign_id, total, created_at)
             SELECT gen_random_uuid(), 'co', 'cmp', 1, to_timestamp(n) FROM generate_series(1, 20000) AS n
         """))  # fmt: skip
         connection.execute(text("ANALYZE jobs"))
-        last = connection.execute(text("SELECT created_at, id FROM jobs WHERE created_at = to_timestamp(500)")).one()
+        last = connection.execute(
+            text("SELECT created_at, id FROM jobs WHERE created_at = to_timestamp(500)")
+        ).one()
         (_, cursor), before = page_of([last, last], 1), datetime(2026, 1, 1, tzinfo=UTC)
-        page = newest_first(select(jobs.c.id).where(jobs.c.company_id == "co"), jobs, cursor, before).limit(200)
+        page = newest_first(
+            select(jobs.c.id).where(jobs.c.company_id == "co"), jobs, cursor, before
+        ).limit(200)
         explained = f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {page.compile(engine, compile_kwargs={'literal_binds': True})}"
         ((plans,),) = connection.exec_driver_sql(explained)
     read = plans[0]["Plan"]["Shared Hit Blocks"] + plans[0]["Plan"]["Shared Read Blocks"]
@@ -326,13 +413,17 @@ async def test_a_key_that_only_reads_sees_jobs_but_submits_none(service):
     job_id = await service.submit({"externalId": "a"})
     assert (await service.get(f"/api/v1/jobs/{job_id}", service.read)).status_code == 200
     assert (await service.get("/api/v1/jobs", service.read)).status_code == 200
-    assert (await service.post({"campaignId": "cmp", "leads": [{"externalId": "a"}]}, key=service.read)).status_code == 403
+    assert (
+        await service.post({"campaignId": "cmp", "leads": [{"externalId": "a"}]}, key=service.read)
+    ).status_code == 403
 
 
 async def test_a_job_remembers_which_key_submitted_it(service):
     with service.engine.begin() as connection:
         key = make_key(connection, "co")
-        key_id = connection.execute(text("SELECT id FROM api_keys ORDER BY created_at DESC LIMIT 1")).scalar_one()
+        key_id = connection.execute(
+            text("SELECT id FROM api_keys ORDER BY created_at DESC LIMIT 1")
+        ).scalar_one()
     answer = await service.post({"campaignId": "cmp", "leads": [{"externalId": "a"}]}, key=key)
     with service.engine.begin() as connection:
         assert job_row(connection, answer.json()["data"]["jobId"]).key_id == key_id
@@ -340,7 +431,9 @@ async def test_a_job_remembers_which_key_submitted_it(service):
 
 async def test_two_hundred_submissions_at_once_are_all_accepted(service):
     leads = [{"externalId": str(i)} for i in range(100)]
-    answers = await asyncio.gather(*(service.post({"campaignId": "cmp", "leads": leads}) for _ in range(200)))
+    answers = await asyncio.gather(
+        *(service.post({"campaignId": "cmp", "leads": leads}) for _ in range(200))
+    )
     assert {answer.status_code for answer in answers} == {202}
     with service.engine.connect() as connection:
         assert connection.execute(text("SELECT sum(total) FROM jobs")).scalar_one() == 20_000
@@ -360,11 +453,16 @@ async def test_the_pace_of_a_job_can_be_changed_until_it_has_ended(service):
     assert unpaced.json()["data"]["maxLeadsPerSecond"] is None
     await service.work()
     ended = await change(service, job_id, {"maxLeadsPerSecond": 1})
-    assert (ended.status_code, ended.json()["error"]) == (409, "Cannot change a job that is completed")
+    assert (ended.status_code, ended.json()["error"]) == (
+        409,
+        "Cannot change a job that is completed",
+    )
 
 
 async def test_a_new_pace_counts_from_now_and_saying_it_again_lets_nothing_more_through(service):
-    job_id = await service.submit(*({"externalId": f"x{i}"} for i in range(1000)), maxLeadsPerSecond=1)
+    job_id = await service.submit(
+        *({"externalId": f"x{i}"} for i in range(1000)), maxLeadsPerSecond=1
+    )
     began = time.monotonic()
     for _ in range(20):
         await change(service, job_id, {"maxLeadsPerSecond": 1})
@@ -372,7 +470,9 @@ async def test_a_new_pace_counts_from_now_and_saying_it_again_lets_nothing_more_
     assert 1 <= (await service.job(job_id))["processed"] <= 2 + time.monotonic() - began
     await change(service, job_id, {"maxLeadsPerSecond": 100_000})
     await service.work()
-    assert (await service.job(job_id))["status"] == "completed", "what was owed at one lead a second is not waited for"
+    assert (await service.job(job_id))["status"] == "completed", (
+        "what was owed at one lead a second is not waited for"
+    )
 
 
 @pytest.mark.parametrize(

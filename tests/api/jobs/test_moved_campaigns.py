@@ -1,5 +1,5 @@
-"""A campaign that moves to another company: the record of what was done stays the old company's, the leads are the
-new one's.
+"""A campaign that moves to another company: the record of what was done stays the old company's,
+the leads are the new one's.
 """
 
 import asyncio
@@ -18,7 +18,10 @@ READS = ("", "/results", "/deliveries")
 
 def move(service, company="other"):
     with service.engine.begin() as connection:
-        connection.execute(text("UPDATE campaigns SET company_id = :company WHERE id = 'cmp'"), {"company": company})
+        connection.execute(
+            text("UPDATE campaigns SET company_id = :company WHERE id = 'cmp'"),
+            {"company": company},
+        )
 
 
 @pytest.fixture
@@ -43,7 +46,10 @@ async def test_jobs_are_read_by_their_own_company_wherever_the_campaign_is(servi
             }
             seen = [answer.status_code for answer in answers.values()]
             assert seen == [200, 200, 200, 404, 404, 404], (path, accept)
-    lists = {key: (await service.get("/api/v1/jobs", key)).json()["data"]["items"] for key in (service.write, *of_campaign)}
+    lists = {
+        key: (await service.get("/api/v1/jobs", key)).json()["data"]["items"]
+        for key in (service.write, *of_campaign)
+    }
     assert [len(items) for items in lists.values()] == [1, 1, 0]
 
 
@@ -53,7 +59,9 @@ async def test_they_are_read_when_the_campaign_is_gone(service):
     with service.engine.begin() as connection:
         connection.execute(text("DELETE FROM leads WHERE campaign_id = 'cmp'"))
         connection.execute(text("DELETE FROM campaigns WHERE id = 'cmp'"))
-    assert [(await service.get(f"/api/v1/jobs/{job_id}{path}")).status_code for path in READS] == [200] * 3
+    assert [(await service.get(f"/api/v1/jobs/{job_id}{path}")).status_code for path in READS] == [
+        200
+    ] * 3
 
 
 async def test_what_was_left_says_so_and_can_be_retried_when_the_campaign_has_come_back(service):
@@ -61,7 +69,11 @@ async def test_what_was_left_says_so_and_can_be_retried_when_the_campaign_has_co
     move(service)
     await service.work()
     job = await service.job(job_id)
-    assert (job["status"], job["unprocessed"], job["unprocessedIdentifiers"]) == ("failed", 1, ["a"])
+    assert (job["status"], job["unprocessed"], job["unprocessedIdentifiers"]) == (
+        "failed",
+        1,
+        ["a"],
+    )
     assert job["error"] == (
         "1 of 1 leads could not be processed; the results with outcome=unprocessed say why."
         " The campaign has moved to another company"
@@ -74,24 +86,37 @@ async def test_what_was_left_says_so_and_can_be_retried_when_the_campaign_has_co
     assert (await service.job(retried.json()["data"]["jobId"]))["deletedIdentifiers"] == ["a"]
 
 
-@pytest.mark.parametrize(("action", "options"), [("execute", {"dryRun": True}), ("restore", {"mode": "archive"})])
+@pytest.mark.parametrize(
+    ("action", "options"), [("execute", {"dryRun": True}), ("restore", {"mode": "archive"})]
+)
 async def test_nothing_follows_a_job_whose_campaign_has_moved(service, action, options):
     source = await service.submit({"externalId": "a"}, **options)
     await service.work()
     following = await service.act(source, action)
     move(service)
     await service.work()
-    assert await service.results(following.json()["data"]["jobId"]) == [("a", "unprocessed", None, "campaignMoved")]
+    assert await service.results(following.json()["data"]["jobId"]) == [
+        ("a", "unprocessed", None, "campaignMoved")
+    ]
     assert (await service.act(source, action)).status_code == 403
-    leads = (await service.get("/api/v1/leads?campaignId=cmp", service.foreign)).json()["data"]["leads"]
-    assert {lead["externalId"] for lead in leads} == ({"a", "b", "c"} if action == "execute" else {"b", "c"})
+    leads = (await service.get("/api/v1/leads?campaignId=cmp", service.foreign)).json()["data"][
+        "leads"
+    ]
+    assert {lead["externalId"] for lead in leads} == (
+        {"a", "b", "c"} if action == "execute" else {"b", "c"}
+    )
 
 
 async def test_no_move_is_committed_while_a_lead_is_being_deleted(service):
-    """By the call that deletes one lead: as with workers, whose it is stays so until the lead is gone."""
+    """By the call that deletes one lead: as with workers, whose it is stays so until the lead is
+    gone.
+    """
     with service.engine.begin() as connection:
         connection.execute(text(HOLD_UP))
-    call = {"params": {"campaignId": "cmp", "externalId": "a"}, "headers": {"x-api-key": service.write}}
+    call = {
+        "params": {"campaignId": "cmp", "externalId": "a"},
+        "headers": {"x-api-key": service.write},
+    }
     with service.engine.connect() as gate, service.engine.connect() as mover:
         gate.execute(text(f"SELECT pg_advisory_lock({GATE})"))
         gate.commit()
@@ -110,7 +135,9 @@ async def test_no_move_is_committed_while_a_lead_is_being_deleted(service):
 
 
 async def test_the_archive_goes_with_its_campaign(service):
-    """Who has it erases its copies; who had it restores those that are left, once it has come back."""
+    """Who has it erases its copies; who had it restores those that are left, once it has come
+    back.
+    """
     archive = await service.submit({"externalId": "a"}, {"externalId": "b"}, mode="archive")
     await service.work()
     move(service)
@@ -119,7 +146,10 @@ async def test_the_archive_goes_with_its_campaign(service):
     await service.work()
     erased = (await service.get(f"/api/v1/jobs/{erasing}", service.foreign)).json()["data"]
     assert (erased["status"], erased["deletedIdentifiers"]) == ("completed", ["a"])
-    lead = {"params": {"campaignId": "cmp", "externalId": "b"}, "headers": {"x-api-key": service.write}}
+    lead = {
+        "params": {"campaignId": "cmp", "externalId": "b"},
+        "headers": {"x-api-key": service.write},
+    }
     assert (await service.http.delete("/api/v1/leads", **lead)).status_code == 403
     assert (await service.act(archive, "restore")).status_code == 403
     assert (await service.act(archive, "restore", service.foreign)).status_code == 404
@@ -136,9 +166,14 @@ async def test_a_copy_in_the_archive_is_deleted_at_once_by_who_has_the_campaign(
     archive = await service.submit({"externalId": "a"}, mode="archive")
     await service.work()
     move(service)
-    call = {"params": {"campaignId": "cmp", "externalId": "a"}, "headers": {"x-api-key": service.foreign}}
+    call = {
+        "params": {"campaignId": "cmp", "externalId": "a"},
+        "headers": {"x-api-key": service.foreign},
+    }
     assert (await service.http.delete("/api/v1/leads", **call)).status_code == 200
-    copies = execute(service.engine, "SELECT lead FROM archived_leads WHERE job_id = :id", id=archive)
+    copies = execute(
+        service.engine, "SELECT lead FROM archived_leads WHERE job_id = :id", id=archive
+    )
     assert copies == [(None,)]
 
 
@@ -146,11 +181,15 @@ FILE = b"externalId\na\n"
 
 
 @pytest.mark.parametrize("kind", ["request", "file"])
-async def test_a_repeated_request_is_answered_only_where_the_campaign_is_still_the_companys(service, kind):
+async def test_a_repeated_request_is_answered_only_where_the_campaign_is_still_the_companys(
+    service, kind
+):
     async def submit():
         key = {"idempotency-key": "once"}
         if kind == "request":
-            return await service.post({"campaignId": "cmp", "leads": [{"externalId": "a"}]}, headers=key)
+            return await service.post(
+                {"campaignId": "cmp", "leads": [{"externalId": "a"}]}, headers=key
+            )
         path = "/api/v1/leads/bulk-delete/files?campaignId=cmp"
         return await service.post(FILE, path=path, headers=key | {"content-type": "text/csv"})
 
@@ -161,7 +200,10 @@ async def test_a_repeated_request_is_answered_only_where_the_campaign_is_still_t
     assert (first.status_code, again.status_code, again.json()["error"]) == (202, 403, "Forbidden")
     move(service, "co")
     replayed = await submit()
-    assert (replayed.status_code, replayed.json()["data"]["jobId"]) == (202, first.json()["data"]["jobId"])
+    assert (replayed.status_code, replayed.json()["data"]["jobId"]) == (
+        202,
+        first.json()["data"]["jobId"],
+    )
     assert len(execute(service.engine, "SELECT id FROM jobs")) == 1
 
 
@@ -172,8 +214,14 @@ async def test_so_it_is_of_what_follows_a_job_while_steering_one_goes_on(service
     await service.work()
     waiting = await service.submit({"externalId": "b"}, schedule={"runAt": "2999-01-01T00:00:00Z"})
     acts = [(failed, "retry", "r"), (waiting, "pause", "p")]
-    first = [await service.act(job_id, action, **{"idempotency-key": key}) for job_id, action, key in acts]
+    first = [
+        await service.act(job_id, action, **{"idempotency-key": key})
+        for job_id, action, key in acts
+    ]
     move(service)
-    again = [await service.act(job_id, action, **{"idempotency-key": key}) for job_id, action, key in acts]
+    again = [
+        await service.act(job_id, action, **{"idempotency-key": key})
+        for job_id, action, key in acts
+    ]
     assert [answer.status_code for answer in first] == [202, 202]
     assert [answer.status_code for answer in again] == [403, 202]

@@ -1,5 +1,6 @@
-"""What a key does not see costs what does not exist costs: the same statements, by the same plans, of which no
-step reads what belongs to it. Otherwise the time that an answer takes would tell that it is there, and how big it is.
+"""What a key does not see costs what does not exist costs: the same statements, by the same plans,
+of which no step reads what belongs to it. Otherwise the time that an answer takes would tell that
+it is there, and how big it is.
 """
 
 from uuid import UUID
@@ -32,16 +33,22 @@ FILL = f"""
     INSERT INTO leads (campaign_id, external_id, phone_number)
     SELECT 'foreign', CASE WHEN n = 0 THEN 'a' ELSE 'foreign-' || n END, '+1' || n FROM generate_series(0, 2000) AS n;
 """
-# More than of what is not there: the row that says whose it is. Which campaign a delivery is of, its job says, so that
-# is looked up too, and its webhook.
+# More than of what is not there: the row that says whose it is. Which campaign a delivery is of,
+# its job says, so that is looked up too, and its webhook.
 PAGES = {"company": 1, "campaign": 8}
 
 
-NOT_OF_THE_CALL = ("FROM api_keys", "UPDATE api_keys", "WHERE id = ANY(CAST(%(ids)s AS uuid[]))")  # who asks; who has ended
+NOT_OF_THE_CALL = (
+    "FROM api_keys",
+    "UPDATE api_keys",
+    "WHERE id = ANY(CAST(%(ids)s AS uuid[]))",
+)  # who asks; who has ended
 
 
 class Ears:
-    """The statements of the API while it answers a call, but for those about keys, and about who waits."""
+    """The statements of the API while it answers a call, but for those about keys, and about who
+    waits.
+    """
 
     def __init__(self, service):
         self.heard = []
@@ -62,18 +69,26 @@ def explained(service, statement, parameters):
     url = service.engine.url.set(drivername="postgresql").render_as_string(hide_password=False)
     with psycopg.connect(url) as connection:
         for _ in range(2):  # the second time, what a session looks up once is there
-            found = connection.execute(f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {statement}", parameters).fetchone()[0]
+            found = connection.execute(
+                f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {statement}", parameters
+            ).fetchone()[0]
             connection.rollback()
     plan = found[0]["Plan"]
     return shape_of(plan), plan["Shared Hit Blocks"] + plan["Shared Read Blocks"]
 
 
 def shape_of(plan):
-    return (plan["Node Type"], plan.get("Index Name"), [shape_of(part) for part in plan.get("Plans", ())])
+    return (
+        plan["Node Type"],
+        plan.get("Index Name"),
+        [shape_of(part) for part in plan.get("Plans", ())],
+    )
 
 
 async def compared(service, ears, pair, key):
-    """The status of the call about what is there; how many pages more than about nothing each statement touches."""
+    """The status of the call about what is there; how many pages more than about nothing each
+    statement touches.
+    """
     answers, statements, plans = [], [], []
     for call, names in zip(pair, (IDS, NOBODYS), strict=True):
         answers.append(await send(service, call, key, **names))
@@ -83,7 +98,9 @@ async def compared(service, ears, pair, key):
     assert answers[0].content == answers[1].content
     assert statements[0] == statements[1], pair
     assert [shape for shape, _ in plans[0]] == [shape for shape, _ in plans[1]], pair
-    return answers[0].status_code, [pages - fewer for (_, pages), (_, fewer) in zip(*plans, strict=True)]
+    return answers[0].status_code, [
+        pages - fewer for (_, pages), (_, fewer) in zip(*plans, strict=True)
+    ]
 
 
 @pytest.fixture
@@ -94,7 +111,9 @@ def ears(service):
 
 
 def asked_of(service, names):
-    """The calls that name one of these, or a campaign: each about what is there, and about what is not."""
+    """The calls that name one of these, or a campaign: each about what is there, and about what is
+    not.
+    """
     pairs = zip(calls(service.app, "foreign"), calls(service.app, "nowhere"), strict=True)
     return [pair for pair in pairs if pair[0].names & names or pair[0] != pair[1]]
 
@@ -109,12 +128,19 @@ async def test_what_is_another_companys_costs_what_does_not_exist(service, ears)
         assert max(more) <= PAGES["company"], (pair, more)
 
 
-async def test_what_is_another_campaigns_costs_a_key_of_one_campaign_what_does_not_exist(service, ears):
+async def test_what_is_another_campaigns_costs_a_key_of_one_campaign_what_does_not_exist(
+    service, ears
+):
     with service.engine.begin() as connection:
         connection.execute(text("INSERT INTO campaigns (id, company_id) VALUES ('its', 'other')"))
         key = make_key(connection, "other", campaign="its")
     for pair in asked_of(service, {"jobId", "deliveryId"}):
         status, more = await compared(service, ears, pair, key)
         assert status == 200 if pair[0].operation == "listJobs" else status in {403, 404}, pair
-        assert more or not pair[0].names, f"nothing was heard of {pair}"  # the key itself tells of a campaign
-        assert max(more, default=0) <= PAGES["campaign" if "deliveryId" in pair[0].names else "company"], (pair, more)
+        assert more or not pair[0].names, (
+            f"nothing was heard of {pair}"
+        )  # the key itself tells of a campaign
+        assert (
+            max(more, default=0)
+            <= PAGES["campaign" if "deliveryId" in pair[0].names else "company"]
+        ), (pair, more)

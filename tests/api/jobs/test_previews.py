@@ -1,4 +1,6 @@
-"""Previews change nothing and say what would be; executing one deletes exactly what it found, and never another lead."""
+"""Previews change nothing and say what would be; executing one deletes exactly what it found, and
+never another lead.
+"""
 
 import time
 from datetime import UTC, timedelta
@@ -46,10 +48,20 @@ async def executed(service, preview):
 
 async def test_a_preview_says_what_would_be_deleted_and_changes_no_lead(service):
     job_id = await previewed(
-        service, {"externalId": "a"}, {"phoneNumber": "+102"}, {"externalId": "nobody"}, {"phoneNumber": "+101"}
+        service,
+        {"externalId": "a"},
+        {"phoneNumber": "+102"},
+        {"externalId": "nobody"},
+        {"phoneNumber": "+101"},
     )
     job = await service.job(job_id)
-    assert (job["status"], job["dryRun"], job["wouldDelete"], job["deleted"], job["notFound"]) == ("completed", True, 2, 0, 2)
+    assert (job["status"], job["dryRun"], job["wouldDelete"], job["deleted"], job["notFound"]) == (
+        "completed",
+        True,
+        2,
+        0,
+        2,
+    )
     assert job["wouldDeleteIdentifiers"] == ["a", "+102"]
     assert job["deletedIdentifiers"] == []
     assert await service.results(job_id) == [
@@ -63,7 +75,13 @@ async def test_a_preview_says_what_would_be_deleted_and_changes_no_lead(service)
 
 async def test_a_lead_found_by_two_chunks_is_settled_before_the_preview_ends(small_chunks):
     service = small_chunks
-    entries = [{"externalId": "a"}, {"externalId": "x"}, {"phoneNumber": "+101"}, {"phoneNumber": "+102"}, {"externalId": "b"}]
+    entries = [
+        {"externalId": "a"},
+        {"externalId": "x"},
+        {"phoneNumber": "+101"},
+        {"phoneNumber": "+102"},
+        {"externalId": "b"},
+    ]
     job_id = await previewed(service, *entries)
     job = await service.job(job_id)
     assert (job["wouldDelete"], job["notFound"], job["total"]) == (2, 3, 5)
@@ -79,11 +97,16 @@ async def test_a_lead_found_by_two_chunks_is_settled_before_the_preview_ends(sma
 
 
 async def test_executing_a_preview_deletes_the_leads_that_it_found(service):
-    preview = await previewed(service, {"externalId": "a"}, {"phoneNumber": "+102"}, {"externalId": "nobody"})
+    preview = await previewed(
+        service, {"externalId": "a"}, {"phoneNumber": "+102"}, {"externalId": "nobody"}
+    )
     job_id = await executed(service, preview)
     job = await service.job(job_id)
     assert (job["status"], job["sourceJobId"], job["dryRun"]) == ("completed", preview, False)
-    assert await service.results(job_id) == [("a", "deleted", "externalId", None), ("+102", "deleted", "phoneNumber", None)]
+    assert await service.results(job_id) == [
+        ("a", "deleted", "externalId", None),
+        ("+102", "deleted", "phoneNumber", None),
+    ]
     assert leads_of(service) == {("c", None)}
     again = await service.act(preview, "execute")
     assert again.json()["data"]["jobId"] == job_id, "asked again, it is the same job"
@@ -107,23 +130,36 @@ async def test_a_lead_that_is_not_as_it_was_found_is_left_alone(service, change)
         connection.execute(text(change))
         before = connection.execute(text("SELECT count(*) FROM leads")).scalar_one()
     job_id = await executed(service, preview)
-    assert await service.results(job_id) == [("a", "notFound", None, "changed"), ("b", "deleted", "externalId", None)]
+    assert await service.results(job_id) == [
+        ("a", "notFound", None, "changed"),
+        ("b", "deleted", "externalId", None),
+    ]
     with service.engine.begin() as connection:
         assert connection.execute(text("SELECT count(*) FROM leads")).scalar_one() == before - 1
 
 
 def after_a_cut(service, size):
-    """As if a part had taken too long: the next one has so many entries, and more follow where it is quick."""
+    """As if a part had taken too long: the next one has so many entries, and more follow where it
+    is quick.
+    """
     with service.engine.begin() as connection:
-        connection.execute(text("UPDATE jobs SET part_size = :size WHERE finished_at IS NULL"), {"size": size})
-        connection.execute(text("UPDATE chunks SET part_size = :size WHERE state = 'pending'"), {"size": size})
+        connection.execute(
+            text("UPDATE jobs SET part_size = :size WHERE finished_at IS NULL"), {"size": size}
+        )
+        connection.execute(
+            text("UPDATE chunks SET part_size = :size WHERE state = 'pending'"), {"size": size}
+        )
 
 
 async def executed_on_what_was_found(service, preview, *changed):
-    """Executes a preview, the leads with the ids `changed` having got other numbers since: each of its entries is found to have
-    taken its own lead, or to have found it changed.
+    """Executes a preview, the leads with the ids `changed` having got other numbers since: each of
+    its entries is found to have taken its own lead, or to have found it changed.
     """
-    found = [(identifier, by) for identifier, outcome, by, _ in await service.results(preview) if outcome == "wouldDelete"]
+    found = [
+        (identifier, by)
+        for identifier, outcome, by, _ in await service.results(preview)
+        if outcome == "wouldDelete"
+    ]
     before = leads_of(service)
     with service.engine.begin() as connection:
         for number, external_id in enumerate(changed):
@@ -135,19 +171,32 @@ async def executed_on_what_was_found(service, preview, *changed):
     job = await service.job(job_id)
     word = "archived" if job["mode"] == "archive" else "deleted"
     assert await service.results(job_id) == [
-        (identifier, "notFound", None, "changed") if identifier in changed else (identifier, word, by, None)
+        (identifier, "notFound", None, "changed")
+        if identifier in changed
+        else (identifier, word, by, None)
         for identifier, by in found
     ]
-    assert (job["status"], job["deleted"], job["total"]) == ("completed", len(found) - len(changed), len(found))
+    assert (job["status"], job["deleted"], job["total"]) == (
+        "completed",
+        len(found) - len(changed),
+        len(found),
+    )
     named = {identifier for identifier, _ in found}
     kept = {lead for lead in before if named.isdisjoint(lead)}
-    assert leads_of(service) == kept | {(external_id, f"+99{number:04}") for number, external_id in enumerate(changed)}
+    assert leads_of(service) == kept | {
+        (external_id, f"+99{number:04}") for number, external_id in enumerate(changed)
+    }
 
 
-async def test_a_preview_that_was_cut_once_and_then_went_quickly_is_executed_on_all_that_it_found(service):
+async def test_a_preview_that_was_cut_once_and_then_went_quickly_is_executed_on_all_that_it_found(
+    service,
+):
     with service.engine.begin() as connection:
         add_leads(connection, [(f"crm-{i}", f"+1555{i:04}") for i in range(1000)])
-    entries = [{"phoneNumber": f"+1555{i:04}"} if i % 3 == 1 else {"externalId": f"crm-{i}"} for i in range(1000)]
+    entries = [
+        {"phoneNumber": f"+1555{i:04}"} if i % 3 == 1 else {"externalId": f"crm-{i}"}
+        for i in range(1000)
+    ]
     job_id = await service.submit(*entries, dryRun=True)
     after_a_cut(service, 500)
     await service.work()
@@ -155,8 +204,15 @@ async def test_a_preview_that_was_cut_once_and_then_went_quickly_is_executed_on_
     await executed_on_what_was_found(service, job_id, "crm-0", "crm-498", "crm-501", "crm-999")
 
 
-async def test_a_preview_whose_pace_is_taken_away_in_the_middle_is_executed_on_all_that_it_found(service):
-    entries = [{"externalId": "nobody"}, {"externalId": "a"}, {"phoneNumber": "+102"}, {"externalId": "c"}]
+async def test_a_preview_whose_pace_is_taken_away_in_the_middle_is_executed_on_all_that_it_found(
+    service,
+):
+    entries = [
+        {"externalId": "nobody"},
+        {"externalId": "a"},
+        {"phoneNumber": "+102"},
+        {"externalId": "c"},
+    ]
     job_id = await service.submit(*entries, dryRun=True, maxLeadsPerSecond=1)
     deadline = time.monotonic() + 10
     while (await service.job(job_id))["processed"] < 2:
@@ -170,7 +226,9 @@ async def test_a_preview_whose_pace_is_taken_away_in_the_middle_is_executed_on_a
 
 
 @pytest.mark.parametrize("mode", ["delete", "archive"])
-async def test_a_preview_in_parts_that_begins_with_broken_rows_is_executed_on_what_it_found(service, mode):
+async def test_a_preview_in_parts_that_begins_with_broken_rows_is_executed_on_what_it_found(
+    service, mode
+):
     body = b"externalId,phoneNumber\nn\0,\nn\0,\na,\nnobody,\nn\0,\nb,\nc,\n"
     job_id = await accepted(service, body, onInvalid="skip", dryRun="true", mode=mode)
     after_a_cut(service, 1)
@@ -180,7 +238,9 @@ async def test_a_preview_in_parts_that_begins_with_broken_rows_is_executed_on_wh
     await executed_on_what_was_found(service, job_id, "b")
 
 
-async def test_a_preview_in_parts_that_begins_with_a_duplicate_is_executed_on_what_it_found(small_chunks):
+async def test_a_preview_in_parts_that_begins_with_a_duplicate_is_executed_on_what_it_found(
+    small_chunks,
+):
     service = small_chunks
     body = b"externalId,phoneNumber\na,\nnobody,\na,\nb,\nnobody,\nn\0,\nc,\n,+102\n"
     job_id = await accepted(service, body, onInvalid="skip", dryRun="true")
@@ -205,7 +265,9 @@ async def test_who_is_found_in_the_archive_first_and_as_a_lead_later_goes_as_a_l
     await service.work()
     with service.engine.begin() as connection:
         add_leads(connection, [("a", "+109")])
-    preview = await previewed(service, {"phoneNumber": "+101"}, {"externalId": "nobody"}, {"externalId": "a"})
+    preview = await previewed(
+        service, {"phoneNumber": "+101"}, {"externalId": "nobody"}, {"externalId": "a"}
+    )
     assert await service.results(preview) == [
         ("+101", "notFound", None, "duplicate"),
         ("nobody", "notFound", None, "noSuchLead"),
@@ -225,37 +287,64 @@ async def test_a_lead_that_took_the_place_of_one_not_found_is_left_alone(service
     assert ("new", "+177") in leads_of(service)
 
 
-async def test_a_refused_lead_does_not_stop_the_execution_and_a_retry_takes_up_what_is_left(service):
+async def test_a_refused_lead_does_not_stop_the_execution_and_a_retry_takes_up_what_is_left(
+    service,
+):
     preview = await previewed(service, {"externalId": "a"}, {"externalId": "b"}, mode="archive")
     with service.engine.begin() as connection:
-        connection.execute(text("CREATE TABLE calls AS SELECT id FROM leads WHERE external_id = 'a' AND campaign_id = 'cmp'"))
+        connection.execute(
+            text(
+                "CREATE TABLE calls AS SELECT id FROM leads WHERE external_id = 'a' AND campaign_id = 'cmp'"
+            )
+        )
         connection.execute(text("ALTER TABLE calls ADD FOREIGN KEY (id) REFERENCES leads (id)"))
     job_id = await executed(service, preview)
-    assert await service.results(job_id) == [("a", "unprocessed", None, "refused"), ("b", "archived", "externalId", None)]
+    assert await service.results(job_id) == [
+        ("a", "unprocessed", None, "refused"),
+        ("b", "archived", "externalId", None),
+    ]
     with service.engine.begin() as connection:
         connection.execute(text("DROP TABLE calls"))
     retry = await service.act(job_id, "retry")
     await service.work()
     job = await service.job(retry.json()["data"]["jobId"])
-    assert (job["status"], job["mode"], job["sourceJobId"], job["deletedIdentifiers"]) == ("completed", "archive", job_id, ["a"])
+    assert (job["status"], job["mode"], job["sourceJobId"], job["deletedIdentifiers"]) == (
+        "completed",
+        "archive",
+        job_id,
+        ["a"],
+    )
 
 
 async def test_what_cannot_be_executed_says_why(service):
     real = await service.submit({"externalId": "a"})
     nothing = await service.submit({"externalId": "nobody"}, dryRun=True)
     running = await service.submit({"externalId": "b"}, dryRun=True)
-    assert (await service.act(running, "execute")).json()["error"] == "Cannot execute a job that is queued"
+    assert (await service.act(running, "execute")).json()[
+        "error"
+    ] == "Cannot execute a job that is queued"
     await service.work()
-    assert (await service.act(real, "execute")).json()["error"] == "Cannot execute this job: it is not a preview"
-    assert (await service.act(nothing, "execute")).json()["error"] == "Cannot execute this job: it has no leads to execute"
+    assert (await service.act(real, "execute")).json()[
+        "error"
+    ] == "Cannot execute this job: it is not a preview"
+    assert (await service.act(nothing, "execute")).json()[
+        "error"
+    ] == "Cannot execute this job: it has no leads to execute"
     with service.engine.begin() as connection:
         connection.execute(text("UPDATE jobs SET finished_at = finished_at - interval '24 hours'"))
     late = await service.act(running, "execute")
-    assert (late.status_code, late.json()["error"]) == (409, "Cannot execute this job: the preview is older than 24 hours")
+    assert (late.status_code, late.json()["error"]) == (
+        409,
+        "Cannot execute this job: the preview is older than 24 hours",
+    )
 
 
-async def test_a_preview_says_where_a_lead_with_another_external_id_would_go_and_the_execution_deletes_it(service):
-    preview = await previewed(service, {"externalId": "x", "phoneNumber": "+101"}, {"phoneNumber": "+102"})
+async def test_a_preview_says_where_a_lead_with_another_external_id_would_go_and_the_execution_deletes_it(
+    service,
+):
+    preview = await previewed(
+        service, {"externalId": "x", "phoneNumber": "+101"}, {"phoneNumber": "+102"}
+    )
     assert await service.results(preview) == [
         ("x", "wouldDelete", "phoneNumber", "otherExternalId"),
         ("+102", "wouldDelete", "phoneNumber", None),
@@ -268,7 +357,10 @@ async def test_a_preview_says_where_a_lead_with_another_external_id_would_go_and
 async def test_what_is_settled_counts_no_more_as_another_external_id(small_chunks):
     service = small_chunks
     entries = [{"externalId": "a"}, {"externalId": "nobody"}]
-    entries += [{"externalId": "x", "phoneNumber": "+101"}, {"externalId": "y", "phoneNumber": "+102"}]
+    entries += [
+        {"externalId": "x", "phoneNumber": "+101"},
+        {"externalId": "y", "phoneNumber": "+102"},
+    ]
     job = await service.job(await previewed(service, *entries))
     assert (job["wouldDelete"], job["notFound"], job["otherExternalId"]) == (2, 2, 1)
 
@@ -276,7 +368,11 @@ async def test_what_is_settled_counts_no_more_as_another_external_id(small_chunk
 async def test_what_a_preview_says_of_phones_is_what_the_job_would_do(service):
     with service.engine.begin() as connection:
         add_leads(connection, [(None, "+15550001")])
-    entries = [{"externalId": "x", "phoneNumber": "+101"}, {"phoneNumber": "+15550001"}, {"phoneNumber": "101"}]
+    entries = [
+        {"externalId": "x", "phoneNumber": "+101"},
+        {"phoneNumber": "+15550001"},
+        {"phoneNumber": "101"},
+    ]
     preview = await previewed(service, *entries, phoneFallback="onlyIfUnidentified")
     assert await service.results(preview) == [
         ("x", "notFound", None, "otherExternalId"),
@@ -292,7 +388,9 @@ async def test_a_lead_that_was_brought_into_todays_form_since_is_the_one_that_wa
         add_former_leads(connection, [("\u200bold", "+1\u20095550001")])
     preview = await previewed(service, {"externalId": "\u200bold"})
     with service.engine.begin() as connection:
-        connection.execute(text("UPDATE leads SET external_id = external_id, phone_number = phone_number"))
+        connection.execute(
+            text("UPDATE leads SET external_id = external_id, phone_number = phone_number")
+        )
     assert ("old", "+15550001") in leads_of(service)
     assert (await service.job(await executed(service, preview)))["deleted"] == 1
     assert len(leads_of(service)) == len(LEADS)
@@ -317,14 +415,21 @@ async def test_what_was_looked_at_goes_at_its_time_and_nothing_else(service):
     let_pass(service, accepted["jobId"], hours=5)
     assert one_tick(service.engine) == ["jobs"]
     await service.work()
-    assert await states(service, accepted["jobId"]) == ["scheduled", "queued", "running", "completed"]
+    assert await states(service, accepted["jobId"]) == [
+        "scheduled",
+        "queued",
+        "running",
+        "completed",
+    ]
     assert leads_of(service) == LEADS - {("a", "+101")} | {("nobody", "+103")}
 
 
 async def test_an_execution_obeys_its_window_and_goes_by_the_queue_of_such_jobs(service):
     preview = await previewed(service, {"externalId": "a"})
     window = {"window": window_in(service, 2, 4)}
-    job_id = (await service.act(preview, "execute", body={"schedule": window})).json()["data"]["jobId"]
+    job_id = (await service.act(preview, "execute", body={"schedule": window})).json()["data"][
+        "jobId"
+    ]
     job = await service.job(job_id)
     assert (job["status"], job["schedule"], job["sourceJobId"]) == ("scheduled", window, preview)
     let_pass(service, job_id, hours=2, minutes=59)
@@ -342,7 +447,10 @@ async def test_an_execution_obeys_its_window_and_goes_by_the_queue_of_such_jobs(
 async def test_off_peak_is_the_campaigns(service):
     with service.engine.begin() as connection:
         window = window_in(service, -1, 3)
-        connection.execute(text("UPDATE campaigns SET off_peak = :window"), {"window": f"{window['start']}-{window['end']}"})
+        connection.execute(
+            text("UPDATE campaigns SET off_peak = :window"),
+            {"window": f"{window['start']}-{window['end']}"},
+        )
     preview = await previewed(service, {"externalId": "a"})
     answer = await service.act(preview, "execute", body={"schedule": {"offPeak": True}})
     assert answer.json()["data"]["status"] == "queued", "its window is open"
@@ -361,7 +469,9 @@ async def test_the_same_schedule_is_the_same_job_and_another_is_refused(service)
         again = await service.act(preview, "execute", body={"schedule": same})
         assert (again.status_code, again.json()["data"]) == (202, first.json()["data"])
     for other in ({"runAt": moment.astimezone(UTC).isoformat()}, {"offPeak": True}, None):
-        refused = await service.act(preview, "execute", body={"schedule": other}, **{"idempotency-key": "k"})
+        refused = await service.act(
+            preview, "execute", body={"schedule": other}, **{"idempotency-key": "k"}
+        )
         told = "Cannot execute this job: it is executed already, with another schedule"
         assert (refused.status_code, refused.json()["error"]) == (409, told)
     assert (await service.act(preview, "execute")).status_code == 409
@@ -373,18 +483,29 @@ async def test_the_same_schedule_is_the_same_job_and_another_is_refused(service)
 async def test_what_was_executed_at_once_is_not_executed_later(service):
     preview = await previewed(service, {"externalId": "a"})
     job_id = await executed(service, preview)
-    assert (await service.act(preview, "execute", body={"schedule": {"offPeak": True}})).status_code == 409
+    assert (
+        await service.act(preview, "execute", body={"schedule": {"offPeak": True}})
+    ).status_code == 409
     for at_once in ({}, {"schedule": None}):
-        assert (await service.act(preview, "execute", body=at_once)).json()["data"]["jobId"] == job_id
+        assert (await service.act(preview, "execute", body=at_once)).json()["data"][
+            "jobId"
+        ] == job_id
 
 
 async def test_the_24_hours_count_at_the_call_and_not_when_its_time_comes(service):
-    preview, late = await previewed(service, {"externalId": "a"}), await previewed(service, {"externalId": "b"})
+    preview, late = (
+        await previewed(service, {"externalId": "a"}),
+        await previewed(service, {"externalId": "b"}),
+    )
     with service.engine.begin() as connection:
-        age = text("UPDATE jobs SET finished_at = clock_timestamp() - CAST(:hours AS int) * interval '1 h' WHERE id = :id")
+        age = text(
+            "UPDATE jobs SET finished_at = clock_timestamp() - CAST(:hours AS int) * interval '1 h' WHERE id = :id"
+        )
         connection.execute(age, [{"hours": 23, "id": preview}, {"hours": 24, "id": late}])
     answer = await service.act(preview, "execute", body={"schedule": at_night(service)})
-    assert (await service.act(late, "execute", body={"schedule": at_night(service)})).status_code == 409
+    assert (
+        await service.act(late, "execute", body={"schedule": at_night(service)})
+    ).status_code == 409
     with service.engine.begin() as connection:
         connection.execute(text("UPDATE jobs SET finished_at = finished_at - interval '5 h'"))
     let_pass(service, answer.json()["data"]["jobId"], hours=5)
@@ -400,7 +521,9 @@ async def test_a_key_stands_for_an_execution_with_its_schedule(service):
     again = await service.act(preview, "execute", body=body, **key)
     assert again.headers["idempotency-replayed"] == "true"
     assert again.json() == first.json()
-    assert (await service.act(preview, "execute", body={"schedule": {"offPeak": True}}, **key)).status_code == 422
+    assert (
+        await service.act(preview, "execute", body={"schedule": {"offPeak": True}}, **key)
+    ).status_code == 422
 
 
 @pytest.mark.parametrize(
@@ -408,7 +531,11 @@ async def test_a_key_stands_for_an_execution_with_its_schedule(service):
     [
         (b'{"schedule": {"offPeak": true}, "mode": "archive"}', 400, "Unknown field: mode"),
         (b'{"schedule": {"run_at": "x"}}', 400, "Unknown field: schedule.run_at"),
-        (b'{"schedule": {"offPeak": true, "runAt": "2999-01-01T00:00:00Z"}}', 400, "schedule must have exactly one of"),
+        (
+            b'{"schedule": {"offPeak": true, "runAt": "2999-01-01T00:00:00Z"}}',
+            400,
+            "schedule must have exactly one of",
+        ),
         (b'{"schedule": {}, "schedule": {}}', 400, "Request body is not valid JSON"),
         (b"[]", 400, "Request body must be an object"),
         (b"{", 400, "Request body is not valid JSON"),
@@ -426,7 +553,9 @@ async def test_a_schedule_that_is_none_executes_nothing(service, body, status, e
 async def test_a_schedule_says_that_it_is_json_and_nothing_need_not(service):
     preview = await previewed(service, {"externalId": "a"})
     path, plain = f"/api/v1/jobs/{preview}/execute", {"content-type": "text/plain"}
-    assert (await service.post(b'{"schedule": {"offPeak": true}}', path=path, headers=plain)).status_code == 415
+    assert (
+        await service.post(b'{"schedule": {"offPeak": true}}', path=path, headers=plain)
+    ).status_code == 415
     assert (await service.post(b" ", path=path, headers=plain)).status_code == 202
     assert (await service.post(b"{}", path=path, headers=plain)).status_code == 202
 

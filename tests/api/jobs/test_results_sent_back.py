@@ -18,12 +18,36 @@ NASTY = [
     "' =1+1", "\u00a0+1", "\ufeff@x",
 ]  # fmt: skip
 PIECES = st.sampled_from(
-    ["'", '"', '""', "=", '="', "+", "-", "@", ",", ";", "|", "\t", "\r", "\n", " ", "\u00a0", "\u200b", "a", "1"]
+    [
+        "'",
+        '"',
+        '""',
+        "=",
+        '="',
+        "+",
+        "-",
+        "@",
+        ",",
+        ";",
+        "|",
+        "\t",
+        "\r",
+        "\n",
+        " ",
+        "\u00a0",
+        "\u200b",
+        "a",
+        "1",
+    ]
 )
 IDS = st.lists(PIECES, min_size=1, max_size=6).map("".join).filter(canonical_external_id)
 PHONES = st.sampled_from(["+102", "00 102", "+1 (555) 01-02", None])
 DETAILS = st.sampled_from([None, 'constraint "odd, one"\n of calls', "function keep"])
-ENTRIES = st.lists(st.tuples(IDS | st.none(), PHONES, st.sampled_from(list(Outcome)), DETAILS), min_size=1, max_size=8)
+ENTRIES = st.lists(
+    st.tuples(IDS | st.none(), PHONES, st.sampled_from(list(Outcome)), DETAILS),
+    min_size=1,
+    max_size=8,
+)
 
 
 @given(ENTRIES)
@@ -44,7 +68,13 @@ async def test_a_job_of_its_own_results_has_the_same_entries(service, options):
     rows = [{"externalId": one, "phoneNumber": "+102"} for one in NASTY] + [
         {"phoneNumber": "+1 (02)"}, {"externalId": "a"}, {"externalId": "a"}, {}, {"phoneNumber": "N/A"},
     ]  # fmt: skip
-    first = await accepted(service, "".join(f"{json.dumps(row)}\n" for row in rows).encode(), NDJSON, onInvalid="skip", **options)
+    first = await accepted(
+        service,
+        "".join(f"{json.dumps(row)}\n" for row in rows).encode(),
+        NDJSON,
+        onInvalid="skip",
+        **options,
+    )
     await service.work()
     expected = [(r["externalId"], r["phoneNumber"]) for r in await all_results(service, first)]
     assert expected[: len(NASTY)] == [(one, "+102") for one in NASTY]
@@ -54,4 +84,6 @@ async def test_a_job_of_its_own_results_has_the_same_entries(service, options):
         again = await accepted(service, answer.content, media_type, onInvalid="skip", **options)
         found = await all_results(service, again)
         assert [(r["externalId"], r["phoneNumber"]) for r in found] == expected
-        assert [r["outcome"] == "invalid" for r in found] == [not (e or "02" in (n or "")) for e, n in expected]
+        assert [r["outcome"] == "invalid" for r in found] == [
+            not (e or "02" in (n or "")) for e, n in expected
+        ]

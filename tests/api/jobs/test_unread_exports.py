@@ -1,4 +1,6 @@
-"""Exports that are not read, or not to the end: they hold little, take no place that others need, and are no fault."""
+"""Exports that are not read, or not to the end: they hold little, take no place that others need,
+and are no fault.
+"""
 
 import asyncio
 import json
@@ -73,27 +75,42 @@ async def status_of(port, sent):
 OK, NO_PLACE = b"HTTP/1.1 200", b"HTTP/1.1 503"
 
 
-async def test_a_company_has_some_of_the_places_and_what_is_refused_says_when_to_come_again(service, monkeypatch):
+async def test_a_company_has_some_of_the_places_and_what_is_refused_says_when_to_come_again(
+    service, monkeypatch
+):
     monkeypatch.setattr("api.http.places.PATIENCE", 0.2)
     job_id, others = big_job(service.engine), big_job(service.engine, "other", "foreign")
     async with serving(service.app) as (port, _), AsyncExitStack() as held:
         for _ in range(exports.OF_ONE_COMPANY):
-            assert (await held.enter_async_context(asked(port, asking(job_id, service.read))))[0] == OK
+            assert (await held.enter_async_context(asked(port, asking(job_id, service.read))))[
+                0
+            ] == OK
         async with asked(port, last(asking(job_id, service.write))) as (head, reader):
             assert head == NO_PLACE
             fields, _, body = (await reader.read()).partition(b"\r\n\r\n")
             assert b"\r\nretry-after: 5\r\n" in fields
-            assert json.loads(body) == {"success": False, "data": None, "error": "Service temporarily unavailable"}
+            assert json.loads(body) == {
+                "success": False,
+                "data": None,
+                "error": "Service temporarily unavailable",
+            }
         assert await status_of(port, asking(others, service.foreign)) == 200
-        assert await status_of(port, asking(job_id, service.read, "HEAD")) == 200, "which needs none"
-        assert (await service.get(f"/api/v1/jobs/{job_id}/results")).status_code == 200, "nor does a page"
+        assert await status_of(port, asking(job_id, service.read, "HEAD")) == 200, (
+            "which needs none"
+        )
+        assert (await service.get(f"/api/v1/jobs/{job_id}/results")).status_code == 200, (
+            "nor does a page"
+        )
 
 
 async def test_companies_share_the_places_of_a_process(service, monkeypatch):
     monkeypatch.setattr("api.http.places.PATIENCE", 0.2)
     service.app.state.exports = Places(1, 1)
     job_id, others = big_job(service.engine), big_job(service.engine, "other", "foreign")
-    async with serving(service.app) as (port, _), asked(port, asking(job_id, service.read)) as (head, _):
+    async with (
+        serving(service.app) as (port, _),
+        asked(port, asking(job_id, service.read)) as (head, _),
+    ):
         assert head == OK
         assert await status_of(port, asking(others, service.foreign)) == 503
 
@@ -181,12 +198,20 @@ def api(settings, engine):
 def logged(process):
     """(event, level, reason, status) of what its log says, but of its start."""
     lines = [json.loads(line) for line in process.log.read_text().splitlines()]
-    return [(line["event"], line["level"], line.get("reason"), line.get("status")) for line in lines if "request" in line]
+    return [
+        (line["event"], line["level"], line.get("reason"), line.get("status"))
+        for line in lines
+        if "request" in line
+    ]
 
 
 @pytest.mark.parametrize(
     ("change", "reason"),
-    [(purge, "identifiers purged"), (revoke, "key not admitted any more"), (take_away, "database not usable")],
+    [
+        (purge, "identifiers purged"),
+        (revoke, "key not admitted any more"),
+        (take_away, "database not usable"),
+    ],
 )
 def test_one_that_breaks_off_is_not_complete_and_no_fault(api, engine, change, reason):
     port, key, job_id, process = api
@@ -202,7 +227,9 @@ def test_one_that_breaks_off_is_not_complete_and_no_fault(api, engine, change, r
     assert not received.endswith(b"\r\n0\r\n\r\n")
     wait_for(lambda: ("request", "info", None, 200) in logged(process))
     lines = process.log.read_text()
-    assert [line for line in logged(process) if line[0] != "request"] == [("request broken off", "warning", reason, None)]
+    assert [line for line in logged(process) if line[0] != "request"] == [
+        ("request broken off", "warning", reason, None)
+    ]
     assert "Traceback" not in lines
     assert '"level": "error"' not in lines
 
@@ -224,8 +251,16 @@ def test_a_server_that_stops_says_so_in_the_envelope_and_calls_nothing_a_fault(a
         wait_for(lambda: status_alone(port, b"GET /nothing HTTP/1.1\r\nHost: x\r\n\r\n") == 404)
         process.send_signal(signal.SIGTERM)
         status, headers, answer = answer_of(sending)
-        assert (status, headers["x-request-id"], int(headers["retry-after"]) > 0) == (503, "sent", True)
-        assert answer == {"success": False, "data": None, "error": "Service temporarily unavailable"}
+        assert (status, headers["x-request-id"], int(headers["retry-after"]) > 0) == (
+            503,
+            "sent",
+            True,
+        )
+        assert answer == {
+            "success": False,
+            "data": None,
+            "error": "Service temporarily unavailable",
+        }
         process.wait(20)
     lines = logged(process)
     assert lines.count(("request broken off", "warning", "the API stops", None)) == 2

@@ -1,4 +1,6 @@
-"""Callers that wait: for the end of their job, on POST and on GET, without a database connection each."""
+"""Callers that wait: for the end of their job, on POST and on GET, without a database connection
+each.
+"""
 
 import asyncio
 import time
@@ -23,7 +25,10 @@ from tests.support.stack import (
     wait_for,
 )
 
-BODY = {"campaignId": "cmp", "leads": [{"externalId": "a"}, {"phoneNumber": "+102"}, {"externalId": "nobody"}]}
+BODY = {
+    "campaignId": "cmp",
+    "leads": [{"externalId": "a"}, {"phoneNumber": "+102"}, {"externalId": "nobody"}],
+}
 BULK = "/api/v1/leads/bulk-delete"
 
 
@@ -53,10 +58,16 @@ async def test_a_post_that_waits_gets_the_published_answer(service):
 
 async def test_a_preview_and_a_restoration_answer_with_their_own_counts_too(service):
     waiting = {"headers": {"prefer": "wait=30"}}
-    preview = await working_until_done(service, asyncio.create_task(service.post(BODY | {"dryRun": True}, **waiting)))
+    preview = await working_until_done(
+        service, asyncio.create_task(service.post(BODY | {"dryRun": True}, **waiting))
+    )
     assert preview.json()["data"]["wouldDeleteIdentifiers"] == ["a", "+102"]
-    archive = await working_until_done(service, asyncio.create_task(service.post(BODY | {"mode": "archive"}, **waiting)))
-    call = asyncio.create_task(service.act(archive.json()["data"]["jobId"], "restore", prefer="wait=30"))
+    archive = await working_until_done(
+        service, asyncio.create_task(service.post(BODY | {"mode": "archive"}, **waiting))
+    )
+    call = asyncio.create_task(
+        service.act(archive.json()["data"]["jobId"], "restore", prefer="wait=30")
+    )
     restored = await working_until_done(service, call)
     assert (restored.status_code, restored.json()["data"]["restored"]) == (200, 2)
 
@@ -70,7 +81,9 @@ async def test_a_post_whose_job_takes_longer_gets_202(service, prefer):
     assert 0.9 < time.monotonic() - began < 5
 
 
-@pytest.mark.parametrize("prefer", ["wait=0", "wait=-1", "wait=soon", "await=5", "respond-async", ""])
+@pytest.mark.parametrize(
+    "prefer", ["wait=0", "wait=-1", "wait=soon", "await=5", "respond-async", ""]
+)
 async def test_a_preference_that_is_none_is_not_waited_for(service, prefer):
     assert (await service.post(BODY, headers={"prefer": prefer})).status_code == 202
 
@@ -84,7 +97,9 @@ async def test_a_job_that_starts_later_than_its_caller_waits_is_answered_at_once
 
 async def test_a_job_that_fails_in_time_gets_202(service):
     with service.engine.begin() as connection:
-        connection.execute(text("CREATE TABLE calls AS SELECT id FROM leads WHERE external_id = 'a'"))
+        connection.execute(
+            text("CREATE TABLE calls AS SELECT id FROM leads WHERE external_id = 'a'")
+        )
         connection.execute(text("ALTER TABLE calls ADD FOREIGN KEY (id) REFERENCES leads (id)"))
     posted = asyncio.create_task(service.post(BODY, headers={"prefer": "wait=30"}))
     answer = await working_until_done(service, posted)
@@ -100,7 +115,10 @@ async def test_a_get_waits_until_the_job_ends_or_the_time_is_over(service):
     assert (early.json()["data"]["status"], early.headers["retry-after"]) == ("queued", "1")
     call = asyncio.create_task(service.http.get(path, headers=headers | {"prefer": "wait=30"}))
     late = await working_until_done(service, call)
-    assert (late.json()["data"]["status"], late.headers["preference-applied"]) == ("completed", "wait=30")
+    assert (late.json()["data"]["status"], late.headers["preference-applied"]) == (
+        "completed",
+        "wait=30",
+    )
     assert "retry-after" not in late.headers
 
 
@@ -110,10 +128,14 @@ async def test_what_has_not_changed_is_not_sent_again(service):
     first = await service.get(path)
     tag = first.headers["etag"]
     for known in (tag, f"W/{tag}", f'"other", {tag}', "*"):
-        again = await service.http.get(path, headers={"x-api-key": service.write, "if-none-match": known})
+        again = await service.http.get(
+            path, headers={"x-api-key": service.write, "if-none-match": known}
+        )
         assert (again.status_code, again.content, again.headers["etag"]) == (304, b"", tag)
     await service.work()
-    changed = await service.http.get(path, headers={"x-api-key": service.write, "if-none-match": tag})
+    changed = await service.http.get(
+        path, headers={"x-api-key": service.write, "if-none-match": tag}
+    )
     assert (changed.status_code, changed.json()["data"]["status"]) == (200, "completed")
     assert changed.headers["etag"] != tag
 
@@ -125,8 +147,19 @@ def stack(settings, engine):
         add_campaign(connection)
         add_leads(connection, [(f"crm-{i}", None) for i in range(1000)])
         key = make_key(connection, "co")
-    limits = {"LEADSWEEP_RATE_LIMIT_SUBMIT": "100000/hour", "LEADSWEEP_RATE_LIMIT_READ": "1000000/hour"}
-    env = environment(settings, LEADSWEEP_LOG_FORMAT="text", LEADSWEEP_DEFAULT_WAIT="20", LEADSWEEP_POOL_SIZE="5") | limits
+    limits = {
+        "LEADSWEEP_RATE_LIMIT_SUBMIT": "100000/hour",
+        "LEADSWEEP_RATE_LIMIT_READ": "1000000/hour",
+    }
+    env = (
+        environment(
+            settings,
+            LEADSWEEP_LOG_FORMAT="text",
+            LEADSWEEP_DEFAULT_WAIT="20",
+            LEADSWEEP_POOL_SIZE="5",
+        )
+        | limits
+    )
     with ExitStack() as processes:
         url = processes.enter_context(running_api(env))
         yield url, env, key
@@ -143,21 +176,29 @@ def test_a_client_written_for_the_synchronous_api_works_unchanged(stack):
         assert answer.status_code == 200
         assert answer.json()["data"]["deletedIdentifiers"] == ["crm-1", "crm-2"]
         assert "preference-applied" not in answer.headers
-        at_once = httpx2.post(url + BULK, json=entries(3), headers={"x-api-key": key, "prefer": "wait=0"}, timeout=30)
+        at_once = httpx2.post(
+            url + BULK, json=entries(3), headers={"x-api-key": key, "prefer": "wait=0"}, timeout=30
+        )
         assert at_once.status_code == 202
 
 
 def test_without_a_wake_up_a_waiting_call_learns_within_two_seconds(stack, engine, servers):
-    """The worker's part is done here, without Redis: what is left is the look that the API takes every second."""
+    """The worker's part is done here, without Redis: what is left is the look that the API takes
+    every second.
+    """
     url, _, key = stack
     with httpx2.Client(base_url=url, headers={"x-api-key": key}, timeout=30) as client:
-        job_id = client.post(BULK, json=entries(1), headers={"prefer": "wait=0"}).json()["data"]["jobId"]
+        job_id = client.post(BULK, json=entries(1), headers={"prefer": "wait=0"}).json()["data"][
+            "jobId"
+        ]
         asyncio.run(_waits_while(url, key, job_id, lambda: work_off(engine)))
 
 
 async def _waits_while(url, key, job_id, work):
     async with httpx2.AsyncClient(base_url=url, headers={"x-api-key": key}, timeout=30) as client:
-        call = asyncio.create_task(client.get(f"/api/v1/jobs/{job_id}", headers={"prefer": "wait=25"}))
+        call = asyncio.create_task(
+            client.get(f"/api/v1/jobs/{job_id}", headers={"prefer": "wait=25"})
+        )
         await asyncio.to_thread(work)
         done = time.monotonic()
         assert (await call).json()["data"]["status"] == "completed"
@@ -167,25 +208,38 @@ async def _waits_while(url, key, job_id, work):
 def test_five_hundred_waiting_callers_hold_no_connection_and_are_all_told(stack, engine):
     url, env, key = stack
     with engine.connect() as connection:
-        asyncio.run(_five_hundred(url, env, key, connection.execution_options(isolation_level="AUTOCOMMIT")))
+        asyncio.run(
+            _five_hundred(url, env, key, connection.execution_options(isolation_level="AUTOCOMMIT"))
+        )
 
 
 async def _five_hundred(url, env, key, connection):
     limits = httpx2.Limits(max_connections=None)
-    async with httpx2.AsyncClient(base_url=url, headers={"x-api-key": key}, timeout=60, limits=limits) as client:
+    async with httpx2.AsyncClient(
+        base_url=url, headers={"x-api-key": key}, timeout=60, limits=limits
+    ) as client:
         count = text("SELECT count(*) FROM jobs WHERE awaited")
         calls = []
         for goal in range(50, 501, 50):  # fifty at once, as a slow machine has 503 for five hundred
-            new = (client.post(BULK, json=entries(n), headers={"prefer": "wait=60"}) for n in range(goal - 50, goal))
+            new = (
+                client.post(BULK, json=entries(n), headers={"prefer": "wait=60"})
+                for n in range(goal - 50, goal)
+            )
             calls += map(asyncio.create_task, new)
-            await asyncio.to_thread(wait_for, lambda goal=goal: connection.execute(count).scalar_one() == goal)
+            await asyncio.to_thread(
+                wait_for, lambda goal=goal: connection.execute(count).scalar_one() == goal
+            )
         in_use = text("""
             SELECT count(*) FROM pg_stat_activity
             WHERE datname = current_database() AND application_name = 'leadsweep-api' AND state <> 'idle'
         """)
-        assert connection.execute(in_use).scalar_one() <= 1, "at most the look that is taken each second"
+        assert connection.execute(in_use).scalar_one() <= 1, (
+            "at most the look that is taken each second"
+        )
         began = time.monotonic()
-        assert (await client.get("/api/v1/jobs?limit=1")).status_code == 200, "others are served meanwhile"
+        assert (await client.get("/api/v1/jobs?limit=1")).status_code == 200, (
+            "others are served meanwhile"
+        )
         assert time.monotonic() - began < 1
         with running_worker(env), running_ticker(env):
             answers = await asyncio.gather(*calls)
@@ -194,15 +248,23 @@ async def _five_hundred(url, env, key, connection):
 
 
 def test_a_wake_up_comes_within_fifty_milliseconds(stack, engine, servers):
-    """Measured from the end that the database recorded to the answer; the median of 20, as the machine may be busy."""
+    """Measured from the end that the database recorded to the answer; the median of 20, as the
+    machine may be busy.
+    """
     url, env, key = stack
     took = []
-    with running_worker(env), running_ticker(env), httpx2.Client(base_url=url, headers={"x-api-key": key}, timeout=30) as client:
+    with (
+        running_worker(env),
+        running_ticker(env),
+        httpx2.Client(base_url=url, headers={"x-api-key": key}, timeout=30) as client,
+    ):
         for n in range(20):
             job_id = client.post(BULK, json=entries(n)).json()["data"]["jobId"]
             answered = time.time()
             with engine.begin() as connection:
-                finished = connection.execute(text("SELECT finished_at FROM jobs WHERE id = :id"), {"id": job_id}).scalar_one()
+                finished = connection.execute(
+                    text("SELECT finished_at FROM jobs WHERE id = :id"), {"id": job_id}
+                ).scalar_one()
             took.append(answered - finished.timestamp())
     assert sorted(took)[10] < 0.05, took
 
@@ -212,14 +274,23 @@ def test_an_api_that_is_stopped_answers_who_waits(settings, engine):
         add_campaign(connection)
         key = make_key(connection, "co")
     port = free_port()
-    with running("api", "--port", port, env=environment(settings)) as api, ThreadPoolExecutor() as threads:
+    with (
+        running("api", "--port", port, env=environment(settings)) as api,
+        ThreadPoolExecutor() as threads,
+    ):
         wait_for(lambda: listens(port))
         url = f"http://127.0.0.1:{port}"
         headers = {"x-api-key": key, "prefer": "wait=60"}
         no_wait = headers | {"prefer": "wait=0"}
-        job_id = httpx2.post(url + BULK, json=entries(2), headers=no_wait, timeout=60).json()["data"]["jobId"]
-        posted = threads.submit(httpx2.post, url + BULK, json=entries(1), headers=headers, timeout=60)
-        read = threads.submit(httpx2.get, f"{url}/api/v1/jobs/{job_id}", headers=headers, timeout=60)
+        job_id = httpx2.post(url + BULK, json=entries(2), headers=no_wait, timeout=60).json()[
+            "data"
+        ]["jobId"]
+        posted = threads.submit(
+            httpx2.post, url + BULK, json=entries(1), headers=headers, timeout=60
+        )
+        read = threads.submit(
+            httpx2.get, f"{url}/api/v1/jobs/{job_id}", headers=headers, timeout=60
+        )
         with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
             awaited = text("SELECT count(*) FROM jobs WHERE awaited")
             wait_for(lambda: connection.execute(awaited).scalar_one() == 2)
@@ -235,6 +306,13 @@ def test_rubbish_on_the_channel_wakes_nobody_and_breaks_nothing(stack, servers, 
         wait_for(lambda: client.publish("leadsweep:jobs", "no job"))
         client.publish("leadsweep:jobs", b"\xff\x00")
     with httpx2.Client(base_url=url, headers={"x-api-key": key}, timeout=30) as client:
-        job_id = client.post(BULK, json=entries(7), headers={"prefer": "wait=0"}).json()["data"]["jobId"]
+        job_id = client.post(BULK, json=entries(7), headers={"prefer": "wait=0"}).json()["data"][
+            "jobId"
+        ]
         work_off(engine)
-        assert client.get(f"/api/v1/jobs/{job_id}", headers={"prefer": "wait=20"}).json()["data"]["status"] == "completed"
+        assert (
+            client.get(f"/api/v1/jobs/{job_id}", headers={"prefer": "wait=20"}).json()["data"][
+                "status"
+            ]
+            == "completed"
+        )

@@ -1,4 +1,6 @@
-"""What keeps a job, and what refused a lead, as callers see it: in words, by name, and without an identifier."""
+"""What keeps a job, and what refused a lead, as callers see it: in words, by name, and without an
+identifier.
+"""
 
 import asyncio
 import csv
@@ -59,7 +61,9 @@ async def test_a_job_says_how_many_of_its_leads_are_locked_until_they_are_not(se
         [listed] = (await service.get("/api/v1/jobs")).json()["data"]["items"]
         assert listed["waitingFor"]["leads"] == 2
         items = json.loads(await results(service, job_id, "application/json"))["data"]["items"]
-        assert [(item["outcome"], item["reason"]) for item in items] == [("pending", "locked")] * 2 + [("deleted", None)]
+        assert [(item["outcome"], item["reason"]) for item in items] == [
+            ("pending", "locked")
+        ] * 2 + [("deleted", None)]
     with service.engine.begin() as connection:
         connection.execute(text("UPDATE chunks SET retry_at = '-infinity'"))
     await service.work()
@@ -82,7 +86,9 @@ async def test_a_job_says_what_the_database_answers_in_words_and_by_its_code(ser
     }
     with service.engine.begin() as connection:
         connection.execute(
-            text("DROP TRIGGER sick ON leads; UPDATE jobs SET waiting_until = now(); UPDATE chunks SET retry_at = now()")
+            text(
+                "DROP TRIGGER sick ON leads; UPDATE jobs SET waiting_until = now(); UPDATE chunks SET retry_at = now()"
+            )
         )
     await service.work()
     job = await service.job(job_id)
@@ -111,11 +117,22 @@ async def test_one_locked_lead_is_one_and_the_job_ends_by_itself_once_it_is_let_
         holder.execute(text("SELECT FROM leads WHERE external_id = 'a' FOR UPDATE"))
         await service.work()
         job = await service.job(job_id)
-        assert job["waitingFor"]["detail"] == "1 lead is locked by somebody else in the database, and tried again"
+        assert (
+            job["waitingFor"]["detail"]
+            == "1 lead is locked by somebody else in the database, and tried again"
+        )
         assert job["startedAt"] <= job["waitingFor"]["since"]
-        assert (job["processed"], job["deletedIdentifiers"], job["notFoundIdentifiers"]) == (2, ["b"], ["nobody"])
-        pending = (await service.get(f"/api/v1/jobs/{job_id}/results?outcome=pending")).json()["data"]["items"]
-        assert [(item["identifier"], item["reason"], item["detail"]) for item in pending] == [("a", "locked", None)]
+        assert (job["processed"], job["deletedIdentifiers"], job["notFoundIdentifiers"]) == (
+            2,
+            ["b"],
+            ["nobody"],
+        )
+        pending = (await service.get(f"/api/v1/jobs/{job_id}/results?outcome=pending")).json()[
+            "data"
+        ]["items"]
+        assert [(item["identifier"], item["reason"], item["detail"]) for item in pending] == [
+            ("a", "locked", None)
+        ]
 
     def is_final():
         work_off(service.engine)
@@ -124,24 +141,34 @@ async def test_one_locked_lead_is_one_and_the_job_ends_by_itself_once_it_is_let_
 
     await until(is_final)
     job = await service.job(job_id)
-    assert (job["status"], job["deletedIdentifiers"], job["waitingFor"]) == ("completed", ["a", "b"], None)
+    assert (job["status"], job["deletedIdentifiers"], job["waitingFor"]) == (
+        "completed",
+        ["a", "b"],
+        None,
+    )
 
 
-async def test_locked_leads_of_all_chunks_are_counted_since_the_first_while_it_is_the_jobs_turn(service):
+async def test_locked_leads_of_all_chunks_are_counted_since_the_first_while_it_is_the_jobs_turn(
+    service,
+):
     service.app.state.settings.chunk_size = 1
     job_id = await submitted(service, "a", "b", "c")
     with service.engine.connect() as holder:
         holder.execute(text("SELECT FROM leads WHERE external_id IN ('a', 'c') FOR UPDATE"))
         await service.work()
         with service.engine.begin() as connection:
-            connection.execute(text("UPDATE chunks SET locked_since = '2026-01-01T02:00Z' WHERE number = 2"))
+            connection.execute(
+                text("UPDATE chunks SET locked_since = '2026-01-01T02:00Z' WHERE number = 2")
+            )
         waiting = (await service.job(job_id))["waitingFor"]
         assert (waiting["leads"], waiting["since"]) == (2, "2026-01-01T02:00:00.000Z")
         await acted(service, job_id, "pause")
         job = await service.job(job_id)
         assert (job["status"], job["waitingFor"]) == ("paused", None), "nothing is tried again"
         await acted(service, job_id, "resume")
-        assert (await service.job(job_id))["waitingFor"] == waiting | {"since": None}, "not since it was resumed"
+        assert (await service.job(job_id))["waitingFor"] == waiting | {"since": None}, (
+            "not since it was resumed"
+        )
         await service.work()
         assert (await service.job(job_id))["waitingFor"]["since"] > "2026-01-02"
         await acted(service, job_id, "cancel")
@@ -169,10 +196,17 @@ async def test_a_job_that_a_locked_table_keeps_says_which(service):
         await service.work()
         waiting = (await service.job(job_id))["waitingFor"]
         assert waiting.pop("since").endswith("Z")
-        assert waiting == {"reason": "locked", "leads": None, "sqlstate": "55P03", "detail": "the table leads is locked"}
+        assert waiting == {
+            "reason": "locked",
+            "leads": None,
+            "sqlstate": "55P03",
+            "detail": "the table leads is locked",
+        }
 
 
-async def test_details_stay_with_their_entries_over_chunks_and_pages_and_a_retry_begins_without(service):
+async def test_details_stay_with_their_entries_over_chunks_and_pages_and_a_retry_begins_without(
+    service,
+):
     """And a name that needs quotes in CSV is whole there."""
     with service.engine.begin() as connection:
         connection.execute(text(REFUSING.replace("keeps_its_lead", '"keeps, its lead"')))
@@ -181,7 +215,9 @@ async def test_details_stay_with_their_entries_over_chunks_and_pages_and_a_retry
     await service.work()
     detail = "constraint keeps, its lead of calls"
     items = (await service.get(f"/api/v1/jobs/{job_id}/results?cursor=3")).json()["data"]["items"]
-    assert [(item["identifier"], item["reason"], item["detail"]) for item in items] == [("b", "refused", detail)]
+    assert [(item["identifier"], item["reason"], item["detail"]) for item in items] == [
+        ("b", "refused", detail)
+    ]
     rows = list(csv.DictReader(io.StringIO(await results(service, job_id, "text/csv"), newline="")))
     assert [row["detail"] for row in rows] == ["", "", "", detail]
     again = (await service.act(job_id, "retry")).json()["data"]["jobId"]
@@ -189,7 +225,9 @@ async def test_details_stay_with_their_entries_over_chunks_and_pages_and_a_retry
     assert (item["identifier"], item["outcome"], item["detail"]) == ("b", "pending", None)
 
 
-async def test_a_job_outside_of_its_window_waits_for_that_alone_and_says_since_when_again_within_it(service):
+async def test_a_job_outside_of_its_window_waits_for_that_alone_and_says_since_when_again_within_it(
+    service,
+):
     with service.engine.begin() as connection:
         connection.execute(text(SICK))
     job_id = await submitted(service, "a", "b")

@@ -1,4 +1,6 @@
-"""What only a real process over a real socket can show: lengths, continuations, and connections that are cut."""
+"""What only a real process over a real socket can show: lengths, continuations, and connections
+that are cut.
+"""
 
 import json
 import socket
@@ -50,7 +52,9 @@ def test_a_body_in_chunks_is_read_like_any_other(wire):
 
 
 def test_a_body_in_chunks_has_the_same_limit(wire):
-    with wire("Transfer-Encoding: chunked\r\n", *chunked(BODY.ljust(MEBIBYTE + 1))[:-1]) as connection:
+    with wire(
+        "Transfer-Encoding: chunked\r\n", *chunked(BODY.ljust(MEBIBYTE + 1))[:-1]
+    ) as connection:
         assert status_of(connection) == 413, "without waiting for an end that may never come"
 
 
@@ -60,7 +64,10 @@ def test_a_body_announced_too_long_is_refused_before_it_is_sent(wire):
 
 
 def test_a_caller_who_waits_to_be_told_to_go_on_is_told(wire):
-    with wire(f"Content-Length: {len(BODY)}\r\nExpect: 100-continue\r\n") as connection, connection.makefile("rb") as answer:
+    with (
+        wire(f"Content-Length: {len(BODY)}\r\nExpect: 100-continue\r\n") as connection,
+        connection.makefile("rb") as answer,
+    ):
         assert answer.readline().split()[1] == b"100"
         assert answer.readline() == b"\r\n"
         connection.sendall(BODY)
@@ -69,14 +76,19 @@ def test_a_caller_who_waits_to_be_told_to_go_on_is_told(wire):
 
 def test_two_requests_on_one_connection_are_two_jobs(wire, engine):
     head = b"POST /api/v1/records/bulk-delete HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 1\r\n\r\n{"
-    with wire(f"Content-Length: {len(BODY)}\r\n", BODY + head) as connection, connection.makefile("rb") as answer:
+    with (
+        wire(f"Content-Length: {len(BODY)}\r\n", BODY + head) as connection,
+        connection.makefile("rb") as answer,
+    ):
         assert answer.readline().split()[1] == b"202"
         length = 0
         while (line := answer.readline()) != b"\r\n":
             if line.lower().startswith(b"content-length:"):
                 length = int(line[15:])
         answer.read(length)
-        assert answer.readline().split()[1] == b"401", "the second has no key; it is not taken for a part of the first"
+        assert answer.readline().split()[1] == b"401", (
+            "the second has no key; it is not taken for a part of the first"
+        )
     assert jobs_in(engine) == 1
 
 
@@ -94,7 +106,9 @@ def test_callers_who_hang_up_at_once_leave_whole_jobs_and_a_healthy_server(wire,
         assert status_of(connection) == 202
     wait_for(lambda: idle(engine))
     with engine.connect() as connection:
-        assert not connection.execute(text("SELECT FROM jobs WHERE NOT EXISTS (SELECT FROM chunks WHERE job_id = id)")).all()
+        assert not connection.execute(
+            text("SELECT FROM jobs WHERE NOT EXISTS (SELECT FROM chunks WHERE job_id = id)")
+        ).all()
 
 
 def jobs_in(engine):
@@ -104,5 +118,7 @@ def jobs_in(engine):
 
 def idle(engine):
     with engine.connect() as connection:
-        statement = text("SELECT count(*) FROM pg_stat_activity WHERE application_name = 'leadsweep-api' AND state <> 'idle'")
+        statement = text(
+            "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'leadsweep-api' AND state <> 'idle'"
+        )
         return connection.execute(statement).scalar_one() == 0

@@ -17,7 +17,9 @@ async def create(service, *leads, key=None, path="/api/v1/leads/bulk", **fields)
 
 
 async def delete(service, key=None, path="/api/v1/leads", **query):
-    return await service.http.delete(path, params=query, headers={"x-api-key": key or service.write})
+    return await service.http.delete(
+        path, params=query, headers={"x-api-key": key or service.write}
+    )
 
 
 def left(service):
@@ -28,7 +30,11 @@ def left(service):
 async def test_leads_are_created_and_those_whose_identifiers_are_taken_are_skipped(service):
     answer = await create(
         service,
-        {"externalId": " new ", "phoneNumber": "00 49 1", "metadata": {"city": "Paris", "n": 12345678901234567890}},
+        {
+            "externalId": " new ",
+            "phoneNumber": "00 49 1",
+            "metadata": {"city": "Paris", "n": 12345678901234567890},
+        },
         {"externalId": "a"},
         {"phoneNumber": "+102"},
         {"externalId": "new"},
@@ -36,9 +42,15 @@ async def test_leads_are_created_and_those_whose_identifiers_are_taken_are_skipp
     )
     assert answer.status_code == 200
     told = answer.json()["data"]
-    assert (told["created"], told["skipped"], told["skippedIdentifiers"]) == (2, 3, ["a", "+102", "new"])
+    assert (told["created"], told["skipped"], told["skippedIdentifiers"]) == (
+        2,
+        3,
+        ["a", "+102", "new"],
+    )
     assert left(service) >= {("new", "+491"), (None, "+103")}
-    (lead,) = (await service.get("/api/v1/leads", params={"campaignId": "cmp", "externalId": "new"})).json()["data"]["leads"]
+    (lead,) = (
+        await service.get("/api/v1/leads", params={"campaignId": "cmp", "externalId": "new"})
+    ).json()["data"]["leads"]
     assert lead.pop("createdAt").endswith("Z")
     assert lead == {
         "id": told["createdIds"][0],
@@ -48,7 +60,12 @@ async def test_leads_are_created_and_those_whose_identifiers_are_taken_are_skipp
         "metadata": {"city": "Paris", "n": 12345678901234567890},
     }
     again = await create(service, {"externalId": "new"}, path="/api/v1/records/bulk")
-    assert again.json()["data"] == {"created": 0, "skipped": 1, "createdIds": [], "skippedIdentifiers": ["new"]}
+    assert again.json()["data"] == {
+        "created": 0,
+        "skipped": 1,
+        "createdIds": [],
+        "skippedIdentifiers": ["new"],
+    }
 
 
 @pytest.mark.parametrize(
@@ -67,7 +84,11 @@ async def test_leads_are_created_and_those_whose_identifiers_are_taken_are_skipp
 )
 async def test_what_is_no_lead_is_refused_and_nothing_is_created(service, leads, error):
     before = left(service)
-    answer = await create(service, {"externalId": "first"}, *leads) if leads[:1] == [7] else await create(service, *leads)
+    answer = (
+        await create(service, {"externalId": "first"}, *leads)
+        if leads[:1] == [7]
+        else await create(service, *leads)
+    )
     assert (answer.status_code, answer.json()["error"]) == (400, error)
     assert left(service) == before
 
@@ -89,23 +110,40 @@ async def test_ids_of_leads_do_not_tell_how_many_others_have(service):
     """In the database they are counted over all companies."""
     created = []
     for number in range(3):
-        created += (await create(service, {"externalId": f"own-{number}"})).json()["data"]["createdIds"]
+        created += (await create(service, {"externalId": f"own-{number}"})).json()["data"][
+            "createdIds"
+        ]
         foreign = [{"externalId": f"x-{number}-{i}"} for i in range(10)]
         assert (
-            await service.post({"campaignId": "foreign", "leads": foreign}, service.foreign, path="/api/v1/leads/bulk")
+            await service.post(
+                {"campaignId": "foreign", "leads": foreign},
+                service.foreign,
+                path="/api/v1/leads/bulk",
+            )
         ).is_success
     with service.engine.connect() as connection:
-        stored = {row.external_id: str(row.id) for row in connection.execute(text("SELECT id, external_id FROM leads"))}
-    listed = await ids_of(service, service.write, "cmp") | await ids_of(service, service.foreign, "foreign")
+        stored = {
+            row.external_id: str(row.id)
+            for row in connection.execute(text("SELECT id, external_id FROM leads"))
+        }
+    listed = await ids_of(service, service.write, "cmp") | await ids_of(
+        service, service.foreign, "foreign"
+    )
     assert [listed[f"own-{number}"] for number in range(3)] == created
     assert len({*listed.values()}) == len(stored) == len(listed)
     assert not {*listed.values()} & {*stored.values()}
-    assert all(re.fullmatch("[0-9a-f]{32}", told) for told in listed.values()), "nothing that could be counted"
+    assert all(re.fullmatch("[0-9a-f]{32}", told) for told in listed.values()), (
+        "nothing that could be counted"
+    )
     key = service.app.state.settings.secrets_key
     service.app.state.settings.secrets_key = f"{new_secrets_key()},{key}"
-    assert await ids_of(service, service.write, "cmp") == {name: listed[name] for name in listed if name[0] != "x"}
+    assert await ids_of(service, service.write, "cmp") == {
+        name: listed[name] for name in listed if name[0] != "x"
+    }
     service.app.state.settings.secrets_key = new_secrets_key()
-    assert not {*(await ids_of(service, service.write, "cmp")).values()} & {*listed.values()}, "without the key nobody can tell"
+    assert not {*(await ids_of(service, service.write, "cmp")).values()} & {*listed.values()}, (
+        "without the key nobody can tell"
+    )
 
 
 async def test_all_leads_are_listed_once_page_by_page(service):
@@ -115,7 +153,9 @@ async def test_all_leads_are_listed_once_page_by_page(service):
     found, cursor, pages = [], None, 0
     while True:
         page = await service.get(
-            "/api/v1/records", params={"campaignId": "cmp", "limit": 4} | ({"cursor": cursor} if cursor else {}), key=service.read
+            "/api/v1/records",
+            params={"campaignId": "cmp", "limit": 4} | ({"cursor": cursor} if cursor else {}),
+            key=service.read,
         )
         told = page.json()["data"]
         found += [(lead["externalId"], lead["phoneNumber"]) for lead in told["leads"]]
@@ -138,14 +178,18 @@ def test_a_page_reads_no_lead_that_it_does_not_list(service, page):
         add_leads(connection, [(None, f"+77{i:02d}") for i in range(9)])
         connection.execute(text("ANALYZE leads"))
         values = {"campaign_id": "cmp", "company_id": "co", "after": "", "most": 9}
-        plan = "\n".join(connection.scalars(text(f"EXPLAIN (ANALYZE, COSTS OFF, TIMING OFF) {page}"), values))
+        plan = "\n".join(
+            connection.scalars(text(f"EXPLAIN (ANALYZE, COSTS OFF, TIMING OFF) {page}"), values)
+        )
     assert "on leads (actual rows=9.00" in plan, plan
     assert "Removed by Filter" not in plan
 
 
 async def test_a_lead_is_found_by_either_identifier_however_it_is_written(service):
     async def found(**query):
-        return [lead["externalId"] for lead in (await listed(service, **query)).json()["data"]["leads"]]
+        return [
+            lead["externalId"] for lead in (await listed(service, **query)).json()["data"]["leads"]
+        ]
 
     assert await found(phoneNumber="00 102") == ["b"]
     assert await found(externalId=" a ") == ["a"]
@@ -156,7 +200,9 @@ async def test_a_lead_is_found_by_either_identifier_however_it_is_written(servic
 
 async def test_a_number_is_read_as_in_the_region_of_the_call_or_of_the_campaign(service):
     async def numbers(**query):
-        return [lead["phoneNumber"] for lead in (await listed(service, **query)).json()["data"]["leads"]]
+        return [
+            lead["phoneNumber"] for lead in (await listed(service, **query)).json()["data"]["leads"]
+        ]
 
     with service.engine.begin() as connection:
         add_leads(connection, [(None, "+491701234567"), (None, "+12125550100")])
@@ -181,7 +227,9 @@ async def test_a_lead_in_the_former_form_is_found_as_it_was_written_then(service
         connection.execute(text("ALTER TABLE leads ENABLE TRIGGER leads_keep_canonical"))
     for query in ({"externalId": "\u2003old"}, {"phoneNumber": "tel:+1 555 555 0100"}):
         assert (await listed(service, **query)).json()["data"]["count"] == 1
-    assert (await delete(service, campaignId="cmp", phoneNumber="tel:+15555550100")).status_code == 200
+    assert (
+        await delete(service, campaignId="cmp", phoneNumber="tel:+15555550100")
+    ).status_code == 200
 
 
 @pytest.mark.parametrize(
@@ -189,7 +237,10 @@ async def test_a_lead_in_the_former_form_is_found_as_it_was_written_then(service
     [
         ("N/A", "phoneNumber is not a phone number"),
         ("0000000", "phoneNumber is not a phone number"),
-        ("15555550000.0", "phoneNumber has a decimal point or an exponent, as spreadsheets write numbers; store it as text"),
+        (
+            "15555550000.0",
+            "phoneNumber has a decimal point or an exponent, as spreadsheets write numbers; store it as text",
+        ),
     ],
 )
 async def test_a_lead_is_not_created_with_what_is_no_phone_number(service, number, error):
@@ -201,7 +252,9 @@ async def test_a_lead_is_not_created_with_what_is_no_phone_number(service, numbe
 async def test_a_plus_need_not_be_escaped(service):
     found = await service.get("/api/v1/leads?campaignId=cmp&phoneNumber=+102")
     assert [lead["externalId"] for lead in found.json()["data"]["leads"]] == ["b"]
-    deleted = await service.http.delete("/api/v1/leads?campaignId=cmp&phoneNumber=+102", headers={"x-api-key": service.write})
+    deleted = await service.http.delete(
+        "/api/v1/leads?campaignId=cmp&phoneNumber=+102", headers={"x-api-key": service.write}
+    )
     assert deleted.json()["data"] == {"deleted": True}
     assert left(service) == {("a", "+101"), ("c", None)}
 
@@ -211,20 +264,36 @@ async def listed(service, key=None, **query):
 
 
 async def test_a_lead_is_deleted_at_once_by_external_id_first(service):
-    assert (await delete(service, campaignId="cmp", externalId=" a ", phoneNumber="+102")).json()["data"] == {"deleted": True}
+    assert (await delete(service, campaignId="cmp", externalId=" a ", phoneNumber="+102")).json()[
+        "data"
+    ] == {"deleted": True}
     assert left(service) == {("b", "+102"), ("c", None)}
-    assert (await delete(service, campaignId="cmp", externalId="nobody", phoneNumber="+102")).status_code == 200
+    assert (
+        await delete(service, campaignId="cmp", externalId="nobody", phoneNumber="+102")
+    ).status_code == 200
     assert left(service) == {("c", None)}
     again = await delete(service, campaignId="cmp", externalId="a")
     assert (again.status_code, again.json()["error"]) == (404, "Lead not found")
-    assert (await delete(service, campaignId="cmp", externalId="c", path="/api/v1/records")).status_code == 200
+    assert (
+        await delete(service, campaignId="cmp", externalId="c", path="/api/v1/records")
+    ).status_code == 200
 
 
 @pytest.mark.parametrize(
     ("meanwhile", "query", "status", "remaining"),
     [
-        ("DELETE FROM leads WHERE external_id = 'a'", {"externalId": "a"}, 404, {("b", "+102"), ("c", None)}),
-        ("DELETE FROM leads WHERE external_id = 'a'", {"externalId": "a", "phoneNumber": "+102"}, 200, {("c", None)}),
+        (
+            "DELETE FROM leads WHERE external_id = 'a'",
+            {"externalId": "a"},
+            404,
+            {("b", "+102"), ("c", None)},
+        ),
+        (
+            "DELETE FROM leads WHERE external_id = 'a'",
+            {"externalId": "a", "phoneNumber": "+102"},
+            200,
+            {("c", None)},
+        ),
         (
             "UPDATE leads SET external_id = 'z' WHERE external_id = 'a'",
             {"externalId": "a"},
@@ -239,7 +308,9 @@ async def test_a_lead_is_deleted_at_once_by_external_id_first(service):
         ),
     ],
 )
-async def test_a_lead_that_is_changed_meanwhile_is_looked_at_again(service, meanwhile, query, status, remaining):
+async def test_a_lead_that_is_changed_meanwhile_is_looked_at_again(
+    service, meanwhile, query, status, remaining
+):
     with service.engine.connect() as other:
         other.execute(text(meanwhile))
         deleting = asyncio.create_task(delete(service, campaignId="cmp", **query))
@@ -282,10 +353,15 @@ async def test_a_deletion_that_names_nothing_deletes_nothing(service, query, err
     assert len(left(service)) == 3
 
 
-@pytest.mark.parametrize("query", [{"limit": "0"}, {"limit": "8001"}, {"cursor": "x"}, {"cursor": "eA\0"}, {"page": "1"}])
+@pytest.mark.parametrize(
+    "query", [{"limit": "0"}, {"limit": "8001"}, {"cursor": "x"}, {"cursor": "eA\0"}, {"page": "1"}]
+)
 async def test_a_page_that_cannot_be_is_refused(service, query):
     answer = await listed(service, **query)
-    assert (answer.status_code, answer.json()["error"]) == (400, f"Invalid query parameter: {next(iter(query))}")
+    assert (answer.status_code, answer.json()["error"]) == (
+        400,
+        f"Invalid query parameter: {next(iter(query))}",
+    )
 
 
 async def test_nobody_sees_or_touches_the_leads_of_others(service):
@@ -304,7 +380,10 @@ async def test_what_the_database_refuses_is_409_and_not_a_fault(service):
         connection.execute(text("CREATE TABLE calls (lead_id bigint REFERENCES leads)"))
         connection.execute(text("INSERT INTO calls SELECT id FROM leads WHERE external_id = 'a'"))
         connection.execute(text("ALTER TABLE leads ADD CONSTRAINT no_x CHECK (external_id <> 'x')"))
-    for answer in (await delete(service, campaignId="cmp", externalId="a"), await create(service, {"externalId": "x"})):
+    for answer in (
+        await delete(service, campaignId="cmp", externalId="a"),
+        await create(service, {"externalId": "x"}),
+    ):
         assert answer.status_code == 409
         assert answer.json()["error"].startswith("The database refuses this")
 
@@ -321,37 +400,62 @@ NO = """
 async def test_a_trigger_may_refuse_with_whatever_sqlstate_it_likes(service, state):
     with service.engine.begin() as connection:
         connection.execute(text(NO.replace("STATE", state)))
-    for answer in (await delete(service, campaignId="cmp", externalId="a"), await create(service, {"externalId": "x"})):
+    for answer in (
+        await delete(service, campaignId="cmp", externalId="a"),
+        await create(service, {"externalId": "x"}),
+    ):
         assert answer.status_code == 409
         assert answer.json()["error"].startswith("The database refuses this")
 
 
-@pytest.mark.parametrize("state", ["0A000", "26000", "28000", "42P01", "42704", "53100", "55006", "58030", "HV000", "XX000"])
+@pytest.mark.parametrize(
+    "state",
+    ["0A000", "26000", "28000", "42P01", "42704", "53100", "55006", "58030", "HV000", "XX000"],
+)
 async def test_what_a_database_that_is_not_well_says_is_503_and_never_500(service, state):
     with service.engine.begin() as connection:
         connection.execute(text(NO.replace("STATE", state)))
-    for answer in (await delete(service, campaignId="cmp", externalId="a"), await create(service, {"externalId": "x"})):
-        assert (answer.status_code, answer.json()["error"]) == (503, "Service temporarily unavailable")
+    for answer in (
+        await delete(service, campaignId="cmp", externalId="a"),
+        await create(service, {"externalId": "x"}),
+    ):
+        assert (answer.status_code, answer.json()["error"]) == (
+            503,
+            "Service temporarily unavailable",
+        )
 
 
 async def test_who_create_the_same_leads_in_different_order_are_all_answered(service):
     leads = [{"externalId": f"crm-{i}"} for i in range(1000)]
     with service.engine.connect() as other:
-        other.execute(text("INSERT INTO leads (campaign_id, external_id) VALUES ('cmp', 'crm-500')"))
-        creating = [asyncio.create_task(create(service, *order)) for order in (leads, leads[::-1]) * 2]
+        other.execute(
+            text("INSERT INTO leads (campaign_id, external_id) VALUES ('cmp', 'crm-500')")
+        )
+        creating = [
+            asyncio.create_task(create(service, *order)) for order in (leads, leads[::-1]) * 2
+        ]
         await until(lambda: lock_waits(service.engine) == 4)
         other.rollback()
     answers = await asyncio.gather(*creating)
     assert [answer.status_code for answer in answers] == [200] * 4
     assert sorted(answer.json()["data"]["created"] for answer in answers) == [0, 0, 0, 1000]
-    assert left(service) == {("a", "+101"), ("b", "+102"), ("c", None), *((f"crm-{i}", None) for i in range(1000))}
+    assert left(service) == {
+        ("a", "+101"),
+        ("b", "+102"),
+        ("c", None),
+        *((f"crm-{i}", None) for i in range(1000)),
+    }
 
 
 async def test_a_creation_that_meets_a_deadlock_is_tried_again(service):
     with service.engine.connect() as other:
-        other.execute(text("SET LOCAL deadlock_timeout = '1min'"))  # it is the creation that must give way
+        other.execute(
+            text("SET LOCAL deadlock_timeout = '1min'")
+        )  # it is the creation that must give way
         other.execute(text("INSERT INTO leads (campaign_id, external_id) VALUES ('cmp', 'last')"))
-        creating = asyncio.create_task(create(service, {"externalId": "first"}, {"externalId": "last"}, {"externalId": "new"}))
+        creating = asyncio.create_task(
+            create(service, {"externalId": "first"}, {"externalId": "last"}, {"externalId": "new"})
+        )
         await until(lambda: lock_waits(service.engine) == 1)
         insert = text("INSERT INTO leads (campaign_id, external_id) VALUES ('cmp', 'first')")
         await asyncio.to_thread(other.execute, insert)
@@ -362,11 +466,16 @@ async def test_a_creation_that_meets_a_deadlock_is_tried_again(service):
 
 
 async def test_a_change_whose_connection_breaks_is_not_done_twice(service):
-    """Whether it was done is known to nobody: it is 503, and not `skipped` or 404 by a second try."""
+    """Whether it was done is known to nobody: it is 503, and not `skipped` or 404 by a second
+    try.
+    """
     cut = text(
         "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
     )
-    for call in (lambda: create(service, {"externalId": "new"}), lambda: delete(service, campaignId="cmp", externalId="a")):
+    for call in (
+        lambda: create(service, {"externalId": "new"}),
+        lambda: delete(service, campaignId="cmp", externalId="a"),
+    ):
         with service.engine.connect() as other:
             other.execute(text("LOCK TABLE leads"))
             calling = asyncio.create_task(call())
@@ -378,13 +487,18 @@ async def test_a_change_whose_connection_breaks_is_not_done_twice(service):
 
 async def test_ids_that_an_operator_has_used_do_not_stand_in_the_way(service):
     with service.engine.begin() as connection:
-        own = (
-            "INSERT INTO leads (id, campaign_id, external_id) SELECT i, 'cmp', 'own-' || i FROM generate_series(1000, 3000) AS i"
-        )
+        own = "INSERT INTO leads (id, campaign_id, external_id) SELECT i, 'cmp', 'own-' || i FROM generate_series(1000, 3000) AS i"
         connection.execute(text(own))
         connection.execute(text("SELECT setval('leads_id_seq', 998)"))
-    told = (await create(service, {"externalId": "new"}, {"externalId": "own-1000"}, {"externalId": "x"})).json()["data"]
+    told = (
+        await create(
+            service, {"externalId": "new"}, {"externalId": "own-1000"}, {"externalId": "x"}
+        )
+    ).json()["data"]
     assert (told["created"], told["skippedIdentifiers"]) == (2, ["own-1000"])
     with service.engine.connect() as connection:
-        assert connection.execute(text("SELECT id FROM leads WHERE external_id = 'new'")).scalar_one() == 999
+        assert (
+            connection.execute(text("SELECT id FROM leads WHERE external_id = 'new'")).scalar_one()
+            == 999
+        )
     assert left(service) >= {("new", None), ("x", None)}

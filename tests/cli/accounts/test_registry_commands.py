@@ -1,4 +1,6 @@
-"""Companies, campaigns and keys from the command line: what is made, what is told, and which line an error is."""
+"""Companies, campaigns and keys from the command line: what is made, what is told, and which line
+an error is.
+"""
 
 import hashlib
 import re
@@ -38,7 +40,9 @@ def test_companies_and_campaigns_are_made_as_told(leadsweep, engine):
     made = leadsweep("campaigns", "create", "spring", "--company", "acme")
     assert made == (0, "created campaign spring of company acme\n", "")
     with engine.connect() as connection:
-        assert connection.execute(select(companies.c.id, companies.c.name)).all() == [("acme", "Acme, Inc. [x]")]
+        assert connection.execute(select(companies.c.id, companies.c.name)).all() == [
+            ("acme", "Acme, Inc. [x]")
+        ]
         assert connection.execute(select(campaigns)).all() == [("spring", "acme", "", None, None)]
 
 
@@ -47,7 +51,10 @@ def test_an_id_that_is_taken_fails_and_changes_nothing(acme, engine):
     assert (ran.code, ran.out) == (1, "")
     assert ran.error == "company acme already exists; choose another id"
     acme("companies", "create", "other")
-    assert "campaign spring already exists" in acme("campaigns", "create", "spring", "--company", "other").error
+    assert (
+        "campaign spring already exists"
+        in acme("campaigns", "create", "spring", "--company", "other").error
+    )
     with engine.connect() as connection:
         assert connection.scalar(select(companies.c.name).where(companies.c.id == "acme")) == ""
         assert connection.execute(select(campaigns.c.company_id)).all() == [("acme",)]
@@ -57,7 +64,10 @@ def test_an_unknown_company_or_campaign_is_named_with_the_command_that_makes_it(
     assert acme("campaigns", "create", "x", "--company", "nobody").error == (
         "company nobody does not exist; create it: leadsweep companies create nobody"
     )
-    assert "companies create nobody" in acme("keys", "create", "--company", "nobody", "--scope", "read").error
+    assert (
+        "companies create nobody"
+        in acme("keys", "create", "--company", "nobody", "--scope", "read").error
+    )
     assert "companies create nobody" in acme("keys", "list", "--company", "nobody").error
     assert "campaigns create x --company acme" in make_key(acme, "--campaign", "x").error
     assert "campaigns create x --company" in acme("leads", "count", "--campaign", "x").error
@@ -87,9 +97,14 @@ def test_the_key_alone_is_on_stdout_and_only_its_hash_is_stored(acme, engine):
 
 
 def test_json_of_a_new_key_says_all_about_it(acme, engine):
-    made = make_key(acme, "--campaign", "spring", "--name", "nightly", "--rate-limit-submit", "5/minute").json
+    made = make_key(
+        acme, "--campaign", "spring", "--name", "nightly", "--rate-limit-submit", "5/minute"
+    ).json
     [row] = stored_keys(engine)
-    assert (made.pop("id"), hashlib.sha256(made.pop("key").encode()).digest()) == (str(row.id), row.hash)
+    assert (made.pop("id"), hashlib.sha256(made.pop("key").encode()).digest()) == (
+        str(row.id),
+        row.hash,
+    )
     assert TIME.fullmatch(made.pop("createdAt"))
     assert made == {
         "companyId": "acme",
@@ -100,11 +115,21 @@ def test_json_of_a_new_key_says_all_about_it(acme, engine):
         "rateLimitSubmit": "5/minute",
         "rateLimitRead": None,
     }
-    assert (row.campaign_id, row.scope, row.rate_limit_submit, row.rate_limit_read) == ("spring", "write", "5/minute", None)
+    assert (row.campaign_id, row.scope, row.rate_limit_submit, row.rate_limit_read) == (
+        "spring",
+        "write",
+        "5/minute",
+        None,
+    )
 
 
 def test_an_expiry_may_be_a_duration(acme, engine):
-    durations = {"30m": timedelta(minutes=30), "12h": timedelta(hours=12), "90d": timedelta(days=90), "4w": timedelta(weeks=4)}
+    durations = {
+        "30m": timedelta(minutes=30),
+        "12h": timedelta(hours=12),
+        "90d": timedelta(days=90),
+        "4w": timedelta(weeks=4),
+    }
     for written in durations:
         make_key(acme, "--expires", written)
     for key, lasts in zip(stored_keys(engine), durations.values(), strict=True):
@@ -112,12 +137,28 @@ def test_an_expiry_may_be_a_duration(acme, engine):
 
 
 def test_an_expiry_may_be_a_time_and_is_utc_unless_it_says_otherwise(acme):
-    for written in ("2500-01-31T12:00:00Z", "2500-01-31T12:00:00", "2500-01-31T14:00:00+02:00", "2500-01-31 12:00"):
+    for written in (
+        "2500-01-31T12:00:00Z",
+        "2500-01-31T12:00:00",
+        "2500-01-31T14:00:00+02:00",
+        "2500-01-31 12:00",
+    ):
         assert make_key(acme, "--expires", written).json["expiresAt"] == "2500-01-31T12:00:00.000Z"
 
 
 def test_an_expiry_that_is_none_is_a_usage_error(acme, engine):
-    for written in ("", "soon", "0d", "-1d", "99999999d", "1y", "2030-02-30", "10000-01-01", "9999-01-01", "0001-01-01"):
+    for written in (
+        "",
+        "soon",
+        "0d",
+        "-1d",
+        "99999999d",
+        "1y",
+        "2030-02-30",
+        "10000-01-01",
+        "9999-01-01",
+        "0001-01-01",
+    ):
         assert make_key(acme, "--expires", written).code == 2, written
     assert stored_keys(engine) == []
 
@@ -139,8 +180,12 @@ def test_the_list_shows_state_and_last_use_and_never_the_key(acme, engine):
     made = [make_key(acme, "--name", name).json for name in ("used", "expired", "revoked")]
     acme("keys", "revoke", made[2]["id"])
     with engine.begin() as connection:
-        connection.execute(text("UPDATE api_keys SET last_used_at = '2026-01-01 02:00:00+00' WHERE name = 'used'"))
-        connection.execute(text("UPDATE api_keys SET expires_at = created_at WHERE name = 'expired'"))
+        connection.execute(
+            text("UPDATE api_keys SET last_used_at = '2026-01-01 02:00:00+00' WHERE name = 'used'")
+        )
+        connection.execute(
+            text("UPDATE api_keys SET expires_at = created_at WHERE name = 'expired'")
+        )
     ran = acme("keys", "list", "--company", "acme", "--json")
     items = ran.json["items"]
     assert [(item["name"], item["state"]) for item in items] == [
@@ -178,7 +223,10 @@ def test_revoking_again_does_no_harm_and_keeps_the_first_time(acme, engine):
 def test_revoking_what_is_no_key_fails(acme):
     unknown = uuid4()
     ran = acme("keys", "revoke", unknown)
-    assert (ran.code, ran.error) == (1, f"no key has the id {unknown}; the ids are in: leadsweep keys list")
+    assert (ran.code, ran.error) == (
+        1,
+        f"no key has the id {unknown}; the ids are in: leadsweep keys list",
+    )
     assert acme("keys", "revoke", "lsk_x").code == 2
     assert UUID(make_key(acme).json["id"])
 
@@ -186,7 +234,11 @@ def test_revoking_what_is_no_key_fails(acme):
 def test_leads_are_counted_campaign_by_campaign(acme, engine):
     acme("campaigns", "create", "autumn", "--company", "acme")
     with engine.begin() as connection:
-        connection.execute(text("INSERT INTO leads (campaign_id, external_id) SELECT 'spring', n FROM generate_series(1, 7) n"))
+        connection.execute(
+            text(
+                "INSERT INTO leads (campaign_id, external_id) SELECT 'spring', n FROM generate_series(1, 7) n"
+            )
+        )
     assert acme("leads", "count", "--campaign", "spring") == (0, "7\n", "")
     assert acme("leads", "count", "--campaign", "autumn", "--json").json == {"count": 0}
 
@@ -235,7 +287,11 @@ def test_companies_and_campaigns_are_listed_by_their_ids(leadsweep):
         ["ID", "NAME"], ["a"], ["b", "Bee & Co [x]"]
     ]  # fmt: skip
     items = leadsweep("campaigns", "list", "--json").json["items"]
-    assert [(item["companyId"], item["id"]) for item in items] == [("a", "z"), ("b", "x"), ("b", "y")]
+    assert [(item["companyId"], item["id"]) for item in items] == [
+        ("a", "z"),
+        ("b", "x"),
+        ("b", "y"),
+    ]
     assert items[1] == {
         "id": "x", "companyId": "b", "name": "spring", "offPeak": "22:00-06:00 fri Europe/Berlin", "phoneRegion": "DE"
     }  # fmt: skip
@@ -245,7 +301,9 @@ def test_companies_and_campaigns_are_listed_by_their_ids(leadsweep):
     assert "companies create nobody" in leadsweep("campaigns", "list", "--company", "nobody").error
 
 
-def test_webhooks_are_listed_without_their_secrets_and_what_others_wrote_does_not_steer_the_terminal(acme, engine):
+def test_webhooks_are_listed_without_their_secrets_and_what_others_wrote_does_not_steer_the_terminal(
+    acme, engine
+):
     assert "POST /api/v1/webhooks" in acme("webhooks", "list").err
     acme("companies", "create", "other")
     ids = [str(uuid4()) for _ in range(3)]
@@ -256,7 +314,11 @@ def test_webhooks_are_listed_without_their_secrets_and_what_others_wrote_does_no
                 CAST(:reason AS text) IS NULL, :reason, clock_timestamp())
         """)
         for id_, company, reason, description in zip(
-            ids, ("other", "acme", "acme"), (None, None, "410"), ("", "a\x1b[2Jb\nc", ""), strict=True
+            ids,
+            ("other", "acme", "acme"),
+            (None, None, "410"),
+            ("", "a\x1b[2Jb\nc", ""),
+            strict=True,
         ):
             values = {"id": id_, "company": company, "reason": reason, "description": description}
             connection.execute(added, values)
@@ -294,8 +356,17 @@ def test_leads_are_listed_with_their_metadata_up_to_a_limit(acme, engine):
         ran = acme("leads", "list", "--campaign", "spring", "--limit", limit)
         assert [line.split()[1] for line in ran.out.splitlines()[1:]] == shown
         assert ran.err == ("" if limit == 4 else "there are more; --limit N shows them\n")
-        assert len(acme("leads", "list", "--campaign", "spring", "--limit", limit, "--json").json["items"]) == limit
+        assert (
+            len(
+                acme("leads", "list", "--campaign", "spring", "--limit", limit, "--json").json[
+                    "items"
+                ]
+            )
+            == limit
+        )
     with engine.begin() as connection:
-        connection.execute(text("INSERT INTO leads (campaign_id, external_id) VALUES ('spring', E'0\\x1b[2J')"))
+        connection.execute(
+            text("INSERT INTO leads (campaign_id, external_id) VALUES ('spring', E'0\\x1b[2J')")
+        )
     assert "\x1b" not in acme("leads", "list", "--campaign", "spring").out
     assert "campaigns create x" in acme("leads", "list", "--campaign", "x").error

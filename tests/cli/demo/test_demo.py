@@ -1,4 +1,6 @@
-"""The demo, as a newcomer runs it: it tells the truth, and however it ends, nothing of it is left."""
+"""The demo, as a newcomer runs it: it tells the truth, and however it ends, nothing of it is
+left.
+"""
 
 import json
 import os
@@ -16,8 +18,13 @@ LEADSWEEP = Path(sys.executable).with_name("leadsweep")
 
 @pytest.fixture
 def start_demo(tmp_path):
-    """Starts the demo in a temporary folder of its own; afterwards neither a process nor a file of it may be left."""
-    environment = os.environ | {"TMPDIR": str(tmp_path), "DATABASE_URL": "postgresql://127.0.0.1:1/not-mine"}
+    """Starts the demo in a temporary folder of its own; afterwards neither a process nor a file of
+    it may be left.
+    """
+    environment = os.environ | {
+        "TMPDIR": str(tmp_path),
+        "DATABASE_URL": "postgresql://127.0.0.1:1/not-mine",
+    }
     started = []
 
     def start(*args, **changes):
@@ -34,9 +41,13 @@ def start_demo(tmp_path):
 
 
 def wait_for_none(folder):
-    """The processes whose TMPDIR is this or a folder in it; those that are ending are given time."""
+    """The processes whose TMPDIR is this or a folder in it; those that are ending are given
+    time.
+    """
     deadline = time.monotonic() + 10
-    while (left := [process for process in psutil.process_iter() if belongs(process, folder)]) and time.monotonic() < deadline:
+    while (
+        left := [process for process in psutil.process_iter() if belongs(process, folder)]
+    ) and time.monotonic() < deadline:
         psutil.wait_procs(left, timeout=0.1)
     return left
 
@@ -71,14 +82,34 @@ def test_with_json_the_result_alone_is_on_stdout(start_demo):
     out, err = start_demo("--json").communicate(timeout=120)
     result = json.loads(out)
     job = result["job"]
-    assert (job["status"], job["total"], job["deleted"], job["notFound"], job["unprocessed"]) == ("completed", 1000, 950, 50, 0)
-    assert result["seconds"].keys() == {"servers", "migrate", "processes", "key", "load", "submit", "job", "webhook", "stop"}
+    assert (job["status"], job["total"], job["deleted"], job["notFound"], job["unprocessed"]) == (
+        "completed",
+        1000,
+        950,
+        50,
+        0,
+    )
+    assert result["seconds"].keys() == {
+        "servers",
+        "migrate",
+        "processes",
+        "key",
+        "load",
+        "submit",
+        "job",
+        "webhook",
+        "stop",
+    }
     assert "202 Accepted" in err
 
 
 @pytest.mark.parametrize(
     ("moment", "number"),
-    [("on real servers", signal.SIGINT), ("created the tables", signal.SIGTERM), ("loaded", signal.SIGINT)],
+    [
+        ("on real servers", signal.SIGINT),
+        ("created the tables", signal.SIGTERM),
+        ("loaded", signal.SIGINT),
+    ],
     ids=["at once", "with servers", "with everything"],
 )
 def test_a_demo_that_is_stopped_takes_everything_with_it(start_demo, moment, number):

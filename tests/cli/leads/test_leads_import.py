@@ -1,4 +1,6 @@
-"""Importing leads: every row becomes a lead or is told with its line and reason, in one transaction."""
+"""Importing leads: every row becomes a lead or is told with its line and reason, in one
+transaction.
+"""
 
 import csv
 import json
@@ -23,7 +25,9 @@ def campaign(engine):
 @pytest.fixture
 def load(leadsweep, campaign):
     """`load(text, *options)` imports from stdin."""
-    return lambda content, *options: leadsweep("leads", "import", "-", "--campaign", campaign, *options, stdin=content)
+    return lambda content, *options: leadsweep(
+        "leads", "import", "-", "--campaign", campaign, *options, stdin=content
+    )
 
 
 def left(engine):
@@ -52,7 +56,11 @@ def test_a_csv_file_becomes_leads_with_their_metadata(leadsweep, campaign, engin
 
 
 def test_ndjson_is_known_by_its_content_or_its_name(leadsweep, campaign, load, engine, tmp_path):
-    assert load('{"externalId": "A", "age": 7}\n', "--json").json == {"imported": 1, "rejected": 0, "rejections": []}
+    assert load('{"externalId": "A", "age": 7}\n', "--json").json == {
+        "imported": 1,
+        "rejected": 0,
+        "rejections": [],
+    }
     file = tmp_path / "leads.jsonl"
     file.write_text('oops\n{"externalId": "B"}\n')
     assert leadsweep("leads", "import", file, "--campaign", campaign, "--json").json == {
@@ -63,21 +71,31 @@ def test_ndjson_is_known_by_its_content_or_its_name(leadsweep, campaign, load, e
     assert left(engine) == {("A", None), ("B", None)}
 
 
-def test_columns_of_other_names_are_said_and_others_that_look_like_identifiers_become_metadata(load, engine):
+def test_columns_of_other_names_are_said_and_others_that_look_like_identifiers_become_metadata(
+    load, engine
+):
     text = "crm_id;Tel.;mobile\nA;+1 (555) 01;1\n"
     assert "has crm_id, which may be the externalId" in load(text).error
     assert '--column externalId="crm_id" or --ignore "crm_id"' in load(text).error
     said = ("--column", "externalId=crm_id", "--column", "phoneNumber=Tel.", "--ignore", "mobile")
     assert load(text, "--json", *said).json["imported"] == 1
-    assert load('{"crm_id": "B", "mobile": 2}\n', "--json", *said[:2], *said[4:]).json["imported"] == 1
+    assert (
+        load('{"crm_id": "B", "mobile": 2}\n', "--json", *said[:2], *said[4:]).json["imported"] == 1
+    )
     assert "no entry has the key Tel." in load('{"crm_id": "C"}\n', *said[:4]).error
     assert left(engine) == {("A", "+155501"), ("B", None)}
     with engine.connect() as connection:
-        assert connection.scalars(select(leads.c["metadata"]).order_by(leads.c.id)).all() == [{"mobile": "1"}, {"mobile": 2}]
+        assert connection.scalars(select(leads.c["metadata"]).order_by(leads.c.id)).all() == [
+            {"mobile": "1"},
+            {"mobile": 2},
+        ]
 
 
 def test_a_phone_number_that_is_none_is_rejected_also_beside_an_external_id(load, engine):
-    ran = load("externalId,phoneNumber\nA,N/A\nB,0000000\nC,15555550000.0\nD,112233\n,n/a\nE,'+15555550001\n", "--json")
+    ran = load(
+        "externalId,phoneNumber\nA,N/A\nB,0000000\nC,15555550000.0\nD,112233\n,n/a\nE,'+15555550001\n",
+        "--json",
+    )
     assert rejections(ran) == {
         2: "phoneNumber is not a phone number",
         3: "phoneNumber is not a phone number",
@@ -93,13 +111,20 @@ def test_numbers_are_read_as_in_the_region_that_is_named_else_in_the_campaigns(l
     load("phoneNumber\n0170 1234567\n+49 (0)170 1234568\n", "--json")
     ran = load("phoneNumber\n020 7946 0105\n112\n", "--json", "--phone-region", "GB")
     assert rejections(ran) == {3: "phoneNumber is not a phone number"}
-    assert left(engine) == {(None, "+491701234567"), (None, "+491701234568"), (None, "+442079460105")}
+    assert left(engine) == {
+        (None, "+491701234567"),
+        (None, "+491701234568"),
+        (None, "+442079460105"),
+    }
     assert load("phoneNumber\n1\n", "--phone-region", "XX").code == 2
 
 
 def test_what_is_no_file_of_leads_is_named_for_what_it_is(load):
     for content, told in (
-        (b"PK\x03\x04xl/workbook.xml", "Error: the file is an Excel workbook (xlsx); save it as CSV, in UTF-8"),
+        (
+            b"PK\x03\x04xl/workbook.xml",
+            "Error: the file is an Excel workbook (xlsx); save it as CSV, in UTF-8",
+        ),
         (b'[{"externalId": "a"}]', "the file is a JSON array; write it as NDJSON"),
         ("externalId\na\n".encode("utf-16"), "the file is UTF-16; save it as UTF-8"),
     ):
@@ -150,7 +175,13 @@ def test_importing_the_same_file_again_changes_nothing(load, engine):
 
 def test_every_row_is_accounted_for_in_a_big_damaged_file(load, engine, tmp_path):
     rows = [f"CRM_{number},+1555{number:07d},x" for number in range(20_000)]
-    damage = {100: "CRM_100", 5_000: "CRM_0,+101,x", 9_999: '"CRM,1,x', 19_999: ",,x", 15_000: "X\x00,1,x"}
+    damage = {
+        100: "CRM_100",
+        5_000: "CRM_0,+101,x",
+        9_999: '"CRM,1,x',
+        19_999: ",,x",
+        15_000: "X\x00,1,x",
+    }
     for place, row in damage.items():
         rows[place] = row
     file = tmp_path / "rejects.csv"
@@ -158,7 +189,9 @@ def test_every_row_is_accounted_for_in_a_big_damaged_file(load, engine, tmp_path
     assert ran.json["imported"] == 20_000 - len(damage)
     assert rejections(ran).keys() == {place + 2 for place in damage}
     with file.open(newline="") as rejects:
-        assert {int(row["line"]): row["reason"] for row in csv.DictReader(rejects)} == rejections(ran)
+        assert {int(row["line"]): row["reason"] for row in csv.DictReader(rejects)} == rejections(
+            ran
+        )
     assert len(left(engine)) == 20_000 - len(damage)
 
 
@@ -173,7 +206,12 @@ def test_people_see_the_first_rejections_and_how_many_more_there_are(load):
 
 
 def test_metadata_of_every_kind_arrives_as_it_was_written(load, engine):
-    metadata = {"text": 'ä\n\t"\\ \\N \\u0000', "number": 10**30, "list": [None, True, {"a": -0.5}], "": "empty"}
+    metadata = {
+        "text": 'ä\n\t"\\ \\N \\u0000',
+        "number": 10**30,
+        "list": [None, True, {"a": -0.5}],
+        "": "empty",
+    }
     load(json.dumps({"externalId": "A"} | metadata), "--json")
     with engine.connect() as connection:
         assert connection.scalar(select(leads.c["metadata"])) == metadata
@@ -184,7 +222,9 @@ def test_a_lead_that_somebody_else_adds_meanwhile_is_not_counted_twice(load, eng
     with engine.connect() as rival:
         rival.begin()
         add_leads(rival, [("A", None)], "spring")
-        importing = threading.Thread(target=lambda: result.append(load("externalId\nA\nB\n", "--json")))
+        importing = threading.Thread(
+            target=lambda: result.append(load("externalId\nA\nB\n", "--json"))
+        )
         importing.start()
         wait_for_blocked_import(rival)
         rival.commit()
@@ -195,7 +235,9 @@ def test_a_lead_that_somebody_else_adds_meanwhile_is_not_counted_twice(load, eng
 
 def wait_for_blocked_import(connection):
     """Until the import waits for this very transaction."""
-    blocked = text("SELECT count(*) FROM pg_locks WHERE NOT granted AND pg_backend_pid() = ANY (pg_blocking_pids(pid))")
+    blocked = text(
+        "SELECT count(*) FROM pg_locks WHERE NOT granted AND pg_backend_pid() = ANY (pg_blocking_pids(pid))"
+    )
     deadline = time.monotonic() + 30
     while not connection.scalar(blocked):
         assert time.monotonic() < deadline, "the import never met the rival's lead"
@@ -203,7 +245,9 @@ def wait_for_blocked_import(connection):
 
 def test_ids_that_an_operator_has_used_up_fail_the_import_instead_of_losing_rows(load, engine):
     with engine.begin() as connection:
-        connection.execute(text("INSERT INTO leads (id, campaign_id, external_id) VALUES (2, 'spring', 'own id')"))
+        connection.execute(
+            text("INSERT INTO leads (id, campaign_id, external_id) VALUES (2, 'spring', 'own id')")
+        )
     ran = load("externalId\nA\nB\nC\n")
     assert ran.code == 1
     assert "SELECT setval('leads_id_seq', max(id)) FROM leads" in ran.error
@@ -212,10 +256,15 @@ def test_ids_that_an_operator_has_used_up_fail_the_import_instead_of_losing_rows
 
 def test_a_database_that_refuses_a_row_refuses_the_file_in_one_line(load, engine):
     with engine.begin() as connection:
-        connection.execute(text("ALTER TABLE leads ADD CONSTRAINT short CHECK (length(external_id) < 5)"))
+        connection.execute(
+            text("ALTER TABLE leads ADD CONSTRAINT short CHECK (length(external_id) < 5)")
+        )
     ran = load("externalId\nA\nlonger\n")
     assert (ran.code, ran.out) == (1, "")
-    assert ran.error == 'the database refused: new row for relation "leads" violates check constraint "short"'
+    assert (
+        ran.error
+        == 'the database refused: new row for relation "leads" violates check constraint "short"'
+    )
     assert left(engine) == set()
 
 
@@ -231,10 +280,16 @@ def test_a_file_that_cannot_be_read_is_one_line(leadsweep, campaign, load, tmp_p
     assert leadsweep("leads", "import", tmp_path, "--campaign", campaign).code == 2
     assert "names neither externalId nor phoneNumber" in load("name\nA\n").error
     assert "it is empty" in load("").error
-    assert "campaigns create nope" in leadsweep("leads", "import", "-", "--campaign", "nope", stdin="externalId\nA\n").error
+    assert (
+        "campaigns create nope"
+        in leadsweep("leads", "import", "-", "--campaign", "nope", stdin="externalId\nA\n").error
+    )
 
 
 def test_nothing_is_left_behind_for_the_next_user_of_the_connection(load, engine):
     load("externalId\nA\n")
     with engine.connect() as connection:
-        assert connection.scalar(text("SELECT count(*) FROM pg_class WHERE relname LIKE 'staged%'")) == 0
+        assert (
+            connection.scalar(text("SELECT count(*) FROM pg_class WHERE relname LIKE 'staged%'"))
+            == 0
+        )

@@ -1,4 +1,6 @@
-"""Reading files of leads: every kind of damage costs its own row and no other, and is told by its line."""
+"""Reading files of leads: every kind of damage costs its own row and no other, and is told by its
+line.
+"""
 
 import csv
 import io
@@ -71,7 +73,10 @@ def test_csv_of_every_dialect_gives_the_same_leads(text):
 
 def test_quoted_csv_fields_hold_commas_quotes_and_line_ends_and_lines_are_counted_on():
     text = 'externalId,note\nA,"one, ""two""\nthree"\nB\nC,x\n'
-    assert leads(text) == {2: ("A", None, '{"note":"one, \\"two\\"\\nthree"}'), 5: ("C", None, '{"note":"x"}')}
+    assert leads(text) == {
+        2: ("A", None, '{"note":"one, \\"two\\"\\nthree"}'),
+        5: ("C", None, '{"note":"x"}'),
+    }
     assert reasons(text) == {4: "1 columns, the header has 2"}
 
 
@@ -114,7 +119,9 @@ def test_metadata_is_checked_as_well():
 
 
 def test_what_an_unclosed_quote_swallowed_is_read_again():
-    filler = "".join(f"L{number},{number + 1000000}\n" for number in range(20_000))  # more than one field may hold
+    filler = "".join(
+        f"L{number},{number + 1000000}\n" for number in range(20_000)
+    )  # more than one field may hold
     text = 'externalId,phoneNumber\n"A,1001\n' + filler + '"Z,2\n'
     assert reasons(text) == {
         2: "a quote is never closed, or a field is longer than 128 KiB",
@@ -124,7 +131,8 @@ def test_what_an_unclosed_quote_swallowed_is_read_again():
 
 
 def records_one_by_one(lines: list[str]) -> list[tuple[int, list[str] | str]]:
-    """What read_csv is to find below a header, however long that takes: from each line anew, as far as its record goes.
+    """What read_csv is to find below a header, however long that takes: from each line anew, as far
+    as its record goes.
 
     Without the blanks before fields.
     """
@@ -146,13 +154,19 @@ def records_one_by_one(lines: list[str]) -> list[tuple[int, list[str] | str]]:
 PIECES = st.sampled_from(["a", ",", '"', '""', '"a', 'a"', '","', "\r", " ", ', "', ' "'])
 
 
-@given(st.lists(st.lists(PIECES, max_size=4).map(lambda pieces: "".join(pieces) + "\n"), max_size=12), st.integers(1, 12))
+@given(
+    st.lists(st.lists(PIECES, max_size=4).map(lambda pieces: "".join(pieces) + "\n"), max_size=12),
+    st.integers(1, 12),
+)
 def test_the_records_are_those_of_a_reader_that_begins_anew_at_every_line(written, size):
     lines = list(io.StringIO("".join(written), newline=""))
     cut = [Block(n + 2, "".join(lines[n : n + size]).encode()) for n in range(0, len(lines), size)]
     _, records = read_csv([Block(1, b"externalId\n"), *cut])
     found = [record for some in records for record in some.numbered()]
-    bare = [(line, row if isinstance(row, str) else [field.lstrip(" ") for field in row]) for line, row in found]
+    bare = [
+        (line, row if isinstance(row, str) else [field.lstrip(" ") for field in row])
+        for line, row in found
+    ]
     assert bare == records_one_by_one(lines)
 
 
@@ -207,7 +221,10 @@ def test_ndjson_keys_beyond_the_identifiers_become_metadata():
 
 def test_ndjson_numbers_keep_their_value():
     number = 123456789012345678901234567890
-    assert json.loads(leads(f'{{"externalId": "A", "n": {number}, "x": 0.1}}')[1][2]) == {"n": number, "x": 0.1}
+    assert json.loads(leads(f'{{"externalId": "A", "n": {number}, "x": 0.1}}')[1][2]) == {
+        "n": number,
+        "x": 0.1,
+    }
 
 
 MISNAMED = (
@@ -228,7 +245,10 @@ MISNAMED = (
         (b'{"externalId": "\\ud800"}', "not valid JSON"),
         (b'{"externalId": "\xff"}', "not valid UTF-8"),
         (b"[" * 100_000, "nested too deeply"),
-        (b'{"externalId": "A", "x": ' + b"[" * 65 + b"]" * 65 + b"}", "metadata is nested more than 64 levels deep"),
+        (
+            b'{"externalId": "A", "x": ' + b"[" * 65 + b"]" * 65 + b"}",
+            "metadata is nested more than 64 levels deep",
+        ),
         (b'["A"]', "not a JSON object"),
         (b'"A"', "not a JSON object"),
         (b'{"externalId": 7}', "externalId is not a string"),
@@ -268,7 +288,14 @@ def test_the_format_can_be_told():
         rows('{"externalId": "A"}\n', "csv")
 
 
-@given(st.lists(st.lists(st.text(st.characters(exclude_categories=["Cs"]), max_size=5), min_size=3, max_size=3), max_size=8))
+@given(
+    st.lists(
+        st.lists(
+            st.text(st.characters(exclude_categories=["Cs"]), max_size=5), min_size=3, max_size=3
+        ),
+        max_size=8,
+    )
+)
 def test_whatever_the_csv_module_writes_is_read_back(records):
     text = io.StringIO(newline="")
     writer = csv.writer(text)
@@ -278,7 +305,9 @@ def test_whatever_the_csv_module_writes_is_read_back(records):
     assert len(found) == len(records)
     for row, (_, a, b) in zip(found, records, strict=True):
         if row.reason is None:
-            assert json.loads(row.metadata) == {name: value for name, value in (("a", a), ("b", b)) if value}
+            assert json.loads(row.metadata) == {
+                name: value for name, value in (("a", a), ("b", b)) if value
+            }
 
 
 @given(st.binary(max_size=300), st.sampled_from(["csv", "ndjson"]))

@@ -1,4 +1,6 @@
-"""Leads that were stored in a former form come into today's; those that cannot stay, and the doctor lists them."""
+"""Leads that were stored in a former form come into today's; those that cannot stay, and the doctor
+lists them.
+"""
 
 import signal
 import subprocess
@@ -12,7 +14,12 @@ from tests.client.commands.test_cut_off import LEADSWEEP, SLOW_COMMIT, committin
 from tests.support.jobs import add_campaign, remaining_leads
 from tests.support.stack import wait_for
 
-FORMER = [("\u2003a", "tel:+15555550100"), ("e\u0301", None), ("plain", "+15555550101"), (None, "+49\u202f30\u202f123456")]
+FORMER = [
+    ("\u2003a", "tel:+15555550100"),
+    ("e\u0301", None),
+    ("plain", "+15555550101"),
+    (None, "+49\u202f30\u202f123456"),
+]
 
 
 @pytest.fixture
@@ -28,7 +35,9 @@ def former(engine):
             for external_id, number in leads:
                 values = {"external_id": external_id, "number": number}
                 connection.execute(
-                    text("INSERT INTO leads (campaign_id, external_id, phone_number) VALUES ('spring', :external_id, :number)"),
+                    text(
+                        "INSERT INTO leads (campaign_id, external_id, phone_number) VALUES ('spring', :external_id, :number)"
+                    ),
                     values,
                 )
             connection.execute(text("ALTER TABLE leads ENABLE TRIGGER leads_keep_canonical"))
@@ -51,9 +60,18 @@ def test_all_leads_come_into_todays_form_chunk_by_chunk(leadsweep, former, engin
     former(*FORMER)
     ran = leadsweep("leads", "recanonicalise", "--json")
     assert (ran.code, ran.json) == (0, {"leads": 4, "changed": 3, "left": 0})
-    assert left(engine) == {("a", "+15555550100"), ("\u00e9", None), ("plain", "+15555550101"), (None, "+4930123456")}
+    assert left(engine) == {
+        ("a", "+15555550100"),
+        ("\u00e9", None),
+        ("plain", "+15555550101"),
+        (None, "+4930123456"),
+    }
     assert form(engine) == 2
-    assert leadsweep("leads", "recanonicalise", "--json").json == {"leads": 4, "changed": 0, "left": 0}
+    assert leadsweep("leads", "recanonicalise", "--json").json == {
+        "leads": 4,
+        "changed": 0,
+        "left": 0,
+    }
 
 
 def test_who_would_become_somebody_else_stays_and_is_listed(leadsweep, former, engine):
@@ -82,11 +100,15 @@ def test_phone_numbers_that_are_none_are_reported_and_not_changed(leadsweep, for
 
 
 @pytest.mark.parametrize("how", ["interrupted", "cut"])
-def test_who_is_cut_off_is_told_that_what_is_changed_stays_so_and_how_to_go_on(leadsweep, former, engine, how):
+def test_who_is_cut_off_is_told_that_what_is_changed_stays_so_and_how_to_go_on(
+    leadsweep, former, engine, how
+):
     former(*FORMER)
     with engine.begin() as connection:
         connection.execute(text(SLOW_COMMIT.format("leads")))
-    with subprocess.Popen([*LEADSWEEP, "leads", "recanonicalise"], stderr=subprocess.PIPE, text=True, process_group=0) as process:
+    with subprocess.Popen(
+        [*LEADSWEEP, "leads", "recanonicalise"], stderr=subprocess.PIPE, text=True, process_group=0
+    ) as process:
         pid = wait_for(lambda: committing(engine))
         if how == "interrupted":
             process.send_signal(signal.SIGINT)

@@ -38,8 +38,13 @@ def test_what_was_written_and_the_ports_outlast_a_stop(tmp_path):
 
 
 def test_the_folder_may_be_called_anything(tmp_path):
-    with Embedded(tmp_path / ("deep/" * 30) / 'it\'s a "folder" \\ ключ') as servers, connect(servers) as connection:
-        assert connection.execute("SHOW data_directory").fetchone() == (str(servers.data_dir / "postgres"),)
+    with (
+        Embedded(tmp_path / ("deep/" * 30) / 'it\'s a "folder" \\ ключ') as servers,
+        connect(servers) as connection,
+    ):
+        assert connection.execute("SHOW data_directory").fetchone() == (
+            str(servers.data_dir / "postgres"),
+        )
 
 
 def test_both_run_as_nobody_under_root_and_else_as_the_user(servers):
@@ -50,8 +55,17 @@ def test_both_run_as_nobody_under_root_and_else_as_the_user(servers):
 
 def test_both_listen_on_loopback_only_and_ask_for_the_password(servers):
     with pytest.raises(psycopg.OperationalError, match="password"):
-        psycopg.connect(host="127.0.0.1", port=servers.ports["postgres"], user="leadsweep", dbname="leadsweep", password="wrong")
-    with redis.Redis(port=servers.ports["redis"]) as client, pytest.raises(redis.AuthenticationError):
+        psycopg.connect(
+            host="127.0.0.1",
+            port=servers.ports["postgres"],
+            user="leadsweep",
+            dbname="leadsweep",
+            password="wrong",
+        )
+    with (
+        redis.Redis(port=servers.ports["redis"]) as client,
+        pytest.raises(redis.AuthenticationError),
+    ):
         client.ping()
     with connect(servers) as connection:
         assert connection.execute("SHOW listen_addresses").fetchone() == ("127.0.0.1",)
@@ -89,7 +103,9 @@ def test_a_dead_postgres_whose_pid_is_somebody_elses_now_does_not_stop_the_next(
 def test_a_session_of_a_killed_postgres_is_waited_for_whatever_it_logs_meanwhile(tmp_path):
     def work(connection):
         with contextlib.suppress(psycopg.OperationalError):
-            connection.execute("DO $$ BEGIN WHILE clock_timestamp() < now() + interval '1.5 s' LOOP END LOOP; END $$")
+            connection.execute(
+                "DO $$ BEGIN WHILE clock_timestamp() < now() + interval '1.5 s' LOOP END LOOP; END $$"
+            )
 
     def log_until(stopped):
         with (tmp_path / "logs" / "postgres.log").open("ab", buffering=0) as log:
@@ -100,7 +116,14 @@ def test_a_session_of_a_killed_postgres_is_waited_for_whatever_it_logs_meanwhile
         worker = threading.Thread(target=work, args=(connection,))
         worker.start()
         with connect(servers) as other:
-            wait_for(lambda: other.execute("SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'DO %'").fetchone() == (1,))
+            wait_for(
+                lambda: (
+                    other.execute(
+                        "SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'DO %'"
+                    ).fetchone()
+                    == (1,)
+                )
+            )
         servers.postgres.kill()
         servers.postgres.wait()
         stopped = threading.Event()
@@ -121,17 +144,23 @@ def test_a_server_that_cannot_start_says_why(tmp_path):
     with Embedded(tmp_path):
         pass
     (tmp_path / "postgres" / "postgresql.conf").write_text("no_such_setting = 1\n")
-    with pytest.raises(Failure, match=r"postgres did not start: .*postgresql.conf.* contains errors \(all of it: "):
+    with pytest.raises(
+        Failure, match=r"postgres did not start: .*postgresql.conf.* contains errors \(all of it: "
+    ):
         Embedded(tmp_path).__enter__()
 
 
 def test_a_free_port_can_be_listened_on():
     port = free_port()
-    assert subprocess.run(["python3", "-c", f"import socket; socket.create_server(('127.0.0.1', {port}))"], check=True)
+    assert subprocess.run(
+        ["python3", "-c", f"import socket; socket.create_server(('127.0.0.1', {port}))"], check=True
+    )
 
 
 def open_to_others(folder):
-    """What of the folder's own things others could read or write, if the folders above let them pass."""
+    """What of the folder's own things others could read or write, if the folders above let them
+    pass.
+    """
     paths = [folder, *folder.iterdir(), *(folder / "logs").iterdir()]
     return [path.relative_to(folder) for path in paths if stat.S_IMODE(path.stat().st_mode) & 0o077]
 
@@ -162,7 +191,10 @@ def test_a_child_writes_what_nobody_else_reads(tmp_path):
     before = os.umask(0)
     try:
         assert spawn(["sh", "-c", f"echo > {tmp_path}/made"], tmp_path / "log").wait() == 0
-        assert [stat.S_IMODE((tmp_path / name).stat().st_mode) for name in ("made", "log")] == [0o600, 0o600]
+        assert [stat.S_IMODE((tmp_path / name).stat().st_mode) for name in ("made", "log")] == [
+            0o600,
+            0o600,
+        ]
     finally:
         os.umask(before)
 
@@ -174,7 +206,9 @@ def test_a_link_to_a_folder_of_ours_is_followed(tmp_path):
     assert open_to_others(tmp_path / "big") == []
 
 
-@pytest.mark.parametrize("planted", [".", "logs", "password", "logs/api.log", "runtime.json", "lock"])
+@pytest.mark.parametrize(
+    "planted", [".", "logs", "password", "logs/api.log", "runtime.json", "lock"]
+)
 def test_what_belongs_to_somebody_else_is_refused_in_words(tmp_path, monkeypatch, planted):
     folder = tmp_path / "stack"
     (folder / "logs").mkdir(parents=True)
@@ -185,7 +219,9 @@ def test_what_belongs_to_somebody_else_is_refused_in_words(tmp_path, monkeypatch
         os.chown(path, 12345, 12345, follow_symlinks=False)
     else:  # only root can give something away: seen from another user, all of it is somebody else's
         monkeypatch.setattr(os, "geteuid", lambda: 12345)
-    with pytest.raises(Failure, match=r"belongs to another user \(uid \d+\); name another folder: --data-dir"):
+    with pytest.raises(
+        Failure, match=r"belongs to another user \(uid \d+\); name another folder: --data-dir"
+    ):
         Embedded(folder)
     assert not (tmp_path / "elsewhere").exists()
 
@@ -195,7 +231,9 @@ def modes(*paths):
 
 
 def test_what_others_have_in_a_folder_of_ours_stays_as_it_is(tmp_path):
-    script, folder, inside, log = (tmp_path / name for name in ("backup.sh", "lost+found", "lost+found/a", "logs/app.log"))
+    script, folder, inside, log = (
+        tmp_path / name for name in ("backup.sh", "lost+found", "lost+found/a", "logs/app.log")
+    )
     Embedded(tmp_path).stop()
     folder.mkdir()
     for path in (script, inside, log):
@@ -215,7 +253,10 @@ def test_a_folder_of_something_else_is_refused_before_anything_in_it_changes(tmp
     script.write_text("#!/bin/sh\n")
     for path in (tmp_path, tmp_path / "logs", script):
         path.chmod(0o755)
-    with pytest.raises(Failure, match=r"is not a stack's folder: it has run.sh; name one that is empty, .*--data-dir"):
+    with pytest.raises(
+        Failure,
+        match=r"is not a stack's folder: it has run.sh; name one that is empty, .*--data-dir",
+    ):
         Embedded(tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["logs", "run.sh"]
     assert modes(tmp_path, tmp_path / "logs", script) == [0o755] * 3
@@ -264,40 +305,68 @@ def program(folder, name, said):
     [
         ({"redis-server": "Redis server v=7.0.15 sha=0"}, True, "bundled"),
         ({"redis-server": "Redis server v=99.0.0 sha=0"}, True, "Redis 99.0.0, "),
-        ({"valkey-server": "Valkey server v=99.0.0 sha=0"}, True, "bundled"),  # cannot read what a Redis has written
-        ({"redis-server": "Valkey server v=99.0.0 sha=0"}, True, "bundled"),  # as some systems call it
         (
-            {"redis-server": "Redis server v=7.0.15", "valkey-server": "Valkey server v=8.1.0 sha=0"},
+            {"valkey-server": "Valkey server v=99.0.0 sha=0"},
+            True,
+            "bundled",
+        ),  # cannot read what a Redis has written
+        (
+            {"redis-server": "Valkey server v=99.0.0 sha=0"},
+            True,
+            "bundled",
+        ),  # as some systems call it
+        (
+            {
+                "redis-server": "Redis server v=7.0.15",
+                "valkey-server": "Valkey server v=8.1.0 sha=0",
+            },
             False,
             "Redis 7.0.15, ",
         ),
-        ({"redis-server": "Redis server v=5.0.7 sha=0", "valkey-server": "Valkey server v=8.1.0 sha=0"}, False, "Valkey 8.1.0, "),
+        (
+            {
+                "redis-server": "Redis server v=5.0.7 sha=0",
+                "valkey-server": "Valkey server v=8.1.0 sha=0",
+            },
+            False,
+            "Valkey 8.1.0, ",
+        ),
         ({"redis-server": "not a server"}, True, "bundled"),
         ({}, True, "bundled"),
     ],
 )
-def test_the_bundled_redis_is_preferred_to_all_but_a_newer_one(tmp_path, monkeypatch, on_path, bundled, runs):
+def test_the_bundled_redis_is_preferred_to_all_but_a_newer_one(
+    tmp_path, monkeypatch, on_path, bundled, runs
+):
     bundled_one = embedded.which_redis()
     for name, said in on_path.items():
         program(tmp_path / "programs", name, said)
     monkeypatch.setenv("PATH", str(tmp_path / "programs"))
     if not bundled:
         monkeypatch.setattr(embedded, "_package_file", lambda *_: None)
-    assert embedded.which_redis().startswith(bundled_one if runs == "bundled" else f"{runs}{tmp_path}/programs/")
+    assert embedded.which_redis().startswith(
+        bundled_one if runs == "bundled" else f"{runs}{tmp_path}/programs/"
+    )
 
 
 def test_a_server_is_asked_for_its_version_once_and_not_for_ever(tmp_path, monkeypatch):
     programs = tmp_path / "programs"
-    program(programs, "redis-server", f"Redis server v=99.0.0 sha=0'; echo asked >> '{tmp_path}/asked")
+    program(
+        programs, "redis-server", f"Redis server v=99.0.0 sha=0'; echo asked >> '{tmp_path}/asked"
+    )
     program(programs, "valkey-server", "'; exec sleep '600")
     monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
     monkeypatch.setattr(embedded, "_VERSION_SECONDS", 0.5)
-    assert [embedded.which_redis() for _ in range(3)] == [f"Redis 99.0.0, {programs}/redis-server"] * 3
+    assert [embedded.which_redis() for _ in range(3)] == [
+        f"Redis 99.0.0, {programs}/redis-server"
+    ] * 3
     assert (tmp_path / "asked").read_text() == "asked\n"
 
 
 @pytest.mark.parametrize("former", ["Valkey 99.0.0", "Redis 99.0.0", None])
-def test_files_that_another_redis_wrote_and_this_one_cannot_read_are_told_of_with_what_to_do(tmp_path, former):
+def test_files_that_another_redis_wrote_and_this_one_cannot_read_are_told_of_with_what_to_do(
+    tmp_path, former
+):
     with Embedded(tmp_path) as servers, redis.Redis.from_url(servers.broker_url) as client:
         client.set("kept", 1)
     ours = (tmp_path / "redis_version").read_text()
@@ -345,5 +414,8 @@ def test_files_of_another_postgresql_are_refused_in_words(tmp_path):
     with Embedded(tmp_path):
         pass
     (tmp_path / "postgres/PG_VERSION").write_text("17\n")
-    with pytest.raises(Failure, match=r"are of PostgreSQL 17, and the one that is installed is 18; dump them .* --data-dir"):
+    with pytest.raises(
+        Failure,
+        match=r"are of PostgreSQL 17, and the one that is installed is 18; dump them .* --data-dir",
+    ):
         Embedded(tmp_path).__enter__()

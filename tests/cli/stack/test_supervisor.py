@@ -21,13 +21,20 @@ def test_no_stack_runs_where_there_is_no_folder_or_nothing_in_it(tmp_path):
 def test_a_remnant_is_not_taken_for_a_running_stack_even_if_its_pid_lives(tmp_path):
     (tmp_path / "lock").touch()
     for pid in (os.getpid(), 2**22 + 1):
-        (tmp_path / "runtime.json").write_text(json.dumps({"pid": pid, "database_url": "…", "broker_url": "…"}))
+        (tmp_path / "runtime.json").write_text(
+            json.dumps({"pid": pid, "database_url": "…", "broker_url": "…"})
+        )
         assert running_stack(tmp_path) is None
 
 
 @pytest.mark.parametrize(
     ("host", "url"),
-    [("127.0.0.1", "http://127.0.0.1:1"), ("0.0.0.0", "http://127.0.0.1:1"), ("::", "http://[::1]:1"), ("name", "http://name:1")],
+    [
+        ("127.0.0.1", "http://127.0.0.1:1"),
+        ("0.0.0.0", "http://127.0.0.1:1"),
+        ("::", "http://[::1]:1"),
+        ("name", "http://name:1"),
+    ],
 )
 def test_the_url_can_be_called_from_this_machine(host, url):
     assert Address(host, 1).url == url
@@ -43,12 +50,17 @@ def dying(folder, script):
     return Child("role", start, log)
 
 
-def test_a_child_that_dies_at_once_each_time_is_started_again_for_ever_with_pauses_of_a_second_at_most(tmp_path):
+def test_a_child_that_dies_at_once_each_time_is_started_again_for_ever_with_pauses_of_a_second_at_most(
+    tmp_path,
+):
     child = dying(tmp_path, "echo first; echo last; exit 3")
     for _ in range(7):
         pid = child.process.pid
         line = wait_for(child.look, seconds=1.5)
-        assert line == f"role (pid {pid}) ended with exit code 3, started again as pid {child.process.pid}; its last words: last"
+        assert (
+            line
+            == f"role (pid {pid}) ended with exit code 3, started again as pid {child.process.pid}; its last words: last"
+        )
     assert child.deaths == 7
     child.process.wait()
 
@@ -85,7 +97,9 @@ def test_a_child_that_cannot_be_started_is_tried_again(tmp_path):
 
 
 def test_a_stack_that_cannot_get_ready_fails_and_stops(tmp_path, settings, monkeypatch):
-    monkeypatch.setenv("LEADSWEEP_CHUNK_SIZE", "none")  # after the settings of this process were read
+    monkeypatch.setenv(
+        "LEADSWEEP_CHUNK_SIZE", "none"
+    )  # after the settings of this process were read
     said = []
     with (
         Stack(settings, tmp_path, Address(port=0), say=said.append) as stack,

@@ -1,4 +1,6 @@
-"""`leadsweep up` as an operator has it: real processes in folders of their own, killed and stopped in every way."""
+"""`leadsweep up` as an operator has it: real processes in folders of their own, killed and stopped
+in every way.
+"""
 
 import json
 import os
@@ -46,10 +48,17 @@ class Up:
         self.folder = folder
         folder.parent.mkdir(exist_ok=True)
         self._output = folder.with_name(f"{uuid4()}.out")
-        command = tied([*UP, "--data-dir", str(folder), "--port", "0", *options], as_nobody=as_nobody)
+        command = tied(
+            [*UP, "--data-dir", str(folder), "--port", "0", *options], as_nobody=as_nobody
+        )
         with self._output.open("wb") as output:
             self.process = subprocess.Popen(
-                command, env=_environment() | (env or {}), stdin=subprocess.DEVNULL, stdout=output, stderr=output, process_group=0
+                command,
+                env=_environment() | (env or {}),
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                process_group=0,
             )
 
     @property
@@ -104,14 +113,21 @@ def _environment():
 
 def processes_of(folder):
     """The pids of processes that have the folder's path in their command, or a file of it open."""
-    return [int(path.name) for path in Path("/proc").iterdir() if path.name.isdigit() and _belongs_to(path, str(folder))]
+    return [
+        int(path.name)
+        for path in Path("/proc").iterdir()
+        if path.name.isdigit() and _belongs_to(path, str(folder))
+    ]
 
 
 def _belongs_to(process, folder):
     try:
         if folder in (process / "cmdline").read_text(errors="replace"):
             return True
-        return any(str(link.readlink()).startswith(folder) for link in [*(process / "fd").iterdir(), process / "cwd"])
+        return any(
+            str(link.readlink()).startswith(folder)
+            for link in [*(process / "fd").iterdir(), process / "cwd"]
+        )
     except OSError:  # it has just ended
         return False
 
@@ -143,10 +159,20 @@ def test_the_first_start_prints_a_curl_that_deletes_and_the_last_word_is_ready(f
         (programs / "curl").chmod(0o755)
         pasted += " -H 'Prefer: wait=10'"
         path = f"{programs}:{os.environ['PATH']}"
-        done = subprocess.run(["bash"], input=pasted, env={"PATH": path}, capture_output=True, text=True, timeout=60, check=True)
+        done = subprocess.run(
+            ["bash"],
+            input=pasted,
+            env={"PATH": path},
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=True,
+        )
         assert json.loads(done.stderr)["data"]["status"] == "queued"
         assert json.loads(done.stdout)["data"]["deleted"] == 2
-        assert run("leads", "count", "--campaign", "demo", "--data-dir", folder, "--json").json == {"count": 3}
+        assert run("leads", "count", "--campaign", "demo", "--data-dir", folder, "--json").json == {
+            "count": 3
+        }
         runtime_is_true(up, url)
         assert up.stop(signal.SIGTERM) == 0
         assert running_stack(folder) is None
@@ -158,10 +184,14 @@ def runtime_is_true(up, url):
     assert runtime["url"] == url == f"http://127.0.0.1:{runtime['ports']['api']}"
     assert runtime["pid"] == up.process.pid
     assert list(up.pids) == ROLES
-    assert sorted(up.pids.values()) == sorted(child.pid for child in psutil.Process(up.process.pid).children())
+    assert sorted(up.pids.values()) == sorted(
+        child.pid for child in psutil.Process(up.process.pid).children()
+    )
     for port in runtime["ports"].values():
         socket.create_connection(("127.0.0.1", port)).close()
-    assert running_stack(up.folder) == {name: runtime[name] for name in ("database_url", "broker_url", "secrets_key", "url")}
+    assert running_stack(up.folder) == {
+        name: runtime[name] for name in ("database_url", "broker_url", "secrets_key", "url")
+    }
     with psycopg.connect(runtime["database_url"]) as connection:
         assert connection.execute("SELECT count(*) FROM companies").fetchone() == (1,)
 
@@ -173,11 +203,15 @@ def test_each_child_is_restarted_every_time_that_it_dies_and_said_so(folder):
             before = up.pids
             for pid in before.values():
                 os.kill(pid, signal.SIGKILL)
-            wait_for(lambda before=before: not set(before.values()) & set(up.pids.values()), seconds=RESTARTED_WITHIN)
+            wait_for(
+                lambda before=before: not set(before.values()) & set(up.pids.values()),
+                seconds=RESTARTED_WITHIN,
+            )
             for role, pid in before.items():
                 news = f"\n{role} (pid {pid}) was killed by signal 9, started again as pid "
                 wait_for(lambda news=news: news in up.said, seconds=RESTARTED_WITHIN)
-            # A PostgreSQL may die by itself at first, of what the killed one has left; the next round is to meet a settled stack.
+            # A PostgreSQL may die by itself at first, of what the killed one has left; the next
+            # round is to meet a settled stack.
             wait_for(lambda: all_is_well(url))
         runtime_is_true(up, url)
         assert up.stop(signal.SIGINT) == 0
@@ -206,7 +240,9 @@ def kill_9(up):
     wait_for(lambda: processes_of(up.folder) == [], seconds=5)
 
 
-def test_two_stacks_run_at_once_also_of_two_users_but_not_in_one_folder_or_on_one_port(folder, tmp_path):
+def test_two_stacks_run_at_once_also_of_two_users_but_not_in_one_folder_or_on_one_port(
+    folder, tmp_path
+):
     theirs = tmp_path / "theirs"
     theirs.mkdir()
     if os.geteuid() == 0:
@@ -214,10 +250,16 @@ def test_two_stacks_run_at_once_also_of_two_users_but_not_in_one_folder_or_on_on
     with going_up(folder) as ours, going_up(theirs / "stack", as_nobody=True) as other:
         assert ours.until_ready() != other.until_ready()
         in_use = Up(folder).refusal()
-        assert in_use == f"Error: {folder} is in use by a running stack; stop it, or name another folder: --data-dir\n"
+        assert (
+            in_use
+            == f"Error: {folder} is in use by a running stack; stop it, or name another folder: --data-dir\n"
+        )
         port = ours.runtime["ports"]["api"]
         taken = Up(tmp_path / "third", "--port", str(port)).refusal()
-        assert taken == f"Error: port {port} is taken; stop what listens there, or choose another: --port 0 is any\n"
+        assert (
+            taken
+            == f"Error: port {port} is taken; stop what listens there, or choose another: --port 0 is any\n"
+        )
         assert list((tmp_path / "third" / "logs").iterdir()) == []
         assert other.stop(signal.SIGINT) == 0
         runtime_is_true(ours, ours.until_ready())
@@ -228,7 +270,9 @@ def test_a_stop_while_it_starts_is_clean(folder):
         wait_for((folder / "logs" / "api.log").exists)
         assert up.stop(signal.SIGTERM) == 0
         assert "ready" not in up.said
-        assert re.search(r"a write key, shown only now: lsk_\S+$", up.said, re.MULTILINE), "it is told only this once"
+        assert re.search(r"a write key, shown only now: lsk_\S+$", up.said, re.MULTILINE), (
+            "it is told only this once"
+        )
 
 
 def test_servers_that_are_given_are_used_and_kept_as_they_are(folder, engine, database_url):
@@ -260,21 +304,49 @@ main()
 @pytest.mark.parametrize(
     ("command", "given", "servers", "variables"),
     [
-        ("up", {}, "PostgreSQL and Redis, which the extra `embedded` brings, are", "DATABASE_URL and BROKER_URL"),
-        ("up", {"BROKER_URL": "redis://127.0.0.1:1/0"}, "PostgreSQL, which the extra `embedded` brings, is", "DATABASE_URL"),
-        ("up", {"DATABASE_URL": "postgresql://127.0.0.1:1/x"}, "Redis, which the extra `embedded` brings, is", "BROKER_URL"),
-        ("demo", {}, "PostgreSQL and Redis, which the extra `embedded` brings, are", "DATABASE_URL and BROKER_URL"),
+        (
+            "up",
+            {},
+            "PostgreSQL and Redis, which the extra `embedded` brings, are",
+            "DATABASE_URL and BROKER_URL",
+        ),
+        (
+            "up",
+            {"BROKER_URL": "redis://127.0.0.1:1/0"},
+            "PostgreSQL, which the extra `embedded` brings, is",
+            "DATABASE_URL",
+        ),
+        (
+            "up",
+            {"DATABASE_URL": "postgresql://127.0.0.1:1/x"},
+            "Redis, which the extra `embedded` brings, is",
+            "BROKER_URL",
+        ),
+        (
+            "demo",
+            {},
+            "PostgreSQL and Redis, which the extra `embedded` brings, are",
+            "DATABASE_URL and BROKER_URL",
+        ),
     ],
 )
-def test_without_the_extra_both_ways_out_are_told_before_anything_is_made(tmp_path, command, given, servers, variables):
+def test_without_the_extra_both_ways_out_are_told_before_anything_is_made(
+    tmp_path, command, given, servers, variables
+):
     (tmp_path / "programs").mkdir()
-    environment = _environment() | {"PATH": str(tmp_path / "programs"), "TMPDIR": str(tmp_path)} | given
+    environment = (
+        _environment() | {"PATH": str(tmp_path / "programs"), "TMPDIR": str(tmp_path)} | given
+    )
     done = subprocess.run(
-        [*WITHOUT_THE_EXTRA, command], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60, check=False
+        [*WITHOUT_THE_EXTRA, command],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
     )
-    told = (
-        f"{servers} not installed; in Leadsweep's folder: pip install '.[embedded]'; or let leadsweep up use servers of your own"
-    )
+    told = f"{servers} not installed; in Leadsweep's folder: pip install '.[embedded]'; or let leadsweep up use servers of your own"
     assert (done.returncode, done.stderr) == (1, f"Error: {told}: set {variables}\n")
     assert [path.name for path in tmp_path.iterdir()] == ["programs"]
 
@@ -306,7 +378,12 @@ def test_webhooks_may_go_to_loopback_only_where_nobody_else_reaches_the_api(host
 @pytest.mark.parametrize(
     ("host", "given", "said", "status"),
     [
-        ("127.0.0.1", {}, "webhooks may go to 127.0.0.0/8, ::1/128 too, over HTTP: LEADSWEEP_WEBHOOK_ALLOW", 201),
+        (
+            "127.0.0.1",
+            {},
+            "webhooks may go to 127.0.0.0/8, ::1/128 too, over HTTP: LEADSWEEP_WEBHOOK_ALLOW",
+            201,
+        ),
         (
             "0.0.0.0",
             {},
@@ -321,24 +398,40 @@ def test_webhooks_may_go_to_loopback_only_where_nobody_else_reaches_the_api(host
         ),
     ],
 )
-def test_a_stack_that_others_reach_sends_no_webhook_to_this_machine_unless_told(folder, database_url, host, given, said, status):
-    with going_up(folder, "--host", host, "--workers", "1", env={"DATABASE_URL": database_url} | given) as up:
+def test_a_stack_that_others_reach_sends_no_webhook_to_this_machine_unless_told(
+    folder, database_url, host, given, said, status
+):
+    with going_up(
+        folder, "--host", host, "--workers", "1", env={"DATABASE_URL": database_url} | given
+    ) as up:
         url = up.until_ready()
         assert said in up.said.splitlines()
         key = re.search(r"shown only now: (lsk_\S+)$", up.said, re.MULTILINE)[1]
         asked = {"url": "http://127.0.0.1:9/hook", "events": ["job.completed"]}
-        answer = httpx2.post(f"{url}/api/v1/webhooks", json=asked, headers={"x-api-key": key}, trust_env=False)
+        answer = httpx2.post(
+            f"{url}/api/v1/webhooks", json=asked, headers={"x-api-key": key}, trust_env=False
+        )
         assert answer.status_code == status, answer.text
 
 
 def test_make_up_takes_a_port_and_says_where_the_logs_are(tmp_path):
     port = free_port()
-    make = ["make", "--no-print-directory", "--old-file=.venv/.installed-embedded", "up", f"PORT={port}"]
+    make = [
+        "make",
+        "--no-print-directory",
+        "--old-file=.venv/.installed-embedded",
+        "up",
+        f"PORT={port}",
+    ]
     environment = _environment() | {"LEADSWEEP_DATA_DIR": str(tmp_path / "stack")}
     with (tmp_path / "said").open("wb") as output:
-        process = subprocess.Popen(tied(make), cwd=ROOT, env=environment, stdout=output, stderr=output)
+        process = subprocess.Popen(
+            tied(make), cwd=ROOT, env=environment, stdout=output, stderr=output
+        )
     try:
-        said = wait_for(lambda: "ready: " in (text := (tmp_path / "said").read_text()) and text, seconds=60)
+        said = wait_for(
+            lambda: "ready: " in (text := (tmp_path / "said").read_text()) and text, seconds=60
+        )
         assert said.splitlines()[0] == f"logs: {tmp_path / 'stack' / 'logs'}"
         assert said.splitlines()[-1] == f"ready: http://127.0.0.1:{port}"
         assert (tmp_path / "stack" / "logs" / "api.log").exists()
@@ -353,7 +446,10 @@ def test_an_address_that_the_api_cannot_listen_on_is_refused_at_once(folder):
 
 
 def test_ipv6_alone_needs_no_port_of_ipv4():
-    with socket.create_server(("127.0.0.1", 0)) as taken, reserve_port(port_of(taken), "::") as held:
+    with (
+        socket.create_server(("127.0.0.1", 0)) as taken,
+        reserve_port(port_of(taken), "::") as held,
+    ):
         assert port_of(held) == port_of(taken)
 
 
@@ -364,11 +460,19 @@ def test_an_address_that_is_not_ours_is_one_clear_line(folder):
     )
 
 
-def test_a_broker_that_does_not_work_is_named_at_once_with_its_way_out(folder, tmp_path, database_url):
+def test_a_broker_that_does_not_work_is_named_at_once_with_its_way_out(
+    folder, tmp_path, database_url
+):
     """As is one that is not supported."""
     for settings, said in (
-        ({"maxmemory": "1"}, "refuses writes: its memory is full (maxmemory); raise its maxmemory, or remove what else is in it"),
-        ({"cluster_enabled": "yes"}, "is a Redis Cluster, which is not supported; use a Redis or Valkey without cluster mode"),
+        (
+            {"maxmemory": "1"},
+            "refuses writes: its memory is full (maxmemory); raise its maxmemory, or remove what else is in it",
+        ),
+        (
+            {"cluster_enabled": "yes"},
+            "is a Redis Cluster, which is not supported; use a Redis or Valkey without cluster mode",
+        ),
     ):
         with redis_server(tmp_path, **settings) as url:
             began = time.monotonic()
@@ -383,7 +487,9 @@ def test_a_broker_that_does_not_work_is_named_at_once_with_its_way_out(folder, t
 
 
 def test_its_own_looking_uses_up_no_call_of_health(folder, database_url):
-    with going_up(folder, env={"DATABASE_URL": database_url, "LEADSWEEP_RATE_LIMIT_HEALTH": "1/hour"}) as up:
+    with going_up(
+        folder, env={"DATABASE_URL": database_url, "LEADSWEEP_RATE_LIMIT_HEALTH": "1/hour"}
+    ) as up:
         health = f"{up.until_ready()}/api/health"
         assert [httpx2.get(health).status_code for _ in range(2)] == [200, 429]
         assert up.stop(signal.SIGTERM) == 0

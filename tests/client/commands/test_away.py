@@ -1,4 +1,6 @@
-"""A server or a database that is away is told of within five seconds, whichever way it is away, and whenever."""
+"""A server or a database that is away is told of within five seconds, whichever way it is away, and
+whenever.
+"""
 
 import json
 import os
@@ -21,7 +23,11 @@ from tests.cli.terminal import terminal
 from tests.client.test_client import COMPLETED, RUNNING
 from tests.support.stack import free_port
 
-LEADSWEEP = [sys.executable, "-c", "from leadsweep.commands.main import main; main(prog_name='leadsweep')"]
+LEADSWEEP = [
+    sys.executable,
+    "-c",
+    "from leadsweep.commands.main import main; main(prog_name='leadsweep')",
+]
 SECONDS = 4  # which leaves one of five for the start of the command
 
 SUBMIT = ("submit", "-", "--campaign", "c")
@@ -42,7 +48,9 @@ def refusing():
 
 @contextmanager
 def deaf():
-    """As behind a firewall that drops what comes: its queue of connections is full, so no other is taken or refused."""
+    """As behind a firewall that drops what comes: its queue of connections is full, so no other is
+    taken or refused.
+    """
     with ExitStack() as stack:
         listening = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
         address = listening.getsockname()
@@ -61,7 +69,10 @@ def silent():
 
 
 JOB, UNDER_WAY = (200, {}, COMPLETED), (200, {}, RUNNING)
-PAGE, LAST_PAGE = (200, {}, {"items": [], "nextCursor": "2"}), (200, {}, {"items": [], "nextCursor": None})
+PAGE, LAST_PAGE = (
+    (200, {}, {"items": [], "nextCursor": "2"}),
+    (200, {}, {"items": [], "nextCursor": None}),
+)
 BUSY = (503, {}, None)
 LATER = (429, {"Retry-After": "60"}, None)
 BREAK = threading.Event()  # the end of the connection, at once
@@ -69,7 +80,9 @@ BREAK.set()
 
 
 class Answering(BaseHTTPRequestHandler):
-    """Gives the next answer of its server's. For an Event it says nothing until that is set, and ends the connection."""
+    """Gives the next answer of its server's. For an Event it says nothing until that is set, and
+    ends the connection.
+    """
 
     protocol_version = "HTTP/1.1"
 
@@ -104,7 +117,9 @@ class Answering(BaseHTTPRequestHandler):
 
 @contextmanager
 def answering(*answers):
-    """A server that gives these answers, one after another, and then none. Yields its URL, and when it took each request."""
+    """A server that gives these answers, one after another, and then none. Yields its URL, and when
+    it took each request.
+    """
     hangs = threading.Event()
     with ThreadingHTTPServer(("127.0.0.1", 0), Answering) as server:
         server.answers = iter([*answers, *[hangs] * 9])
@@ -134,7 +149,9 @@ def started(words, **env):
 
 @pytest.fixture
 def said(monkeypatch):
-    """Runs a command in this process, and says what it said and how long it took, the start of Python aside."""
+    """Runs a command in this process, and says what it said and how long it took, the start of
+    Python aside.
+    """
     monkeypatch.setenv("LEADSWEEP_API_KEY", "key")
     monkeypatch.setenv("LEADSWEEP_DATA_DIR", "/nowhere")
 
@@ -167,7 +184,10 @@ def test_a_server_that_takes_the_connection_and_says_nothing_is_told_of_and_wait
             connection, _ = listening.accept()
             began = time.monotonic()
             with connection:
-                assert process.stderr.readline() == f"no answer from http://127.0.0.1:{port} yet; still trying\n"
+                assert (
+                    process.stderr.readline()
+                    == f"no answer from http://127.0.0.1:{port} yet; still trying\n"
+                )
                 assert time.monotonic() - began < SECONDS
                 assert process.poll() is None
 
@@ -211,7 +231,10 @@ def test_each_time_that_it_is_away_is_told_of_once():
     silence = threading.Event()
     answers = (JOB, BUSY, BUSY, PAGE, BUSY, PAGE, silence, BREAK, PAGE, BREAK, LAST_PAGE)
     with answering(*answers) as (url, _), started(("results", "j"), LEADSWEEP_URL=url) as process:
-        busy, silent = f"{url} answers with status 503; trying again\n", f"no answer from {url} yet; still trying\n"
+        busy, silent = (
+            f"{url} answers with status 503; trying again\n",
+            f"no answer from {url} yet; still trying\n",
+        )
         assert [process.stderr.readline() for _ in range(3)] == [busy, busy, silent]
         silence.set()
         assert process.stderr.read() == silent
@@ -237,12 +260,19 @@ def test_a_server_that_refuses_and_then_is_silent_has_no_longer_than_one_that_is
                 thread.join(20)
 
 
-@pytest.mark.parametrize("words", [("submit", "FILE", "--campaign", "c", "--yes"), ("results", "j", "-o", "FILE")], ids=" ".join)
+@pytest.mark.parametrize(
+    "words",
+    [("submit", "FILE", "--campaign", "c", "--yes"), ("results", "j", "-o", "FILE")],
+    ids=" ".join,
+)
 def test_so_it_is_at_a_terminal_beside_the_progress(tmp_path, words):
     (tmp_path / "leads.csv").write_text("externalId\na\n")
     words = [tmp_path / "leads.csv" if word == "FILE" else word for word in words]
     env = {"LEADSWEEP_API_KEY": "key", "COLUMNS": "120"}
-    with answering(BUSY) as (url, taken), terminal(*LEADSWEEP, *words, env=env | {"LEADSWEEP_URL": url}) as person:
+    with (
+        answering(BUSY) as (url, taken),
+        terminal(*LEADSWEEP, *words, env=env | {"LEADSWEEP_URL": url}) as person,
+    ):
         person.expect(f"{url} answers with status 503; trying again")
         for _ in range(2):
             began = taken.get(timeout=20)
@@ -276,5 +306,7 @@ def test_a_database_of_several_addresses_is_told_of_before_all_of_them_are_tried
         url = f"postgresql://127.0.0.1:{port}/x?host=127.0.0.1:{port}&host=127.0.0.1:{port}"
         ran, _ = said(("companies", "list"), DATABASE_URL=url)
     told, error = ran.err.splitlines()
-    assert told == f"the database at postgresql://127.0.0.1:{port}/x does not answer yet; still trying"
+    assert (
+        told == f"the database at postgresql://127.0.0.1:{port}/x does not answer yet; still trying"
+    )
     assert error.startswith("Error: cannot use the database")

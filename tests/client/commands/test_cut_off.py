@@ -1,5 +1,5 @@
-"""What may have been done though the command was cut off: by Ctrl-C, by a signal, by a connection that breaks. It never says that
-nothing was done, and what it says to look with finds it.
+"""What may have been done though the command was cut off: by Ctrl-C, by a signal, by a connection
+that breaks. It never says that nothing was done, and what it says to look with finds it.
 """
 
 import json
@@ -23,32 +23,49 @@ from tests.client.test_client import COMPLETED
 from tests.faults.conftest import ground  # noqa: F401 - a fixture
 from tests.support.stack import free_port, lock_waits, running_api, wait_for
 
-LEADSWEEP = [sys.executable, "-c", "from leadsweep.commands.main import main; main(prog_name='leadsweep')"]
+LEADSWEEP = [
+    sys.executable,
+    "-c",
+    "from leadsweep.commands.main import main; main(prog_name='leadsweep')",
+]
 KEY = "mine and 'yours'"
 QUOTED = shlex.quote(KEY)
 
-SUBMIT = ("submit", "-", "--campaign", "the cmp", "--idempotency-key", KEY, "--reference", "ticket 17", "--yes")
+SUBMIT = (
+    "submit",
+    "-",
+    "--campaign",
+    "the cmp",
+    "--idempotency-key",
+    KEY,
+    "--reference",
+    "ticket 17",
+    "--yes",
+)
 SUBMITTED = (
     "it may have been accepted: look for it with leadsweep jobs list --campaign 'the cmp' --reference 'ticket 17'; "
     f"to have it done once, submit it again with --idempotency-key {QUOTED}"
 )
 STEERED = "it may have been accepted; to find out: leadsweep status j"
-FOLLOWED = (
-    "it may have been accepted: look for it with leadsweep jobs list --campaign c; leadsweep jobs {} j again makes no second job"
-)
+FOLLOWED = "it may have been accepted: look for it with leadsweep jobs list --campaign c; leadsweep jobs {} j again makes no second job"
 
 COMMANDS = {
     SUBMIT: SUBMITTED,
     (*SUBMIT, "--wait", "--by", "externalId"): SUBMITTED,
     **{("jobs", action, "j"): STEERED for action in ("pause", "resume", "cancel")},
     ("jobs", "pace", "j", "7"): STEERED,
-    **{("jobs", action, "j", "--yes"): FOLLOWED.format(action) for action in ("retry", "execute", "restore")},
+    **{
+        ("jobs", action, "j", "--yes"): FOLLOWED.format(action)
+        for action in ("retry", "execute", "restore")
+    },
     ("jobs", "restore", "j", "--wait"): FOLLOWED.format("restore"),
 }
 
 
 class Server(ThreadingHTTPServer):
-    """Answers GET with a job; what would change something it takes, and never answers: it hangs, or breaks the connection."""
+    """Answers GET with a job; what would change something it takes, and never answers: it hangs, or
+    breaks the connection.
+    """
 
     daemon_threads = True
 
@@ -96,9 +113,15 @@ def serving(*, breaks):
 
 @contextmanager
 def command(url, words):
-    env = os.environ | {"LEADSWEEP_URL": url, "LEADSWEEP_API_KEY": "key", "LEADSWEEP_DATA_DIR": "/nowhere"}
+    env = os.environ | {
+        "LEADSWEEP_URL": url,
+        "LEADSWEEP_API_KEY": "key",
+        "LEADSWEEP_DATA_DIR": "/nowhere",
+    }
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    with subprocess.Popen([*LEADSWEEP, *words], env=env, text=True, process_group=0, **pipes) as process:
+    with subprocess.Popen(
+        [*LEADSWEEP, *words], env=env, text=True, process_group=0, **pipes
+    ) as process:
         try:
             process.stdin.write("externalId\na\n")
             process.stdin.close()
@@ -122,7 +145,11 @@ def test_who_interrupts_what_was_sent_is_told_that_it_may_be_done_and_how_to_fin
 def test_at_a_terminal_it_is_said_on_a_line_of_its_own():
     words = ("jobs", "cancel", "j")
     with serving(breaks=False) as server:
-        env = {"LEADSWEEP_URL": server.url, "LEADSWEEP_API_KEY": "key", "LEADSWEEP_DATA_DIR": "/nowhere"}
+        env = {
+            "LEADSWEEP_URL": server.url,
+            "LEADSWEEP_API_KEY": "key",
+            "LEADSWEEP_DATA_DIR": "/nowhere",
+        }
         with terminal(*LEADSWEEP, *words, env=env) as person:
             assert server.taken.acquire(timeout=20)
             person.type("\x03")
@@ -140,7 +167,11 @@ def test_so_is_who_gets_no_answer(words):
         assert error.startswith(f"Error: no answer from {server.url}: ")
 
 
-@pytest.mark.parametrize("words", [*COMMANDS, ("jobs", "list"), ("status", "j"), ("watch", "j"), ("results", "j")], ids=" ".join)
+@pytest.mark.parametrize(
+    "words",
+    [*COMMANDS, ("jobs", "list"), ("status", "j"), ("watch", "j"), ("results", "j")],
+    ids=" ".join,
+)
 def test_where_no_connection_was_made_nothing_can_have_been_accepted(words):
     url = f"http://127.0.0.1:{free_port()}"
     with command(url, words) as process:
@@ -152,13 +183,17 @@ def test_where_no_connection_was_made_nothing_can_have_been_accepted(words):
 def test_what_was_refused_was_not_accepted_and_nothing_is_said_of_it():
     with (
         socket.create_server(("127.0.0.1", 0)) as listening,
-        command(f"http://127.0.0.1:{listening.getsockname()[1]}", ("jobs", "cancel", "j")) as process,
+        command(
+            f"http://127.0.0.1:{listening.getsockname()[1]}", ("jobs", "cancel", "j")
+        ) as process,
     ):
         connection, _ = listening.accept()
         with connection:
             connection.recv(65536)
             body = b'{"success": false, "data": null, "error": "Job not found"}'
-            connection.sendall(b"HTTP/1.1 404 Not Found\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body))
+            connection.sendall(
+                b"HTTP/1.1 404 Not Found\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body)
+            )
             assert process.wait(20) == 1
         assert process.stderr.read() == "Error: Job not found\n"
 
@@ -169,11 +204,16 @@ def test_what_it_says_to_look_with_finds_what_was_accepted(ground):  # noqa: F81
     with running_api(ground.env()) as url:
         ground.url = url
         shell = Shell(ground)
-        words, sent = ("submit", "-", "--campaign", "cmp", "--mode", "archive"), b"externalId\ncrm-0\n"
+        words, sent = (
+            ("submit", "-", "--campaign", "cmp", "--mode", "archive"),
+            b"externalId\ncrm-0\n",
+        )
         pipes = {"stdin": subprocess.PIPE, "stderr": subprocess.PIPE}
         with (
             ground.engine.begin() as holder,
-            subprocess.Popen([*LEADSWEEP, *words], env=os.environ | shell.env, process_group=0, **pipes) as process,
+            subprocess.Popen(
+                [*LEADSWEEP, *words], env=os.environ | shell.env, process_group=0, **pipes
+            ) as process,
         ):
             holder.execute(text("LOCK TABLE jobs IN SHARE MODE"))
             process.stdin.write(sent)
@@ -195,12 +235,30 @@ SLOW_COMMIT = """
 """
 CHANGES = {
     ("companies", "create", "new"): ("companies", "leadsweep companies list"),
-    ("companies", "webhook-secret", "acme", "--rotate"): ("companies", "leadsweep companies webhook-secret acme"),
-    ("campaigns", "create", "new", "--company", "acme"): ("campaigns", "leadsweep campaigns list --company acme"),
-    ("campaigns", "off-peak", "spring", "22:00-06:00"): ("campaigns", "leadsweep campaigns off-peak spring"),
-    ("campaigns", "phone-region", "spring", "DE"): ("campaigns", "leadsweep campaigns phone-region spring"),
-    ("keys", "create", "--company", "acme", "--scope", "read"): ("api_keys", "leadsweep keys list --company acme"),
-    ("leads", "import", "-", "--campaign", "spring"): ("leads", "leadsweep leads count --campaign spring"),
+    ("companies", "webhook-secret", "acme", "--rotate"): (
+        "companies",
+        "leadsweep companies webhook-secret acme",
+    ),
+    ("campaigns", "create", "new", "--company", "acme"): (
+        "campaigns",
+        "leadsweep campaigns list --company acme",
+    ),
+    ("campaigns", "off-peak", "spring", "22:00-06:00"): (
+        "campaigns",
+        "leadsweep campaigns off-peak spring",
+    ),
+    ("campaigns", "phone-region", "spring", "DE"): (
+        "campaigns",
+        "leadsweep campaigns phone-region spring",
+    ),
+    ("keys", "create", "--company", "acme", "--scope", "read"): (
+        "api_keys",
+        "leadsweep keys list --company acme",
+    ),
+    ("leads", "import", "-", "--campaign", "spring"): (
+        "leads",
+        "leadsweep leads count --campaign spring",
+    ),
     ("migrate", "--to", "0005", "--yes"): ("alembic_version", "leadsweep doctor"),
 }
 
@@ -214,7 +272,9 @@ def committing(engine):
 
 @pytest.mark.parametrize("words", CHANGES, ids=" ".join)
 @pytest.mark.parametrize("how", ["interrupted", "cut"])
-def test_who_is_cut_off_from_the_database_while_it_commits_is_told_how_to_find_out(leadsweep, engine, words, how):
+def test_who_is_cut_off_from_the_database_while_it_commits_is_told_how_to_find_out(
+    leadsweep, engine, words, how
+):
     leadsweep("companies", "create", "acme")
     leadsweep("campaigns", "create", "spring", "--company", "acme")
     table, look = CHANGES[words]
@@ -251,7 +311,9 @@ def test_who_interrupts_before_it_is_committed_is_not_told_so(leadsweep, engine)
     with engine.begin() as holder:
         holder.execute(text("LOCK TABLE campaigns"))
         words = ("campaigns", "create", "spring", "--company", "acme")
-        with subprocess.Popen([*LEADSWEEP, *words], stderr=subprocess.PIPE, text=True, process_group=0) as process:
+        with subprocess.Popen(
+            [*LEADSWEEP, *words], stderr=subprocess.PIPE, text=True, process_group=0
+        ) as process:
             wait_for(lambda: lock_waits(engine))
             process.send_signal(signal.SIGINT)
             assert process.wait(20) == 130

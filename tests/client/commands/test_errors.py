@@ -1,4 +1,6 @@
-"""An error is one clear line that says how to mend it: never a traceback, never a password, always the right exit code."""
+"""An error is one clear line that says how to mend it: never a traceback, never a password, always
+the right exit code.
+"""
 
 import os
 import signal
@@ -65,10 +67,15 @@ def test_without_database_and_stack_it_says_how_to_start_one(leadsweep, monkeypa
 
 def test_a_named_data_dir_wins_over_database_url(leadsweep, tmp_path):
     ran = leadsweep("keys", "list", "--data-dir", tmp_path)
-    assert ran.error == f"no stack is running in {tmp_path}; start one: leadsweep up --data-dir {tmp_path}"
+    assert (
+        ran.error
+        == f"no stack is running in {tmp_path}; start one: leadsweep up --data-dir {tmp_path}"
+    )
 
 
-def test_a_schema_that_is_missing_or_of_another_time_is_told_with_the_command_that_mends_it(leadsweep, engine):
+def test_a_schema_that_is_missing_or_of_another_time_is_told_with_the_command_that_mends_it(
+    leadsweep, engine
+):
     args = ("leads", "import", "-", "--campaign", "x")
     with engine.begin() as connection:
         connection.execute(text("UPDATE alembic_version SET version_num = '0000'"))
@@ -77,13 +84,25 @@ def test_a_schema_that_is_missing_or_of_another_time_is_told_with_the_command_th
         connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
     assert leadsweep(*args).error.endswith("; upgrade Leadsweep")
     with engine.begin() as connection:
-        connection.execute(text("UPDATE alembic_version SET version_num = :newest"), {"newest": newest_version()})
+        connection.execute(
+            text("UPDATE alembic_version SET version_num = :newest"), {"newest": newest_version()}
+        )
         downgrade(connection, "base")
-    assert leadsweep(*args).error == "the database has no tables of Leadsweep yet; run: leadsweep migrate"
+    assert (
+        leadsweep(*args).error
+        == "the database has no tables of Leadsweep yet; run: leadsweep migrate"
+    )
 
 
 def test_wrong_usage_is_one_line_with_the_help_to_ask_for(leadsweep):
-    for args in ("nonsense", "keys nonsense", "keys create", "keys list --nonsense", "leads count x", "migrate --to"):
+    for args in (
+        "nonsense",
+        "keys nonsense",
+        "keys create",
+        "keys list --nonsense",
+        "leads count x",
+        "migrate --to",
+    ):
         ran = leadsweep(*args.split())
         assert (ran.code, ran.out) == (2, ""), args
         assert "--help'." in ran.error
@@ -99,10 +118,18 @@ FILES = [
 
 
 @pytest.mark.parametrize("command", FILES, ids=" ".join)
-def test_a_file_that_cannot_be_had_is_wrong_usage_wherever_one_is_named(leadsweep, tmp_path, command):
+def test_a_file_that_cannot_be_had_is_wrong_usage_wherever_one_is_named(
+    leadsweep, tmp_path, command
+):
     """Before anything is asked, or a server looked for: there is none here."""
     (tmp_path / "dangling").symlink_to("nowhere")
-    missing = [tmp_path / "none", tmp_path / "none" / "none.csv", tmp_path / "dangling", "", "x" * 5000]
+    missing = [
+        tmp_path / "none",
+        tmp_path / "none" / "none.csv",
+        tmp_path / "dangling",
+        "",
+        "x" * 5000,
+    ]
     for name in [*missing, tmp_path] if command[-1] != "{}/x" else missing[:2]:
         ran = leadsweep(*(word.format(name) for word in command))
         assert (ran.code, ran.out) == (2, ""), name
@@ -113,10 +140,16 @@ def test_a_file_that_may_not_be_read_is_wrong_usage(tmp_path):
     """As somebody else, since root may read everything."""
     (tmp_path / "secret.csv").write_text("externalId\na\n")
     (tmp_path / "secret.csv").chmod(0)
-    unprivileged = ["setpriv", "--bounding-set=-all", "--inh-caps=-all", "--no-new-privs"] if os.geteuid() == 0 else []
+    unprivileged = (
+        ["setpriv", "--bounding-set=-all", "--inh-caps=-all", "--no-new-privs"]
+        if os.geteuid() == 0
+        else []
+    )
     for command in FILES[:3]:
         words = [word.format(tmp_path / "secret.csv") for word in command]
-        ran = subprocess.run([*unprivileged, LEADSWEEP, *words], capture_output=True, text=True, check=False)
+        ran = subprocess.run(
+            [*unprivileged, LEADSWEEP, *words], capture_output=True, text=True, check=False
+        )
         assert ran.returncode == 2, ran.stderr
         assert "secret.csv" in ran.stderr
 
@@ -131,12 +164,19 @@ def test_a_defect_is_one_line_as_well(monkeypatch):
     monkeypatch.setattr("cli.connection.connected", lambda _: 1 / 0)
     result = CliRunner().invoke(main, ["keys", "list"])
     assert result.exit_code == 1
-    assert result.stderr == "Error: unexpected ZeroDivisionError: division by zero (LEADSWEEP_LOG_LEVEL=DEBUG shows where)\n"
+    assert (
+        result.stderr
+        == "Error: unexpected ZeroDivisionError: division by zero (LEADSWEEP_LOG_LEVEL=DEBUG shows where)\n"
+    )
 
 
 def leadsweep_process(engine, *args, **options):
     """The real executable, on the test's database."""
-    environment = os.environ | {"DATABASE_URL": engine.url.set(drivername="postgresql").render_as_string(hide_password=False)}
+    environment = os.environ | {
+        "DATABASE_URL": engine.url.set(drivername="postgresql").render_as_string(
+            hide_password=False
+        )
+    }
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     return subprocess.Popen([LEADSWEEP, *args], env=environment, **(pipes | options))
 
@@ -145,7 +185,9 @@ def test_ctrl_c_in_the_middle_of_an_import_imports_nothing_and_is_one_line(leads
     leadsweep("companies", "create", "acme")
     leadsweep("campaigns", "create", "spring", "--company", "acme")
     with leadsweep_process(engine, "leads", "import", "-", "--campaign", "spring") as process:
-        process.stdin.write(b"externalId\n" + b"".join(b"CRM_%d\n" % number for number in range(50_000)))
+        process.stdin.write(
+            b"externalId\n" + b"".join(b"CRM_%d\n" % number for number in range(50_000))
+        )
         process.stdin.flush()
         wait_for_copy(engine)
         process.send_signal(signal.SIGINT)
@@ -156,7 +198,9 @@ def test_ctrl_c_in_the_middle_of_an_import_imports_nothing_and_is_one_line(leads
 
 
 def wait_for_copy(engine):
-    copying = text("SELECT count(*) FROM pg_stat_progress_copy WHERE tuples_processed > 0 AND datname = current_database()")
+    copying = text(
+        "SELECT count(*) FROM pg_stat_progress_copy WHERE tuples_processed > 0 AND datname = current_database()"
+    )
     deadline = time.monotonic() + 30
     with engine.connect() as connection:
         while not connection.scalar(copying):
@@ -173,7 +217,13 @@ def test_a_reader_that_goes_away_ends_the_command_quietly(engine):
 
 
 def test_help_and_version_answer_at_once():
-    for args in (["--help"], ["keys", "--help"], ["leads", "import", "--help"], ["up", "--help"], ["--version"]):
+    for args in (
+        ["--help"],
+        ["keys", "--help"],
+        ["leads", "import", "--help"],
+        ["up", "--help"],
+        ["--version"],
+    ):
         assert min(cpu_seconds([LEADSWEEP, *args]) for _ in range(3)) < 0.3, args
 
 

@@ -1,4 +1,6 @@
-"""`leadsweep webhooks listen`: what is signed is printed and passed on, what is not is refused. And the company's secret."""
+"""`leadsweep webhooks listen`: what is signed is printed and passed on, what is not is refused. And
+the company's secret.
+"""
 
 import json
 import os
@@ -16,7 +18,15 @@ from shared.webhooks.signatures import Vault, in_force, new_secret, new_secrets_
 from tests.support.receiver import receiving
 from tests.support.stack import wait_for
 
-LISTEN = [sys.executable, "-c", "from leadsweep.commands.main import main; main()", "webhooks", "listen", "--port", "0"]
+LISTEN = [
+    sys.executable,
+    "-c",
+    "from leadsweep.commands.main import main; main()",
+    "webhooks",
+    "listen",
+    "--port",
+    "0",
+]
 EVENT = {
     "type": "job.completed",
     "timestamp": "2026-01-01T02:00:00.000Z",
@@ -31,7 +41,9 @@ def listening(folder, *options):
     """Runs the command; yields it with its `url`, what it `printed` and what it `remarked`."""
     out, err = folder / "out", folder / "err"
     with out.open("wb") as stdout, err.open("wb") as stderr:
-        process = subprocess.Popen([*LISTEN, *options], stdout=stdout, stderr=stderr, stdin=subprocess.DEVNULL)
+        process = subprocess.Popen(
+            [*LISTEN, *options], stdout=stdout, stderr=stderr, stdin=subprocess.DEVNULL
+        )
     process.printed = lambda: out.read_text().splitlines()
     process.remarked = lambda: err.read_text().splitlines()
     try:
@@ -45,16 +57,24 @@ def listening(folder, *options):
 def deliver(url, secret, body=BODY, moment=None, **headers):
     signed = sign([secret], "msg_1", moment or datetime.now(UTC), body)
     return httpx2.post(
-        url, content=body, headers=signed | {"content-type": "application/json"} | headers, trust_env=False
+        url,
+        content=body,
+        headers=signed | {"content-type": "application/json"} | headers,
+        trust_env=False,
     ).status_code
 
 
 def test_what_is_signed_with_one_of_the_secrets_is_printed_in_a_line(tmp_path):
     secrets = [new_secret(), new_secret()]
-    with listening(tmp_path, *(word for secret in secrets for word in ("--secret", secret))) as process:
+    with listening(
+        tmp_path, *(word for secret in secrets for word in ("--secret", secret))
+    ) as process:
         assert [deliver(process.url, secret) for secret in secrets] == [204, 204]
         wait_for(lambda: len(process.printed()) == 2)
-        assert process.printed()[0] == "2026-01-01T02:00:00.000Z job.completed jobId=j deleted=2 dryRun=false"
+        assert (
+            process.printed()[0]
+            == "2026-01-01T02:00:00.000Z job.completed jobId=j deleted=2 dryRun=false"
+        )
 
 
 def test_what_is_not_signed_or_too_old_or_changed_is_refused_and_not_printed(tmp_path):
@@ -66,15 +86,22 @@ def test_what_is_not_signed_or_too_old_or_changed_is_refused_and_not_printed(tmp
         assert deliver(process.url, secret, **{"webhook-signature": "rubbish"}) == 401
         assert httpx2.post(process.url, content=BODY, trust_env=False).status_code == 401
         assert deliver(process.url, secret) == 204
-        wait_for(lambda: len([line for line in process.remarked() if line.startswith("refused ")]) == 5)
+        wait_for(
+            lambda: len([line for line in process.remarked() if line.startswith("refused ")]) == 5
+        )
         assert len(wait_for(process.printed)) == 1
 
 
-def test_what_none_of_the_secrets_signed_is_told_with_whose_secret_would_have_fitted(leadsweep, engine, tmp_path):
+def test_what_none_of_the_secrets_signed_is_told_with_whose_secret_would_have_fitted(
+    leadsweep, engine, tmp_path
+):
     """`leadsweep` says where the database is."""
     leadsweep("companies", "create", "acme")
     leadsweep("companies", "create", "other")
-    of = {name: leadsweep("companies", "webhook-secret", name).out.strip() for name in ("acme", "other")}
+    of = {
+        name: leadsweep("companies", "webhook-secret", name).out.strip()
+        for name in ("acme", "other")
+    }
     old = of["acme"]
     of["acme"] = leadsweep("companies", "webhook-secret", "acme", "--rotate").out.strip()
     vault, own = Vault(os.environ["LEADSWEEP_SECRETS_KEY"]), new_secret()
@@ -98,7 +125,9 @@ def test_what_none_of_the_secrets_signed_is_told_with_whose_secret_would_have_fi
             (said,) = wait_for(lambda before=before: process.remarked()[before:])
             assert said == f"refused msg_1: No matching signature found; {told}"
         assert deliver(process.url, of["other"]) == 204
-        assert not [secret for secret in (*of.values(), old, own) if secret in "".join(process.remarked())]
+        assert not [
+            secret for secret in (*of.values(), old, own) if secret in "".join(process.remarked())
+        ]
 
 
 def test_without_a_database_it_says_which_kinds_of_secrets_there_are(tmp_path, monkeypatch):
@@ -108,7 +137,9 @@ def test_without_a_database_it_says_which_kinds_of_secrets_there_are(tmp_path, m
         with listening(tmp_path, "--secret", new_secret()) as process:
             assert deliver(process.url, new_secret()) == 401
             wait_for(lambda: len(process.remarked()) == 2)
-            assert process.remarked()[1].endswith("is signed with its company's secret, a webhook with its own")
+            assert process.remarked()[1].endswith(
+                "is signed with its company's secret, a webhook with its own"
+            )
 
 
 def test_what_is_signed_and_is_no_event_is_refused_in_a_line(tmp_path):
@@ -130,16 +161,21 @@ def test_what_a_caller_wrote_cannot_pass_for_more_than_one_word_of_one_line(tmp_
             assert deliver(process.url, secret, json.dumps(event).encode()) == 204
         deliver(process.url, new_secret(), **{"webhook-id": "\x1b[2J"})
         wait_for(lambda: len(process.printed()) == 4 and len(process.remarked()) == 2)
-        assert sorted(line.partition("clientReference=")[2] for line in process.printed()) == sorted(
-            [json.dumps(forged), '"ticket 17 deleted=5"', '"a\\"b"', "ü"]
-        )
+        assert sorted(
+            line.partition("clientReference=")[2] for line in process.printed()
+        ) == sorted([json.dumps(forged), '"ticket 17 deleted=5"', '"a\\"b"', "ü"])
         assert process.remarked()[1].startswith('refused "\\u001b[2J": ')
 
 
 def test_it_ends_without_a_word_when_nobody_reads_what_it_prints(tmp_path):
     secret = new_secret()
     with (tmp_path / "err").open("wb") as stderr:
-        process = subprocess.Popen([*LISTEN, "--secret", secret], stdout=subprocess.PIPE, stderr=stderr, stdin=subprocess.DEVNULL)
+        process = subprocess.Popen(
+            [*LISTEN, "--secret", secret],
+            stdout=subprocess.PIPE,
+            stderr=stderr,
+            stdin=subprocess.DEVNULL,
+        )
     try:
         (said,) = wait_for(lambda: (tmp_path / "err").read_text().splitlines())
         url = said.removeprefix("listening on ")
@@ -162,7 +198,10 @@ def test_it_listens_on_an_ipv6_address_too(tmp_path):
         assert len(wait_for(process.printed)) == 1
 
 
-@pytest.mark.parametrize("url", ["", "example.com", "http://", "http://[::1", "ftp://example.com/", "http://localhost:99999/"])
+@pytest.mark.parametrize(
+    "url",
+    ["", "example.com", "http://", "http://[::1", "ftp://example.com/", "http://localhost:99999/"],
+)
 def test_where_it_cannot_forward_to_it_does_not_begin(leadsweep, url):
     ran = leadsweep("webhooks", "listen", "--port", "0", "--secret", new_secret(), "--forward", url)
     assert ran.code == 2
@@ -178,7 +217,10 @@ def test_as_json_the_events_are_as_they_were_sent(tmp_path):
 
 def test_what_is_forwarded_keeps_its_signature_and_the_answer_is_the_forwarded_one(tmp_path):
     secret = new_secret()
-    with receiving() as behind, listening(tmp_path, "--secret", secret, "--forward", f"{behind.url}/503") as process:
+    with (
+        receiving() as behind,
+        listening(tmp_path, "--secret", secret, "--forward", f"{behind.url}/503") as process,
+    ):
         assert deliver(process.url, secret) == 503
         assert deliver(process.url, new_secret()) == 401
         (came,) = behind.came
@@ -215,13 +257,24 @@ def test_a_companys_secret_is_shown_and_rotated(leadsweep, engine, monkeypatch):
     assert len({first, second, third}) == 3
     assert third == leadsweep("companies", "webhook-secret", "acme").out.strip()
     with engine.begin() as connection:
-        locked, old = connection.exec_driver_sql("SELECT webhook_secret, old_webhook_secrets FROM companies").one()
+        locked, old = connection.exec_driver_sql(
+            "SELECT webhook_secret, old_webhook_secrets FROM companies"
+        ).one()
         connection.exec_driver_sql("INSERT INTO companies (id) VALUES ('by-hand'), ('rotated')")
     vault = Vault(os.environ["LEADSWEEP_SECRETS_KEY"])
-    assert [vault.unlock(secret) for secret in (bytes(locked), *in_force(old, datetime.now(UTC)))] == [third, second, first]
+    assert [
+        vault.unlock(secret) for secret in (bytes(locked), *in_force(old, datetime.now(UTC)))
+    ] == [third, second, first]
     by_hand = leadsweep("companies", "webhook-secret", "by-hand").out
     assert by_hand == leadsweep("companies", "webhook-secret", "by-hand").out, "made once"
-    assert leadsweep("companies", "webhook-secret", "rotated", "--rotate").err == "", "there is no old one"
-    assert "company nobody does not exist" in leadsweep("companies", "webhook-secret", "nobody").error
+    assert leadsweep("companies", "webhook-secret", "rotated", "--rotate").err == "", (
+        "there is no old one"
+    )
+    assert (
+        "company nobody does not exist" in leadsweep("companies", "webhook-secret", "nobody").error
+    )
     monkeypatch.setenv("LEADSWEEP_SECRETS_KEY", "A" * 43 + "=")
-    assert "LEADSWEEP_SECRETS_KEY is not the key" in leadsweep("companies", "webhook-secret", "acme").error
+    assert (
+        "LEADSWEEP_SECRETS_KEY is not the key"
+        in leadsweep("companies", "webhook-secret", "acme").error
+    )

@@ -21,14 +21,25 @@ from tests.faults.conftest import ground  # noqa: F401 - a fixture
 from tests.support.jobs import add_campaign, queue_job
 from tests.support.stack import running_api
 
-LEADSWEEP = [sys.executable, "-c", "from leadsweep.commands.main import main; main(prog_name='leadsweep')"]
+LEADSWEEP = [
+    sys.executable,
+    "-c",
+    "from leadsweep.commands.main import main; main(prog_name='leadsweep')",
+]
 ROWS = 120_000
-ACCEPTED = {"jobId": "j", "status": "queued", "total": ROWS, "createdAt": "2026-01-01T02:00:00.000Z", "runAt": None}
+ACCEPTED = {
+    "jobId": "j",
+    "status": "queued",
+    "total": ROWS,
+    "createdAt": "2026-01-01T02:00:00.000Z",
+    "runAt": None,
+}
 
 
 @contextmanager
 def taking(size, pause=0):
-    """A server that reads half of a request, then all of it, then answers, each when it is told to. Yields its port, `go_on`.
+    """A server that reads half of a request, then all of it, then answers, each when it is told to.
+    Yields its port, `go_on`.
 
     As one behind a slow line it makes a `pause` after each 64 KiB.
     """
@@ -45,7 +56,9 @@ def taking(size, pause=0):
                     time.sleep(pause * len(part) / 65536)
             turns.acquire()
             body = json.dumps({"success": True, "data": ACCEPTED, "error": None}).encode()
-            connection.sendall(b"HTTP/1.1 202 Accepted\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body))
+            connection.sendall(
+                b"HTTP/1.1 202 Accepted\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body)
+            )
 
     with socket.create_server(("127.0.0.1", 0)) as listening:
         thread = threading.Thread(target=serve, args=[listening])
@@ -58,14 +71,20 @@ def taking(size, pause=0):
 def file(tmp_path):
     """Of leads, and far bigger than what a connection holds by itself."""
     path = tmp_path / "leads.csv"
-    path.write_text("externalId,filling\n" + "".join(f"crm-{number},{'x' * 200}\n" for number in range(ROWS)))
+    path.write_text(
+        "externalId,filling\n" + "".join(f"crm-{number},{'x' * 200}\n" for number in range(ROWS))
+    )
     return path
 
 
 def test_an_upload_shows_what_is_sent_and_then_that_it_waits(file):
     size = file.stat().st_size
     with taking(size) as (port, go_on):
-        env = {"LEADSWEEP_URL": f"http://127.0.0.1:{port}", "LEADSWEEP_API_KEY": "k", "COLUMNS": "120"}
+        env = {
+            "LEADSWEEP_URL": f"http://127.0.0.1:{port}",
+            "LEADSWEEP_API_KEY": "k",
+            "COLUMNS": "120",
+        }
         with terminal(*LEADSWEEP, "submit", file, "--campaign", "c", "--yes", env=env) as person:
             person.expect("counting")
             person.expect("sending")
@@ -83,8 +102,14 @@ def test_a_server_that_stops_in_the_middle_of_an_upload_is_told_of_once(file):
     """At the beginning it has taken what the connection holds, later half of it, then all."""
     for parts in range(3):
         with taking(file.stat().st_size) as (port, go_on):
-            env = {"LEADSWEEP_URL": f"http://127.0.0.1:{port}", "LEADSWEEP_API_KEY": "k", "COLUMNS": "120"}
-            with terminal(*LEADSWEEP, "submit", file, "--campaign", "c", "--yes", env=env) as person:
+            env = {
+                "LEADSWEEP_URL": f"http://127.0.0.1:{port}",
+                "LEADSWEEP_API_KEY": "k",
+                "COLUMNS": "120",
+            }
+            with terminal(
+                *LEADSWEEP, "submit", file, "--campaign", "c", "--yes", env=env
+            ) as person:
                 person.expect("sending")
                 began = time.monotonic()
                 for _ in range(parts):
@@ -99,19 +124,36 @@ def test_a_server_that_stops_in_the_middle_of_an_upload_is_told_of_once(file):
 
 
 @pytest.mark.parametrize("seconds", [0, 6])
-def test_in_a_pipe_an_upload_says_nothing_of_it_nor_that_it_takes_longer_than_silence_may(file, seconds):
+def test_in_a_pipe_an_upload_says_nothing_of_it_nor_that_it_takes_longer_than_silence_may(
+    file, seconds
+):
     size = file.stat().st_size
     with taking(size, seconds / (size / 65536)) as (port, go_on):
-        env = {"LEADSWEEP_URL": f"http://127.0.0.1:{port}", "LEADSWEEP_API_KEY": "k", "PATH": "/usr/bin"}
+        env = {
+            "LEADSWEEP_URL": f"http://127.0.0.1:{port}",
+            "LEADSWEEP_API_KEY": "k",
+            "PATH": "/usr/bin",
+        }
         for _ in range(3):
             go_on()
-        ran = subprocess.run([*LEADSWEEP, "submit", file, "--campaign", "c"], env=env, capture_output=True, text=True, check=True)
-    assert (ran.stdout, ran.stderr) == ("j\n", f"accepted: {ROWS:,} leads, queued. Watch it: leadsweep watch j\n")
+        ran = subprocess.run(
+            [*LEADSWEEP, "submit", file, "--campaign", "c"],
+            env=env,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+    assert (ran.stdout, ran.stderr) == (
+        "j\n",
+        f"accepted: {ROWS:,} leads, queued. Watch it: leadsweep watch j\n",
+    )
 
 
 def test_results_show_how_many_of_them_are_read_but_not_among_themselves(ground, tmp_path):  # noqa: F811
     with ground.engine.begin() as connection:
-        job_id = str(queue_job(connection, [(f"crm-{i:06}", None) for i in range(1000)], total=60_000))
+        job_id = str(
+            queue_job(connection, [(f"crm-{i:06}", None) for i in range(1000)], total=60_000)
+        )
         connection.execute(
             text("""
                 INSERT INTO chunks (job_id, number, first_index, external_ids, phone_numbers, outcomes)
@@ -125,7 +167,9 @@ def test_results_show_how_many_of_them_are_read_but_not_among_themselves(ground,
         shell = Shell(ground)
         shell.env["COLUMNS"] = "120"
         for options in (["--format", "csv"], ["--format", "identifiers"], ["--outcome", "pending"]):
-            with shell.at_terminal("results", job_id, "-o", tmp_path / "results", *options) as person:
+            with shell.at_terminal(
+                "results", job_id, "-o", tmp_path / "results", *options
+            ) as person:
                 person.expect(" of 60,000 entries")
                 assert person.end() == 0
                 assert "written: " in person.seen.splitlines()[-1]
@@ -152,10 +196,19 @@ def test_an_import_shows_how_far_it_is_to_its_end(leadsweep, engine, file):
     with engine.begin() as connection:
         connection.execute(text(slow))
     for seen in (
-        ["reading", f" of {file.stat().st_size:,} bytes", "preparing", "writing", f" of {ROWS:,} rows", "committing"],
+        [
+            "reading",
+            f" of {file.stat().st_size:,} bytes",
+            "preparing",
+            "writing",
+            f" of {ROWS:,} rows",
+            "committing",
+        ],
         ["reading", "writing", "looking for what rows repeat", "committing"],
     ):
-        with terminal(*LEADSWEEP, "leads", "import", file, "--campaign", "spring", env={"COLUMNS": "120"}) as person:
+        with terminal(
+            *LEADSWEEP, "leads", "import", file, "--campaign", "spring", env={"COLUMNS": "120"}
+        ) as person:
             for words in seen:
                 person.expect(words, 60)
             person.end(60)

@@ -1,4 +1,6 @@
-"""What others wrote never steers a terminal: identifiers, references, names, a server's errors, whichever command prints them."""
+"""What others wrote never steers a terminal: identifiers, references, names, a server's errors,
+whichever command prints them.
+"""
 
 import ast
 import json
@@ -24,11 +26,18 @@ from tests.client.commands.test_listen import deliver, listening
 from tests.client.test_client import COMPLETED
 from tests.support.stack import wait_for
 
-LEADSWEEP = [sys.executable, "-c", "from leadsweep.commands.main import main; main(prog_name='leadsweep')"]
+LEADSWEEP = [
+    sys.executable,
+    "-c",
+    "from leadsweep.commands.main import main; main(prog_name='leadsweep')",
+]
 ROOT = Path(__file__).parents[3]
 
-# One of each kind: what C0, DEL, C1, turns of the writing direction, line separators, markup and unseen letters are made of.
-HOSTILE = "evil\x1b[2J\a\x7f\x9b31m\u202e\u2066\u200f\u061c\u2028\u2029\u200b\u3164\ufeff[bold]\r\nforged"
+# One of each kind: what C0, DEL, C1, turns of the writing direction, line separators, markup and
+# unseen letters are made of.
+HOSTILE = (
+    "evil\x1b[2J\a\x7f\x9b31m\u202e\u2066\u200f\u061c\u2028\u2029\u200b\u3164\ufeff[bold]\r\nforged"
+)
 JOB = COMPLETED | {
     "jobId": HOSTILE, "campaignId": HOSTILE, "clientReference": HOSTILE, "mode": HOSTILE, "error": HOSTILE,
     "phoneRegion": HOSTILE,
@@ -42,11 +51,16 @@ RESULT = {
 
 def is_harmless(said):
     """Whether nothing in it acts on a terminal, but for the ends of lines."""
-    return all(character == "\n" or (character.isprintable() and character != "\u3164") for character in said)
+    return all(
+        character == "\n" or (character.isprintable() and character != "\u3164")
+        for character in said
+    )
 
 
 class Strange(ThreadingHTTPServer):
-    """A server that puts the text wherever its answers have one; what would change something it takes, or `refuses`."""
+    """A server that puts the text wherever its answers have one; what would change something it
+    takes, or `refuses`.
+    """
 
     daemon_threads = True
 
@@ -69,7 +83,11 @@ class Handler(BaseHTTPRequestHandler):
 
     def answer(self, status, content):
         refused = self.server.refuses and self.command != "GET"
-        answer = {"success": not refused, "data": None if refused else content, "error": HOSTILE if refused else None}
+        answer = {
+            "success": not refused,
+            "data": None if refused else content,
+            "error": HOSTILE if refused else None,
+        }
         body = json.dumps(answer).encode()
         self.send_response(409 if refused else status)
         self.send_header("content-type", "application/json")
@@ -97,20 +115,42 @@ def strange_database(engine, database_url, monkeypatch):
         connection.execute(insert(companies).values(id=company, name=HOSTILE))
         connection.execute(insert(campaigns).values(id=campaign, company_id=company, name=HOSTILE))
         connection.execute(insert(campaigns).values(id="c", company_id=company, name=HOSTILE))
-        connection.execute(insert(leads).values(campaign_id="c", external_id=HOSTILE, metadata={HOSTILE: HOSTILE}))
-        key = {"id": uuid4(), "company_id": company, "campaign_id": campaign, "name": HOSTILE, "scope": "write"}
+        connection.execute(
+            insert(leads).values(campaign_id="c", external_id=HOSTILE, metadata={HOSTILE: HOSTILE})
+        )
+        key = {
+            "id": uuid4(),
+            "company_id": company,
+            "campaign_id": campaign,
+            "name": HOSTILE,
+            "scope": "write",
+        }
         connection.execute(insert(api_keys).values(hash=b"", **key))
-        webhook = {"id": uuid4(), "company_id": company, "url": HOSTILE, "description": HOSTILE, "events": [HOSTILE]}
-        connection.execute(insert(webhooks).values(secret=b"x", enabled=False, disabled_reason=HOSTILE, **webhook))
+        webhook = {
+            "id": uuid4(),
+            "company_id": company,
+            "url": HOSTILE,
+            "description": HOSTILE,
+            "events": [HOSTILE],
+        }
+        connection.execute(
+            insert(webhooks).values(secret=b"x", enabled=False, disabled_reason=HOSTILE, **webhook)
+        )
         # A table that refers to leads, and refuses: doctor and the database's errors tell of it.
-        connection.execute(text(f'CREATE TABLE "{HOSTILE}" (lead bigint CONSTRAINT "{HOSTILE}" REFERENCES leads)'))
+        connection.execute(
+            text(f'CREATE TABLE "{HOSTILE}" (lead bigint CONSTRAINT "{HOSTILE}" REFERENCES leads)')
+        )
     monkeypatch.setenv("DATABASE_URL", database_url)
 
 
 def commands(command=main, path=()):
     """Every command, by the words that call it."""
     if isinstance(command, click.Group):
-        return {found: one for name, part in command.commands.items() for found, one in commands(part, (*path, name)).items()}
+        return {
+            found: one
+            for name, part in command.commands.items()
+            for found, one in commands(part, (*path, name)).items()
+        }
     return {path: command}
 
 
@@ -160,8 +200,14 @@ def test_nothing_is_printed_but_through_the_one_module_that_makes_it_harmless():
     """Whoever prints elsewhere must have a reason that is written down here."""
     allowed = {
         ("client/leadsweep/commands/jobs.py", "click.echo"),  # the script of completion
-        ("client/leadsweep/commands/jobs.py", "sys.stdout"),  # results: bytes, written as a terminal or a pipe has them
-        ("cli/leads/commands.py", "sys.stdout"),  # JSON in ASCII, a million of rejections in a stream
+        (
+            "client/leadsweep/commands/jobs.py",
+            "sys.stdout",
+        ),  # results: bytes, written as a terminal or a pipe has them
+        (
+            "cli/leads/commands.py",
+            "sys.stdout",
+        ),  # JSON in ASCII, a million of rejections in a stream
         ("cli/migrate.py", "click.confirm"),
         ("client/leadsweep/commands/submit.py", "os.write"),
     }
@@ -169,29 +215,59 @@ def test_nothing_is_printed_but_through_the_one_module_that_makes_it_harmless():
     for path in (ROOT / "cli").glob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
             name = ast.unparse(node) if isinstance(node, ast.Attribute | ast.Name) else ""
-            printing = {"click.echo", "click.secho", "click.confirm", "click.prompt", "os.write", "print", "rich.print"}
-            if name in printing or name in {"sys.stdout.write", "sys.stdout.buffer", "sys.stderr.write", "sys.stderr.buffer"}:
+            printing = {
+                "click.echo",
+                "click.secho",
+                "click.confirm",
+                "click.prompt",
+                "os.write",
+                "print",
+                "rich.print",
+            }
+            if name in printing or name in {
+                "sys.stdout.write",
+                "sys.stdout.buffer",
+                "sys.stderr.write",
+                "sys.stderr.buffer",
+            }:
                 found.add((f"cli/{path.name}", name))
-            if isinstance(node, ast.Assign) and ast.unparse(node.value) in {"sys.stdout", "sys.stderr"}:
+            if isinstance(node, ast.Assign) and ast.unparse(node.value) in {
+                "sys.stdout",
+                "sys.stderr",
+            }:
                 found.add((f"cli/{path.name}", ast.unparse(node.value)))
-    found = {(path, "sys.stdout" if name.startswith("sys.stdout") else name) for path, name in found}
+    found = {
+        (path, "sys.stdout" if name.startswith("sys.stdout") else name) for path, name in found
+    }
     assert {
-        one for one in found if one[0] not in {"client/leadsweep/terminal/output.py", "client/leadsweep/commands/main.py"}
+        one
+        for one in found
+        if one[0]
+        not in {"client/leadsweep/terminal/output.py", "client/leadsweep/commands/main.py"}
     } == allowed
 
 
 def seen(folder, words, *, both=False, **env):
-    """What stands at the terminal after the command, its results and its remarks; and the first of them alone, unless
-    `both` go there.
+    """What stands at the terminal after the command, its results and its remarks; and the first of
+    them alone, unless `both` go there.
     """
     file = folder / "leads.csv"
     file.write_bytes(f'externalId\n"{HOSTILE}"\n'.encode())
     words = [str(file) if word == "FILE" else word for word in words]
-    env |= {"TERM": "dumb", "NO_COLOR": "1", "LEADSWEEP_DATA_DIR": "/nowhere"}  # no colours of our own
-    with (folder / "err").open("w+b") as err, terminal(*LEADSWEEP, *words, env=env, stderr=None if both else err) as shown:
+    env |= {
+        "TERM": "dumb",
+        "NO_COLOR": "1",
+        "LEADSWEEP_DATA_DIR": "/nowhere",
+    }  # no colours of our own
+    with (
+        (folder / "err").open("w+b") as err,
+        terminal(*LEADSWEEP, *words, env=env, stderr=None if both else err) as shown,
+    ):
         shown.end(40)
         err.seek(0)
-        out = shown.seen.replace("\r\n", "\n").replace("\r\n", "\n")  # the terminal's, then that of CSV
+        out = shown.seen.replace("\r\n", "\n").replace(
+            "\r\n", "\n"
+        )  # the terminal's, then that of CSV
         return out + err.read().decode(), out
 
 
@@ -206,7 +282,9 @@ def test_what_a_server_says_does_not_steer_the_terminal(command, tmp_path):
     for refuses in (False, True):
         with strange_server(refuses=refuses) as url:
             for words in ways(command, CALLERS[command]):
-                all_of_it, out = seen(tmp_path, words, both=refuses, LEADSWEEP_URL=url, LEADSWEEP_API_KEY="k")
+                all_of_it, out = seen(
+                    tmp_path, words, both=refuses, LEADSWEEP_URL=url, LEADSWEEP_API_KEY="k"
+                )
                 assert is_harmless(all_of_it), all_of_it
                 assert "evil" in all_of_it
                 if "--json" in words and not refuses and out.strip():
@@ -224,17 +302,30 @@ def test_results_are_harmless_at_a_terminal_and_exact_in_a_pipe(form, tmp_path):
             assert len(out.splitlines()) == (2 if form == "csv" else 1)
             if form == "ndjson":
                 assert json.loads(out)["externalId"] == HOSTILE
-            piped = subprocess.run([*LEADSWEEP, *words], env=os.environ | env, capture_output=True, check=True, timeout=40)
+            piped = subprocess.run(
+                [*LEADSWEEP, *words],
+                env=os.environ | env,
+                capture_output=True,
+                check=True,
+                timeout=40,
+            )
             assert (HOSTILE if form == "csv" else "\u202e").encode() in piped.stdout
         device, _ = seen(tmp_path, (*words, "-o", "/dev/tty"), **env)
         assert is_harmless(device), device
 
 
 @pytest.mark.parametrize("command", OPERATORS, ids=" ".join)
-def test_what_a_database_holds_and_an_argument_says_do_not_steer_the_terminal(command, strange_database, tmp_path):
+def test_what_a_database_holds_and_an_argument_says_do_not_steer_the_terminal(
+    command, strange_database, tmp_path
+):
     for words in ways(command, OPERATORS[command]):
-        begins_its_line_anew = command == ("leads", "recanonicalise")  # for its progress: a sign of our own
-        all_of_it, out = seen(tmp_path, words, both="--json" not in words and not begins_its_line_anew)
+        begins_its_line_anew = command == (
+            "leads",
+            "recanonicalise",
+        )  # for its progress: a sign of our own
+        all_of_it, out = seen(
+            tmp_path, words, both="--json" not in words and not begins_its_line_anew
+        )
         assert is_harmless(all_of_it), all_of_it
         assert all_of_it
         if command[-1] == "list":
@@ -254,7 +345,14 @@ main(["fails"])
 """
     for level in ("INFO", "DEBUG"):
         env = os.environ | {"LEADSWEEP_LOG_LEVEL": level}
-        ran = subprocess.run([sys.executable, "-c", fails], env=env, capture_output=True, text=True, check=False, timeout=40)
+        ran = subprocess.run(
+            [sys.executable, "-c", fails],
+            env=env,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=40,
+        )
         assert ran.returncode == 1
         assert "ValueError: evil" in ran.stderr
         assert is_harmless(ran.stderr), ran.stderr
@@ -262,11 +360,24 @@ main(["fails"])
 
 def test_webhooks_that_come_are_told_of_harmlessly(tmp_path):
     secret = new_secret()
-    event = {"type": HOSTILE, "timestamp": HOSTILE, HOSTILE: 1, "data": {HOSTILE: HOSTILE, "a": {"b": HOSTILE}, "c": 1}}
+    event = {
+        "type": HOSTILE,
+        "timestamp": HOSTILE,
+        HOSTILE: 1,
+        "data": {HOSTILE: HOSTILE, "a": {"b": HOSTILE}, "c": 1},
+    }
     for options in ((), ("--json",)):
         with listening(tmp_path, "--secret", secret, *options) as process:
             assert deliver(process.url, secret, json.dumps(event).encode()) == 204
-            assert deliver(process.url, secret, b"{}", **{"webhook-id": "\x9b31m\x7f evil".encode("latin-1")}) == 401
+            assert (
+                deliver(
+                    process.url,
+                    secret,
+                    b"{}",
+                    **{"webhook-id": "\x9b31m\x7f evil".encode("latin-1")},
+                )
+                == 401
+            )
             (line,) = wait_for(process.printed)
             wait_for(lambda: len(process.remarked()) > 1)
             assert is_harmless(line), line
@@ -283,7 +394,10 @@ def test_what_died_of_the_stack_is_told_of_harmlessly(capsys):
     assert is_harmless(capsys.readouterr().out)
 
 
-@pytest.mark.parametrize("character", [*HOSTILE.removeprefix("evil").replace("[bold]", "").replace("forged", ""), "\udc80"])
+@pytest.mark.parametrize(
+    "character",
+    [*HOSTILE.removeprefix("evil").replace("[bold]", "").replace("forged", ""), "\udc80"],
+)
 def test_each_such_character_is_written_out_and_means_the_same_in_json(character):
     if character.isascii() and character.isprintable():
         return
@@ -318,5 +432,7 @@ def test_what_is_seen_as_nothing_is_written_out(hidden):
 
 def test_other_text_stays_as_it_is():
     for kept in ("", "plain", "äöü ß 漢字 ｱ Ω €", "[bold]", "a\\nb", "👍", "e\u0301", *NAMES):
-        assert printable(kept) == printable_lines(kept) == printable_json(kept) == brief(kept) == kept
+        assert (
+            printable(kept) == printable_lines(kept) == printable_json(kept) == brief(kept) == kept
+        )
     assert printable_lines("a\nb\n") == printable_json("a\nb\n") == "a\nb\n"

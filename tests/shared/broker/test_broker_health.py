@@ -1,4 +1,6 @@
-"""A broker that answers and does not work is named, by what it says to who writes, and in good time."""
+"""A broker that answers and does not work is named, by what it says to who writes, and in good
+time.
+"""
 
 import re
 import time
@@ -43,7 +45,10 @@ def replica(redis_url):
 
 
 SICK = {
-    "maxmemory": (lambda url: configured(url, maxmemory="1"), "refuses writes: its memory is full (maxmemory)"),
+    "maxmemory": (
+        lambda url: configured(url, maxmemory="1"),
+        "refuses writes: its memory is full (maxmemory)",
+    ),
     "min-replicas": (
         lambda url: configured(url, **{"min-replicas-to-write": "1"}),
         "refuses writes: it has too few replicas (min-replicas-to-write)",
@@ -79,20 +84,35 @@ def test_a_redis_that_works_is_well_and_nothing_is_left_in_it(redis_url):
 def test_a_redis_that_cannot_save_is_named(tmp_path):
     nowhere = tmp_path / "gone"
     nowhere.mkdir()
-    with redis_server(nowhere, stop_writes_on_bgsave_error="yes") as url, redis.Redis.from_url(url) as client:
+    with (
+        redis_server(nowhere, stop_writes_on_bgsave_error="yes") as url,
+        redis.Redis.from_url(url) as client,
+    ):
         client.config_set("save", "900 1")  # only what saves at all refuses
         nowhere.rmdir()
         client.set("key", "value")
         client.bgsave()
         wait_for(lambda: client.info("persistence")["rdb_last_bgsave_status"] == "err")
-        assert broker_flaw(url, SECONDS).finding == "refuses writes: it cannot save to its disk (MISCONF)"
+        assert (
+            broker_flaw(url, SECONDS).finding
+            == "refuses writes: it cannot save to its disk (MISCONF)"
+        )
 
 
 def test_wrong_passwords_and_users_who_may_not_write_are_named(redis_url):
-    assert broker_flaw(re.sub(":[^:@]*@", ":wrong@", redis_url), SECONDS).finding == "refuses user and password"
+    assert (
+        broker_flaw(re.sub(":[^:@]*@", ":wrong@", redis_url), SECONDS).finding
+        == "refuses user and password"
+    )
     assert broker_flaw(re.sub(":[^:@/]*@", "", redis_url), SECONDS).finding == "asks for a password"
     with redis.Redis.from_url(redis_url) as client:
-        client.acl_setuser("reader", enabled=True, passwords=["+sesame"], commands=["+@read", "+@connection"], keys=["*"])
+        client.acl_setuser(
+            "reader",
+            enabled=True,
+            passwords=["+sesame"],
+            commands=["+@read", "+@connection"],
+            keys=["*"],
+        )
         flaw = broker_flaw(re.sub("//:[^:@]*@", "//reader:sesame@", redis_url), SECONDS)
         client.acl_deluser("reader")
     assert flaw.finding == "does not let its user write"
@@ -128,7 +148,10 @@ def test_a_rabbitmq_that_blocks_publishers_is_named_and_one_that_confirms_is_wel
         assert broker_flaw(url, SECONDS) is None
     with rabbitmq(blocks=True) as url:
         began = time.monotonic()
-        assert broker_flaw(url, SECONDS).finding == "blocks publishers: an alarm for its memory or disk"
+        assert (
+            broker_flaw(url, SECONDS).finding
+            == "blocks publishers: an alarm for its memory or disk"
+        )
         assert time.monotonic() - began < NAMED_WITHIN
 
 

@@ -1,4 +1,6 @@
-"""BROKER_URL and REDIS_URL mean the same to every part, and what is not supported is refused by name."""
+"""BROKER_URL and REDIS_URL mean the same to every part, and what is not supported is refused by
+name.
+"""
 
 import ssl
 
@@ -62,7 +64,9 @@ def test_what_is_not_supported_is_refused_by_name_and_without_secrets(url, monke
 
 
 def test_rate_limits_are_kept_by_a_redis_only():
-    with pytest.raises(ValidationError, match="amqp:// is not supported; write one of redis://, rediss://"):
+    with pytest.raises(
+        ValidationError, match="amqp:// is not supported; write one of redis://, rediss://"
+    ):
         Settings(redis_url="amqp://host")
 
 
@@ -82,7 +86,10 @@ def test_what_is_plain_stays_as_it_is(url):
 
 
 def test_what_is_said_of_tls_is_written_out():
-    assert parse_broker_url("rediss://h:1/0") == "rediss://h:1/0?ssl_cert_reqs=required&ssl_check_hostname=true"
+    assert (
+        parse_broker_url("rediss://h:1/0")
+        == "rediss://h:1/0?ssl_cert_reqs=required&ssl_check_hostname=true"
+    )
     unverified = "rediss://h:1/0?ssl_cert_reqs=none&ssl_check_hostname=false"
     assert parse_broker_url("rediss://h:1/0?ssl_cert_reqs=CERT_NONE") == unverified
     assert parse_broker_url(unverified) == unverified
@@ -94,11 +101,22 @@ def test_amqps_verifies_authority_and_name_unless_told_otherwise(tmp_path):
         "broker_url": "amqps://u:p@one//",
         "broker_use_ssl": {"cert_reqs": ssl.CERT_REQUIRED, "server_hostname": "one"},
     }
-    several = celery_options(parse_broker_url(";".join(f"amqps://{host}?ssl_check_hostname=false" for host in ("one", "other"))))
-    assert several == {"broker_url": "amqps://one;amqps://other", "broker_use_ssl": {"cert_reqs": ssl.CERT_REQUIRED}}
-    assert celery_options(parse_broker_url("amqps://one?ssl_cert_reqs=none"))["broker_use_ssl"] == {"cert_reqs": ssl.CERT_NONE}
+    several = celery_options(
+        parse_broker_url(
+            ";".join(f"amqps://{host}?ssl_check_hostname=false" for host in ("one", "other"))
+        )
+    )
+    assert several == {
+        "broker_url": "amqps://one;amqps://other",
+        "broker_use_ssl": {"cert_reqs": ssl.CERT_REQUIRED},
+    }
+    assert celery_options(parse_broker_url("amqps://one?ssl_cert_reqs=none"))["broker_use_ssl"] == {
+        "cert_reqs": ssl.CERT_NONE
+    }
     authority = make_certificate(tmp_path / "pem", "one")
-    own = celery_options(parse_broker_url(f"amqps://one?ssl_ca_certs={authority}&ssl_check_hostname=false"))["broker_use_ssl"]
+    own = celery_options(
+        parse_broker_url(f"amqps://one?ssl_ca_certs={authority}&ssl_check_hostname=false")
+    )["broker_use_ssl"]
     assert own == {"cert_reqs": ssl.CERT_REQUIRED, "ca_certs": str(authority)}
 
 
@@ -124,16 +142,23 @@ async def parts_that_reach(url, plain_url):
             channel.subscribe(CHANNEL)
             wait_for(lambda: plain.pubsub_numsub(CHANNEL)[0][1] == 1)
             announcer = Announcer(url)
-            announcer._redis.connection_pool.connection_kwargs |= {"socket_timeout": 5, "socket_connect_timeout": 5}
+            announcer._redis.connection_pool.connection_kwargs |= {
+                "socket_timeout": 5,
+                "socket_connect_timeout": 5,
+            }
             announcer.announce("3f0c4a52-0000-4000-8000-000000000000")
             if channel.get_message(timeout=0.2) or channel.get_message(timeout=0.2):
                 reached.add("announcer")
             announcer._redis.close()
         redis = open_redis(url)
-        if (await Limiter(redis, patience=5).count("x", Rate(5, parse_rate("5/minute").period))).remaining == 4:
+        if (
+            await Limiter(redis, patience=5).count("x", Rate(5, parse_rate("5/minute").period))
+        ).remaining == 4:
             reached.add("limiter")
         await redis.aclose()
-        async with AsyncRedis.from_url(url, socket_connect_timeout=1) as client:  # as the waiter opens it
+        async with AsyncRedis.from_url(
+            url, socket_connect_timeout=1
+        ) as client:  # as the waiter opens it
             try:
                 await client.ping()
                 reached.add("waiter")
@@ -165,8 +190,12 @@ async def test_a_redis_behind_tls_is_verified_by_every_part_unless_told_otherwis
         unverified = Settings(broker_url=f"{url}?ssl_cert_reqs=none").broker_url
         assert await parts_that_reach(unverified, plain) == EVERY_PART
         other_name = trusted.replace("localhost", "127.0.0.1")
-        assert await parts_that_reach(other_name, plain) == set(), "the certificate is another host's"
-        nameless = Settings(broker_url=f"{other_name.partition('?')[0]}?ssl_ca_certs={certificate}&ssl_check_hostname=false")
+        assert await parts_that_reach(other_name, plain) == set(), (
+            "the certificate is another host's"
+        )
+        nameless = Settings(
+            broker_url=f"{other_name.partition('?')[0]}?ssl_ca_certs={certificate}&ssl_check_hostname=false"
+        )
         assert await parts_that_reach(nameless.broker_url, plain) == EVERY_PART
 
 
@@ -181,7 +210,9 @@ def test_a_rabbitmq_behind_tls_is_verified_unless_told_otherwise(tmp_path):
             (f"?ssl_ca_certs={certificate}&ssl_check_hostname=false", True, None),
             ("?ssl_cert_reqs=none", True, None),
         ):
-            called = Settings(broker_url=(url.replace("localhost", "127.0.0.1") if other_name else url) + query).broker_url
+            called = Settings(
+                broker_url=(url.replace("localhost", "127.0.0.1") if other_name else url) + query
+            ).broker_url
             flaw = broker_flaw(called, 5)
             assert (flaw and flaw.finding) == finding, called
             with create_celery(called).connection_for_read() as worker:
@@ -197,4 +228,6 @@ def test_a_rabbitmq_behind_tls_is_verified_unless_told_otherwise(tmp_path):
                 sender = Sender(called)
                 sender.send(JOBS_QUEUE)
                 sender.close()
-            assert ["CERTIFICATE" in line["error"] for line in logged] == [True] * (finding is not None), called
+            assert ["CERTIFICATE" in line["error"] for line in logged] == [True] * (
+                finding is not None
+            ), called

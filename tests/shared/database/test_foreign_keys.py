@@ -32,13 +32,17 @@ def test_a_fresh_schema_has_none(engine):
 
 
 def test_a_key_without_an_index_is_named_with_its_cure_which_mends_it(engine):
-    assert found(engine, TABLE) == [("calls_lead_id_fkey", "calls", "CREATE INDEX CONCURRENTLY ON calls (lead_id)")]
+    assert found(engine, TABLE) == [
+        ("calls_lead_id_fkey", "calls", "CREATE INDEX CONCURRENTLY ON calls (lead_id)")
+    ]
     with engine.connect() as connection:
         assert reason_of_slowness(connection) == (
             "the foreign key calls_lead_id_fkey of calls has no index: CREATE INDEX CONCURRENTLY ON calls (lead_id)"
         )
         connection.rollback()
-        connection.connection.dbapi_connection.execute("CREATE INDEX CONCURRENTLY ON calls (lead_id)")
+        connection.connection.dbapi_connection.execute(
+            "CREATE INDEX CONCURRENTLY ON calls (lead_id)"
+        )
     with engine.connect() as connection:
         assert reason_of_slowness(connection) is None
 
@@ -64,7 +68,9 @@ def test_an_index_serves_if_it_leads_to_the_rows_of_a_lead(engine, index, serves
 
 
 def test_an_index_that_could_not_be_finished_does_not_serve(engine):
-    invalid = "UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'calls_lead_id_idx'::regclass"
+    invalid = (
+        "UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'calls_lead_id_idx'::regclass"
+    )
     assert found(engine, TABLE, "CREATE INDEX ON calls (lead_id)", invalid)
 
 
@@ -81,7 +87,9 @@ TWO_COLUMN_INDEXES = [
 @pytest.mark.parametrize(("index", "serves"), TWO_COLUMN_INDEXES)
 def test_of_a_key_of_two_columns_the_order_does_not_matter(engine, index, serves):
     keys = found(engine, TWO_COLUMNS, f"CREATE INDEX ON calls {index}")
-    assert [cure for *_, cure in keys] == ([] if serves else ["CREATE INDEX CONCURRENTLY ON calls (lead, campaign)"])
+    assert [cure for *_, cure in keys] == (
+        [] if serves else ["CREATE INDEX CONCURRENTLY ON calls (lead, campaign)"]
+    )
 
 
 @pytest.mark.parametrize("action", ["CASCADE", "SET NULL", "SET DEFAULT"])
@@ -93,11 +101,20 @@ def test_what_goes_or_changes_with_a_lead_is_looked_at_in_turn(engine, action):
 
 
 def test_of_what_keeps_a_lead_nothing_follows(engine):
-    assert found(engine, CASCADE.replace("ON DELETE CASCADE", ""), "CREATE TABLE notes (call_id int REFERENCES calls)") == []
+    assert (
+        found(
+            engine,
+            CASCADE.replace("ON DELETE CASCADE", ""),
+            "CREATE TABLE notes (call_id int REFERENCES calls)",
+        )
+        == []
+    )
 
 
 def test_a_partitioned_table_is_named_once_and_its_index_made_as_it_can_be(engine):
-    assert found(engine, PARTITIONED) == [("calls_lead_id_fkey", "calls", "CREATE INDEX ON calls (lead_id)")]
+    assert found(engine, PARTITIONED) == [
+        ("calls_lead_id_fkey", "calls", "CREATE INDEX ON calls (lead_id)")
+    ]
     assert found(engine, "CREATE INDEX ON calls (lead_id)") == []
 
 
@@ -114,12 +131,16 @@ def test_a_key_of_one_partition_alone_is_that_partitions(engine):
 
 def test_of_two_tables_of_one_name_the_one_that_lacks_its_index_is_told(engine):
     other = TABLE.replace("calls", "crm.calls")
-    expected = [("calls_lead_id_fkey", "crm.calls", "CREATE INDEX CONCURRENTLY ON crm.calls (lead_id)")]
+    expected = [
+        ("calls_lead_id_fkey", "crm.calls", "CREATE INDEX CONCURRENTLY ON crm.calls (lead_id)")
+    ]
     assert found(engine, CASCADE, "CREATE SCHEMA crm", other) == expected
 
 
 def test_rows_that_go_with_each_other_in_a_circle_are_looked_at_once(engine):
-    notes = "CREATE TABLE notes (id int PRIMARY KEY, call_id int REFERENCES calls ON DELETE CASCADE)"
+    notes = (
+        "CREATE TABLE notes (id int PRIMARY KEY, call_id int REFERENCES calls ON DELETE CASCADE)"
+    )
     back = "ALTER TABLE calls ADD note_id int REFERENCES notes ON DELETE CASCADE"
     names = [name for name, *_ in found(engine, CASCADE, notes, back)]
     assert names == ["calls_note_id_fkey", "notes_call_id_fkey"]
@@ -132,17 +153,24 @@ def test_who_refers_to_another_table_than_leads_is_not_told(engine):
 def test_names_that_need_quotes_and_other_schemas_can_be_pasted(engine):
     odd = 'CREATE SCHEMA "Dialler"; CREATE TABLE "Dialler"."Calls made" (id int, "Lead" bigint REFERENCES leads)'
     [(_, table, cure)] = found(engine, odd)
-    assert (table, cure) == ('"Dialler"."Calls made"', 'CREATE INDEX CONCURRENTLY ON "Dialler"."Calls made" ("Lead")')
+    assert (table, cure) == (
+        '"Dialler"."Calls made"',
+        'CREATE INDEX CONCURRENTLY ON "Dialler"."Calls made" ("Lead")',
+    )
     assert found(engine, cure.replace("CONCURRENTLY ", "")) == []
 
 
 def test_leads_that_refer_to_leads_are_looked_at_once(engine):
     twin = "ALTER TABLE leads ADD COLUMN twin bigint REFERENCES leads ON DELETE CASCADE"
-    assert [(name, table) for name, table, _ in found(engine, twin)] == [("leads_twin_fkey", "leads")]
+    assert [(name, table) for name, table, _ in found(engine, twin)] == [
+        ("leads_twin_fkey", "leads")
+    ]
 
 
 def test_keys_of_our_own_tables_have_their_indexes(engine):
-    """A campaign's leads, a job's chunks: whoever deletes one of those reads no whole table either."""
+    """A campaign's leads, a job's chunks: whoever deletes one of those reads no whole table
+    either.
+    """
     with engine.connect() as connection:
         keys = connection.execute(
             text("""

@@ -10,7 +10,14 @@ from sqlalchemy.exc import IntegrityError, OperationalError, ProgrammingError
 from shared import states
 from shared.database import migrations
 from shared.database.engines import create_sync_engine
-from tests.support.jobs import add_campaign, add_leads, job_row, outcomes_of_job, queue_job, work_off
+from tests.support.jobs import (
+    add_campaign,
+    add_leads,
+    job_row,
+    outcomes_of_job,
+    queue_job,
+    work_off,
+)
 from tests.support.stack import lock_waits, wait_for
 
 
@@ -24,7 +31,9 @@ def test_the_schema_goes_down_to_nothing_and_up_again(engine):
         migrations.downgrade(connection, "base")
         assert migrations.current_version(connection) is None
         assert set(inspect(connection).get_table_names()) == {"alembic_version"}
-        assert not connection.execute(text("SELECT FROM pg_proc WHERE proname LIKE 'leadsweep%'")).all()
+        assert not connection.execute(
+            text("SELECT FROM pg_proc WHERE proname LIKE 'leadsweep%'")
+        ).all()
         migrations.upgrade(connection)
         assert migrations.current_version(connection) == migrations.newest_version()
 
@@ -62,7 +71,9 @@ def test_the_database_itself_refuses_records_that_do_not_add_up(engine, lie):
 
 
 def test_on_the_way_down_no_job_is_left_that_the_older_code_would_run_wrongly(engine):
-    """Previews, archive jobs and those that follow another would be taken for real ones; paused ones stay paused."""
+    """Previews, archive jobs and those that follow another would be taken for real ones; paused
+    ones stay paused.
+    """
     with engine.begin() as connection:
         add_campaign(connection)
         add_leads(connection, [("a", None), ("b", None)])
@@ -72,14 +83,32 @@ def test_on_the_way_down_no_job_is_left_that_the_older_code_would_run_wrongly(en
     work_off(engine)
     with engine.begin() as connection:
         queue_job(connection, [("a", None)], source_job_id=source)
-        kept = {done, queue_job(connection, [("a", None)], state="paused"), queue_job(connection, [("a", None)], wanted="cancel")}
-        kept.add(queue_job(connection, [("a", None)], run_window="22:00-06:00", closes_at="2999-01-01T00:00:00Z"))
+        kept = {
+            done,
+            queue_job(connection, [("a", None)], state="paused"),
+            queue_job(connection, [("a", None)], wanted="cancel"),
+        }
+        kept.add(
+            queue_job(
+                connection,
+                [("a", None)],
+                run_window="22:00-06:00",
+                closes_at="2999-01-01T00:00:00Z",
+            )
+        )
         plain = queue_job(connection, [("a", None)])
         migrations.downgrade(connection, "0001")
         states = dict(map(tuple, connection.execute(text("SELECT id, state FROM jobs"))))
-        assert states == {job_id: "completed" if job_id == done else "paused" for job_id in kept} | {plain: "queued"}
+        assert states == {
+            job_id: "completed" if job_id == done else "paused" for job_id in kept
+        } | {plain: "queued"}
         migrations.upgrade(connection)
-        assert connection.execute(text("SELECT would_delete FROM jobs WHERE id = :id"), {"id": done}).scalar_one() == 0
+        assert (
+            connection.execute(
+                text("SELECT would_delete FROM jobs WHERE id = :id"), {"id": done}
+            ).scalar_one()
+            == 0
+        )
     work_off(engine)
     with engine.begin() as connection:
         assert job_row(connection, plain).deleted == 1, "and up again, all goes on"
@@ -100,7 +129,9 @@ FORMER_JOB = """
 
 
 def test_a_job_of_before_is_read_again_by_todays_rules_over_leads_of_before(engine):
-    """Its leads are in the former form as well: what was written alike is found, what is no number finds nobody."""
+    """Its leads are in the former form as well: what was written alike is found, what is no number
+    finds nobody.
+    """
     with engine.begin() as connection:
         migrations.downgrade(connection, "0004")
         connection.execute(text(FORMER_JOB))
@@ -109,7 +140,9 @@ def test_a_job_of_before_is_read_again_by_todays_rules_over_leads_of_before(engi
     work_off(engine)
     with engine.connect() as connection:
         outcomes = connection.execute(text("SELECT outcomes FROM chunks")).scalar_one()
-        assert [(states.Outcome(outcome).word, states.Outcome(outcome).reason) for outcome in outcomes] == [
+        assert [
+            (states.Outcome(outcome).word, states.Outcome(outcome).reason) for outcome in outcomes
+        ] == [
             ("deleted", None),
             ("deleted", None),
             ("notFound", "notAPhoneNumber"),
@@ -167,7 +200,9 @@ def migrate(engine):
 
 @pytest.mark.parametrize("table", ["campaigns", "idempotency_keys"])
 def test_nobody_waits_for_long_behind_a_migration_that_waits(operator, engine, monkeypatch, table):
-    """A report, or a dump, has only read the table. Who comes after the migration queues behind it."""
+    """A report, or a dump, has only read the table. Who comes after the migration queues behind
+    it.
+    """
     monkeypatch.setattr(migrations, "LOCK_TIMEOUT", "200ms")
     with engine.begin() as connection:
         migrations.downgrade(connection, "0006")
@@ -208,7 +243,9 @@ def waits_long(engine):
         return connection.execute(found).scalar_one()
 
 
-def test_a_second_migration_waits_for_the_first_however_long_it_takes(operator, engine, monkeypatch):
+def test_a_second_migration_waits_for_the_first_however_long_it_takes(
+    operator, engine, monkeypatch
+):
     monkeypatch.setattr(migrations, "LOCK_TIMEOUT", "1ms")
     with operator.connect() as first, ThreadPoolExecutor(1) as pool:
         migrations.upgrade(first)

@@ -1,4 +1,6 @@
-"""Behind a pooler that does not keep prepared statements nothing is prepared, and no call is answered with 500."""
+"""Behind a pooler that does not keep prepared statements nothing is prepared, and no call is
+answered with 500.
+"""
 
 import asyncio
 from contextlib import asynccontextmanager
@@ -12,7 +14,15 @@ from shared.database.engines import database_url as parsed
 from shared.database.prepared_statements import MISSING, are_kept
 from tests.support.jobs import add_campaign, add_leads
 from tests.support.pooler import pooled
-from tests.support.stack import environment, free_port, make_key, running_api, running_ticker, running_worker, wait_for
+from tests.support.stack import (
+    environment,
+    free_port,
+    make_key,
+    running_api,
+    running_ticker,
+    running_worker,
+    wait_for,
+)
 
 PREPARED = text("SELECT count(*) FROM pg_prepared_statements")
 ENTRIES = {"campaignId": "cmp", "leads": [{"externalId": "a"}]}
@@ -37,7 +47,9 @@ def test_without_a_pooler_and_behind_one_that_keeps_them_statements_are_prepared
     assert prepared_after_ten(settings.model_copy(update={"prepare_statements": False})) == 0
 
 
-def test_behind_a_pooler_that_gives_each_transaction_another_connection_nothing_is_prepared(settings, capsys):
+def test_behind_a_pooler_that_gives_each_transaction_another_connection_nothing_is_prepared(
+    settings, capsys
+):
     with pooled(settings.database_url) as pooler:
         behind = settings.model_copy(update={"database_url": pooler.url})
         assert are_kept(parsed(pooler.url)) is False
@@ -56,7 +68,9 @@ def test_a_database_that_is_away_is_tried_again_and_nothing_is_prepared_until_th
 
 @asynccontextmanager
 async def service_behind(pooler, settings, engine):
-    """Calls to an API whose database is behind it, with a key; it has tried the pooler, as a process does when it begins."""
+    """Calls to an API whose database is behind it, with a key; it has tried the pooler, as a
+    process does when it begins.
+    """
     behind = settings.model_copy(update={"database_url": pooler.url})
     await asyncio.to_thread(try_preparing, behind)
     app = create_app(behind)
@@ -71,7 +85,9 @@ async def service_behind(pooler, settings, engine):
 
 
 async def statuses(http):
-    """Of calls of several kinds at once, more than there are connections; each has five seconds, however busy the machine is."""
+    """Of calls of several kinds at once, more than there are connections; each has five seconds,
+    however busy the machine is.
+    """
     calls = [http.post("/api/v1/leads/bulk-delete", json=ENTRIES) for _ in range(4)]
     calls += [http.get("/api/v1/jobs") for _ in range(4)]
     calls += [http.get("/api/v1/leads?campaignId=cmp") for _ in range(4)]
@@ -85,7 +101,9 @@ async def test_no_call_behind_such_a_pooler_is_refused(settings, engine):
                 assert await statuses(http) == {200, 202}
 
 
-async def test_a_pooler_that_begins_to_lose_statements_costs_connections_and_never_a_500(settings, engine, capsys):
+async def test_a_pooler_that_begins_to_lose_statements_costs_connections_and_never_a_500(
+    settings, engine, capsys
+):
     with pooled(settings.database_url, in_transaction_mode=False) as pooler:
         async with service_behind(pooler, settings, engine) as http:
             for _ in range(10):
@@ -104,16 +122,24 @@ def test_all_processes_work_off_a_job_behind_such_a_pooler(settings, engine):
             add_campaign(connection)
             add_leads(connection, [(f"l{n}", None) for n in range(500)])
             key = make_key(connection, "co")
-        with running_api(behind) as url, running_worker(behind) as worker, running_ticker(behind) as ticker:
+        with (
+            running_api(behind) as url,
+            running_worker(behind) as worker,
+            running_ticker(behind) as ticker,
+        ):
             leads = [{"externalId": f"l{n}"} for n in range(500)]
             for some in range(0, 500, 50):
                 body = {"campaignId": "cmp", "leads": leads[some : some + 50]}
-                answer = httpx2.post(f"{url}/api/v1/leads/bulk-delete", json=body, headers={"x-api-key": key})
+                answer = httpx2.post(
+                    f"{url}/api/v1/leads/bulk-delete", json=body, headers={"x-api-key": key}
+                )
                 assert answer.status_code == 202, answer.text
 
             def all_done():
                 with engine.connect() as connection:
-                    return connection.execute(text("SELECT sum(deleted) FROM jobs WHERE state = 'completed'")).scalar_one()
+                    return connection.execute(
+                        text("SELECT sum(deleted) FROM jobs WHERE state = 'completed'")
+                    ).scalar_one()
 
             assert wait_for(lambda: all_done() == 500)
             assert MISSING in worker.log.read_text()

@@ -18,7 +18,10 @@ def archive(*names):
     content = io.BytesIO()
     with zipfile.ZipFile(content, "w") as opened:
         for name in names:
-            opened.writestr(name, "application/vnd.oasis.opendocument.spreadsheet" if name == "mimetype" else "x")
+            opened.writestr(
+                name,
+                "application/vnd.oasis.opendocument.spreadsheet" if name == "mimetype" else "x",
+            )
     return content.getvalue()
 
 
@@ -58,7 +61,11 @@ OTHERS = {
 
 @pytest.mark.parametrize(
     ("what", "beginning"),
-    [pytest.param(what, one, id=f"{what} {n}") for what, some in OTHERS.items() for n, one in enumerate(some)],
+    [
+        pytest.param(what, one, id=f"{what} {n}")
+        for what, some in OTHERS.items()
+        for n, one in enumerate(some)
+    ],
 )
 def test_a_file_of_another_kind_is_named_with_the_way_out(what, beginning):
     for size in (1, 1000, 1 << 20):

@@ -20,7 +20,22 @@ def test_what_a_spreadsheet_would_run_gets_one_quote_more_than_it_has(first):
 
 
 @pytest.mark.parametrize(
-    "cell", ["", "'", "''", "a", "'a", "''a+", "17-", " 17-", "' 17", " '-17", "\u2007a=", '"=1"', "\u2019-17"]
+    "cell",
+    [
+        "",
+        "'",
+        "''",
+        "a",
+        "'a",
+        "''a+",
+        "17-",
+        " 17-",
+        "' 17",
+        " '-17",
+        "\u2007a=",
+        '"=1"',
+        "\u2019-17",
+    ],
 )
 def test_other_cells_stay_as_they_are(cell):
     assert guarded(cell) == raw_safe(cell) == unguarded(cell) == unwrapped(cell) == cell
@@ -64,7 +79,14 @@ def test_a_guard_and_the_wrap_of_a_text_are_taken_off_once(cell, meant):
 
 @pytest.mark.parametrize(
     ("cell", "written"),
-    [("+1555", "+1555"), ("=1+1", "=1+1"), ("'a", "'a"), ("'-17", "''-17"), ('="x"', '\'="x"'), ('="x', '="x')],
+    [
+        ("+1555", "+1555"),
+        ("=1+1", "=1+1"),
+        ("'a", "'a"),
+        ("'-17", "''-17"),
+        ('="x"', '\'="x"'),
+        ('="x', '="x'),
+    ],
 )
 def test_raw_cells_are_guarded_only_where_they_would_come_back_as_something_else(cell, written):
     assert raw_safe(cell) == written

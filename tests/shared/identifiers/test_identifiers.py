@@ -120,7 +120,10 @@ def test_what_a_spreadsheet_makes_of_a_number_is_known(written):
     assert is_spreadsheet_id(written)
 
 
-@pytest.mark.parametrize("written", ["+1 555.555.0123", "555.1234", "030.1234567", "01.23.45.67.89", "+15555550000", "CRM.0", ""])
+@pytest.mark.parametrize(
+    "written",
+    ["+1 555.555.0123", "555.1234", "030.1234567", "01.23.45.67.89", "+15555550000", "CRM.0", ""],
+)
 def test_what_people_write_with_dots_is_not_taken_for_it(written):
     assert not is_spreadsheet_number(written)
     assert not is_spreadsheet_id(written)
@@ -138,14 +141,18 @@ def test_a_canonical_identifier_stays_as_it_is(written):
         assert canonical(canonical(written)) == canonical(written)
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=40)
+@settings(
+    suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=40
+)
 @given(many=st.lists(WRITTEN, min_size=50, max_size=100))
 def test_the_database_agrees_with_python(engine, many):
     assert in_the_database(engine, many) == in_python(many)
 
 
 def test_the_database_agrees_on_every_character(engine):
-    """In the middle and at the ends, where it may be ignored or put together with its neighbours."""
+    """In the middle and at the ends, where it may be ignored or put together with its
+    neighbours.
+    """
     every = [chr(code) for code in range(1, 0x10000) if not 0xD800 <= code < 0xE000]
     written = [f"{one}1{one}e\u0301{one}" for one in every]
     assert in_the_database(engine, written) == in_python(written)
@@ -163,7 +170,10 @@ def in_the_database(engine, many):
 
 def in_python(many):
     numbers = [canonical_phone_number(written) for written in many]
-    return [(canonical_external_id(w), number, is_phone_number(number)) for w, number in zip(many, numbers, strict=True)]
+    return [
+        (canonical_external_id(w), number, is_phone_number(number))
+        for w, number in zip(many, numbers, strict=True)
+    ]
 
 
 def test_stored_identifiers_are_canonical_whoever_writes_them(engine):
@@ -176,5 +186,7 @@ def test_stored_identifiers_are_canonical_whoever_writes_them(engine):
                 UPDATE leads SET external_id = '  b' WHERE phone_number = '+1'
             """)
         )
-        rows = connection.execute(text("SELECT external_id, phone_number FROM leads ORDER BY id")).all()
+        rows = connection.execute(
+            text("SELECT external_id, phone_number FROM leads ORDER BY id")
+        ).all()
     assert [tuple(row) for row in rows] == [("a", "+49301"), ("b", "+1")]

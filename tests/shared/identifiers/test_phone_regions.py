@@ -1,4 +1,6 @@
-"""How numbers are read as their country writes them: what is read quickly must be what libphonenumber itself reads."""
+"""How numbers are read as their country writes them: what is read quickly must be what
+libphonenumber itself reads.
+"""
 
 import random
 
@@ -56,16 +58,37 @@ def test_readings_are_those_of_the_library(region):
 
 def _tried(dice, region):
     """Numbers that are valid, nearly valid and not, with and without what may stand before them."""
-    examples = [phonenumbers.example_number_for_type(region, kind) for kind in phonenumbers.PhoneNumberType.values()]
-    numbers = [phonenumbers.national_significant_number(example) for example in examples if example] or ["123456789"]
+    examples = [
+        phonenumbers.example_number_for_type(region, kind)
+        for kind in phonenumbers.PhoneNumberType.values()
+    ]
+    numbers = [
+        phonenumbers.national_significant_number(example) for example in examples if example
+    ] or ["123456789"]
     code = str(phonenumbers.country_code_for_region(region))
     trunk = phonenumbers.ndd_prefix_for_region(region, True) or "0"
     for _ in range(40):
         digits = list(dice.choice(numbers))
         for _ in range(dice.randint(0, 4)):
             digits[dice.randrange(len(digits))] = dice.choice("0123456789")
-        number = "".join(digits)[: len(digits) + dice.choice([-1, 0, 0, 0, 0])] + dice.choice(["", "", "", "7"])
-        before = ["", "", trunk, code, code + trunk, trunk * 2, "00" + code, "0", "1", "8", "15", f"+{code}", f"+{code}{trunk}"]
+        number = "".join(digits)[: len(digits) + dice.choice([-1, 0, 0, 0, 0])] + dice.choice(
+            ["", "", "", "7"]
+        )
+        before = [
+            "",
+            "",
+            trunk,
+            code,
+            code + trunk,
+            trunk * 2,
+            "00" + code,
+            "0",
+            "1",
+            "8",
+            "15",
+            f"+{code}",
+            f"+{code}{trunk}",
+        ]
         yield dice.choice(before) + number
 
 
@@ -74,4 +97,8 @@ def _by_library(digits, region):
         number = phonenumbers.parse(digits, region)
     except NumberParseException:
         return None
-    return phonenumbers.format_number(number, PhoneNumberFormat.E164) if phonenumbers.is_valid_number(number) else None
+    return (
+        phonenumbers.format_number(number, PhoneNumberFormat.E164)
+        if phonenumbers.is_valid_number(number)
+        else None
+    )

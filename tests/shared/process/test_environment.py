@@ -26,13 +26,28 @@ GOOD = {
         ({}, "DATABASE_URL is not set"),
         ({"DATABASE_URL": GOOD["DATABASE_URL"]}, "BROKER_URL is not set"),
         (GOOD | {"BROKER_URL": "sqs://key:secret@"}, "BROKER_URL: sqs:// is not supported"),
-        (GOOD | {"BROKER_URL": "sentinel://:secret@host:26379"}, "BROKER_URL: sentinel:// is not supported"),
+        (
+            GOOD | {"BROKER_URL": "sentinel://:secret@host:26379"},
+            "BROKER_URL: sentinel:// is not supported",
+        ),
         (GOOD | {"REDIS_URL": "amqp://u:secret@host"}, "REDIS_URL: amqp:// is not supported"),
         (GOOD | {"LEADSWEEP_CHUNK_SIZE": "0"}, "LEADSWEEP_CHUNK_SIZE: "),
-        (GOOD | {"LEADSWEEP_SECRETS_KEY": "secret"}, "LEADSWEEP_SECRETS_KEY: must be 32 random bytes in base64"),
-        (GOOD | {"LEADSWEEP_WEBHOOK_ALLOW": "localhost"}, "LEADSWEEP_WEBHOOK_ALLOW: write networks as 127.0.0.0/8,::1/128"),
-        (GOOD | {"LEADSWEEP_OFF_PEAK": "nightly"}, "LEADSWEEP_OFF_PEAK: write a window as 22:00-06:00 mon-sun Europe/Berlin"),
-        (GOOD | {"LEADSWEEP_RATE_LIMIT_READ": "often"}, "LEADSWEEP_RATE_LIMIT_READ: write a rate as 1000/hour"),
+        (
+            GOOD | {"LEADSWEEP_SECRETS_KEY": "secret"},
+            "LEADSWEEP_SECRETS_KEY: must be 32 random bytes in base64",
+        ),
+        (
+            GOOD | {"LEADSWEEP_WEBHOOK_ALLOW": "localhost"},
+            "LEADSWEEP_WEBHOOK_ALLOW: write networks as 127.0.0.0/8,::1/128",
+        ),
+        (
+            GOOD | {"LEADSWEEP_OFF_PEAK": "nightly"},
+            "LEADSWEEP_OFF_PEAK: write a window as 22:00-06:00 mon-sun Europe/Berlin",
+        ),
+        (
+            GOOD | {"LEADSWEEP_RATE_LIMIT_READ": "often"},
+            "LEADSWEEP_RATE_LIMIT_READ: write a rate as 1000/hour",
+        ),
     ],
 )
 def test_what_is_wrong_with_the_environment_is_said_in_one_line(module, environment, said):
@@ -60,13 +75,18 @@ URLS = {
 """Those that no process and no command takes, and what is said of each."""
 
 
-@pytest.mark.parametrize(("url", "module"), list(zip(URLS, ["api", "worker", "worker.ticker"] * 3, strict=True)))
+@pytest.mark.parametrize(
+    ("url", "module"), list(zip(URLS, ["api", "worker", "worker.ticker"] * 3, strict=True))
+)
 def test_a_database_url_that_is_none_is_told_what_to_write(url, module):
     done = started([module], GOOD | {"DATABASE_URL": url})
     assert (done.returncode, done.stderr) == (1, URLS[url] + "\n")
 
 
-@pytest.mark.parametrize("url", ["postgresql://u@x/y", "postgres://u@x/y", "postgresql+psycopg:///y?host=/tmp&sslmode=disable"])
+@pytest.mark.parametrize(
+    "url",
+    ["postgresql://u@x/y", "postgres://u@x/y", "postgresql+psycopg:///y?host=/tmp&sslmode=disable"],
+)
 def test_a_url_of_a_postgresql_is_taken(url):
     assert parsed(url).drivername == "postgresql+psycopg"
 
@@ -97,7 +117,9 @@ def taken(database_url, request):
 
 
 @pytest.mark.parametrize(
-    ("taken", "module"), list(zip(list(STRANGERS)[::2], ["api", "worker", "worker.ticker"], strict=True)), indirect=["taken"]
+    ("taken", "module"),
+    list(zip(list(STRANGERS)[::2], ["api", "worker", "worker.ticker"], strict=True)),
+    indirect=["taken"],
 )
 def test_a_database_of_another_application_is_left_alone(taken, module, request):
     done = started([module], GOOD | {"DATABASE_URL": taken})
@@ -121,14 +143,20 @@ def test_a_database_that_is_not_to_be_had_is_told_at_the_start_and_waited_for(da
     for url, told in refused_urls(database_url).items():
         environment = GOOD | {"DATABASE_URL": url, "LEADSWEEP_LOG_FORMAT": "json"}
         process = subprocess.Popen(
-            [sys.executable, "-m", module], env={"PATH": os.environ["PATH"]} | environment, stderr=subprocess.PIPE, text=True
+            [sys.executable, "-m", module],
+            env={"PATH": os.environ["PATH"]} | environment,
+            stderr=subprocess.PIPE,
+            text=True,
         )
         try:
             said = json.loads(process.stderr.readline())
         finally:
             process.kill()
             process.communicate()
-        assert (said["event"], said["mend"]) == ("database not usable", "start it, create it, or mend DATABASE_URL")
+        assert (said["event"], said["mend"]) == (
+            "database not usable",
+            "start it, create it, or mend DATABASE_URL",
+        )
         assert told in said["error"]
         assert "secret" not in str(said)
 
@@ -151,17 +179,31 @@ def test_who_needs_the_secrets_says_how_to_make_their_key(command):
     del environment["LEADSWEEP_SECRETS_KEY"]
     done = started(command, environment)
     assert done.returncode == 1
-    assert done.stderr == "LEADSWEEP_SECRETS_KEY is not set; make it once with: openssl rand -base64 32\n"
+    assert (
+        done.stderr
+        == "LEADSWEEP_SECRETS_KEY is not set; make it once with: openssl rand -base64 32\n"
+    )
 
 
-@pytest.mark.parametrize("command", [["api"], ["worker"], ["worker", "--webhooks"], ["worker.ticker"]])
+@pytest.mark.parametrize(
+    "command", [["api"], ["worker"], ["worker", "--webhooks"], ["worker.ticker"]]
+)
 def test_a_redis_cluster_is_refused_by_name(command, tmp_path):
     with redis_server(tmp_path, cluster_enabled="yes") as url:
-        environment = {"PATH": os.environ["PATH"]} | GOOD | {"BROKER_URL": "amqp://127.0.0.1:1", "REDIS_URL": url}
+        environment = (
+            {"PATH": os.environ["PATH"]}
+            | GOOD
+            | {"BROKER_URL": "amqp://127.0.0.1:1", "REDIS_URL": url}
+        )
         if command != ["api"]:
             environment |= {"BROKER_URL": url, "REDIS_URL": ""}
         done = subprocess.run(
-            [sys.executable, "-m", *command], env=environment, capture_output=True, text=True, timeout=30, check=False
+            [sys.executable, "-m", *command],
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=30,
+            check=False,
         )
         assert done.returncode == 1
         name = "REDIS_URL" if command == ["api"] else "BROKER_URL"

@@ -5,8 +5,20 @@ from ipaddress import ip_address
 
 import pytest
 
-from shared.webhooks.destinations import is_public, may_use, parse_destination, parse_networks, resolve
-from tests.support.hosts import FORBIDDEN_ADDRESSES, PUBLIC_ADDRESSES, SPELLINGS, TRICKS, shut_network
+from shared.webhooks.destinations import (
+    is_public,
+    may_use,
+    parse_destination,
+    parse_networks,
+    resolve,
+)
+from tests.support.hosts import (
+    FORBIDDEN_ADDRESSES,
+    PUBLIC_ADDRESSES,
+    SPELLINGS,
+    TRICKS,
+    shut_network,
+)
 
 LOOPBACK = parse_networks("127.0.0.0/8,::1/128")
 
@@ -45,7 +57,10 @@ def test_what_only_resolvers_take_for_an_address_is_no_host_wherever_it_leads(wr
     [
         ("https://example.com", ("https", "example.com", 443, "/")),
         ("https://Example.COM:8443/a/b?c=d&e", ("https", "example.com", 8443, "/a/b?c=d&e")),
-        ("https://xn--bcher-kva.example/%C3%A4", ("https", "xn--bcher-kva.example", 443, "/%C3%A4")),
+        (
+            "https://xn--bcher-kva.example/%C3%A4",
+            ("https", "xn--bcher-kva.example", 443, "/%C3%A4"),
+        ),
         ("https://[2606:4700::1111]/", ("https", "2606:4700::1111", 443, "/")),
         ("https://1.1.1.1/?", ("https", "1.1.1.1", 443, "/")),
         ("http://my_service:9000/hook", ("http", "my_service", 9000, "/hook")),
@@ -80,13 +95,23 @@ def test_one_forbidden_address_of_several_is_enough_to_refuse():
 def test_networks_that_are_allowed_are_so_over_http_to_any_port_and_no_others_with_them():
     for url in ("http://localhost:9000/", "https://localhost:9000/", "https://localhost/"):
         destination = parse_destination(url)
-        assert may_use(destination, [ip_address("127.0.0.1"), ip_address("::1"), ip_address("::ffff:127.0.0.2")], LOOPBACK)
+        assert may_use(
+            destination,
+            [ip_address("127.0.0.1"), ip_address("::1"), ip_address("::ffff:127.0.0.2")],
+            LOOPBACK,
+        )
         assert not may_use(destination, [ip_address("127.0.0.1"), ip_address("10.0.0.1")], LOOPBACK)
-    assert not may_use(parse_destination("http://localhost:9000/"), [ip_address("127.0.0.1"), ip_address("1.1.1.1")], LOOPBACK)
+    assert not may_use(
+        parse_destination("http://localhost:9000/"),
+        [ip_address("127.0.0.1"), ip_address("1.1.1.1")],
+        LOOPBACK,
+    )
 
 
 def test_a_name_is_resolved_to_each_of_its_addresses_once(monkeypatch):
-    answers = [(2, 1, 6, "", (a, 443)) for a in ("1.1.1.1", "8.8.8.8", "1.1.1.1")] + [(10, 1, 6, "", ("fe80::1%eth0", 443, 0, 2))]
+    answers = [(2, 1, 6, "", (a, 443)) for a in ("1.1.1.1", "8.8.8.8", "1.1.1.1")] + [
+        (10, 1, 6, "", ("fe80::1%eth0", 443, 0, 2))
+    ]
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: answers)
     found = resolve(parse_destination("https://example.com/"))
     assert [str(address) for address in found] == ["1.1.1.1", "8.8.8.8", "fe80::1"]

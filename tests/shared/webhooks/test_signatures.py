@@ -1,4 +1,6 @@
-"""Signatures that the official library verifies, and secrets that the database does not hold in clear."""
+"""Signatures that the official library verifies, and secrets that the database does not hold in
+clear.
+"""
 
 import base64
 from datetime import UTC, datetime
@@ -28,7 +30,9 @@ def test_the_signature_is_that_of_the_specification():
     """Its own example, with its secret."""
     secret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
     body = b'{"test": 2432232314}'
-    headers = sign([secret], "msg_p5jXN8AQM9LWM0D4loKWxJek", datetime.fromtimestamp(1614265330, UTC), body)
+    headers = sign(
+        [secret], "msg_p5jXN8AQM9LWM0D4loKWxJek", datetime.fromtimestamp(1614265330, UTC), body
+    )
     assert headers == {
         "webhook-id": "msg_p5jXN8AQM9LWM0D4loKWxJek",
         "webhook-timestamp": "1614265330",
@@ -51,7 +55,9 @@ def test_what_is_locked_opens_with_the_key_it_was_locked_with_also_when_that_is_
         Vault(new).unlock(locked)
 
 
-@pytest.mark.parametrize("key", ["x", "A" * 43, "A" * 42 + "==", "whsec_", "A" * 43 + "=,", "A" * 43 + "= , x", "ä" * 44])
+@pytest.mark.parametrize(
+    "key", ["x", "A" * 43, "A" * 42 + "==", "whsec_", "A" * 43 + "=,", "A" * 43 + "= , x", "ä" * 44]
+)
 def test_what_is_no_key_is_refused_with_the_command_that_makes_one(key):
     with pytest.raises(ValueError, match="openssl rand -base64 32"):
         parse_secrets_key(key)

@@ -1,4 +1,6 @@
-"""Random leads and entries over few identifiers, so that they meet: duplicates, both identifiers, odd spellings."""
+"""Random leads and entries over few identifiers, so that they meet: duplicates, both identifiers,
+odd spellings.
+"""
 
 from hypothesis import strategies as st
 
@@ -36,8 +38,16 @@ def _spelt_number(draw, canonical):
         f"\uff0b{digits}",
     ]
     wide = "".join(chr(ord(c) + 0xFEE0) for c in digits)
-    bare = [digits, f"{digits[:2]}\u2010{digits[2:]}", f"\u202a{digits}\u202c", wide, f"\u20e3{digits}"]
-    return draw(_spelt(draw(st.sampled_from(behind_plus + bare[:2] if canonical.startswith("+") else bare))))
+    bare = [
+        digits,
+        f"{digits[:2]}\u2010{digits[2:]}",
+        f"\u202a{digits}\u202c",
+        wide,
+        f"\u20e3{digits}",
+    ]
+    return draw(
+        _spelt(draw(st.sampled_from(behind_plus + bare[:2] if canonical.startswith("+") else bare)))
+    )
 
 
 external_ids = st.sampled_from(EXTERNAL_IDS).flatmap(_spelt)

@@ -1,7 +1,9 @@
-"""Whatever is asked of jobs, in whatever order, among workers, crashes and windows: each is what a small pure model says it is.
+"""Whatever is asked of jobs, in whatever order, among workers, crashes and windows: each is what a
+small pure model says it is.
 
-The model knows nothing of locks or statements: a job is its entries, in chunks, and what was asked of it last. Which chunk is
-claimed next is for the claimer to choose; that it may be, and what becomes of it, is for the model to say.
+The model knows nothing of locks or statements: a job is its entries, in chunks, and what was asked
+of it last. Which chunk is claimed next is for the claimer to choose; that it may be, and what
+becomes of it, is for the model to say.
 """
 
 from collections import Counter
@@ -11,7 +13,15 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, multiple, rule, run_state_machine_as_test
+from hypothesis.stateful import (
+    Bundle,
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    multiple,
+    rule,
+    run_state_machine_as_test,
+)
 from sqlalchemy import text
 
 from api.http.errors import ApiError
@@ -22,7 +32,9 @@ from worker.claimer import MAX_ATTEMPTS
 from worker.runner import run_chunk
 
 LEADS = {"a": "+101", "b": "+102", "c": "+103", "d": "+104", "e": "+105"}
-LEAD_OF = {(name, None): name for name in LEADS} | {(None, number): name for name, number in LEADS.items()}
+LEAD_OF = {(name, None): name for name in LEADS} | {
+    (None, number): name for name, number in LEADS.items()
+}
 ENTRIES = [*LEAD_OF, ("nobody", None)]
 
 PENDING, DUPLICATE, ABSENT = "pending", "notFound duplicate", "notFound noSuchLead"
@@ -53,7 +65,9 @@ class Chunk:
 
 @dataclass
 class Job:
-    """`known`: its entries stand for the leads of a preview or an archive, and are not looked up."""
+    """`known`: its entries stand for the leads of a preview or an archive, and are not looked
+    up.
+    """
 
     entries: list
     outcomes: list
@@ -76,7 +90,11 @@ class Job:
     def claimable(self):
         if self.state not in {"queued", "running"} or self.wanted or self.window == "shut":
             return []
-        return [number for number, chunk in enumerate(self.chunks) if not chunk.done and chunk.lease is None]
+        return [
+            number
+            for number, chunk in enumerate(self.chunks)
+            if not chunk.done and chunk.lease is None
+        ]
 
     def take_back_claims(self):
         for chunk in self.chunks:
@@ -99,7 +117,9 @@ class Job:
 
 
 class Model:
-    """The leads that are present, those that are archived, by whose job, the jobs whose copies were erased, and all jobs."""
+    """The leads that are present, those that are archived, by whose job, the jobs whose copies were
+    erased, and all jobs.
+    """
 
     def __init__(self):
         self.present, self.archived, self.erased, self.jobs = set(LEADS), {}, [], {}
@@ -112,7 +132,9 @@ class Model:
         chunk.done = True
         open_ = [i for i in chunk.indexes if job.outcomes[i] == PENDING]
         if chunk.attempts > MAX_ATTEMPTS:
-            job.outcomes = [FAILED if i in open_ else outcome for i, outcome in enumerate(job.outcomes)]
+            job.outcomes = [
+                FAILED if i in open_ else outcome for i, outcome in enumerate(job.outcomes)
+            ]
         elif job.known:
             self._run_known(job, open_)
         else:
@@ -150,13 +172,17 @@ class Model:
         return lead in self.present or (job.mode == "delete" and lead in self.archived)
 
     def _take(self, job, i, lead):
-        job.outcomes[i] = "wouldDelete" if job.dry_run else "archived" if job.mode == "archive" else "deleted"
+        job.outcomes[i] = (
+            "wouldDelete" if job.dry_run else "archived" if job.mode == "archive" else "deleted"
+        )
         if not job.dry_run and lead in self.archived:
             self.erased.append(self.archived.pop(lead))
         elif not job.dry_run:
             self.present.remove(lead)
             if job.mode == "archive":
-                self.archived[lead] = next(job_id for job_id, other in self.jobs.items() if other is job)
+                self.archived[lead] = next(
+                    job_id for job_id, other in self.jobs.items() if other is job
+                )
 
     def carry_out_requests(self, opens_now):
         for job_id, job in self.jobs.items():
@@ -170,7 +196,9 @@ class Model:
                 job.due, job.window = opens_now[job_id], "open"
                 job.become("scheduled")
             elif job.wanted == "cancel":
-                job.outcomes = [CANCELLED if outcome == PENDING else outcome for outcome in job.outcomes]
+                job.outcomes = [
+                    CANCELLED if outcome == PENDING else outcome for outcome in job.outcomes
+                ]
                 for chunk in job.chunks:
                     chunk.done = True
                 job.finish(cancelled=True)
@@ -180,7 +208,11 @@ class Model:
             if job.state == "scheduled" and job.due and not job.wanted and job.window != "shut":
                 job.become("queued")
         for job in self.jobs.values():
-            if job.window == "shut" and not job.wanted and job.state in {"scheduled", "queued", "running"}:
+            if (
+                job.window == "shut"
+                and not job.wanted
+                and job.state in {"scheduled", "queued", "running"}
+            ):
                 job.wanted = "close"
         self.carry_out_requests(opens_now)
 
@@ -205,11 +237,23 @@ class Model:
         job = self.jobs[job_id]
         if action == Action.RESTORE:
             possible = job.state in FINAL and job.mode == "archive" and not job.dry_run
-            archived = [(lead, LEADS[lead]) for lead, whose in self.archived.items() if possible and whose == job_id]
+            archived = [
+                (lead, LEADS[lead])
+                for lead, whose in self.archived.items()
+                if possible and whose == job_id
+            ]
             return archived + [(None, None)] * (self.erased.count(job_id) if possible else 0)
-        possible = job.state in {"failed", "cancelled"} if action == Action.RETRY else job.state == "completed" and job.dry_run
+        possible = (
+            job.state in {"failed", "cancelled"}
+            if action == Action.RETRY
+            else job.state == "completed" and job.dry_run
+        )
         word = "unprocessed" if action == Action.RETRY else "wouldDelete"
-        return [e for e, outcome in zip(job.entries, job.outcomes, strict=True) if possible and outcome.startswith(word)]
+        return [
+            e
+            for e, outcome in zip(job.entries, job.outcomes, strict=True)
+            if possible and outcome.startswith(word)
+        ]
 
 
 class Life(RuleBasedStateMachine):
@@ -234,9 +278,20 @@ class Life(RuleBasedStateMachine):
         return self._submit(**options)
 
     def _submit(self, entries, chunk_size, mode, dry_run, later):
-        schedule = {"runAt": (datetime.now(UTC) + timedelta(hours=1)).isoformat()} if later else None
-        job_id = self.world.submit(entries, chunk_size=chunk_size, mode=mode, dryRun=dry_run, schedule=schedule)
-        self._add(job_id, mode=mode, dry_run=dry_run, known=False, state="scheduled" if later else "queued", due=not later)
+        schedule = (
+            {"runAt": (datetime.now(UTC) + timedelta(hours=1)).isoformat()} if later else None
+        )
+        job_id = self.world.submit(
+            entries, chunk_size=chunk_size, mode=mode, dryRun=dry_run, schedule=schedule
+        )
+        self._add(
+            job_id,
+            mode=mode,
+            dry_run=dry_run,
+            known=False,
+            state="scheduled" if later else "queued",
+            due=not later,
+        )
         assert self.model.jobs[job_id].entries == entries
         repeated = [DUPLICATE if e in entries[:i] else PENDING for i, e in enumerate(entries)]
         assert self.model.jobs[job_id].outcomes == repeated
@@ -308,9 +363,14 @@ class Life(RuleBasedStateMachine):
             )
             job.due, job.window = True, job.window and "open"
 
-    @rule(job_id=jobs, action=st.sampled_from([Action.CANCEL, Action.PAUSE, Action.PAUSE, Action.RESUME]))
+    @rule(
+        job_id=jobs,
+        action=st.sampled_from([Action.CANCEL, Action.PAUSE, Action.PAUSE, Action.RESUME]),
+    )
     def steer(self, job_id, action):
-        assert (self._act(job_id, action) is not None) == self.model.steer(self.model.jobs[job_id], action)
+        assert (self._act(job_id, action) is not None) == self.model.steer(
+            self.model.jobs[job_id], action
+        )
 
     @rule(target=jobs, job_id=jobs, action=st.sampled_from(FOLLOWING))
     def follow(self, job_id, action):
@@ -319,7 +379,10 @@ class Life(RuleBasedStateMachine):
     @rule(target=jobs, number=st.integers(0, 5))
     def follow_one_that_can_be(self, number):
         possible = [
-            (job_id, action) for job_id in self.model.jobs for action in FOLLOWING if self.model.following(job_id, action)
+            (job_id, action)
+            for job_id in self.model.jobs
+            for action in FOLLOWING
+            if self.model.following(job_id, action)
         ]
         return self._follow(*possible[number % len(possible)]) if possible else multiple()
 
@@ -336,7 +399,14 @@ class Life(RuleBasedStateMachine):
         source.followers[action] = new_id = accepted.job_id
         mode = "restore" if action == Action.RESTORE else source.mode
         dry_run = source.dry_run and action == Action.RETRY
-        self._add(new_id, mode=mode, dry_run=dry_run, known=action != Action.RETRY or source.known, state="queued", due=True)
+        self._add(
+            new_id,
+            mode=mode,
+            dry_run=dry_run,
+            known=action != Action.RETRY or source.known,
+            state="queued",
+            due=True,
+        )
         new = self.model.jobs[new_id]
         assert Counter(new.entries) == Counter((e, None if e else n) for e, n in expected)
         assert set(new.outcomes) == {PENDING}
@@ -345,12 +415,16 @@ class Life(RuleBasedStateMachine):
     @invariant()
     def leads_are_where_the_model_has_them(self):
         if hasattr(self, "model"):
-            rows = self.world.execute("SELECT lead ->> 'external_id', job_id FROM archived_leads").all()
+            rows = self.world.execute(
+                "SELECT lead ->> 'external_id', job_id FROM archived_leads"
+            ).all()
             archived = [tuple(row) for row in rows if row[0]]
             assert self.world.left() == self.model.present
             assert dict(archived) == self.model.archived
             assert len(archived) == len(self.model.archived)
-            assert Counter(job_id for lead, job_id in rows if not lead) == Counter(self.model.erased)
+            assert Counter(job_id for lead, job_id in rows if not lead) == Counter(
+                self.model.erased
+            )
 
     @invariant()
     def jobs_are_as_the_model_has_them(self):
@@ -362,7 +436,9 @@ class Life(RuleBasedStateMachine):
             assert (job.finished_at is not None) == (job.state in FINAL)
             if job.finished_at:
                 counted = Counter(_COLUMN[outcome.split()[0]] for outcome in expected.outcomes)
-                assert {name: getattr(job, name) for name in _COLUMN.values()} == {n: counted[n] for n in _COLUMN.values()}
+                assert {name: getattr(job, name) for name in _COLUMN.values()} == {
+                    n: counted[n] for n in _COLUMN.values()
+                }
                 assert counted.total() == job.total
 
     def teardown(self):
@@ -390,7 +466,11 @@ class Life(RuleBasedStateMachine):
 
     def _claim(self):
         """Any claim is fine that the model allows; none only where it allows none."""
-        claimable = {(job_id, number) for job_id, job in self.model.jobs.items() for number in job.claimable()[:1]}
+        claimable = {
+            (job_id, number)
+            for job_id, job in self.model.jobs.items()
+            for number in job.claimable()[:1]
+        }
         claimed = self.world.claim()
         if claimed is None:
             assert not claimable
@@ -408,15 +488,20 @@ class Life(RuleBasedStateMachine):
         self.model.run(claimed.job_id, claimed.number, claimed.lease_end)
 
     def _add(self, job_id, **values):
-        """How the entries were cut into chunks is read, not modelled. One that stands for a lead is written by its id."""
+        """How the entries were cut into chunks is read, not modelled. One that stands for a lead is
+        written by its id.
+        """
         rows = self.world.execute(
-            "SELECT external_ids, phone_numbers FROM chunks WHERE job_id = :job_id ORDER BY number", job_id=job_id
+            "SELECT external_ids, phone_numbers FROM chunks WHERE job_id = :job_id ORDER BY number",
+            job_id=job_id,
         ).all()
         entries, chunks = [], []
         for external_ids, numbers in rows:
             chunks.append(Chunk(list(range(len(entries), len(entries) + len(external_ids)))))
             entries += [(e, None if e else n) for e, n in zip(external_ids, numbers, strict=True)]
-        self.model.jobs[job_id] = Job(entries, self._outcomes(job_id), chunks, states=[values["state"]], **values)
+        self.model.jobs[job_id] = Job(
+            entries, self._outcomes(job_id), chunks, states=[values["state"]], **values
+        )
 
     def _outcomes(self, job_id):
         outcomes = map(Outcome, self.world.outcomes_of(job_id))
@@ -435,10 +520,14 @@ _COLUMN = {
 
 @pytest.fixture
 def world(engine, database_url):
-    """A campaign; the machine brings its leads. Nothing here is to survive a crash of the server."""
+    """A campaign; the machine brings its leads. Nothing here is to survive a crash of the
+    server.
+    """
     with engine.begin() as connection:
         add_campaign(connection)
-        connection.execute(text(f"ALTER DATABASE {engine.url.database} SET synchronous_commit = off"))
+        connection.execute(
+            text(f"ALTER DATABASE {engine.url.database} SET synchronous_commit = off")
+        )
     engine.dispose()
     world = SteeredWorld(engine, database_url)
     yield world
@@ -449,5 +538,10 @@ def test_whatever_is_asked_of_jobs_they_are_what_the_model_says(world):
     machine = type("LifeOf", (Life,), {"world": world})
     run_state_machine_as_test(
         machine,
-        settings=settings(max_examples=100, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck)),
+        settings=settings(
+            max_examples=100,
+            stateful_step_count=40,
+            deadline=None,
+            suppress_health_check=list(HealthCheck),
+        ),
     )

@@ -1,5 +1,6 @@
-"""A deletion against an archive job, and against a restoration: each is stopped before and after each of its statements while
-the other goes on as far as it can. Whoever comes first, nothing of the person is left, and nobody is told otherwise.
+"""A deletion against an archive job, and against a restoration: each is stopped before and after
+each of its statements while the other goes on as far as it can. Whoever comes first, nothing of the
+person is left, and nobody is told otherwise.
 """
 
 import threading
@@ -23,7 +24,9 @@ from worker.runner import run_chunk
 PERSON = Lead("cmp", "a", "+101")
 SOMEBODY = Lead("cmp", "z", "+109")
 NAMED = {"by id": ("a", None), "by phone": (None, "+101"), "by another's id": ("x", "+101")}
-BLOCKED = text("SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'")
+BLOCKED = text(
+    "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+)
 
 
 @pytest.fixture
@@ -32,7 +35,9 @@ def world(engine, database_url):
     with engine.begin() as connection:
         add_campaign(connection)
     world = World(engine, database_url)
-    world.racing, world.opposing = (create_sync_engine(Settings(database_url=database_url), "racing") for _ in range(2))
+    world.racing, world.opposing = (
+        create_sync_engine(Settings(database_url=database_url), "racing") for _ in range(2)
+    )
     yield world
     world.racing.dispose()
     world.opposing.dispose()
@@ -40,7 +45,9 @@ def world(engine, database_url):
 
 
 class Stop:
-    """Calls `meanwhile` before, or after, the n-th statement of an engine; a commit counts. `came` says whether it came to it."""
+    """Calls `meanwhile` before, or after, the n-th statement of an engine; a commit counts. `came`
+    says whether it came to it.
+    """
 
     def __init__(self, number, *, after, meanwhile):
         self._left, self._after, self._meanwhile = number, after, meanwhile
@@ -53,7 +60,10 @@ class Stop:
             "after_cursor_execute": partial(self._pass, counts=self._after),
             "commit": partial(self._pass, counts=not self._after),
         }
-        watchers = [(name, lambda *arguments, watcher=watcher: watcher(arguments)) for name, watcher in watched.items()]
+        watchers = [
+            (name, lambda *arguments, watcher=watcher: watcher(arguments))
+            for name, watcher in watched.items()
+        ]
         for name, watcher in watchers:
             event.listen(engine, name, watcher)
         try:
@@ -85,7 +95,9 @@ def begun(world, run):
 def claims(world):
     """The chunks of all jobs, by job."""
     with world.engine.begin() as connection:
-        return {claimed.job_id: claimed for claimed in iter(lambda: claim(connection, "jobs"), None)}
+        return {
+            claimed.job_id: claimed for claimed in iter(lambda: claim(connection, "jobs"), None)
+        }
 
 
 def archiving(world, others):
@@ -103,13 +115,18 @@ def restoring(world, others):
 
 
 def race(world, set_up, others, entry, stop):
-    """One round; what became of the deletion and of its opponent, None where there was no such statement any more."""
+    """One round; what became of the deletion and of its opponent, None where there was no such
+    statement any more.
+    """
     number, after, deletion_stops, by_call = stop
     opponent = set_up(world, others)
     deletion = None if by_call else world.submit([entry])
     chunks, told = claims(world), []
     if by_call:
-        engine, delete = world.api_engine.sync_engine, lambda: told.append(world.delete("cmp", *entry))
+        engine, delete = (
+            world.api_engine.sync_engine,
+            lambda: told.append(world.delete("cmp", *entry)),
+        )
     else:
         engine, delete = world.racing, partial(run_chunk, world.racing, chunks[deletion])
     oppose = partial(run_chunk, world.opposing, chunks[opponent])
@@ -141,7 +158,9 @@ def race(world, set_up, others, entry, stop):
     [(archiving, []), (archiving, [SOMEBODY]), (restoring, [])],
     ids=["archive job, no archive yet", "archive job", "restoration"],
 )
-def test_whoever_comes_first_nothing_of_the_person_is_left(world, set_up, others, entry, deletion_stops, by_call):
+def test_whoever_comes_first_nothing_of_the_person_is_left(
+    world, set_up, others, entry, deletion_stops, by_call
+):
     ends = set()
     for after in (False, True):
         for number in count():
@@ -158,5 +177,10 @@ def test_whoever_comes_first_nothing_of_the_person_is_left(world, set_up, others
                 assert deleted[0] == "deleted", where
             else:
                 assert deleted is not None, where
-    assert ends <= {("archived", None), ("notFound", "noSuchLead"), ("restored", None), ("notFound", "erased")}
+    assert ends <= {
+        ("archived", None),
+        ("notFound", "noSuchLead"),
+        ("restored", None),
+        ("notFound", "erased"),
+    }
     assert len(ends) == 2, "either was first at times"

@@ -1,7 +1,9 @@
-"""Any job over any leads ends as the contract says, entry by entry: from the raw bytes of its body to the leads that stay.
+"""Any job over any leads ends as the contract says, entry by entry: from the raw bytes of its body
+to the leads that stay.
 
-Everything but HTTP and the broker is real: parser, acceptor, claim, decision, database. The second half is a state machine of
-what can happen around a job: crashes at every statement, messages doubled, leases that run out, leads that come and change.
+Everything but HTTP and the broker is real: parser, acceptor, claim, decision, database. The second
+half is a state machine of what can happen around a job: crashes at every statement, messages
+doubled, leases that run out, leads that come and change.
 """
 
 import asyncio
@@ -15,7 +17,13 @@ from uuid import uuid4
 import pytest
 from hypothesis import HealthCheck, Phase, example, given, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    rule,
+    run_state_machine_as_test,
+)
 from sqlalchemy import delete, event, insert, select, text
 
 from api.http.auth import Key
@@ -52,12 +60,16 @@ def world(engine, database_url):
 
 
 class World:
-    """Submits, reads and resets; the calls that are asynchronous in the API run on a loop of their own."""
+    """Submits, reads and resets; the calls that are asynchronous in the API run on a loop of their
+    own.
+    """
 
     def __init__(self, engine, database_url):
         self.engine = engine
         self._runner = asyncio.Runner()
-        self.api_engine = create_api_engine(Settings(database_url=database_url), "tests", isolation_level="AUTOCOMMIT")
+        self.api_engine = create_api_engine(
+            Settings(database_url=database_url), "tests", isolation_level="AUTOCOMMIT"
+        )
 
     def close(self):
         self._runner.run(self.api_engine.dispose())
@@ -71,10 +83,18 @@ class World:
             for lead in wanted:
                 connection.execute(insert(leads), _row(lead))
             for number, copy in enumerate(archived):
-                row = {"id": -number - 1, "metadata": {}, "created_at": "2026-01-01T00:00:00Z"} | _row(copy)
-                connection.execute(insert(archived_leads), {"job_id": uuid4(), "lead_id": row["id"], "lead": row})
+                row = {
+                    "id": -number - 1,
+                    "metadata": {},
+                    "created_at": "2026-01-01T00:00:00Z",
+                } | _row(copy)
+                connection.execute(
+                    insert(archived_leads), {"job_id": uuid4(), "lead_id": row["id"], "lead": row}
+                )
 
-    def submit(self, written, *, campaign="cmp", chunk_size=1000, phone_fallback=True, rate=None, **fields):
+    def submit(
+        self, written, *, campaign="cmp", chunk_size=1000, phone_fallback=True, rate=None, **fields
+    ):
         body = {
             "campaignId": campaign,
             "phoneFallback": phone_fallback,
@@ -84,7 +104,9 @@ class World:
         job_id = uuid4()
         submission = parse(json.dumps(body | fields).encode())
         asked = Asked(KEY, None, 0, job_id)
-        self._runner.run(accept(self.api_engine, Settings(chunk_size=chunk_size), asked, submission))
+        self._runner.run(
+            accept(self.api_engine, Settings(chunk_size=chunk_size), asked, submission)
+        )
         return job_id
 
     def follow(self, job_id, action):
@@ -93,9 +115,13 @@ class World:
         return self._runner.run(follow(self.api_engine, Settings(), asked, job_id, action)).job_id
 
     def delete(self, campaign, external_id, number):
-        """As `DELETE /api/v1/leads` does; the number of copies erased, None where there is nobody."""
+        """As `DELETE /api/v1/leads` does; the number of copies erased, None where there is
+        nobody.
+        """
         try:
-            return self._runner.run(delete_lead(self.api_engine, KEY, campaign, Named(external_id, number, None)))
+            return self._runner.run(
+                delete_lead(self.api_engine, KEY, campaign, Named(external_id, number, None))
+            )
         except ApiError as error:
             if error.status != HTTPStatus.NOT_FOUND:
                 raise
@@ -106,15 +132,23 @@ class World:
         work_off(self.engine)
 
     def work_in_parts(self, job_id, sizes):
-        """A worker's part, one claim at a time: of so many entries, by a pace or as after a cut, as long as there are `sizes`.
-        Yields the entries that each has decided.
+        """A worker's part, one claim at a time: of so many entries, by a pace or as after a cut, as
+        long as there are `sizes`. Yields the entries that each has decided.
         """
         left = {i for i, outcome in enumerate(self.outcomes(job_id)) if outcome[0] == "pending"}
         for size, is_paced in chain(sizes, repeat((None, False))):
             with self.engine.begin() as connection:
                 pace = {"rate": size * 8 if size and is_paced else None}
-                connection.execute(text("UPDATE jobs SET max_leads_per_second = :rate, paced_at = NULL, part_size = NULL"), pace)
-                connection.execute(text("UPDATE chunks SET part_size = :size"), {"size": None if is_paced else size})
+                connection.execute(
+                    text(
+                        "UPDATE jobs SET max_leads_per_second = :rate, paced_at = NULL, part_size = NULL"
+                    ),
+                    pace,
+                )
+                connection.execute(
+                    text("UPDATE chunks SET part_size = :size"),
+                    {"size": None if is_paced else size},
+                )
                 claimed = claim(connection, "jobs")
             if claimed is None:
                 assert not left
@@ -128,27 +162,37 @@ class World:
             yield decided
 
     def results(self, job_id):
-        items, following = self._runner.run(read_results(self.api_engine, KEY, job_id, list(Outcome), 0, 10_000))
+        items, following = self._runner.run(
+            read_results(self.api_engine, KEY, job_id, list(Outcome), 0, 10_000)
+        )
         assert following is None
         return items
 
     def outcomes(self, job_id):
-        return [(item["outcome"], item["matchedBy"], item["reason"]) for item in self.results(job_id)]
+        return [
+            (item["outcome"], item["matchedBy"], item["reason"]) for item in self.results(job_id)
+        ]
 
     def erased(self, job_id):
         """The entries that erased a copy in the archive."""
         return {item["index"] for item in self.results(job_id) if item["erasedFromArchive"]}
 
     def archive(self):
-        """The copies in the archive by job and lead, None where they are erased, in the order of a restoration."""
-        statement = select(archived_leads).order_by(archived_leads.c.job_id, archived_leads.c.lead_id)
+        """The copies in the archive by job and lead, None where they are erased, in the order of a
+        restoration.
+        """
+        statement = select(archived_leads).order_by(
+            archived_leads.c.job_id, archived_leads.c.lead_id
+        )
         with self.engine.begin() as connection:
             rows = connection.execute(statement)
             return {(row.job_id, row.lead_id): row.lead and _lead(row.lead) for row in rows}
 
     def leads(self):
         with self.engine.begin() as connection:
-            rows = connection.execute(select(leads.c.campaign_id, leads.c.external_id, leads.c.phone_number))
+            rows = connection.execute(
+                select(leads.c.campaign_id, leads.c.external_id, leads.c.phone_number)
+            )
             return {oracle.Lead(*row) for row in rows}
 
     def job(self, job_id):
@@ -157,7 +201,11 @@ class World:
 
 
 def _row(lead):
-    return {"campaign_id": lead.campaign, "external_id": lead.external_id, "phone_number": lead.phone_number}
+    return {
+        "campaign_id": lead.campaign,
+        "external_id": lead.external_id,
+        "phone_number": lead.phone_number,
+    }
 
 
 def _lead(row):
@@ -185,7 +233,9 @@ def test_every_entry_of_every_job_ends_as_the_contract_says(
     options = {"chunk_size": chunk_size, "phone_fallback": phone_fallback}
     job_id = world.submit(written, phoneRegion=region, **options)
     world.work()
-    verdict = oracle.judge(written, present, campaign="cmp", copies=archived, readings=REGIONS[region], **options)
+    verdict = oracle.judge(
+        written, present, campaign="cmp", copies=archived, readings=REGIONS[region], **options
+    )
     assert world.outcomes(job_id) == verdict.outcomes
     assert world.erased(job_id) == verdict.erased
     assert world.leads() == verdict.remaining
@@ -194,22 +244,37 @@ def test_every_entry_of_every_job_ends_as_the_contract_says(
     assert job.state == "completed"
     deleted = sum(word == "deleted" for word, _, _ in verdict.outcomes)
     lacks_plus = verdict.outcomes.count(oracle.LACKS_PLUS)
-    assert (job.deleted, job.deleted + job.not_found, job.erased) == (deleted, len(written), len(verdict.erased))
+    assert (job.deleted, job.deleted + job.not_found, job.erased) == (
+        deleted,
+        len(written),
+        len(verdict.erased),
+    )
     assert (job.lacks_plus, job.other_external_id) == (lacks_plus, 0)
 
 
 @settings(any_database, max_examples=100)
 @given(**ANY_JOB)
-def test_a_preview_says_what_a_job_would_do_and_its_execution_does_it(world, present, archived, written, phone_fallback, region):
+def test_a_preview_says_what_a_job_would_do_and_its_execution_does_it(
+    world, present, archived, written, phone_fallback, region
+):
     world.put(present, archived)
     preview = world.submit(written, phoneRegion=region, phone_fallback=phone_fallback, dryRun=True)
     world.work()
     verdict = oracle.judge(
-        written, present, campaign="cmp", copies=archived, readings=REGIONS[region], phone_fallback=phone_fallback
+        written,
+        present,
+        campaign="cmp",
+        copies=archived,
+        readings=REGIONS[region],
+        phone_fallback=phone_fallback,
     )
-    assert world.outcomes(preview) == [_would(i, outcome, verdict) for i, outcome in enumerate(verdict.outcomes)]
+    assert world.outcomes(preview) == [
+        _would(i, outcome, verdict) for i, outcome in enumerate(verdict.outcomes)
+    ]
     assert world.job(preview).other_external_id == len(verdict.others & _by_phone(verdict))
-    assert (world.leads(), Counter(world.archive().values())) == (present, Counter(archived)), "it changes nothing"
+    assert (world.leads(), Counter(world.archive().values())) == (present, Counter(archived)), (
+        "it changes nothing"
+    )
     taken = [outcome for outcome in verdict.outcomes if outcome[0] == "deleted"]
     if not taken:
         return
@@ -240,31 +305,58 @@ CHANGED = ("notFound", None, "changed")
     chunk_size=st.integers(2, 15),
     is_broken=st.booleans(),
     sizes=st.lists(st.tuples(st.sampled_from([None, 1, 2, 3]), st.booleans()), max_size=8),
-    sizes_of_execution=st.lists(st.tuples(st.sampled_from([None, 1, 2, 3]), st.booleans()), max_size=8),
+    sizes_of_execution=st.lists(
+        st.tuples(st.sampled_from([None, 1, 2, 3]), st.booleans()), max_size=8
+    ),
     pick=st.randoms(use_true_random=False),
 )
 def test_a_preview_in_parts_is_executed_on_whom_each_part_found(
-    world, present, archived, written, phone_fallback, region, chunk_size, is_broken, sizes, sizes_of_execution, pick
+    world,
+    present,
+    archived,
+    written,
+    phone_fallback,
+    region,
+    chunk_size,
+    is_broken,
+    sizes,
+    sizes_of_execution,
+    pick,
 ):
-    """Each part is judged by itself; who was found twice goes once. Chunks may begin with what is settled already,
-    such as a row that is broken; and of those found, one may have got another number since.
+    """Each part is judged by itself; who was found twice goes once. Chunks may begin with what is
+    settled already, such as a row that is broken; and of those found, one may have got another
+    number since.
     """
     world.put(present, archived)
-    preview = world.submit(written, phoneRegion=region, phone_fallback=phone_fallback, chunk_size=chunk_size, dryRun=True)
+    preview = world.submit(
+        written,
+        phoneRegion=region,
+        phone_fallback=phone_fallback,
+        chunk_size=chunk_size,
+        dryRun=True,
+    )
     if is_broken:
         with world.engine.begin() as connection:
             breaking = "UPDATE chunks SET outcomes[1] = :broken, invalid = 1 WHERE outcomes[1] = 0 AND 0 = ANY(outcomes[2:])"
             connection.execute(text(breaking), {"broken": Outcome.UNREADABLE})
     options = {"campaign": "cmp", "phone_fallback": phone_fallback, "readings": REGIONS[region]}
-    expected = {i: outcome for i, outcome in enumerate(world.outcomes(preview)) if outcome[0] != "pending"}
+    expected = {
+        i: outcome for i, outcome in enumerate(world.outcomes(preview)) if outcome[0] != "pending"
+    }
     remaining = present
     for decided in world.work_in_parts(preview, sizes):
         verdict = oracle.judge([written[i] for i in decided], present, copies=archived, **options)
         expected |= {i: _would(at, verdict.outcomes[at], verdict) for at, i in enumerate(decided)}
         remaining = remaining & verdict.remaining
     outcomes = world.outcomes(preview)
-    settled = {i for i, outcome in enumerate(outcomes) if outcome == oracle.DUPLICATE and expected[i][0] == "wouldDelete"}
-    assert outcomes == [expected[i] if i not in settled else oracle.DUPLICATE for i in range(len(written))]
+    settled = {
+        i
+        for i, outcome in enumerate(outcomes)
+        if outcome == oracle.DUPLICATE and expected[i][0] == "wouldDelete"
+    }
+    assert outcomes == [
+        expected[i] if i not in settled else oracle.DUPLICATE for i in range(len(written))
+    ]
     found = [i for i, outcome in enumerate(outcomes) if outcome[0] == "wouldDelete"]
     if not found:
         assert remaining == present
@@ -273,21 +365,29 @@ def test_a_preview_in_parts_is_executed_on_whom_each_part_found(
     changed = pick.choice(gone) if gone and not archived else None
     if changed:
         with world.engine.begin() as connection:
-            condition = [leads.c[name].is_not_distinct_from(value) for name, value in _row(changed).items()]
+            condition = [
+                leads.c[name].is_not_distinct_from(value) for name, value in _row(changed).items()
+            ]
             connection.execute(leads.update().where(*condition).values(phone_number="+99"))
     execution = world.follow(preview, Action.EXECUTE)
     for _ in world.work_in_parts(execution, sizes_of_execution):
         pass
     results = dict(zip(found, world.outcomes(execution), strict=True))
     left_alone = {i for i, outcome in results.items() if outcome == CHANGED}
-    assert results == {i: CHANGED if i in left_alone else ("deleted", outcomes[i][1], None) for i in found}
+    assert results == {
+        i: CHANGED if i in left_alone else ("deleted", outcomes[i][1], None) for i in found
+    }
     assert [_names(written[i], changed, options) for i in left_alone] == [True] * bool(changed)
-    assert world.leads() == remaining | ({oracle.Lead("cmp", changed.external_id, "+99")} if changed else set())
+    assert world.leads() == remaining | (
+        {oracle.Lead("cmp", changed.external_id, "+99")} if changed else set()
+    )
     assert world.job(execution).state == "completed"
 
 
 def _by_phone(verdict):
-    return {i for i, outcome in enumerate(verdict.outcomes) if outcome == oracle.DELETED_BY_PHONE_NUMBER}
+    return {
+        i for i, outcome in enumerate(verdict.outcomes) if outcome == oracle.DELETED_BY_PHONE_NUMBER
+    }
 
 
 def _would(i, outcome, verdict):
@@ -298,14 +398,20 @@ def _would(i, outcome, verdict):
     return ("wouldDelete", matched_by, "otherExternalId" if other else reason)
 
 
-@settings(any_database, max_examples=25, phases=(Phase.explicit, Phase.generate))  # each lock is waited for: no time to shrink
+@settings(
+    any_database, max_examples=25, phases=(Phase.explicit, Phase.generate)
+)  # each lock is waited for: no time to shrink
 @given(
-    **ANY_JOB, locks=st.lists(st.integers(0, 20), min_size=1, max_size=3, unique=True), part_size=st.sampled_from([None, 1, 3])
+    **ANY_JOB,
+    locks=st.lists(st.integers(0, 20), min_size=1, max_size=3, unique=True),
+    part_size=st.sampled_from([None, 1, 3]),
 )
 def test_what_somebody_has_locked_waits_and_nobody_else_is_taken_for_it(
     world, present, archived, written, phone_fallback, region, locks, part_size
 ):
-    """While it is locked, the others are decided as the contract says; afterwards, those that have waited."""
+    """While it is locked, the others are decided as the contract says; afterwards, those that have
+    waited.
+    """
     world.put(present, archived)
     ground = sorted((lead for lead in present if lead.campaign == "cmp"), key=str)
     locked = {ground[i % len(ground)] for i in locks} if ground else set()
@@ -316,20 +422,31 @@ def test_what_somebody_has_locked_waits_and_nobody_else_is_taken_for_it(
         connection.execute(text("UPDATE chunks SET part_size = :size"), {"size": part_size})
     with world.engine.connect() as holder:
         for lead in locked:
-            conditions = [leads.c[name].is_not_distinct_from(value) for name, value in _row(lead).items()]
-            holder.execute(select(leads.c.id).where(*conditions).with_for_update(key_share=True, read=True))
+            conditions = [
+                leads.c[name].is_not_distinct_from(value) for name, value in _row(lead).items()
+            ]
+            holder.execute(
+                select(leads.c.id).where(*conditions).with_for_update(key_share=True, read=True)
+            )
         world.work()
         outcomes, left = world.outcomes(job_id), world.leads()
         waiting = [i for i, outcome in enumerate(outcomes) if outcome[0] == "pending"]
         assert all(outcomes[i] == ("pending", None, "locked") for i in waiting)
         assert locked <= left
-    assert bool(waiting) == any(_names(written[i], lead, options) for i in waiting for lead in locked)
+    assert bool(waiting) == any(
+        _names(written[i], lead, options) for i in waiting for lead in locked
+    )
     if part_size is None:
         decided = [i for i in range(len(written)) if i not in duplicates and i not in waiting]
         verdict = oracle.judge([written[i] for i in decided], present, copies=archived, **options)
         assert [outcomes[i] for i in decided] == verdict.outcomes
         assert left == verdict.remaining
-        after = oracle.judge([written[i] for i in waiting], left, copies=[copy or NOBODY for copy in verdict.copies], **options)
+        after = oracle.judge(
+            [written[i] for i in waiting],
+            left,
+            copies=[copy or NOBODY for copy in verdict.copies],
+            **options,
+        )
     with world.engine.begin() as connection:
         let_leases_expire(connection)
     world.work()
@@ -341,7 +458,10 @@ def test_what_somebody_has_locked_waits_and_nobody_else_is_taken_for_it(
 
 def _names(entry, lead, options):
     external_id = oracle.canonical_external_id(entry[0])
-    numbers = {oracle.canonical_phone_number(entry[1]), options["readings"].get(oracle.bare_phone_number(entry[1]))} - {None}
+    numbers = {
+        oracle.canonical_phone_number(entry[1]),
+        options["readings"].get(oracle.bare_phone_number(entry[1])),
+    } - {None}
     return external_id == lead.external_id or lead.phone_number in numbers
 
 
@@ -358,8 +478,8 @@ class Crash(BaseException):
 
 
 class Life(RuleBasedStateMachine):
-    """Chunks are run one at a time, and what is decided of each, all or the part that the job's pace allows, is judged by the
-    oracle over the leads and the archive as they stood then.
+    """Chunks are run one at a time, and what is decided of each, all or the part that the job's
+    pace allows, is judged by the oracle over the leads and the archive as they stood then.
     """
 
     world: World
@@ -401,8 +521,15 @@ class Life(RuleBasedStateMachine):
         source = pick.choice(possible)
         job_id = self.world.follow(source, Action.RESTORE)
         if job_id not in self.submitted:  # asked again, it is the same job
-            of_source = {"campaign": self.submitted[source]["campaign"], "written": archived[source]}
-            self.submitted[job_id] = of_source | {"mode": "restore", "rate": None, "chunk_size": 1000}
+            of_source = {
+                "campaign": self.submitted[source]["campaign"],
+                "written": archived[source],
+            }
+            self.submitted[job_id] = of_source | {
+                "mode": "restore",
+                "rate": None,
+                "chunk_size": 1000,
+            }
             self.judged[job_id] = set()
             self.most_processed[job_id] = 0
 
@@ -411,7 +538,10 @@ class Life(RuleBasedStateMachine):
         verdict = self._verdict([entry], campaign=campaign)
         erased = self.world.delete(campaign, *entry)
         assert (erased is not None) == (verdict.outcomes[0][0] == "deleted")
-        assert erased in {None, verdict.copies.count(None) - list(self.archive.values()).count(None)}
+        assert erased in {
+            None,
+            verdict.copies.count(None) - list(self.archive.values()).count(None),
+        }
         self._take_over(verdict)
 
     @rule()
@@ -425,9 +555,15 @@ class Life(RuleBasedStateMachine):
         """As if leads had taken long."""
         with self.world.engine.begin() as connection:
             if of_job:
-                connection.execute(text("UPDATE jobs SET part_size = :size WHERE finished_at IS NULL"), {"size": size})
+                connection.execute(
+                    text("UPDATE jobs SET part_size = :size WHERE finished_at IS NULL"),
+                    {"size": size},
+                )
             else:
-                connection.execute(text("UPDATE chunks SET part_size = :size WHERE state = 'pending'"), {"size": size})
+                connection.execute(
+                    text("UPDATE chunks SET part_size = :size WHERE state = 'pending'"),
+                    {"size": size},
+                )
 
     @rule(sqlstate=st.sampled_from(["53100", "0A000", "XX000", "57014"]))
     def the_database_is_not_well(self, sqlstate):
@@ -446,14 +582,20 @@ class Life(RuleBasedStateMachine):
     def a_campaign_is_another_companys_for_a_while(self, campaign):
         """What is decided meanwhile is left alone, and told so."""
         with self.world.engine.begin() as connection:
-            connection.execute(text("INSERT INTO companies (id) VALUES ('away') ON CONFLICT DO NOTHING"))
-            connection.execute(text("UPDATE campaigns SET company_id = 'away' WHERE id = :id"), {"id": campaign})
+            connection.execute(
+                text("INSERT INTO companies (id) VALUES ('away') ON CONFLICT DO NOTHING")
+            )
+            connection.execute(
+                text("UPDATE campaigns SET company_id = 'away' WHERE id = :id"), {"id": campaign}
+            )
         for _ in range(2):
             if claimed := self._claim():
                 run_chunk(self.world.engine, claimed)
                 self._judge_what_is_done(moved=campaign)
         with self.world.engine.begin() as connection:
-            connection.execute(text("UPDATE campaigns SET company_id = 'co' WHERE id = :id"), {"id": campaign})
+            connection.execute(
+                text("UPDATE campaigns SET company_id = 'co' WHERE id = :id"), {"id": campaign}
+            )
 
     @rule()
     def two_workers_hold_one_chunk(self):
@@ -504,10 +646,15 @@ class Life(RuleBasedStateMachine):
             return
         old = pick.choice(sorted(self.present, key=str))
         new = oracle.Lead(old.campaign, old.external_id or "z", f"+90{next(_fresh):03}")
-        if any(new.campaign == other.campaign and new.external_id == other.external_id for other in self.present - {old}):
+        if any(
+            new.campaign == other.campaign and new.external_id == other.external_id
+            for other in self.present - {old}
+        ):
             return
         with self.world.engine.begin() as connection:
-            condition = [leads.c[name].is_not_distinct_from(value) for name, value in _row(old).items()]
+            condition = [
+                leads.c[name].is_not_distinct_from(value) for name, value in _row(old).items()
+            ]
             connection.execute(leads.update().where(*condition).values(_row(new)))
         self.present = self.present - {old} | {new}
 
@@ -527,7 +674,9 @@ class Life(RuleBasedStateMachine):
             job = self.world.job(job_id)
             if job.finished_at:
                 assert job.state == ("failed" if job.unprocessed else "completed")
-                counted = job.deleted + job.not_found + job.unprocessed + job.restored + job.conflict
+                counted = (
+                    job.deleted + job.not_found + job.unprocessed + job.restored + job.conflict
+                )
                 assert processed == len(options["written"]) == counted
 
     def teardown(self):
@@ -553,28 +702,45 @@ class Life(RuleBasedStateMachine):
             let_leases_expire(connection)
             connection.execute(text("UPDATE chunks SET attempts = 0 WHERE state = 'pending'"))
             connection.execute(
-                text("UPDATE jobs SET paced_at = paced_at - interval '1 hour', waiting_until = waiting_until - interval '1 hour'")
+                text(
+                    "UPDATE jobs SET paced_at = paced_at - interval '1 hour', waiting_until = waiting_until - interval '1 hour'"
+                )
             )
 
     def _judge_what_is_done(self, moved=None):
-        """At most one chunk, or a part of one, has been decided since the last look; if its campaign `moved`, all."""
+        """At most one chunk, or a part of one, has been decided since the last look; if its
+        campaign `moved`, all.
+        """
         for job_id, options in self.submitted.items():
             outcomes = self.world.outcomes(job_id)
-            decided = [i for i, outcome in enumerate(outcomes) if outcome[0] != "pending" and i not in self.judged[job_id]]
+            decided = [
+                i
+                for i, outcome in enumerate(outcomes)
+                if outcome[0] != "pending" and i not in self.judged[job_id]
+            ]
             if not decided:
                 continue
             if options["campaign"] == moved:
                 assert {outcomes[i] for i in decided} == {CAMPAIGN_MOVED}
                 self.judged[job_id] |= set(decided)
                 return
-            paced = options["rate"] is not None and job_id not in self.waited  # after waiting, one part is tried that is bigger
-            most = min(options["chunk_size"], options["rate"] // 2) if paced else options["chunk_size"]
+            paced = (
+                options["rate"] is not None and job_id not in self.waited
+            )  # after waiting, one part is tried that is bigger
+            most = (
+                min(options["chunk_size"], options["rate"] // 2) if paced else options["chunk_size"]
+            )
             assert len(decided) <= most
             if options["mode"] == "restore":
-                assert [outcomes[i] for i in decided] == [self._restored(options["written"][i]) for i in decided]
+                assert [outcomes[i] for i in decided] == [
+                    self._restored(options["written"][i]) for i in decided
+                ]
             else:
                 self._judge_taken(job_id, options, decided, outcomes)
-            assert all(outcomes[i] == oracle.DUPLICATE for i in self.judged[job_id] & _duplicates_of(options))
+            assert all(
+                outcomes[i] == oracle.DUPLICATE
+                for i in self.judged[job_id] & _duplicates_of(options)
+            )
             self.judged[job_id] |= set(decided)
             return
 
@@ -588,11 +754,17 @@ class Life(RuleBasedStateMachine):
         )
         if not archives:
             assert [outcomes[i] for i in decided] == verdict.outcomes
-            assert self.world.erased(job_id) & set(decided) == {decided[at] for at in verdict.erased}
+            assert self.world.erased(job_id) & set(decided) == {
+                decided[at] for at in verdict.erased
+            }
             self._take_over(verdict)
             return
-        assert [outcomes[i] for i in decided] == [("archived" if o[0] == "deleted" else o[0], *o[1:]) for o in verdict.outcomes]
-        new = {place: copy for place, copy in self.world.archive().items() if place not in self.archive}
+        assert [outcomes[i] for i in decided] == [
+            ("archived" if o[0] == "deleted" else o[0], *o[1:]) for o in verdict.outcomes
+        ]
+        new = {
+            place: copy for place, copy in self.world.archive().items() if place not in self.archive
+        }
         assert {job for job, _ in new} <= {job_id}
         assert Counter(new.values()) == Counter(self.present - verdict.remaining)
         self.archive = dict(sorted((self.archive | new).items()))
@@ -645,7 +817,9 @@ def _duplicates_of(options):
 
 
 class dying_at:  # noqa: N801 - it reads as a statement
-    """Within it, the n-th statement (commits count) of the engine raises Crash and takes its connection with it."""
+    """Within it, the n-th statement (commits count) of the engine raises Crash and takes its
+    connection with it.
+    """
 
     def __init__(self, engine, statement, *, after):
         self._engine, self._left, self._after = engine, statement, after
@@ -684,5 +858,10 @@ def test_whatever_happens_around_a_job_each_entry_is_decided_once_and_right(worl
     machine = type("LifeOf", (Life,), {"world": world})
     run_state_machine_as_test(
         machine,
-        settings=settings(max_examples=60, stateful_step_count=25, deadline=None, suppress_health_check=list(HealthCheck)),
+        settings=settings(
+            max_examples=60,
+            stateful_step_count=25,
+            deadline=None,
+            suppress_health_check=list(HealthCheck),
+        ),
     )

@@ -1,4 +1,6 @@
-"""Deliveries: which is sent next, what is sent, what follows from the answer. The clock is the database's, and is moved there."""
+"""Deliveries: which is sent next, what is sent, what follows from the answer. The clock is the
+database's, and is moved there.
+"""
 
 import json
 from concurrent.futures import ThreadPoolExecutor
@@ -35,7 +37,9 @@ class World:
         self.secret = new_secret()
         with engine.begin() as connection:
             add_campaign(connection)
-        self.execute("UPDATE companies SET webhook_secret = :secret", secret=self.vault.lock(self.secret))
+        self.execute(
+            "UPDATE companies SET webhook_secret = :secret", secret=self.vault.lock(self.secret)
+        )
 
     def execute(self, statement, **values):
         with self.engine.begin() as connection:
@@ -55,7 +59,12 @@ class World:
     def webhook(self, path="/200", *, company="co", **columns):
         """A standing endpoint; its id and secret."""
         webhook_id, secret = uuid4(), new_secret()
-        values = {"id": webhook_id, "company_id": company, "url": self.receiver.url + path, "secret": self.vault.lock(secret)}
+        values = {
+            "id": webhook_id,
+            "company_id": company,
+            "url": self.receiver.url + path,
+            "secret": self.vault.lock(secret),
+        }
         values |= {"events": ["job.completed", "job.failed", "job.cancelled"]} | columns
         with self.engine.begin() as connection:
             connection.execute(insert(webhooks), values)
@@ -67,8 +76,13 @@ class World:
         with self.engine.begin() as connection:
             add = {"company_id": company, "url": url, "event": "job.completed"} | columns
             job_id = queue_job(connection, [("nobody", None)], company=company, queue="none")
-            connection.execute(insert(deliveries), [add | {"id": uuid4(), "job_id": job_id} for _ in range(count)])
-        self.execute("UPDATE jobs SET state = 'completed', finished_at = now(), " + ZERO + " WHERE id = :id", id=job_id)
+            connection.execute(
+                insert(deliveries), [add | {"id": uuid4(), "job_id": job_id} for _ in range(count)]
+            )
+        self.execute(
+            "UPDATE jobs SET state = 'completed', finished_at = now(), " + ZERO + " WHERE id = :id",
+            id=job_id,
+        )
 
     def claim(self):
         with self.engine.begin() as connection:
@@ -89,7 +103,9 @@ class World:
 
     def rows(self):
         with self.engine.connect() as connection:
-            return connection.execute(select(deliveries).order_by(deliveries.c.created_at, deliveries.c.id)).all()
+            return connection.execute(
+                select(deliveries).order_by(deliveries.c.created_at, deliveries.c.id)
+            ).all()
 
     def row(self):
         (row,) = self.rows()
@@ -98,7 +114,9 @@ class World:
     def let_time_pass(self, seconds):
         """Moves everything that was written into the past."""
         past = f"interval '{seconds} s'"
-        self.execute(f"UPDATE deliveries SET due_at = due_at - {past}, claimed_until = claimed_until - {past}")
+        self.execute(
+            f"UPDATE deliveries SET due_at = due_at - {past}, claimed_until = claimed_until - {past}"
+        )
         self.execute(
             f"UPDATE webhooks SET failing_since = failing_since - {past}, old_secrets = (SELECT coalesce(jsonb_agg("
             f"earlier || jsonb_build_object('until', CAST(earlier ->> 'until' AS timestamptz) - {past})), '[]')"
@@ -143,7 +161,9 @@ def test_the_end_of_a_job_is_told_to_its_callback_signed_and_complete(world):
 @pytest.mark.parametrize("end", ["completed", "failed", "cancelled"])
 def test_each_end_is_an_event_of_its_own_and_webhooks_hear_of_theirs(world, end):
     told, _ = world.webhook(events=[f"job.{end}"])
-    world.webhook(events=[f"job.{other}" for other in ("completed", "failed", "cancelled") if other != end])
+    world.webhook(
+        events=[f"job.{other}" for other in ("completed", "failed", "cancelled") if other != end]
+    )
     world.webhook(enabled=False)
     if end == "failed":
         world.execute("CREATE TABLE calls (lead_id bigint REFERENCES leads (id))")
@@ -158,7 +178,11 @@ def test_each_end_is_an_event_of_its_own_and_webhooks_hear_of_theirs(world, end)
 
 
 def test_a_callback_and_several_webhooks_each_get_it_with_their_own_secret(world):
-    secrets = {"/201": world.webhook("/201")[1], "/202": world.webhook("/202")[1], "/200": world.secret}
+    secrets = {
+        "/201": world.webhook("/201")[1],
+        "/202": world.webhook("/202")[1],
+        "/200": world.secret,
+    }
     with world.engine.begin() as connection:
         add_campaign(connection, "theirs", company="other")
     world.webhook("/203", company="other")
@@ -196,7 +220,11 @@ def test_of_a_big_job_the_few_that_are_listed_are_sent(world):
     world.deliver()
     (came,) = world.receiver.came
     content = came.verified(world.secret)["data"]
-    assert (content["total"], content["deletedIdentifiers"], content["notFoundIdentifiers"]) == (2502, [], ["nobody", "nor he"])
+    assert (content["total"], content["deletedIdentifiers"], content["notFoundIdentifiers"]) == (
+        2502,
+        [],
+        ["nobody", "nor he"],
+    )
 
 
 def test_what_is_purged_with_the_job_is_not_sent_any_more(world):
@@ -210,7 +238,10 @@ def test_what_is_purged_with_the_job_is_not_sent_any_more(world):
     first, second = world.receiver.came
     assert b"nobody" in first.body
     assert b"nobody" not in second.body
-    assert json.loads(second.body)["data"] | {"notFound": 1, "identifiersOmitted": True} == json.loads(second.body)["data"]
+    assert (
+        json.loads(second.body)["data"] | {"notFound": 1, "identifiersOmitted": True}
+        == json.loads(second.body)["data"]
+    )
     assert "nobody" not in str(world.row())
 
 
@@ -230,7 +261,9 @@ def rotate(world):
     secret = new_secret()
     old_secrets = retired(webhooks.c.secret, webhooks.c.old_secrets)
     with world.engine.begin() as connection:
-        connection.execute(update(webhooks).values(secret=world.vault.lock(secret), old_secrets=old_secrets))
+        connection.execute(
+            update(webhooks).values(secret=world.vault.lock(secret), old_secrets=old_secrets)
+        )
     return secret
 
 
@@ -279,7 +312,10 @@ def test_a_secret_that_cannot_be_read_holds_up_no_other_delivery(world):
     world.finished_job()
     world.deliver()
     assert [came.path for came in world.receiver.came] == ["/200"]
-    assert {row.state: row.tried[-1]["error"] for row in world.rows()} == {"pending": "not signed", "delivered": None}
+    assert {row.state: row.tried[-1]["error"] for row in world.rows()} == {
+        "pending": "not signed",
+        "delivered": None,
+    }
 
 
 def test_the_schedule_is_that_of_the_specification_each_delay_a_fifth_longer_or_shorter():
@@ -315,12 +351,21 @@ def test_the_schedule_is_that_of_the_specification_each_delay_a_fifth_longer_or_
         (429, None, 5),
     ],
 )
-def test_retry_after_is_honoured_where_it_asks_for_longer_and_up_to_a_day(status, retry_after, seconds):
+def test_retry_after_is_honoured_where_it_asks_for_longer_and_up_to_a_day(
+    status, retry_after, seconds
+):
     assert next_delay(1, Reply(status, retry_after), NOW, 0) == timedelta(seconds=seconds)
 
 
 @pytest.mark.parametrize(
-    "written", ["x" * 10_000, "\xff", "1 2", "Thu, 99 Foo 2026 99:99:99 GMT", "Thu, 01 Jan 0001 00:00:00 +2359"]
+    "written",
+    [
+        "x" * 10_000,
+        "\xff",
+        "1 2",
+        "Thu, 99 Foo 2026 99:99:99 GMT",
+        "Thu, 01 Jan 0001 00:00:00 +2359",
+    ],
 )
 def test_rubbish_in_retry_after_is_nothing(written):
     assert parse_retry_after(written, NOW) <= timedelta(0)
@@ -359,7 +404,9 @@ def test_410_ends_the_delivery_and_disables_the_webhook_with_all_that_waits_for_
     ((enabled, reason),) = world.execute("SELECT enabled, disabled_reason FROM webhooks")
     assert (enabled, reason) == (False, "It answered 410 Gone")
     of_webhook = [row for row in world.rows() if row.webhook_id == webhook_id]
-    assert [row.error for row in of_webhook] == ["answered 410 Gone"] + ["the webhook was disabled"] * 2
+    assert [row.error for row in of_webhook] == ["answered 410 Gone"] + [
+        "the webhook was disabled"
+    ] * 2
     world.finished_job(path=None)
     assert len(world.rows()) == 4, "nothing more is written for it"
     world.let_time_pass(3600)
@@ -376,8 +423,12 @@ def test_a_webhook_that_failed_for_five_days_is_disabled_and_says_why(world):
     assert world.execute("SELECT enabled FROM webhooks") == [(True,)]
     world.let_time_pass(3600)
     world.deliver()
-    assert world.execute("SELECT enabled, disabled_reason FROM webhooks") == [(False, "Every attempt failed for 5 days")]
-    assert [row.error for row in world.rows() if row.webhook_id == webhook_id] == ["the webhook was disabled"]
+    assert world.execute("SELECT enabled, disabled_reason FROM webhooks") == [
+        (False, "Every attempt failed for 5 days")
+    ]
+    assert [row.error for row in world.rows() if row.webhook_id == webhook_id] == [
+        "the webhook was disabled"
+    ]
 
 
 def test_one_success_in_between_and_it_is_not(world):
@@ -394,7 +445,9 @@ def test_one_success_in_between_and_it_is_not(world):
     assert world.execute("SELECT enabled FROM webhooks") == [(True,)]
 
 
-def test_what_is_written_while_its_webhook_is_being_disabled_is_given_up_unsent_and_the_next_is_sent(world):
+def test_what_is_written_while_its_webhook_is_being_disabled_is_given_up_unsent_and_the_next_is_sent(
+    world,
+):
     world.webhook("/201")
     for _ in range(2):
         world.finished_job(path=None)
@@ -403,8 +456,12 @@ def test_what_is_written_while_its_webhook_is_being_disabled_is_given_up_unsent_
     world.deliver()
     assert [came.path for came in world.receiver.came] == ["/200"]
     of_webhook = [row for row in world.rows() if row.webhook_id]
-    assert [(row.state, row.error) for row in of_webhook] == [("failed", "the webhook was disabled")] * 3
-    assert [(row.attempts, row.tried, row.claimed_until) for row in of_webhook] == [(0, [], None)] * 3
+    assert [(row.state, row.error) for row in of_webhook] == [
+        ("failed", "the webhook was disabled")
+    ] * 3
+    assert [(row.attempts, row.tried, row.claimed_until) for row in of_webhook] == [
+        (0, [], None)
+    ] * 3
 
 
 def test_a_success_counts_also_where_another_attempt_failed_while_it_was_under_way(world):
@@ -419,7 +476,9 @@ def test_a_success_counts_also_where_another_attempt_failed_while_it_was_under_w
 
 
 @pytest.mark.parametrize("status", [200, 410, 500])
-def test_what_the_old_url_answered_says_nothing_of_a_webhook_whose_url_was_changed_meanwhile(world, status):
+def test_what_the_old_url_answered_says_nothing_of_a_webhook_whose_url_was_changed_meanwhile(
+    world, status
+):
     world.webhook("/410", failing_since=NOW)
     for _ in range(2):
         world.finished_job(path=None)
@@ -439,20 +498,27 @@ def test_that_we_cannot_sign_is_no_failure_of_the_webhook(world):
 
 
 def test_a_test_is_sent_to_a_webhook_that_is_disabled_and_changes_nothing_about_it(world):
-    webhook_id, _ = world.webhook("/500", enabled=False, disabled_reason="It answered 410 Gone", failing_since=NOW)
+    webhook_id, _ = world.webhook(
+        "/500", enabled=False, disabled_reason="It answered 410 Gone", failing_since=NOW
+    )
     with world.engine.begin() as connection:
         connection.execute(
-            insert(deliveries), {"id": uuid4(), "company_id": "co", "webhook_id": webhook_id, "event": "webhook.test"}
+            insert(deliveries),
+            {"id": uuid4(), "company_id": "co", "webhook_id": webhook_id, "event": "webhook.test"},
         )
     world.deliver()
     assert len(world.receiver.came) == 1
-    assert world.execute("SELECT enabled, disabled_reason, failing_since FROM webhooks") == [(False, "It answered 410 Gone", NOW)]
+    assert world.execute("SELECT enabled, disabled_reason, failing_since FROM webhooks") == [
+        (False, "It answered 410 Gone", NOW)
+    ]
     assert world.row().state == "pending"
 
 
 @pytest.mark.parametrize("then", ["DELETE FROM webhooks", "UPDATE deliveries SET due_at = due_at"])
 @pytest.mark.parametrize("status", [200, 410, 500])
-def test_who_records_takes_the_webhook_before_the_delivery_as_who_changes_or_deletes_it_does(world, status, then):
+def test_who_records_takes_the_webhook_before_the_delivery_as_who_changes_or_deletes_it_does(
+    world, status, then
+):
     world.webhook(failing_since=NOW)
     world.finished_job(path=None)
     held = world.claim()
@@ -472,7 +538,9 @@ def test_two_attempts_that_both_disable_their_webhook_are_recorded_one_after_the
     with ThreadPoolExecutor() as others:
         with world.engine.begin() as connection:
             connection.execute(text("SELECT FROM webhooks FOR UPDATE"))
-            recording = [others.submit(world.record, held, Reply(410)) for held in world.claim_all()]
+            recording = [
+                others.submit(world.record, held, Reply(410)) for held in world.claim_all()
+            ]
             wait_for(lambda: lock_waits(world.engine) == 2)
         for attempt in recording:
             attempt.result(10)
@@ -512,7 +580,9 @@ def test_one_company_does_not_take_all(world):
     first, second, *_ = held = world.claim_all()
     assert len(held) == AT_ONCE_OF_COMPANY + 1
     by_id = {row.id: row.company_id for row in world.rows()}
-    assert {by_id[first.id], by_id[second.id]} == {"co", "other"}, "who has fewer under way comes first"
+    assert {by_id[first.id], by_id[second.id]} == {"co", "other"}, (
+        "who has fewer under way comes first"
+    )
 
 
 def test_receivers_that_failed_before_leave_room_for_those_that_did_not(world):

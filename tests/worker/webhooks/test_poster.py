@@ -1,4 +1,6 @@
-"""One POST, whatever is at the other end: a scripted receiver on real sockets, and names that lead where they like."""
+"""One POST, whatever is at the other end: a scripted receiver on real sockets, and names that lead
+where they like.
+"""
 
 import os
 import random
@@ -39,7 +41,9 @@ def send(url, allowed=LOOPBACK, body=b"{}"):
 
 
 def leading_to(monkeypatch, *answers):
-    """Makes every name lead to `answers`, one list of addresses for each look-up in turn, the last for all further ones."""
+    """Makes every name lead to `answers`, one list of addresses for each look-up in turn, the last
+    for all further ones.
+    """
     asked = []
     answers = list(answers)
     real = socket.getaddrinfo
@@ -48,7 +52,10 @@ def leading_to(monkeypatch, *answers):
         if host[0].isdigit():
             return real(host, port, *further, **options)
         asked.append(host)
-        return [(2, 1, 6, "", (address, port)) for address in (answers.pop(0) if len(answers) > 1 else answers[0])]
+        return [
+            (2, 1, 6, "", (address, port))
+            for address in (answers.pop(0) if len(answers) > 1 else answers[0])
+        ]
 
     monkeypatch.setattr(socket, "getaddrinfo", look_up)
     return asked
@@ -94,7 +101,9 @@ def test_what_is_sent_is_what_was_given_and_no_more_than_that(receiver, monkeypa
         ("/wait", Reply(429, "7200")),
     ],
 )
-def test_a_hostile_receiver_costs_a_bounded_time_and_is_told_of_in_few_words(receiver, short, path, reply):
+def test_a_hostile_receiver_costs_a_bounded_time_and_is_told_of_in_few_words(
+    receiver, short, path, reply
+):
     began = time.monotonic()
     assert send(receiver.url + path) == reply
     assert time.monotonic() - began < SECONDS + 1
@@ -119,7 +128,10 @@ def test_an_answer_with_errors_anywhere_is_a_reply_or_none_and_never_more(receiv
 def test_who_does_not_read_what_we_send_is_cut_off(short):
     with socket.create_server(("127.0.0.1", 0)) as silent:
         began = time.monotonic()
-        assert send(f"http://127.0.0.1:{silent.getsockname()[1]}/", body=b"x" * 20_000_000).error == "timed out"
+        assert (
+            send(f"http://127.0.0.1:{silent.getsockname()[1]}/", body=b"x" * 20_000_000).error
+            == "timed out"
+        )
         assert time.monotonic() - began < SECONDS + 1
 
 
@@ -183,19 +195,25 @@ def test_a_connection_to_what_is_allowed_would_be_tried_where_no_trick_made_one(
 def test_a_name_with_a_public_and_a_private_address_is_not_connected_to(receiver, monkeypatch):
     tried = shut_network(monkeypatch, receiver.port)
     leading_to(monkeypatch, ["1.1.1.1", "127.0.0.1"])
-    assert send(f"https://both.example:{receiver.port}/200", allowed=()) == Reply(error="address not allowed")
+    assert send(f"https://both.example:{receiver.port}/200", allowed=()) == Reply(
+        error="address not allowed"
+    )
     assert tried == []
     assert receiver.connections == 0
 
 
-def test_a_name_that_changes_its_answer_is_asked_once_and_connected_to_as_it_was_checked(receiver, monkeypatch):
+def test_a_name_that_changes_its_answer_is_asked_once_and_connected_to_as_it_was_checked(
+    receiver, monkeypatch
+):
     asked = leading_to(monkeypatch, ["127.0.0.1"], ["127.0.0.2"])
-    assert send(f"http://rebinding.example:{receiver.port}/200", allowed=parse_networks("127.0.0.1/32")) == Reply(200)
+    assert send(
+        f"http://rebinding.example:{receiver.port}/200", allowed=parse_networks("127.0.0.1/32")
+    ) == Reply(200)
     assert asked == ["rebinding.example"]
     assert receiver.came[-1].headers["host"] == f"rebinding.example:{receiver.port}"
-    assert send(f"http://rebinding.example:{receiver.port}/200", allowed=parse_networks("127.0.0.1/32")) == Reply(
-        error="address not allowed"
-    )
+    assert send(
+        f"http://rebinding.example:{receiver.port}/200", allowed=parse_networks("127.0.0.1/32")
+    ) == Reply(error="address not allowed")
     assert receiver.connections == 1
 
 
@@ -230,13 +248,19 @@ def test_tls_is_asked_for_the_name_and_verified_against_it(trusted, monkeypatch)
 
 @pytest.mark.parametrize("days", [1, -1], ids=["self-signed", "expired"])
 def test_a_certificate_that_is_not_good_gets_nothing(tmp_path, days):
-    with receiving(tls=server_context(make_certificate(tmp_path / "bad.pem", "127.0.0.1", days=days))) as receiver:
+    with receiving(
+        tls=server_context(make_certificate(tmp_path / "bad.pem", "127.0.0.1", days=days))
+    ) as receiver:
         assert send(f"https://127.0.0.1:{receiver.port}/200") == Reply(error="TLS failed")
         assert receiver.came == []
 
 
 def test_what_speaks_no_tls_or_none_to_the_end_is_cut_off(receiver, short):
-    assert send(f"https://127.0.0.1:{receiver.port}/200").error in {"TLS failed", "connection broken", "timed out"}
+    assert send(f"https://127.0.0.1:{receiver.port}/200").error in {
+        "TLS failed",
+        "connection broken",
+        "timed out",
+    }
     with socket.create_server(("127.0.0.1", 0)) as silent:
         began = time.monotonic()
         assert send(f"https://127.0.0.1:{silent.getsockname()[1]}/").error == "timed out"

@@ -1,4 +1,6 @@
-"""What a cancelled job has left undone, of whatever kind it is, a retry takes up: that, and nothing else."""
+"""What a cancelled job has left undone, of whatever kind it is, a retry takes up: that, and nothing
+else.
+"""
 
 import pytest
 
@@ -46,7 +48,12 @@ def test_a_cancelled_job_is_retried_in_its_own_mode(world, mode):  # noqa: F811
 def test_a_cancelled_preview_is_retried_as_a_preview_and_that_is_executed(world):  # noqa: F811
     job_id = half_cancelled(world, world.submit(FOUR, chunk_size=2, dryRun=True))
     job = retried(world, job_id)
-    assert (job.dry_run, job.would_delete, job.deleted, world.left()) == (True, 2, 0, {"a", "b", "c", "d"})
+    assert (job.dry_run, job.would_delete, job.deleted, world.left()) == (
+        True,
+        2,
+        0,
+        {"a", "b", "c", "d"},
+    )
     world.act(job.id, Action.EXECUTE)
     work_off(world.engine)
     assert world.left() == {"a", "b"}, "what the first half of the preview found is not executed"
@@ -70,7 +77,10 @@ def test_the_retry_of_an_execution_takes_no_other_lead_than_was_found(world):  #
 
 def test_a_scheduled_execution_that_is_cancelled_can_be_retried_whole(world):  # noqa: F811
     job_id = executed(world)
-    world.execute("UPDATE jobs SET state = 'scheduled', run_at = clock_timestamp() + interval '1 h' WHERE id = :id", id=job_id)
+    world.execute(
+        "UPDATE jobs SET state = 'scheduled', run_at = clock_timestamp() + interval '1 h' WHERE id = :id",
+        id=job_id,
+    )
     world.act(job_id, Action.CANCEL)
     world.carry_out()
     assert world.act(job_id, Action.RETRY).total == 4
@@ -83,8 +93,13 @@ def test_what_has_nothing_left_undone_is_not_retried(world):  # noqa: F811
     work_off(world.engine)
     assert world.refusal(done, Action.RETRY) == (409, "Cannot retry a job that is completed")
     world.execute("UPDATE jobs SET state = 'cancelled' WHERE id = :id", id=done)
-    assert world.refusal(done, Action.RETRY) == (409, "Cannot retry this job: it has no leads to retry")
+    assert world.refusal(done, Action.RETRY) == (
+        409,
+        "Cannot retry this job: it has no leads to retry",
+    )
     job_id = world.submit(FOUR)
     world.claim()
     world.act(job_id, Action.CANCEL)
-    assert world.refusal(job_id, Action.RETRY) == (409, "Cannot retry a job that is running"), "a worker has it in hand still"
+    assert world.refusal(job_id, Action.RETRY) == (409, "Cannot retry a job that is running"), (
+        "a worker has it in hand still"
+    )

@@ -62,7 +62,12 @@ def upgrade() -> None:
         sa.Column("client_reference", sa.Text(), nullable=True),
         sa.Column("phone_fallback", sa.Boolean(), server_default=sa.text("true"), nullable=False),
         sa.Column("total", sa.Integer(), nullable=False),
-        sa.Column("created_at", sa.DateTime(timezone=True), server_default=sa.text("clock_timestamp()"), nullable=False),
+        sa.Column(
+            "created_at",
+            sa.DateTime(timezone=True),
+            server_default=sa.text("clock_timestamp()"),
+            nullable=False,
+        ),
         sa.Column("run_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("started_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("finished_at", sa.DateTime(timezone=True), nullable=True),
@@ -73,11 +78,18 @@ def upgrade() -> None:
             nullable=False,
             comment="when a worker last claimed a chunk of it",
         ),
-        sa.Column("deleted", sa.Integer(), nullable=True, comment="frozen when the job finishes, as the next two"),
+        sa.Column(
+            "deleted",
+            sa.Integer(),
+            nullable=True,
+            comment="frozen when the job finishes, as the next two",
+        ),
         sa.Column("not_found", sa.Integer(), nullable=True),
         sa.Column("unprocessed", sa.Integer(), nullable=True),
         sa.Column("error", sa.Text(), nullable=True),
-        sa.CheckConstraint("(state = 'failed') = (error IS NOT NULL)", name=op.f("jobs_error_when_failed")),
+        sa.CheckConstraint(
+            "(state = 'failed') = (error IS NOT NULL)", name=op.f("jobs_error_when_failed")
+        ),
         sa.CheckConstraint(
             "CASE WHEN state IN ('completed', 'failed', 'cancelled') THEN finished_at IS NOT NULL "
             "AND coalesce(deleted + not_found + unprocessed = total, false) ELSE finished_at IS NULL "
@@ -99,7 +111,12 @@ def upgrade() -> None:
         postgresql_where=sa.text("state IN ('queued', 'running')"),
     )
     op.create_index("jobs_by_age_idx", "jobs", ["company_id", "created_at", "id"], unique=False)
-    op.create_index("jobs_by_campaign_idx", "jobs", ["company_id", "campaign_id", "created_at", "id"], unique=False)
+    op.create_index(
+        "jobs_by_campaign_idx",
+        "jobs",
+        ["company_id", "campaign_id", "created_at", "id"],
+        unique=False,
+    )
     op.create_index(
         "jobs_by_reference_idx",
         "jobs",
@@ -112,22 +129,37 @@ def upgrade() -> None:
         sa.Column("id", sa.Text(), nullable=False),
         sa.Column("company_id", sa.Text(), nullable=False),
         sa.Column("name", sa.Text(), server_default="", nullable=False),
-        sa.ForeignKeyConstraint(["company_id"], ["companies.id"], name=op.f("campaigns_company_id_fkey")),
+        sa.ForeignKeyConstraint(
+            ["company_id"], ["companies.id"], name=op.f("campaigns_company_id_fkey")
+        ),
         sa.PrimaryKeyConstraint("id", name=op.f("campaigns_pkey")),
     )
     op.create_index(op.f("campaigns_company_id_idx"), "campaigns", ["company_id"], unique=False)
     op.create_table(
         "chunks",
         sa.Column("job_id", sa.Uuid(), nullable=False),
-        sa.Column("number", sa.Integer(), autoincrement=False, nullable=False, comment="from 0, in request order"),
-        sa.Column("first_index", sa.Integer(), nullable=False, comment="index in the request of the first entry"),
+        sa.Column(
+            "number",
+            sa.Integer(),
+            autoincrement=False,
+            nullable=False,
+            comment="from 0, in request order",
+        ),
+        sa.Column(
+            "first_index",
+            sa.Integer(),
+            nullable=False,
+            comment="index in the request of the first entry",
+        ),
         sa.Column(
             "external_ids",
             postgresql.ARRAY(sa.Text()),
             nullable=False,
             comment="canonical; null elements where missing",
         ),
-        sa.Column("phone_numbers", postgresql.ARRAY(sa.Text()), nullable=False, comment="as external_ids"),
+        sa.Column(
+            "phone_numbers", postgresql.ARRAY(sa.Text()), nullable=False, comment="as external_ids"
+        ),
         sa.Column(
             "written_external_ids",
             postgresql.ARRAY(sa.Text()),
@@ -140,7 +172,12 @@ def upgrade() -> None:
             nullable=True,
             comment="as the caller wrote them; null: as phone_numbers",
         ),
-        sa.Column("outcomes", postgresql.ARRAY(sa.SmallInteger()), nullable=False, comment="shared.states.Outcome"),
+        sa.Column(
+            "outcomes",
+            postgresql.ARRAY(sa.SmallInteger()),
+            nullable=False,
+            comment="shared.states.Outcome",
+        ),
         sa.Column("state", sa.Text(), server_default="pending", nullable=False),
         sa.Column("attempts", sa.SmallInteger(), server_default="0", nullable=False),
         sa.Column(
@@ -151,7 +188,13 @@ def upgrade() -> None:
             comment="claimable from then on",
         ),
         sa.Column("deleted", sa.Integer(), server_default="0", nullable=False),
-        sa.Column("not_found", sa.Integer(), server_default="0", nullable=False, comment="before it is done: its duplicates"),
+        sa.Column(
+            "not_found",
+            sa.Integer(),
+            server_default="0",
+            nullable=False,
+            comment="before it is done: its duplicates",
+        ),
         sa.Column("unprocessed", sa.Integer(), server_default="0", nullable=False),
         sa.CheckConstraint(
             "deleted + not_found + unprocessed <= cardinality(outcomes) "
@@ -165,7 +208,9 @@ def upgrade() -> None:
             "AND cardinality(external_ids) = cardinality(outcomes)",
             name=op.f("chunks_arrays_match"),
         ),
-        sa.ForeignKeyConstraint(["job_id"], ["jobs.id"], name=op.f("chunks_job_id_fkey"), ondelete="CASCADE"),
+        sa.ForeignKeyConstraint(
+            ["job_id"], ["jobs.id"], name=op.f("chunks_job_id_fkey"), ondelete="CASCADE"
+        ),
         sa.PrimaryKeyConstraint("job_id", "number", name=op.f("chunks_pkey")),
     )
     op.create_index(
@@ -183,15 +228,31 @@ def upgrade() -> None:
         sa.Column("name", sa.Text(), server_default="", nullable=False),
         sa.Column("scope", sa.Text(), nullable=False),
         sa.Column("hash", sa.LargeBinary(), nullable=False, comment="SHA-256 of the key"),
-        sa.Column("rate_limit_submit", sa.Text(), nullable=True, comment="e.g. 5000/hour; null: the server's"),
+        sa.Column(
+            "rate_limit_submit",
+            sa.Text(),
+            nullable=True,
+            comment="e.g. 5000/hour; null: the server's",
+        ),
         sa.Column("rate_limit_read", sa.Text(), nullable=True, comment="as rate_limit_submit"),
-        sa.Column("created_at", sa.DateTime(timezone=True), server_default=sa.text("clock_timestamp()"), nullable=False),
+        sa.Column(
+            "created_at",
+            sa.DateTime(timezone=True),
+            server_default=sa.text("clock_timestamp()"),
+            nullable=False,
+        ),
         sa.Column("expires_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("revoked_at", sa.DateTime(timezone=True), nullable=True),
-        sa.Column("last_used_at", sa.DateTime(timezone=True), nullable=True, comment="to the minute"),
+        sa.Column(
+            "last_used_at", sa.DateTime(timezone=True), nullable=True, comment="to the minute"
+        ),
         sa.CheckConstraint("scope IN ('read', 'write')", name=op.f("api_keys_scope")),
-        sa.ForeignKeyConstraint(["campaign_id"], ["campaigns.id"], name=op.f("api_keys_campaign_id_fkey")),
-        sa.ForeignKeyConstraint(["company_id"], ["companies.id"], name=op.f("api_keys_company_id_fkey")),
+        sa.ForeignKeyConstraint(
+            ["campaign_id"], ["campaigns.id"], name=op.f("api_keys_campaign_id_fkey")
+        ),
+        sa.ForeignKeyConstraint(
+            ["company_id"], ["companies.id"], name=op.f("api_keys_company_id_fkey")
+        ),
         sa.PrimaryKeyConstraint("id", name=op.f("api_keys_pkey")),
         sa.UniqueConstraint("hash", name=op.f("api_keys_hash_key")),
     )
@@ -202,10 +263,24 @@ def upgrade() -> None:
         sa.Column("campaign_id", sa.Text(), nullable=False),
         sa.Column("external_id", sa.Text(), nullable=True),
         sa.Column("phone_number", sa.Text(), nullable=True),
-        sa.Column("metadata", postgresql.JSONB(astext_type=sa.Text()), server_default=sa.text("'{}'"), nullable=False),
-        sa.Column("created_at", sa.DateTime(timezone=True), server_default=sa.text("clock_timestamp()"), nullable=False),
-        sa.CheckConstraint("external_id IS NOT NULL OR phone_number IS NOT NULL", name=op.f("leads_identified")),
-        sa.ForeignKeyConstraint(["campaign_id"], ["campaigns.id"], name=op.f("leads_campaign_id_fkey")),
+        sa.Column(
+            "metadata",
+            postgresql.JSONB(astext_type=sa.Text()),
+            server_default=sa.text("'{}'"),
+            nullable=False,
+        ),
+        sa.Column(
+            "created_at",
+            sa.DateTime(timezone=True),
+            server_default=sa.text("clock_timestamp()"),
+            nullable=False,
+        ),
+        sa.CheckConstraint(
+            "external_id IS NOT NULL OR phone_number IS NOT NULL", name=op.f("leads_identified")
+        ),
+        sa.ForeignKeyConstraint(
+            ["campaign_id"], ["campaigns.id"], name=op.f("leads_campaign_id_fkey")
+        ),
         sa.PrimaryKeyConstraint("id", name=op.f("leads_pkey")),
     )
     op.create_index(
@@ -227,7 +302,16 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     """Drops everything, jobs and leads included."""
-    for table in ("chunks", "jobs", "company_turns", "heartbeats", "api_keys", "leads", "campaigns", "companies"):
+    for table in (
+        "chunks",
+        "jobs",
+        "company_turns",
+        "heartbeats",
+        "api_keys",
+        "leads",
+        "campaigns",
+        "companies",
+    ):
         op.drop_table(table)
     op.execute("DROP FUNCTION leadsweep_keep_canonical")
     op.execute("DROP FUNCTION leadsweep_canonical_phone_number")

@@ -1,4 +1,6 @@
-"""Jobs that callers can steer: modes, previews, schedules, requests, history; archived leads; idempotency keys."""
+"""Jobs that callers can steer: modes, previews, schedules, requests, history; archived leads;
+idempotency keys.
+"""
 
 from typing import Any
 
@@ -18,17 +20,41 @@ _NEW_COUNTS = ("would_delete", "restored", "conflict")
 def _job_columns() -> list[sa.Column[Any]]:
     return [
         sa.Column("mode", sa.Text(), nullable=False, server_default="delete"),
-        sa.Column("dry_run", sa.Boolean(), nullable=False, server_default=sa.text("false"), comment="a preview: changes no lead"),
-        sa.Column("source_job_id", sa.Uuid(), comment="the finished job that this one follows: retry, execute or restore"),
-        sa.Column("schedule", postgresql.JSONB(), comment="as the caller wrote it"),
-        sa.Column("run_window", sa.Text(), comment="runs only within, e.g. 22:00-06:00 mon-sun Europe/Berlin; null: at any time"),
-        sa.Column("closes_at", _TIME, comment="when the window that opens at run_at shuts: nothing is claimed from then on"),
         sa.Column(
-            "wanted", sa.Text(), comment="an action asked for, in force once no chunk is in hand; nothing is claimed meanwhile"
+            "dry_run",
+            sa.Boolean(),
+            nullable=False,
+            server_default=sa.text("false"),
+            comment="a preview: changes no lead",
+        ),
+        sa.Column(
+            "source_job_id",
+            sa.Uuid(),
+            comment="the finished job that this one follows: retry, execute or restore",
+        ),
+        sa.Column("schedule", postgresql.JSONB(), comment="as the caller wrote it"),
+        sa.Column(
+            "run_window",
+            sa.Text(),
+            comment="runs only within, e.g. 22:00-06:00 mon-sun Europe/Berlin; null: at any time",
+        ),
+        sa.Column(
+            "closes_at",
+            _TIME,
+            comment="when the window that opens at run_at shuts: nothing is claimed from then on",
+        ),
+        sa.Column(
+            "wanted",
+            sa.Text(),
+            comment="an action asked for, in force once no chunk is in hand; nothing is claimed meanwhile",
         ),
         sa.Column("wanted_by", sa.Text(), comment="name of the key that asked"),
         sa.Column(
-            "awaited", sa.Boolean(), nullable=False, server_default=sa.text("false"), comment="somebody waits: tell when it ends"
+            "awaited",
+            sa.Boolean(),
+            nullable=False,
+            server_default=sa.text("false"),
+            comment="somebody waits: tell when it ends",
         ),
         sa.Column(
             "history",
@@ -75,7 +101,10 @@ _JOB_INDEXES = {
     "jobs_due_idx": (["run_at"], "state = 'scheduled'"),
     "jobs_closing_idx": (["closes_at"], "closes_at IS NOT NULL AND state IN ('queued', 'running')"),
     "jobs_wanted_idx": (["id"], "wanted IS NOT NULL"),
-    "jobs_to_purge_idx": (["finished_at"], "identifiers_purged_at IS NULL AND finished_at IS NOT NULL"),
+    "jobs_to_purge_idx": (
+        ["finished_at"],
+        "identifiers_purged_at IS NULL AND finished_at IS NOT NULL",
+    ),
     "jobs_archive_to_purge_idx": (
         ["finished_at"],
         "mode = 'archive' AND archive_purged_at IS NULL AND finished_at IS NOT NULL",
@@ -84,10 +113,11 @@ _JOB_INDEXES = {
 
 
 def upgrade() -> None:
-    """Adds columns, which takes no time however many jobs there are; the new counts of finished jobs are 0.
+    """Adds columns, which takes no time however many jobs there are; the new counts of finished
+    jobs are 0.
 
-    An older worker must not touch the new kinds of jobs: it would delete what a preview only looks at. It finds no table of the
-    name that it claims by, and so can do nothing any more.
+    An older worker must not touch the new kinds of jobs: it would delete what a preview only looks
+    at. It finds no table of the name that it claims by, and so can do nothing any more.
     """
     op.rename_table("company_turns", "served_companies")
     op.execute("ALTER INDEX company_turns_pkey RENAME TO served_companies_pkey")
@@ -107,7 +137,9 @@ def upgrade() -> None:
         op.add_column("jobs", sa.Column(name, sa.Integer(), server_default="0"))
         op.alter_column("jobs", name, server_default=None)
         op.add_column("chunks", sa.Column(name, sa.Integer(), nullable=False, server_default="0"))
-    op.execute("UPDATE jobs SET would_delete = NULL, restored = NULL, conflict = NULL WHERE finished_at IS NULL")
+    op.execute(
+        "UPDATE jobs SET would_delete = NULL, restored = NULL, conflict = NULL WHERE finished_at IS NULL"
+    )
     # A job that waits for a time which it does not name could never become due.
     op.execute("UPDATE jobs SET run_at = created_at WHERE state = 'scheduled' AND run_at IS NULL")
     for column in _chunk_columns():
@@ -129,7 +161,12 @@ def upgrade() -> None:
         "archived_leads",
         sa.Column("job_id", sa.Uuid(), nullable=False),
         sa.Column("lead_id", sa.BigInteger(), autoincrement=False, nullable=False),
-        sa.Column("lead", postgresql.JSON(), nullable=False, comment="the whole row, an operator's own columns too"),
+        sa.Column(
+            "lead",
+            postgresql.JSON(),
+            nullable=False,
+            comment="the whole row, an operator's own columns too",
+        ),
         sa.Column("archived_at", _TIME, server_default=sa.text("now()"), nullable=False),
         sa.PrimaryKeyConstraint("job_id", "lead_id", name=op.f("archived_leads_pkey")),
     )
@@ -137,13 +174,25 @@ def upgrade() -> None:
         "idempotency_keys",
         sa.Column("company_id", sa.Text(), nullable=False),
         sa.Column("key", sa.Text(), nullable=False),
-        sa.Column("request_hash", sa.LargeBinary(), nullable=False, comment="SHA-256 of path, query and body"),
+        sa.Column(
+            "request_hash",
+            sa.LargeBinary(),
+            nullable=False,
+            comment="SHA-256 of path, query and body",
+        ),
         sa.Column("job_id", sa.Uuid(), nullable=False),
         sa.Column("state", sa.Text(), nullable=False, comment="of the job, as it was answered"),
         sa.Column("run_at", _TIME, comment="as it was answered"),
-        sa.Column("wait", sa.SmallInteger(), nullable=False, comment="seconds that the caller was ready to wait"),
+        sa.Column(
+            "wait",
+            sa.SmallInteger(),
+            nullable=False,
+            comment="seconds that the caller was ready to wait",
+        ),
         sa.Column("created_at", _TIME, server_default=sa.text("clock_timestamp()"), nullable=False),
-        sa.ForeignKeyConstraint(["job_id"], ["jobs.id"], name=op.f("idempotency_keys_job_id_fkey"), ondelete="CASCADE"),
+        sa.ForeignKeyConstraint(
+            ["job_id"], ["jobs.id"], name=op.f("idempotency_keys_job_id_fkey"), ondelete="CASCADE"
+        ),
         sa.PrimaryKeyConstraint("company_id", "key", name=op.f("idempotency_keys_pkey")),
     )
     op.create_index(op.f("idempotency_keys_job_id_idx"), "idempotency_keys", ["job_id"])
@@ -151,18 +200,26 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Drops previews, archive and restore jobs with what they recorded, and all archived leads: the older code knows none."""
+    """Drops previews, archive and restore jobs with what they recorded, and all archived leads: the
+    older code knows none.
+    """
     op.rename_table("served_companies", "company_turns")
     op.execute("ALTER INDEX served_companies_pkey RENAME TO company_turns_pkey")
     op.execute("DELETE FROM jobs WHERE dry_run OR mode <> 'delete'")
-    # The older code would look their leads up anew. It leaves scheduled and paused jobs alone, for ever: none runs that must not.
+    # The older code would look their leads up anew. It leaves scheduled and paused jobs alone, for
+    # ever: none runs that must not.
     op.execute("DELETE FROM jobs WHERE finished_at IS NULL AND source_job_id IS NOT NULL")
     op.execute(
         "UPDATE jobs SET state = 'paused' WHERE wanted IN ('pause', 'cancel') OR run_window IS NOT NULL AND finished_at IS NULL"
     )
-    # It has no number for 11, changed, which is not found, nor for 15, cancelled, which is not processed.
-    op.execute("UPDATE chunks SET outcomes = array_replace(outcomes, 11::smallint, 3::smallint) WHERE 11 = ANY(outcomes)")
-    op.execute("UPDATE chunks SET outcomes = array_replace(outcomes, 15::smallint, 6::smallint) WHERE 15 = ANY(outcomes)")
+    # It has no number for 11, changed, which is not found, nor for 15, cancelled, which is not
+    # processed.
+    op.execute(
+        "UPDATE chunks SET outcomes = array_replace(outcomes, 11::smallint, 3::smallint) WHERE 11 = ANY(outcomes)"
+    )
+    op.execute(
+        "UPDATE chunks SET outcomes = array_replace(outcomes, 15::smallint, 6::smallint) WHERE 15 = ANY(outcomes)"
+    )
     op.drop_table("idempotency_keys")
     op.drop_table("archived_leads")
     for name in (*_JOB_INDEXES, "jobs_source_key"):

@@ -1,4 +1,6 @@
-"""Files of millions of leads: entries that are invalid, jobs that are paced, and leads that are listed."""
+"""Files of millions of leads: entries that are invalid, jobs that are paced, and leads that are
+listed.
+"""
 
 import sqlalchemy as sa
 from alembic import op
@@ -33,14 +35,18 @@ def _replace_checks(counts: str) -> None:
 
 
 def upgrade() -> None:
-    """Adds columns, which takes no time however many jobs there are; finished jobs have 0 invalid entries. Adds an index of
-    the leads without an external id, while nothing can change leads.
+    """Adds columns, which takes no time however many jobs there are; finished jobs have 0 invalid
+    entries. Adds an index of the leads without an external id, while nothing can change leads.
 
     Stop older workers first: they cannot finish a job, since they leave `invalid` empty.
     """
-    op.add_column("jobs", sa.Column("max_leads_per_second", sa.Integer(), comment="null: as fast as it goes"))
+    op.add_column(
+        "jobs", sa.Column("max_leads_per_second", sa.Integer(), comment="null: as fast as it goes")
+    )
     op.add_column("jobs", sa.Column("paced_at", sa.DateTime(timezone=True), comment=_PACED_AT))
-    op.create_check_constraint(op.f("jobs_max_leads_per_second"), "jobs", "max_leads_per_second > 0")
+    op.create_check_constraint(
+        op.f("jobs_max_leads_per_second"), "jobs", "max_leads_per_second > 0"
+    )
     op.create_index(
         "jobs_paced_idx",
         "jobs",
@@ -54,7 +60,10 @@ def upgrade() -> None:
     op.execute("UPDATE jobs SET invalid = NULL WHERE finished_at IS NULL")
     _replace_checks(_SUM)
     op.create_index(
-        "leads_lone_number_idx", "leads", ["campaign_id", "phone_number"], postgresql_where=sa.text("external_id IS NULL")
+        "leads_lone_number_idx",
+        "leads",
+        ["campaign_id", "phone_number"],
+        postgresql_where=sa.text("external_id IS NULL"),
     )
 
 

@@ -1,4 +1,6 @@
-"""A campaign's owner is part of a key, and a request's media type of what an Idempotency-Key stands for."""
+"""A campaign's owner is part of a key, and a request's media type of what an Idempotency-Key stands
+for.
+"""
 
 import sqlalchemy as sa
 from alembic import op
@@ -8,7 +10,9 @@ down_revision = "0006"
 
 
 def upgrade() -> None:
-    """Builds an index of campaigns and adds a column that is null: at once. Processes of before go on beside it."""
+    """Builds an index of campaigns and adds a column that is null: at once. Processes of before go
+    on beside it.
+    """
     op.create_index("campaigns_owner_key", "campaigns", ["company_id", "id"], unique=True)
     op.drop_index("campaigns_company_id_idx", "campaigns")
     comment = "of that request, without parameters; null: stored before it was part of it"
