@@ -15,10 +15,10 @@ import psycopg
 import redis
 
 from benchmarks.builds import THIS
+from shared.credentials import new_secrets_key
 from shared.database.arrays import smallint_array, text_array
+from shared.destinations import LOOPBACK
 from shared.keys import hash_key, new_key
-from shared.webhooks.destinations import LOOPBACK
-from shared.webhooks.signatures import new_secrets_key
 
 CAMPAIGN = "bench"
 JOB = 1000  # leads of a job

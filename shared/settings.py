@@ -13,8 +13,8 @@ from pydantic import AliasChoices, BeforeValidator, Field
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from shared.broker.urls import is_redis, parse_broker_url, parse_redis_url
-from shared.webhooks.destinations import Network, parse_networks
-from shared.webhooks.signatures import parse_secrets_key
+from shared.credentials import parse_secrets_key
+from shared.destinations import Network, parse_networks
 from shared.windows import Window, parse_window
 
 LOCK_WAIT = timedelta(minutes=10)

@@ -13,8 +13,8 @@ import structlog
 from sqlalchemy import Connection, Engine, text
 
 from shared.broker.sender import WEBHOOKS_QUEUE
-from shared.webhooks.destinations import Network
-from shared.webhooks.signatures import Vault, in_force, new_secret, sign
+from shared.credentials import Vault, in_force, new_secret, sign
+from shared.destinations import Network
 from worker.composer import compose
 from worker.finisher import Wake
 from worker.outbox import Claimed, claim, record

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import httpcore2
 
-from shared.webhooks.destinations import (
+from shared.destinations import (
     Address,
     Destination,
     Network,

@@ -13,10 +13,10 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from shared.broker.sender import RUN_NEXT, WEBHOOKS_QUEUE, Sender
 from shared.broker.wakeups import Announcer
+from shared.credentials import Vault
 from shared.database.engines import create_worker_engine
 from shared.database.sqlstates import sqlstate
 from shared.settings import settings
-from shared.webhooks.signatures import Vault
 from worker import runner
 from worker.app import app
 from worker.deliverer import Terms, deliver_next

@@ -15,11 +15,11 @@ from api.http.auth import Key
 from api.http.errors import ApiError, InvalidRequest
 from api.http.paging import newest_first, page_of
 from api.jobs.submission import checked_flag, checked_text, decode_object
+from shared.credentials import Vault, last_end, new_secret, retired
 from shared.database.models import webhooks
 from shared.database.plans import BY_INDEX
 from shared.settings import Settings
 from shared.states import JOB_EVENTS
-from shared.webhooks.signatures import Vault, last_end, new_secret, retired
 
 FIELDS = frozenset({"url", "events", "description", "enabled"})
 MOST = 50  # of one company: each is a delivery for each of its jobs

@@ -12,8 +12,8 @@ from sqlalchemy import text
 from api.app import create_app
 from api.database import rows
 from shared.broker.sender import WEBHOOKS_QUEUE
-from shared.webhooks.destinations import LOOPBACK, parse_networks
-from shared.webhooks.signatures import Vault
+from shared.credentials import Vault
+from shared.destinations import LOOPBACK, parse_networks
 from tests.support.hosts import SPELLINGS, TRICKS, shut_network
 from tests.support.jobs import work_off
 from tests.support.receiver import receiving

@@ -10,9 +10,9 @@ from uuid import UUID, uuid4
 import pytest
 from sqlalchemy import insert, select, text, update
 
+from shared.credentials import Vault, new_secret, new_secrets_key, retired
 from shared.database.models import deliveries, jobs, webhooks
-from shared.webhooks.destinations import parse_networks
-from shared.webhooks.signatures import Vault, new_secret, new_secrets_key, retired
+from shared.destinations import parse_networks
 from tests.support.jobs import add_campaign, add_leads, queue_job, work_off
 from tests.support.receiver import receiving
 from tests.support.stack import lock_waits, wait_for

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from shared.webhooks.destinations import parse_networks
+from shared.destinations import parse_networks
 from tests.support.certificates import make_certificate
 from tests.support.hosts import SPELLINGS, TRICKS, shut_network
 from tests.support.receiver import receiving, server_context
