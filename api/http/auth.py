@@ -23,9 +23,9 @@ from starlette.requests import Request
 from api.database import rows
 from api.http.errors import ApiError, Forbidden, RateLimited, Unavailable
 from api.http.rate_limits import Limiter
+from shared.credentials import hash_key
 from shared.database.arrays import text_array
 from shared.database.plans import BY_INDEX
-from shared.keys import hash_key
 from shared.settings import Rate, Settings, parse_rate
 
 REMEMBERED = 2.0  # seconds; the contract allows 5 for a revocation to be in force

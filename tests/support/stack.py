@@ -19,10 +19,9 @@ from uuid import uuid4
 from sqlalchemy import insert, text
 
 from cli.stack.embedded import free_port
-from shared.credentials import new_secrets_key
+from shared.credentials import hash_key, new_key, new_secrets_key
 from shared.database.models import api_keys
 from shared.destinations import LOOPBACK
-from shared.keys import hash_key, new_key
 
 PROJECT = Path(__file__).parent.parent.parent
 STOP_SECONDS = 10
