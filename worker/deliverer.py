@@ -13,10 +13,10 @@ import structlog
 from sqlalchemy import Connection, Engine, text
 
 from shared.broker.sender import WEBHOOKS_QUEUE
+from shared.broker.wakeups import Wake
 from shared.credentials import Vault, in_force, new_secret, sign
 from shared.destinations import Network
 from worker.composer import compose
-from worker.finisher import Wake
 from worker.outbox import Claimed, claim, record
 from worker.poster import Reply, post
 

@@ -3,7 +3,7 @@ state that is not final.
 """
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from types import MappingProxyType
 from typing import NamedTuple
 from uuid import UUID
@@ -12,6 +12,7 @@ import structlog
 from sqlalchemy import Boolean, Connection, Integer, Uuid, bindparam, text
 
 from shared.broker.sender import WEBHOOKS_QUEUE
+from shared.broker.wakeups import Wake
 from shared.database.archive import HAS_ARCHIVE
 from shared.database.arrays import smallint_array
 from shared.database.foreign_keys import reason_of_slowness
@@ -140,18 +141,6 @@ _NUMBERS = {
 } | {count: bytes(outcomes) for count, outcomes in NOTED.items()}
 
 log = structlog.get_logger()
-
-
-class Wake(NamedTuple):
-    """How others are woken, after a commit: who waits for a job, and the workers of a queue.
-    Neither raises, or must be heard.
-    """
-
-    callers: Callable[[UUID], object]
-    workers: Callable[[str], object]
-
-
-NOBODY = Wake(lambda _: None, lambda _: None)
 
 
 class Finished(NamedTuple):

@@ -23,6 +23,7 @@ from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError
 
 from shared.broker.sender import JOBS_QUEUE
+from shared.broker.wakeups import NOBODY, Wake
 from shared.database.foreign_keys import reason_of_slowness
 from shared.database.locks import locked_table
 from shared.database.sqlstates import (
@@ -38,7 +39,7 @@ from shared.process.heartbeats import worker_processes
 from shared.settings import LOCK_WAIT
 from shared.states import Outcome
 from worker.claimer import MAX_ATTEMPTS, Claim, claim, pass_over
-from worker.finisher import NOBODY, ArchiveAppeared, Wake, finish, tell
+from worker.finisher import ArchiveAppeared, finish, tell
 from worker.part import LONGEST_PART, PART_SECONDS, Part, TimeIsUp
 from worker.previewer import conclude
 from worker.setbacks import cut, hold, put_off

@@ -13,9 +13,10 @@ import structlog
 from sqlalchemy import Connection, Engine, text
 from sqlalchemy.exc import DBAPIError
 
+from shared.broker.wakeups import Wake
 from shared.states import COUNTS, Outcome
 from shared.windows import next_opening, parse_window
-from worker.finisher import Finished, Wake, tell
+from worker.finisher import Finished, tell
 from worker.previewer import conclude
 from worker.setbacks import NOT_WAITING
 

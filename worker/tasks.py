@@ -12,7 +12,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from shared.broker.sender import RUN_NEXT, WEBHOOKS_QUEUE, Sender
-from shared.broker.wakeups import Announcer
+from shared.broker.wakeups import Announcer, Wake
 from shared.credentials import Vault
 from shared.database.engines import create_worker_engine
 from shared.database.sqlstates import sqlstate
@@ -20,7 +20,6 @@ from shared.settings import settings
 from worker import runner
 from worker.app import app
 from worker.deliverer import Terms, deliver_next
-from worker.finisher import Wake
 
 log = structlog.get_logger()
 

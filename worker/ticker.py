@@ -15,7 +15,7 @@ from sqlalchemy import Connection, Engine, text
 from sqlalchemy.exc import SQLAlchemyError
 
 from shared.broker.sender import JOB_QUEUES, WEBHOOKS_QUEUE, Sender
-from shared.broker.wakeups import Announcer
+from shared.broker.wakeups import Announcer, Wake
 from shared.database.engines import create_worker_engine
 from shared.database.plans import NOW
 from shared.process import logs
@@ -24,7 +24,7 @@ from shared.process.heartbeats import beat, forget_the_dead
 from shared.process.streams import guard_streams
 from shared.settings import Settings
 from worker.claimer import is_anything_claimable
-from worker.finisher import Wake, tell, unfinished
+from worker.finisher import tell, unfinished
 from worker.previewer import conclude
 from worker.purger import purge_archive, purge_identifiers, purge_keys
 from worker.scheduler import close_windows, queue_due

@@ -14,6 +14,7 @@ from sqlalchemy import event, text
 from sqlalchemy.exc import DBAPIError
 from structlog.testing import capture_logs
 
+from shared.broker.wakeups import NOBODY
 from shared.process.heartbeats import beat
 from shared.states import Outcome
 from tests.support.jobs import (
@@ -30,7 +31,6 @@ from tests.support.jobs import outcomes_now as outcomes
 from tests.support.jobs import queue_ids as queue
 from worker import runner
 from worker.claimer import MAX_ATTEMPTS, claim
-from worker.finisher import NOBODY
 from worker.part import LONGEST_PART, PART_SECONDS
 from worker.runner import run_chunk, run_next
 from worker.setbacks import cut, hold, put_off

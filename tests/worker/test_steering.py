@@ -18,6 +18,7 @@ from api.jobs.follow_up import follow
 from api.jobs.idempotency import Asked
 from api.jobs.submission import parse
 from api.jobs.submit import accept
+from shared.broker.wakeups import NOBODY, Wake
 from shared.settings import Settings
 from shared.states import COUNTS, POSSIBLE_IN, Action, JobState, Outcome
 from shared.windows import next_opening, parse_window
@@ -34,7 +35,6 @@ from tests.support.jobs import (
 )
 from tests.worker.lives.test_properties import World
 from worker.claimer import MAX_ATTEMPTS, claim
-from worker.finisher import NOBODY, Wake
 from worker.runner import run_chunk, run_next
 from worker.setbacks import put_off
 from worker.steerer import MOST, carry_out_requests

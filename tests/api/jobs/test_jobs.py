@@ -8,11 +8,11 @@ import pytest
 from sqlalchemy import select, text
 
 from api.http.paging import newest_first, page_of
+from shared.broker.wakeups import Wake
 from shared.database.models import jobs
 from tests.support.jobs import add_leads, job_row
 from tests.support.stack import make_key
 from worker.claimer import claim
-from worker.finisher import Wake
 from worker.runner import run_chunk, run_next
 
 SUBMITTED = [

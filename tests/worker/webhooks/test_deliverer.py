@@ -10,6 +10,7 @@ from uuid import UUID, uuid4
 import pytest
 from sqlalchemy import insert, select, text, update
 
+from shared.broker.wakeups import Wake
 from shared.credentials import Vault, new_secret, new_secrets_key, retired
 from shared.database.models import deliveries, jobs, webhooks
 from shared.destinations import parse_networks
@@ -19,7 +20,6 @@ from tests.support.stack import lock_waits, wait_for
 from worker.backoff import DELAYS, next_delay, parse_retry_after
 from worker.composer import MAX_BODY
 from worker.deliverer import Terms, deliver_next
-from worker.finisher import Wake
 from worker.outbox import AT_ONCE, AT_ONCE_OF_COMPANY, MUCH, RETRIES_AT_ONCE, claim, record
 from worker.poster import Reply
 from worker.purger import purge_identifiers
