@@ -136,21 +136,21 @@ async def _answer_database_error(_request: Request, error: Any) -> Answer:
     """
     cause = getattr(error, "orig", error)
     if isinstance(cause, errors.UndefinedTable | errors.UndefinedColumn):
-        mend = "run: leadsweep migrate"
+        hint = "run: leadsweep migrate"
     elif isinstance(cause, errors.ReadOnlySqlTransaction):
-        mend = "DATABASE_URL leads to a standby; let it lead to the primary"
+        hint = "DATABASE_URL leads to a standby; let it lead to the primary"
     elif is_locked(error):
-        mend = "end the transaction that holds the lock; docs/operations.md has the query that finds it"
+        hint = "end the transaction that holds the lock; docs/operations.md has the query that finds it"
     elif (
         isinstance(error, TimeoutError | OperationalError | InterfaceError | PoolTimeoutError)
         or error.connection_invalidated
     ):
-        mend = "check DATABASE_URL"
+        hint = "check DATABASE_URL"
     elif isinstance(error, InternalError) or is_of_a_function(error):
-        mend = "check the database's log, and the triggers of leads"
+        hint = "check the database's log, and the triggers of leads"
     else:
         raise error
     log.warning(
-        "database not usable", error=type(cause).__name__, sqlstate=sqlstate(error), mend=mend
+        "database not usable", error=type(cause).__name__, sqlstate=sqlstate(error), hint=hint
     )
     return Unavailable().answer()

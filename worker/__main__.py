@@ -59,7 +59,7 @@ def main() -> int:
     worker = app.Worker(pool_cls=pool, concurrency=size, queues=queues, **quiet)
     worker.start()
     if worker.exitcode and (flaw := broker_flaw(settings.broker_url, seconds=1)):
-        log.error("broker not usable", error=flaw.finding, mend=flaw.mend)
+        log.error("broker not usable", error=flaw.finding, hint=flaw.hint)
     return int(worker.exitcode or 0)
 
 

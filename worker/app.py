@@ -51,7 +51,7 @@ class PatientConsumer(Consumer):
             log.warning(
                 "broker not reached",
                 error=f"{type(error).__name__}: {error}",
-                mend="check BROKER_URL and that the broker is up",
+                hint="check BROKER_URL and that the broker is up",
             )
 
         return conn.ensure_connection(
@@ -115,12 +115,12 @@ def _beat_until_stopped() -> None:
             log.warning(
                 "no heartbeat",
                 error=type(error).__name__,
-                mend="check DATABASE_URL and that the database is up",
+                hint="check DATABASE_URL and that the database is up",
             )
         else:
             if forgotten:
                 log.error(
-                    "worker gives up", mend="none needed where it is restarted; else start it again"
+                    "worker gives up", hint="none needed where it is restarted; else start it again"
                 )
                 os._exit(1)
         if _stopping.wait(BEAT_SECONDS):

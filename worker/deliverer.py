@@ -77,8 +77,8 @@ def _send(engine: Engine, terms: Terms, claimed: Claimed) -> Reply:
         except LookupError:
             return Reply(error="the job is gone", sent=False)  # and the delivery with it
         except ValueError as error:
-            mend = "add the key that it was encrypted with to LEADSWEEP_SECRETS_KEY, after a comma"
-            log.error("webhook not signed", delivery=str(claimed.id), error=str(error), mend=mend)  # noqa: TRY400 - no trace
+            hint = "add the key that it was encrypted with to LEADSWEEP_SECRETS_KEY, after a comma"
+            log.error("webhook not signed", delivery=str(claimed.id), error=str(error), hint=hint)  # noqa: TRY400 - no trace
             return Reply(error="not signed", sent=False)
     return post(claimed.url, sign(signing, str(claimed.id), claimed.now, body), body, terms.allowed)
 

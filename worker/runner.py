@@ -99,7 +99,7 @@ def _claim_of(engine: Engine, queue: str) -> Claim | None:
     log.warning(
         "job locked",
         queue=queue,
-        mend="end the transaction that holds a row of jobs; others' have their turn meanwhile",
+        hint="end the transaction that holds a row of jobs; others' have their turn meanwhile",
     )
     with engine.begin() as connection:
         pass_over(connection, queue)
@@ -168,8 +168,8 @@ class _Setback:
         if isinstance(error, NotNow):
             self._write(partial(put_off, seconds=UNTIL_FREE))
         elif isinstance(error, CampaignLocked):
-            mend = "end the transaction that moves or deletes the campaign, or has it locked; work goes on by itself"
-            log.warning("campaign locked", mend=mend, **self._chunk)
+            hint = "end the transaction that moves or deletes the campaign, or has it locked; work goes on by itself"
+            log.warning("campaign locked", hint=hint, **self._chunk)
             self._write(
                 partial(
                     hold,
@@ -208,7 +208,7 @@ class _Setback:
             self._write(partial(put_off, seconds=UNTIL_FREE))
             return False
         reason = self._ask(reason_of_slowness)
-        log.warning("leads take long", leads=size, seconds=seconds, mend=reason, **self._chunk)
+        log.warning("leads take long", leads=size, seconds=seconds, hint=reason, **self._chunk)
         longest = LONGEST_PART if (self._ask(worker_processes) or 0) > 1 else LONGEST_OF_LONE_WORKER
         if size > 1:
             self._write(partial(cut, size=size // 2, of_job=True))
@@ -231,7 +231,7 @@ class _Setback:
             log.warning(
                 "table locked",
                 table=table,
-                mend="end the transaction that holds it; pg_locks names it",
+                hint="end the transaction that holds it; pg_locks names it",
                 **self._chunk,
             )
             self._write(
@@ -258,9 +258,9 @@ class _Setback:
             if isinstance(error, DBAPIError)
             else f"the worker met {_raised_at(error)}"
         )
-        mend = "check the database, and its log; work goes on by itself"
+        hint = "check the database, and its log; work goes on by itself"
         log.warning(
-            "job waits", error=type(error).__name__, detail=detail, mend=mend, **self._chunk
+            "job waits", error=type(error).__name__, detail=detail, hint=hint, **self._chunk
         )
         self._write(partial(hold, reason="database", detail=detail, sqlstate=sqlstate(error)))
 

@@ -63,10 +63,10 @@ def run_next(queue: str) -> None:
         else:
             runner.run_next(engine, queue, wake, timedelta(seconds=settings().lock_wait))
     except (DBAPIError, PoolTimeoutError) as error:  # whose text may hold identifiers
-        mend = "check that the database is up, and its log; work goes on by itself"
+        hint = "check that the database is up, and its log; work goes on by itself"
         log.warning(
             "work put off",
             error=type(getattr(error, "orig", error)).__name__,
             sqlstate=sqlstate(error),
-            mend=mend,
+            hint=hint,
         )

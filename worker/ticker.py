@@ -96,7 +96,7 @@ def tick(engine: Engine, settings: Settings, wake: Wake) -> None:
             log.warning(
                 "round failed",
                 error=type(cause).__name__,
-                mend="check DATABASE_URL and that the database is up",
+                hint="check DATABASE_URL and that the database is up",
             )
 
 

@@ -229,6 +229,6 @@ def _rate(written: str | None) -> Rate | None:
         log.warning(
             "limit of a key not understood",
             error=str(error),
-            mend="correct rate_limit_submit and rate_limit_read",
+            hint="correct rate_limit_submit and rate_limit_read",
         )
         return None

@@ -26,7 +26,7 @@ class Flaw(NamedTuple):
     """
 
     finding: str
-    mend: str
+    hint: str
 
 
 CLUSTER = Flaw(
@@ -85,7 +85,7 @@ def broker_flaw(url: str, seconds: float, variable: str = "BROKER_URL") -> Flaw 
     may take `seconds`. Never raises.
     """
     flaw = _flaw(url, seconds)
-    return flaw and flaw._replace(mend=flaw.mend.format(url=variable))
+    return flaw and flaw._replace(hint=flaw.hint.format(url=variable))
 
 
 def is_cluster(url: str, seconds: float) -> bool:

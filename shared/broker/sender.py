@@ -154,7 +154,7 @@ class Sender:
                 log.warning(
                     "messages not sent",
                     error=f"{type(error).__name__}: {error}",
-                    mend="check BROKER_URL; work goes on by itself",
+                    hint="check BROKER_URL; work goes on by itself",
                 )
                 pause = BREAK
                 self._hang_up()

@@ -61,5 +61,5 @@ class Announcer:
             log.warning(
                 "wake-up not sent",
                 error=type(error).__name__,
-                mend="check REDIS_URL; who waits looks each second",
+                hint="check REDIS_URL; who waits looks each second",
             )

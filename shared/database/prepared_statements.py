@@ -23,7 +23,7 @@ from sqlalchemy import URL
 LOST = (errors.InvalidSqlStatementName, errors.DuplicatePreparedStatement, errors.ProtocolViolation)
 
 MISSING = "the pooler in front of the database (PgBouncer in transaction mode) does not keep prepared statements"
-MEND = "set LEADSWEEP_PREPARE_STATEMENTS=false, or max_prepared_statements in PgBouncer 1.21 or newer; it works without, slower"
+HINT = "set LEADSWEEP_PREPARE_STATEMENTS=false, or max_prepared_statements in PgBouncer 1.21 or newer; it works without, slower"
 
 PATIENCE = 2.0  # seconds; a trial takes about 0.03
 _ROUNDS = 3
@@ -65,7 +65,7 @@ def may_be_used(url: URL, patience: float = PATIENCE) -> bool:
     kept = are_kept(url, patience)
     if kept is False and url not in _said:
         _said.add(url)
-        log.warning("prepared statements not used", error=MISSING, mend=MEND)
+        log.warning("prepared statements not used", error=MISSING, hint=HINT)
     return kept is True
 
 

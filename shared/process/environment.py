@@ -54,7 +54,7 @@ def look_at_servers(settings: Settings) -> None:
     """
     for name, url in (("BROKER_URL", settings.broker_url), ("REDIS_URL", settings.redis_url)):
         if is_cluster(url, _ANSWERS_WITHIN):
-            sys.exit(f"{name}: {CLUSTER.finding}; {CLUSTER.mend}")
+            sys.exit(f"{name}: {CLUSTER.finding}; {CLUSTER.hint}")
     engine = create_sync_engine(settings, "start", poolclass=NullPool)
     try:
         with engine.connect() as connection:
@@ -63,7 +63,7 @@ def look_at_servers(settings: Settings) -> None:
         log.warning(
             "database not usable",
             error=reason_of(error, settings),
-            mend="start it, create it, or mend DATABASE_URL",
+            hint="start it, create it, or mend DATABASE_URL",
         )
         return
     if found:

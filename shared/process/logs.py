@@ -77,6 +77,6 @@ def _lines_lost(number: int) -> str | None:
     """The line that says so, as any other would be written. None where warnings are not logged."""
     log = structlog.wrap_logger(structlog.ReturnLogger())
     line: str | None = log.warning(
-        "log lines lost", lines=number, mend="give the disk room, or read the pipe's other end"
+        "log lines lost", lines=number, hint="give the disk room, or read the pipe's other end"
     )
     return line

@@ -189,7 +189,7 @@ def test_a_lead_that_takes_too_long_even_alone_is_said_to_be_too_slow(
     assert done.error == f"{results} Leads take long to delete: {mend}"
     [(details,)] = execute(campaign, "SELECT details FROM chunks")
     assert details == {"1": mend}
-    assert {line["mend"] for line in logged if line["event"] == "leads take long"} == {mend}
+    assert {line["hint"] for line in logged if line["event"] == "leads take long"} == {mend}
 
 
 def test_only_one_worker_at_a_time_is_on_a_lead_that_takes_longer_than_a_part(campaign):
