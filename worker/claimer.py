@@ -35,7 +35,8 @@ def claimable(job: str) -> str:
     return f"""
         {job}.state IN ('queued', 'running') AND {job}.wanted IS NULL
         AND coalesce({job}.closes_at, 'infinity') > clock_timestamp()
-        AND coalesce(greatest({job}.paced_at, {job}.waiting_until), '-infinity') <= clock_timestamp()
+        AND coalesce(greatest({job}.paced_at, {job}.waiting_until),
+            '-infinity') <= clock_timestamp()
     """
 
 
@@ -51,36 +52,46 @@ def _choice(lock: str) -> str:
     return f"""
         SELECT claimable.*
         FROM json_to_recordset(CAST(:companies AS json)) AS turn (
-            company_id text, since timestamptz, round_ends timestamptz, served_at timestamptz, served_id uuid
+            company_id text, since timestamptz, round_ends timestamptz, served_at timestamptz,
+                served_id uuid
         ) CROSS JOIN LATERAL (
-            SELECT pending.*, first.number AS first_pending, job.new_round, job.company_id, job.queued_at,
-                job.state = 'running' AND job.max_leads_per_second IS NULL AND job.waiting_until IS NULL AS goes_on
+            SELECT pending.*, first.number AS first_pending, job.new_round, job.company_id,
+                job.queued_at,
+                job.state = 'running' AND job.max_leads_per_second IS NULL
+                    AND job.waiting_until IS NULL AS goes_on
             FROM (
                 (
                     SELECT jobs.*, false AS new_round FROM jobs
-                    WHERE queue = :queue AND company_id = turn.company_id AND state IN ('queued', 'running')
-                        AND (queued_at, id) > (turn.served_at, turn.served_id) AND queued_at <= turn.round_ends
+                    WHERE queue = :queue AND company_id = turn.company_id
+                        AND state IN ('queued', 'running')
+                        AND (queued_at, id) > (turn.served_at, turn.served_id)
+                            AND queued_at <= turn.round_ends
                     ORDER BY queued_at, id
                 )
                 UNION ALL
                 (
                     SELECT jobs.*, true AS new_round FROM jobs
-                    WHERE queue = :queue AND company_id = turn.company_id AND state IN ('queued', 'running')
+                    WHERE queue = :queue AND company_id = turn.company_id
+                        AND state IN ('queued', 'running')
                         AND queued_at >= turn.since
                     ORDER BY queued_at, id
                 )
             ) AS job CROSS JOIN LATERAL (
-                SELECT greatest(job.first_pending, (SELECT number FROM known WHERE job_id = job.id)) AS number OFFSET 0
+                SELECT greatest(job.first_pending,
+                    (SELECT number FROM known WHERE job_id = job.id)) AS number OFFSET 0
             ) AS first CROSS JOIN LATERAL (
                 SELECT job_id, number, part_seconds, held_since,
-                    CASE WHEN coalesce(job.max_leads_per_second, job.part_size, part_size) IS NOT NULL THEN least(
+                    CASE WHEN coalesce(job.max_leads_per_second, job.part_size,
+                        part_size) IS NOT NULL THEN least(
                         cardinality(outcomes) - ({" + ".join(COUNTS)}), job.part_size, part_size,
                         CASE WHEN job.max_leads_per_second IS NOT NULL THEN greatest(
-                            CASE WHEN job.waiting_until IS NOT NULL THEN 10 ELSE 1 END, job.max_leads_per_second / 8
+                            CASE WHEN job.waiting_until IS NOT NULL THEN 10 ELSE 1 END,
+                                job.max_leads_per_second / 8
                         ) END
                     ) END AS most
                 FROM chunks
-                WHERE job_id = job.id AND number >= first.number AND state = 'pending' AND retry_at <= clock_timestamp()
+                WHERE job_id = job.id AND number >= first.number AND state = 'pending'
+                    AND retry_at <= clock_timestamp()
                 ORDER BY number LIMIT 1 {lock}
             ) AS pending
             WHERE {claimable("job")}
@@ -101,7 +112,8 @@ def _choice(lock: str) -> str:
 # worth of leads, and moves on the time of the next one by as much.
 _CLAIM = squeezed(f"""
     WITH no_wait_for_disk AS (
-        SELECT set_config('synchronous_commit', 'off', true), set_config('idle_in_transaction_session_timeout', '10s', true)
+        SELECT set_config('synchronous_commit', 'off', true),
+            set_config('idle_in_transaction_session_timeout', '10s', true)
     ),
     {_KNOWN},
     chosen AS (
@@ -110,8 +122,10 @@ _CLAIM = squeezed(f"""
     begun AS (
         UPDATE jobs SET state = 'running', started_at = coalesce(started_at, clock_timestamp()),
             history = CASE WHEN state = 'running' THEN history
-                ELSE history || jsonb_build_object('status', 'running', 'at', clock_timestamp(), 'by', NULL) END,
-            paced_at = greatest(coalesce(paced_at, clock_timestamp()), clock_timestamp() - CAST(:burst AS interval))
+                ELSE history || jsonb_build_object('status', 'running', 'at', clock_timestamp(),
+                    'by', NULL) END,
+            paced_at = greatest(coalesce(paced_at, clock_timestamp()),
+                clock_timestamp() - CAST(:burst AS interval))
                 + chosen.most * interval '1 s' / max_leads_per_second,
             waiting_until = CASE WHEN waiting_until IS NOT NULL THEN clock_timestamp() + :lease END
         FROM chosen WHERE jobs.id = chosen.job_id AND NOT goes_on AND {claimable("jobs")}
@@ -130,7 +144,8 @@ _CLAIM = squeezed(f"""
     )
     SELECT claimed.*, campaign_id, phone_fallback_rule, phone_region, form, mode, dry_run,
         most, part_seconds, coalesce(waiting_since, held_since) IS NOT NULL AS waited,
-        held_since < least(recovered_at, clock_timestamp() - interval '10 min') AND recovered_at IS NOT NULL AS fails_alone,
+        held_since < least(recovered_at, clock_timestamp() - interval '10 min')
+            AND recovered_at IS NOT NULL AS fails_alone,
         job.company_id, job.queued_at, new_round, chosen.first_pending
     FROM no_wait_for_disk, chosen LEFT JOIN claimed ON true LEFT JOIN job ON true
 """)

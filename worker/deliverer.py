@@ -24,7 +24,8 @@ TURN = 1.0  # seconds of work for one message; a message wakes one thread
 
 # Of a company that its operator made with SQL of his own.
 _GIVE_SECRET = text("""
-    UPDATE companies SET webhook_secret = coalesce(webhook_secret, :secret) WHERE id = :company_id RETURNING webhook_secret
+    UPDATE companies SET webhook_secret = coalesce(webhook_secret, :secret) WHERE id = :company_id
+        RETURNING webhook_secret
 """)
 
 log = structlog.get_logger()

@@ -36,13 +36,17 @@ _SUMS = ", ".join(f"sum({count}) AS {count}" for count in _WRITTEN)
 # now.
 _FINISH = squeezed(f"""
     WITH done AS (
-        UPDATE chunks SET {", ".join(f"{count} = :{count}" for count in _WRITTEN)}, outcomes = CAST(:outcomes AS smallint[]),
-            state = CASE WHEN :whole THEN 'done' ELSE state END, attempts = CASE WHEN :whole THEN attempts ELSE 0 END,
-            retry_at = CASE WHEN :whole THEN retry_at WHEN :only_locked AND :locked >= locked THEN clock_timestamp() + least(
+        UPDATE chunks SET {", ".join(f"{count} = :{count}" for count in _WRITTEN)},
+            outcomes = CAST(:outcomes AS smallint[]),
+            state = CASE WHEN :whole THEN 'done' ELSE state END, attempts = CASE
+                WHEN :whole THEN attempts ELSE 0 END,
+            retry_at = CASE WHEN :whole THEN retry_at WHEN :only_locked
+                AND :locked >= locked THEN clock_timestamp() + least(
                 interval '10 s', greatest(interval '500 ms', (clock_timestamp() - locked_since) / 4)
             ) ELSE '-infinity' END,
             locked = :locked,
-            locked_since = CASE WHEN :only_locked THEN coalesce(locked_since, clock_timestamp()) END,
+            locked_since = CASE WHEN :only_locked
+                THEN coalesce(locked_since, clock_timestamp()) END,
             {GROWN}, part_seconds = NULL,
             details = coalesce(details || CAST(:details AS jsonb), CAST(:details AS jsonb), details)
         WHERE job_id = :job_id AND number = :number AND state = 'pending'
@@ -57,7 +61,8 @@ _FINISH = squeezed(f"""
         ) AS each_chunk
     ),
     ending AS (
-        SELECT counts.*, CASE WHEN :cancelled THEN 'cancelled' WHEN unprocessed > 0 THEN 'failed' ELSE 'completed' END AS state
+        SELECT counts.*, CASE WHEN :cancelled THEN 'cancelled' WHEN unprocessed > 0 THEN 'failed'
+            ELSE 'completed' END AS state
         FROM counts
     ),
     job AS MATERIALIZED (SELECT first_pending, waiting_since FROM jobs WHERE id = :job_id),
@@ -67,12 +72,15 @@ _FINISH = squeezed(f"""
             error = CASE WHEN ending.state = 'failed' THEN format(
                 '%s of %s leads could not be processed; the results with outcome=unprocessed say why', ending.unprocessed, total
             ) || coalesce(
-                CASE WHEN wanted = 'fail' THEN '. Nothing could be done for 24 hours: ' || (waiting_for ->> 'detail') END, ''
+                CASE WHEN wanted = 'fail'
+                    THEN '. Nothing could be done for 24 hours: ' || (waiting_for ->> 'detail') END,
+                    ''
             ) END,
             finished_at = clock_timestamp(), wanted = NULL, wanted_by = NULL,
             {NOT_WAITING},
             history = history || jsonb_build_object(
-                'status', ending.state, 'at', clock_timestamp(), 'by', CASE WHEN :cancelled THEN wanted_by END),
+                'status', ending.state, 'at', clock_timestamp(), 'by', CASE
+                    WHEN :cancelled THEN wanted_by END),
             {", ".join(f"{count} = ending.{count}" for count in _WRITTEN)}
         FROM ending
         WHERE jobs.id = :job_id AND jobs.state NOT IN ('completed', 'failed', 'cancelled')
@@ -82,9 +90,11 @@ _FINISH = squeezed(f"""
                     AND number >= (SELECT first_pending FROM job)
                 ORDER BY number DESC LIMIT 1
             ) IS NULL
-        RETURNING jobs.id, jobs.state, jobs.total, {", ".join(f"jobs.{count}" for count in COUNTS)}, jobs.awaited,
+        RETURNING jobs.id, jobs.state, jobs.total, {", ".join(f"jobs.{count}" for count in COUNTS)},
+            jobs.awaited,
             jobs.callback_url IS NOT NULL
-                OR EXISTS (SELECT FROM webhooks WHERE company_id = jobs.company_id AND enabled) AS told
+                OR EXISTS (SELECT FROM webhooks
+                    WHERE company_id = jobs.company_id AND enabled) AS told
     )
     SELECT ended.*, written, (SELECT waiting_since FROM job) IS NOT NULL
     FROM (SELECT count(*) AS written FROM done) AS chunk LEFT JOIN ended ON true
@@ -112,7 +122,8 @@ _WRITE_DELIVERIES = text("""
     FROM jobs CROSS JOIN LATERAL (
         SELECT CAST(NULL AS uuid) AS webhook_id, callback_url AS url WHERE callback_url IS NOT NULL
         UNION ALL
-        SELECT id, NULL FROM webhooks WHERE company_id = jobs.company_id AND enabled AND 'job.' || jobs.state = ANY(events)
+        SELECT id, NULL FROM webhooks
+            WHERE company_id = jobs.company_id AND enabled AND 'job.' || jobs.state = ANY(events)
     ) AS receiver
     WHERE jobs.id = :job_id
     RETURNING id
@@ -124,13 +135,16 @@ _UNFINISHED = text("""
     WITH here AS MATERIALIZED (SELECT gen_random_uuid() AS id),
     running AS MATERIALIZED (
         SELECT * FROM (
-            (SELECT id, first_pending FROM jobs WHERE state = 'running' AND id >= (SELECT id FROM here) ORDER BY id LIMIT :most)
+            (SELECT id, first_pending FROM jobs
+                WHERE state = 'running' AND id >= (SELECT id FROM here) ORDER BY id LIMIT :most)
             UNION ALL
-            (SELECT id, first_pending FROM jobs WHERE state = 'running' AND id < (SELECT id FROM here) ORDER BY id LIMIT :most)
+            (SELECT id, first_pending FROM jobs
+                WHERE state = 'running' AND id < (SELECT id FROM here) ORDER BY id LIMIT :most)
         ) AS ring LIMIT :most
     )
     SELECT id FROM running WHERE (
-        SELECT true FROM chunks WHERE job_id = running.id AND state = 'pending' AND number >= running.first_pending
+        SELECT true FROM chunks
+            WHERE job_id = running.id AND state = 'pending' AND number >= running.first_pending
         ORDER BY number DESC LIMIT 1
     ) IS NULL
 """)

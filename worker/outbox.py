@@ -34,7 +34,8 @@ MUCH = 200  # deliveries that are due; so many are cheaply looked through
 # limits hold exactly.
 _TAKE_TURNS = text("""
     SELECT set_config('synchronous_commit', 'off', true), set_config('lock_timeout', '5s', true),
-        set_config('idle_in_transaction_session_timeout', '5s', true), pg_advisory_xact_lock(2718281828)
+        set_config('idle_in_transaction_session_timeout', '5s', true),
+            pg_advisory_xact_lock(2718281828)
 """)
 
 # Mostly little is due: then those are the receivers to choose from. Where it is much, `walk` goes
@@ -43,7 +44,8 @@ _TAKE_TURNS = text("""
 # longest.
 _CLAIM = text(f"""
     WITH RECURSIVE under_way AS MATERIALIZED (
-        SELECT company_id, receiver, attempts > 1 AS again FROM deliveries WHERE claimed_until > {NOW}
+        SELECT company_id, receiver, attempts > 1 AS again FROM deliveries
+            WHERE claimed_until > {NOW}
     ),
     overdue AS MATERIALIZED (
         SELECT company_id, receiver FROM deliveries WHERE state = 'pending' AND due_at <= {NOW}
@@ -51,7 +53,8 @@ _CLAIM = text(f"""
     ),
     walk (company_id, receiver) AS (
         (
-            SELECT company_id, receiver FROM deliveries WHERE state = 'pending' AND (SELECT count(*) FROM overdue) = :much
+            SELECT company_id, receiver FROM deliveries
+                WHERE state = 'pending' AND (SELECT count(*) FROM overdue) = :much
             ORDER BY company_id, receiver LIMIT 1
         )
         UNION ALL
@@ -61,11 +64,14 @@ _CLAIM = text(f"""
             ORDER BY company_id, receiver LIMIT 1
         ) AS further
     ),
-    waiting AS (SELECT company_id, receiver FROM overdue UNION SELECT company_id, receiver FROM walk),
+    waiting AS (SELECT company_id, receiver FROM overdue UNION SELECT company_id, receiver
+        FROM walk),
     busy AS (
-        SELECT waiting.*, (SELECT count(*) FROM under_way WHERE under_way.company_id = waiting.company_id) AS of_company, (
+        SELECT waiting.*, (SELECT count(*) FROM under_way
+            WHERE under_way.company_id = waiting.company_id) AS of_company, (
             SELECT count(*) FROM under_way
-            WHERE under_way.company_id = waiting.company_id AND under_way.receiver = waiting.receiver
+            WHERE under_way.company_id = waiting.company_id
+                AND under_way.receiver = waiting.receiver
         ) AS of_receiver
         FROM waiting
     ),
@@ -73,32 +79,42 @@ _CLAIM = text(f"""
         SELECT due.id, row_number() OVER (ORDER BY of_company, due.due_at) AS place
         FROM busy CROSS JOIN LATERAL (
             SELECT id, due_at FROM deliveries
-            WHERE state = 'pending' AND company_id = busy.company_id AND receiver = busy.receiver AND due_at <= {NOW}
-                AND (attempts = 0 OR (SELECT count(*) FROM under_way WHERE again) < :retries_at_once)
+            WHERE state = 'pending' AND company_id = busy.company_id AND receiver = busy.receiver
+                AND due_at <= {NOW}
+                AND (attempts = 0 OR (SELECT count(*) FROM under_way
+                    WHERE again) < :retries_at_once)
             ORDER BY due_at LIMIT :at_once - of_receiver
         ) AS due
         WHERE of_receiver < :at_once AND of_company < :at_once_of_company
         ORDER BY place LIMIT 2
     ),
     claimed AS (
-        UPDATE deliveries SET claimed_until = now_and.then, due_at = now_and.then, attempts = attempts + 1,
+        UPDATE deliveries SET claimed_until = now_and.then, due_at = now_and.then,
+            attempts = attempts + 1,
             tried = CASE WHEN jsonb_array_length(tried) < :kept THEN tried ELSE tried - 0 END
-                || jsonb_build_object('at', now_and.now, 'status', NULL, 'latency', NULL, 'error', NULL)
-        FROM chosen, (SELECT clock_timestamp() AS now, clock_timestamp() + :lease AS then) AS now_and
+                || jsonb_build_object('at', now_and.now, 'status', NULL, 'latency', NULL, 'error',
+                    NULL)
+        FROM chosen, (SELECT clock_timestamp() AS now,
+            clock_timestamp() + :lease AS then) AS now_and
         WHERE deliveries.id = chosen.id AND place = 1 AND state = 'pending'
         RETURNING deliveries.*
     )
-    SELECT claimed.id, claimed.company_id, claimed.job_id, claimed.webhook_id, claimed.event, claimed.created_at,
-        claimed.claimed_until, claimed.attempts, claimed.due_at - :lease AS now, coalesce(claimed.url, webhooks.url) AS url,
-        coalesce(secret, webhook_secret) AS secret, coalesce(old_secrets, old_webhook_secrets, '[]') AS old_secrets,
-        (SELECT count(*) FROM chosen) > 1 AS more, event = 'webhook.test' OR coalesce(enabled, true) AS wanted
+    SELECT claimed.id, claimed.company_id, claimed.job_id, claimed.webhook_id, claimed.event,
+        claimed.created_at,
+        claimed.claimed_until, claimed.attempts, claimed.due_at - :lease AS now,
+            coalesce(claimed.url, webhooks.url) AS url,
+        coalesce(secret, webhook_secret) AS secret,
+            coalesce(old_secrets, old_webhook_secrets, '[]') AS old_secrets,
+        (SELECT count(*) FROM chosen) > 1 AS more, event = 'webhook.test'
+            OR coalesce(enabled, true) AS wanted
     FROM claimed LEFT JOIN webhooks ON webhooks.id = claimed.webhook_id
         LEFT JOIN companies ON companies.id = claimed.company_id AND claimed.webhook_id IS NULL
 """)
 
 _LIES_IDLE = text(f"""
     SELECT (
-        SELECT true FROM deliveries WHERE state = 'pending' AND due_at < {NOW} - :seconds * interval '1 s'
+        SELECT true FROM deliveries
+            WHERE state = 'pending' AND due_at < {NOW} - :seconds * interval '1 s'
         ORDER BY due_at LIMIT 1
     ) IS NOT NULL
 """)
@@ -117,17 +133,23 @@ _GIVE_UP = text("""
 _RECORD = text("""
     WITH webhook AS MATERIALIZED (
         SELECT FROM webhooks
-        WHERE id = :webhook_id AND url = :url AND (failing_since IS NOT NULL OR :state <> 'delivered')
+        WHERE id = :webhook_id AND url = :url
+            AND (failing_since IS NOT NULL OR :state <> 'delivered')
         FOR NO KEY UPDATE
     )
     UPDATE deliveries SET claimed_until = NULL,
-        state = CASE WHEN attempts > 0 AND (state = 'pending' OR :state = 'delivered') THEN :state ELSE state END,
-        error = CASE WHEN attempts > 0 AND (state = 'pending' OR :state = 'delivered') THEN :error ELSE error END,
-        due_at = clock_timestamp() + coalesce(CASE WHEN attempts > 0 THEN CAST(:delay AS interval) END, interval '0'),
+        state = CASE WHEN attempts > 0 AND (state = 'pending' OR :state = 'delivered') THEN :state
+            ELSE state END,
+        error = CASE WHEN attempts > 0 AND (state = 'pending' OR :state = 'delivered') THEN :error
+            ELSE error END,
+        due_at = clock_timestamp() + coalesce(CASE
+            WHEN attempts > 0 THEN CAST(:delay AS interval) END, interval '0'),
         tried = tried - (-1) || (tried -> -1 || jsonb_build_object(
-            'status', CAST(:status AS int), 'latency', CAST(:latency AS int), 'error', CAST(:failure AS text)))
+            'status', CAST(:status AS int), 'latency', CAST(:latency AS int), 'error',
+                CAST(:failure AS text)))
     FROM (SELECT count(*) > 0 AS is_locked FROM webhook) AS webhook
-    WHERE id = :id AND claimed_until = :claimed_until RETURNING state, webhook.is_locked AS webhook_is_locked
+    WHERE id = :id AND claimed_until = :claimed_until
+        RETURNING state, webhook.is_locked AS webhook_is_locked
 """)
 
 _NOTE_SUCCESS = text("UPDATE webhooks SET failing_since = NULL WHERE id = :webhook_id")
@@ -138,14 +160,16 @@ _NOTE_FAILURE = text("""
     UPDATE webhooks SET failing_since = coalesce(failing_since, statement_timestamp()),
         enabled = NOT :gone AND coalesce(failing_since > statement_timestamp() - :patience, true),
         disabled_reason = CASE WHEN :gone THEN 'It answered 410 Gone'
-            WHEN failing_since <= statement_timestamp() - :patience THEN 'Every attempt failed for 5 days' END
+            WHEN failing_since <= statement_timestamp() - :patience
+                THEN 'Every attempt failed for 5 days' END
     WHERE id = :webhook_id AND enabled
     RETURNING disabled_reason
 """)
 
 _GIVE_UP_THE_REST = text("""
     UPDATE deliveries SET state = 'failed', error = 'the webhook was disabled'
-    WHERE company_id = :company_id AND receiver = CAST(CAST(:webhook_id AS uuid) AS text) AND state = 'pending'
+    WHERE company_id = :company_id AND receiver = CAST(CAST(:webhook_id AS uuid) AS text)
+        AND state = 'pending'
 """)
 
 log = structlog.get_logger()

@@ -21,15 +21,18 @@ LEADS = 10_000  # archived ones that go in one round
 _PURGE_IDENTIFIERS = text(f"""
     WITH oldest AS (
         SELECT id, finished_at, total FROM jobs
-        WHERE identifiers_purged_at IS NULL AND finished_at IS NOT NULL AND finished_at < {NOW} - :kept
+        WHERE identifiers_purged_at IS NULL AND finished_at IS NOT NULL
+            AND finished_at < {NOW} - :kept
         ORDER BY finished_at LIMIT :jobs FOR NO KEY UPDATE SKIP LOCKED
     ),
     old AS (
-        SELECT id FROM (SELECT id, sum(total) OVER (ORDER BY finished_at, id) - total AS before FROM oldest) AS added_up
+        SELECT id FROM (SELECT id, sum(total) OVER (ORDER BY finished_at, id) - total AS before
+            FROM oldest) AS added_up
         WHERE before < :entries
     ),
     gone AS (DELETE FROM chunks USING old WHERE job_id = old.id)
-    UPDATE jobs SET identifiers_purged_at = clock_timestamp(), client_reference = NULL FROM old WHERE jobs.id = old.id
+    UPDATE jobs SET identifiers_purged_at = clock_timestamp(), client_reference = NULL FROM old
+        WHERE jobs.id = old.id
 """)
 
 _PURGE_ARCHIVE = text(f"""
@@ -56,18 +59,23 @@ _PURGE_ARCHIVE = text(f"""
 _PURGE_FORSAKEN = text("""
     WITH RECURSIVE archive (job_id) AS (
         SELECT job_id FROM (SELECT job_id FROM archived_leads ORDER BY job_id LIMIT 1) AS first
-        WHERE (SELECT archived_at FROM archived_leads ORDER BY archived_at LIMIT 1) < clock_timestamp() - :kept
+        WHERE (SELECT archived_at FROM archived_leads ORDER BY archived_at
+            LIMIT 1) < clock_timestamp() - :kept
         UNION ALL
-        SELECT (SELECT job_id FROM archived_leads WHERE job_id > archive.job_id ORDER BY job_id LIMIT 1)
+        SELECT (SELECT job_id FROM archived_leads WHERE job_id > archive.job_id ORDER BY job_id
+            LIMIT 1)
         FROM archive WHERE job_id IS NOT NULL
     ),
     without_job AS MATERIALIZED (
-        SELECT job_id FROM archive WHERE job_id IS NOT NULL AND NOT EXISTS (SELECT FROM jobs WHERE jobs.id = archive.job_id)
+        SELECT job_id FROM archive
+            WHERE job_id IS NOT NULL
+            AND NOT EXISTS (SELECT FROM jobs WHERE jobs.id = archive.job_id)
     ),
     forsaken AS (
         SELECT copy.* FROM without_job CROSS JOIN LATERAL (
             SELECT job_id, lead_id FROM archived_leads
-            WHERE job_id = without_job.job_id AND archived_at < clock_timestamp() - :kept LIMIT :leads
+            WHERE job_id = without_job.job_id AND archived_at < clock_timestamp() - :kept
+                LIMIT :leads
         ) AS copy LIMIT :leads
     )
     DELETE FROM archived_leads USING forsaken

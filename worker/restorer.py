@@ -19,9 +19,11 @@ from worker.taker import KnownLeads, Manner
 _ARCHIVE = text("""
     WITH RECURSIVE followed AS (
         SELECT source_job_id AS id FROM jobs WHERE id = :job_id
-        UNION ALL SELECT source_job_id FROM jobs JOIN followed ON followed.id = jobs.id WHERE mode = 'restore'
+        UNION ALL SELECT source_job_id FROM jobs JOIN followed ON followed.id = jobs.id
+            WHERE mode = 'restore'
     )
-    SELECT followed.id FROM followed LEFT JOIN jobs ON jobs.id = followed.id WHERE mode IS DISTINCT FROM 'restore'
+    SELECT followed.id FROM followed LEFT JOIN jobs ON jobs.id = followed.id WHERE mode IS DISTINCT
+        FROM 'restore'
 """)
 
 
@@ -33,10 +35,12 @@ def _restore_statement(named: str, lock: str) -> TextClause:
         WITH named AS MATERIALIZED ({named}),
         kept AS (
             SELECT lead_id, lead FROM archived_leads
-            WHERE job_id = :archive_id AND lead_id = ANY(CAST(:ids AS bigint[])) ORDER BY lead_id FOR UPDATE {lock}
+            WHERE job_id = :archive_id AND lead_id = ANY(CAST(:ids AS bigint[])) ORDER BY lead_id
+                FOR UPDATE {lock}
         ),
         restored AS (
-            INSERT INTO leads SELECT (json_populate_record(NULL::leads, lead)).* FROM kept WHERE lead IS NOT NULL
+            INSERT INTO leads SELECT (json_populate_record(NULL::leads, lead)).* FROM kept
+                WHERE lead IS NOT NULL
             ON CONFLICT DO NOTHING RETURNING id
         ),
         gone AS (
@@ -44,7 +48,8 @@ def _restore_statement(named: str, lock: str) -> TextClause:
             WHERE archived_leads.job_id = :archive_id AND archived_leads.lead_id = restored.id
             RETURNING archived_leads.lead_id
         )
-        SELECT lead_id, CASE WHEN lead IS NULL THEN :erased WHEN gone.lead_id IS NULL THEN :conflict ELSE :restored END
+        SELECT lead_id, CASE WHEN lead IS NULL THEN :erased WHEN gone.lead_id IS NULL THEN :conflict
+            ELSE :restored END
         FROM kept LEFT JOIN gone USING (lead_id)
         UNION ALL
         SELECT lead_id, :waits FROM named WHERE lead_id NOT IN (SELECT lead_id FROM kept)

@@ -43,7 +43,8 @@ _NEXT_PROBE = """
 _PUT_OFF = text(f"""
     WITH put_off AS (
         UPDATE chunks SET {_NOT_COUNTED},
-            retry_at = CASE WHEN {_IS_LAST} THEN clock_timestamp() + CAST(:seconds AS float) * interval '1 s' ELSE retry_at END
+            retry_at = CASE WHEN {_IS_LAST}
+                THEN clock_timestamp() + CAST(:seconds AS float) * interval '1 s' ELSE retry_at END
         {_MINE} RETURNING job_id
     )
     UPDATE jobs SET {_NEXT_PROBE.format("1 s")} FROM put_off WHERE id = put_off.job_id AND :waited
@@ -52,11 +53,13 @@ _PUT_OFF = text(f"""
 # The next part is smaller; where leads take long, so are those of the job's other chunks.
 _CUT = text(f"""
     WITH cut AS (
-        UPDATE chunks SET {_NOT_COUNTED}, retry_at = CASE WHEN {_IS_LAST} THEN '-infinity' ELSE retry_at END,
+        UPDATE chunks SET {_NOT_COUNTED}, retry_at = CASE WHEN {_IS_LAST} THEN '-infinity'
+            ELSE retry_at END,
             part_size = :part_size, part_seconds = :part_seconds
         {_MINE} RETURNING job_id
     )
-    UPDATE jobs SET part_size = CASE WHEN :of_job THEN least(part_size, :part_size) ELSE part_size END, {_NEXT_PROBE.format("0")}
+    UPDATE jobs SET part_size = CASE WHEN :of_job THEN least(part_size, :part_size)
+        ELSE part_size END, {_NEXT_PROBE.format("0")}
     FROM cut WHERE id = cut.job_id AND (:of_job OR :waited)
 """).bindparams(bindparam("part_size", type_=Integer), bindparam("part_seconds", type_=Integer))
 
@@ -67,26 +70,32 @@ _CUT = text(f"""
 # time.
 _HOLD = text(f"""
     WITH pause AS (
-        SELECT least(interval '30 s', greatest(interval '1 s', clock_timestamp() - waiting_since)) AS length
+        SELECT least(interval '30 s',
+            greatest(interval '1 s', clock_timestamp() - waiting_since)) AS length
         FROM jobs WHERE id = :job_id
     ),
     others AS (
         SELECT count(held_since) AS held, count(*) > count(held_since) AS are_untried FROM (
-            SELECT held_since FROM chunks WHERE job_id = :job_id AND state = 'pending' AND number <> :number
+            SELECT held_since FROM chunks
+                WHERE job_id = :job_id AND state = 'pending' AND number <> :number
             ORDER BY number LIMIT 1000
         ) AS other
     ),
     held AS (
         UPDATE chunks SET {_NOT_COUNTED},
-            held_since = CASE WHEN :is_doubtful THEN coalesce(held_since, clock_timestamp()) ELSE held_since END,
+            held_since = CASE WHEN :is_doubtful THEN coalesce(held_since, clock_timestamp())
+                ELSE held_since END,
             retry_at = CASE WHEN {_IS_LAST} THEN clock_timestamp() + pause.length
-                + CASE WHEN are_untried THEN 2 * (held + 1) * pause.length ELSE interval '0' END ELSE retry_at END
+                + CASE WHEN are_untried THEN 2 * (held + 1) * pause.length ELSE interval '0' END
+                    ELSE retry_at END
         FROM pause, others {_MINE} RETURNING job_id
     )
-    UPDATE jobs SET waiting_for = CAST(:waiting_for AS jsonb), waiting_since = coalesce(waiting_since, clock_timestamp()),
+    UPDATE jobs SET waiting_for = CAST(:waiting_for AS jsonb),
+        waiting_since = coalesce(waiting_since, clock_timestamp()),
         waiting_until = clock_timestamp() + pause.length,
         wanted = CASE WHEN wanted IS NULL AND waiting_since < clock_timestamp() - interval '24 h'
-            AND (closes_at IS NULL OR run_at + least(interval '10 min', (closes_at - run_at) / 2) < clock_timestamp())
+            AND (closes_at IS NULL
+                OR run_at + least(interval '10 min', (closes_at - run_at) / 2) < clock_timestamp())
             THEN 'fail' ELSE wanted END
     FROM held, pause WHERE id = held.job_id AND jobs.state IN ('queued', 'running')
 """)
@@ -98,20 +107,24 @@ _HOLD = text(f"""
 _GO_ON = text(f"""
     WITH locked AS (
         SELECT job_id, number, waiting_since FROM jobs JOIN chunks ON job_id = id
-        WHERE id = :job_id AND waiting_since IS NOT NULL AND chunks.state = 'pending' AND locked_since IS NOT NULL
+        WHERE id = :job_id AND waiting_since IS NOT NULL AND chunks.state = 'pending'
+            AND locked_since IS NOT NULL
         FOR NO KEY UPDATE OF chunks SKIP LOCKED
     ),
     waited AS (
-        UPDATE chunks SET locked_since = least(clock_timestamp(), locked_since + (clock_timestamp() - waiting_since)),
+        UPDATE chunks SET locked_since = least(clock_timestamp(),
+            locked_since + (clock_timestamp() - waiting_since)),
             held_since = CASE WHEN :went AND chunks.number = :number THEN NULL ELSE held_since END
         FROM locked WHERE chunks.job_id = locked.job_id AND chunks.number = locked.number
     ),
     went AS (
-        UPDATE chunks SET held_since = NULL WHERE job_id = :job_id AND number = :number AND :went AND held_since IS NOT NULL
+        UPDATE chunks SET held_since = NULL
+            WHERE job_id = :job_id AND number = :number AND :went AND held_since IS NOT NULL
             AND NOT EXISTS (SELECT FROM locked WHERE number = :number)
     )
     UPDATE jobs SET {NOT_WAITING}, wanted = nullif(wanted, 'fail'),
-        recovered_at = CASE WHEN :went AND waiting_since IS NOT NULL THEN clock_timestamp() ELSE recovered_at END,
+        recovered_at = CASE WHEN :went AND waiting_since IS NOT NULL THEN clock_timestamp()
+            ELSE recovered_at END,
         {GROWN}
     WHERE id = :job_id AND (waiting_since IS NOT NULL OR :quick AND part_size IS NOT NULL)
 """)

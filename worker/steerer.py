@@ -29,12 +29,14 @@ _REQUESTS = text(
 # One at a time for each job: whoever else sees the request leaves it alone. A chunk in hand takes
 # milliseconds. A frozen worker keeps its lock for 10 s: others' requests must not wait for it.
 _BEGIN = text("""
-    SELECT pg_try_advisory_xact_lock(hashtextextended(CAST(:job_id AS text), 0)), set_config('lock_timeout', '500ms', true),
+    SELECT pg_try_advisory_xact_lock(hashtextextended(CAST(:job_id AS text), 0)),
+        set_config('lock_timeout', '500ms', true),
         set_config('idle_in_transaction_session_timeout', '10s', true)
 """)
 
 _WAIT_FOR_CHUNKS_IN_HAND = text("""
-    SELECT 1 FROM chunks WHERE job_id = :job_id AND state = 'pending' AND retry_at > '-infinity' ORDER BY number FOR UPDATE
+    SELECT 1 FROM chunks WHERE job_id = :job_id AND state = 'pending' AND retry_at > '-infinity'
+        ORDER BY number FOR UPDATE
 """)
 
 _TAKE_BACK_CLAIMS = text("""
@@ -52,7 +54,8 @@ _FORGET_SETBACKS = text("""
 _PAUSE = text(f"""
     UPDATE jobs SET state = 'paused', wanted = NULL, wanted_by = NULL,
         {NOT_WAITING},
-        history = history || jsonb_build_object('status', 'paused', 'at', clock_timestamp(), 'by', wanted_by)
+        history = history || jsonb_build_object('status', 'paused', 'at', clock_timestamp(), 'by',
+            wanted_by)
     WHERE id = :job_id AND wanted = 'pause' AND state IN ('scheduled', 'queued', 'running')
 """)
 
@@ -65,20 +68,24 @@ _WINDOW = text(
 # of the time until then counts for locks (worker.setbacks).
 _STOP_THE_CLOCKS = text("""
     UPDATE chunks SET held_since = held_since + shut.time,
-        locked_since = CASE WHEN waiting_since IS NULL THEN locked_since + shut.time ELSE locked_since END
+        locked_since = CASE WHEN waiting_since IS NULL THEN locked_since + shut.time
+            ELSE locked_since END
     FROM jobs CROSS JOIN LATERAL (
         SELECT greatest(
-            interval '0 s', :opens - CASE WHEN jobs.state = 'scheduled' THEN run_at ELSE clock_timestamp() END
+            interval '0 s', :opens - CASE WHEN jobs.state = 'scheduled' THEN run_at
+                ELSE clock_timestamp() END
         ) AS time
     ) AS shut
-    WHERE jobs.id = :job_id AND job_id = :job_id AND chunks.state = 'pending' AND coalesce(locked_since, held_since) IS NOT NULL
+    WHERE jobs.id = :job_id AND job_id = :job_id AND chunks.state = 'pending'
+        AND coalesce(locked_since, held_since) IS NOT NULL
 """)
 
 # What the job waits for stays: within the next window it is either over, or has lasted since.
 _CLOSE = text("""
     UPDATE jobs SET state = 'scheduled', wanted = NULL, run_at = :opens, closes_at = :closes,
         history = CASE WHEN state = 'scheduled' THEN history
-            ELSE history || jsonb_build_object('status', 'scheduled', 'at', clock_timestamp(), 'by', NULL) END
+            ELSE history || jsonb_build_object('status', 'scheduled', 'at', clock_timestamp(), 'by',
+                NULL) END
     WHERE id = :job_id AND wanted = 'close' AND state IN ('scheduled', 'queued', 'running')
 """)
 
@@ -94,7 +101,8 @@ _END_THE_REST = text(f"""
             array_replace(outcomes, 0::smallint, CAST(:outcome AS smallint)),
             {Outcome.WAITS_FOR_LOCK:d}::smallint, CAST(:outcome AS smallint)
         ),
-        unprocessed = unprocessed + cardinality(outcomes) - ({" + ".join(COUNTS)}), locked = 0, locked_since = NULL
+        unprocessed = unprocessed + cardinality(outcomes) - ({" + ".join(COUNTS)}), locked = 0,
+            locked_since = NULL
     WHERE job_id = :job_id AND state = 'pending'
 """)
 

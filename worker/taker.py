@@ -37,7 +37,8 @@ BY: dict[Way, str] = {
 _DELETE = "DELETE FROM leads WHERE CONDITION RETURNING external_id, phone_number, NULL"
 _ARCHIVE = """
     WITH gone AS (DELETE FROM leads WHERE CONDITION RETURNING *),
-    kept AS (INSERT INTO archived_leads (job_id, lead_id, lead) SELECT :job_id, id, row_to_json(gone.*) FROM gone)
+    kept AS (INSERT INTO archived_leads (job_id, lead_id, lead) SELECT :job_id, id,
+        row_to_json(gone.*) FROM gone)
     SELECT external_id, phone_number, NULL FROM gone
 """
 _FIND_LEFT = "SELECT external_id, phone_number FROM leads WHERE CONDITION"
@@ -55,7 +56,8 @@ _TAKE_FREE = """
 """
 _FATE = f"""
     CASE WHEN id IN (SELECT id FROM gone) THEN NULL
-        WHEN id IN (SELECT id FROM free) THEN {Outcome.REFUSED:d} ELSE {Outcome.WAITS_FOR_LOCK:d} END
+        WHEN id IN (SELECT id FROM free) THEN {Outcome.REFUSED:d}
+            ELSE {Outcome.WAITS_FOR_LOCK:d} END
 """
 _KEPT = {
     Mode.DELETE: "SELECT",
@@ -88,12 +90,15 @@ _NUMBERS = text("""
 _KNOWN = """
     leads.campaign_id = :campaign_id AND leads.id = known.id
     AND (leads.external_id IS NOT DISTINCT FROM known.external_id
-        OR leadsweep_canonical_external_id(leads.external_id) = leadsweep_canonical_external_id(known.external_id))
+        OR leadsweep_canonical_external_id(leads.external_id) =
+            leadsweep_canonical_external_id(known.external_id))
     AND (leads.phone_number IS NOT DISTINCT FROM known.phone_number
-        OR leadsweep_canonical_phone_number(leads.phone_number) = leadsweep_canonical_phone_number(known.phone_number))
+        OR leadsweep_canonical_phone_number(leads.phone_number) =
+            leadsweep_canonical_phone_number(known.phone_number))
 """
 _KNOWN_LEADS = """
-    unnest(CAST(:ids AS bigint[]), CAST(:external_ids AS text[]), CAST(:phone_numbers AS text[])) AS known (
+    unnest(CAST(:ids AS bigint[]), CAST(:external_ids AS text[]),
+        CAST(:phone_numbers AS text[])) AS known (
         id, external_id, phone_number)
 """
 _TAKE_KNOWN = {
@@ -102,7 +107,8 @@ _TAKE_KNOWN = {
     ),
     Mode.ARCHIVE: text(f"""
         WITH gone AS (DELETE FROM leads USING {_KNOWN_LEADS} WHERE {_KNOWN} RETURNING leads.*),
-        kept AS (INSERT INTO archived_leads (job_id, lead_id, lead) SELECT :job_id, id, row_to_json(gone.*) FROM gone)
+        kept AS (INSERT INTO archived_leads (job_id, lead_id, lead) SELECT :job_id, id,
+            row_to_json(gone.*) FROM gone)
         SELECT id, NULL FROM gone
     """),
 }
@@ -110,7 +116,8 @@ _TAKE_KNOWN_UNLOCKED = {
     mode: text(f"""
         WITH named AS MATERIALIZED (SELECT leads.id FROM leads, {_KNOWN_LEADS} WHERE {_KNOWN}),
         free AS MATERIALIZED (
-            SELECT leads.id FROM leads, {_KNOWN_LEADS} WHERE {_KNOWN} FOR UPDATE OF leads SKIP LOCKED
+            SELECT leads.id FROM leads, {_KNOWN_LEADS} WHERE {_KNOWN}
+                FOR UPDATE OF leads SKIP LOCKED
         ),
         gone AS (DELETE FROM leads WHERE id = ANY(ARRAY(SELECT id FROM free)) RETURNING leads.*),
         kept AS ({kept})

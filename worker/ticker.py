@@ -44,7 +44,8 @@ _LIMITS = text(
 
 _DELIVERY_IS_DUE = text(f"""
     SELECT (
-        SELECT true FROM deliveries WHERE state = 'pending' AND due_at <= {NOW} ORDER BY due_at LIMIT 1
+        SELECT true FROM deliveries WHERE state = 'pending' AND due_at <= {NOW} ORDER BY due_at
+            LIMIT 1
     ) IS NOT NULL
 """)
 

@@ -37,7 +37,8 @@ LOOK_EVERY = 0.1  # seconds between looks of one connection at who waits to move
 # then: who waits holds the lock of the row's place.
 _LOCK_CHUNK = text(f"""
     WITH limits AS MATERIALIZED (
-        SELECT set_config('lock_timeout', '500ms', true), set_config('statement_timeout', :milliseconds, true),
+        SELECT set_config('lock_timeout', '500ms', true),
+            set_config('statement_timeout', :milliseconds, true),
             set_config('idle_in_transaction_session_timeout', '10s', true)
     )
     SELECT external_ids, phone_numbers, outcomes, written_external_ids, written_phone_numbers,
@@ -47,22 +48,26 @@ _LOCK_CHUNK = text(f"""
             WHERE tgrelid = 'leads'::regclass AND NOT tgisinternal AND tgtype & 11 = 11
         ) AS veto,
         EXISTS (SELECT FROM pg_trigger WHERE tginitdeferred) AS defers,
-        locked_since IS NOT NULL AND locked_since < coalesce( -- while its job waits, no lock is tried
+        locked_since IS NOT NULL
+            AND locked_since < coalesce( -- while its job waits, no lock is tried
             (SELECT waiting_since FROM jobs WHERE id = :job_id), clock_timestamp()
         ) - CAST(:lock_wait AS interval) AS waited_long,
         NOT :is_long OR pg_try_advisory_xact_lock(3141592653) AS may_begin,
         CASE WHEN :is_old OR written_external_ids IS NOT NULL OR written_phone_numbers IS NOT NULL
             THEN (SELECT form FROM canonical_forms) END AS stored_form,
         :erases AND {HAS_ARCHIVE} AS has_archive,
-        (SELECT company_id FROM campaigns WHERE id = :campaign_id FOR KEY SHARE SKIP LOCKED) AS owner,
+        (SELECT company_id FROM campaigns
+            WHERE id = :campaign_id FOR KEY SHARE SKIP LOCKED) AS owner,
         EXISTS (SELECT FROM campaigns WHERE id = :campaign_id) AS has_campaign,
         :looks AND EXISTS (
             SELECT FROM campaigns JOIN pg_locks ON ctid = format('(%s,%s)', page, tuple)::tid
-            WHERE id = :campaign_id AND locktype = 'tuple' AND relation = 'campaigns'::regclass AND mode = 'AccessExclusiveLock'
+            WHERE id = :campaign_id AND locktype = 'tuple' AND relation = 'campaigns'::regclass
+                AND mode = 'AccessExclusiveLock'
                 AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
         ) AS is_waited_for
     FROM limits CROSS JOIN chunks
-    WHERE job_id = :job_id AND number = :number AND state = 'pending' AND retry_at = :lease_end FOR UPDATE OF chunks
+    WHERE job_id = :job_id AND number = :number AND state = 'pending' AND retry_at = :lease_end
+        FOR UPDATE OF chunks
 """)
 
 _CHANGES = bytes(

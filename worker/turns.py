@@ -31,11 +31,13 @@ MOST_JOBS = 32  # of several chunks, whose first one that is pending is known
 _LIST = text("""
     WITH RECURSIVE known AS MATERIALIZED (
         SELECT company_id, since
-        FROM json_to_recordset(CAST(:companies AS json)) AS known (company_id text, since timestamptz)
+        FROM json_to_recordset(CAST(:companies AS json)) AS known (company_id text,
+            since timestamptz)
     ),
     walk (company_id, first) AS (
         SELECT '', (
-            SELECT queued_at FROM jobs WHERE queue = :queue AND state IN ('queued', 'running') AND company_id = ''
+            SELECT queued_at FROM jobs
+                WHERE queue = :queue AND state IN ('queued', 'running') AND company_id = ''
             ORDER BY queued_at, id LIMIT 1
         )
         UNION ALL
@@ -51,8 +53,10 @@ _LIST = text("""
             UNION ALL
             SELECT following.company_id, (
                 SELECT queued_at FROM jobs
-                WHERE queue = :queue AND state IN ('queued', 'running') AND company_id = following.company_id
-                    AND queued_at >= (SELECT since FROM known WHERE known.company_id = following.company_id)
+                WHERE queue = :queue AND state IN ('queued', 'running')
+                    AND company_id = following.company_id
+                    AND queued_at >= (SELECT since FROM known
+                        WHERE known.company_id = following.company_id)
                 ORDER BY queued_at, id LIMIT 1
             ) WHERE following.company_id IS NOT NULL
             UNION ALL
@@ -77,7 +81,8 @@ _FIRST_PENDING = text("""
         ORDER BY number LIMIT 1
     ),
     written AS (
-        UPDATE jobs SET first_pending = number FROM first WHERE id = :job_id AND number - first_pending >= :write_every
+        UPDATE jobs SET first_pending = number FROM first
+            WHERE id = :job_id AND number - first_pending >= :write_every
     )
     SELECT (SELECT number FROM first)
 """)

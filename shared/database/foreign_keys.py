@@ -16,19 +16,23 @@ _WITHOUT_INDEX = text("""
         SELECT conrelid FROM pg_constraint JOIN going ON confrelid = relation
         WHERE contype = 'f' AND confdeltype = 'c'
     )
-    SELECT conname AS name, conrelid::regclass::text AS "table", referring.relkind = 'p' AS is_partitioned,
+    SELECT conname AS name, conrelid::regclass::text AS "table",
+        referring.relkind = 'p' AS is_partitioned,
         (
             SELECT string_agg(quote_ident(attname), ', ' ORDER BY position)
             FROM unnest(conkey) WITH ORDINALITY AS key (number, position)
                 JOIN pg_attribute ON attrelid = conrelid AND attnum = key.number
         ) AS columns
-    FROM going JOIN pg_constraint ON confrelid = relation JOIN pg_class AS referring ON referring.oid = conrelid
+    FROM going JOIN pg_constraint ON confrelid = relation
+        JOIN pg_class AS referring ON referring.oid = conrelid
     WHERE contype = 'f' AND conparentid = 0 AND NOT EXISTS (
-        SELECT FROM pg_index JOIN pg_class AS index ON index.oid = indexrelid JOIN pg_am ON pg_am.oid = index.relam
+        SELECT FROM pg_index JOIN pg_class AS index ON index.oid = indexrelid
+            JOIN pg_am ON pg_am.oid = index.relam
         WHERE amname IN ('btree', 'hash') AND indrelid = conrelid AND indisvalid
             AND conkey <@ (indkey::int2[])[0:least(cardinality(conkey), indnkeyatts) - 1]
             AND (indpred IS NULL OR pg_get_expr(indpred, indrelid) IN (
-                SELECT format('(%I IS NOT NULL)', attname) FROM pg_attribute WHERE attrelid = conrelid AND attnum = ANY(conkey)
+                SELECT format('(%I IS NOT NULL)', attname) FROM pg_attribute
+                    WHERE attrelid = conrelid AND attnum = ANY(conkey)
             ))
     )
     ORDER BY "table", name

@@ -12,11 +12,15 @@ _MOST = 5  # names that are shown
 # tells ours; a version alone does not: revisions of another Alembic may be numbered as ours are.
 _FOUND = text("""
     SELECT to_regclass('alembic_version') IS NOT NULL AS has_version, EXISTS (
-        SELECT FROM pg_attribute WHERE attrelid = to_regclass('chunks') AND attname = 'written_external_ids'
+        SELECT FROM pg_attribute
+            WHERE attrelid = to_regclass('chunks') AND attname = 'written_external_ids'
     ) AS ours, ARRAY(
         SELECT name FROM unnest(CAST(:names AS text[])) AS name
-        WHERE EXISTS (SELECT FROM pg_class WHERE relname = name AND relnamespace = to_regnamespace(quote_ident(current_schema())))
-            OR EXISTS (SELECT FROM pg_type WHERE typname = name AND typnamespace = to_regnamespace(quote_ident(current_schema())))
+        WHERE EXISTS (SELECT FROM pg_class
+            WHERE relname = name AND relnamespace = to_regnamespace(quote_ident(current_schema())))
+            OR EXISTS (SELECT FROM pg_type
+                WHERE typname = name
+                AND typnamespace = to_regnamespace(quote_ident(current_schema())))
         ORDER BY name
     ) AS taken
 """)
