@@ -115,9 +115,8 @@ def retired(secret: ColumnElement[bytes], old_secrets: ColumnElement[Any]) -> Co
     of its time.
     """
     end = func.clock_timestamp() + BOTH_SIGN
-    newest = func.jsonb_build_object(
-        "secret", func.convert_from(secret, "UTF8"), "until", end
-    )  # Fernet writes ASCII
+    # Fernet writes ASCII.
+    newest = func.jsonb_build_object("secret", func.convert_from(secret, "UTF8"), "until", end)
     return func.jsonb_path_query_array(
         func.jsonb_build_array(newest).op("||")(old_secrets),
         cast(f"$[0 to {MOST_OLD - 1}]", JSONPATH),

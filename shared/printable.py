@@ -7,14 +7,16 @@ import unicodedata
 from collections.abc import Callable
 
 _UNSEEN_RANGES = (  # the first and the last of each
-    (0x34F, 0x34F), (0x115F, 0x1160), (0x17B4, 0x17B5), (0x180B, 0x180F), (0x2800, 0x2800), (0x3164, 0x3164),
-    (0xFE00, 0xFE0F), (0xFFA0, 0xFFA0), (0xFFF0, 0xFFFB), (0xE0000, 0xE0FFF),
+    (0x34F, 0x34F), (0x115F, 0x1160), (0x17B4, 0x17B5), (0x180B, 0x180F), (0x2800, 0x2800),
+    (0x3164, 0x3164), (0xFE00, 0xFE0F), (0xFFA0, 0xFFA0), (0xFFF0, 0xFFFB),
+    (0xE0000, 0xE0FFF),
 )  # fmt: skip
 UNSEEN = frozenset(chr(code) for first, last in _UNSEEN_RANGES for code in range(first, last + 1))
 """What is seen as nothing though `str.isprintable` lets some of it pass: fillers, vowels, choices
 of a form, tags.
 """
-_BLANKS = "\u00a0\u3000"  # that names have, as wide as others: the fixed one and that of Chinese and Japanese
+# That names have, as wide as others: the fixed one and that of Chinese and Japanese.
+_BLANKS = "\u00a0\u3000"
 _JOINERS = "\u200c\u200d"  # which Persian and Indian words, and some emoji, are written with
 _EMOJI_FORM = "\ufe0f"
 _BRIEF = 64  # characters of a name that stand in an error

@@ -25,7 +25,9 @@ from shared.settings import settings
 from worker import claimer, outbox
 
 RECONNECT_SECONDS = 1.0
-PATIENCE = 15.0  # seconds without a message, while work lies idle, after which something in here or at the broker is stuck
+# Seconds without a message, while work lies idle, after which something in here or at the broker is
+# stuck.
+SILENCE_TIMEOUT = 15.0
 
 # Celery has been seen to stay up and deaf after its broker and its pool were killed while it
 # started. The ticker sends a message each second while there is work, so a worker that gets none is
@@ -109,8 +111,8 @@ def _beat_until_stopped() -> None:
         try:
             with engine.begin() as connection:
                 beat(connection, role, app.conf.worker_concurrency or 1)
-                deaf = time.monotonic() - _last_message[0] > PATIENCE
-                forgotten = deaf and _WORK_LIES_IDLE[role](connection, PATIENCE)
+                deaf = time.monotonic() - _last_message[0] > SILENCE_TIMEOUT
+                forgotten = deaf and _WORK_LIES_IDLE[role](connection, SILENCE_TIMEOUT)
         except SQLAlchemyError as error:
             log.warning(
                 "no heartbeat",

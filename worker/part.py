@@ -10,13 +10,15 @@ from sqlalchemy import Connection, CursorResult, text
 from sqlalchemy.sql.base import Executable
 
 PART_SECONDS = 2.0  # beside two slow jobs, another company's small one is begun so soon
-LONGEST_PART = (
-    15  # seconds that a lead gets, alone: with what comes before and after, less than a lease
-)
+# Seconds that a lead gets, alone: with what comes before and after, less than a lease.
+LONGEST_PART = 15
 QUICK_PART = 0.5  # seconds; the next part may be bigger than one that took less
 FINISH_SECONDS = 1.0  # that writing the outcomes has at least
 
-_SLACK = 0.05  # seconds by which a time-out may be off; setting it anew for each statement would cost a round trip each
+# Seconds by which a time-out may be off; setting it anew for each statement would cost a round trip
+# each.
+_SLACK = 0.05
+
 # COMMIT checks under no time-out: PostgreSQL ends that of the statement first. And what refuses
 # there does so when it is too late to say which lead. What is to be taken next is checked late
 # again, as triggers may put things right in between.

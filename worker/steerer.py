@@ -20,10 +20,12 @@ from worker.finisher import Finished, tell
 from worker.previewer import conclude
 from worker.setbacks import NOT_WAITING
 
-MOST = 10  # requests that a worker carries out in one turn: when a window shuts on thousands of jobs, its own work goes on
+# That a worker carries out in one turn: when a window shuts on thousands of jobs, its own work goes
+# on.
+REQUESTS_A_TURN = 10
 
 _REQUESTS = text(
-    "SELECT id, wanted FROM jobs WHERE wanted IS NOT NULL ORDER BY wanted = 'close', id LIMIT :most"
+    "SELECT id, wanted FROM jobs WHERE wanted IS NOT NULL ORDER BY wanted = 'close', id LIMIT :limit"
 )
 
 # One at a time for each job: whoever else sees the request leaves it alone. A chunk in hand takes
@@ -109,14 +111,14 @@ _END_THE_REST = text(f"""
 log = structlog.get_logger()
 
 
-def carry_out_requests(engine: Engine, wake: Wake, most: int = MOST) -> None:
-    """Carries out what is asked of up to `most` jobs. One whose chunk in hand takes long is left
+def carry_out_requests(engine: Engine, wake: Wake, limit: int = REQUESTS_A_TURN) -> None:
+    """Carries out what is asked of up to `limit` jobs. One whose chunk in hand takes long is left
     for the next time.
 
     Raises DBAPIError where the connection is lost.
     """
     with engine.begin() as connection:
-        requests = connection.execute(_REQUESTS, {"most": most}).all()
+        requests = connection.execute(_REQUESTS, {"limit": limit}).all()
     for job_id, wanted in requests:
         try:
             with engine.begin() as connection:

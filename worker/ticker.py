@@ -30,10 +30,10 @@ from worker.purger import purge_archive, purge_identifiers, purge_keys
 from worker.scheduler import close_windows, queue_due
 from worker.steerer import carry_out_requests
 
-REQUESTS = 1000  # carried out in one round, which takes some 2 s then
+REQUESTS_A_ROUND = 1000  # carried out, which takes some 2 s then
 
 PERIOD = 1.0  # seconds; what lost or wiped messages cost
-SHORTEST = 0.05  # seconds between looks at paced jobs
+SHORTEST_PAUSE = 0.05  # seconds between looks at paced jobs
 
 _STOP = {signal.SIGTERM, signal.SIGINT}
 
@@ -44,8 +44,8 @@ _LIMITS = text(
 
 _DELIVERY_IS_DUE = text(f"""
     SELECT (
-        SELECT true FROM deliveries WHERE state = 'pending' AND due_at <= {NOW} ORDER BY due_at
-            LIMIT 1
+        SELECT true FROM deliveries WHERE state = 'pending' AND due_at <= {NOW}
+        ORDER BY due_at LIMIT 1
     ) IS NOT NULL
 """)
 
@@ -86,7 +86,7 @@ def tick(engine: Engine, settings: Settings, wake: Wake) -> None:
         in_transaction(queue_due),
         lambda: _send_for_work(engine, wake),
         in_transaction(close_windows),
-        lambda: carry_out_requests(engine, wake, REQUESTS),
+        lambda: carry_out_requests(engine, wake, REQUESTS_A_ROUND),
         lambda: _finish_forgotten(engine, wake),
         in_transaction(purge),
     ):
@@ -148,14 +148,14 @@ def run(engine: Engine, settings: Settings, wake: Wake) -> None:
         next_round = time.monotonic() + PERIOD
         tick(engine, settings, wake)
         while (left := next_round - time.monotonic()) > 0:
-            pace = _next_paced(engine, left)
+            pace = _seconds_until_paced(engine, left)
             if signal.sigtimedwait(_STOP, pace):
                 return
             if pace < left:
                 send_for_paced(engine, wake)
 
 
-def _next_paced(engine: Engine, longest: float) -> float:
+def _seconds_until_paced(engine: Engine, longest: float) -> float:
     """Seconds, at most `longest`, until a paced job may go on."""
     try:
         with engine.begin() as connection:
@@ -164,7 +164,7 @@ def _next_paced(engine: Engine, longest: float) -> float:
             ).scalar_one()
     except SQLAlchemyError:  # the next round says so
         return longest
-    return longest if seconds is None else min(longest, max(SHORTEST, seconds))
+    return longest if seconds is None else min(longest, max(SHORTEST_PAUSE, seconds))
 
 
 def send_for_paced(engine: Engine, wake: Wake) -> None:
@@ -175,9 +175,8 @@ def send_for_paced(engine: Engine, wake: Wake) -> None:
 
 def main() -> None:
     """`python -m worker.ticker`: runs until SIGTERM or SIGINT."""
-    signal.pthread_sigmask(
-        signal.SIG_BLOCK, _STOP
-    )  # before any thread begins; they wait to be fetched between rounds
+    # Before any thread begins; signals wait to be fetched between rounds.
+    signal.pthread_sigmask(signal.SIG_BLOCK, _STOP)
     guard_streams()
     settings = process_settings()
     logs.configure(settings)

@@ -19,11 +19,13 @@ from uuid import UUID
 from sqlalchemy import Connection, text
 
 LIST_EVERY = 0.1  # seconds: so long a company that is new may be overlooked
-FORGET_EVERY = 5.0  # seconds: so long a job that was committed late may be, which stands among those that are passed over
+# Seconds: so long a job that was committed late may be overlooked, where it stands among those that
+# are passed over.
+FORGET_EVERY = 5.0
 COMMITTED = "2 s"  # what was queued longer ago is committed by now, but for accidents
 LOOK_EVERY = 8  # chunks that a claim walks past
 WRITE_EVERY = 50  # chunks that a claim of another session walks past
-MOST_JOBS = 32  # of several chunks, whose first one that is pending is known
+JOBS_REMEMBERED = 32  # of several chunks, whose first one that is pending is known
 
 # From company to company along jobs_active_idx, without reading all their jobs: of one that is
 # known, on from where there was anything the last time; between two of them, whoever is new. An id
@@ -202,7 +204,7 @@ class Turns:
             values = {"job_id": row.job_id, "first": row.first_pending, "write_every": WRITE_EVERY}
             self.first_pending.pop(row.job_id, None)
             self.first_pending[row.job_id] = connection.execute(_FIRST_PENDING, values).scalar_one()
-            if len(self.first_pending) > MOST_JOBS:
+            if len(self.first_pending) > JOBS_REMEMBERED:
                 del self.first_pending[next(iter(self.first_pending))]
 
 

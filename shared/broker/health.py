@@ -15,9 +15,8 @@ from redis.retry import Retry
 
 from shared.broker.urls import celery_options, is_redis
 
-TRACE = (
-    "leadsweep:health"  # a key that lives for a moment; with RabbitMQ a queue that does not exist
-)
+# A key that lives for a moment; with RabbitMQ a queue that does not exist.
+TRACE = "leadsweep:health"
 
 
 class Flaw(NamedTuple):

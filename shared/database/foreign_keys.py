@@ -54,7 +54,8 @@ class ForeignKey(NamedTuple):
         """The statement that makes its index, without keeping others from the table where
         PostgreSQL can do so.
         """
-        return f"CREATE INDEX {'' if self.is_partitioned else 'CONCURRENTLY '}ON {self.table} ({self.columns})"
+        concurrently = "" if self.is_partitioned else "CONCURRENTLY "
+        return f"CREATE INDEX {concurrently}ON {self.table} ({self.columns})"
 
 
 def without_index(connection: Connection) -> list[ForeignKey]:

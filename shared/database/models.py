@@ -71,7 +71,8 @@ campaigns = Table(
     Column(
         "off_peak",
         Text,
-        comment="its window for off-peak jobs, e.g. 22:00-06:00 mon-sun Europe/Berlin; null: the server's",
+        comment="its window for off-peak jobs, e.g. 22:00-06:00 mon-sun Europe/Berlin; null: the "
+        "server's",
     ),
     Column("phone_region", Text, comment="of submissions that name none, ISO 3166"),
     # Unique, so that to change the owner is to change a key: that waits for who deletes leads. No
@@ -187,7 +188,8 @@ jobs = Table(
     Column(
         "wanted",
         Text,
-        comment="an action asked for, in force once no chunk is in hand; nothing is claimed meanwhile",
+        comment="an action asked for, in force once no chunk is in hand; nothing is claimed "
+        "meanwhile",
     ),
     Column("wanted_by", Text, comment="name of the key that asked"),
     Column(
@@ -408,7 +410,8 @@ chunks = Table(
     Column(
         "locked_since",
         _TIME,
-        comment="since when there are only such entries left, less the time in which nothing was tried",
+        comment="since when there are only such entries left, less the time in which nothing was "
+        "tried",
     ),
     Column(
         "held_since",
@@ -420,7 +423,8 @@ chunks = Table(
     # Looked at on INSERT only, since the arrays never change: reading them at every claim would
     # cost 3 % of the drain.
     CheckConstraint(
-        "attempts > 0 OR cardinality(external_ids) > 0 AND cardinality(external_ids) = cardinality(phone_numbers)"
+        "attempts > 0 OR cardinality(external_ids) > 0 AND cardinality(external_ids) = "
+        "cardinality(phone_numbers)"
         " AND cardinality(external_ids) = cardinality(outcomes)",
         name="arrays_match",
     ),

@@ -15,7 +15,7 @@ from shared.database.our_tables import WAY_OUT, strangers
 from shared.printable import printable
 from shared.settings import Settings, settings, variable
 
-_ANSWERS_WITHIN = 1.0  # seconds; a Redis that takes longer is taken as it is
+_ANSWER_TIMEOUT = 1.0  # seconds; a Redis that takes longer is taken as it is
 
 log = structlog.get_logger()
 
@@ -53,7 +53,7 @@ def look_at_servers(settings: Settings) -> None:
     application's.
     """
     for name, url in (("BROKER_URL", settings.broker_url), ("REDIS_URL", settings.redis_url)):
-        if is_cluster(url, _ANSWERS_WITHIN):
+        if is_cluster(url, _ANSWER_TIMEOUT):
             sys.exit(f"{name}: {CLUSTER.finding}; {CLUSTER.hint}")
     engine = create_sync_engine(settings, "start", poolclass=NullPool)
     try:

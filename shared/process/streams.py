@@ -17,9 +17,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-PATIENCE = (
-    0.1  # seconds for a reader that does not read, once: no request may wait longer for the log
-)
+# Seconds for a reader that does not read, once: no request may wait longer for the log.
+READER_TIMEOUT = 0.1
 
 # What steers a terminal, whoever wrote it past the ways that make it harmless: a library, or an
 # error that nobody caught. Our own colours and progress are let through to a terminal.
@@ -130,9 +129,8 @@ def _not_blocking(number: int) -> int:
     try:
         if stat.S_ISFIFO(os.fstat(number).st_mode) or os.isatty(number):
             return os.open(f"/proc/self/fd/{number}", os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY)
-    except (
-        OSError
-    ):  # no /proc, or the terminal is another user's: then a write may wait for other writers
+    except OSError:
+        # No /proc, or the terminal is another user's: then a write may wait for other writers.
         pass
     return number
 
@@ -145,7 +143,7 @@ def _lines_lost(number: int) -> str:
     return f"{number} lines could not be written"
 
 
-def guard_streams(*, patience: float | None = PATIENCE, stdout: bool = False) -> None:
+def guard_streams(*, patience: float | None = READER_TIMEOUT, stdout: bool = False) -> None:
     """From now on stderr is Unfailing, and `stdout` where it is said; called again, with another
     patience.
 
