@@ -20,6 +20,8 @@ planner works it out, which switches SETTINGS off, before it looks for the ways 
 whose WHERE it stands, or those within.
 """
 
+MAX_STATEMENT = 4096
+"""Characters of a statement as it is sent."""
 
 NOW = "(SELECT clock_timestamp())"
 """The time in a condition on what an index is sorted by. A function whose answer may change while a
@@ -28,7 +30,9 @@ statement runs would be compared with each row instead of with the index.
 
 
 def squeezed(sql: str) -> TextClause:
-    """A statement without the white space that it was written with, and so without comments:
-    psycopg takes what has more than 4096 characters to pieces each time.
+    """A statement without the white space that it was written with, and so without comments.
+
+    psycopg takes what has more than MAX_STATEMENT characters to pieces each time. No string in
+    `sql` may have a blank beside a parenthesis, or several of them.
     """
-    return text(" ".join(sql.split()))
+    return text(" ".join(sql.split()).replace("( ", "(").replace(" )", ")"))

@@ -247,11 +247,11 @@ OF_WORKERS = {
         {"chunks": 0, "jobs": 0},
     ),
     "unfinished": (finisher.unfinished, 5000, {}),  # looks at 1000 jobs and a chunk of each
-    "unfinished of ten": (says(finisher._UNFINISHED, most=10), 80, {}),
+    "unfinished of ten": (says(finisher._UNFINISHED, limit=10), 80, {}),
     "explain": (says(finisher._EXPLAIN, job_id=ENDED, reason="x"), 60, {"jobs": 1}),
-    "write deliveries": (says(finisher._WRITE_DELIVERIES, job_id=ENDED), 100, {}),
+    "write deliveries": (says(finisher._WRITE_DELIVERIES, job_id=ENDED, event="job.completed"), 100, {}),
     "reasons": (says(finisher._REASONS, job_id=ENDED), 30, {}),
-    "requests": (says(steerer._REQUESTS, most=10), 60, {}),
+    "requests": (says(steerer._REQUESTS, limit=10), 60, {}),
     "wait for chunks in hand": (
         says(steerer._WAIT_FOR_CHUNKS_IN_HAND, job_id=QUEUED),
         30,
