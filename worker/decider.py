@@ -6,11 +6,11 @@ nothing can come between looking a lead up and deleting it. Where the campaign h
 pass erases the copies that its entries name as well.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Literal, NamedTuple, Protocol
+from collections.abc import Mapping
 
 from shared.identifiers.canonical import canonical_external_id, canonical_phone_number
 from shared.states import Outcome, PhoneFallback
+from worker.campaign import Campaign, Column, Copy, Found, Kept, TakenLead
 from worker.entries import (
     Entries,
     former_external_ids,
@@ -25,60 +25,6 @@ DELETED_BY_EXTERNAL_ID, DELETED_BY_PHONE_NUMBER, NO_SUCH_LEAD = (
     Outcome.DELETED_BY_PHONE_NUMBER,
     Outcome.NO_SUCH_LEAD,
 )
-
-Column = Literal["external_id", "phone_number"]
-
-
-class Kept(NamedTuple):
-    """Why a lead that was found is still there: REFUSED, by what, or WAITS_FOR_LOCK."""
-
-    outcome: Outcome
-    detail: str | None = None
-
-
-class TakenLead(NamedTuple):
-    """A lead that an entry has taken: deleted, unless it is `kept`."""
-
-    external_id: str | None
-    phone_number: str | None
-    kept: Kept | None
-
-
-Row = tuple[str | None, str | None, Kept | None]
-"""A TakenLead as the driver has it."""
-
-
-class Copy(NamedTuple):
-    """A lead in the archive: canonical identifiers."""
-
-    external_id: str | None
-    phone_number: str | None
-
-
-Found = dict[int, list[TakenLead | Copy]]
-
-
-class Campaign(Protocol):
-    """The leads of a job's campaign, and their copies in the archive where `has_archive` says that
-    some are to be erased.
-
-    Identifiers are sorted. Each raises whatever the database does.
-    """
-
-    has_archive: bool
-
-    def take(self, column: Column, identifiers: Sequence[str]) -> Sequence[Row]:
-        """Deletes the leads whose `column` is one of `identifiers` and returns those there were. By
-        number, only those without an external id where the job's phoneFallback says so."""
-
-    def hold(self, external_ids: Sequence[str], phone_numbers: Sequence[str]) -> None:
-        """Locks the copies that `erase` would erase."""
-
-    def erase(self, external_ids: Sequence[str], phone_numbers: Sequence[str]) -> Iterable[Copy]:
-        """Erases the copies with one of these and returns those there were; by number as `take`."""
-
-    def existing(self, phone_numbers: Sequence[str], *, identified: bool = False) -> set[str]:
-        """Those that leads or copies have; `identified`, such as have an external id."""
 
 
 def decide(

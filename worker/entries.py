@@ -33,6 +33,10 @@ class Entries(NamedTuple):
     written_external_ids: Texts | None = None
     written_phone_numbers: Texts | None = None
 
+    def at(self, place: slice) -> "Entries":
+        """Some of them."""
+        return Entries._make(column and column[place] for column in self)
+
 
 def read_again(entries: Entries, region: str | None) -> Entries:
     """Entries that were accepted by former rules, as today's have them. Of those that now are the
@@ -105,7 +109,7 @@ def _written_otherwise(
 
 
 def reason_of_none(entries: Entries, i: int) -> Outcome:
-    """Why an entry has no identifier: what was written for its phone number is none."""
+    """Why an entry has no identifier: what was written for its phone number is not one."""
     written = entries.written_phone_numbers[i] if entries.written_phone_numbers else None
     return (
         Outcome.SPREADSHEET_NUMBER

@@ -61,7 +61,8 @@ _FINISH = squeezed(f"""
                 ELSE '-infinity'
             END,
             locked = :locked,
-            locked_since = CASE WHEN :only_locked THEN coalesce(locked_since, clock_timestamp()) END,
+            locked_since =
+                CASE WHEN :only_locked THEN coalesce(locked_since, clock_timestamp()) END,
             {GROWN}, part_seconds = NULL,
             details = coalesce(details || CAST(:details AS jsonb), CAST(:details AS jsonb), details)
         WHERE job_id = :job_id AND number = :number AND state = 'pending'

@@ -10,20 +10,27 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, TextClause, text
 
 from shared.database import archive
 from shared.database.arrays import bigint_array, text_array
 from shared.identifiers.canonical import canonical_external_id
 from shared.states import Outcome
+from worker.campaign import Column, Copy, Found, TakenLead
 from worker.claimer import Claim
-from worker.decider import Column, Copy, Found, TakenLead, decide
+from worker.decider import decide
 from worker.entries import Entries
 from worker.finisher import Finished, finish
+from worker.known_leads import KnownLeads
 from worker.part import Part
-from worker.taker import KnownLeads, Leads, Manner, by_each_way
+from worker.taker import Leads, Manner, by_each_way
 
-_FIND = by_each_way("SELECT external_id, phone_number, NULL, id FROM leads WHERE CONDITION")
+
+def _find_by(named: str) -> TextClause:
+    return text(f"SELECT id, external_id, phone_number FROM leads WHERE {named}")
+
+
+_FIND = by_each_way(_find_by)
 
 _WRITE_DOWN = text("""
     UPDATE chunks SET lead_ids = CAST(:ids AS bigint[]),
@@ -93,8 +100,8 @@ _WOULD_DELETE = {
 
 
 class Place(NamedTuple):
-    """Where the entries in hand begin in their chunk, of `length`, and the leads that other parts
-    found for entries of it.
+    """The place of the entries in hand: where they begin in their chunk, of `length`; and the leads
+    that other parts found for entries of it.
     """
 
     start: int
@@ -122,10 +129,12 @@ class _Finder(Leads):
 
     def take(self, column: Column, identifiers: Sequence[str]) -> Sequence[TakenLead]:
         values = {"campaign_id": self._claimed.campaign_id, "identifiers": text_array(identifiers)}
-        leads = self._part.execute(_FIND[self._way(column)], values).all()
-        for lead in leads:
-            self.ids[TakenLead._make(lead[:3])] = lead.id
-        return [TakenLead._make(lead[:3]) for lead in leads]
+        taken = []
+        for row in self._part.execute(_FIND[self._way(column)], values):
+            lead = TakenLead(row.external_id, row.phone_number, kept=None)
+            self.ids[lead] = row.id
+            taken.append(lead)
+        return taken
 
     def hold(self, external_ids: Sequence[str], phone_numbers: Sequence[str]) -> None:
         """Nothing happens to them."""
@@ -133,14 +142,14 @@ class _Finder(Leads):
     def erase(self, external_ids: Sequence[str], phone_numbers: Sequence[str]) -> Iterable[Copy]:
         """Not those that the first pass found: they would be gone in the second."""
         rows = self._part.execute(archive.FIND, self._copies(external_ids, phone_numbers)).all()
-        copies = {
-            (row.job_id, row.lead_id): Copy(row.external_id, row.phone_number) for row in rows
-        }
-        new = {place: copy for place, copy in copies.items() if place not in self._erased}
-        self._erased.update(new)
-        for (_, lead_id), copy in new.items():
-            self.ids.setdefault(copy, lead_id)
-        return new.values()
+        copies = []
+        for row in rows:
+            if (row.job_id, row.lead_id) not in self._erased:
+                self._erased.add((row.job_id, row.lead_id))
+                copy = Copy(row.external_id, row.phone_number)
+                self.ids.setdefault(copy, row.lead_id)
+                copies.append(copy)
+        return copies
 
 
 def preview(part: Part, claimed: Claim, entries: Entries, place: Place, manner: Manner) -> bytes:
@@ -166,21 +175,20 @@ def preview(part: Part, claimed: Claim, entries: Entries, place: Place, manner: 
         "phone_numbers": text_array(place.with_new(phone_numbers, place.found.phone_numbers)),
     }
     part.execute(_WRITE_DOWN, {"job_id": claimed.job_id, "number": claimed.number} | arrays)
-    decided = enumerate(zip(outcomes, entries.external_ids, strict=True))
+    decided = zip(outcomes, entries.external_ids, strict=True)
     return bytes(
         _would(Outcome(outcome), external_id, found.get(i, ()))
-        for i, (outcome, external_id) in decided
+        for i, (outcome, external_id) in enumerate(decided)
     )
 
 
 def _would(outcome: Outcome, external_id: str | None, leads: Sequence[TakenLead | Copy]) -> Outcome:
     would = _WOULD_DELETE.get(outcome, outcome)
-    if would != Outcome.WOULD_DELETE_BY_PHONE_NUMBER or external_id is None:
-        return would
-    others = {canonical_external_id(lead.external_id) for lead in leads if lead.external_id} - {
-        external_id
-    }
-    return Outcome.WOULD_DELETE_OTHER if others else would
+    if would == Outcome.WOULD_DELETE_BY_PHONE_NUMBER and external_id is not None:
+        found = {canonical_external_id(lead.external_id) for lead in leads if lead.external_id}
+        if found - {external_id}:
+            return Outcome.WOULD_DELETE_OTHER
+    return would
 
 
 def conclude(connection: Connection, job_id: UUID, *, cancelled: bool = False) -> Finished | None:

@@ -14,24 +14,25 @@ from sqlalchemy import Connection, Engine, text
 from sqlalchemy.exc import DBAPIError
 
 from shared.broker.wakeups import Wake
-from shared.states import COUNTS, Outcome
+from shared.states import STARTED_STATES, SUM_OF_COUNTS, Outcome, Request, quoted
 from shared.windows import next_opening, parse_window
 from worker.finisher import Finished, tell
 from worker.previewer import conclude
 from worker.setbacks import NOT_WAITING
 
-# That a worker carries out in one turn: when a window shuts on thousands of jobs, its own work goes
-# on.
+# Requests that a worker carries out in one turn: when a window shuts on thousands of jobs, its own
+# work goes on.
 REQUESTS_A_TURN = 10
 
-_REQUESTS = text(
-    "SELECT id, wanted FROM jobs WHERE wanted IS NOT NULL ORDER BY wanted = 'close', id LIMIT :limit"
-)
+_REQUESTS = text("""
+    SELECT id, wanted FROM jobs WHERE wanted IS NOT NULL
+    ORDER BY wanted = 'close', id LIMIT :limit
+""")
 
 # One at a time for each job: whoever else sees the request leaves it alone. A chunk in hand takes
 # milliseconds. A frozen worker keeps its lock for 10 s: others' requests must not wait for it.
 _BEGIN = text("""
-    SELECT pg_try_advisory_xact_lock(hashtextextended(CAST(:job_id AS text), 0)),
+    SELECT pg_try_advisory_xact_lock(hashtextextended(CAST(:job_id AS text), 0)) AS is_ours,
         set_config('lock_timeout', '500ms', true),
         set_config('idle_in_transaction_session_timeout', '10s', true)
 """)
@@ -56,9 +57,10 @@ _FORGET_SETBACKS = text("""
 _PAUSE = text(f"""
     UPDATE jobs SET state = 'paused', wanted = NULL, wanted_by = NULL,
         {NOT_WAITING},
-        history = history || jsonb_build_object('status', 'paused', 'at', clock_timestamp(), 'by',
-            wanted_by)
-    WHERE id = :job_id AND wanted = 'pause' AND state IN ('scheduled', 'queued', 'running')
+        history = history || jsonb_build_object(
+            'status', 'paused', 'at', clock_timestamp(), 'by', wanted_by
+        )
+    WHERE id = :job_id AND wanted = 'pause' AND state IN ({quoted(STARTED_STATES)})
 """)
 
 _WINDOW = text(
@@ -70,12 +72,13 @@ _WINDOW = text(
 # of the time until then counts for locks (worker.setbacks).
 _STOP_THE_CLOCKS = text("""
     UPDATE chunks SET held_since = held_since + shut.time,
-        locked_since = CASE WHEN waiting_since IS NULL THEN locked_since + shut.time
-            ELSE locked_since END
+        locked_since = CASE
+            WHEN waiting_since IS NULL THEN locked_since + shut.time ELSE locked_since
+        END
     FROM jobs CROSS JOIN LATERAL (
         SELECT greatest(
-            interval '0 s', :opens - CASE WHEN jobs.state = 'scheduled' THEN run_at
-                ELSE clock_timestamp() END
+            interval '0 s',
+            :opens - CASE WHEN jobs.state = 'scheduled' THEN run_at ELSE clock_timestamp() END
         ) AS time
     ) AS shut
     WHERE jobs.id = :job_id AND job_id = :job_id AND chunks.state = 'pending'
@@ -83,12 +86,15 @@ _STOP_THE_CLOCKS = text("""
 """)
 
 # What the job waits for stays: within the next window it is either over, or has lasted since.
-_CLOSE = text("""
+_CLOSE = text(f"""
     UPDATE jobs SET state = 'scheduled', wanted = NULL, run_at = :opens, closes_at = :closes,
-        history = CASE WHEN state = 'scheduled' THEN history
-            ELSE history || jsonb_build_object('status', 'scheduled', 'at', clock_timestamp(), 'by',
-                NULL) END
-    WHERE id = :job_id AND wanted = 'close' AND state IN ('scheduled', 'queued', 'running')
+        history = CASE
+            WHEN state = 'scheduled' THEN history
+            ELSE history || jsonb_build_object(
+                'status', 'scheduled', 'at', clock_timestamp(), 'by', NULL
+            )
+        END
+    WHERE id = :job_id AND wanted = 'close' AND state IN ({quoted(STARTED_STATES)})
 """)
 
 # Once it is locked, no other request can take its place.
@@ -99,12 +105,13 @@ _WAIT_FOR_ALL_CHUNKS = text(
 )
 
 _END_THE_REST = text(f"""
-    UPDATE chunks SET state = 'done', outcomes = array_replace(
-            array_replace(outcomes, 0::smallint, CAST(:outcome AS smallint)),
+    UPDATE chunks SET state = 'done',
+        outcomes = array_replace(
+            array_replace(outcomes, {Outcome.PENDING:d}::smallint, CAST(:outcome AS smallint)),
             {Outcome.WAITS_FOR_LOCK:d}::smallint, CAST(:outcome AS smallint)
         ),
-        unprocessed = unprocessed + cardinality(outcomes) - ({" + ".join(COUNTS)}), locked = 0,
-            locked_since = NULL
+        unprocessed = unprocessed + cardinality(outcomes) - ({SUM_OF_COUNTS}),
+        locked = 0, locked_since = NULL
     WHERE job_id = :job_id AND state = 'pending'
 """)
 
@@ -119,28 +126,25 @@ def carry_out_requests(engine: Engine, wake: Wake, limit: int = REQUESTS_A_TURN)
     """
     with engine.begin() as connection:
         requests = connection.execute(_REQUESTS, {"limit": limit}).all()
-    for job_id, wanted in requests:
+    for request in requests:
+        about = {"job": str(request.id), "wanted": request.wanted}
         try:
             with engine.begin() as connection:
-                if not connection.execute(_BEGIN, {"job_id": job_id}).one()[0]:
+                if not connection.execute(_BEGIN, {"job_id": request.id}).one().is_ours:
                     continue
-                finished = _CARRY_OUT[wanted](connection, job_id)
-        except (
-            DBAPIError,
-            ValueError,
-        ) as error:  # the latter of a window that this machine's time zones do not know
+                finished = _CARRY_OUT[request.wanted](connection, request.id)
+        # A ValueError comes from a window that this machine's time zones do not know.
+        except (DBAPIError, ValueError) as error:
             if isinstance(error, DBAPIError) and error.connection_invalidated:
                 raise
             cause = getattr(error, "orig", error)
-            log.warning(
-                "request put off", job=str(job_id), wanted=wanted, error=type(cause).__name__
-            )
+            log.warning("request put off", error=type(cause).__name__, **about)
             continue
         if finished:
             tell(finished, wake)
         else:
-            wake.callers(job_id)
-        log.info("request carried out", job=str(job_id), wanted=wanted)
+            wake.callers(request.id)
+        log.info("request carried out", **about)
 
 
 def _pause(connection: Connection, job_id: UUID) -> Finished | None:
@@ -152,10 +156,10 @@ def _pause(connection: Connection, job_id: UUID) -> Finished | None:
 
 
 def _close(connection: Connection, job_id: UUID) -> Finished | None:
-    found = connection.execute(_WINDOW, {"job_id": job_id}).one_or_none()
-    if found is None:  # another request took its place
+    job = connection.execute(_WINDOW, {"job_id": job_id}).one_or_none()
+    if job is None:  # another request took its place
         return None
-    opening = next_opening(parse_window(found.run_window), found.now)
+    opening = next_opening(parse_window(job.run_window), job.now)
     connection.execute(_WAIT_FOR_CHUNKS_IN_HAND, {"job_id": job_id})
     connection.execute(_TAKE_BACK_CLAIMS, {"job_id": job_id})
     connection.execute(_STOP_THE_CLOCKS, {"job_id": job_id, "opens": opening.opens})
@@ -183,4 +187,9 @@ def _end_the_rest(connection: Connection, job_id: UUID, outcome: Outcome) -> int
     return connection.execute(_END_THE_REST, {"job_id": job_id, "outcome": outcome}).rowcount
 
 
-_CARRY_OUT = {"pause": _pause, "close": _close, "cancel": _cancel, "fail": _fail}
+_CARRY_OUT = {
+    Request.PAUSE: _pause,
+    Request.CLOSE: _close,
+    Request.CANCEL: _cancel,
+    Request.FAIL: _fail,
+}

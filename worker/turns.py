@@ -18,6 +18,8 @@ from uuid import UUID
 
 from sqlalchemy import Connection, text
 
+from shared.states import ACTIVE_STATES, quoted
+
 LIST_EVERY = 0.1  # seconds: so long a company that is new may be overlooked
 # Seconds: so long a job that was committed late may be overlooked, where it stands among those that
 # are passed over.
@@ -27,19 +29,20 @@ LOOK_EVERY = 8  # chunks that a claim walks past
 WRITE_EVERY = 50  # chunks that a claim of another session walks past
 JOBS_REMEMBERED = 32  # of several chunks, whose first one that is pending is known
 
+_IS_ACTIVE = f"state IN ({quoted(ACTIVE_STATES)})"
+
 # From company to company along jobs_active_idx, without reading all their jobs: of one that is
 # known, on from where there was anything the last time; between two of them, whoever is new. An id
 # may be empty: that is where the walk begins.
-_LIST = text("""
+_LIST = text(f"""
     WITH RECURSIVE known AS MATERIALIZED (
-        SELECT company_id, since
-        FROM json_to_recordset(CAST(:companies AS json)) AS known (company_id text,
-            since timestamptz)
+        SELECT company_id, since FROM json_to_recordset(CAST(:companies AS json)) AS known (
+            company_id text, since timestamptz
+        )
     ),
     walk (company_id, first) AS (
         SELECT '', (
-            SELECT queued_at FROM jobs
-                WHERE queue = :queue AND state IN ('queued', 'running') AND company_id = ''
+            SELECT queued_at FROM jobs WHERE queue = :queue AND {_IS_ACTIVE} AND company_id = ''
             ORDER BY queued_at, id LIMIT 1
         )
         UNION ALL
@@ -48,23 +51,24 @@ _LIST = text("""
         ) AS following CROSS JOIN LATERAL (
             (
                 SELECT company_id, queued_at FROM jobs
-                WHERE queue = :queue AND state IN ('queued', 'running')
+                WHERE queue = :queue AND {_IS_ACTIVE}
                     AND company_id > walk.company_id AND company_id < following.company_id
                 ORDER BY company_id, queued_at, id LIMIT 1
             )
             UNION ALL
             SELECT following.company_id, (
                 SELECT queued_at FROM jobs
-                WHERE queue = :queue AND state IN ('queued', 'running')
+                WHERE queue = :queue AND {_IS_ACTIVE}
                     AND company_id = following.company_id
-                    AND queued_at >= (SELECT since FROM known
-                        WHERE known.company_id = following.company_id)
+                    AND queued_at >= (
+                        SELECT since FROM known WHERE known.company_id = following.company_id
+                    )
                 ORDER BY queued_at, id LIMIT 1
             ) WHERE following.company_id IS NOT NULL
             UNION ALL
             (
                 SELECT company_id, queued_at FROM jobs
-                WHERE queue = :queue AND state IN ('queued', 'running')
+                WHERE queue = :queue AND {_IS_ACTIVE}
                     AND company_id > walk.company_id AND following.company_id IS NULL
                 ORDER BY company_id, queued_at, id LIMIT 1
             )
@@ -84,7 +88,7 @@ _FIRST_PENDING = text("""
     ),
     written AS (
         UPDATE jobs SET first_pending = number FROM first
-            WHERE id = :job_id AND number - first_pending >= :write_every
+        WHERE id = :job_id AND number - first_pending >= :write_every
     )
     SELECT (SELECT number FROM first)
 """)
@@ -129,9 +133,8 @@ class Turns:
         Where none has, those served last: what has come since is mostly theirs, and to try costs
         less than to list.
         """
-        busy = [each for each in self.companies.items() if each[1].is_busy] or [
-            *self.companies.items()
-        ][-most:]
+        all_turns = list(self.companies.items())
+        busy = [(company_id, turn) for company_id, turn in all_turns if turn.is_busy]
         companies = [
             {
                 "company_id": company_id,
@@ -140,14 +143,10 @@ class Turns:
                 "served_at": turn.served_at,
                 "served_id": turn.served_id,
             }
-            for company_id, turn in busy
+            for company_id, turn in busy or all_turns[-most:]
         ]
-        jobs = _encode(
-            [
-                {"job_id": str(job_id), "number": number}
-                for job_id, number in self.first_pending.items()
-            ]
-        )
+        known = self.first_pending.items()
+        jobs = _encode([{"job_id": str(job_id), "number": number} for job_id, number in known])
         for start in range(0, len(companies), most):
             yield {
                 "queue": self.queue,
@@ -168,15 +167,15 @@ class Turns:
             [{"company_id": company_id, "since": turn.since} for company_id, turn in known.items()]
         )
         values = {"companies": companies, "queue": self.queue, "committed": COMMITTED}
-        found = connection.execute(_LIST, values).all()
+        listed = connection.execute(_LIST, values).all()
         new = []
-        for company_id, is_busy, since in found:
-            if turn := self.companies.get(company_id):
-                turn.is_busy, turn.since = is_busy, since.isoformat()
-            elif is_busy:
-                new.append((company_id, Turn(is_busy, since.isoformat())))
+        for row in listed:
+            if turn := self.companies.get(row.company_id):
+                turn.is_busy, turn.since = row.is_busy, row.since.isoformat()
+            elif row.is_busy:
+                new.append((row.company_id, Turn(row.is_busy, row.since.isoformat())))
         random.shuffle(new)
-        still = {company_id for company_id, *_ in found}
+        still = {row.company_id for row in listed}
         self.companies = dict(new) | {
             company_id: turn for company_id, turn in self.companies.items() if company_id in still
         }

@@ -34,6 +34,7 @@ from worker import (
     claimer,
     composer,
     finisher,
+    known_leads,
     outbox,
     previewer,
     purger,
@@ -358,14 +359,14 @@ def of_leads(name, statements, locks):
 
 for mode in ("delete", "archive"):
     OF_WORKERS |= of_leads(f"{mode} leads", taker._TAKE[mode], {"leads": 2})
-    OF_WORKERS |= of_leads(f"{mode} leads that are free", taker._TAKE_UNLOCKED[mode], {"leads": 2})
+    OF_WORKERS |= of_leads(f"{mode} leads that are free", taker._TAKE_FREE[mode], {"leads": 2})
     OF_WORKERS[f"{mode} known leads"] = (
-        says(taker._TAKE_KNOWN[mode], **OF_CAMPAIGN, **KNOWN),
+        says(known_leads._TAKE[mode], **OF_CAMPAIGN, **KNOWN),
         100,
         {"leads": 2},
     )
     OF_WORKERS[f"{mode} known leads that are free"] = (
-        says(taker._TAKE_KNOWN_UNLOCKED[mode], **OF_CAMPAIGN, **KNOWN),
+        says(known_leads._TAKE_FREE[mode], **OF_CAMPAIGN, **KNOWN),
         60,
         {"leads": 2},
     )
@@ -381,7 +382,7 @@ RESTORED = {
     "waits": 4,
 }
 OF_WORKERS |= {
-    "known leads left": (says(taker._LEFT_KNOWN, **OF_CAMPAIGN, **KNOWN), 30, {"leads": 0}),
+    "known leads left": (says(known_leads._LEFT, **OF_CAMPAIGN, **KNOWN), 30, {"leads": 0}),
     "numbers of leads": (
         says(taker._NUMBERS, campaign_id="cmp-3", phone_numbers="{+49301000003}", identified=False),
         30,
@@ -399,7 +400,7 @@ OF_WORKERS |= {
     ),
     "restore": (says(restorer._RESTORE, **RESTORED), 150, {"archived_leads": 2}),
     "restore what is free": (
-        says(restorer._RESTORE_UNLOCKED, **RESTORED),
+        says(restorer._RESTORE_FREE, **RESTORED),
         150,
         {"archived_leads": 2},
     ),

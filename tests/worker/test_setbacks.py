@@ -950,7 +950,7 @@ def test_a_word_that_cannot_be_written_is_kept_until_it_can(campaign, monkeypatc
     """A database that refuses all writes for half a minute: else the lease would run out, and
     count.
     """
-    monkeypatch.setattr(runner, "UNTIL_GIVEN_BACK", 0.0)
+    monkeypatch.setattr(runner, "GIVE_BACK_TIMEOUT", 0.0)
     job_id = queue(campaign, ["crm-0"])
     claimed = claimed_now(campaign)
     execute(
