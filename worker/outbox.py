@@ -14,7 +14,7 @@ from sqlalchemy import Connection, text
 
 from shared.database.plans import NOW
 from shared.states import DeliveryState
-from worker.backoff import next_delay
+from worker.attempts import next_delay
 from worker.poster import Reply
 
 LEASE = timedelta(seconds=60)  # much longer than an exchange, with what is done before and after it

@@ -17,7 +17,7 @@ from shared.destinations import parse_networks
 from tests.support.jobs import add_campaign, add_leads, queue_job, work_off
 from tests.support.receiver import receiving
 from tests.support.stack import lock_waits, wait_for
-from worker.backoff import DELAYS, next_delay, parse_retry_after
+from worker.attempts import DELAYS, next_delay, parse_retry_after
 from worker.composer import MAX_BODY
 from worker.deliverer import Terms, deliver_next
 from worker.outbox import AT_ONCE, AT_ONCE_OF_COMPANY, MUCH, RETRIES_AT_ONCE, claim, record
