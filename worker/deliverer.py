@@ -16,16 +16,17 @@ from shared.broker.sender import WEBHOOKS_QUEUE
 from shared.broker.wakeups import Wake
 from shared.credentials import Vault, in_force, new_secret, sign
 from shared.destinations import Network
+from worker.attempts import record
 from worker.composer import compose
-from worker.outbox import Claimed, claim, record
+from worker.outbox import Claimed, claim
 from worker.poster import Reply, post
 
 TURN = 1.0  # seconds of work for one message; a message wakes one thread
 
 # Of a company that its operator made with SQL of his own.
 _GIVE_SECRET = text("""
-    UPDATE companies SET webhook_secret = coalesce(webhook_secret, :secret) WHERE id = :company_id
-        RETURNING webhook_secret
+    UPDATE companies SET webhook_secret = coalesce(webhook_secret, :secret)
+    WHERE id = :company_id RETURNING webhook_secret
 """)
 
 log = structlog.get_logger()

@@ -31,6 +31,7 @@ from shared.settings import Settings
 from shared.states import Outcome
 from tests.support.jobs import pages_read
 from worker import (
+    attempts,
     claimer,
     composer,
     finisher,
@@ -183,7 +184,7 @@ def sent(connection):
     """A delivery is claimed, composed and recorded."""
     if taken := outbox.claim(connection):
         composer.compose(connection, taken)
-        outbox.record(connection, taken, outbox.Reply(error="no answer"), 0.1)
+        attempts.record(connection, taken, attempts.Reply(error="no answer"), 0.1)
 
 
 LONG_AGO_CURSOR = (
@@ -284,7 +285,7 @@ OF_WORKERS = {
     "send a delivery": (sent, 800, {"deliveries": 1}),
     "give a delivery up": (says(outbox._GIVE_UP, id=DELIVERY), 60, {"deliveries": 1}),
     "give up the rest": (
-        says(outbox._GIVE_UP_THE_REST, company_id="co-3", webhook_id=QUIET_WEBHOOK),
+        says(attempts._GIVE_UP_THE_REST, company_id="co-3", webhook_id=QUIET_WEBHOOK),
         200,
         {"deliveries": 5},
     ),

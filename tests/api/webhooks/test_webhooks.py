@@ -19,8 +19,9 @@ from tests.support.hosts import SPELLINGS, TRICKS, shut_network
 from tests.support.jobs import work_off
 from tests.support.receiver import receiving
 from tests.support.stack import lock_waits, make_key, until, wait_for
+from worker.attempts import record
 from worker.deliverer import Terms, deliver_next
-from worker.outbox import claim, record
+from worker.outbox import claim
 from worker.poster import Reply
 from worker.runner import run_next
 
