@@ -44,46 +44,55 @@ _LOCK_PREVIEW = text("""
     SELECT 1 FROM jobs WHERE id = :job_id AND dry_run AND finished_at IS NULL
         AND (
             SELECT true FROM chunks
-                WHERE job_id = :job_id AND state = 'pending' AND number >= jobs.first_pending
+            WHERE job_id = :job_id AND state = 'pending' AND number >= jobs.first_pending
             ORDER BY number DESC LIMIT 1
         ) IS NULL
     FOR NO KEY UPDATE
 """)
 
-# Who was found is known by the external id, as lead or as copy; who has none, by the lead. The
-# copies of one who is found as a lead go with it, but not the lead with a copy: so the first who
-# found the lead has it, and not who found a copy before.
+# `person`: somebody who was found, as lead or as copy, is known by the external id, or, without
+# one, by the lead.
+#
+# `in_turn`: the copies of a lead that is found go with it, but the lead does not go with a copy. So
+# the first entry that found the lead has it, and not one that found a copy before.
 _SETTLE = text("""
     WITH found AS (
         SELECT number, position, lead_id, person, count(*) OVER (PARTITION BY person) AS times
-        FROM chunks CROSS JOIN unnest(lead_ids,
-            lead_external_ids) WITH ORDINALITY AS found (lead_id, external_id, position)
-            CROSS JOIN LATERAL (SELECT coalesce('e' || external_id, 'l' || lead_id) AS person)
-                AS known
+        FROM chunks
+            CROSS JOIN unnest(lead_ids, lead_external_ids) WITH ORDINALITY
+                AS found (lead_id, external_id, position)
+            CROSS JOIN LATERAL (
+                SELECT coalesce('e' || external_id, 'l' || lead_id) AS person
+            ) AS known
         WHERE job_id = :job_id AND lead_id IS NOT NULL
     ),
     in_turn AS (
         SELECT number, position, row_number() OVER (
-            PARTITION BY person ORDER BY EXISTS (SELECT FROM leads
-                WHERE leads.id = found.lead_id) DESC, number, position
+            PARTITION BY person
+            ORDER BY EXISTS (SELECT FROM leads WHERE leads.id = found.lead_id) DESC,
+                number, position
         ) AS turn
         FROM found WHERE times > 1
     ),
-    repeated AS (SELECT number, array_agg(position) AS positions FROM in_turn WHERE turn > 1
-        GROUP BY number)
+    repeated AS (
+        SELECT number, array_agg(position) AS positions FROM in_turn WHERE turn > 1 GROUP BY number
+    )
     UPDATE chunks SET
         outcomes = (
-            SELECT array_agg(CASE WHEN position = ANY(positions) THEN :duplicate ELSE outcome END
-                ORDER BY position)
+            SELECT array_agg(
+                CASE WHEN position = ANY(positions) THEN :duplicate ELSE outcome END
+                ORDER BY position
+            )
             FROM unnest(outcomes) WITH ORDINALITY AS entry (outcome, position)
         ),
         lead_ids = (
-            SELECT array_agg(CASE WHEN position <> ALL(positions) THEN lead_id END
-                ORDER BY position)
+            SELECT array_agg(
+                CASE WHEN position <> ALL(positions) THEN lead_id END ORDER BY position
+            )
             FROM unnest(lead_ids) WITH ORDINALITY AS entry (lead_id, position)
         ),
         would_delete = would_delete - cardinality(positions),
-            not_found = not_found + cardinality(positions),
+        not_found = not_found + cardinality(positions),
         other_external_id = (
             SELECT count(*) FROM unnest(outcomes) WITH ORDINALITY AS entry (outcome, position)
             WHERE outcome = :would_delete_other AND position <> ALL(positions)

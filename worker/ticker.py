@@ -23,6 +23,7 @@ from shared.process.environment import look_at_servers, process_settings
 from shared.process.heartbeats import beat, forget_the_dead
 from shared.process.streams import guard_streams
 from shared.settings import Settings
+from shared.states import ACTIVE_STATES, quoted
 from worker.claimer import is_anything_claimable
 from worker.finisher import tell, unfinished
 from worker.previewer import conclude
@@ -55,7 +56,7 @@ _DELIVERY_IS_DUE = text(f"""
 _NEXT_PACED = text(f"""
     SELECT (
         SELECT extract(epoch FROM paced_at - clock_timestamp())::float FROM jobs
-        WHERE paced_at > {NOW} - CAST(:period AS interval) AND state IN ('queued', 'running')
+        WHERE paced_at > {NOW} - CAST(:period AS interval) AND state IN ({quoted(ACTIVE_STATES)})
         ORDER BY paced_at LIMIT 1
     )
 """)

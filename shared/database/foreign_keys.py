@@ -32,7 +32,7 @@ _WITHOUT_INDEX = text("""
             AND conkey <@ (indkey::int2[])[0:least(cardinality(conkey), indnkeyatts) - 1]
             AND (indpred IS NULL OR pg_get_expr(indpred, indrelid) IN (
                 SELECT format('(%I IS NOT NULL)', attname) FROM pg_attribute
-                    WHERE attrelid = conrelid AND attnum = ANY(conkey)
+                WHERE attrelid = conrelid AND attnum = ANY(conkey)
             ))
     )
     ORDER BY "table", name

@@ -13,7 +13,7 @@ _NAMES_SHOWN = 5
 _THERE = text("""
     SELECT to_regclass('alembic_version') IS NOT NULL AS has_version, EXISTS (
         SELECT FROM pg_attribute
-            WHERE attrelid = to_regclass('chunks') AND attname = 'written_external_ids'
+        WHERE attrelid = to_regclass('chunks') AND attname = 'written_external_ids'
     ) AS ours, ARRAY(
         SELECT name FROM unnest(CAST(:names AS text[])) AS name
         WHERE EXISTS (

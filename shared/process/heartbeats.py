@@ -12,16 +12,16 @@ STALE_SECONDS = 15.0  # three beats missed
 
 _BEAT = text("""
     INSERT INTO heartbeats (role, process, beat_at, processes)
-        VALUES (:role, :process, clock_timestamp(), :processes)
+    VALUES (:role, :process, clock_timestamp(), :processes)
     ON CONFLICT (role, process) DO UPDATE
-        SET beat_at = excluded.beat_at, processes = excluded.processes
+    SET beat_at = excluded.beat_at, processes = excluded.processes
 """)
 
 _FORGET = text("DELETE FROM heartbeats WHERE beat_at < clock_timestamp() - interval '1 day'")
 
 NEWEST_BEATS = text("""
     SELECT role, extract(epoch FROM clock_timestamp() - max(beat_at))::float AS age_seconds
-        FROM heartbeats GROUP BY role
+    FROM heartbeats GROUP BY role
 """)
 """One row a role: `role`, `age_seconds` since its newest beat."""
 
