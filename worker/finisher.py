@@ -91,9 +91,8 @@ _FINISH = squeezed(f"""
             error = CASE WHEN ending.state = 'failed' THEN format(
                 '{_WHY_FAILED}', ending.unprocessed, total
             ) || coalesce(
-                CASE WHEN wanted = 'fail' THEN '. Nothing could be done for 24 hours: '
-                    || (waiting_for ->> 'detail') END,
-                ''
+                CASE WHEN wanted = 'fail'
+                THEN '. Nothing could be done for 24 hours: ' || (waiting_for ->> 'detail') END, ''
             ) END,
             finished_at = clock_timestamp(), wanted = NULL, wanted_by = NULL,
             {NOT_WAITING},
