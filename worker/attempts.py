@@ -1,5 +1,5 @@
-"""What follows an attempt to deliver: what is written down of it, when the next one is, and when a
-webhook is given up.
+"""What follows an attempt to deliver: its record, the time of the next one, and the end of a
+webhook that fails for days.
 
 The times between attempts are a pure function, with the schedule that the Standard Webhooks show.
 """
@@ -62,8 +62,8 @@ _RECORD = text("""
 
 _NOTE_SUCCESS = text("UPDATE webhooks SET failing_since = NULL WHERE id = :webhook_id")
 
-# All by one moment: what stays enabled has no reason why not. Tests go to what is disabled too, and
-# change nothing about it.
+# Everything goes by one moment, so that a webhook that stays enabled gets no reason. A disabled
+# webhook can be sent tests, which change nothing about it.
 _NOTE_FAILURE = text("""
     UPDATE webhooks SET failing_since = coalesce(failing_since, statement_timestamp()),
         enabled = NOT :gone
@@ -87,7 +87,7 @@ log = structlog.get_logger()
 
 
 def record(connection: Connection, claimed: Claimed, reply: Reply, seconds: float) -> None:
-    """Writes down an attempt and what follows from it. The caller commits."""
+    """Writes down an attempt and its consequences. The caller commits."""
     delivered = reply.status is not None and 200 <= reply.status < 300  # noqa: PLR2004
     gone = reply.status == GONE
     delay = None if delivered or gone else next_delay(claimed.attempts, reply, datetime.now(UTC))
@@ -151,7 +151,7 @@ def next_delay(
 
 
 def parse_retry_after(written: str | None, now: datetime) -> timedelta:
-    """Seconds or a date, as RFC 9110 has them; nothing, and what is neither, is 0."""
+    """Reads seconds or a date, as RFC 9110 has them. Anything else, and None, is 0."""
     if written is None:
         return timedelta(0)
     if written.strip().isascii() and written.strip().isdigit():

@@ -17,13 +17,14 @@ from shared.database.plans import squeezed
 from shared.states import ACTIVE_STATES, SUM_OF_COUNTS, PhoneFallback, quoted
 from worker.turns import Turns, turns_of
 
-# That a paced job may catch up after waiting for a worker, of 10 s over which its pace holds.
+# The time that a paced job may catch up after waiting for a worker, of 10 s over which its pace
+# holds.
 BURST = timedelta(seconds=0.85)
 # Longer than a part takes that is given LONGEST_PART, with what comes before and after it.
 LEASE = timedelta(seconds=20)
 TRIES = 3  # of a claim that a request forestalled: the next job is as good
 MAX_ATTEMPTS = 5  # a chunk that killed five workers would kill a sixth
-# That one statement looks at: the first of them mostly has what is looked for.
+# How many one statement looks at: mostly the first has a chunk that can be claimed.
 COMPANIES_AT_ONCE = 50
 
 
@@ -183,8 +184,8 @@ _VALUES = {"lease": LEASE, "burst": BURST}
 
 
 class Claim(NamedTuple):
-    """A chunk in hand, with what is needed of its job. `attempts` counts this one; `lease_end` is
-    whose claim it is.
+    """A chunk in hand, with what is needed of its job. `attempts` counts this one; `lease_end`
+    tells this claim from others.
 
     No more than `most` of the entries that are undecided are to be worked on; the first of them
     alone, for `part_seconds`, where it is known to take long. `waited`: the database was not well
@@ -224,8 +225,8 @@ def claim(connection: Connection, queue: str) -> Claim | None:
 
 
 def pass_over(connection: Connection, queue: str) -> None:
-    """Somebody holds the row of the job whose turn it is, and a claim has waited for it in vain:
-    the next one is another's.
+    """Gives the turn to the next job: somebody holds the row of the one whose turn it is, and a
+    claim has waited for it in vain.
     """
     turns = turns_of(connection, queue)
     for values in turns.in_turn(COMPANIES_AT_ONCE):
@@ -268,7 +269,7 @@ def _claim_of(row: Any) -> Claim:
 
 
 def is_anything_claimable(connection: Connection, queue: str) -> bool:
-    """Whether `claim` would find something, but for what others have in hand at this moment."""
+    """Whether `claim` would find a chunk, if others had nothing in hand at this moment."""
     turns = turns_of(connection, queue)
     turns.list(connection)
     looks = turns.in_turn(COMPANIES_AT_ONCE)
@@ -276,6 +277,6 @@ def is_anything_claimable(connection: Connection, queue: str) -> bool:
 
 
 def lies_idle(connection: Connection, seconds: float) -> bool:
-    """Whether there is something that could have been claimed for so long."""
+    """Whether some chunk could have been claimed for so long."""
     values = {"queues": list(JOB_QUEUES), "seconds": seconds}
     return bool(connection.execute(_LIES_IDLE, values).scalar_one())

@@ -1,4 +1,4 @@
-"""Delivers webhooks: takes one that is due, composes and signs it, sends it, and records the
+"""Delivers webhooks: takes a delivery that is due, composes and signs it, sends it, and records the
 attempt.
 
 Nothing is open across the POST but the lease. What goes wrong with one delivery, here or there,
@@ -23,7 +23,7 @@ from worker.poster import Reply, post
 
 TURN = 1.0  # seconds of work for one message; a message wakes one thread
 
-# Of a company that its operator made with SQL of his own.
+# For a company that its operator made with SQL of their own.
 _GIVE_SECRET = text("""
     UPDATE companies SET webhook_secret = coalesce(webhook_secret, :secret)
     WHERE id = :company_id RETURNING webhook_secret
@@ -42,8 +42,8 @@ class Terms(NamedTuple):
 
 
 def deliver_next(engine: Engine, terms: Terms, wake: Wake) -> None:
-    """Delivers what is due, one after another, for about TURN. Raises DBAPIError; what receivers do
-    is recorded.
+    """Delivers what is due, one after another, for about TURN. Raises DBAPIError. Whatever a
+    receiver does is recorded.
     """
     end_of_turn = time.monotonic() + TURN
     claimed = _claim(engine)
@@ -86,8 +86,8 @@ def _send(engine: Engine, terms: Terms, claimed: Claimed) -> Reply:
 
 
 def _locked_secrets(connection: Connection, vault: Vault, claimed: Claimed) -> list[bytes]:
-    """Those that sign, encrypted. A company that has none yet gets one. Raises ValueError where
-    there is no such company.
+    """The secrets that sign, encrypted. A company without a secret gets one. Raises ValueError
+    where the company is gone.
     """
     secret = claimed.secret
     if secret is None:

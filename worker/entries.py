@@ -1,5 +1,5 @@
-"""The entries of a chunk, and what may be learnt from how they were written, where that is not the
-canonical form.
+"""The entries of a chunk, and what can be learnt from the way in which they were written, where
+that is not the canonical form.
 """
 
 import re
@@ -61,8 +61,8 @@ def read_again(entries: Entries, region: str | None) -> Entries:
 
 
 def rivals(entries: Entries) -> dict[int, str]:
-    """Where a number was read for a country: the number that the same digits are behind a plus, by
-    index of the entry.
+    """The number that the same digits are behind a plus, by index of the entry, where a number was
+    read for a country.
     """
     return {
         i: other
@@ -74,7 +74,7 @@ def rivals(entries: Entries) -> dict[int, str]:
 
 
 def former_external_ids(entries: Entries) -> dict[int, str]:
-    """The ids that an earlier form made of what was written, where they are others."""
+    """The ids that an earlier form made of what was written, where they differ."""
     return {
         i: former
         for i, (written, external_id) in _written_otherwise(

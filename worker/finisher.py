@@ -247,7 +247,7 @@ def finish(
 
 
 def _explain(connection: Connection, job_id: UUID) -> None:
-    """Says in the job's error that its campaign has moved, or what makes leads take too long, if
+    """Adds to the job's error that its campaign has moved, or what makes leads take too long, if
     that can be told.
     """
     chunks = connection.execute(_REASONS, {"job_id": job_id}).one()
@@ -283,8 +283,8 @@ def unfinished(connection: Connection) -> list[UUID]:
 
 
 def tell(finished: Finished, wake: Wake) -> None:
-    """Logs the end of a job and wakes who waits for it: after its commit, since a commit can still
-    fail.
+    """Logs the end of a job and wakes those who wait for it. To be called after its commit, since a
+    commit can still fail.
     """
     if finished.awaited:
         wake.callers(finished.id)

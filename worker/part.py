@@ -32,8 +32,8 @@ class TimeIsUp(Exception):
 
 
 class Part:
-    """What is common to the statements of a part: their connection, their time, and what is to be
-    said of single entries.
+    """What the statements of a part share: their connection, their time, and what there is to say
+    of single entries.
     """
 
     connection: Connection  # that of its transaction, once it has begun
@@ -80,8 +80,8 @@ class Part:
         return self.connection.execute(statement, values)
 
     def check_what_is_deferred(self, *, more: bool = False) -> None:
-        """Has it checked now; what comes then at once, unless there is `more` to be taken. Raises
-        TimeIsUp, DBAPIError.
+        """Has deferred constraints checked now, and from then on at once, unless there is `more` to
+        be taken. Raises TimeIsUp, DBAPIError.
         """
         if self.defers:
             self.execute(_CHECK)
@@ -89,7 +89,7 @@ class Part:
                 self.execute(_CHECK_LATE)
 
     def allow_to_finish(self) -> None:
-        """What is done is to be written down, however little time is left."""
+        """Leaves time to write down what is done, however little there is."""
         if self.left < FINISH_SECONDS:
             self._set_limit(FINISH_SECONDS)
 

@@ -1,5 +1,5 @@
-"""Previews: jobs that find leads and change none. What was found is written down, lead by lead, so
-that the preview can be executed later on exactly these.
+"""Previews: jobs that find leads and do not change them. The leads found are written down, so that
+the preview can be executed later on exactly these.
 
 Chunks are decided apart, so two of them may have found one lead, by its two identifiers. A real job
 would have deleted it for the first; so before a preview ends, all of them but one are made
@@ -39,7 +39,7 @@ _WRITE_DOWN = text("""
     WHERE job_id = :job_id AND number = :number AND state = 'pending'
 """)
 
-# Held until the job is finished: two who settle it at once would count its duplicates twice.
+# Held until the job is finished: two workers at once would count its duplicates twice.
 _LOCK_PREVIEW = text("""
     SELECT 1 FROM jobs WHERE id = :job_id AND dry_run AND finished_at IS NULL
         AND (

@@ -17,7 +17,7 @@ JOBS_A_ROUND = 50  # whose identifiers go
 ENTRIES_A_ROUND = 1_000_000  # of such jobs; a bigger job is one round's work alone
 LEADS_A_ROUND = 10_000  # archived ones that go
 
-# With its identifiers goes what the caller called the job, which may be whom it was about.
+# The caller's reference of the job goes with its identifiers: it may name a person.
 _PURGE_IDENTIFIERS = text(f"""
     WITH oldest AS (
         SELECT id, finished_at, total FROM jobs
@@ -54,9 +54,9 @@ _PURGE_ARCHIVE = text(f"""
     WHERE jobs.id = old.id AND (SELECT count(*) FROM kept) < :leads
 """)
 
-# Somebody has deleted the job's row: nobody can restore these, and nothing says when the job ended.
-# Looked for from job to job, and only where something is old at all: the copies of one job, which
-# may not end for long, are too many to be read every second.
+# Somebody has deleted the job's row: nobody can restore these leads, and nothing says when the job
+# ended. The search goes from job to job, and only where some copy is old: the copies of one job,
+# which may run for long, are too many to be read every second.
 _PURGE_FORSAKEN = text("""
     WITH RECURSIVE archive (job_id) AS (
         SELECT job_id FROM (SELECT job_id FROM archived_leads ORDER BY job_id LIMIT 1) AS first

@@ -90,7 +90,7 @@ def run_next(engine: Engine, queue: str, wake: Wake, lock_wait: timedelta = LOCK
 
 
 def _claim_of(engine: Engine, queue: str) -> Claim | None:
-    """Raises DBAPIError, also where the rows of so many jobs are locked that none is left in
+    """Raises DBAPIError, also where so many rows of jobs are locked that it finds no other job in
     time.
     """
     try:
@@ -148,7 +148,7 @@ def _deadline(claimed: Claim) -> float:
 
 
 class _Setback:
-    """What came in between a part and its end, and what is to be done about it."""
+    """An error that came between a part and its end, and what to do about it."""
 
     def __init__(
         self, engine: Engine, claimed: Claim, how: Try, part: Part, error: Exception
@@ -158,8 +158,8 @@ class _Setback:
         self._chunk = {"job": str(claimed.job_id), "chunk": claimed.number}
 
     def handle(self, retry: int) -> bool:
-        """Deals with it. True: the part is to be tried again at once; otherwise it is written down
-        why not.
+        """Deals with the error. True: the part is to be tried again at once. Otherwise the reason
+        is written down.
         """
         error, how = self._error, self._how
         if isinstance(error, NotNow):
@@ -214,8 +214,8 @@ class _Setback:
         return False
 
     def _lead_around_locks(self) -> bool:
-        """First without what is locked; where that is not enough, as what goes with a lead is
-        locked, lead by lead.
+        """Tries again without the leads that are locked; where that is not enough, as rows that go
+        with a lead are locked, lead by lead.
         """
         size = self._part.size
         if size and not self._how.skip_locked:

@@ -47,8 +47,7 @@ _TAKE_BACK_CLAIMS = text("""
     WHERE job_id = :job_id AND state = 'pending' AND retry_at > clock_timestamp()
 """)
 
-# Who resumes a job has what is locked tried for as long again, and what may have been the
-# database's fault.
+# After a job is resumed, locked leads are waited for as long again, and so is the database.
 _FORGET_SETBACKS = text("""
     UPDATE chunks SET locked_since = NULL, held_since = NULL
     WHERE job_id = :job_id AND state = 'pending' AND coalesce(locked_since, held_since) IS NOT NULL
@@ -67,9 +66,9 @@ _WINDOW = text(
     "SELECT run_window, clock_timestamp() AS now FROM jobs WHERE id = :job_id AND wanted = 'close'"
 )
 
-# Until the window opens nothing is tried: that time does not count, nor does a window that was
-# missed as a whole. Where the job waits for the database too, that comes to an end first, and none
-# of the time until then counts for locks (worker.setbacks).
+# Until the window opens nothing is tried. That time does not count, nor does a window that was
+# missed as a whole. Where the job waits for the database too, that wait ends first, and the time
+# until then does not count for locks (worker.setbacks).
 _STOP_THE_CLOCKS = text("""
     UPDATE chunks SET held_since = held_since + shut.time,
         locked_since = CASE
@@ -119,7 +118,7 @@ log = structlog.get_logger()
 
 
 def carry_out_requests(engine: Engine, wake: Wake, limit: int = REQUESTS_A_TURN) -> None:
-    """Carries out what is asked of up to `limit` jobs. One whose chunk in hand takes long is left
+    """Carries out the requests of up to `limit` jobs. A job whose chunk in hand takes long is left
     for the next time.
 
     Raises DBAPIError where the connection is lost.
@@ -181,8 +180,8 @@ def _fail(connection: Connection, job_id: UUID) -> Finished | None:
 
 
 def _end_the_rest(connection: Connection, job_id: UUID, outcome: Outcome) -> int:
-    """Gives the outcome to all entries that have none; the number of their chunks, which are
-    locked.
+    """Gives all entries without an outcome this one; returns the number of their chunks, which the
+    caller has locked.
     """
     return connection.execute(_END_THE_REST, {"job_id": job_id, "outcome": outcome}).rowcount
 

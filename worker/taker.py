@@ -64,9 +64,9 @@ def take_free_statement(mode: Mode, named: str, key: str) -> TextClause:
     """As take_statement, of the leads that are `named`, a FROM list and its condition; but leaves
     alone those that others have locked, and says why each that is left is `kept`: its outcome.
     """
-    # What somebody else holds stays, without waiting for it: so locks may be taken in any order. To
-    # be sorted by id, all leads of all campaigns would be walked through. Of what is left and free
-    # a trigger would not let go.
+    # A lead that somebody else holds stays, and is not waited for: so locks may be taken in any
+    # order. To sort by id, all leads of all campaigns would be walked through. A lead that was free
+    # and is left was kept by a trigger.
     return text(f"""
         WITH named AS MATERIALIZED (SELECT leads.id AS lead_id, {key} FROM {named}),
         free AS MATERIALIZED (SELECT leads.id FROM {named} FOR UPDATE OF leads SKIP LOCKED),
@@ -112,10 +112,10 @@ _ARCHIVED = bytes.maketrans(
 
 
 class Manner(NamedTuple):
-    """How leads are taken: around those that the database refuses, where it refused one; looking
-    afterwards, as triggers, whose names these are, may `veto` without a word; leaving alone what
-    somebody else has locked; with their copies in the archive, where the campaign `has_archive`; in
-    a former form too, where some may be stored so.
+    """How leads are taken. `refusals`: around those that the database refuses, once it has refused
+    one. `veto`: the names of triggers that may keep a lead without an error, so that somebody must
+    look afterwards. `skip_locked`: without leads that somebody else has locked. `has_archive`: with
+    their copies in the archive. `try_former`: also leads that are stored in a former form.
     """
 
     refusals: Refusals | None

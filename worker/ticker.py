@@ -1,7 +1,7 @@
-"""Makes up for everything that can be lost, and minds the clock: once a second it queues what is
-due, finishes jobs whose worker died before it could, carries out requests, and sends messages while
-there is work that none may be waiting for. It depends on the database only, keeps nothing in
-memory, and may run any number of times: every step is harmless to repeat.
+"""Makes up for everything that can be lost, and minds the clock: once a second it queues jobs that
+are due, finishes jobs whose worker died before it could, carries out requests, and sends messages
+while there is work. It depends on the database only, keeps nothing in memory, and may run any
+number of times: every step is harmless to repeat.
 """
 
 import signal

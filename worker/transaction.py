@@ -25,7 +25,7 @@ from worker.restorer import restore
 from worker.setbacks import go_on
 from worker.taker import Manner, look_up_and_take
 
-LOOK_EVERY = 0.1  # seconds between looks of one connection at who waits to move a campaign
+LOOK_EVERY = 0.1  # seconds, of one connection, between looks whether somebody waits for a campaign
 
 # `limits`: lock waits end long before the part does, and a frozen worker keeps its locks for 10 s
 # at most. The time-out of locks is in force before the row is locked: a locking clause works on the
@@ -178,8 +178,8 @@ def decide_part(part: Part, claimed: Claim, how: Try, lock_wait: timedelta) -> F
 
 
 def _looks(connection: Connection) -> bool:
-    """Whether it is time to look at who waits for the campaign: that costs as much as a lead or
-    two.
+    """Whether it is time to look whether anybody waits for the campaign, which costs as much as a
+    lead or two.
     """
     is_time: bool = time.monotonic() - connection.info.get("looked_at", 0.0) > LOOK_EVERY
     if is_time:
@@ -188,7 +188,9 @@ def _looks(connection: Connection) -> bool:
 
 
 def _end_the_rest(part: Part, claimed: Claim, outcomes: Sequence[int]) -> Finished | None:
-    """Nothing of another company is touched: what is not decided yet never will be."""
+    """Ends a chunk whose campaign is another company's by now: the entries without an outcome will
+    not be decided, and no lead is touched.
+    """
     if claimed.waited:
         go_on(part.connection, claimed, quick=False, went=False)
     ended = bytes(outcomes).translate(_MOVED)
@@ -197,8 +199,8 @@ def _end_the_rest(part: Part, claimed: Claim, outcomes: Sequence[int]) -> Finish
 
 
 def _choose(outcomes: Sequence[int], claimed: Claim, *, only_locked: bool) -> slice:
-    """The entries to be worked on now: all of a chunk, or so many as the claim allows. Of those
-    that are locked any, as the first ones may be so for long.
+    """The entries to be worked on now: all of a chunk, or as many as the claim allows. Where all
+    that are left are locked, it begins anywhere, as the first may be locked for long.
     """
     most = 1 if claimed.part_seconds else claimed.most
     if most is None:
@@ -221,7 +223,7 @@ def _give_verdict(part: Part, entries: Entries, verdict: Outcome, detail: str | 
 
 
 def _take(part: Part, claimed: Claim, row: Any, chosen: tuple[slice, Entries], how: Try) -> bytes:
-    """Has what is to be done with the leads of the entries done; the outcome of each entry."""
+    """Does with the leads of the entries what the job is for; returns the outcome of each entry."""
     place, entries = chosen
     known = KnownLeads(row.lead_ids, row.lead_external_ids, row.lead_phone_numbers)
     leads = known.at(place)

@@ -80,7 +80,7 @@ _LIST = text(f"""
     FROM walk
 """)
 
-# In whose hands it may be. A chunk that is done stays so.
+# The chunk may be in somebody's hands. A chunk that is done stays done.
 _FIRST_PENDING = text("""
     WITH first AS MATERIALIZED (
         SELECT number FROM chunks WHERE job_id = :job_id AND state = 'pending' AND number >= :first
@@ -123,15 +123,15 @@ class Turns:
 
     @property
     def are_stale(self) -> bool:
-        """Whether there may be a company that has none."""
+        """Whether there may be a company without a turn."""
         return time.monotonic() - self._listed > LIST_EVERY
 
     def in_turn(self, most: int) -> Iterator[dict[str, str]]:
         """The values of a claim: the companies that have open jobs, up to `most` at once, and what
         is known of their jobs.
 
-        Where none has, those served last: what has come since is mostly theirs, and to try costs
-        less than to list.
+        Where no company has an open job, those served last: new jobs are mostly theirs, and to try
+        costs less than to list.
         """
         all_turns = list(self.companies.items())
         busy = [(company_id, turn) for company_id, turn in all_turns if turn.is_busy]
@@ -155,8 +155,8 @@ class Turns:
             }
 
     def list(self, connection: Connection) -> bool:
-        """Looks who has open jobs; whether anybody has. Whoever had none comes first, in no order:
-        or all sessions would serve the same one.
+        """Looks which companies have open jobs; returns whether any has. Companies that are new
+        come first, shuffled: else all sessions would serve the same one.
         """
         self._listed = time.monotonic()
         known = self.companies
@@ -182,8 +182,8 @@ class Turns:
         return any(turn.is_busy for turn in self.companies.values())
 
     def served(self, row: Any, moment: datetime) -> None:
-        """Notes who was served, by a row of the claim, and when. Who stood before had nothing to be
-        claimed: it is not looked at again before the next list.
+        """Notes which company was served, by a row of the claim, and when. Those that stood before
+        it had nothing to be claimed: they are not looked at again before the next list.
         """
         for company_id, turn in self.companies.items():
             if company_id == row.company_id:

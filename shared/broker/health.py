@@ -1,7 +1,7 @@
 """Whether a broker does its work, found out by writing to it: one that only answers a ping may
 refuse every message.
 
-What is written is nothing that anybody reads, and is gone within a second.
+Nobody reads what is written, and it is gone within a second.
 """
 
 from typing import Any, NamedTuple, NoReturn
@@ -69,7 +69,7 @@ _BLOCKED = Flaw(
 
 
 class Blocked(ConnectionError):
-    """RabbitMQ takes no messages for now, and reads no more from who sent one."""
+    """RabbitMQ takes no messages for now, and reads nothing more from a publisher."""
 
 
 def refuse_to_wait(reason: str) -> NoReturn:

@@ -41,7 +41,7 @@ class Announcer:
     """Publishes the ids of jobs. Without a Redis it does nothing."""
 
     def __init__(self, redis_url: str) -> None:
-        """`redis_url` is empty where there is none. Connects with the first announcement."""
+        """`redis_url` is empty where there is no Redis. Connects with the first announcement."""
         options = {
             "socket_timeout": PUBLISH_TIMEOUT,
             "socket_connect_timeout": PUBLISH_TIMEOUT,
@@ -61,5 +61,5 @@ class Announcer:
             log.warning(
                 "wake-up not sent",
                 error=type(error).__name__,
-                hint="check REDIS_URL; who waits looks each second",
+                hint="check REDIS_URL; those who wait look at the database each second",
             )

@@ -1,6 +1,4 @@
-"""Whether what a database has in the place of our tables is ours, or another application's, which
-must be left alone.
-"""
+"""Whether the tables of a database are ours, or another application's, which must be left alone."""
 
 from sqlalchemy import Connection, text
 
@@ -8,8 +6,10 @@ from shared.database.models import metadata
 
 _NAMES_SHOWN = 5
 
-# What stands where new tables would, a view or a type too. A column that no other application has
-# tells ours; a version alone does not: revisions of another Alembic may be numbered as ours are.
+# `taken`: names of our tables that something has already, a view or a type too.
+#
+# `ours`: a column that no other application has tells that the tables are ours. A version alone
+# does not: another application's revisions may be numbered as ours are.
 _THERE = text("""
     SELECT to_regclass('alembic_version') IS NOT NULL AS has_version, EXISTS (
         SELECT FROM pg_attribute
@@ -34,8 +34,8 @@ WAY_OUT = "give Leadsweep a database of its own: createdb leadsweep, and name it
 
 
 def strangers(connection: Connection) -> str | None:
-    """What another application has in the place of our tables, in words; None where there is
-    nothing, or all is ours.
+    """What another application has in the place of our tables, in words; None where the place is
+    free, or everything is ours.
     """
     there = connection.execute(_THERE, {"names": sorted(metadata.tables)}).one()
     versioned = there.has_version and connection.execute(_VERSIONED).scalar_one()

@@ -1,5 +1,5 @@
-"""Whether the way to the database keeps prepared statements: found out by trial, since settings are
-forgotten.
+"""Whether prepared statements are kept on the way to the database. This is found out by trial,
+since settings are forgotten.
 
 A pooler in transaction mode (PgBouncer) gives each transaction any of the server's connections.
 Unless it knows of prepared statements, as PgBouncer does from version 1.21 on, a statement is then

@@ -1,5 +1,5 @@
-"""How the API, a worker and a ticker begin: with settings that name their servers, or with one line
-that says what to mend.
+"""How the API, a worker and a ticker begin: with settings that name their servers; or they end with
+one line that says what to do.
 """
 
 import sys
