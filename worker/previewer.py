@@ -194,8 +194,8 @@ def preview(part: Part, claimed: Claim, entries: Entries, place: Place, manner: 
 def _would(outcome: Outcome, external_id: str | None, leads: Sequence[TakenLead | Copy]) -> Outcome:
     would = _WOULD_DELETE.get(outcome, outcome)
     if would == Outcome.WOULD_DELETE_BY_PHONE_NUMBER and external_id is not None:
-        found = {canonical_external_id(lead.external_id) for lead in leads if lead.external_id}
-        if found - {external_id}:
+        people = {canonical_external_id(lead.external_id) for lead in leads if lead.external_id}
+        if people - {external_id}:
             return Outcome.WOULD_DELETE_OTHER
     return would
 

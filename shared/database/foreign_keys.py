@@ -6,9 +6,9 @@ from typing import NamedTuple
 
 from sqlalchemy import Connection, text
 
-# Those that refer to leads, or to what goes with a lead. A key of a partition is its parent's. An
-# index serves if it begins with the columns of the key, in whatever order, and leaves no rows out
-# but those in which one of them is null. What it only INCLUDEs is not looked for in it.
+# `going`: leads, and the tables whose rows go with a lead. A key of a partition is its parent's. An
+# index serves if it begins with the columns of the key, in whatever order, and leaves out only rows
+# in which one of them is null. Columns that it INCLUDEs cannot be looked up in it.
 _WITHOUT_INDEX = text("""
     WITH RECURSIVE going (relation) AS (
         SELECT 'leads'::regclass::oid
@@ -60,17 +60,15 @@ class ForeignKey(NamedTuple):
 
 def without_index(connection: Connection) -> list[ForeignKey]:
     """The foreign keys for which deleting a lead reads a whole table."""
-    return [ForeignKey._make(row) for row in connection.execute(_WITHOUT_INDEX)]
+    return [ForeignKey(**row) for row in connection.execute(_WITHOUT_INDEX).mappings()]
 
 
 def reason_of_slowness(connection: Connection) -> str | None:
     """Names the foreign keys without an index, each with the statement that makes it; None where
     there is none.
     """
-    keys = without_index(connection)
-    return (
-        "; ".join(
-            f"the foreign key {key.name} of {key.table} has no index: {key.cure}" for key in keys
-        )
-        or None
+    reasons = (
+        f"the foreign key {key.name} of {key.table} has no index: {key.cure}"
+        for key in without_index(connection)
     )
+    return "; ".join(reasons) or None

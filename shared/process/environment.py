@@ -46,11 +46,10 @@ def process_settings(*, secrets: bool = False) -> Settings:
 
 
 def look_at_servers(settings: Settings) -> None:
-    """What a process must know of its servers before it begins; those that are away, it waits for
-    later.
+    """Looks at what a process must know of its servers before it begins. It waits later for servers
+    that are away.
 
-    Ends it as above where a Redis is one that cannot be used, or the database is another
-    application's.
+    Ends it as above where a Redis cannot be used, or the database is another application's.
     """
     for name, url in (("BROKER_URL", settings.broker_url), ("REDIS_URL", settings.redis_url)):
         if is_cluster(url, _ANSWER_TIMEOUT):
@@ -58,7 +57,7 @@ def look_at_servers(settings: Settings) -> None:
     engine = create_sync_engine(settings, "start", poolclass=NullPool)
     try:
         with engine.connect() as connection:
-            found = strangers(connection)
+            others = strangers(connection)
     except DBAPIError as error:
         log.warning(
             "database not usable",
@@ -66,6 +65,6 @@ def look_at_servers(settings: Settings) -> None:
             hint="start it, create it, or mend DATABASE_URL",
         )
         return
-    if found:
-        sys.exit(printable(f"{found}; {WAY_OUT}"))
+    if others:
+        sys.exit(printable(f"{others}; {WAY_OUT}"))
     try_preparing(settings)

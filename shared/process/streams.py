@@ -1,5 +1,5 @@
-"""Stderr, and stdout where it is a log too: what cannot be written changes nothing of what a
-process does.
+"""Stderr, and stdout where it is a log too: a line that cannot be written changes nothing about
+what a process does.
 
 A disk may be full, a terminal closed, or nobody read the other end of a pipe. Then lines are lost,
 and counted: once they can be written again, the next one tells how many.
@@ -38,8 +38,8 @@ class Unfailing(io.TextIOBase):
     encoding = "utf-8"
 
     def __init__(self, number: int, patience: float | None) -> None:
-        """`number` is the file's. Who reads it is waited for so many seconds, for ever where that
-        is None.
+        """`number` is the file's. A reader is waited for `patience` seconds, for ever where it is
+        None.
         """
         self._number = number
         self.patience = patience
@@ -144,8 +144,7 @@ def _lines_lost(number: int) -> str:
 
 
 def guard_streams(*, patience: float | None = READER_TIMEOUT, stdout: bool = False) -> None:
-    """From now on stderr is Unfailing, and `stdout` where it is said; called again, with another
-    patience.
+    """Makes stderr Unfailing, and `stdout` too if asked. A second call changes the patience.
 
     Those of the three standard files that are closed are opened on nothing: what is opened next
     would have their numbers, and get what is written there. Streams that are not the system's, as
