@@ -257,6 +257,9 @@ _COUNT_OF_WORD = {
     "invalid": "invalid",
 }
 
+CHANGING_WORDS = frozenset({"deleted", "archived", "restored", "wouldDelete"})
+"""The outcomes of leads that were changed, or that a preview's execution would change."""
+
 COUNTS = tuple(dict.fromkeys(_COUNT_OF_WORD.values()))
 """The columns that count outcomes; in a finished job they sum to `total`."""
 

@@ -13,7 +13,7 @@ from sqlalchemy import Connection, text
 
 from shared.database.archive import HAS_ARCHIVE
 from shared.identifiers.canonical import FORM
-from shared.states import Mode, Outcome
+from shared.states import CHANGING_WORDS, Mode, Outcome
 from worker.claimer import Claim
 from worker.entries import Entries, read_again
 from worker.finisher import DecidedChunk, Finished, finish
@@ -80,11 +80,7 @@ _LOCK_CHUNK = text(f"""
         FOR UPDATE OF chunks
 """)
 
-_CHANGES = bytes(
-    outcome
-    for outcome in Outcome
-    if outcome.word in {"deleted", "archived", "restored", "wouldDelete"}
-)
+_CHANGES = bytes(outcome for outcome in Outcome if outcome.word in CHANGING_WORDS)
 
 _MOVED = bytes.maketrans(
     bytes((Outcome.PENDING, Outcome.WAITS_FOR_LOCK)), bytes((Outcome.CAMPAIGN_MOVED,) * 2)
