@@ -116,7 +116,7 @@ def in_words(error: BaseException) -> str:
 
 
 def culprit(error: Exception) -> str:
-    """The name of what refused: the constraint and its table, the function, or else the condition."""
+    """What refused, by name: a constraint and its table, a function, or else the condition."""
     diagnosis = _diagnosis(error)
     if diagnosis is not None:
         if diagnosis.constraint_name:
