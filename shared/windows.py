@@ -1,8 +1,8 @@
 """Daily time windows: when work may run, in the wall-clock time of one zone, whatever its clocks do
 in spring and autumn.
 
-Pure functions: nothing here reads the clock, and the time zone database is all that is read. One
-rule decides every doubt: a local time is reached at the first instant at which the wall clock reads
+Pure functions: nothing here reads the clock; only the time zone database is read. One rule decides
+every doubt: a local time is reached at the first instant at which the wall clock reads
 it or later, and never a second time.
 """
 

@@ -95,8 +95,8 @@ _AMQP_BOUNDS: dict[str, Any] = {"read_timeout": 1, "write_timeout": 1, "on_block
 
 
 class Sender:
-    """Sends wake-up messages from a thread of its own. Calls take microseconds, whatever the broker
-    does.
+    """Sends wake-up messages from a thread of its own. Calls take microseconds, whatever the
+    broker does.
     """
 
     def __init__(self, broker_url: str) -> None:

@@ -1,7 +1,7 @@
 """Reads BROKER_URL and REDIS_URL, so that they mean the same to every part: kombu and redis-py each
-have their own way.
+read them in their own way.
 
-What one of them would take for something else, or for nothing, is refused by name. A server is
+A parameter that one of them would misread or ignore is refused by name. A server is
 verified unless its URL says `ssl_cert_reqs=none`: kombu, left alone, verifies no `rediss://`, and
 not the name of an `amqps://`.
 """

@@ -1,5 +1,5 @@
-"""Signs of life of workers and tickers, in the database: what `/api/health` and `leadsweep doctor`
-go by.
+"""Signs of life of workers, deliverers and tickers, in the database. `/api/health` and `leadsweep
+doctor` go by them.
 """
 
 import os
@@ -45,7 +45,7 @@ def beat(connection: Connection, role: str, processes: int = 1) -> None:
 
 
 def worker_processes(connection: Connection) -> int:
-    """How many processes there are, as far as is known, that run jobs."""
+    """How many processes run jobs, as far as is known."""
     return int(connection.execute(_WORKER_PROCESSES, {"stale": STALE_SECONDS}).scalar_one())
 
 
