@@ -22,14 +22,12 @@ from api.description import pages
 from api.description.openapi import ABOUT, Described
 from api.files import routes as files
 from api.files.receive import Receiver
-from api.http.answers import Answer
+from api.http.answers import Answer, ApiError, Envelope, InvalidRequest, Unavailable
 from api.http.auth import Authenticator
-from api.http.errors import ApiError, InvalidRequest, Unavailable
-from api.http.middleware import Envelope
 from api.http.places import Places
 from api.http.rate_limits import Limiter, open_redis
 from api.http.request import Bodies
-from api.jobs import exports
+from api.jobs import results
 from api.jobs import routes as jobs
 from api.jobs.waiting import Waiter
 from api.leads import routes as leads
@@ -55,7 +53,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     )
     app.state.settings = settings or environment()
     app.state.bodies = Bodies()
-    app.state.exports = Places(exports.AT_ONCE, exports.OF_ONE_COMPANY)
+    app.state.exports = Places(results.AT_ONCE, results.OF_ONE_COMPANY)
     app.include_router(jobs.router)
     app.include_router(files.router)
     app.include_router(leads.router)

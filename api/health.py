@@ -8,8 +8,7 @@ import structlog
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from api.database import rows
-from api.patience import within
+from api.database import rows, within
 from shared.broker.health import Flaw, broker_flaw
 from shared.process.heartbeats import NEWEST_BEATS, STALE_SECONDS
 

@@ -16,9 +16,9 @@ from api.files.body import Upload
 from api.files.load import load
 from api.files.rows import Manner
 from api.http.places import Places
-from api.jobs.draft import draft, region_of
 from api.jobs.idempotency import Accepted, Asked, in_progress, is_in_progress, is_taken, replayed
 from api.jobs.submission import Options
+from api.jobs.submit import draft, region_of
 from shared.database.engines import create_sync_engine
 from shared.settings import Settings
 

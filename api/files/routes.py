@@ -13,12 +13,12 @@ from starlette.responses import Response
 
 from api.files.body import Upload
 from api.files.rows import Manner
-from api.http.errors import InvalidRequest
-from api.http.preferences import preferred_wait, written_key
+from api.http.answers import InvalidRequest
+from api.http.request import preferred_wait, written_key
 from api.jobs.idempotency import Accepted, Asked
-from api.jobs.responder import answer_accepted
 from api.jobs.routes import authenticator_of, refuse_unknown_parameters
 from api.jobs.submission import OPTIONS, Options, parse_campaign_id, parse_options
+from api.jobs.waiting import answer_accepted
 from shared.identifiers.columns import Naming
 from shared.identifiers.names import IDENTIFIERS
 from shared.states import PhoneFallback

@@ -1,11 +1,21 @@
 """What every answer looks like: the envelope, and how times are written."""
 
+import asyncio
+import re
+import time
+import uuid
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from math import ceil
 from typing import Any
 
 import msgspec
+import structlog
+from starlette.datastructures import MutableHeaders
 from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from api.http.rate_limits import Allowance
 
 _encode = msgspec.json.Encoder().encode
 
@@ -34,3 +44,169 @@ def time_text(moment: datetime | float | None) -> str | None:
     if not isinstance(moment, datetime):
         moment = datetime.fromtimestamp(moment, UTC)
     return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+class ApiError(Exception):
+    """Ends a request with `status` and `message`."""
+
+    def __init__(self, status: int, message: str, headers: Mapping[str, str] | None = None) -> None:
+        """`headers` go into the answer."""
+        super().__init__(message)
+        self.status = status
+        self.message = message
+        self.headers = headers
+
+    def answer(self) -> Answer:
+        """The response."""
+        return Answer(
+            {"success": False, "data": None, "error": self.message} | self.extras(),
+            self.status,
+            self.headers,
+        )
+
+    def extras(self) -> dict[str, Any]:
+        """What stands beside the three fields of the envelope."""
+        return {}
+
+
+class InvalidRequest(ApiError):
+    """The request says something that it must not, or leaves out something that it must."""
+
+    def __init__(self, message: str) -> None:
+        """`message` is one of the contract's texts."""
+        super().__init__(400, message)
+
+
+class Forbidden(ApiError):
+    """The key may not do this here."""
+
+    def __init__(self) -> None:
+        """Always the same text."""
+        super().__init__(403, "Forbidden")
+
+
+class RateLimited(ApiError):
+    """The key, or the address, has used up its calls."""
+
+    def __init__(self, allowance: Allowance) -> None:
+        """`allowance` is one that is refused."""
+        retry_after = str(max(1, ceil(allowance.seconds_left)))
+        super().__init__(
+            429, "Rate limit exceeded. Please try again later.", {"Retry-After": retry_after}
+        )
+        self.allowance = allowance
+
+    def extras(self) -> dict[str, Any]:
+        """As the published API has them."""
+        return {
+            "limit": self.allowance.limit,
+            "remaining": 0,
+            "reset": time_text(self.allowance.reset),
+        }
+
+
+class Unavailable(ApiError):
+    """No place or memory is left, we are about to stop, or the database cannot be reached.
+
+    Where it is the database, a submission may have been accepted all the same.
+    """
+
+    def __init__(self) -> None:
+        """Asks the caller to come back in a few seconds."""
+        super().__init__(503, "Service temporarily unavailable", {"Retry-After": "5"})
+
+
+class BrokenOff(Exception):
+    """An answer that has begun cannot go on: the connection ends, as what was sent must not look
+    whole.
+    """
+
+    def __init__(self, reason: str) -> None:
+        """`reason` is for the log."""
+        super().__init__(reason)
+        self.reason = reason
+
+
+_SANE_ID = re.compile(rb"[!-~]{1,128}")
+_EVERYWHERE = (
+    (b"cache-control", b"no-store"),
+    (b"x-content-type-options", b"nosniff"),
+)  # answers hold what is to be forgotten
+_LONGEST_PATH = 200  # characters in the log; ours are shorter
+
+log = structlog.get_logger()
+
+
+class Envelope:
+    """Pure ASGI middleware, so that it costs little and sees every answer, also those of
+    routing.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        """Wraps `app`."""
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serves one request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        method, request_id = scope["method"], _request_id(scope)
+        scope = {**scope, "method": "GET", "is_head": True} if method == "HEAD" else scope
+        started = time.perf_counter()
+        status = 0
+
+        async def send_with_headers(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                headers = MutableHeaders(scope=message)
+                headers["X-Request-ID"] = request_id
+                headers.raw.extend(_EVERYWHERE)
+                if allowance := scope.get("allowance"):
+                    headers.update(allowance.headers())
+            elif method == "HEAD":
+                message["body"] = b""
+            await send(message)
+
+        try:
+            instead = await self._run(scope, receive, send_with_headers, request_id)
+            if instead and not status:
+                await instead(scope, receive, send_with_headers)
+        finally:
+            _log_request(scope, method, request_id, status, started)
+
+    async def _run(
+        self, scope: Scope, receive: Receive, send: Send, request_id: str
+    ) -> Answer | None:
+        """What to answer where the application has not."""
+        try:
+            await self._app(scope, receive, send)
+        except BrokenOff as error:
+            log.warning("request broken off", request=request_id, reason=error.reason)
+        except asyncio.CancelledError:
+            log.warning("request broken off", request=request_id, reason="the API stops")
+            return Unavailable().answer()
+        except Exception:
+            log.exception("request failed", request=request_id, path=scope["path"][:_LONGEST_PATH])
+            return Answer({"success": False, "data": None, "error": "Internal server error"}, 500)
+        return None
+
+
+def _request_id(scope: Scope) -> str:
+    """The caller's own, where it is sane; else a new one."""
+    written = next((value for name, value in scope["headers"] if name == b"x-request-id"), b"")
+    return written.decode() if _SANE_ID.fullmatch(written) else uuid.uuid4().hex
+
+
+def _log_request(scope: Scope, method: str, request_id: str, status: int, started: float) -> None:
+    key: Any = scope.get("key")
+    log.info(
+        "request",
+        request=request_id,
+        method=method,
+        path=scope["path"][:_LONGEST_PATH],
+        status=status,
+        ms=round((time.perf_counter() - started) * 1000, 1),
+        key=str(key.id) if key else None,
+    )

@@ -21,7 +21,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from starlette.requests import Request
 
 from api.database import rows
-from api.http.errors import ApiError, Forbidden, RateLimited, Unavailable
+from api.http.answers import ApiError, Forbidden, RateLimited, Unavailable
 from api.http.rate_limits import Limiter
 from shared.database.arrays import text_array
 from shared.database.plans import BY_INDEX

@@ -11,7 +11,7 @@ from uuid import UUID
 from sqlalchemy import Select, Table, tuple_
 
 from api.database import Found
-from api.http.errors import InvalidRequest
+from api.http.answers import InvalidRequest
 
 
 def newest_first(

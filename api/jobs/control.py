@@ -9,8 +9,8 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from api.database import LIMITS, rows
+from api.http.answers import ApiError
 from api.http.auth import Key
-from api.http.errors import ApiError
 from api.jobs.idempotency import KEYED, Accepted, Asked, in_progress, is_in_progress, replayed
 from api.jobs.status import check_visible, job_not_found
 from shared.database.arrays import text_array

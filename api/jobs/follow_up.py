@@ -13,11 +13,11 @@ from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from api.database import LIMITS, rows
-from api.http.errors import ApiError, Forbidden
-from api.jobs.draft import STATE, times
+from api.http.answers import ApiError, Forbidden
 from api.jobs.idempotency import KEYED, Accepted, Asked, in_progress, is_in_progress, replayed
 from api.jobs.schedules import Schedule, is_same, parse_schedule
 from api.jobs.status import SEEN, seen
+from api.jobs.submit import STATE, times
 from shared.database.arrays import smallint_array
 from shared.database.plans import BY_INDEX
 from shared.settings import Settings

@@ -14,9 +14,9 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from api.database import rows
+from api.http.answers import ApiError
 from api.http.auth import Key
-from api.http.errors import ApiError
-from api.http.preferences import IdempotencyKey
+from api.http.request import IdempotencyKey
 from shared.broker.sender import JOBS_QUEUE
 from shared.database.plans import BY_INDEX
 

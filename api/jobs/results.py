@@ -1,14 +1,28 @@
 """The outcome of each entry, in request order, a page at a time."""
 
+import csv
+import io
+import re
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import AbstractAsyncContextManager
 from typing import Any
 from uuid import UUID
 
+import msgspec
 from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncEngine
+from starlette.responses import StreamingResponse
+from starlette.types import Receive, Scope, Send
 
+from api.database import rows
+from api.http.answers import BrokenOff
 from api.http.auth import Key
 from api.jobs.status import SEEN, check_kept, seen
 from shared.database.arrays import smallint_array
+from shared.database.plans import BY_INDEX
+from shared.files.spreadsheets import guarded, raw_safe
 from shared.states import Outcome
 
 # One row at least of a job that the key sees. What is purged meanwhile does not look like nothing:
@@ -77,3 +91,187 @@ def described(
         "detail": detail,
         "erasedFromArchive": erased,
     }
+
+
+CSV, NDJSON = "text/csv", "application/x-ndjson"
+
+COLUMNS = (
+    "index",
+    "externalId",
+    "phoneNumber",
+    "identifier",
+    "outcome",
+    "matchedBy",
+    "reason",
+    "erasedFromArchive",
+    "detail",
+)
+CSV_HEAD = (",".join(COLUMNS) + "\r\n").encode()
+
+# Streams of one process, and of one company. Each holds the bytes of two chunks, of 3 MB each at
+# most, while its reader is slow.
+AT_ONCE = 8
+OF_ONE_COMPANY = 3
+_QUALITY = re.compile(r"0(\.\d{0,3})?|1(\.0{0,3})?")
+
+_NEXT_CHUNK = text(f"""
+    SELECT number, first_index, coalesce(written_external_ids, external_ids), coalesce(written_phone_numbers, phone_numbers),
+        outcomes, details
+    FROM chunks WHERE job_id = :job_id AND number > :after AND {BY_INDEX} ORDER BY number LIMIT 1
+""")
+
+_encode_lines = msgspec.json.Encoder().encode_lines
+
+
+def wanted_format(accept: str) -> str | None:
+    """CSV or NDJSON, if the caller's `Accept` prefers one of them to JSON; else None. The nearest
+    range counts (RFC 9110).
+    """
+    qualities = {
+        kind.strip(): _quality(parameters)
+        for kind, *parameters in (part.split(";") for part in accept.lower().split(","))
+    }
+
+    def rank(kind: str) -> tuple[float, int]:
+        ranges = ("*/*", f"{kind.partition('/')[0]}/*", kind)
+        nearest = max(
+            (near for near, known in enumerate(ranges) if known in qualities), default=None
+        )
+        return (0.0, 0) if nearest is None else (qualities[ranges[nearest]], nearest)
+
+    best = max(("application/json", CSV, NDJSON), key=rank)  # of equals the first
+    return best if best in {CSV, NDJSON} and rank(best)[0] > 0 else None
+
+
+def _quality(parameters: list[str]) -> float:
+    """What `q` says; 0 where it makes no sense."""
+    for parameter in parameters:
+        name, _, value = parameter.partition("=")
+        if name.strip() == "q":
+            return float(value) if _QUALITY.fullmatch(value.strip()) else 0.0
+    return 1.0
+
+
+async def stream(
+    engine: AsyncEngine,
+    job_id: UUID,
+    total: int,
+    outcomes: list[Outcome],
+    write: Callable[[list[Any]], bytes],
+) -> AsyncIterator[bytes]:
+    """The results that are one of `outcomes`, in request order, as `write` writes them. Raises
+    BrokenOff where some are gone.
+    """
+    wanted = frozenset(map(int, outcomes))
+    after, expected = -1, 0
+    while expected < total:
+        part, after, expected = await _next_part(engine, job_id, after, expected, wanted, write)
+        if part:
+            yield part
+
+
+async def _next_part(
+    engine: AsyncEngine,
+    job_id: UUID,
+    after: int,
+    expected: int,
+    wanted: frozenset[int],
+    write: Callable[[list[Any]], bytes],
+) -> tuple[bytes, int, int]:
+    """What is wanted of the chunk after `after`, whose first index is `expected`; its number, and
+    the next one's first index.
+
+    Its rows are let go of: while a slow reader reads, there are its bytes alone.
+    """
+    try:
+        found = await rows(engine, _NEXT_CHUNK, {"job_id": job_id, "after": after})
+    except (DBAPIError, PoolTimeoutError, TimeoutError) as error:
+        raise BrokenOff("database not usable") from error
+    if not found or found[0].first_index != expected:
+        raise BrokenOff("identifiers purged")
+    number, _, *chunk = found[0]
+    picked = [
+        (index, *entry)
+        for index, entry in enumerate(_entries(*chunk), expected)
+        if entry[2] in wanted
+    ]
+    return write(picked) if picked else b"", number, expected + len(chunk[0])
+
+
+def _entries(
+    external_ids: Any, phone_numbers: Any, outcomes: Any, details: Any
+) -> Iterable[tuple[Any, ...]]:
+    of_each = (
+        [details.get(str(position)) for position in range(len(outcomes))]
+        if details
+        else [None] * len(outcomes)
+    )
+    return zip(external_ids, phone_numbers, outcomes, of_each, strict=True)
+
+
+def as_ndjson(results: list[Any]) -> bytes:
+    """One JSON object a line."""
+    return _encode_lines([described(*result) for result in results])
+
+
+def as_csv(results: list[Any], *, raw: bool) -> bytes:
+    """Rows of COLUMNS. Unless `raw`, what a spreadsheet would take for a formula, phone numbers
+    too, begins with a quote.
+
+    Either can be sent back and means the same.
+    """
+    guard = raw_safe if raw else guarded
+    lines = io.StringIO()
+    csv.writer(lines).writerows(
+        (
+            index,
+            guard(external_id),
+            guard(phone_number),
+            guard(external_id or phone_number),
+            *CELLS_OF[outcome],
+            guard(detail),
+        )
+        for index, external_id, phone_number, outcome, detail in results
+    )
+    return lines.getvalue().encode()
+
+
+class Export(StreamingResponse):
+    """A file of results. It has its place for as long as it is sent; HEAD reads nothing."""
+
+    def __init__(
+        self,
+        media_type: str,
+        job_id: UUID,
+        parts: AsyncIterator[bytes],
+        place: AbstractAsyncContextManager[None],
+    ) -> None:
+        """`parts` are of `media_type`, CSV without its head."""
+        suffix, charset = (
+            ("csv", "; charset=utf-8; header=present") if media_type == CSV else ("ndjson", "")
+        )
+        disposition = f'attachment; filename="results-{job_id}.{suffix}"'
+        headers = {"Content-Type": media_type + charset, "Content-Disposition": disposition}
+        super().__init__(_with_head(parts) if media_type == CSV else parts, headers=headers)
+        self._place = place
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Sends it. Raises Unavailable, BrokenOff."""
+        if "is_head" in scope:
+            await send(
+                {
+                    "type": "http.response.start",
+                    "status": self.status_code,
+                    "headers": self.raw_headers,
+                }
+            )
+            await send({"type": "http.response.body"})
+            return
+        async with self._place:
+            await super().__call__(scope, receive, send)
+
+
+async def _with_head(parts: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    yield CSV_HEAD
+    async for part in parts:
+        yield part

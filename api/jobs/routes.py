@@ -16,20 +16,24 @@ from pydantic import BeforeValidator
 from starlette.responses import Response
 
 from api import health
-from api.http.answers import Answer, success
+from api.http.answers import Answer, ApiError, BrokenOff, InvalidRequest, RateLimited, success
 from api.http.auth import Authenticator, Key
-from api.http.errors import ApiError, BrokenOff, InvalidRequest, RateLimited
-from api.http.preferences import idempotency_key, preferred_wait
-from api.http.request import json_body, read_json, read_nothing, read_options
-from api.jobs import control, exports, results
+from api.http.request import (
+    idempotency_key,
+    json_body,
+    preferred_wait,
+    read_json,
+    read_nothing,
+    read_options,
+)
+from api.jobs import control, results
 from api.jobs import status as jobs
 from api.jobs.follow_up import follow
 from api.jobs.idempotency import Asked
-from api.jobs.responder import answer_accepted, answer_requested
 from api.jobs.schedules import parse_moment, parse_schedule
 from api.jobs.submission import decode_object, is_quickly_parsed, parse, parse_rate
 from api.jobs.submit import accept
-from api.jobs.waiting import wait_for
+from api.jobs.waiting import answer_accepted, answer_requested, wait_for
 from shared.printable import brief
 from shared.states import Action, JobState, Outcome, outcomes_of
 
@@ -272,8 +276,8 @@ async def get_results(
     """What became of each entry, in request order: a page as JSON, or, as `Accept` says, all as CSV
     or NDJSON.
     """
-    media_type = exports.wanted_format(",".join(request.headers.getlist("accept")))
-    known = {None: {"cursor", "limit"}, exports.CSV: {"raw"}, exports.NDJSON: set[str]()}
+    media_type = results.wanted_format(",".join(request.headers.getlist("accept")))
+    known = {None: {"cursor", "limit"}, results.CSV: {"raw"}, results.NDJSON: set[str]()}
     refuse_unknown_parameters(request, {"outcome"} | known[media_type])
     wanted = list(Outcome) if outcome is None else outcomes_of(outcome)
     if not wanted:
@@ -282,18 +286,18 @@ async def get_results(
     if media_type:
         job = await jobs.check_visible(engine, key, found)
         jobs.check_kept(job)
-        parts = exports.stream(engine, found, job.total, wanted, _writer(media_type, raw))
+        parts = results.stream(engine, found, job.total, wanted, _writer(media_type, raw))
         place = request.app.state.exports.taken_by(key.company_id)
-        return exports.Export(media_type, found, _while_admitted(request, parts), place)
+        return results.Export(media_type, found, _while_admitted(request, parts), place)
     items, following = await results.read_results(engine, key, found, wanted, int(cursor), limit)
     return success({"items": items, "nextCursor": None if following is None else str(following)})
 
 
 def _writer(media_type: str, raw: str) -> Callable[[list[Any]], bytes]:
     return (
-        exports.as_ndjson
-        if media_type == exports.NDJSON
-        else partial(exports.as_csv, raw=raw == "1")
+        results.as_ndjson
+        if media_type == results.NDJSON
+        else partial(results.as_csv, raw=raw == "1")
     )
 
 

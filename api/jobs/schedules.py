@@ -7,7 +7,7 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
-from api.http.errors import InvalidRequest
+from api.http.answers import InvalidRequest
 from shared.printable import brief
 from shared.windows import Window, make_window
 

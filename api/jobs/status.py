@@ -11,9 +11,8 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from api.database import Found, rows
-from api.http.answers import time_text
+from api.http.answers import ApiError, time_text
 from api.http.auth import Key
-from api.http.errors import ApiError
 from api.http.paging import newest_first, page_of
 from shared.database.models import chunks, jobs
 from shared.database.plans import BY_INDEX

@@ -14,11 +14,9 @@ from sqlalchemy import TextClause, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from api.database import LIMITS, PATIENCE, Found, rows
-from api.http.answers import time_text
+from api.database import LIMITS, PATIENCE, Found, rows, within
+from api.http.answers import ApiError, Forbidden, InvalidRequest, Unavailable, time_text
 from api.http.auth import Key
-from api.http.errors import ApiError, Forbidden, InvalidRequest, Unavailable
-from api.jobs.draft import region_of
 from api.jobs.entries import Identifiers, flaw, identified, phone_flaw
 from api.jobs.submission import (
     decode_object,
@@ -28,7 +26,7 @@ from api.jobs.submission import (
     parse_leads,
     parse_region,
 )
-from api.patience import within
+from api.jobs.submit import region_of
 from shared.database import archive
 from shared.database.arrays import bigint_array, text_array
 from shared.database.plans import BY_INDEX

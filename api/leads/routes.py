@@ -6,8 +6,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request
 from pydantic import AfterValidator
 
-from api.http.answers import Answer, success
-from api.http.errors import InvalidRequest
+from api.http.answers import Answer, InvalidRequest, success
 from api.http.request import read_json
 from api.jobs.routes import Reader, Writer, refuse_unknown_parameters
 from api.jobs.submission import parse_region

@@ -12,9 +12,8 @@ from sqlalchemy import func, select, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from api.database import LIMITS, Found, rows
-from api.http.answers import time_text
+from api.http.answers import ApiError, time_text
 from api.http.auth import Key
-from api.http.errors import ApiError
 from api.http.paging import newest_first, page_of
 from api.webhooks.endpoints import webhook_not_found
 from shared.database.models import deliveries, jobs, webhooks

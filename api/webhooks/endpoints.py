@@ -10,9 +10,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from api.callback_urls import check_host, checked_url
 from api.database import LIMITS, Found, rows
-from api.http.answers import time_text
+from api.http.answers import ApiError, InvalidRequest, time_text
 from api.http.auth import Key
-from api.http.errors import ApiError, InvalidRequest
 from api.http.paging import newest_first, page_of
 from api.jobs.submission import checked_flag, checked_text, decode_object
 from shared.database.models import webhooks

@@ -7,9 +7,8 @@ from uuid import UUID
 
 from fastapi import APIRouter, Depends, Path, Query, Request
 
-from api.http.answers import Answer, success
+from api.http.answers import Answer, Forbidden, success
 from api.http.auth import Key
-from api.http.errors import Forbidden
 from api.http.request import read_json, read_nothing
 from api.jobs.routes import Reader, Writer, refuse_unknown_parameters
 from api.jobs.status import check_visible, parse_job_id

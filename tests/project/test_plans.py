@@ -19,7 +19,7 @@ import worker
 from api.files import load
 from api.http import auth
 from api.http.auth import Key
-from api.jobs import control, exports, follow_up, idempotency, results, status, submit, waiting
+from api.jobs import control, follow_up, idempotency, results, status, submit, waiting
 from api.jobs.entries import Identifiers
 from api.jobs.idempotency import Asked
 from api.leads import leads
@@ -551,7 +551,7 @@ OF_THE_API = {
         30,
         {},
     ),
-    "exported chunk": (says(exports._NEXT_CHUNK, job_id=ENDED, after=1), 30, {}),
+    "exported chunk": (says(results._NEXT_CHUNK, job_id=ENDED, after=1), 30, {}),
     "source": (says(follow_up._SOURCE, job_id=ENDED, **SEEN_BY, archive_days=30), 30, {}),
     "following": (says(follow_up._FOLLOWING, source_id=ENDED, mode="delete"), 30, {}),
     "follow": (followed(follow_up._FOLLOW_CHUNKS, ENDED, "delete"), 200, {}),

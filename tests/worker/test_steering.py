@@ -11,8 +11,8 @@ from uuid import uuid4
 import pytest
 from sqlalchemy import event, text
 
+from api.http.answers import ApiError
 from api.http.auth import Key
-from api.http.errors import ApiError
 from api.jobs.control import request
 from api.jobs.follow_up import follow
 from api.jobs.idempotency import Asked

@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 from sqlalchemy import insert, text
 
 from api.http.auth import Key
+from api.jobs.entries import cut, find_duplicates
 from api.jobs.idempotency import Asked
 from api.jobs.submission import parse
-from api.jobs.submit import accept, cut, find_duplicates
+from api.jobs.submit import accept
 from shared.database.models import jobs
 
 IDENTIFIER = st.sampled_from(["a", "b", "+101", None])

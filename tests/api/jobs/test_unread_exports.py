@@ -14,7 +14,7 @@ from sqlalchemy import text
 
 from api.http import protocol
 from api.http.places import Places
-from api.jobs import exports
+from api.jobs import results as exports
 from shared.states import Outcome
 from tests.api.http.test_framing import serving
 from tests.api.http.test_protocol import BODY, POST, answer_of, connected

@@ -26,8 +26,8 @@ from hypothesis.stateful import (
 )
 from sqlalchemy import delete, event, insert, select, text
 
+from api.http.answers import ApiError
 from api.http.auth import Key
-from api.http.errors import ApiError
 from api.jobs.follow_up import follow
 from api.jobs.idempotency import Asked
 from api.jobs.results import read_results
