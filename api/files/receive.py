@@ -11,7 +11,7 @@ from anyio import to_thread
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from api.callback_urls import check_host
+from api.http.callback_urls import check_host
 from api.files.body import Upload
 from api.files.load import load
 from api.files.rows import Manner

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, NoReturn
 
 import msgspec
 
-from api.callback_urls import checked_url
+from api.http.callback_urls import checked_url
 from api.http.answers import InvalidRequest
 from api.jobs.entries import Identifiers, flaw, identified, identified_texts
 from api.jobs.schedules import Schedule, parse_schedule

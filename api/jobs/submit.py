@@ -16,7 +16,7 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from api.callback_urls import check_host
+from api.http.callback_urls import check_host
 from api.database import LIMITS, rows
 from api.http.answers import Forbidden
 from api.jobs.entries import Identifiers, Texts, cut, find_duplicates, read_again

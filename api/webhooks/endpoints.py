@@ -8,7 +8,7 @@ from uuid import UUID, uuid4
 from sqlalchemy import case, func, select, text, update
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from api.callback_urls import check_host, checked_url
+from api.http.callback_urls import check_host, checked_url
 from api.database import LIMITS, Found, rows
 from api.http.answers import ApiError, InvalidRequest, time_text
 from api.http.auth import Key
