@@ -19,6 +19,14 @@ PART = 1 << 16  # bytes inflated at a time
 MAX_RATIO = 200  # identifiers deflate to a tenth at best; a bomb inflates a thousandfold
 SLACK = 1 << 20  # bytes that any body may have, whatever its ratio
 
+STALL = 30.0  # seconds without a byte after which an upload is ended
+# Bytes a second: the slowest of modems has more, and there are only so many places.
+LEAST_RATE = 1024
+RATE_OVER = 60.0  # seconds of waiting for the sender over which the rate is looked at
+# Seconds that an upload may take: its transaction keeps the database from cleaning up.
+LONGEST = 3600.0
+BYTES_AN_ENTRY = 1024  # on average, other columns too: bounds what is read of a file that has none
+
 _GZIP = 31  # as zlib has it: a gzip header and trailer
 
 
@@ -54,17 +62,6 @@ def inflated(parts: Iterable[bytes]) -> Iterator[bytes]:
 
 def _not_gzip() -> InvalidRequest:
     return InvalidRequest("Request body is not valid gzip")
-
-
-STALL = 30.0  # seconds without a byte after which an upload is ended
-LEAST_RATE = (
-    1024  # bytes a second: the slowest of modems has more, and there are only so many places
-)
-RATE_OVER = 60.0  # seconds of waiting for the sender over which the rate is looked at
-LONGEST = (
-    3600.0  # seconds that an upload may take: its transaction keeps the database from cleaning up
-)
-BYTES_AN_ENTRY = 1024  # on average, other columns too: bounds what is read of a file that has none
 
 
 class Upload:

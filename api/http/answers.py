@@ -1,4 +1,14 @@
-"""What every answer looks like: the envelope, and how times are written."""
+"""What every answer looks like: the envelope, the errors, and what stands around each: its id, the
+headers that all have, one line in the log, and a last net under everything.
+
+ApiError                 any status: `Job not found` (404), `Request body is too large` (413), …
+├── InvalidRequest       400, with the text that says what to mend
+├── Forbidden            403, one text for all reasons: whether a campaign exists never leaks
+├── RateLimited          429, with the limit beside the text
+└── Unavailable          503, there is no place or memory left, or the database cannot be reached
+
+BrokenOff                ends an answer that has begun
+"""
 
 import asyncio
 import re
@@ -7,7 +17,7 @@ import uuid
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from math import ceil
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import structlog
@@ -16,8 +26,19 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.http.rate_limits import Allowance
+from shared.broker.sender import JOBS_QUEUE
+
+ACCEPTED = 202
+
+# Answers hold what is to be forgotten, so no cache may keep them.
+HEADERS_OF_ALL = ((b"cache-control", b"no-store"), (b"x-content-type-options", b"nosniff"))
+LOGGED_PATH = 200  # characters; ours are shorter
+
+_REQUEST_ID = re.compile(rb"[!-~]{1,128}")
 
 _encode = msgspec.json.Encoder().encode
+
+log = structlog.get_logger()
 
 
 class Answer(Response):
@@ -46,6 +67,49 @@ def time_text(moment: datetime | float | None) -> str | None:
     return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
+class Accepted(NamedTuple):
+    """What a POST is answered with: a job as it stood when it was accepted. `wait` says how many
+    seconds its caller is ready to wait, or the first one was, of a call that is `replayed`.
+    """
+
+    job_id: uuid.UUID
+    state: str
+    total: int
+    created_at: datetime
+    run_at: datetime | None
+    wait: int
+    replayed: bool = False
+    queue: str = JOBS_QUEUE
+
+    @property
+    def may_end_in_time(self) -> bool:
+        """Whether the job begins before the time is over that its caller is ready to wait."""
+        if self.wait == 0 or self.run_at is None:
+            return self.wait > 0
+        return (self.run_at - self.created_at).total_seconds() < self.wait
+
+    @property
+    def replay_header(self) -> dict[str, str]:
+        """What tells the caller that this is the answer of an earlier call."""
+        return {"Idempotency-Replayed": "true"} if self.replayed else {}
+
+    def answer(self, status: int = ACCEPTED) -> Answer:
+        """202: the job is still to be done. 200: what was asked for is in force."""
+        status_url = f"/api/v1/jobs/{self.job_id}"
+        body = {
+            "jobId": str(self.job_id),
+            "status": self.state,
+            "statusUrl": status_url,
+            "total": self.total,
+            "createdAt": time_text(self.created_at),
+            "runAt": time_text(self.run_at),
+        }
+        headers = {"Location": status_url} | self.replay_header
+        if status == ACCEPTED:
+            headers["Retry-After"] = "1"
+        return success(body, status, headers)
+
+
 class ApiError(Exception):
     """Ends a request with `status` and `message`."""
 
@@ -58,11 +122,8 @@ class ApiError(Exception):
 
     def answer(self) -> Answer:
         """The response."""
-        return Answer(
-            {"success": False, "data": None, "error": self.message} | self.extras(),
-            self.status,
-            self.headers,
-        )
+        body = {"success": False, "data": None, "error": self.message} | self.extras()
+        return Answer(body, self.status, self.headers)
 
     def extras(self) -> dict[str, Any]:
         """What stands beside the three fields of the envelope."""
@@ -91,18 +152,14 @@ class RateLimited(ApiError):
     def __init__(self, allowance: Allowance) -> None:
         """`allowance` is one that is refused."""
         retry_after = str(max(1, ceil(allowance.seconds_left)))
-        super().__init__(
-            429, "Rate limit exceeded. Please try again later.", {"Retry-After": retry_after}
-        )
+        message = "Rate limit exceeded. Please try again later."
+        super().__init__(429, message, {"Retry-After": retry_after})
         self.allowance = allowance
 
     def extras(self) -> dict[str, Any]:
         """As the published API has them."""
-        return {
-            "limit": self.allowance.limit,
-            "remaining": 0,
-            "reset": time_text(self.allowance.reset),
-        }
+        reset = time_text(self.allowance.reset)
+        return {"limit": self.allowance.limit, "remaining": 0, "reset": reset}
 
 
 class Unavailable(ApiError):
@@ -127,19 +184,12 @@ class BrokenOff(Exception):
         self.reason = reason
 
 
-_SANE_ID = re.compile(rb"[!-~]{1,128}")
-_EVERYWHERE = (
-    (b"cache-control", b"no-store"),
-    (b"x-content-type-options", b"nosniff"),
-)  # answers hold what is to be forgotten
-_LONGEST_PATH = 200  # characters in the log; ours are shorter
-
-log = structlog.get_logger()
-
-
 class Envelope:
-    """Pure ASGI middleware, so that it costs little and sees every answer, also those of
-    routing.
+    """What stands around each request. Pure ASGI, so that it costs little and sees every answer,
+    also those of routing.
+
+    HEAD is answered here wherever GET is (RFC 9110, 9.1): as GET, without the body. A route that
+    would read much for that body looks for `is_head` in the scope.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -162,7 +212,7 @@ class Envelope:
                 status = message["status"]
                 headers = MutableHeaders(scope=message)
                 headers["X-Request-ID"] = request_id
-                headers.raw.extend(_EVERYWHERE)
+                headers.raw.extend(HEADERS_OF_ALL)
                 if allowance := scope.get("allowance"):
                     headers.update(allowance.headers())
             elif method == "HEAD":
@@ -188,15 +238,15 @@ class Envelope:
             log.warning("request broken off", request=request_id, reason="the API stops")
             return Unavailable().answer()
         except Exception:
-            log.exception("request failed", request=request_id, path=scope["path"][:_LONGEST_PATH])
-            return Answer({"success": False, "data": None, "error": "Internal server error"}, 500)
+            log.exception("request failed", request=request_id, path=scope["path"][:LOGGED_PATH])
+            return ApiError(500, "Internal server error").answer()
         return None
 
 
 def _request_id(scope: Scope) -> str:
-    """The caller's own, where it is sane; else a new one."""
+    """The caller's own, where it is printable and short; else a new one."""
     written = next((value for name, value in scope["headers"] if name == b"x-request-id"), b"")
-    return written.decode() if _SANE_ID.fullmatch(written) else uuid.uuid4().hex
+    return written.decode() if _REQUEST_ID.fullmatch(written) else uuid.uuid4().hex
 
 
 def _log_request(scope: Scope, method: str, request_id: str, status: int, started: float) -> None:
@@ -205,7 +255,7 @@ def _log_request(scope: Scope, method: str, request_id: str, status: int, starte
         "request",
         request=request_id,
         method=method,
-        path=scope["path"][:_LONGEST_PATH],
+        path=scope["path"][:LOGGED_PATH],
         status=status,
         ms=round((time.perf_counter() - started) * 1000, 1),
         key=str(key.id) if key else None,

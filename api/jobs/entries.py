@@ -103,6 +103,11 @@ def read_again(entries: Identifiers, region: str | None) -> Identifiers:
     return identified(list(entries.external_ids), list(entries.phone_numbers), region, strict=False)
 
 
+def is_blank(text: str) -> bool:
+    """Whether nothing is left of it in the canonical form of an external id."""
+    return not text.strip(IGNORED)
+
+
 def _unless_blank(number: str | None) -> str | None:
     return number if number and canonical_phone_number(number) else None
 

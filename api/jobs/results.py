@@ -1,9 +1,13 @@
-"""The outcome of each entry, in request order, a page at a time."""
+"""The outcome of each entry, in request order: a page at a time, or all of them as CSV or NDJSON.
+
+All are streamed chunk by chunk: memory stays the same however many there are, and no database
+connection is held while a slow reader reads.
+"""
 
 import csv
 import io
 import re
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
 from typing import Any
 from uuid import UUID
@@ -33,7 +37,8 @@ _RESULTS = text(f"""
         SELECT first_index + position - 1 AS entry_index, external_id, phone_number, outcome,
             details ->> CAST(position - 1 AS text) AS detail
         FROM chunks CROSS JOIN unnest(
-            coalesce(written_external_ids, external_ids), coalesce(written_phone_numbers, phone_numbers), outcomes
+            coalesce(written_external_ids, external_ids),
+            coalesce(written_phone_numbers, phone_numbers), outcomes
         ) WITH ORDINALITY AS entry (external_id, phone_number, outcome, position)
         WHERE job_id = jobs.id AND jobs.identifiers_purged_at IS NULL
             AND first_index + cardinality(outcomes) > :first AND first_index + position > :first
@@ -56,7 +61,11 @@ async def read_results(
     values = {"outcomes": smallint_array(outcomes), "first": first, "rows": limit + 1}
     found = await seen(engine, key, job_id, _RESULTS, **values)
     check_kept(found[0])
-    results = [described(*row[:5]) for row in found[:limit] if row.entry_index is not None]
+    results = [
+        described(row.entry_index, row.external_id, row.phone_number, row.outcome, row.detail)
+        for row in found[:limit]
+        if row.entry_index is not None
+    ]
     return results, found[limit].entry_index if len(found) > limit else None
 
 
@@ -110,34 +119,34 @@ CSV_HEAD = (",".join(COLUMNS) + "\r\n").encode()
 
 # Streams of one process, and of one company. Each holds the bytes of two chunks, of 3 MB each at
 # most, while its reader is slow.
-AT_ONCE = 8
-OF_ONE_COMPANY = 3
+EXPORTS_AT_ONCE = 8
+EXPORTS_OF_ONE_COMPANY = 3
 _QUALITY = re.compile(r"0(\.\d{0,3})?|1(\.0{0,3})?")
 
 _NEXT_CHUNK = text(f"""
-    SELECT number, first_index, coalesce(written_external_ids, external_ids), coalesce(written_phone_numbers, phone_numbers),
-        outcomes, details
+    SELECT number, first_index, coalesce(written_external_ids, external_ids) AS external_ids,
+        coalesce(written_phone_numbers, phone_numbers) AS phone_numbers, outcomes, details
     FROM chunks WHERE job_id = :job_id AND number > :after AND {BY_INDEX} ORDER BY number LIMIT 1
 """)
 
 _encode_lines = msgspec.json.Encoder().encode_lines
 
 
-def wanted_format(accept: str) -> str | None:
+def preferred_format(accept: str) -> str | None:
     """CSV or NDJSON, if the caller's `Accept` prefers one of them to JSON; else None. The nearest
     range counts (RFC 9110).
     """
-    qualities = {
-        kind.strip(): _quality(parameters)
-        for kind, *parameters in (part.split(";") for part in accept.lower().split(","))
-    }
+    qualities = {}
+    for part in accept.lower().split(","):
+        kind, *parameters = part.split(";")
+        qualities[kind.strip()] = _quality(parameters)
 
     def rank(kind: str) -> tuple[float, int]:
-        ranges = ("*/*", f"{kind.partition('/')[0]}/*", kind)
-        nearest = max(
-            (near for near, known in enumerate(ranges) if known in qualities), default=None
-        )
-        return (0.0, 0) if nearest is None else (qualities[ranges[nearest]], nearest)
+        ranges = (kind, f"{kind.partition('/')[0]}/*", "*/*")
+        for distance, known in enumerate(ranges):
+            if known in qualities:
+                return qualities[known], -distance
+        return 0.0, -len(ranges)
 
     best = max(("application/json", CSV, NDJSON), key=rank)  # of equals the first
     return best if best in {CSV, NDJSON} and rank(best)[0] > 0 else None
@@ -162,10 +171,12 @@ async def stream(
     """The results that are one of `outcomes`, in request order, as `write` writes them. Raises
     BrokenOff where some are gone.
     """
-    wanted = frozenset(map(int, outcomes))
-    after, expected = -1, 0
-    while expected < total:
-        part, after, expected = await _next_part(engine, job_id, after, expected, wanted, write)
+    numbers = frozenset(map(int, outcomes))
+    after, first_index = -1, 0
+    while first_index < total:
+        part, after, first_index = await _next_part(
+            engine, job_id, after, first_index, numbers, write
+        )
         if part:
             yield part
 
@@ -174,12 +185,12 @@ async def _next_part(
     engine: AsyncEngine,
     job_id: UUID,
     after: int,
-    expected: int,
-    wanted: frozenset[int],
+    first_index: int,
+    numbers: frozenset[int],
     write: Callable[[list[Any]], bytes],
 ) -> tuple[bytes, int, int]:
-    """What is wanted of the chunk after `after`, whose first index is `expected`; its number, and
-    the next one's first index.
+    """The results that are one of `numbers` in the chunk after `after`, which begins at
+    `first_index`; its number, and where the next one begins.
 
     Its rows are let go of: while a slow reader reads, there are its bytes alone.
     """
@@ -187,26 +198,32 @@ async def _next_part(
         found = await rows(engine, _NEXT_CHUNK, {"job_id": job_id, "after": after})
     except (DBAPIError, PoolTimeoutError, TimeoutError) as error:
         raise BrokenOff("database not usable") from error
-    if not found or found[0].first_index != expected:
+    if not found or found[0].first_index != first_index:
         raise BrokenOff("identifiers purged")
-    number, _, *chunk = found[0]
-    picked = [
-        (index, *entry)
-        for index, entry in enumerate(_entries(*chunk), expected)
-        if entry[2] in wanted
+    chunk = found[0]
+    results = [
+        (index, external_id, phone_number, outcome, detail)
+        for index, (external_id, phone_number, outcome, detail) in enumerate(
+            zip(
+                chunk.external_ids,
+                chunk.phone_numbers,
+                chunk.outcomes,
+                _details(chunk.details, len(chunk.outcomes)),
+                strict=True,
+            ),
+            first_index,
+        )
+        if outcome in numbers
     ]
-    return write(picked) if picked else b"", number, expected + len(chunk[0])
+    part = write(results) if results else b""
+    return part, chunk.number, first_index + len(chunk.outcomes)
 
 
-def _entries(
-    external_ids: Any, phone_numbers: Any, outcomes: Any, details: Any
-) -> Iterable[tuple[Any, ...]]:
-    of_each = (
-        [details.get(str(position)) for position in range(len(outcomes))]
-        if details
-        else [None] * len(outcomes)
-    )
-    return zip(external_ids, phone_numbers, outcomes, of_each, strict=True)
+def _details(details: dict[str, str] | None, entries: int) -> list[str | None]:
+    """The detail of each entry of a chunk, which has few."""
+    if not details:
+        return [None] * entries
+    return [details.get(str(position)) for position in range(entries)]
 
 
 def as_ndjson(results: list[Any]) -> bytes:
@@ -247,24 +264,20 @@ class Export(StreamingResponse):
         place: AbstractAsyncContextManager[None],
     ) -> None:
         """`parts` are of `media_type`, CSV without its head."""
-        suffix, charset = (
-            ("csv", "; charset=utf-8; header=present") if media_type == CSV else ("ndjson", "")
-        )
+        content_type, suffix = media_type, "ndjson"
+        if media_type == CSV:
+            content_type, suffix = f"{CSV}; charset=utf-8; header=present", "csv"
+            parts = _with_head(parts)
         disposition = f'attachment; filename="results-{job_id}.{suffix}"'
-        headers = {"Content-Type": media_type + charset, "Content-Disposition": disposition}
-        super().__init__(_with_head(parts) if media_type == CSV else parts, headers=headers)
+        headers = {"Content-Type": content_type, "Content-Disposition": disposition}
+        super().__init__(parts, headers=headers)
         self._place = place
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Sends it. Raises Unavailable, BrokenOff."""
         if "is_head" in scope:
-            await send(
-                {
-                    "type": "http.response.start",
-                    "status": self.status_code,
-                    "headers": self.raw_headers,
-                }
-            )
+            head = {"status": self.status_code, "headers": self.raw_headers}
+            await send({"type": "http.response.start"} | head)
             await send({"type": "http.response.body"})
             return
         async with self._place:
