@@ -4,7 +4,8 @@ each.
 
 from typing import Any
 
-from api.description.shapes import MOMENT, Schema, list_of, moment, or_null, reference, text, whole
+from api.description.shapes import Schema, list_of, moment, or_null, reference, text, whole
+from api.http.fields import MOMENT
 from shared.destinations import MAX_URL
 from shared.states import JOB_EVENTS, DeliveryState, Event
 
@@ -18,10 +19,6 @@ _URL = text(
     pattern="^[Hh][Tt][Tt][Pp][Ss]?://[!-~]+$",
     examples=["https://example.com/hook"],
 )
-CALLBACK_URL = or_null(
-    _URL | {"description": "Told when the job ends. Signed with the company's webhook secret"}
-)
-
 _REGISTRATION_FIELDS = {
     "url": or_null(_URL),
     "events": {

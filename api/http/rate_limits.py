@@ -18,7 +18,7 @@ from redis.backoff import NoBackoff
 from redis.commands.core import AsyncScript
 from redis.exceptions import RedisError
 
-from api.patience import within
+from api.database import within
 from shared.settings import Rate
 
 PATIENCE = 0.045  # seconds; 50 ms is what a call may lose to a frozen Redis, our own work included

@@ -19,9 +19,9 @@ import worker
 from api.files import load
 from api.http import auth
 from api.http.auth import Key
-from api.jobs import control, exports, follow_up, idempotency, results, status, submit, waiting
+from api.http.request import Caller
+from api.jobs import control, follow_up, idempotency, results, status, submit, waiting
 from api.jobs.entries import Identifiers
-from api.jobs.idempotency import Asked
 from api.leads import leads
 from api.webhooks import deliveries, endpoints
 from shared.database import archive
@@ -119,8 +119,8 @@ KEY = Key(UUID(f"{3:032d}"), "co-3", None, "write", "", None, None)
 LIMITED = KEY._replace(campaign_id="cmp-3")
 SEEN_BY = {"company_id": "co-3", "campaign_id": None}
 RESULTS = {"outcomes": smallint_array(Outcome), "first": 2, "rows": 11}
-ASKED = Asked(KEY, None, 0, uuid4())
-ANYTIME = status.Created()
+ASKED = Caller(KEY, None, 0, uuid4())
+ANYTIME = status.Filters()
 
 
 def claimed(job_id, number=0):
@@ -154,10 +154,8 @@ def listed(key=KEY, created=ANYTIME, cursor=None, **filters):
     """A page of jobs."""
 
     def run(connection):
-        statement = status._page(key, created, cursor).limit(51)
-        for name, value in filters.items():
-            statement = statement.where(status.jobs.c[name] == value)
-        return connection.execute(statement).all()
+        which = status.Filters(filters, created.since, created.before)
+        return connection.execute(*status._page(key, which, cursor, 50)).all()
 
     return run
 
@@ -509,7 +507,7 @@ CHANGED = {
 }
 
 OF_THE_API = {
-    "accept": (says(submit._ACCEPT, **SUBMITTED), 150, {"jobs": 0}),
+    "accept": (says(submit._SUBMIT, **SUBMITTED), 150, {"jobs": 0}),
     "load a file": (loaded, 5000, {"jobs": 0}),
     "find a key": (says(auth._FIND_KEY, hash=b"key-3"), 30, {}),
     "note use": (says(auth._NOTE_USE, ids=f"{{{UUID(int=3)}}}"), 30, {"api_keys": 1}),
@@ -530,7 +528,7 @@ OF_THE_API = {
         {},
     ),
     "total of a job": (says(status._TOTAL, job_id=ENDED, **SEEN_BY), 30, {}),
-    "mark awaited": (says(status._MARK_AWAITED, job_id=QUEUED), 60, {"jobs": 1}),
+    "mark awaited": (says(waiting._MARK_AWAITED, job_id=QUEUED), 60, {"jobs": 1}),
     "jobs": (listed(), 600, {}),  # of each unfinished one its chunks
     "jobs of a campaign": (listed(LIMITED), 600, {}),
     "completed jobs": (listed(state="completed"), 600, {}),
@@ -539,8 +537,8 @@ OF_THE_API = {
     "jobs by reference": (listed(client_reference="ref-3"), 200, {}),
     "jobs of a time": (
         listed(
-            created=status.Created(
-                datetime(2000, 1, 1, tzinfo=UTC), datetime(2000, 1, 2, tzinfo=UTC)
+            created=status.Filters(
+                {}, datetime(2000, 1, 1, tzinfo=UTC), datetime(2000, 1, 2, tzinfo=UTC)
             )
         ),
         30,
@@ -553,7 +551,7 @@ OF_THE_API = {
         30,
         {},
     ),
-    "exported chunk": (says(exports._NEXT_CHUNK, job_id=ENDED, after=1), 30, {}),
+    "exported chunk": (says(results._NEXT_CHUNK, job_id=ENDED, after=1), 30, {}),
     "source": (says(follow_up._SOURCE, job_id=ENDED, **SEEN_BY, archive_days=30), 30, {}),
     "following": (says(follow_up._FOLLOWING, source_id=ENDED, mode="delete"), 30, {}),
     "follow": (followed(follow_up._FOLLOW_CHUNKS, ENDED, "delete"), 200, {}),

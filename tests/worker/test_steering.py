@@ -11,13 +11,13 @@ from uuid import uuid4
 import pytest
 from sqlalchemy import event, text
 
+from api.http.answers import ApiError
 from api.http.auth import Key
-from api.http.errors import ApiError
-from api.jobs.control import request
+from api.http.request import Caller
+from api.jobs.control import request_action
 from api.jobs.follow_up import follow
-from api.jobs.idempotency import Asked
 from api.jobs.submission import parse
-from api.jobs.submit import accept
+from api.jobs.submit import submit
 from shared.broker.wakeups import NOBODY, Wake
 from shared.settings import Settings
 from shared.states import COUNTS, POSSIBLE_IN, Action, JobState, Outcome
@@ -55,9 +55,9 @@ class SteeredWorld(World):
         job_id = uuid4()
         listed = [{"externalId": e, "phoneNumber": n} for e, n in written]
         submission = parse(json.dumps({"campaignId": "cmp", "leads": listed} | fields).encode())
-        asked = Asked(KEY, None, 0, job_id)
+        caller = Caller(KEY, None, 0, job_id)
         self._runner.run(
-            accept(self.api_engine, Settings(chunk_size=chunk_size), asked, submission)
+            submit(self.api_engine, Settings(chunk_size=chunk_size), caller, submission)
         )
         return job_id
 
@@ -65,11 +65,11 @@ class SteeredWorld(World):
         """What the API answers with, an Accepted. Raises ApiError."""
         if action in STEERING:
             return self._runner.run(
-                request(self.api_engine, Asked(KEY, None, 0, job_id), job_id, action)
+                request_action(self.api_engine, Caller(KEY, None, 0, job_id), job_id, action)
             )
-        asked = Asked(KEY, None, 0, uuid4())
+        caller = Caller(KEY, None, 0, uuid4())
         return self._runner.run(
-            follow(self.api_engine, Settings(chunk_size=chunk_size), asked, job_id, action)
+            follow(self.api_engine, Settings(chunk_size=chunk_size), caller, job_id, action)
         )
 
     def refusal(self, job_id, action):
@@ -849,11 +849,11 @@ def test_a_window_that_shuts_on_many_jobs_does_not_keep_a_worker_from_its_work(e
             )
         ordinary = queue_job(connection, [("a", None)])
         connection.execute(text("UPDATE jobs SET wanted = 'close' WHERE queue = 'off-peak'"))
-        asked = queue_job(connection, [("a", None)], state="queued", wanted="pause")
+        caller = queue_job(connection, [("a", None)], state="queued", wanted="pause")
     run_next(engine, "jobs", NOBODY)
     with engine.begin() as connection:
         assert job_row(connection, ordinary).state == "completed"
-        assert job_row(connection, asked).state == "paused", "what somebody waits for comes first"
+        assert job_row(connection, caller).state == "paused", "what somebody waits for comes first"
         assert (
             connection.execute(
                 text("SELECT count(*) FROM jobs WHERE wanted = 'close'")

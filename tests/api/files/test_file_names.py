@@ -7,7 +7,7 @@ import json
 import pytest
 
 from api.files.rows import Manner, read
-from api.http.errors import InvalidRequest
+from api.http.answers import InvalidRequest
 from shared.identifiers.columns import Naming
 from shared.states import Outcome
 from tests.api.files.test_files import (

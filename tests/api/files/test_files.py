@@ -135,7 +135,7 @@ ENTRY = st.tuples(IDENTIFIER, IDENTIFIER).filter(lambda entry: entry[0] or "10" 
 @given(entries=st.lists(ENTRY, min_size=1, max_size=14), fallback=st.booleans())
 async def test_repeated_entries_are_found_across_chunks(service, entries, fallback):
     """With chunks of three, a repetition is seldom in the chunk of what it repeats."""
-    service.app.state.settings.chunk_size = 3
+    service.app.state.services.settings.chunk_size = 3
     job_id = await accepted(
         service, as_ndjson(entries), NDJSON, phoneFallback=str(fallback).lower()
     )
@@ -478,7 +478,7 @@ BOTH = pytest.mark.parametrize(
 
 @BOTH
 async def test_a_file_may_have_only_so_many_entries(service, media_type, head, line):
-    service.app.state.settings.max_file_entries = 10
+    service.app.state.services.settings.max_file_entries = 10
     assert (await upload(service, head + line * 10, media_type)).status_code == 202
     answer = await upload(service, head + line * 11, media_type)
     assert (answer.status_code, answer.json()["error"]) == (400, "Maximum 10 leads per file")
@@ -722,7 +722,7 @@ async def test_who_sends_no_body_holds_up_nobody(service):
         yield b""
 
     silently = [asyncio.create_task(upload(service, silent())) for _ in range(AT_ONCE)]
-    await until(lambda: len(service.app.state.receiver._uploads) == AT_ONCE)
+    await until(lambda: len(service.app.state.services.receiver._uploads) == AT_ONCE)
     assert (await upload(service, b"externalId\na\n")).status_code == 202
     for each in silently:
         each.cancel()
@@ -756,7 +756,7 @@ async def test_a_place_that_a_slow_sender_had_goes_to_the_next(service, monkeypa
             yield b"a\n"
 
     slowly = [asyncio.create_task(upload(service, trickling())) for _ in range(OF_ONE_COMPANY)]
-    places = service.app.state.receiver._places._companies
+    places = service.app.state.services.receiver._places._companies
     await until(lambda: "co" in places and places["co"].locked())
     assert (await upload(service, b"externalId\na\n")).status_code == 202
     assert [answer.status_code for answer in await asyncio.gather(*slowly)] == [
@@ -810,7 +810,7 @@ async def test_a_key_that_loses_its_right_during_an_upload_has_no_file_accepted(
 async def test_a_key_that_is_revoked_during_an_upload_does_not_get_the_answer_of_before(
     service, monkeypatch
 ):
-    monkeypatch.setattr("api.http.auth.REMEMBERED", 0)
+    monkeypatch.setattr("api.http.auth.REMEMBERED_FOR", 0)
     key = {"idempotency-key": "file-1"}
     assert (await upload(service, b"externalId\na\n", headers=key)).status_code == 202
 

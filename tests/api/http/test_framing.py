@@ -18,7 +18,7 @@ import uvicorn
 import uvloop
 from uvicorn.server import ServerState
 
-from api.http.errors import ApiError
+from api.http.answers import ApiError
 from api.http.protocol import Reader
 
 SEQUENCES = 1000

@@ -158,8 +158,8 @@ def one_value_replaced(dice, good):
 @pytest.mark.parametrize("part", range(PARTS))
 async def test_no_body_gets_more_than_a_proper_refusal(service, part):
     dice = random.Random(part)
-    service.app.state.settings.rate_limit_submit = (
-        service.app.state.settings.rate_limit_submit._replace(limit=BODIES)
+    service.app.state.services.settings.rate_limit_submit = (
+        service.app.state.services.settings.rate_limit_submit._replace(limit=BODIES)
     )
     accepted = {}
     for _ in range(BODIES // PARTS):

@@ -165,7 +165,7 @@ async def test_reading_has_its_own_limit(service):
 
 
 async def test_health_is_limited_by_address_and_needs_no_key(service):
-    service.app.state.settings.rate_limit_health = Rate(2, timedelta(minutes=1))
+    service.app.state.services.settings.rate_limit_health = Rate(2, timedelta(minutes=1))
     answers = [await service.http.get("/api/health") for _ in range(3)]
     assert [a.status_code == 429 for a in answers] == [False, False, True]
     assert 50 < int(answers[-1].headers["retry-after"]) <= 60

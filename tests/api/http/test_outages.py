@@ -98,7 +98,7 @@ async def test_a_primary_that_has_become_a_standby_is_a_503(service):
         name = connection.execute(text("SELECT current_database()")).scalar_one()
         connection.execute(text(f"ALTER DATABASE {name} SET default_transaction_read_only = on"))
         connection.commit()
-    await service.app.state.engine.dispose()
+    await service.app.state.services.engine.dispose()
     answer = await service.post(ENTRY)
     assert (answer.status_code, answer.json()["error"]) == (503, "Service temporarily unavailable")
     assert (await service.get("/api/v1/jobs")).status_code == 200, "what only reads goes on"

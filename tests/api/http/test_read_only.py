@@ -77,7 +77,7 @@ async def test_who_waits_for_a_job_hears_of_its_end_all_the_same(service, names)
     job_id = names("getJob")["jobId"]
     headers = {"x-api-key": service.write, "prefer": "wait=30"}
     waiting = asyncio.create_task(service.http.get(f"/api/v1/jobs/{job_id}", headers=headers))
-    await until(lambda: service.app.state.waiter._waiting or waiting.done())
+    await until(lambda: service.app.state.services.waiter._waiting or waiting.done())
     with service.engine.begin() as connection:
         connection.execute(
             text("UPDATE jobs SET state = 'queued', run_at = now() WHERE state = 'scheduled'")

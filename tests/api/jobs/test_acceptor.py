@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 from sqlalchemy import insert, text
 
 from api.http.auth import Key
-from api.jobs.idempotency import Asked
+from api.http.request import Caller
+from api.jobs.entries import cut, find_duplicates
 from api.jobs.submission import parse
-from api.jobs.submit import accept, cut, find_duplicates
+from api.jobs.submit import submit
 from shared.database.models import jobs
 
 IDENTIFIER = st.sampled_from(["a", "b", "+101", None])
@@ -61,17 +62,19 @@ def test_chunks_follow_one_another_and_none_is_too_big_or_of_duplicates_alone(re
 async def test_a_statement_that_was_committed_though_its_connection_broke_is_not_refused(service):
     """The first try has written its job's row, and is committed while the second waits for that."""
     job_id, submission = uuid4(), parse(b'{"campaignId": "cmp", "leads": [{"externalId": "a"}]}')
-    asked = Asked(Key(uuid4(), "co", None, "write", "tests", None, None), None, 0, job_id)
-    engine, settings = service.app.state.engine, service.app.state.settings
+    caller = Caller(Key(uuid4(), "co", None, "write", "tests", None, None), None, 0, job_id)
+    engine, settings = service.app.state.services.engine, service.app.state.services.settings
     with service.engine.connect() as connection:
         connection.execute(
             insert(jobs), {"id": job_id, "company_id": "co", "campaign_id": "cmp", "total": 1}
         )
-        again = asyncio.create_task(accept(engine, settings, asked, submission))
+        again = asyncio.create_task(submit(engine, settings, caller, submission))
         await waits_for_a_lock(service.engine)
         connection.commit()
     assert (await again).created_at.tzinfo
-    assert (await accept(engine, settings, asked, submission)).created_at < (await again).created_at
+    assert (await submit(engine, settings, caller, submission)).created_at < (
+        await again
+    ).created_at
     with service.engine.connect() as connection:
         assert connection.execute(text("SELECT count(*) FROM chunks")).scalar_one() == 0, (
             "what is there is not written again"

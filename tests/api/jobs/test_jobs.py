@@ -5,11 +5,10 @@ import time
 from datetime import UTC, datetime
 
 import pytest
-from sqlalchemy import select, text
+from sqlalchemy import text
 
-from api.http.paging import newest_first, page_of
+from api.http.paging import after_cursor, page_of
 from shared.broker.wakeups import Wake
-from shared.database.models import jobs
 from tests.support.jobs import add_leads, job_row
 from tests.support.stack import make_key
 from worker.claimer import claim
@@ -144,7 +143,7 @@ async def test_a_job_that_a_ticker_of_before_has_ended_is_counted_like_any_other
 
 
 async def test_results_come_in_pages_over_chunks_and_by_outcome(service):
-    service.app.state.settings.chunk_size = 3
+    service.app.state.services.settings.chunk_size = 3
     job_id = await service.submit(
         *({"externalId": f"x{i}"} for i in range(20)), {"externalId": "a"}, {"externalId": "x0"}
     )
@@ -180,7 +179,7 @@ def claim_next(engine):
 
 
 async def test_a_running_job_is_counted_chunk_by_chunk_and_asks_for_patience_as_it_ages(service):
-    service.app.state.settings.chunk_size = 2
+    service.app.state.services.settings.chunk_size = 2
     job_id = await service.submit(
         {"externalId": "a"}, {"externalId": "b"}, {"externalId": "nobody"}, {"externalId": "c"}
     )
@@ -400,11 +399,13 @@ def test_a_page_deep_in_a_span_of_time_reads_as_little_of_the_index_as_the_first
             text("SELECT created_at, id FROM jobs WHERE created_at = to_timestamp(500)")
         ).one()
         (_, cursor), before = page_of([last, last], 1), datetime(2026, 1, 1, tzinfo=UTC)
-        page = newest_first(
-            select(jobs.c.id).where(jobs.c.company_id == "co"), jobs, cursor, before
-        ).limit(200)
-        explained = f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {page.compile(engine, compile_kwargs={'literal_binds': True})}"
-        ((plans,),) = connection.exec_driver_sql(explained)
+        condition, values = after_cursor("jobs", cursor, before)
+        explained = text(f"""
+            EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON)
+            SELECT id FROM jobs WHERE company_id = 'co' AND {condition}
+            ORDER BY created_at DESC, id DESC LIMIT 200
+        """)
+        ((plans,),) = connection.execute(explained, values)
     read = plans[0]["Plan"]["Shared Hit Blocks"] + plans[0]["Plan"]["Shared Read Blocks"]
     assert (plans[0]["Plan"]["Actual Rows"], read < 20) == (200, True), plans
 

@@ -52,7 +52,7 @@ class Ears:
 
     def __init__(self, service):
         self.heard = []
-        engine = service.app.state.engine.sync_engine
+        engine = service.app.state.services.engine.sync_engine
         event.listen(engine, "before_cursor_execute", self._hear)
 
     def _hear(self, _connection, _cursor, statement, parameters, *_rest):

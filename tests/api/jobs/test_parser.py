@@ -6,7 +6,7 @@ import re
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from api.http.errors import InvalidRequest
+from api.http.answers import InvalidRequest
 from api.jobs.submission import FIELDS, parse
 from shared.identifiers.canonical import canonical_external_id, canonical_phone_number
 

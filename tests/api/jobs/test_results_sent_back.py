@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from api.jobs.exports import CSV_HEAD, as_csv, as_ndjson
+from api.jobs.results import CSV_HEAD, as_csv, as_ndjson
 from shared.identifiers.canonical import canonical_external_id
 from shared.states import Outcome
 from tests.api.files.test_file_names import entries

@@ -14,7 +14,7 @@ from sqlalchemy import text
 
 from api.http import protocol
 from api.http.places import Places
-from api.jobs import exports
+from api.jobs import results as exports
 from shared.states import Outcome
 from tests.api.http.test_framing import serving
 from tests.api.http.test_protocol import BODY, POST, answer_of, connected
@@ -39,7 +39,9 @@ def asking(job_id, key, method="GET", accept="application/x-ndjson"):
 async def test_one_that_waits_for_its_reader_holds_the_part_and_no_rows(service):
     job_id = big_job(service.engine)
     write = partial(exports.as_csv, raw=False)
-    parts = exports.stream(service.app.state.engine, job_id, CHUNKS * 1000, list(Outcome), write)
+    parts = exports.stream(
+        service.app.state.services.engine, job_id, CHUNKS * 1000, list(Outcome), write
+    )
     await anext(parts)  # what the first one loads stays
     tracemalloc.start()
     try:
@@ -81,7 +83,7 @@ async def test_a_company_has_some_of_the_places_and_what_is_refused_says_when_to
     monkeypatch.setattr("api.http.places.PATIENCE", 0.2)
     job_id, others = big_job(service.engine), big_job(service.engine, "other", "foreign")
     async with serving(service.app) as (port, _), AsyncExitStack() as held:
-        for _ in range(exports.OF_ONE_COMPANY):
+        for _ in range(exports.EXPORTS_OF_ONE_COMPANY):
             assert (await held.enter_async_context(asked(port, asking(job_id, service.read))))[
                 0
             ] == OK
@@ -105,7 +107,7 @@ async def test_a_company_has_some_of_the_places_and_what_is_refused_says_when_to
 
 async def test_companies_share_the_places_of_a_process(service, monkeypatch):
     monkeypatch.setattr("api.http.places.PATIENCE", 0.2)
-    service.app.state.exports = Places(1, 1)
+    service.app.state.services.exports = Places(1, 1)
     job_id, others = big_job(service.engine), big_job(service.engine, "other", "foreign")
     async with (
         serving(service.app) as (port, _),
@@ -139,7 +141,7 @@ async def cancelled(_reader, _connections):
 
 @pytest.mark.parametrize("ending", [read_whole, left, silent_for_long, cancelled])
 async def test_a_place_is_let_go_of_however_an_export_ends(service, ending):
-    service.app.state.exports = Places(1, 1)
+    service.app.state.services.exports = Places(1, 1)
     job_id = big_job(service.engine)
     sent = last(asking(job_id, service.read))
     async with serving(service.app) as (port, connections), asked(port, sent) as (head, reader):

@@ -135,12 +135,12 @@ async def test_ids_of_leads_do_not_tell_how_many_others_have(service):
     assert all(re.fullmatch("[0-9a-f]{32}", told) for told in listed.values()), (
         "nothing that could be counted"
     )
-    key = service.app.state.settings.secrets_key
-    service.app.state.settings.secrets_key = f"{new_secrets_key()},{key}"
+    key = service.app.state.services.settings.secrets_key
+    service.app.state.services.settings.secrets_key = f"{new_secrets_key()},{key}"
     assert await ids_of(service, service.write, "cmp") == {
         name: listed[name] for name in listed if name[0] != "x"
     }
-    service.app.state.settings.secrets_key = new_secrets_key()
+    service.app.state.services.settings.secrets_key = new_secrets_key()
     assert not {*(await ids_of(service, service.write, "cmp")).values()} & {*listed.values()}, (
         "without the key nobody can tell"
     )

@@ -547,7 +547,9 @@ async def test_a_company_has_fifty_webhooks_of_80_created_at_once(
     with service.engine.connect() as other:
         other.execute(text("SELECT FROM companies WHERE id = 'co' FOR UPDATE"))
         calls = [asyncio.create_task(create()) for _ in range(80)]
-        await until(lambda: lock_waits(service.engine) == service.app.state.settings.pool_size)
+        await until(
+            lambda: lock_waits(service.engine) == service.app.state.services.settings.pool_size
+        )
         other.rollback()
     assert sorted(await asyncio.gather(*calls)) == [201] * 3 + [409] * 77
     with service.engine.connect() as connection:

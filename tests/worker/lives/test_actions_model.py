@@ -24,7 +24,7 @@ from hypothesis.stateful import (
 )
 from sqlalchemy import text
 
-from api.http.errors import ApiError
+from api.http.answers import ApiError
 from shared.states import Action, Outcome
 from tests.support.jobs import add_campaign, add_leads, let_leases_expire, one_tick
 from tests.worker.test_steering import SteeredWorld, shut_window, window_around

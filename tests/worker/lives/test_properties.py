@@ -26,13 +26,13 @@ from hypothesis.stateful import (
 )
 from sqlalchemy import delete, event, insert, select, text
 
+from api.http.answers import ApiError
 from api.http.auth import Key
-from api.http.errors import ApiError
+from api.http.request import Caller
 from api.jobs.follow_up import follow
-from api.jobs.idempotency import Asked
 from api.jobs.results import read_results
 from api.jobs.submission import parse
-from api.jobs.submit import accept
+from api.jobs.submit import submit
 from api.leads.leads import Named
 from api.leads.leads import delete as delete_lead
 from shared.database.engines import create_api_engine
@@ -103,16 +103,16 @@ class World:
         }
         job_id = uuid4()
         submission = parse(json.dumps(body | fields).encode())
-        asked = Asked(KEY, None, 0, job_id)
+        caller = Caller(KEY, None, 0, job_id)
         self._runner.run(
-            accept(self.api_engine, Settings(chunk_size=chunk_size), asked, submission)
+            submit(self.api_engine, Settings(chunk_size=chunk_size), caller, submission)
         )
         return job_id
 
     def follow(self, job_id, action):
         """The job that follows."""
-        asked = Asked(KEY, None, 0, uuid4())
-        return self._runner.run(follow(self.api_engine, Settings(), asked, job_id, action)).job_id
+        caller = Caller(KEY, None, 0, uuid4())
+        return self._runner.run(follow(self.api_engine, Settings(), caller, job_id, action)).job_id
 
     def delete(self, campaign, external_id, number):
         """As `DELETE /api/v1/leads` does; the number of copies erased, None where there is
@@ -520,7 +520,7 @@ class Life(RuleBasedStateMachine):
             return
         source = pick.choice(possible)
         job_id = self.world.follow(source, Action.RESTORE)
-        if job_id not in self.submitted:  # asked again, it is the same job
+        if job_id not in self.submitted:  # caller again, it is the same job
             of_source = {
                 "campaign": self.submitted[source]["campaign"],
                 "written": archived[source],

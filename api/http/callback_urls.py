@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from api.http.errors import InvalidRequest
+from api.http.answers import InvalidRequest
 from shared.destinations import (
     Address,
     Destination,
