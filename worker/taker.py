@@ -56,8 +56,8 @@ def take_statement(mode: Mode, deleted: str, key: str) -> TextClause:
 
 
 def take_free_statement(mode: Mode, named: str, key: str) -> TextClause:
-    """Takes those of the leads that are `named`, a FROM list and its condition, that nobody else has
-    locked. Returns for each the columns of its `key`, and `kept`: null, or why it is left, an
+    """Takes those of the leads that are `named`, a FROM list and its condition, that nobody else
+    has locked. Returns for each the columns of its `key`, and `kept`: null, or why it is left, an
     Outcome.
     """
     # A lead that somebody else holds stays, and is not waited for: so locks may be taken in any
