@@ -47,15 +47,15 @@ _KNOWN = """
 """
 
 
+# Of each company in turn the jobs in turn, of each job its first chunk, until one is found that
+# nobody else has in hand. No more than that is locked, as nothing is sorted above the locking.
+#
+# `job`: a round of a company's jobs goes on after the job served last, with those that were queued
+# when it began; then the next begins.
+#
+# `most`: a claim of a paced job is for an eighth of a second's worth of leads.
 def _choice(lock: str) -> str:
-    """The first chunk that may be claimed: of each company in turn the jobs in turn, of each job
-    its first chunk, until one is found that nobody else has in hand. No more than that is locked,
-    as nothing is sorted above the locking.
-
-    `job`: a round of a company's jobs goes on after the job served last, with those that were
-    queued when it began; then the next begins. `most`: a claim of a paced job is for an eighth of a
-    second's worth of leads.
-    """
+    """The first chunk that may be claimed."""
     return f"""
         SELECT claimable.*
         FROM json_to_recordset(CAST(:companies AS json)) AS turn (

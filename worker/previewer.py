@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import Connection, TextClause, text
+from sqlalchemy import Connection, text
 
 from shared.database import archive
 from shared.database.arrays import bigint_array, text_array
@@ -23,14 +23,12 @@ from worker.entries import Entries
 from worker.finisher import Finished, finish
 from worker.known_leads import KnownLeads
 from worker.part import Part
-from worker.taker import Leads, Manner, by_each_way
+from worker.taker import NAMED_BY, Leads, Manner
 
-
-def _find_by(named: str) -> TextClause:
-    return text(f"SELECT id, external_id, phone_number FROM leads WHERE {named}")
-
-
-_FIND = by_each_way(_find_by)
+_FIND = {
+    way: text(f"SELECT id, external_id, phone_number FROM leads WHERE {named}")
+    for way, named in NAMED_BY.items()
+}
 
 _WRITE_DOWN = text("""
     UPDATE chunks SET lead_ids = CAST(:ids AS bigint[]),

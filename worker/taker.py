@@ -26,17 +26,12 @@ Way = Literal["external_id", "phone_number", "lone_number"]
 # `= ANY(sorted array)` takes row locks in index order: two jobs over the same leads seldom meet
 # head-on.
 _BY_NUMBER = "campaign_id = :campaign_id AND phone_number = ANY(CAST(:identifiers AS text[]))"
-_BY: dict[Way, str] = {
+NAMED_BY: dict[Way, str] = {
     "external_id": "campaign_id = :campaign_id AND external_id = ANY(CAST(:identifiers AS text[]))",
     "phone_number": _BY_NUMBER,
     "lone_number": f"{_BY_NUMBER} AND external_id IS NULL",
 }
-
-
-def by_each_way(build: Callable[[str], TextClause]) -> dict[Way, TextClause]:
-    """What `build` makes of a condition that names leads, for each way to name them."""
-    return {way: build(condition) for way, condition in _BY.items()}
-
+"""The ways to name leads of a campaign by identifiers."""
 
 # What becomes of the rows in `gone`, by mode.
 _KEEP = {
@@ -49,8 +44,8 @@ _KEEP = {
 
 
 def take_statement(mode: Mode, deleted: str, key: str) -> TextClause:
-    """Takes all leads that are `deleted`, the rest of a DELETE statement; returns their `key`, some
-    columns, and why each is kept: it is not.
+    """Takes all leads of a DELETE statement, whose rest is `deleted`. Returns for each the columns
+    of its `key`, and `kept`, which is null.
     """
     if mode == Mode.DELETE:
         return text(f"DELETE FROM leads {deleted} RETURNING {key}, NULL AS kept")
@@ -61,8 +56,9 @@ def take_statement(mode: Mode, deleted: str, key: str) -> TextClause:
 
 
 def take_free_statement(mode: Mode, named: str, key: str) -> TextClause:
-    """As take_statement, of the leads that are `named`, a FROM list and its condition; but leaves
-    alone those that others have locked, and says why each that is left is `kept`: its outcome.
+    """Takes those of the leads that are `named`, a FROM list and its condition, that nobody else
+    has locked. Returns for each the columns of its `key`, and `kept`: null, or why it is left, an
+    Outcome.
     """
     # A lead that somebody else holds stays, and is not waited for: so locks may be taken in any
     # order. To sort by id, all leads of all campaigns would be walked through. A lead that was free
@@ -82,22 +78,21 @@ def take_free_statement(mode: Mode, named: str, key: str) -> TextClause:
 
 _KEY = "leads.external_id, leads.phone_number"
 
-
-def _take_by(mode: Mode) -> Callable[[str], TextClause]:
-    return lambda named: take_statement(mode, f"WHERE {named}", _KEY)
-
-
-def _take_free_by(mode: Mode) -> Callable[[str], TextClause]:
-    return lambda named: take_free_statement(mode, f"leads WHERE {named}", _KEY)
-
-
-def _left_by(named: str) -> TextClause:
-    return text(f"SELECT {_KEY}, NULL AS kept FROM leads WHERE {named}")
-
-
-_TAKE = {mode: by_each_way(_take_by(mode)) for mode in _KEEP}
-_TAKE_FREE = {mode: by_each_way(_take_free_by(mode)) for mode in _KEEP}
-_LEFT = by_each_way(_left_by)
+_TAKE = {
+    mode: {way: take_statement(mode, f"WHERE {named}", _KEY) for way, named in NAMED_BY.items()}
+    for mode in _KEEP
+}
+_TAKE_FREE = {
+    mode: {
+        way: take_free_statement(mode, f"leads WHERE {named}", _KEY)
+        for way, named in NAMED_BY.items()
+    }
+    for mode in _KEEP
+}
+_LEFT = {
+    way: text(f"SELECT {_KEY}, NULL AS kept FROM leads WHERE {named}")
+    for way, named in NAMED_BY.items()
+}
 
 _NUMBERS = text("""
     SELECT phone_number FROM leads
