@@ -53,7 +53,7 @@ _KNOWN = """
 # `job`: a round of a company's jobs goes on after the job served last, with those that were queued
 # when it began; then the next begins.
 #
-# `most`: a claim of a paced job is for an eighth of a second's worth of leads.
+# `max_entries`: a claim of a paced job is for an eighth of a second's worth of leads.
 def _choice(lock: str) -> str:
     """The first chunk that may be claimed."""
     return f"""
@@ -99,7 +99,7 @@ def _choice(lock: str) -> str:
                                 job.max_leads_per_second / 8
                             ) END
                         )
-                    END AS most
+                    END AS max_entries
                 FROM chunks
                 WHERE job_id = job.id AND number >= first.number AND state = 'pending'
                     AND retry_at <= clock_timestamp()
@@ -138,7 +138,7 @@ _CLAIM = squeezed(f"""
             END,
             paced_at = greatest(
                 coalesce(paced_at, clock_timestamp()), clock_timestamp() - CAST(:burst AS interval)
-            ) + chosen.most * interval '1 s' / max_leads_per_second,
+            ) + chosen.max_entries * interval '1 s' / max_leads_per_second,
             waiting_until = CASE WHEN waiting_until IS NOT NULL THEN clock_timestamp() + :lease END
         FROM chosen WHERE jobs.id = chosen.job_id AND NOT goes_on AND {claimable("jobs")}
         RETURNING jobs.*
@@ -155,7 +155,7 @@ _CLAIM = squeezed(f"""
         RETURNING chunks.job_id, chunks.number, chunks.attempts, chunks.retry_at
     )
     SELECT claimed.*, campaign_id, phone_fallback_rule, phone_region, form, mode, dry_run,
-        most, part_seconds, coalesce(waiting_since, held_since) IS NOT NULL AS waited,
+        max_entries, part_seconds, coalesce(waiting_since, held_since) IS NOT NULL AS waited,
         held_since < least(recovered_at, clock_timestamp() - interval '10 min')
             AND recovered_at IS NOT NULL AS fails_alone,
         job.company_id, job.queued_at, new_round, chosen.first_pending
@@ -187,10 +187,10 @@ class Claim(NamedTuple):
     """A chunk in hand, with what is needed of its job. `attempts` counts this one; `lease_end`
     tells this claim from others.
 
-    No more than `most` of the entries that are undecided are to be worked on; the first of them
-    alone, for `part_seconds`, where it is known to take long. `waited`: the database was not well
-    when the job, or this chunk, was last worked on. `fails_alone`: so it has been for ten minutes
-    whenever this chunk was tried, though others of the job have gone since.
+    No more than `max_entries` of the entries that are undecided are to be worked on; the first of
+    them alone, for `part_seconds`, where it is known to take long. `waited`: the database was not
+    well when the job, or this chunk, was last worked on. `fails_alone`: so it has been for ten
+    minutes whenever this chunk was tried, though others of the job have gone since.
     """
 
     job_id: UUID
@@ -203,7 +203,7 @@ class Claim(NamedTuple):
     form: int
     mode: str
     dry_run: bool
-    most: int | None
+    max_entries: int | None
     part_seconds: int | None
     waited: bool
     fails_alone: bool
@@ -260,7 +260,7 @@ def _claim_of(row: Any) -> Claim:
         form=row.form,
         mode=row.mode,
         dry_run=row.dry_run,
-        most=row.most,
+        max_entries=row.max_entries,
         part_seconds=row.part_seconds,
         waited=row.waited,
         fails_alone=row.fails_alone,

@@ -162,7 +162,7 @@ def decide_part(part: Part, claimed: Claim, how: Try, lock_wait: timedelta) -> F
     quick = part.elapsed < QUICK_PART
     part.allow_to_finish()
     went = _changes(outcomes) > _changes(bytes(entries.outcomes))
-    if claimed.waited or (claimed.most is not None and quick):
+    if claimed.waited or (claimed.max_entries is not None and quick):
         go_on(part.connection, claimed, quick=quick, went=went)
     before, after = bytes(row.outcomes[: chosen.start]), bytes(row.outcomes[chosen.stop :])
     looked_up = not claimed.dry_run and how.verdict is None
@@ -198,14 +198,14 @@ def _choose(outcomes: Sequence[int], claimed: Claim, *, only_locked: bool) -> sl
     """The entries to be worked on now: all of a chunk, or as many as the claim allows. Where all
     that are left are locked, it begins anywhere, as the first may be locked for long.
     """
-    most = 1 if claimed.part_seconds else claimed.most
-    if most is None:
+    length = 1 if claimed.part_seconds else claimed.max_entries
+    if length is None:
         return slice(0, len(outcomes))
     undecided = Outcome.WAITS_FOR_LOCK if only_locked else Outcome.PENDING
     places = [i for i, outcome in enumerate(outcomes) if outcome == undecided]
     if only_locked:
         places = places[random.randrange(len(places)) :]  # noqa: S311 - no secret
-    return slice(places[0], places[most] if most < len(places) else len(outcomes))
+    return slice(places[0], places[length] if length < len(places) else len(outcomes))
 
 
 def _changes(outcomes: bytes) -> int:

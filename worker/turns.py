@@ -126,8 +126,8 @@ class Turns:
         """Whether there may be a company without a turn."""
         return time.monotonic() - self._listed > LIST_EVERY
 
-    def in_turn(self, most: int) -> Iterator[dict[str, str]]:
-        """The values of a claim: the companies that have open jobs, up to `most` at once, and what
+    def in_turn(self, at_once: int) -> Iterator[dict[str, str]]:
+        """The values of a claim: the companies that have open jobs, up to `at_once`, and what
         is known of their jobs.
 
         Where no company has an open job, those served last: new jobs are mostly theirs, and to try
@@ -143,15 +143,15 @@ class Turns:
                 "served_at": turn.served_at,
                 "served_id": turn.served_id,
             }
-            for company_id, turn in busy or all_turns[-most:]
+            for company_id, turn in busy or all_turns[-at_once:]
         ]
         known = self.first_pending.items()
         jobs = _encode([{"job_id": str(job_id), "number": number} for job_id, number in known])
-        for start in range(0, len(companies), most):
+        for start in range(0, len(companies), at_once):
             yield {
                 "queue": self.queue,
                 "jobs": jobs,
-                "companies": _encode(companies[start : start + most]),
+                "companies": _encode(companies[start : start + at_once]),
             }
 
     def list(self, connection: Connection) -> bool:

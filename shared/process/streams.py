@@ -76,9 +76,9 @@ class Unfailing(io.TextIOBase):
         try:
             # A file takes all of it at once, so that lines of several processes stay whole; a pipe
             # takes so much.
-            most = size if _is_regular(self._file) else select.PIPE_BUF
+            at_once = size if _is_regular(self._file) else select.PIPE_BUF
             while left:
-                left = left[self._write(left[:most]) :]
+                left = left[self._write(left[:at_once]) :]
         except OSError:
             self._is_torn = len(left) < size or self._is_torn
             self._lost += text.count("\n")
