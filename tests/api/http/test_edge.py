@@ -356,16 +356,16 @@ async def test_an_answer_that_breaks_off_does_not_look_whole(version):
 
 def test_of_more_bodies_than_there_is_memory_for_those_give_way_that_came_first(api):
     port, key, other = api
-    big = BODY.ljust(body.MAX_BYTES)
+    big = BODY.ljust(body.MAX_BODY)
     with ExitStack() as stack:
         held = [
             stack.enter_context(connected(port))
-            for _ in range(body.OF_ONE_COMPANY // body.MAX_BYTES)
+            for _ in range(body.BODIES_OF_ONE_COMPANY // body.MAX_BODY)
         ]
         for connection in held:
             connection.sendall(request(key, big)[:-1])
         foreign = stack.enter_context(connected(port))
-        foreign.sendall(request(other, BODY.replace("cmp", "other").ljust(body.MAX_BYTES))[:-1])
+        foreign.sendall(request(other, BODY.replace("cmp", "other").ljust(body.MAX_BODY))[:-1])
         newest = stack.enter_context(connected(port))
         newest.sendall(request(key, big))
         assert answer_of(newest)[0] == 202

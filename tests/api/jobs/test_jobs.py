@@ -52,12 +52,11 @@ async def test_a_job_tells_its_whole_story(service):
     job_id = await service.submit(*SUBMITTED, clientReference="order 7", phoneFallback=True)
     before = (await service.get(f"/api/v1/jobs/{job_id}")).json()["data"]
     assert list(before) == [
-        "jobId", "campaignId", "status", "requested", "clientReference", "mode", "dryRun", "phoneFallback",
-        "phoneRegion", "sourceJobId",
+        "jobId", "campaignId", "status", "requested", "clientReference", "phoneFallback", "phoneRegion",
+        "mode", "dryRun", "schedule", "callbackUrl", "maxLeadsPerSecond", "sourceJobId",
         "total", "processed", "deleted", "wouldDelete", "restored", "conflict", "notFound", "unprocessed", "invalid",
         "erasedFromArchive", "lacksPlus", "otherExternalId", "waitingFor", "error",
-        "schedule", "callbackUrl", "maxLeadsPerSecond", "createdAt", "runAt", "startedAt", "finishedAt", "identifiersPurgedAt",
-        "history", "resultsUrl",
+        "createdAt", "runAt", "startedAt", "finishedAt", "identifiersPurgedAt", "history", "resultsUrl",
         "deletedIdentifiers", "wouldDeleteIdentifiers", "restoredIdentifiers", "conflictIdentifiers",
         "notFoundIdentifiers", "unprocessedIdentifiers", "invalidIdentifiers", "identifiersOmitted",
     ]  # fmt: skip
