@@ -142,7 +142,7 @@ async def _answer_database_error(_request: Request, error: Any) -> Answer:
     if hint is None:
         raise error
     cause = type(getattr(error, "orig", error)).__name__
-    log.warning("database not usable", error=cause, sqlstate=sqlstate(error), mend=hint)
+    log.warning("database not usable", error=cause, sqlstate=sqlstate(error), hint=hint)
     return Unavailable().answer()
 
 

@@ -62,7 +62,7 @@ async def _works(broker_url: str) -> bool:
     except TimeoutError:
         flaw = Flaw("does not answer in time", "start it, or mend BROKER_URL")
     if flaw:
-        log.warning("broker not usable", error=flaw.finding, mend=flaw.mend)
+        log.warning("broker not usable", error=flaw.finding, hint=flaw.hint)
     return flaw is None
 
 

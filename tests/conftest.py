@@ -9,11 +9,11 @@ import pytest
 import redis
 
 from cli.stack.embedded import Embedded
+from shared.credentials import new_secrets_key
 from shared.database import migrations
 from shared.database.engines import create_sync_engine, create_worker_engine
+from shared.destinations import LOOPBACK, parse_networks
 from shared.settings import Settings
-from shared.webhooks.destinations import LOOPBACK, parse_networks
-from shared.webhooks.signatures import new_secrets_key
 
 _numbers = count()
 

@@ -21,8 +21,8 @@ log = structlog.get_logger()
 
 
 def main() -> int:
-    """Runs until SIGTERM (ends what is in hand) or SIGQUIT. Returns the exit code, which is 0 for
-    SIGTERM only.
+    """Runs until SIGTERM, which lets the work in hand end, or SIGQUIT. Returns the exit code, which
+    is 0 for SIGTERM only.
     """
     guard_streams()
     parser = argparse.ArgumentParser(prog="python -m worker", description=__doc__)
@@ -42,14 +42,15 @@ def main() -> int:
     chosen = parser.parse_args()
     settings = process_settings(secrets=chosen.webhooks)
     logs.configure(settings)
-    look_at_servers(settings)  # before the fork: what is found out holds for the pool processes too
+    # Before the fork: what is found out holds for the pool processes too.
+    look_at_servers(settings)
     if chosen.webhooks:
         app.conf.role = "deliverer"
         pool, size, queues = "threads", chosen.threads, [WEBHOOKS_QUEUE]
     else:
         app.conf.worker_concurrency = chosen.processes
         pool, size, queues = "prefork", chosen.processes, list(JOB_QUEUES)
-    # What workers tell each other is broker traffic that nobody here listens to.
+    # Workers tell each other things that nobody here listens to: traffic for the broker.
     quiet: dict[str, Any] = {
         "quiet": True,
         "without_gossip": True,
@@ -59,7 +60,7 @@ def main() -> int:
     worker = app.Worker(pool_cls=pool, concurrency=size, queues=queues, **quiet)
     worker.start()
     if worker.exitcode and (flaw := broker_flaw(settings.broker_url, seconds=1)):
-        log.error("broker not usable", error=flaw.finding, mend=flaw.mend)
+        log.error("broker not usable", error=flaw.finding, hint=flaw.hint)
     return int(worker.exitcode or 0)
 
 

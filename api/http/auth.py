@@ -24,9 +24,9 @@ from starlette.requests import Request
 from api.database import AnyRow, rows
 from api.http.answers import ApiError, Forbidden, RateLimited, Unavailable
 from api.http.rate_limits import Limiter
+from shared.credentials import hash_key
 from shared.database.arrays import text_array
 from shared.database.plans import BY_INDEX
-from shared.keys import hash_key
 from shared.settings import Rate, Settings, parse_rate
 
 if TYPE_CHECKING:
@@ -242,7 +242,7 @@ def _rate(written: str | None) -> Rate | None:
         log.warning(
             "limit of a key not understood",
             error=str(error),
-            mend="correct rate_limit_submit and rate_limit_read",
+            hint="correct rate_limit_submit and rate_limit_read",
         )
         return None
 

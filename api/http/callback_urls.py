@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from api.http.answers import InvalidRequest
-from shared.webhooks.destinations import (
+from shared.destinations import (
     Address,
     Destination,
     Network,

@@ -130,7 +130,7 @@ class Limiter:
             log.warning(
                 "rate limits not counted",
                 error=type(error).__name__,
-                mend="check REDIS_URL; calls pass meanwhile",
+                hint="check REDIS_URL; calls pass meanwhile",
             )
         self._broken, self._next_try = True, time.monotonic() + BREAK
 

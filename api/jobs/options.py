@@ -17,10 +17,10 @@ from api.http.answers import InvalidRequest
 from api.http.callback_urls import checked_url
 from api.http.fields import described
 from api.http.request import MAX_TEXT, checked_text
+from shared.destinations import MAX_URL
 from shared.identifiers.phone_regions import REGIONS, is_region
 from shared.printable import brief
 from shared.states import Mode, PhoneFallback
-from shared.webhooks.destinations import MAX_URL
 from shared.windows import Window, make_window
 
 MAX_RATE = 1_000_000  # leads a second; more than any database deletes

@@ -220,7 +220,7 @@ async def region_of(engine: AsyncEngine, company_id: str, campaign_id: str) -> s
         log.warning(
             "region of a campaign not understood",
             region=region,
-            mend="set it with: leadsweep campaigns phone-region",
+            hint="set it with: leadsweep campaigns phone-region",
         )
         return None
     return region or None
@@ -265,7 +265,7 @@ def _own_window(written: str | None) -> Window | None:
         log.warning(
             "window of a campaign not understood",
             error=str(error),
-            mend="set it with: leadsweep campaigns off-peak",
+            hint="set it with: leadsweep campaigns off-peak",
         )
         return None
 

@@ -27,6 +27,7 @@ from api.jobs.submission import (
     parse_leads,
 )
 from api.jobs.submit import region_of
+from shared.credentials import pseudonyms
 from shared.database import archive
 from shared.database.arrays import bigint_array, text_array
 from shared.database.plans import BY_INDEX
@@ -41,7 +42,6 @@ from shared.identifiers.names import IDENTIFIERS
 from shared.identifiers.phone_regions import phone_number, rival
 from shared.printable import brief
 from shared.settings import Settings
-from shared.webhooks.signatures import pseudonyms
 
 FIRST_PAUSE = 0.05  # seconds at most before a change that met a deadlock is tried again, doubled with each try …
 LONGEST_PAUSE = 1.0  # … up to this; the deadlock itself takes the database a second to notice

@@ -14,11 +14,11 @@ from api.http.auth import Key
 from api.http.callback_urls import check_host, checked_url
 from api.http.paging import newest_first, page_of
 from api.http.request import checked_flag, checked_text, decode_object
+from shared.credentials import Vault, last_end, new_secret, retired
 from shared.database.models import webhooks
 from shared.database.plans import BY_INDEX
 from shared.settings import Settings
 from shared.states import JOB_EVENTS
-from shared.webhooks.signatures import Vault, last_end, new_secret, retired
 
 FIELDS = frozenset({"url", "events", "description", "enabled"})
 MOST = 50  # of one company: each is a delivery for each of its jobs

@@ -32,7 +32,7 @@ from leadsweep.terminal.failure import Failure
 from leadsweep.terminal.signals import uninterrupted
 
 from cli.stack.processes import last_words, port_of, reserve_port, spawn, stop, write_private
-from shared.webhooks.signatures import new_secrets_key
+from shared.credentials import new_secrets_key
 
 Process = subprocess.Popen[bytes]
 

@@ -123,7 +123,7 @@ class Stack:
             self._add("redis", self._embedded.spawn_redis, self._embedded.start_redis)
         elif flaw := broker_flaw(self._given.broker_url, _BROKER_SECONDS):
             wrong = f"the broker {address(self._given.broker_url)} {flaw.finding}"
-            raise Failure(wrong, flaw.mend)
+            raise Failure(wrong, flaw.hint)
         if not self._given.database_url:
             self._add("postgres", self._embedded.spawn_postgres, self._embedded.start_postgres)
 

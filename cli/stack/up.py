@@ -16,7 +16,7 @@ from leadsweep.terminal.output import say
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
-    from shared.webhooks.signatures import Vault
+    from shared.credentials import Vault
 
 _DEMO = "demo"  # the company's id, and the campaign's
 _LEADS = 5
@@ -57,9 +57,9 @@ def up(host: str, port: int, data_dir: Path | None, workers: int) -> None:
 
     from cli.connection import read_settings
     from cli.stack.supervisor import Address, Stack
+    from shared.credentials import Vault
+    from shared.destinations import LOOPBACK, parse_networks
     from shared.process.streams import guard_streams
-    from shared.webhooks.destinations import LOOPBACK, parse_networks
-    from shared.webhooks.signatures import Vault
 
     guard_streams(
         patience=_PATIENCE, stdout=True
@@ -99,7 +99,7 @@ def _is_loopback(host: str) -> bool:
     import socket
     from ipaddress import ip_address
 
-    from shared.webhooks.destinations import unmapped
+    from shared.destinations import unmapped
 
     try:
         found = socket.getaddrinfo(

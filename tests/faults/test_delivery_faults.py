@@ -8,7 +8,7 @@ import time
 import pytest
 from sqlalchemy import text
 
-from shared.webhooks.signatures import Vault, new_secret
+from shared.credentials import Vault, new_secret
 from tests.support.caller import Caller
 from tests.support.jobs import add_campaign
 from tests.support.receiver import receiving

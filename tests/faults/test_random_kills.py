@@ -14,7 +14,7 @@ import httpx2
 import psutil
 from sqlalchemy.exc import DBAPIError
 
-from shared.webhooks.signatures import Vault
+from shared.credentials import Vault
 from tests.faults.conftest import Ground, batches, mixed
 from tests.support.receiver import receiving
 from tests.support.stack import end, wait_for

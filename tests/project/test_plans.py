@@ -31,9 +31,11 @@ from shared.settings import Settings
 from shared.states import Outcome
 from tests.support.jobs import pages_read
 from worker import (
+    attempts,
     claimer,
     composer,
     finisher,
+    known_leads,
     outbox,
     previewer,
     purger,
@@ -180,7 +182,7 @@ def sent(connection):
     """A delivery is claimed, composed and recorded."""
     if taken := outbox.claim(connection):
         composer.compose(connection, taken)
-        outbox.record(connection, taken, outbox.Reply(error="no answer"), 0.1)
+        attempts.record(connection, taken, attempts.Reply(error="no answer"), 0.1)
 
 
 LONG_AGO_CURSOR = (
@@ -245,11 +247,11 @@ OF_WORKERS = {
         {"chunks": 0, "jobs": 0},
     ),
     "unfinished": (finisher.unfinished, 5000, {}),  # looks at 1000 jobs and a chunk of each
-    "unfinished of ten": (says(finisher._UNFINISHED, most=10), 80, {}),
+    "unfinished of ten": (says(finisher._UNFINISHED, limit=10), 80, {}),
     "explain": (says(finisher._EXPLAIN, job_id=ENDED, reason="x"), 60, {"jobs": 1}),
-    "write deliveries": (says(finisher._WRITE_DELIVERIES, job_id=ENDED), 100, {}),
+    "write deliveries": (says(finisher._WRITE_DELIVERIES, job_id=ENDED, event="job.completed"), 100, {}),
     "reasons": (says(finisher._REASONS, job_id=ENDED), 30, {}),
-    "requests": (says(steerer._REQUESTS, most=10), 60, {}),
+    "requests": (says(steerer._REQUESTS, limit=10), 60, {}),
     "wait for chunks in hand": (
         says(steerer._WAIT_FOR_CHUNKS_IN_HAND, job_id=QUEUED),
         30,
@@ -281,7 +283,7 @@ OF_WORKERS = {
     "send a delivery": (sent, 800, {"deliveries": 1}),
     "give a delivery up": (says(outbox._GIVE_UP, id=DELIVERY), 60, {"deliveries": 1}),
     "give up the rest": (
-        says(outbox._GIVE_UP_THE_REST, company_id="co-3", webhook_id=QUIET_WEBHOOK),
+        says(attempts._GIVE_UP_THE_REST, company_id="co-3", webhook_id=QUIET_WEBHOOK),
         200,
         {"deliveries": 5},
     ),
@@ -356,14 +358,14 @@ def of_leads(name, statements, locks):
 
 for mode in ("delete", "archive"):
     OF_WORKERS |= of_leads(f"{mode} leads", taker._TAKE[mode], {"leads": 2})
-    OF_WORKERS |= of_leads(f"{mode} leads that are free", taker._TAKE_UNLOCKED[mode], {"leads": 2})
+    OF_WORKERS |= of_leads(f"{mode} leads that are free", taker._TAKE_FREE[mode], {"leads": 2})
     OF_WORKERS[f"{mode} known leads"] = (
-        says(taker._TAKE_KNOWN[mode], **OF_CAMPAIGN, **KNOWN),
+        says(known_leads._TAKE[mode], **OF_CAMPAIGN, **KNOWN),
         100,
         {"leads": 2},
     )
     OF_WORKERS[f"{mode} known leads that are free"] = (
-        says(taker._TAKE_KNOWN_UNLOCKED[mode], **OF_CAMPAIGN, **KNOWN),
+        says(known_leads._TAKE_FREE[mode], **OF_CAMPAIGN, **KNOWN),
         60,
         {"leads": 2},
     )
@@ -379,7 +381,7 @@ RESTORED = {
     "waits": 4,
 }
 OF_WORKERS |= {
-    "known leads left": (says(taker._LEFT_KNOWN, **OF_CAMPAIGN, **KNOWN), 30, {"leads": 0}),
+    "known leads left": (says(known_leads._LEFT, **OF_CAMPAIGN, **KNOWN), 30, {"leads": 0}),
     "numbers of leads": (
         says(taker._NUMBERS, campaign_id="cmp-3", phone_numbers="{+49301000003}", identified=False),
         30,
@@ -397,7 +399,7 @@ OF_WORKERS |= {
     ),
     "restore": (says(restorer._RESTORE, **RESTORED), 150, {"archived_leads": 2}),
     "restore what is free": (
-        says(restorer._RESTORE_UNLOCKED, **RESTORED),
+        says(restorer._RESTORE_FREE, **RESTORED),
         150,
         {"archived_leads": 2},
     ),

@@ -6,7 +6,7 @@ import socket
 
 import httpcore2
 
-from shared.webhooks import destinations
+from shared import destinations
 
 FORBIDDEN_ADDRESSES = [
     "0.0.0.0", "10.0.0.1", "100.64.0.1", "127.0.0.1", "127.255.255.254", "168.63.129.16", "169.254.169.254", "172.16.0.1",

@@ -19,10 +19,9 @@ from uuid import uuid4
 from sqlalchemy import insert, text
 
 from cli.stack.embedded import free_port
+from shared.credentials import hash_key, new_key, new_secrets_key
 from shared.database.models import api_keys
-from shared.keys import hash_key, new_key
-from shared.webhooks.destinations import LOOPBACK
-from shared.webhooks.signatures import new_secrets_key
+from shared.destinations import LOOPBACK
 
 PROJECT = Path(__file__).parent.parent.parent
 STOP_SECONDS = 10

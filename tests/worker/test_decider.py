@@ -4,7 +4,8 @@ import pytest
 
 from shared.identifiers.canonical import canonical_phone_number
 from shared.states import Outcome, PhoneFallback
-from worker.decider import Copy, Kept, TakenLead, decide
+from worker.campaign import Copy, Kept, TakenLead
+from worker.decider import decide
 from worker.entries import Entries, read_again
 
 BY_ID = Outcome.DELETED_BY_EXTERNAL_ID

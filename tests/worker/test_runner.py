@@ -7,6 +7,7 @@ import pytest
 from psycopg import OperationalError
 from sqlalchemy import event, text
 
+from shared.broker.wakeups import NOBODY, Wake
 from shared.states import Outcome
 from tests.support.jobs import (
     add_campaign,
@@ -20,7 +21,6 @@ from tests.support.jobs import (
 )
 from worker import runner
 from worker.claimer import MAX_ATTEMPTS, claim
-from worker.finisher import NOBODY, Wake
 from worker.runner import run_chunk, run_next
 
 LEADS = [("a", "+101"), ("b", "+102"), ("c", None), (None, "+104")]

@@ -14,6 +14,7 @@ from sqlalchemy import event, text
 from sqlalchemy.exc import DBAPIError
 from structlog.testing import capture_logs
 
+from shared.broker.wakeups import NOBODY
 from shared.process.heartbeats import beat
 from shared.states import Outcome
 from tests.support.jobs import (
@@ -30,7 +31,6 @@ from tests.support.jobs import outcomes_now as outcomes
 from tests.support.jobs import queue_ids as queue
 from worker import runner
 from worker.claimer import MAX_ATTEMPTS, claim
-from worker.finisher import NOBODY
 from worker.part import LONGEST_PART, PART_SECONDS
 from worker.runner import run_chunk, run_next
 from worker.setbacks import cut, hold, put_off
@@ -128,7 +128,7 @@ def test_a_part_grows_again_where_leads_are_quick(campaign):
     sizes = []
     while claimed := claimed_now(campaign):
         run_chunk(campaign, claimed)
-        sizes.append(claimed.most)
+        sizes.append(claimed.max_entries)
     assert job(campaign, job_id).deleted == 100
     assert min(size for size in sizes if size) <= 12
     assert sizes[-1] is None or sizes[-1] > 12
@@ -154,7 +154,7 @@ def test_the_other_chunks_of_a_slow_job_begin_with_small_parts(campaign):
     queue(campaign, [f"crm-{i}" for i in range(100)], chunk_size=50)
     run_chunk(campaign, claimed_now(campaign))
     claimed_now(campaign)
-    assert claimed_now(campaign).most == 25
+    assert claimed_now(campaign).max_entries == 25
 
 
 @pytest.mark.parametrize(
@@ -176,7 +176,7 @@ def test_a_lead_that_takes_too_long_even_alone_is_said_to_be_too_slow(
                 beat(connection, "worker", processes)
             began = time.monotonic()
             run_chunk(campaign, claimed)
-            if claimed.most == 1:
+            if claimed.max_entries == 1:
                 seconds.append(time.monotonic() - began)
     assert max(seconds) < longest + 1
     assert [round(s) for s in seconds if s > 1] == tries
@@ -189,7 +189,7 @@ def test_a_lead_that_takes_too_long_even_alone_is_said_to_be_too_slow(
     assert done.error == f"{results} Leads take long to delete: {mend}"
     [(details,)] = execute(campaign, "SELECT details FROM chunks")
     assert details == {"1": mend}
-    assert {line["mend"] for line in logged if line["event"] == "leads take long"} == {mend}
+    assert {line["hint"] for line in logged if line["event"] == "leads take long"} == {mend}
 
 
 def test_only_one_worker_at_a_time_is_on_a_lead_that_takes_longer_than_a_part(campaign):
@@ -591,7 +591,7 @@ def test_a_probe_that_is_cut_is_followed_by_a_smaller_one_at_once(campaign):
     on_delete(campaign, "PERFORM pg_sleep(0.1)")
     run_chunk(campaign, claimed_now(campaign))
     smaller = claimed_now(campaign)
-    assert (smaller.most, smaller.waited) == (30, True)
+    assert (smaller.max_entries, smaller.waited) == (30, True)
     assert claimed_now(campaign) is None, "one at a time"
     run_chunk(campaign, smaller)
     work(campaign)
@@ -950,7 +950,7 @@ def test_a_word_that_cannot_be_written_is_kept_until_it_can(campaign, monkeypatc
     """A database that refuses all writes for half a minute: else the lease would run out, and
     count.
     """
-    monkeypatch.setattr(runner, "UNTIL_GIVEN_BACK", 0.0)
+    monkeypatch.setattr(runner, "GIVE_BACK_TIMEOUT", 0.0)
     job_id = queue(campaign, ["crm-0"])
     claimed = claimed_now(campaign)
     execute(

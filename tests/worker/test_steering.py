@@ -18,6 +18,7 @@ from api.jobs.control import request_action
 from api.jobs.follow_up import follow
 from api.jobs.submission import parse
 from api.jobs.submit import submit
+from shared.broker.wakeups import NOBODY, Wake
 from shared.settings import Settings
 from shared.states import COUNTS, POSSIBLE_IN, Action, JobState, Outcome
 from shared.windows import next_opening, parse_window
@@ -34,10 +35,9 @@ from tests.support.jobs import (
 )
 from tests.worker.lives.test_properties import World
 from worker.claimer import MAX_ATTEMPTS, claim
-from worker.finisher import NOBODY, Wake
 from worker.runner import run_chunk, run_next
 from worker.setbacks import put_off
-from worker.steerer import MOST, carry_out_requests
+from worker.steerer import REQUESTS_A_TURN, carry_out_requests
 
 KEY = Key(uuid4(), "co", None, "write", "tests", None, None)
 STEERING = (Action.CANCEL, Action.PAUSE, Action.RESUME)
@@ -839,7 +839,7 @@ def test_a_worker_whose_claim_was_forestalled_takes_the_next_job(world):
 def test_a_window_that_shuts_on_many_jobs_does_not_keep_a_worker_from_its_work(engine):
     """It carries out a few requests in each turn; the ticker does the rest."""
     with engine.begin() as connection:
-        for _ in range(3 * MOST):
+        for _ in range(3 * REQUESTS_A_TURN):
             queue_job(
                 connection,
                 [("a", None)],
@@ -858,7 +858,7 @@ def test_a_window_that_shuts_on_many_jobs_does_not_keep_a_worker_from_its_work(e
             connection.execute(
                 text("SELECT count(*) FROM jobs WHERE wanted = 'close'")
             ).scalar_one()
-            == 2 * MOST + 1
+            == 2 * REQUESTS_A_TURN + 1
         )
     one_tick(engine)
     with engine.begin() as connection:

@@ -17,7 +17,7 @@ import pytest
 from sqlalchemy import event, select, text
 
 from api.app import create_app
-from shared.broker.wakeups import Announcer
+from shared.broker.wakeups import Announcer, Wake
 from shared.database.models import jobs
 from shared.settings import Rate
 from shared.states import COUNTS, Action, JobState, Outcome
@@ -31,7 +31,6 @@ from tests.support.jobs import (
     remaining_leads,
 )
 from worker.claimer import MAX_ATTEMPTS, claim
-from worker.finisher import Wake
 from worker.runner import run_chunk, run_next
 from worker.steerer import carry_out_requests
 

@@ -8,10 +8,10 @@ import pytest
 from sqlalchemy import text
 
 from api.http.paging import after_cursor, page_of
+from shared.broker.wakeups import Wake
 from tests.support.jobs import add_leads, job_row
 from tests.support.stack import make_key
 from worker.claimer import claim
-from worker.finisher import Wake
 from worker.runner import run_chunk, run_next
 
 SUBMITTED = [

@@ -7,7 +7,7 @@ import pytest
 from sqlalchemy import text
 
 from api.leads import leads
-from shared.webhooks.signatures import new_secrets_key
+from shared.credentials import new_secrets_key
 from tests.support.jobs import add_leads, remaining_leads
 from tests.support.stack import lock_waits, until
 

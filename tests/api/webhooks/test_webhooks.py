@@ -12,15 +12,16 @@ from sqlalchemy import text
 from api.app import create_app
 from api.database import rows
 from shared.broker.sender import WEBHOOKS_QUEUE
-from shared.webhooks.destinations import LOOPBACK, parse_networks
-from shared.webhooks.signatures import Vault
+from shared.broker.wakeups import NOBODY, Wake
+from shared.credentials import Vault
+from shared.destinations import LOOPBACK, parse_networks
 from tests.support.hosts import SPELLINGS, TRICKS, shut_network
 from tests.support.jobs import work_off
 from tests.support.receiver import receiving
 from tests.support.stack import lock_waits, make_key, until, wait_for
+from worker.attempts import record
 from worker.deliverer import Terms, deliver_next
-from worker.finisher import NOBODY, Wake
-from worker.outbox import claim, record
+from worker.outbox import claim
 from worker.poster import Reply
 from worker.runner import run_next
 

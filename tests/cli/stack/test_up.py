@@ -26,7 +26,7 @@ from leadsweep.commands.runtime import running_stack
 from cli.stack.embedded import free_port
 from cli.stack.processes import port_of, reserve_port, tied
 from cli.stack.up import _is_loopback
-from shared.webhooks.destinations import LOOPBACK
+from shared.destinations import LOOPBACK
 from tests.cli.conftest import run
 from tests.deployment.test_session import CURL
 from tests.support.brokers import redis_server

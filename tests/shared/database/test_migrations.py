@@ -224,7 +224,7 @@ def test_nobody_waits_for_long_behind_a_migration_that_waits(operator, engine, m
 
 def test_a_migration_gives_up_where_a_table_does_not_become_free(operator, engine, monkeypatch):
     monkeypatch.setattr(migrations, "LOCK_TIMEOUT", "50ms")
-    monkeypatch.setattr(migrations, "PATIENCE", 0.0)
+    monkeypatch.setattr(migrations, "RETRY_TIMEOUT", 0.0)
     with engine.begin() as connection:
         migrations.downgrade(connection, "0006")
     with operator.connect() as report:

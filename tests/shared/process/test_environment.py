@@ -153,7 +153,7 @@ def test_a_database_that_is_not_to_be_had_is_told_at_the_start_and_waited_for(da
         finally:
             process.kill()
             process.communicate()
-        assert (said["event"], said["mend"]) == (
+        assert (said["event"], said["hint"]) == (
             "database not usable",
             "start it, create it, or mend DATABASE_URL",
         )
@@ -207,4 +207,4 @@ def test_a_redis_cluster_is_refused_by_name(command, tmp_path):
         )
         assert done.returncode == 1
         name = "REDIS_URL" if command == ["api"] else "BROKER_URL"
-        assert done.stderr == f"{name}: {CLUSTER.finding}; {CLUSTER.mend}\n"
+        assert done.stderr == f"{name}: {CLUSTER.finding}; {CLUSTER.hint}\n"

@@ -5,7 +5,7 @@ from ipaddress import ip_address
 
 import pytest
 
-from shared.webhooks.destinations import (
+from shared.destinations import (
     is_public,
     may_use,
     parse_destination,

@@ -10,17 +10,23 @@ from uuid import UUID, uuid4
 import pytest
 from sqlalchemy import insert, select, text, update
 
+from shared.broker.wakeups import Wake
+from shared.credentials import Vault, new_secret, new_secrets_key, retired
 from shared.database.models import deliveries, jobs, webhooks
-from shared.webhooks.destinations import parse_networks
-from shared.webhooks.signatures import Vault, new_secret, new_secrets_key, retired
+from shared.destinations import parse_networks
 from tests.support.jobs import add_campaign, add_leads, queue_job, work_off
 from tests.support.receiver import receiving
 from tests.support.stack import lock_waits, wait_for
-from worker.backoff import DELAYS, next_delay, parse_retry_after
+from worker.attempts import DELAYS, next_delay, parse_retry_after, record
 from worker.composer import MAX_BODY
 from worker.deliverer import Terms, deliver_next
-from worker.finisher import Wake
-from worker.outbox import AT_ONCE, AT_ONCE_OF_COMPANY, MUCH, RETRIES_AT_ONCE, claim, record
+from worker.outbox import (
+    AT_ONCE,
+    AT_ONCE_OF_COMPANY,
+    CHEAP_BACKLOG,
+    RETRIES_AT_ONCE,
+    claim,
+)
 from worker.poster import Reply
 from worker.purger import purge_identifiers
 
@@ -603,7 +609,7 @@ def test_a_thread_that_sees_more_to_do_wakes_another_and_one_at_its_end_sends_fo
     assert world.deliver() == ["webhooks"], "which is enough: it wakes the next"
 
 
-@pytest.mark.parametrize("backlog", [MUCH - 2, MUCH - 1, MUCH, 15 * MUCH])
+@pytest.mark.parametrize("backlog", [CHEAP_BACKLOG - 2, CHEAP_BACKLOG - 1, CHEAP_BACKLOG, 15 * CHEAP_BACKLOG])
 def test_a_claim_looks_past_a_long_queue_of_a_receiver_that_hangs(world, backlog):
     world.pending(backlog, "/hang")
     world.claim_all()

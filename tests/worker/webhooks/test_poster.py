@@ -13,12 +13,12 @@ from datetime import UTC, datetime
 
 import pytest
 
-from shared.webhooks.destinations import parse_networks
+from shared.destinations import parse_networks
 from tests.support.certificates import make_certificate
 from tests.support.hosts import SPELLINGS, TRICKS, shut_network
 from tests.support.receiver import receiving, server_context
 from worker import poster
-from worker.backoff import next_delay
+from worker.attempts import next_delay
 from worker.poster import Reply, post
 
 LOOPBACK = parse_networks("127.0.0.0/8,::1/128")

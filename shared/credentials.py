@@ -1,8 +1,10 @@
-"""Secrets of webhooks: how they are made, kept and signed with, by the Standard Webhooks
-specification 1.0.
+"""What callers prove themselves with, and what we prove ourselves with to them: API keys, and the
+secrets of webhooks.
 
-Unlike API keys they must be read again, to sign with, so they are stored encrypted (Fernet), never
-in clear. The key that they are encrypted with also makes the ids by which callers know leads.
+Of a key only its hash is stored: it carries 192 random bits, so one round of SHA-256 is enough,
+there is nothing to guess. Secrets must be read again, to sign with, so they are stored encrypted
+(Fernet), never in clear. They are made, kept and signed with by the Standard Webhooks specification
+1.0. The key that they are encrypted with also makes the ids by which callers know leads.
 """
 
 import base64
@@ -21,6 +23,18 @@ from standardwebhooks import Webhook
 BOTH_SIGN = timedelta(hours=24)  # after a rotation, so that receivers can change over
 MOST_OLD = 5  # secrets of before that sign too: each makes the header longer
 _KEY_BYTES = 32
+
+PREFIX = "lsk_"  # lets secret scanners and people see what a leaked string is
+
+
+def new_key() -> str:
+    """A new API key: `lsk_` and 32 URL-safe characters."""
+    return PREFIX + secrets.token_urlsafe(24)
+
+
+def hash_key(key: str) -> bytes:
+    """The 32 bytes by which an API key is looked up."""
+    return hashlib.sha256(key.encode()).digest()
 
 
 def new_secret() -> str:
@@ -101,9 +115,8 @@ def retired(secret: ColumnElement[bytes], old_secrets: ColumnElement[Any]) -> Co
     of its time.
     """
     end = func.clock_timestamp() + BOTH_SIGN
-    newest = func.jsonb_build_object(
-        "secret", func.convert_from(secret, "UTF8"), "until", end
-    )  # Fernet writes ASCII
+    # Fernet writes ASCII.
+    newest = func.jsonb_build_object("secret", func.convert_from(secret, "UTF8"), "until", end)
     return func.jsonb_path_query_array(
         func.jsonb_build_array(newest).op("||")(old_secrets),
         cast(f"$[0 to {MOST_OLD - 1}]", JSONPATH),

@@ -24,31 +24,25 @@ LOOPBACK = "127.0.0.0/8,::1/128"
 _FORBIDDEN_4 = [
     IPv4Network(network)
     for network in (
-        *(
-            "0.0.0.0/8",
-            "10.0.0.0/8",
-            "100.64.0.0/10",
-            "127.0.0.0/8",
-            "168.63.129.16/32",
-            "169.254.0.0/16",
-            "172.16.0.0/12",
-        ),
-        *(
-            "192.0.0.0/24",
-            "192.0.2.0/24",
-            "192.31.196.0/24",
-            "192.52.193.0/24",
-            "192.88.99.0/24",
-            "192.168.0.0/16",
-        ),
-        *(
-            "192.175.48.0/24",
-            "198.18.0.0/15",
-            "198.51.100.0/24",
-            "203.0.113.0/24",
-            "224.0.0.0/4",
-            "240.0.0.0/4",
-        ),
+        "0.0.0.0/8",
+        "10.0.0.0/8",
+        "100.64.0.0/10",
+        "127.0.0.0/8",
+        "168.63.129.16/32",
+        "169.254.0.0/16",
+        "172.16.0.0/12",
+        "192.0.0.0/24",
+        "192.0.2.0/24",
+        "192.31.196.0/24",
+        "192.52.193.0/24",
+        "192.88.99.0/24",
+        "192.168.0.0/16",
+        "192.175.48.0/24",
+        "198.18.0.0/15",
+        "198.51.100.0/24",
+        "203.0.113.0/24",
+        "224.0.0.0/4",
+        "240.0.0.0/4",
     )
 ]
 _GLOBAL_6 = IPv6Network("2000::/3")
@@ -79,8 +73,8 @@ class Destination(NamedTuple):
 
 
 def parse_destination(url: str) -> Destination:
-    """Takes `url` apart. Raises ValueError that says what it must be; whether it may be used is for
-    `may_use` to say.
+    """Takes `url` apart. Raises ValueError that says what it must be. Whether it may be used,
+    `may_use` says.
     """
     if len(url) > MAX_URL:
         raise ValueError(f"is longer than {MAX_URL} characters")
@@ -114,8 +108,8 @@ def parse_destination(url: str) -> Destination:
 
 
 def _is_host(host: str) -> bool:
-    """A name, or an address in its usual form: what resolvers take for one besides (0x7f.1,
-    2130706433) is no name either.
+    """Whether it is a name, or an address in its usual form. Other spellings that resolvers take
+    for an address (0x7f.1, 2130706433) are not names either.
     """
     if ":" in host or _NUMBER.fullmatch(host.rpartition(".")[2]):
         try:
@@ -128,21 +122,17 @@ def _is_host(host: str) -> bool:
 
 
 def resolve(destination: Destination) -> list[Address]:
-    """The addresses of its host, each once. Raises OSError (socket.gaierror) where there are
-    none.
-    """
-    found = socket.getaddrinfo(destination.host, destination.port, type=socket.SOCK_STREAM)
-    return [
-        ip_address(address)
-        for address in dict.fromkeys(str(entry[4][0]).partition("%")[0] for entry in found)
-    ]
+    """The addresses of its host, each once. Raises OSError (socket.gaierror) where it has none."""
+    answers = socket.getaddrinfo(destination.host, destination.port, type=socket.SOCK_STREAM)
+    hosts = [str(address[0]) for *_, address in answers]
+    return [ip_address(host) for host in dict.fromkeys(host.partition("%")[0] for host in hosts)]
 
 
 def may_use(
     destination: Destination, addresses: Iterable[Address], allowed: Sequence[Network]
 ) -> bool:
-    """Whether all of `addresses` are public, and scheme and port those of the open Internet; in
-    `allowed` networks all is.
+    """Whether all of `addresses` are public, and scheme and port those of the open Internet. In
+    `allowed` networks everything is allowed.
     """
     plain = destination.scheme != "https" or destination.port not in PORTS
     if plain and not allowed:
