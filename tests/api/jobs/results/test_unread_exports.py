@@ -18,7 +18,7 @@ from api.jobs import exports
 from shared.states import Outcome
 from tests.api.http.test_framing import serving
 from tests.api.http.test_protocol import BODY, POST, answer_of, connected
-from tests.api.jobs.test_nothing_of_others_is_read import Ears
+from tests.api.isolation.test_nothing_of_others_is_read import Ears
 from tests.support.jobs import add_campaign, one_tick, queue_big_job, work_off
 from tests.support.stack import environment, free_port, listens, make_key, running, until, wait_for
 
