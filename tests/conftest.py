@@ -14,8 +14,36 @@ from shared.database.engines import create_sync_engine, create_worker_engine
 from shared.settings import Settings
 from shared.webhooks.destinations import LOOPBACK, parse_networks
 from shared.webhooks.signatures import new_secrets_key
+from tests.support import counts
 
 _numbers = count()
+
+
+def pytest_configure(config):
+    config.addinivalue_line("markers", "proof(kind): proves what tests/support/counts.py lists")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item):
+    """A proof that holds is reported with how much it ran."""
+    counts.taken()
+    result = yield
+    if proof := item.get_closest_marker("proof"):
+        item.user_properties.append(("proof", [proof.args[0], counts.taken() or 1]))
+    return result
+
+
+def pytest_runtest_logreport(report):
+    if report.when == "call":
+        for name, value in report.user_properties:
+            if name == "proof":
+                counts.saw(*value, report.duration)
+
+
+def pytest_sessionfinish(session, exitstatus):
+    """The process that has seen all others' reports writes them down."""
+    if counts.FILE and exitstatus == 0 and not hasattr(session.config, "workerinput"):
+        counts.write()
 
 
 @pytest.fixture(scope="session")

@@ -17,6 +17,7 @@ PROCESSES = {
 }
 
 
+@pytest.mark.proof("clocks")
 @pytest.mark.parametrize("off", [3600, -3600], ids=["an hour ahead", "an hour behind"])
 @pytest.mark.parametrize("wrong", PROCESSES)
 def test_a_clock_that_is_off_changes_nothing(ground, wrong, off):

@@ -10,6 +10,7 @@ from sqlalchemy import text
 
 from shared.webhooks.signatures import Vault, new_secret
 from tests.support.caller import Caller
+from tests.support.counts import many, ran, rounds
 from tests.support.jobs import add_campaign
 from tests.support.receiver import receiving
 from tests.support.stack import (
@@ -53,6 +54,8 @@ def let_leases_expire(ground):
         connection.execute(text(LONG_AGO))
 
 
+@pytest.mark.proof("deliverer")
+@pytest.mark.parametrize("turn", rounds("deliverer"))
 @pytest.mark.parametrize(
     ("point", "times"),
     [
@@ -62,7 +65,9 @@ def let_leases_expire(ground):
         (f"after {RECORD}", 2),
     ],
 )
-def test_a_deliverer_that_is_killed_sends_the_same_again(ground, receiver, point, times):
+def test_a_deliverer_that_is_killed_sends_the_same_again(
+    ground, receiver, point, times, turn
+):
     """Between sending and recording it has been sent already: it is repeated, with the same id, and
     never lost.
     """
@@ -100,14 +105,17 @@ def deliveries_of(caller, job_id):
     return caller.http.get(f"/api/v1/jobs/{job_id}/deliveries").json()["data"]["items"]
 
 
-JOBS = 1000
+JOBS = min(1000, many("told"))  # over one database
+BATCH = min(100, JOBS // 10)
 
 
-def test_of_a_thousand_jobs_each_is_told_of_though_everything_dies_meanwhile(ground, receiver):
+@pytest.mark.proof("told")
+@pytest.mark.parametrize("turn", range(many("told") // JOBS))
+def test_of_many_jobs_each_is_told_of_though_everything_dies_meanwhile(ground, receiver, turn):
     """Ten deliverers and more are killed in the middle; some answers are 500. Leases are let expire
     rather than waited for.
     """
-    secret, dice = secret_of(ground), random.Random(4)
+    secret, dice = secret_of(ground), random.Random(4 + turn)
     failures = iter(range(50))
 
     def sometimes_fails(_receiver, connection):
@@ -121,8 +129,7 @@ def test_of_a_thousand_jobs_each_is_told_of_though_everything_dies_meanwhile(gro
         expected, kills = {}, 0
         while len(expected) < JOBS or len(untold(ground)):
             with running_deliverer(env) as deliverer:
-                many = min(100, JOBS - len(expected))
-                for _ in range(many):
+                for _ in range(min(BATCH, JOBS - len(expected))):
                     number = len(expected)
                     job_id = caller.submit(
                         [(f"nobody-{number}", None)], callbackUrl=f"{receiver.url}/{number % 8}"
@@ -146,6 +153,7 @@ def test_of_a_thousand_jobs_each_is_told_of_though_everything_dies_meanwhile(gro
         assert event["data"]["notFoundIdentifiers"] == [expected[event["data"]["jobId"]]]
     assert verified.keys() == expected.keys()
     assert kills >= 9
+    ran(len(expected))
 
 
 def untold(ground):
@@ -161,6 +169,7 @@ def untold(ground):
 HANGING = 50
 
 
+@pytest.mark.proof("hanging receivers")
 def test_fifty_receivers_that_hang_leave_other_companies_deliveries_prompt(ground, receiver):
     """Of 50 companies, each with a backlog. From the end of a job of another company to its
     receiver: p95 of 5 s at most.
@@ -203,3 +212,4 @@ def test_fifty_receivers_that_hang_leave_other_companies_deliveries_prompt(groun
         assert took[int(len(took) * 0.95) - 1] <= 5.0
         assert set(receiver.most_at_once.values()) == {1, 2}, "never more at once to one receiver"
         receiver.goes_on.set()
+    ran(HANGING)

@@ -2,11 +2,14 @@
 end is the same.
 """
 
+from itertools import product
+
 import httpx2
 import pytest
 
 from tests.faults import dying
 from tests.faults.conftest import mixed
+from tests.support.counts import ran, rounds
 from tests.support.invariants import check_against_oracle
 from tests.support.stack import free_port, running, running_ticker, wait_for
 
@@ -20,16 +23,18 @@ WORKER_STATEMENTS = {
 }
 
 
+@pytest.mark.proof("worker statements")
 def test_a_worker_may_die_before_and_after_each_of_its_statements(stack):
-    for moment in ("before", "after"):
+    for turn, moment in product(rounds("worker statements"), ("before", "after")):
         for name, fragment in WORKER_STATEMENTS.items():
             point = f"{moment} {fragment}"
-            pairs = stack.add_leads(25, prefix=f"{moment}-{name}")
+            pairs = stack.add_leads(25, prefix=f"{moment}-{name}-{turn}")
             before = stack.leads()
             entries = mixed(pairs)
             stack.arm(point)
             job_id = stack.caller.submit(entries)
             stack.fired(point)
+            ran()
 
             def finished(job_id=job_id):
                 stack.let_leases_expire()
@@ -61,8 +66,10 @@ def beat_of(ground):
         return connection.exec_driver_sql("SELECT max(beat_at) FROM heartbeats").scalar_one()
 
 
+@pytest.mark.proof("api")
 @pytest.mark.parametrize("moment", ["before", "after"])
-def test_an_api_that_dies_around_its_insert_leaves_a_whole_job_or_none(ground, moment):
+@pytest.mark.parametrize("turn", rounds("api"))
+def test_an_api_that_dies_around_its_insert_leaves_a_whole_job_or_none(ground, moment, turn):
     """After the statement the job is durable, though nobody was told: it runs to its end without a
     message.
     """

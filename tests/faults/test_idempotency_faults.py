@@ -7,11 +7,14 @@ import pytest
 
 from tests.faults.conftest import mixed
 from tests.faults.test_fail_points import answers
+from tests.support.counts import rounds
 from tests.support.stack import free_port, running, running_ticker, running_worker, wait_for
 
 
+@pytest.mark.proof("api")
+@pytest.mark.parametrize("turn", rounds("api"))
 @pytest.mark.parametrize("moment", ["before", "after"])
-def test_a_crash_around_the_commit_leaves_one_job_for_the_key(ground, moment):
+def test_a_crash_around_the_commit_leaves_one_job_for_the_key(ground, moment, turn):
     pairs = ground.add_leads(25)
     before = ground.leads()
     entries = mixed(pairs)

@@ -12,6 +12,7 @@ import pytest
 import redis
 from sqlalchemy import text
 
+from tests.support.counts import ran
 from tests.support.jobs import add_campaign, add_leads, work_off
 from tests.support.stack import (
     environment,
@@ -205,6 +206,7 @@ async def _waits_while(url, key, job_id, work):
         assert time.monotonic() - done < 2
 
 
+@pytest.mark.proof("waiting callers")
 def test_five_hundred_waiting_callers_hold_no_connection_and_are_all_told(stack, engine):
     url, env, key = stack
     with engine.connect() as connection:
@@ -245,6 +247,7 @@ async def _five_hundred(url, env, key, connection):
             answers = await asyncio.gather(*calls)
         assert {answer.status_code for answer in answers} == {200}
         assert sum(answer.json()["data"]["deleted"] for answer in answers) == 500
+        ran(len(answers))
 
 
 def test_a_wake_up_comes_within_fifty_milliseconds(stack, engine, servers):

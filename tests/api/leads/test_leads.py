@@ -279,6 +279,7 @@ async def test_a_lead_is_deleted_at_once_by_external_id_first(service):
     ).status_code == 200
 
 
+@pytest.mark.proof("lead calls")
 @pytest.mark.parametrize(
     ("meanwhile", "query", "status", "remaining"),
     [
@@ -320,6 +321,7 @@ async def test_a_lead_that_is_changed_meanwhile_is_looked_at_again(
     assert left(service) == remaining
 
 
+@pytest.mark.proof("lead calls")
 async def test_a_lead_that_a_job_and_a_call_delete_at_once_is_recorded_by_one_of_them(service):
     job_id = await service.submit({"externalId": "a"})
     with service.engine.connect() as other:
@@ -425,6 +427,7 @@ async def test_what_a_database_that_is_not_well_says_is_503_and_never_500(servic
         )
 
 
+@pytest.mark.proof("lead calls")
 async def test_who_create_the_same_leads_in_different_order_are_all_answered(service):
     leads = [{"externalId": f"crm-{i}"} for i in range(1000)]
     with service.engine.connect() as other:
@@ -447,6 +450,7 @@ async def test_who_create_the_same_leads_in_different_order_are_all_answered(ser
     }
 
 
+@pytest.mark.proof("lead calls")
 async def test_a_creation_that_meets_a_deadlock_is_tried_again(service):
     with service.engine.connect() as other:
         other.execute(
@@ -465,6 +469,7 @@ async def test_a_creation_that_meets_a_deadlock_is_tried_again(service):
     assert answer.json()["data"]["skippedIdentifiers"] == ["first", "last"]
 
 
+@pytest.mark.proof("lead calls")
 async def test_a_change_whose_connection_breaks_is_not_done_twice(service):
     """Whether it was done is known to nobody: it is 503, and not `skipped` or 404 by a second
     try.

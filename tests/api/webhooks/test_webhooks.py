@@ -14,6 +14,7 @@ from api.database import rows
 from shared.broker.sender import WEBHOOKS_QUEUE
 from shared.webhooks.destinations import LOOPBACK, parse_networks
 from shared.webhooks.signatures import Vault
+from tests.support.counts import ran
 from tests.support.hosts import SPELLINGS, TRICKS, shut_network
 from tests.support.jobs import work_off
 from tests.support.receiver import receiving
@@ -227,6 +228,7 @@ async def test_the_first_error_of_a_body_is_the_answer(call, body, error):
         assert (await call("PATCH", f"{WEBHOOKS}/{uuid4()}", body))[2] == error
 
 
+@pytest.mark.proof("hostile urls")
 async def test_a_url_that_leads_nowhere_public_is_refused_however_it_is_written(
     service, settings, monkeypatch
 ):
@@ -254,6 +256,7 @@ async def test_a_url_that_leads_nowhere_public_is_refused_however_it_is_written(
                 ].replace("callbackUrl ", "", 1)
         assert tried == []
         assert receiver.connections == 0
+    ran(len(TRICKS + SPELLINGS))
 
 
 async def test_a_name_is_checked_by_what_it_leads_to_and_let_through_where_that_cannot_be_known_now(

@@ -26,6 +26,7 @@ from sqlalchemy import text
 
 from api.http.errors import ApiError
 from shared.states import Action, Outcome
+from tests.support.counts import many, ran
 from tests.support.jobs import add_campaign, add_leads, let_leases_expire, one_tick
 from tests.worker.test_steering import SteeredWorld, shut_window, window_around
 from worker.claimer import MAX_ATTEMPTS
@@ -265,6 +266,7 @@ class Life(RuleBasedStateMachine):
 
     @initialize(target=jobs, submissions=st.lists(SUBMISSIONS, min_size=2, max_size=4))
     def begin(self, submissions):
+        ran()
         for table in ("archived_leads", "jobs", "leads"):
             self.world.execute(f"DELETE FROM {table}")
         with self.world.engine.begin() as connection:
@@ -534,12 +536,13 @@ def world(engine, database_url):
     world.close()
 
 
+@pytest.mark.proof("actions")
 def test_whatever_is_asked_of_jobs_they_are_what_the_model_says(world):
     machine = type("LifeOf", (Life,), {"world": world})
     run_state_machine_as_test(
         machine,
         settings=settings(
-            max_examples=100,
+            max_examples=many("actions"),
             stateful_step_count=40,
             deadline=None,
             suppress_health_check=list(HealthCheck),
