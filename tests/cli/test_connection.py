@@ -12,10 +12,7 @@ import pytest
 
 from shared.database.migrations import newest_version
 from shared.webhooks.signatures import new_secrets_key
-from tests.shared.process import test_environment
-from tests.shared.process.test_environment import STRANGERS, URLS, WAY_OUT, refused_urls
-
-taken = test_environment.taken  # a fixture
+from tests.shared.process.test_environment import STRANGERS, URLS, WAY_OUT, refused_urls, taken  # noqa: F401 - a fixture
 
 NOWHERE = "postgresql://127.0.0.1:1/nowhere"
 
@@ -100,7 +97,7 @@ def test_a_database_that_is_not_to_be_had_is_one_line(leadsweep, monkeypatch, da
 @pytest.mark.parametrize("taken", STRANGERS, indirect=True)
 def test_what_another_application_has_made_is_left_as_it_is(
     leadsweep, taken, request, tmp_path, redis_url, monkeypatch
-):
+):  # noqa: F811
     told = STRANGERS[request.node.callspec.params["taken"]]
     before = contents(taken)
     monkeypatch.setenv("BROKER_URL", redis_url)

@@ -27,7 +27,8 @@ from tests.support.stack import (
 RECORD = "UPDATE deliveries SET claimed_until = NULL"
 CLAIM = "UPDATE deliveries SET claimed_until = now_and"
 LONG_AGO = """
-    UPDATE deliveries SET due_at = due_at - interval '1 hour', claimed_until = claimed_until - interval '1 hour'
+    UPDATE deliveries SET due_at = due_at - interval '1 hour',
+        claimed_until = claimed_until - interval '1 hour'
     WHERE state = 'pending'
 """
 
@@ -65,9 +66,7 @@ def let_leases_expire(ground):
         (f"after {RECORD}", 2),
     ],
 )
-def test_a_deliverer_that_is_killed_sends_the_same_again(
-    ground, receiver, point, times, turn
-):
+def test_a_deliverer_that_is_killed_sends_the_same_again(ground, receiver, point, times, turn):
     """Between sending and recording it has been sent already: it is repeated, with the same id, and
     never lost.
     """
@@ -161,7 +160,8 @@ def untold(ground):
     with ground.engine.connect() as connection:
         return connection.execute(
             text(
-                "SELECT id FROM jobs WHERE NOT EXISTS (SELECT FROM deliveries WHERE job_id = jobs.id AND state = 'delivered')"
+                "SELECT id FROM jobs WHERE NOT EXISTS (SELECT FROM deliveries"
+                " WHERE job_id = jobs.id AND state = 'delivered')"
             )
         ).all()
 

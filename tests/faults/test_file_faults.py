@@ -50,7 +50,8 @@ def add_leads(engine):
         connection.execute(
             text("""
                 INSERT INTO leads (campaign_id, external_id, phone_number)
-                SELECT 'cmp', 'crm-' || i, '+1555' || lpad(CAST(i AS text), 7, '0') FROM generate_series(0, :last) AS i
+                SELECT 'cmp', 'crm-' || i, '+1555' || lpad(CAST(i AS text), 7, '0')
+                    FROM generate_series(0, :last) AS i
             """),
             {"last": LEADS - 1},
         )
@@ -160,9 +161,11 @@ def ended_leases(engine):
             text("""
                 UPDATE chunks SET retry_at = '-infinity' FROM (
                     SELECT job_id, number FROM chunks
-                    WHERE state = 'pending' AND retry_at > clock_timestamp() AND retry_at < clock_timestamp() + interval '19.5 s'
+                    WHERE state = 'pending' AND retry_at > clock_timestamp()
+                        AND retry_at < clock_timestamp() + interval '19.5 s'
                     FOR UPDATE SKIP LOCKED
-                ) AS left_behind WHERE chunks.job_id = left_behind.job_id AND chunks.number = left_behind.number
+                ) AS left_behind WHERE chunks.job_id = left_behind.job_id
+                    AND chunks.number = left_behind.number
             """)
         )
 

@@ -147,7 +147,8 @@ def each_is_told_of(ground, jobs, receiver, vault):
     def all_delivered():
         with ground.engine.begin() as connection:
             connection.exec_driver_sql(
-                "UPDATE deliveries SET due_at = due_at - interval '1 hour', claimed_until = claimed_until - interval '1 hour'"
+                "UPDATE deliveries SET due_at = due_at - interval '1 hour', claimed_until ="
+                " claimed_until - interval '1 hour'"
                 " WHERE state = 'pending'"
             )
             states = connection.exec_driver_sql("SELECT state FROM deliveries").scalars().all()

@@ -46,7 +46,8 @@ def test_a_poison_chunk_fails_alone_after_five_attempts(stack):
     def finished():  # a lease is ended early when its holder is dead, never under a living one
         with stack.engine.begin() as connection:
             end_lease = text(
-                "UPDATE chunks SET retry_at = '-infinity' WHERE state = 'pending' AND attempts = :deaths"
+                "UPDATE chunks SET retry_at = '-infinity' WHERE state = 'pending'"
+                " AND attempts = :deaths"
             )
             connection.execute(
                 end_lease, {"deaths": deaths_at(stack.points, "always after poison")}
@@ -165,7 +166,8 @@ def waiting_for_a_lock(engine):
     with engine.connect() as connection:
         return connection.execute(
             text(
-                "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE '%DELETE FROM leads%'"
+                "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+                " AND query LIKE '%DELETE FROM leads%'"
             )
         ).scalar_one()
 
@@ -210,7 +212,8 @@ def test_beside_two_slow_jobs_another_companys_small_ones_end_within_five_second
 
 SLOW = """
     CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN SLOW; RETURN OLD; END $$;
-    CREATE TRIGGER slow BEFORE DELETE ON leads FOR EACH ROW WHEN (OLD.campaign_id = 'cmp') EXECUTE FUNCTION slow()
+    CREATE TRIGGER slow BEFORE DELETE ON leads FOR EACH ROW WHEN (OLD.campaign_id = 'cmp')
+        EXECUTE FUNCTION slow()
 """
 
 

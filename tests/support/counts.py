@@ -157,7 +157,10 @@ PROOFS = {
         "hostile bodies: no 5xx, each answered from the error table", 5000, 200_000
     ),
     "described calls": Proof(
-        "random calls over the OpenAPI description (Schemathesis), half of them ones that it forbids",
+        (
+            "random calls over the OpenAPI description (Schemathesis), half of them ones that it"
+            " forbids"
+        ),
         1,
         1,
     ),

@@ -29,8 +29,8 @@ STOP_SECONDS = 10
 SECRETS_KEY = new_secrets_key()  # where the settings have none
 
 __all__ = [
-    "environment", "free_port", "listens", "lock_waits", "make_key", "running", "running_api", "running_deliverer",
-    "running_ticker", "running_worker", "until", "wait_for",
+    "environment", "free_port", "listens", "lock_waits", "make_key", "running", "running_api",
+    "running_deliverer", "running_ticker", "running_worker", "until", "wait_for",
 ]  # fmt: skip
 
 
@@ -60,7 +60,8 @@ async def until(condition, seconds=30):
 def lock_waits(engine):
     """How many wait for a lock in the database of `engine`."""
     waiting = text(
-        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
+        " AND wait_event_type = 'Lock'"
     )
     with engine.connect() as connection:
         return connection.execute(waiting).scalar_one()

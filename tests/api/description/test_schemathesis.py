@@ -142,9 +142,15 @@ class Described:
     def _add_webhook(connection):
         """A webhook with a delivery; their ids."""
         ids = {"webhook": uuid4(), "delivery": uuid4()}
-        webhook = "INSERT INTO webhooks (id, company_id, url, events, secret) VALUES (:webhook, 'co', 'https://1.1.1.1/', '{}', '')"
+        webhook = (
+            "INSERT INTO webhooks (id, company_id, url, events, secret)"
+            " VALUES (:webhook, 'co', 'https://1.1.1.1/', '{}', '')"
+        )
         connection.execute(text(webhook), ids)
-        delivery = "INSERT INTO deliveries (id, company_id, webhook_id, event) VALUES (:delivery, 'co', :webhook, 'webhook.test')"
+        delivery = (
+            "INSERT INTO deliveries (id, company_id, webhook_id, event)"
+            " VALUES (:delivery, 'co', :webhook, 'webhook.test')"
+        )
         connection.execute(text(delivery), ids)
         return ids.values()
 

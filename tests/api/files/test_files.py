@@ -600,7 +600,8 @@ def api(settings, engine, service):
 def begin_upload(port, key, *more, media_type=CSV, first=None):
     connection = socket.create_connection(("127.0.0.1", port), timeout=10)
     head = (
-        f"POST {PATH}?campaignId=cmp HTTP/1.1\r\nHost: x\r\nx-api-key: {key}\r\nContent-Type: {media_type}\r\n"
+        f"POST {PATH}?campaignId=cmp HTTP/1.1\r\nHost: x\r\nx-api-key: {key}\r\nContent-Type:"
+        f" {media_type}\r\n"
         "Transfer-Encoding: chunked\r\n"
     )
     connection.sendall((head + "".join(f"{line}\r\n" for line in more) + "\r\n").encode())
@@ -616,7 +617,10 @@ def send_part(connection, part):
 
 def uploads_in_hand(engine):
     with engine.connect() as connection:
-        counted = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'leadsweep-upload' AND state <> 'idle'"
+        counted = (
+            "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'leadsweep-upload'"
+            " AND state <> 'idle'"
+        )
         return connection.execute(text(counted)).scalar_one()
 
 

@@ -120,7 +120,10 @@ def test_fields_after_a_body_are_never_headers(api):
     port, key, _ = api
     with connected(port) as connection:
         connection.sendall(
-            f"{POST}Transfer-Encoding: chunked\r\n\r\n{len(BODY):x}\r\n{BODY}\r\n0\r\nx-api-key: {key}\r\n\r\n".encode()
+            (
+                f"{POST}Transfer-Encoding: chunked\r\n\r\n{len(BODY):x}\r\n{BODY}\r\n0\r\n"
+                f"x-api-key: {key}\r\n\r\n"
+            ).encode()
         )
         status, _, answer = answer_of(connection)
         assert (status, answer["error"]) == (401, "Missing API key")
@@ -130,7 +133,10 @@ def test_fields_after_a_body_that_do_not_end_are_cut_off(api):
     port, key, _ = api
     with connected(port) as connection:
         connection.sendall(
-            f"{POST}x-api-key: {key}\r\nTransfer-Encoding: chunked\r\n\r\n{len(BODY):x}\r\n{BODY}\r\n0\r\n".encode()
+            (
+                f"{POST}x-api-key: {key}\r\nTransfer-Encoding: chunked\r\n\r\n{len(BODY):x}\r\n"
+                f"{BODY}\r\n0\r\n"
+            ).encode()
         )
         connection.sendall(b"a: b\r\n" * protocol.MAX_HEAD)
         status, _, answer = answer_of(connection)

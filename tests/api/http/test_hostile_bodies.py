@@ -16,13 +16,17 @@ from tests.support.counts import many, ran
 BODIES = 1250  # in a part
 
 MESSAGES = re.compile(
-    r"Request body is (not valid JSON|too large)|Request body must be an object|Forbidden|Unknown field: .{0,64}"
+    r"Request body is (not valid JSON|too large)|Request body must be an object|Forbidden|Unknown"
+    r" field: .{0,64}"
     r"|campaignId (is required|must be a string)|leads array (is required|cannot be empty)"
     r"|Maximum 1000 leads per bulk delete request|clientReference .*|dryRun must be a boolean"
-    r"|phoneFallback must be true, false or onlyIfUnidentified|phoneRegion must be an ISO 3166 country code, as DE"
+    r"|phoneFallback must be true, false or onlyIfUnidentified|phoneRegion must be an ISO 3166"
+    r" country code, as DE"
     r"|mode must be delete or archive|schedule.*"
-    r"|leads\[\d+\] must be an object|leads\[\d+\]: (externalId|phoneNumber) (must be a string|is longer than \d+ characters"
-    r"|contains U\+0000|is given twice)|leads\[\d+\]: .{0,64} may be the (externalId|phoneNumber); name it so, or leave it out"
+    r"|leads\[\d+\] must be an object|leads\[\d+\]: (externalId|phoneNumber) (must be a string|is"
+    r" longer than \d+ characters"
+    r"|contains U\+0000|is given twice)|leads\[\d+\]: .{0,64} may be the (externalId|phoneNumber);"
+    r" name it so, or leave it out"
     r"|leads\[\d+\]: At least one of phoneNumber or externalId is required",
     re.DOTALL,
 )
@@ -184,7 +188,8 @@ def check_accepted(engine, accepted):
     with engine.connect() as connection:
         rows = connection.execute(
             text("""
-                SELECT job_id, coalesce(written_external_ids, external_ids), coalesce(written_phone_numbers, phone_numbers),
+                SELECT job_id, coalesce(written_external_ids, external_ids),
+                    coalesce(written_phone_numbers, phone_numbers),
                     phone_fallback_rule, dry_run, mode
                 FROM jobs JOIN chunks ON job_id = jobs.id
             """)

@@ -176,7 +176,8 @@ async def test_a_revoked_key_is_out_within_five_seconds_and_its_last_use_is_note
     with service.engine.begin() as connection:
         connection.execute(
             text(
-                "UPDATE api_keys SET revoked_at = clock_timestamp() WHERE scope = 'write' AND company_id = 'co'"
+                "UPDATE api_keys SET revoked_at = clock_timestamp() WHERE scope = 'write'"
+                " AND company_id = 'co'"
             )
         )
     revoked = time.monotonic()
@@ -186,7 +187,8 @@ async def test_a_revoked_key_is_out_within_five_seconds_and_its_last_use_is_note
     deadline = time.monotonic() + 10
     with service.engine.connect() as connection:
         used = text(
-            "SELECT count(*) FROM api_keys WHERE last_used_at > clock_timestamp() - interval '1 minute'"
+            "SELECT count(*) FROM api_keys WHERE last_used_at > clock_timestamp() - interval '1"
+            " minute'"
         )
         while not connection.execute(used).scalar_one():
             assert time.monotonic() < deadline

@@ -254,8 +254,14 @@ def test_a_connection_that_is_cut_in_the_middle_of_a_body_disturbs_nobody(api):
 @pytest.mark.parametrize(
     "upgrade",
     [
-        "Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQCAAAAAAIAAAAA\r\n",
-        "Connection: Upgrade\r\nUPGRADE:websocket\r\nSec-WebSocket-Key: x\r\nSec-WebSocket-Version: 13\r\n",
+        (
+            "Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings:"
+            " AAMAAABkAAQCAAAAAAIAAAAA\r\n"
+        ),
+        (
+            "Connection: Upgrade\r\nUPGRADE:websocket\r\nSec-WebSocket-Key: x\r\n"
+            "Sec-WebSocket-Version: 13\r\n"
+        ),
     ],
     ids=["h2c", "websocket"],
 )

@@ -320,7 +320,8 @@ async def test_a_parallel_post_gets_the_answer_of_the_first_once_that_is_committ
 
 async def waits_for_a_lock(service):
     waiting = text(
-        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
+        " AND wait_event_type = 'Lock'"
     )
     deadline = time.monotonic() + 10
     with service.engine.connect() as connection:

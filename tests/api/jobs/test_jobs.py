@@ -53,13 +53,13 @@ async def test_a_job_tells_its_whole_story(service):
     job_id = await service.submit(*SUBMITTED, clientReference="order 7", phoneFallback=True)
     before = (await service.get(f"/api/v1/jobs/{job_id}")).json()["data"]
     assert list(before) == [
-        "jobId", "campaignId", "status", "requested", "clientReference", "mode", "dryRun", "phoneFallback",
-        "phoneRegion", "sourceJobId",
-        "total", "processed", "deleted", "wouldDelete", "restored", "conflict", "notFound", "unprocessed", "invalid",
-        "erasedFromArchive", "lacksPlus", "otherExternalId", "waitingFor", "error",
-        "schedule", "callbackUrl", "maxLeadsPerSecond", "createdAt", "runAt", "startedAt", "finishedAt", "identifiersPurgedAt",
-        "history", "resultsUrl",
-        "deletedIdentifiers", "wouldDeleteIdentifiers", "restoredIdentifiers", "conflictIdentifiers",
+        "jobId", "campaignId", "status", "requested", "clientReference", "mode", "dryRun",
+        "phoneFallback", "phoneRegion", "sourceJobId", "total", "processed", "deleted",
+        "wouldDelete", "restored", "conflict", "notFound", "unprocessed", "invalid",
+        "erasedFromArchive", "lacksPlus", "otherExternalId", "waitingFor", "error", "schedule",
+        "callbackUrl", "maxLeadsPerSecond", "createdAt", "runAt", "startedAt", "finishedAt",
+        "identifiersPurgedAt", "history", "resultsUrl", "deletedIdentifiers",
+        "wouldDeleteIdentifiers", "restoredIdentifiers", "conflictIdentifiers",
         "notFoundIdentifiers", "unprocessedIdentifiers", "invalidIdentifiers", "identifiersOmitted",
     ]  # fmt: skip
     assert (before["status"], before["processed"], before["notFound"]) == ("queued", 1, 1), (
@@ -193,7 +193,8 @@ async def test_a_running_job_is_counted_chunk_by_chunk_and_asks_for_patience_as_
     for age, seconds in [(0, "1"), (15, "1"), (45, "4"), (99.5, "9"), (5000, "10")]:
         with service.engine.begin() as connection:
             statement = text(
-                "UPDATE jobs SET created_at = clock_timestamp() - make_interval(secs => :age) WHERE id = :id"
+                "UPDATE jobs SET created_at = clock_timestamp() - make_interval(secs => :age)"
+                " WHERE id = :id"
             )
             connection.execute(statement, {"age": age, "id": young})
         assert (await service.get(f"/api/v1/jobs/{young}")).headers["retry-after"] == seconds
@@ -403,7 +404,10 @@ def test_a_page_deep_in_a_span_of_time_reads_as_little_of_the_index_as_the_first
         page = newest_first(
             select(jobs.c.id).where(jobs.c.company_id == "co"), jobs, cursor, before
         ).limit(200)
-        explained = f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {page.compile(engine, compile_kwargs={'literal_binds': True})}"
+        explained = (
+            "EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON)"
+            f" {page.compile(engine, compile_kwargs={'literal_binds': True})}"
+        )
         ((plans,),) = connection.exec_driver_sql(explained)
     read = plans[0]["Plan"]["Shared Hit Blocks"] + plans[0]["Plan"]["Shared Read Blocks"]
     assert (plans[0]["Plan"]["Actual Rows"], read < 20) == (200, True), plans

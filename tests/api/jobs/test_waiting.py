@@ -233,7 +233,8 @@ async def _five_hundred(url, env, key, connection):
             )
         in_use = text("""
             SELECT count(*) FROM pg_stat_activity
-            WHERE datname = current_database() AND application_name = 'leadsweep-api' AND state <> 'idle'
+            WHERE datname = current_database() AND application_name = 'leadsweep-api'
+                AND state <> 'idle'
         """)
         assert connection.execute(in_use).scalar_one() <= 1, (
             "at most the look that is taken each second"

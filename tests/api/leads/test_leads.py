@@ -239,7 +239,10 @@ async def test_a_lead_in_the_former_form_is_found_as_it_was_written_then(service
         ("0000000", "phoneNumber is not a phone number"),
         (
             "15555550000.0",
-            "phoneNumber has a decimal point or an exponent, as spreadsheets write numbers; store it as text",
+            (
+                "phoneNumber has a decimal point or an exponent, as spreadsheets write numbers;"
+                " store it as text"
+            ),
         ),
     ],
 )
@@ -475,7 +478,8 @@ async def test_a_change_whose_connection_breaks_is_not_done_twice(service):
     try.
     """
     cut = text(
-        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+        " AND datname = current_database()"
     )
     for call in (
         lambda: create(service, {"externalId": "new"}),
@@ -492,7 +496,10 @@ async def test_a_change_whose_connection_breaks_is_not_done_twice(service):
 
 async def test_ids_that_an_operator_has_used_do_not_stand_in_the_way(service):
     with service.engine.begin() as connection:
-        own = "INSERT INTO leads (id, campaign_id, external_id) SELECT i, 'cmp', 'own-' || i FROM generate_series(1000, 3000) AS i"
+        own = (
+            "INSERT INTO leads (id, campaign_id, external_id) SELECT i, 'cmp', 'own-' || i"
+            " FROM generate_series(1000, 3000) AS i"
+        )
         connection.execute(text(own))
         connection.execute(text("SELECT setval('leads_id_seq', 998)"))
     told = (

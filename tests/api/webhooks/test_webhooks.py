@@ -68,8 +68,10 @@ async def test_a_webhook_is_created_listed_read_changed_and_deleted(call, receiv
     secret = created.pop("secret")
     assert (status, secret[:6]) == (201, "whsec_")
     assert created | {"webhookId": 0, "createdAt": 0} == {
-        "webhookId": 0, "url": receiver.url, "events": ["job.completed", "job.failed", "job.cancelled"], "description": "",
-        "enabled": True, "disabledReason": None, "failingSince": None, "oldSecretUntil": None, "createdAt": 0,
+        "webhookId": 0, "url": receiver.url,
+        "events": ["job.completed", "job.failed", "job.cancelled"], "description": "",
+        "enabled": True, "disabledReason": None, "failingSince": None, "oldSecretUntil": None,
+        "createdAt": 0,
     }  # fmt: skip
     path = f"{WEBHOOKS}/{created['webhookId']}"
     assert await call("GET", path) == (200, created, None)
@@ -483,7 +485,8 @@ async def test_what_is_asked_for_again_of_a_deliverer_that_died_is_sent_once_its
         past = "interval '61 s'"
         connection.execute(
             text(
-                f"UPDATE deliveries SET due_at = due_at - {past}, claimed_until = claimed_until - {past}"
+                f"UPDATE deliveries SET due_at = due_at - {past}, claimed_until = claimed_until -"
+                f" {past}"
             )
         )
     await deliver()

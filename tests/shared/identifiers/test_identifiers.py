@@ -160,7 +160,8 @@ def test_the_database_agrees_on_every_character(engine):
 
 def in_the_database(engine, many):
     statement = text("""
-        SELECT coalesce(leadsweep_canonical_external_id(written), ''), coalesce(leadsweep_canonical_phone_number(written), ''),
+        SELECT coalesce(leadsweep_canonical_external_id(written), ''),
+            coalesce(leadsweep_canonical_phone_number(written), ''),
             coalesce(leadsweep_is_phone_number(leadsweep_canonical_phone_number(written)), false)
         FROM unnest(CAST(:many AS text[])) WITH ORDINALITY AS w (written, i) ORDER BY i
     """)
@@ -180,7 +181,8 @@ def test_stored_identifiers_are_canonical_whoever_writes_them(engine):
     with engine.begin() as connection:
         connection.execute(
             text("""
-                INSERT INTO companies VALUES ('co', ''); INSERT INTO campaigns VALUES ('cmp', 'co', '');
+                INSERT INTO companies VALUES ('co', ''); INSERT INTO campaigns VALUES ('cmp', 'co',
+                    '');
                 INSERT INTO leads (campaign_id, external_id, phone_number)
                     VALUES ('cmp', ' a ', '0049 (30) 1'), ('cmp', ' ', '+1');
                 UPDATE leads SET external_id = '  b' WHERE phone_number = '+1'

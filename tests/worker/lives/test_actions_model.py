@@ -330,7 +330,10 @@ class Life(RuleBasedStateMachine):
     def its_workers_died(self, job_id):
         values = {"job_id": job_id, "attempts": MAX_ATTEMPTS}
         self.world.execute(
-            "UPDATE chunks SET attempts = :attempts, retry_at = '-infinity' WHERE job_id = :job_id AND state = 'pending'",
+            (
+                "UPDATE chunks SET attempts = :attempts, retry_at = '-infinity'"
+                " WHERE job_id = :job_id AND state = 'pending'"
+            ),
             **values,
         )
         for chunk in self.model.jobs[job_id].chunks:
@@ -360,7 +363,8 @@ class Life(RuleBasedStateMachine):
         if job.state not in FINAL:
             self.world.execute(
                 "UPDATE jobs SET run_at = clock_timestamp() - interval '1 s',"
-                " closes_at = CASE WHEN run_window IS NOT NULL THEN clock_timestamp() + interval '1 h' END WHERE id = :job_id",
+                " closes_at = CASE WHEN run_window IS NOT NULL THEN clock_timestamp() + interval"
+                " '1 h' END WHERE id = :job_id",
                 job_id=job_id,
             )
             job.due, job.window = True, job.window and "open"

@@ -142,7 +142,8 @@ class World:
                 pace = {"rate": size * 8 if size and is_paced else None}
                 connection.execute(
                     text(
-                        "UPDATE jobs SET max_leads_per_second = :rate, paced_at = NULL, part_size = NULL"
+                        "UPDATE jobs SET max_leads_per_second = :rate, paced_at = NULL, part_size"
+                        " = NULL"
                     ),
                     pace,
                 )
@@ -344,7 +345,10 @@ def test_a_preview_in_parts_is_executed_on_whom_each_part_found(
     )
     if is_broken:
         with world.engine.begin() as connection:
-            breaking = "UPDATE chunks SET outcomes[1] = :broken, invalid = 1 WHERE outcomes[1] = 0 AND 0 = ANY(outcomes[2:])"
+            breaking = (
+                "UPDATE chunks SET outcomes[1] = :broken, invalid = 1 WHERE outcomes[1] = 0"
+                " AND 0 = ANY(outcomes[2:])"
+            )
             connection.execute(text(breaking), {"broken": Outcome.UNREADABLE})
     options = {"campaign": "cmp", "phone_fallback": phone_fallback, "readings": REGIONS[region]}
     expected = {
@@ -713,7 +717,8 @@ class Life(RuleBasedStateMachine):
             connection.execute(text("UPDATE chunks SET attempts = 0 WHERE state = 'pending'"))
             connection.execute(
                 text(
-                    "UPDATE jobs SET paced_at = paced_at - interval '1 hour', waiting_until = waiting_until - interval '1 hour'"
+                    "UPDATE jobs SET paced_at = paced_at - interval '1 hour', waiting_until ="
+                    " waiting_until - interval '1 hour'"
                 )
             )
 

@@ -115,16 +115,22 @@ class World:
         """Moves everything that was written into the past."""
         past = f"interval '{seconds} s'"
         self.execute(
-            f"UPDATE deliveries SET due_at = due_at - {past}, claimed_until = claimed_until - {past}"
+            f"UPDATE deliveries SET due_at = due_at - {past}, claimed_until = claimed_until -"
+            f" {past}"
         )
         self.execute(
-            f"UPDATE webhooks SET failing_since = failing_since - {past}, old_secrets = (SELECT coalesce(jsonb_agg("
-            f"earlier || jsonb_build_object('until', CAST(earlier ->> 'until' AS timestamptz) - {past})), '[]')"
+            f"UPDATE webhooks SET failing_since = failing_since - {past}, old_secrets = (SELECT"
+            " coalesce(jsonb_agg("
+            "earlier || jsonb_build_object('until', CAST(earlier ->> 'until' AS timestamptz) -"
+            f" {past})), '[]')"
             " FROM jsonb_array_elements(old_secrets) AS earlier)"
         )
 
 
-ZERO = "deleted = 0, would_delete = 0, restored = 0, conflict = 0, not_found = 1, unprocessed = 0, invalid = 0"
+ZERO = (
+    "deleted = 0, would_delete = 0, restored = 0, conflict = 0, not_found = 1, unprocessed = 0,"
+    " invalid = 0"
+)
 
 
 @pytest.fixture
@@ -629,7 +635,8 @@ def test_only_the_last_fifty_attempts_are_kept(world):
     world.finished_job()
     world.execute(
         "UPDATE deliveries SET tried ="
-        " (SELECT jsonb_agg(jsonb_build_object('at', n::text, 'status', 500, 'latency', 1, 'error', NULL))"
+        " (SELECT jsonb_agg(jsonb_build_object('at', n::text, 'status', 500, 'latency', 1,"
+        " 'error', NULL))"
         " FROM generate_series(1, 50) AS n)"
     )
     world.deliver()

@@ -112,7 +112,10 @@ def test_a_hostile_receiver_costs_a_bounded_time_and_is_told_of_in_few_words(
     assert receiver.connections == 1, "nothing is followed"
 
 
-GOOD = b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\ntransfer-encoding: chunked\r\nretry-after: 5\r\n\r\n5\r\nhello\r\n0\r\n\r\n"
+GOOD = (
+    b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\ntransfer-encoding: chunked\r\nretry-after: 5\r\n\r\n"
+    b"5\r\nhello\r\n0\r\n\r\n"
+)
 
 
 @pytest.mark.proof("broken answers")

@@ -163,7 +163,8 @@ def drain(service):
         execute(
             service,
             "UPDATE jobs SET state = 'queued', history = history"
-            " || jsonb_build_object('status', 'queued', 'at', clock_timestamp(), 'by', 'drain') WHERE state = 'paused'",
+            " || jsonb_build_object('status', 'queued', 'at', clock_timestamp(), 'by', 'drain')"
+            " WHERE state = 'paused'",
         )
         execute(service, "UPDATE jobs SET run_at = clock_timestamp() WHERE state = 'scheduled'")
         with service.engine.begin() as connection:
@@ -213,7 +214,10 @@ async def test_two_actions_at_once_are_as_one_after_the_other(service, first, se
         before = row_of(service, job_id)
         answers = await acted(service, job_id, first, second)
         after = row_of(service, job_id)
-        told = f"{situation}: {[(answer.status_code, answer.text) for answer in answers]}, then {after.state}"
+        told = (
+            f"{situation}: {[(answer.status_code, answer.text) for answer in answers]}, then"
+            f" {after.state}"
+        )
         for action, other, answer in zip((first, second), (second, first), answers, strict=True):
             possible = situation in SITUATIONS[action] or (action, situation) == (
                 Action.CANCEL,
@@ -298,7 +302,10 @@ async def test_an_action_meets_workers_that_are_deciding(service, action):
             if action == Action.RESUME:
                 execute(
                     service,
-                    "UPDATE jobs SET wanted = 'pause', wanted_by = 'tests' WHERE finished_at IS NULL",
+                    (
+                        "UPDATE jobs SET wanted = 'pause', wanted_by = 'tests'"
+                        " WHERE finished_at IS NULL"
+                    ),
                 )
             answer = await service.act(job_id, action)
             while action not in STEERING and answer.status_code == 409:  # an eager caller

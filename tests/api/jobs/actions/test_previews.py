@@ -294,7 +294,8 @@ async def test_a_refused_lead_does_not_stop_the_execution_and_a_retry_takes_up_w
     with service.engine.begin() as connection:
         connection.execute(
             text(
-                "CREATE TABLE calls AS SELECT id FROM leads WHERE external_id = 'a' AND campaign_id = 'cmp'"
+                "CREATE TABLE calls AS SELECT id FROM leads WHERE external_id = 'a'"
+                " AND campaign_id = 'cmp'"
             )
         )
         connection.execute(text("ALTER TABLE calls ADD FOREIGN KEY (id) REFERENCES leads (id)"))
@@ -499,7 +500,8 @@ async def test_the_24_hours_count_at_the_call_and_not_when_its_time_comes(servic
     )
     with service.engine.begin() as connection:
         age = text(
-            "UPDATE jobs SET finished_at = clock_timestamp() - CAST(:hours AS int) * interval '1 h' WHERE id = :id"
+            "UPDATE jobs SET finished_at = clock_timestamp() - CAST(:hours AS int) * interval '1"
+            " h' WHERE id = :id"
         )
         connection.execute(age, [{"hours": 23, "id": preview}, {"hours": 24, "id": late}])
     answer = await service.act(preview, "execute", body={"schedule": at_night(service)})

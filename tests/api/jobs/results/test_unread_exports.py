@@ -246,7 +246,10 @@ def test_a_server_that_stops_says_so_in_the_envelope_and_calls_nothing_a_fault(a
         unread.sendall(asking(job_id, key))
         assert unread.recv(12) == b"HTTP/1.1 200"
         sending.sendall(
-            f"{POST}x-api-key: {key}\r\nX-Request-ID: sent\r\nContent-Length: {len(BODY)}\r\n\r\n{BODY[:-1]}".encode()
+            (
+                f"{POST}x-api-key: {key}\r\nX-Request-ID: sent\r\nContent-Length: {len(BODY)}\r\n"
+                f"\r\n{BODY[:-1]}"
+            ).encode()
         )
         wait_for(lambda: status_alone(port, b"GET /nothing HTTP/1.1\r\nHost: x\r\n\r\n") == 404)
         process.send_signal(signal.SIGTERM)
