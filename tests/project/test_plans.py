@@ -729,7 +729,7 @@ def sessions(database_url):
         engine.dispose()
 
 
-def test_no_statement_reads_or_locks_more_than_it_must_in_a_queue_that_has_grown_since_it_was_planned(
+def test_no_statement_reads_or_locks_more_than_it_must_in_a_queue_that_has_grown_since_planning(
     sessions, database_url
 ):
     cases = {"worker": OF_WORKERS, "api": OF_THE_API}

@@ -5,9 +5,10 @@ This is the one place that says so. A test that is marked `proof(kind)` takes it
 `make proof` names, in the environment variable PROOF, the file that it writes what it saw to:
 
     {"proofs": [{"kind": "clocks", "what": "clocks that …", "in_make_test": 6, "in_make_proof": 6,
-                 "last_run": {"count": 6, "seconds": 31, "at": "2026-11-28T10:15:00+00:00", "commit": "6cce34f"}}, …]}
+                 "last_run": {"count": 6, "seconds": 31, "at": "2026-11-28T10:15:00+00:00",
+                              "version": "0.12.0", "commit": "6cce34f"}}, …]}
 
-`last_run` is null for what was never run in full. A run of a part, as `make proof ARGS='-k clocks'`,
+`last_run` is null for what was never run in full. A run of a part, as `make proof ARGS='-k clock'`,
 leaves the others' as it was. Seconds are those of the tests, of which two run at a time.
 """
 

@@ -155,7 +155,8 @@ def test_a_trigger_that_raises_refuses_as_a_foreign_key_does(campaign):
     with campaign.begin() as connection:
         connection.execute(
             text("""
-                CREATE FUNCTION keep() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'kept by law'; END $$;
+                CREATE FUNCTION keep() RETURNS trigger LANGUAGE plpgsql
+                    AS $$ BEGIN RAISE 'kept by law'; END $$;
                 CREATE TRIGGER keep BEFORE DELETE ON leads FOR EACH ROW
                     WHEN (OLD.phone_number = '+104') EXECUTE FUNCTION keep()
             """)
@@ -288,7 +289,8 @@ def test_a_trigger_that_silently_keeps_a_lead_refuses_too(campaign):
     with campaign.begin() as connection:
         connection.execute(
             text("""
-                CREATE FUNCTION keep() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RETURN NULL; END $$;
+                CREATE FUNCTION keep() RETURNS trigger LANGUAGE plpgsql
+                    AS $$ BEGIN RETURN NULL; END $$;
                 CREATE TRIGGER keep BEFORE DELETE ON leads FOR EACH ROW
                     WHEN (OLD.phone_number IN ('+102', '+104'))
                 EXECUTE FUNCTION keep()
@@ -320,7 +322,8 @@ def test_a_trigger_that_silently_keeps_a_lead_refuses_an_execution(campaign):
         )
         connection.execute(
             text("""
-                CREATE FUNCTION keep() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RETURN NULL; END $$;
+                CREATE FUNCTION keep() RETURNS trigger LANGUAGE plpgsql
+                    AS $$ BEGIN RETURN NULL; END $$;
                 CREATE TRIGGER keep BEFORE DELETE ON leads FOR EACH ROW WHEN (OLD.external_id = 'b')
                     EXECUTE FUNCTION keep()
             """)

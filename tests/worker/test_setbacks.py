@@ -435,7 +435,8 @@ def test_what_a_preview_found_and_somebody_locks_is_waited_for(campaign):
     job_id = queue(campaign, ["crm-0", "crm-1"], source_job_id=preview)
     execute(
         campaign,
-        "UPDATE chunks SET lead_ids = :a, lead_external_ids = :b, lead_phone_numbers = :c WHERE job_id = :id",
+        "UPDATE chunks SET lead_ids = :a, lead_external_ids = :b, lead_phone_numbers = :c"
+        " WHERE job_id = :id",
         id=job_id, a=found[0], b=found[1], c=found[2],
     )  # fmt: skip
     with campaign.connect() as holder:

@@ -30,7 +30,8 @@ def test_a_job_whose_worker_died_before_finishing_it_is_finished_once(engine):
     ):  # as it stands between the last chunk's commit and the finish
         connection.execute(
             text(
-                """UPDATE jobs SET state = 'running', finished_at = NULL, deleted = NULL, would_delete = NULL,
+                """UPDATE jobs SET state = 'running', finished_at = NULL, deleted = NULL,
+                    would_delete = NULL,
     restored = NULL,
                 conflict = NULL, not_found = NULL, unprocessed = NULL, invalid = NULL"""
             )

@@ -394,7 +394,8 @@ def test_a_page_deep_in_a_span_of_time_reads_as_little_of_the_index_as_the_first
     with engine.begin() as connection:
         connection.execute(text("""
             INSERT INTO jobs (id, company_id, campaign_id, total, created_at)
-            SELECT gen_random_uuid(), 'co', 'cmp', 1, to_timestamp(n) FROM generate_series(1, 20000) AS n
+            SELECT gen_random_uuid(), 'co', 'cmp', 1, to_timestamp(n)
+            FROM generate_series(1, 20000) AS n
         """))  # fmt: skip
         connection.execute(text("ANALYZE jobs"))
         last = connection.execute(
@@ -497,6 +498,8 @@ async def test_a_change_that_makes_no_sense_is_refused(service, body, error):
 
 async def test_only_who_may_write_changes_a_job_that_it_sees(service):
     job_id = await service.submit(*SUBMITTED)
-    statuses = [(await change(service, job_id, {"maxLeadsPerSecond": 1}, key)).status_code for key in
-                (service.read, service.limited, service.foreign)]  # fmt: skip
+    statuses = [
+        (await change(service, job_id, {"maxLeadsPerSecond": 1}, key)).status_code
+        for key in (service.read, service.limited, service.foreign)
+    ]
     assert statuses == [403, 404, 404]

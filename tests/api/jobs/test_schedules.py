@@ -291,8 +291,12 @@ async def test_ten_thousand_jobs_that_are_due_at_one_moment_are_queued_fairly_wi
                 FROM generate_series(1, 12000) AS n
             """)
         )
-    count = text("SELECT count(*) FILTER (WHERE state = 'queued'), count(*) FILTER (WHERE company_id = 'small'"
-                 " AND state = 'queued'), max(queued_at) - min(run_at) FROM jobs")  # fmt: skip
+    count = text("""
+        SELECT count(*) FILTER (WHERE state = 'queued'),
+            count(*) FILTER (WHERE company_id = 'small' AND state = 'queued'),
+            max(queued_at) - min(run_at)
+        FROM jobs
+    """)
     one_tick(service.engine)
     with service.engine.begin() as connection:
         queued, of_small, _ = connection.execute(count).one()

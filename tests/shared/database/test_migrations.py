@@ -164,7 +164,8 @@ def test_a_job_of_before_is_read_again_by_todays_rules_over_leads_of_before(engi
 @pytest.mark.parametrize(
     "statement",
     [
-        "UPDATE jobs SET state = 'running' WHERE id = gen_random_uuid() RETURNING phone_fallback",  # a worker's claim
+        # a worker's claim
+        "UPDATE jobs SET state = 'running' WHERE id = gen_random_uuid() RETURNING phone_fallback",
         (
             "INSERT INTO jobs (id, company_id, campaign_id, total, phone_fallback)"
             " VALUES (gen_random_uuid(), 'co', 'cmp', 1, true)"

@@ -18,7 +18,8 @@ from shared.identifiers.canonical import (
 from tests.support import oracle
 
 TABLE = IGNORED + PUNCTUATION + "".join(DIGITS)
-LETTERS = "teL:A\u030ae\u0301\u1100\u1161\u212b\u0958\u3099か"  # what a scheme is made of, and what NFC puts together
+# What a scheme is made of, and what NFC puts together.
+LETTERS = "teL:A\u030ae\u0301\u1100\u1161\u212b\u0958\u3099か"
 WRITTEN = st.text(
     st.one_of(
         st.sampled_from("00+12" + TABLE),

@@ -75,8 +75,10 @@ URLS = {
     "postgresql://u:secret@x:99999/y": (
         f"DATABASE_URL has a port that is not between 1 and 65535; {WRITE}"
     ),
-    "postgresql://u@x/y?ssl=secret": "DATABASE_URL has an option that PostgreSQL does not know, ssl; leave it out, "
-    "or write it as libpq does",
+    "postgresql://u@x/y?ssl=secret": (
+        "DATABASE_URL has an option that PostgreSQL does not know, ssl; leave it out, "
+        "or write it as libpq does"
+    ),
 }
 """Those that no process and no command takes, and what is said of each."""
 
@@ -101,15 +103,18 @@ STRANGERS = {
     "CREATE TABLE companies (id int)": (
         "the database has already what is called companies, and Leadsweep has not made it"
     ),
-    "CREATE VIEW leads AS SELECT 1; CREATE TYPE jobs AS ENUM ('a')": "the database has already what is called jobs, leads, "
-    "and Leadsweep has not made it",
+    "CREATE VIEW leads AS SELECT 1; CREATE TYPE jobs AS ENUM ('a')": (
+        "the database has already what is called jobs, leads, and Leadsweep has not made it"
+    ),
     "CREATE TABLE alembic_version AS SELECT 'a1b2' AS version_num": (
         "the database has an alembic_version of another application"
     ),
-    "CREATE TABLE alembic_version AS SELECT '0001' AS version_num; CREATE TABLE chunks (n int)": "the database has already "
-    "what is called chunks, and Leadsweep has not made it",
-    "CREATE TABLE alembic_version AS SELECT * FROM (VALUES ('a'), ('b')) AS heads (version_num)": "the database has an "
-    "alembic_version of another application",
+    "CREATE TABLE alembic_version AS SELECT '0001' AS version_num; CREATE TABLE chunks (n int)": (
+        "the database has already what is called chunks, and Leadsweep has not made it"
+    ),
+    "CREATE TABLE alembic_version AS SELECT * FROM (VALUES ('a'), ('b')) AS heads (version_num)": (
+        "the database has an alembic_version of another application"
+    ),
     "CREATE TABLE alembic_version AS SELECT '0006' AS version_num": (
         "the database has an alembic_version of another application"
     ),

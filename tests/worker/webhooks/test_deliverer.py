@@ -147,15 +147,26 @@ def test_the_end_of_a_job_is_told_to_its_callback_signed_and_complete(world):
     event = came.verified(world.secret)
     with world.engine.connect() as connection:
         job = connection.execute(select(jobs)).one()
+    finished_at = job.finished_at.astimezone(UTC).isoformat(timespec="milliseconds")
     assert event == {
         "type": "job.completed",
-        "timestamp": job.finished_at.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+        "timestamp": finished_at.replace("+00:00", "Z"),
         "data": {
-            "jobId": str(job_id), "campaignId": "cmp", "clientReference": "r ü", "status": "completed", "mode": "delete",
-            "dryRun": False, "total": 3, "deleted": 2, "notFound": 1, "unprocessed": 0, "statusUrl": f"/api/v1/jobs/{job_id}",
-            "deletedIdentifiers": ["a", "+102"], "notFoundIdentifiers": ["nobody"],
+            "jobId": str(job_id),
+            "campaignId": "cmp",
+            "clientReference": "r ü",
+            "status": "completed",
+            "mode": "delete",
+            "dryRun": False,
+            "total": 3,
+            "deleted": 2,
+            "notFound": 1,
+            "unprocessed": 0,
+            "statusUrl": f"/api/v1/jobs/{job_id}",
+            "deletedIdentifiers": ["a", "+102"],
+            "notFoundIdentifiers": ["nobody"],
         },
-    }  # fmt: skip
+    }
     row = world.row()
     assert UUID(came.headers["webhook-id"]) == row.id
     assert abs(int(came.headers["webhook-timestamp"]) - datetime.now(UTC).timestamp()) < 60
@@ -451,7 +462,7 @@ def test_one_success_in_between_and_it_is_not(world):
     assert world.execute("SELECT enabled FROM webhooks") == [(True,)]
 
 
-def test_what_is_written_while_its_webhook_is_being_disabled_is_given_up_unsent_and_the_next_is_sent(
+def test_what_is_written_while_its_webhook_is_disabled_is_given_up_unsent_and_the_next_is_sent(
     world,
 ):
     world.webhook("/201")

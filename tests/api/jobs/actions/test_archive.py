@@ -34,7 +34,10 @@ async def test_leads_are_archived_whole_and_come_back_as_they_were(service):
         connection.execute(text("ALTER TABLE leads ADD COLUMN note text, ADD COLUMN photo bytea"))
         connection.execute(
             text(
-                """UPDATE leads SET note = 'é"\\', photo = '\\x00ff', metadata = '{"n": 12345678901234567890.5}'"""
+                """
+                UPDATE leads SET note = 'é"\\', photo = '\\x00ff',
+                    metadata = '{"n": 12345678901234567890.5}'
+                """
             )
         )
     before = all_leads(service)

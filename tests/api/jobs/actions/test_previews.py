@@ -120,7 +120,8 @@ async def test_executing_a_preview_deletes_the_leads_that_it_found(service):
         "UPDATE leads SET campaign_id = 'second' WHERE external_id = 'a'",
         "DELETE FROM leads WHERE external_id = 'a'",
         """DELETE FROM leads WHERE external_id = 'a';
-           INSERT INTO leads (campaign_id, external_id, phone_number) VALUES ('cmp', 'a', '+101')""",
+           INSERT INTO leads (campaign_id, external_id, phone_number)
+                VALUES ('cmp', 'a', '+101')""",
     ],
     ids=["number", "id", "campaign", "gone", "another in its place"],
 )
@@ -340,7 +341,7 @@ async def test_what_cannot_be_executed_says_why(service):
     )
 
 
-async def test_a_preview_says_where_a_lead_with_another_external_id_would_go_and_the_execution_deletes_it(
+async def test_a_preview_says_where_a_lead_of_another_external_id_would_go_and_executed_it_goes(
     service,
 ):
     preview = await previewed(

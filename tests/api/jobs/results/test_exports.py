@@ -65,8 +65,8 @@ async def test_streams_take_the_filter_of_the_pages(service):
     assert len(items) == 2
     nothing = await fetched(service, job_id, CSV, "?outcome=restored")
     assert (
-        nothing.text
-        == "index,externalId,phoneNumber,identifier,outcome,matchedBy,reason,erasedFromArchive,detail\r\n"
+        nothing.text == "index,externalId,phoneNumber,identifier,outcome,"
+        "matchedBy,reason,erasedFromArchive,detail\r\n"
     )
 
 

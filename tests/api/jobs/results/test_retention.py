@@ -112,7 +112,7 @@ async def test_jobs_that_are_young_or_unfinished_keep_theirs(service):
     assert (await service.job(young))["deletedIdentifiers"] is None
 
 
-async def test_what_was_purged_can_neither_be_retried_nor_executed_but_what_was_archived_be_restored(
+async def test_what_was_purged_is_neither_retried_nor_executed_but_what_was_archived_is_restored(
     service,
 ):
     failed = await service.submit({"externalId": "a"})
