@@ -2,6 +2,7 @@
 database for each test.
 """
 
+from contextlib import contextmanager
 from itertools import count
 
 import psycopg
@@ -74,14 +75,21 @@ def _template(servers):
     return "template"
 
 
-@pytest.fixture
-def database_url(servers, _template):
+@contextmanager
+def _copy(servers, template):
     """A fresh, migrated database."""
     name = f"test_{next(_numbers)}"
     with psycopg.connect(servers.database_url, autocommit=True) as connection:
-        connection.execute(f"CREATE DATABASE {name} TEMPLATE {_template} STRATEGY file_copy")
+        connection.execute(f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY file_copy")
         yield servers.database_url.removesuffix("leadsweep") + name
         connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture
+def database_url(servers, _template):
+    """A fresh, migrated database."""
+    with _copy(servers, _template) as url:
+        yield url
 
 
 @pytest.fixture
@@ -92,15 +100,28 @@ def redis_url(servers):
     return servers.broker_url
 
 
-@pytest.fixture
-def settings(database_url, redis_url):
-    """The settings of this test's database and Redis."""
+def _settings(database_url, broker_url):
     return Settings(
         database_url=database_url,
-        broker_url=redis_url,
+        broker_url=broker_url,
         secrets_key=new_secrets_key(),
         webhook_allow=parse_networks(LOOPBACK),
     )
+
+
+@pytest.fixture
+def settings(database_url, redis_url):
+    """The settings of this test's database and Redis."""
+    return _settings(database_url, redis_url)
+
+
+@pytest.fixture(scope="module")
+def settings_of_module(servers, _template):
+    """Those of a database that the tests of a module share, as they share an API that takes long
+    to start.
+    """
+    with _copy(servers, _template) as url:
+        yield _settings(url, servers.broker_url)
 
 
 @pytest.fixture

@@ -17,10 +17,8 @@ from tests.support.stack import (
     SECRETS_KEY,
     make_key,
     running,
-    running_api,
     running_deliverer,
-    running_ticker,
-    running_worker,
+    running_stack,
     wait_for,
 )
 
@@ -71,11 +69,7 @@ def test_a_deliverer_that_is_killed_sends_the_same_again(ground, receiver, point
     never lost.
     """
     secret = secret_of(ground)
-    with (
-        running_api(ground.env()) as url,
-        running_worker(ground.env()),
-        running_ticker(ground.env()),
-    ):
+    with running_stack(ground.env(), deliverer=False) as url:
         caller = ground.caller_of(url)
         ground.arm(point)
         with running(
@@ -123,7 +117,7 @@ def test_of_many_jobs_each_is_told_of_though_everything_dies_meanwhile(ground, r
 
     receiver.script = {f"/{n}": sometimes_fails for n in range(8)}
     env = ground.env(LEADSWEEP_RATE_LIMIT_SUBMIT="1000000/hour")
-    with running_api(env) as url, running_ticker(env), running_worker(env):
+    with running_stack(env, deliverer=False) as url:
         caller = ground.caller_of(url)
         expected, kills = {}, 0
         while len(expected) < JOBS or len(untold(ground)):
@@ -180,12 +174,7 @@ def test_fifty_receivers_that_hang_leave_other_companies_deliveries_prompt(groun
             add_campaign(connection, f"hangs-{number}", company=f"hangs-{number}")
             keys.append(make_key(connection, f"hangs-{number}"))
     env = ground.env()
-    with (
-        running_api(env) as url,
-        running_worker(env),
-        running_ticker(env),
-        running_deliverer(env, threads=128),
-    ):
+    with running_stack(env, deliverer=False) as url, running_deliverer(env, threads=128):
         for number, key in enumerate(keys):
             slow = Caller(url, key)
             for _ in range(4):

@@ -11,7 +11,7 @@ from tests.faults import dying
 from tests.faults.conftest import mixed
 from tests.support.counts import ran, rounds
 from tests.support.invariants import check_against_oracle
-from tests.support.stack import free_port, running, running_ticker, wait_for
+from tests.support.stack import free_port, running, running_stack, wait_for
 
 WORKER_STATEMENTS = {
     "claim": "RECURSIVE",
@@ -86,12 +86,8 @@ def test_an_api_that_dies_around_its_insert_leaves_a_whole_job_or_none(ground, m
         with pytest.raises(httpx2.TransportError):
             caller.submit(entries)
         process.wait(10)
-    with (
-        running(*api, env=ground.env()),
-        running("worker", "--processes", 1, env=ground.env()),
-        running_ticker(ground.env()),
-    ):
-        wait_for(lambda: answers(caller))
+    with running_stack(ground.env(), deliverer=False) as url:
+        caller = ground.caller_of(url)
         jobs = caller.jobs()
         assert len(jobs) == (moment == "after")
         ground.check(caller, dict.fromkeys(jobs, entries), before)

@@ -20,7 +20,7 @@ from tests.support.oracle import Lead, judge
 from tests.support.stack import (
     free_port,
     running,
-    running_api,
+    running_stack,
     running_ticker,
     running_worker,
     wait_for,
@@ -218,11 +218,7 @@ def test_an_api_that_dies_during_an_upload_leaves_all_of_it_or_nothing(ground, p
             text("SELECT (SELECT count(*) FROM jobs), (SELECT count(*) FROM chunks)")
         ).one()
     assert tuple(found) == ((1, 3) if point == f"after {dying.COMMIT}" else (0, 0))
-    with (
-        running_api(ground.env(LEADSWEEP_CHUNK_SIZE="10")) as url,
-        running_worker(ground.env()),
-        running_ticker(ground.env()),
-    ):
+    with running_stack(ground.env(LEADSWEEP_CHUNK_SIZE="10"), deliverer=False) as url:
         headers = {"x-api-key": ground.key, "idempotency-key": "k", "content-type": "text/csv"}
         answer = httpx2.post(
             f"{url}/api/v1/leads/bulk-delete/files?campaignId=cmp",

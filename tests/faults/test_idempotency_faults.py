@@ -8,7 +8,7 @@ import pytest
 from tests.faults.conftest import mixed
 from tests.faults.test_fail_points import answers
 from tests.support.counts import rounds
-from tests.support.stack import free_port, running, running_ticker, running_worker, wait_for
+from tests.support.stack import free_port, running, running_stack, wait_for
 
 
 @pytest.mark.proof("api")
@@ -28,12 +28,8 @@ def test_a_crash_around_the_commit_leaves_one_job_for_the_key(ground, moment, tu
         with pytest.raises(httpx2.TransportError):
             caller.submit(entries, key="ticket 17")
         process.wait(10)
-    with (
-        running(*api, env=ground.env()),
-        running_worker(ground.env()),
-        running_ticker(ground.env()),
-    ):
-        wait_for(lambda: answers(caller))
+    with running_stack(ground.env(), deliverer=False) as url:
+        caller = ground.caller_of(url)
         made = {caller.submit(entries, key="ticket 17") for _ in range(3)}
         assert made == set(caller.jobs())
         assert len(made) == 1

@@ -13,13 +13,7 @@ from shared.database.engines import create_sync_engine
 from shared.settings import Settings
 from tests.faults.conftest import Ground, mixed
 from tests.support.counts import ran, rounds
-from tests.support.stack import (
-    running_api,
-    running_deliverer,
-    running_ticker,
-    running_worker,
-    wait_for,
-)
+from tests.support.stack import running_stack, wait_for
 
 
 @pytest.fixture(scope="module")
@@ -41,12 +35,7 @@ def broken(own_servers, tmp_path):
         connection.exec_driver_sql("TRUNCATE companies, jobs CASCADE")
     engine.dispose()
     ground = Ground(own_servers.database_url, own_servers.broker_url, tmp_path)
-    with (
-        running_api(ground.env(LEADSWEEP_CHUNK_SIZE="10")) as url,
-        running_worker(ground.env()),
-        running_deliverer(ground.env()),
-        running_ticker(ground.env()),
-    ):
+    with running_stack(ground.env(LEADSWEEP_CHUNK_SIZE="10")) as url:
         ground.servers = own_servers
         ground.caller = ground.caller_of(url)
         wait_for(lambda: ground.caller.http.get("/api/health").status_code == 200)

@@ -14,7 +14,13 @@ from tests.faults.conftest import batches, mixed
 from tests.faults.dying import deaths_at
 from tests.support.counts import many, ran, rounds
 from tests.support.jobs import add_campaign, add_leads, job_row, queue_job
-from tests.support.stack import running_api, running_ticker, running_worker, wait_for
+from tests.support.stack import (
+    running_api,
+    running_stack,
+    running_ticker,
+    running_worker,
+    wait_for,
+)
 
 
 @pytest.mark.proof("odd workers")
@@ -68,11 +74,8 @@ def test_a_poison_chunk_fails_alone_after_five_attempts(stack):
 def test_every_message_delivered_three_times_changes_nothing(ground):
     pairs = ground.add_leads(400)
     before = ground.leads()
-    with (
-        running_api(ground.env(LEADSWEEP_CHUNK_SIZE="5")) as url,
-        running_worker(ground.env(), processes=4),
-        running_ticker(ground.env()),
-    ):
+    four = ("worker", "--processes", 4)
+    with running_stack(ground.env(LEADSWEEP_CHUNK_SIZE="5"), four, deliverer=False) as url:
         caller = ground.caller_of(url)
         submitted = {}
         with create_celery(ground.settings.broker_url) as broker:
@@ -124,11 +127,8 @@ def test_jobs_over_the_same_leads_in_opposite_order_never_get_stuck(ground):
     """
     pairs = ground.add_leads(400)
     before = ground.leads()
-    with (
-        running_api(ground.env(LEADSWEEP_CHUNK_SIZE="100")) as url,
-        running_worker(ground.env(), processes=4),
-        running_ticker(ground.env()),
-    ):
+    four = ("worker", "--processes", 4)
+    with running_stack(ground.env(LEADSWEEP_CHUNK_SIZE="100"), four, deliverer=False) as url:
         caller = ground.caller_of(url)
         submitted = {}
         for turn in range(many("opposite order")):

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from uuid import uuid4
 
@@ -175,6 +175,25 @@ def running_ticker(env):
     with running("worker.ticker", env=env) as process:
         _wait_until(process, lambda: "ticker ready" in process.log.read_text())
         yield process
+
+
+@contextmanager
+def running_stack(env, worker=("worker", "--processes", 2), *, deliverer=True):
+    """An API, a worker, a ticker and, unless it is not wanted, a deliverer, which begin and end at
+    the same time; yields the API's URL once all are ready.
+    """
+    port = free_port()
+    commands = [("api", "--host", "127.0.0.1", "--port", port), worker, ("worker.ticker",)]
+    if deliverer:
+        commands.append(("worker", "--webhooks", "--threads", 16))
+    with ExitStack() as processes:
+        started = [processes.enter_context(running(*command, env=env)) for command in commands]
+        for process in started:
+            _wait_until(process, lambda process=process: " ready" in process.log.read_text())
+        _wait_until(started[0], lambda: listens(port))
+        yield f"http://127.0.0.1:{port}"
+        for process in started:
+            process.terminate()
 
 
 def _wait_until(process, ready):
