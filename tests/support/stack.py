@@ -34,7 +34,7 @@ __all__ = [
 ]  # fmt: skip
 
 
-def wait_for(condition, seconds=30):
+def wait_for(condition, seconds=60):
     """What `condition()` returns once that is true; fails if it is still not after `seconds`."""
     deadline = time.monotonic() + seconds
     while not (value := condition()):
@@ -45,7 +45,7 @@ def wait_for(condition, seconds=30):
     return value
 
 
-async def until(condition, seconds=30):
+async def until(condition, seconds=60):
     """Returns once `condition()` is true, and lets the event loop go on until then; fails as
     `wait_for` does.
     """

@@ -296,7 +296,7 @@ async def test_a_parallel_post_waits_two_seconds_for_the_first_and_then_gives_up
             409,
             "Another request is in progress; try again",
         )
-        assert 1.9 < time.monotonic() - began < 4
+        assert 1.9 < time.monotonic() - began < 10
         holder.rollback()
     assert (await post(service)).status_code == 202
 
