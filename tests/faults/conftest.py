@@ -6,7 +6,7 @@ from cli.stack.embedded import Embedded
 from shared.database import migrations
 from shared.database.engines import create_sync_engine
 from shared.settings import Settings
-from tests.faults import dying
+from tests.faults.processes import dying
 from tests.support.caller import Caller
 from tests.support.invariants import check
 from tests.support.jobs import add_campaign, add_leads
@@ -116,7 +116,7 @@ def _stack(tmp_path_factory):
             migrations.upgrade(connection)
         engine.dispose()
         ground = Ground(servers.database_url, servers.broker_url, points)
-        worker = ("tests.faults.dying", points, "worker", "--processes", 2)
+        worker = ("tests.faults.processes.dying", points, "worker", "--processes", 2)
         with running_stack(ground.env(LEADSWEEP_CHUNK_SIZE="10"), worker) as url:
             ground.caller = ground.caller_of(url)
             wait_for(lambda: ground.caller.http.get("/api/health").status_code == 200)

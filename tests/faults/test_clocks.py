@@ -26,7 +26,7 @@ def test_a_clock_that_is_off_changes_nothing(ground, wrong, off):
     port = free_port()
     with ExitStack() as processes:
         for name, (module, *arguments) in PROCESSES.items():
-            shift = ("tests.faults.shifted", off, module) if name == wrong else (module,)
+            shift = ("tests.faults.processes.shifted", off, module) if name == wrong else (module,)
             processes.enter_context(
                 running(*shift, *arguments, *([port] if name == "api" else []), env=ground.env())
             )

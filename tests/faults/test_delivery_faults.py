@@ -73,7 +73,7 @@ def test_a_deliverer_that_is_killed_sends_the_same_again(ground, receiver, point
         caller = ground.caller_of(url)
         ground.arm(point)
         with running(
-            "tests.faults.dying",
+            "tests.faults.processes.dying",
             ground.points,
             "worker",
             "--webhooks",

@@ -7,8 +7,8 @@ from itertools import product
 import httpx2
 import pytest
 
-from tests.faults import dying
 from tests.faults.conftest import mixed
+from tests.faults.processes import dying
 from tests.support.counts import ran, rounds
 from tests.support.invariants import check_against_oracle
 from tests.support.stack import free_port, running, running_stack, wait_for
@@ -52,7 +52,7 @@ def test_a_worker_may_die_before_and_after_each_of_its_statements(stack):
 def test_a_sign_of_life_does_not_meet_a_fail_point(ground):
     """It comes from the parent of the worker's processes, which nobody here would start anew."""
     with running(
-        "tests.faults.dying", ground.points, "worker", "--processes", 1, env=ground.env()
+        "tests.faults.processes.dying", ground.points, "worker", "--processes", 1, env=ground.env()
     ) as worker:
         first = wait_for(lambda: beat_of(ground))
         for moment in ("before", "after"):
@@ -78,7 +78,7 @@ def test_an_api_that_dies_around_its_insert_leaves_a_whole_job_or_none(ground, m
     entries = mixed(pairs)
     point = f"{moment} INSERT INTO jobs"
     port = free_port()
-    api = ("tests.faults.dying", ground.points, "api", "--port", port)
+    api = ("tests.faults.processes.dying", ground.points, "api", "--port", port)
     caller = ground.caller_of(f"http://127.0.0.1:{port}")
     with running(*api, env=ground.env(LEADSWEEP_CHUNK_SIZE="10")) as process:
         wait_for(lambda: answers(caller))

@@ -14,7 +14,7 @@ import pytest
 from leadsweep import Client, Retries
 from sqlalchemy import text
 
-from tests.faults import dying
+from tests.faults.processes import dying
 from tests.support.counts import many, ran, rounds
 from tests.support.oracle import Lead, judge
 from tests.support.stack import (
@@ -195,7 +195,7 @@ def test_an_api_that_dies_during_an_upload_leaves_all_of_it_or_nothing(ground, p
     ids = [f"crm-{i}" for i in range(25)]
     ground.add_leads(25)
     port = free_port()
-    api = ("tests.faults.dying", ground.points, "api", "--port", port)
+    api = ("tests.faults.processes.dying", ground.points, "api", "--port", port)
     url = f"http://127.0.0.1:{port}"
     body = ("externalId\n" + "\n".join(ids)).encode()
     with running(*api, env=ground.env(LEADSWEEP_CHUNK_SIZE="10")) as process:

@@ -20,7 +20,7 @@ def test_a_crash_around_the_commit_leaves_one_job_for_the_key(ground, moment, tu
     entries = mixed(pairs)
     point = f"{moment} INSERT INTO idempotency_keys"
     port = free_port()
-    api = ("tests.faults.dying", ground.points, "api", "--port", port)
+    api = ("tests.faults.processes.dying", ground.points, "api", "--port", port)
     caller = ground.caller_of(f"http://127.0.0.1:{port}")
     with running(*api, env=ground.env()) as process:
         wait_for(lambda: answers(caller))

@@ -8,8 +8,8 @@ from itertools import product
 import pytest
 from sqlalchemy import text
 
-from tests.faults import dying
 from tests.faults.conftest import mixed
+from tests.faults.processes import dying
 from tests.support.counts import ran, rounds
 from tests.support.invariants import FINAL
 from tests.support.stack import running, running_api, running_ticker, running_worker, wait_for
@@ -215,7 +215,7 @@ def test_a_ticker_may_die_at_each_step_and_the_next_one_goes_on(ground, moment, 
         for fragment in TICKER_POINTS:
             ground.arm(f"{moment} {fragment}")
             with running(
-                "tests.faults.dying", ground.points, "worker.ticker", env=ground.env()
+                "tests.faults.processes.dying", ground.points, "worker.ticker", env=ground.env()
             ) as ticker:
                 assert ticker.wait(20) != 0
             ran()

@@ -11,7 +11,7 @@ from sqlalchemy import text
 
 from shared.broker.sender import RUN_NEXT, create_celery
 from tests.faults.conftest import batches, mixed
-from tests.faults.dying import deaths_at
+from tests.faults.processes.dying import deaths_at
 from tests.support.counts import many, ran, rounds
 from tests.support.jobs import add_campaign, add_leads, job_row, queue_job
 from tests.support.stack import (
