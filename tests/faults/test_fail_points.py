@@ -93,6 +93,31 @@ def test_an_api_that_dies_around_its_insert_leaves_a_whole_job_or_none(ground, m
         ground.check(caller, dict.fromkeys(jobs, entries), before)
 
 
+@pytest.mark.proof("api")
+@pytest.mark.parametrize("turn", rounds("api"))
+@pytest.mark.parametrize("moment", ["before", "after"])
+def test_an_api_that_dies_while_it_takes_a_key_leaves_one_job_for_it(ground, moment, turn):
+    pairs = ground.add_leads(25)
+    before = ground.leads()
+    entries = mixed(pairs)
+    point = f"{moment} INSERT INTO idempotency_keys"
+    port = free_port()
+    api = ("tests.faults.processes.dying", ground.points, "api", "--port", port)
+    caller = ground.caller_of(f"http://127.0.0.1:{port}")
+    with running(*api, env=ground.env()) as process:
+        wait_for(lambda: answers(caller))
+        ground.arm(point)
+        with pytest.raises(httpx2.TransportError):
+            caller.submit(entries, key="ticket 17")
+        process.wait(10)
+    with running_stack(ground.env(), deliverer=False) as url:
+        caller = ground.caller_of(url)
+        made = {caller.submit(entries, key="ticket 17") for _ in range(3)}
+        assert made == set(caller.jobs())
+        assert len(made) == 1
+        ground.check(caller, dict.fromkeys(made, entries), before)
+
+
 def answers(caller):
     try:
         return caller.http.get("/api/health")
