@@ -162,8 +162,8 @@ PROOFS = {
             "random calls over the OpenAPI description (Schemathesis), half of them ones that it"
             " forbids"
         ),
-        1,
-        1,
+        1525,
+        24_400,
     ),
 }
 
