@@ -37,7 +37,8 @@ while words:
     elif word not in {"-s", "-sS"}:
         url = word
 try:
-    answer = urllib.request.urlopen(urllib.request.Request(url, body, headers, method=method), timeout=20).read().decode()
+    answer = urllib.request.urlopen(urllib.request.Request(url, body, headers, method=method),
+        timeout=20).read().decode()
 except urllib.error.HTTPError as refusal:
     answer = refusal.read().decode()
 print(answer, file=open(file, "w") if file else sys.stdout)

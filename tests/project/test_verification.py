@@ -39,7 +39,10 @@ def in_python(secret, headers, body, _folder, monkeypatch):
 
 def in_node(secret, headers, body, folder, _monkeypatch):
     (folder / "body.json").write_bytes(body)
-    call = f"\nconsole.log(JSON.stringify(receive({json.dumps(headers)}, require('node:fs').readFileSync('body.json'))));"
+    call = (
+        f"\nconsole.log(JSON.stringify(receive({json.dumps(headers)},"
+        " require('node:fs').readFileSync('body.json'))));"
+    )
     (folder / "receive.js").write_text(snippet("js") + call)
     done = run([str(NODE), "receive.js"], folder, WEBHOOK_SECRET=secret)
     assert done.returncode == 0 or "not ours" in done.stderr or "too old" in done.stderr, (

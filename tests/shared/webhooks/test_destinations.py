@@ -33,6 +33,7 @@ def test_a_public_address_is_not(address):
     assert is_public(ip_address(address))
 
 
+@pytest.mark.proof("hostile urls")
 @pytest.mark.parametrize("written", TRICKS + SPELLINGS)
 def test_no_way_of_writing_a_url_leads_to_loopback(monkeypatch, written):
     shut_network(monkeypatch, 8443)

@@ -22,6 +22,7 @@ from shared.database.models import jobs
 from shared.settings import Rate
 from shared.states import COUNTS, Action, JobState, Outcome
 from tests.api.conftest import Service
+from tests.support.counts import ran, rounds
 from tests.support.jobs import (
     add_leads,
     job_row,
@@ -34,7 +35,6 @@ from worker.claimer import MAX_ATTEMPTS, claim
 from worker.runner import run_chunk, run_next
 from worker.steerer import carry_out_requests
 
-ROUNDS = 4
 STEERING = {Action.CANCEL, Action.PAUSE, Action.RESUME}
 UNFINISHED = ["scheduled", "queued", "running", "paused"]
 SITUATIONS = dict.fromkeys(STEERING, UNFINISHED) | {
@@ -162,7 +162,8 @@ def drain(service):
         execute(
             service,
             "UPDATE jobs SET state = 'queued', history = history"
-            " || jsonb_build_object('status', 'queued', 'at', clock_timestamp(), 'by', 'drain') WHERE state = 'paused'",
+            " || jsonb_build_object('status', 'queued', 'at', clock_timestamp(), 'by', 'drain')"
+            " WHERE state = 'paused'",
         )
         execute(service, "UPDATE jobs SET run_at = clock_timestamp() WHERE state = 'scheduled'")
         with service.engine.begin() as connection:
@@ -202,15 +203,20 @@ def check_ended(job, outcomes):
     assert (Outcome.CANCELLED in outcomes) == (job.state == "cancelled")
 
 
+@pytest.mark.proof("two actions")
 @pytest.mark.parametrize(("first", "second"), list(product(Action, Action)))
 async def test_two_actions_at_once_are_as_one_after_the_other(service, first, second):
     situations = dict.fromkeys(SITUATIONS[first] + SITUATIONS[second])
-    for situation in [situation for situation in situations for _ in range(ROUNDS)]:
+    for situation, _ in product(situations, rounds("two actions")):
+        ran()
         job_id = await job_in(service, situation)
         before = row_of(service, job_id)
         answers = await acted(service, job_id, first, second)
         after = row_of(service, job_id)
-        told = f"{situation}: {[(answer.status_code, answer.text) for answer in answers]}, then {after.state}"
+        told = (
+            f"{situation}: {[(answer.status_code, answer.text) for answer in answers]}, then"
+            f" {after.state}"
+        )
         for action, other, answer in zip((first, second), (second, first), answers, strict=True):
             possible = situation in SITUATIONS[action] or (action, situation) == (
                 Action.CANCEL,
@@ -278,9 +284,11 @@ async def working(service, workers=2):
         event.remove(service.engine, "after_cursor_execute", look)
 
 
+@pytest.mark.proof("action and workers")
 @pytest.mark.parametrize("action", Action)
 async def test_an_action_meets_workers_that_are_deciding(service, action):
-    for begun in range(1, 12, 2):
+    for begun, _ in product(range(1, 12, 2), rounds("action and workers")):
+        ran()
         job_id = await submitted(service, entries=24, dryRun=action == Action.EXECUTE)
         if action == Action.RETRY:
             execute(
@@ -293,7 +301,10 @@ async def test_an_action_meets_workers_that_are_deciding(service, action):
             if action == Action.RESUME:
                 execute(
                     service,
-                    "UPDATE jobs SET wanted = 'pause', wanted_by = 'tests' WHERE finished_at IS NULL",
+                    (
+                        "UPDATE jobs SET wanted = 'pause', wanted_by = 'tests'"
+                        " WHERE finished_at IS NULL"
+                    ),
                 )
             answer = await service.act(job_id, action)
             while action not in STEERING and answer.status_code == 409:  # an eager caller

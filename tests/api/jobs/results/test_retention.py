@@ -25,7 +25,8 @@ def age(service, job_id, days):
     with service.engine.begin() as connection:
         connection.execute(
             text(
-                "UPDATE jobs SET finished_at = finished_at - :days * interval '1 day' WHERE id = :id"
+                "UPDATE jobs SET finished_at = finished_at - :days * interval '1 day'"
+                " WHERE id = :id"
             ),
             values,
         )
@@ -111,7 +112,7 @@ async def test_jobs_that_are_young_or_unfinished_keep_theirs(service):
     assert (await service.job(young))["deletedIdentifiers"] is None
 
 
-async def test_what_was_purged_can_neither_be_retried_nor_executed_but_what_was_archived_be_restored(
+async def test_what_was_purged_is_neither_retried_nor_executed_but_what_was_archived_is_restored(
     service,
 ):
     failed = await service.submit({"externalId": "a"})
@@ -141,9 +142,11 @@ async def test_a_backlog_is_purged_a_little_at_a_time(service):
     with service.engine.begin() as connection:
         connection.execute(
             text("""
-                INSERT INTO jobs (id, company_id, campaign_id, total, state, finished_at, deleted, would_delete, restored,
+                INSERT INTO jobs (id, company_id, campaign_id, total, state, finished_at, deleted,
+                    would_delete, restored,
                     conflict, not_found, unprocessed, invalid)
-                SELECT gen_random_uuid(), 'co', 'cmp', 1, 'completed', now() - interval '1 year', 1, 0, 0, 0, 0, 0, 0
+                SELECT gen_random_uuid(), 'co', 'cmp', 1, 'completed', now() - interval '1 year', 1,
+                    0, 0, 0, 0, 0, 0
                 FROM generate_series(1, 120)
             """)
         )
@@ -208,7 +211,8 @@ async def test_idempotency_keys_go_after_72_hours_and_their_jobs_stay(service):
         assert (await service.post(body, headers={"idempotency-key": name})).status_code == 202
     with service.engine.begin() as connection:
         moved = text(
-            "UPDATE idempotency_keys SET created_at = clock_timestamp() - :age * interval '1 hour' WHERE key = :key"
+            "UPDATE idempotency_keys SET created_at = clock_timestamp() - :age * interval '1 hour'"
+            " WHERE key = :key"
         )
         connection.execute(moved, [{"age": 72.01, "key": "old"}, {"age": 71.9, "key": "young"}])
     one_tick(service.engine)

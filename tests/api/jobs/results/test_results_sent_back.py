@@ -13,9 +13,9 @@ from tests.api.files.test_file_names import entries
 from tests.api.files.test_files import CSV, NDJSON, accepted, all_results
 
 NASTY = [
-    "'-17", "-17", "''-17", '="x"', "'=\"x\"", "=1+1", 'say "hi"', "a,b;c|d\te", "two\r\nlines", "one\rtwo", ' , "x" ', "[7]",
-    "{", "\u2003wide\u2003", "\u202aembedded\u202c", "\\N", "NULL", "'", '"', "sep=;", "+49 1", "\uff1dx", " =1+1",
-    "' =1+1", "\u00a0+1", "\ufeff@x",
+    "'-17", "-17", "''-17", '="x"', "'=\"x\"", "=1+1", 'say "hi"', "a,b;c|d\te", "two\r\nlines",
+    "one\rtwo", ' , "x" ', "[7]", "{", "\u2003wide\u2003", "\u202aembedded\u202c", "\\N", "NULL",
+    "'", '"', "sep=;", "+49 1", "\uff1dx", " =1+1", "' =1+1", "\u00a0+1", "\ufeff@x",
 ]  # fmt: skip
 PIECES = st.sampled_from(
     [
@@ -66,7 +66,8 @@ def test_results_of_every_outcome_come_back_as_they_were(found):
 @pytest.mark.parametrize("options", [{}, {"dryRun": "true"}, {"mode": "archive"}])
 async def test_a_job_of_its_own_results_has_the_same_entries(service, options):
     rows = [{"externalId": one, "phoneNumber": "+102"} for one in NASTY] + [
-        {"phoneNumber": "+1 (02)"}, {"externalId": "a"}, {"externalId": "a"}, {}, {"phoneNumber": "N/A"},
+        {"phoneNumber": "+1 (02)"}, {"externalId": "a"}, {"externalId": "a"}, {},
+        {"phoneNumber": "N/A"},
     ]  # fmt: skip
     first = await accepted(
         service,

@@ -19,19 +19,25 @@ NOBODYS = dict.fromkeys(IDS, UUID(int=4))
 FILL = f"""
     INSERT INTO webhooks (id, company_id, url, events, secret)
     VALUES ('{IDS["webhookId"]}', 'other', 'https://example.com/', '{{job.completed}}', 'x');
-    INSERT INTO jobs (id, company_id, campaign_id, total, state, started_at, finished_at, error, deleted, would_delete, restored,
+    INSERT INTO jobs (id, company_id, campaign_id, total, state, started_at, finished_at, error,
+        deleted, would_delete, restored,
         conflict, not_found, unprocessed, invalid, erased, lacks_plus, other_external_id)
-    VALUES ('{IDS["jobId"]}', 'other', 'foreign', 20000, 'failed', now(), now(), 'x', 0, 0, 0, 0, 0, 20000, 0, 0, 0, 0);
-    INSERT INTO chunks (job_id, number, first_index, external_ids, phone_numbers, outcomes, state, unprocessed)
-    SELECT CAST('{IDS["jobId"]}' AS uuid), n, n * 1000, array_fill('x'::text, ARRAY[1000]), array_fill(NULL::text, ARRAY[1000]),
+    VALUES ('{IDS["jobId"]}', 'other', 'foreign', 20000, 'failed', now(), now(), 'x', 0, 0, 0, 0, 0,
+        20000, 0, 0, 0, 0);
+    INSERT INTO chunks (job_id, number, first_index, external_ids, phone_numbers, outcomes, state,
+        unprocessed)
+    SELECT CAST('{IDS["jobId"]}' AS uuid), n, n * 1000, array_fill('x'::text, ARRAY[1000]),
+        array_fill(NULL::text, ARRAY[1000]),
         array_fill(6::smallint, ARRAY[1000]), 'done', 1000
     FROM generate_series(0, 19) AS n;
     INSERT INTO deliveries (id, company_id, job_id, webhook_id, event)
-    SELECT CASE WHEN n = 0 THEN CAST('{IDS["deliveryId"]}' AS uuid) ELSE gen_random_uuid() END, 'other',
+    SELECT CASE WHEN n = 0 THEN CAST('{IDS["deliveryId"]}' AS uuid) ELSE gen_random_uuid() END,
+        'other',
         CAST('{IDS["jobId"]}' AS uuid), CAST('{IDS["webhookId"]}' AS uuid), 'job.failed'
     FROM generate_series(0, 499) AS n;
     INSERT INTO leads (campaign_id, external_id, phone_number)
-    SELECT 'foreign', CASE WHEN n = 0 THEN 'a' ELSE 'foreign-' || n END, '+1' || n FROM generate_series(0, 2000) AS n;
+    SELECT 'foreign', CASE WHEN n = 0 THEN 'a' ELSE 'foreign-' || n END, '+1' || n
+        FROM generate_series(0, 2000) AS n;
 """
 # More than of what is not there: the row that says whose it is. Which campaign a delivery is of,
 # its job says, so that is looked up too, and its webhook.

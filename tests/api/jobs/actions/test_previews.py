@@ -120,7 +120,8 @@ async def test_executing_a_preview_deletes_the_leads_that_it_found(service):
         "UPDATE leads SET campaign_id = 'second' WHERE external_id = 'a'",
         "DELETE FROM leads WHERE external_id = 'a'",
         """DELETE FROM leads WHERE external_id = 'a';
-           INSERT INTO leads (campaign_id, external_id, phone_number) VALUES ('cmp', 'a', '+101')""",
+           INSERT INTO leads (campaign_id, external_id, phone_number)
+                VALUES ('cmp', 'a', '+101')""",
     ],
     ids=["number", "id", "campaign", "gone", "another in its place"],
 )
@@ -294,7 +295,8 @@ async def test_a_refused_lead_does_not_stop_the_execution_and_a_retry_takes_up_w
     with service.engine.begin() as connection:
         connection.execute(
             text(
-                "CREATE TABLE calls AS SELECT id FROM leads WHERE external_id = 'a' AND campaign_id = 'cmp'"
+                "CREATE TABLE calls AS SELECT id FROM leads WHERE external_id = 'a'"
+                " AND campaign_id = 'cmp'"
             )
         )
         connection.execute(text("ALTER TABLE calls ADD FOREIGN KEY (id) REFERENCES leads (id)"))
@@ -339,7 +341,7 @@ async def test_what_cannot_be_executed_says_why(service):
     )
 
 
-async def test_a_preview_says_where_a_lead_with_another_external_id_would_go_and_the_execution_deletes_it(
+async def test_a_preview_says_where_a_lead_of_another_external_id_would_go_and_executed_it_goes(
     service,
 ):
     preview = await previewed(
@@ -499,7 +501,8 @@ async def test_the_24_hours_count_at_the_call_and_not_when_its_time_comes(servic
     )
     with service.engine.begin() as connection:
         age = text(
-            "UPDATE jobs SET finished_at = clock_timestamp() - CAST(:hours AS int) * interval '1 h' WHERE id = :id"
+            "UPDATE jobs SET finished_at = clock_timestamp() - CAST(:hours AS int) * interval '1"
+            " h' WHERE id = :id"
         )
         connection.execute(age, [{"hours": 23, "id": preview}, {"hours": 24, "id": late}])
     answer = await service.act(preview, "execute", body={"schedule": at_night(service)})

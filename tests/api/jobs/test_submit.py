@@ -84,7 +84,8 @@ async def test_a_statement_that_was_committed_though_its_connection_broke_is_not
 async def waits_for_a_lock(engine):
     deadline = time.monotonic() + 10
     waiting = text(
-        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
+        " AND wait_event_type = 'Lock'"
     )
     with engine.connect() as connection:
         while not connection.execute(waiting).scalar_one():

@@ -1,6 +1,6 @@
 """Runs a real process of ours on a host whose clock is off.
 
-python -m tests.faults.shifted SECONDS MODULE [ARGUMENT …]      e.g. 3600 worker.ticker
+python -m tests.faults.processes.shifted SECONDS MODULE [ARGUMENT …]      e.g. 3600 worker.ticker
 """
 
 import runpy

@@ -1,7 +1,9 @@
 """Runs a real process of ours that kills itself, as `kill -9` would, before or after a chosen
 statement.
 
-    python -m tests.faults.dying FOLDER MODULE [ARGUMENT …]      e.g. MODULE = worker, --processes 2
+    python -m tests.faults.processes.dying FOLDER MODULE [ARGUMENT …]
+
+MODULE [ARGUMENT …] is, for example, `worker --processes 2`.
 
 A fail point is a file in FOLDER, named `before FRAGMENT` or `after FRAGMENT`: the process that is
 about to execute (or has just executed) a statement that contains FRAGMENT, itself or in a

@@ -18,7 +18,7 @@ from api.jobs import results as exports
 from shared.states import Outcome
 from tests.api.http.test_framing import serving
 from tests.api.http.test_protocol import BODY, POST, answer_of, connected
-from tests.api.jobs.test_nothing_of_others_is_read import Ears
+from tests.api.isolation.test_nothing_of_others_is_read import Ears
 from tests.support.jobs import add_campaign, one_tick, queue_big_job, work_off
 from tests.support.stack import environment, free_port, listens, make_key, running, until, wait_for
 
@@ -248,7 +248,10 @@ def test_a_server_that_stops_says_so_in_the_envelope_and_calls_nothing_a_fault(a
         unread.sendall(asking(job_id, key))
         assert unread.recv(12) == b"HTTP/1.1 200"
         sending.sendall(
-            f"{POST}x-api-key: {key}\r\nX-Request-ID: sent\r\nContent-Length: {len(BODY)}\r\n\r\n{BODY[:-1]}".encode()
+            (
+                f"{POST}x-api-key: {key}\r\nX-Request-ID: sent\r\nContent-Length: {len(BODY)}\r\n"
+                f"\r\n{BODY[:-1]}"
+            ).encode()
         )
         wait_for(lambda: status_alone(port, b"GET /nothing HTTP/1.1\r\nHost: x\r\n\r\n") == 404)
         process.send_signal(signal.SIGTERM)

@@ -66,7 +66,8 @@ def rows_of(engine, company):
             table: sorted(
                 connection.scalars(
                     text(
-                        f"SELECT CAST(to_jsonb(each) - 'last_used_at' AS text) FROM {table} AS each WHERE {owned}"
+                        "SELECT CAST(to_jsonb(each) - 'last_used_at' AS text)"
+                        f" FROM {table} AS each WHERE {owned}"
                     ),
                     {"company": company},
                 )

@@ -136,7 +136,10 @@ def test_a_key_that_is_repeated_at_the_top_is_found_however_it_is_spelt(pairs, e
 
 
 def test_keys_that_name_no_identifier_may_repeat_below_the_top():
-    body = b'{"campaignId":"c","leads":[{"externalId":"leads","note":1,"note":2,"x":{"externalId":1,"externalId":2}}]}'
+    body = (
+        b'{"campaignId":"c","leads":[{"externalId":"leads","note":1,"note":2,'
+        b'"x":{"externalId":1,"externalId":2}}]}'
+    )
     assert parse(body).identifiers.external_ids == ["leads"]
 
 

@@ -34,7 +34,10 @@ async def test_leads_are_archived_whole_and_come_back_as_they_were(service):
         connection.execute(text("ALTER TABLE leads ADD COLUMN note text, ADD COLUMN photo bytea"))
         connection.execute(
             text(
-                """UPDATE leads SET note = 'é"\\', photo = '\\x00ff', metadata = '{"n": 12345678901234567890.5}'"""
+                """
+                UPDATE leads SET note = 'é"\\', photo = '\\x00ff',
+                    metadata = '{"n": 12345678901234567890.5}'
+                """
             )
         )
     before = all_leads(service)
@@ -184,7 +187,8 @@ def kept(service):
     """The copies in the archive that hold anything."""
     with service.engine.begin() as connection:
         statement = text(
-            "SELECT lead ->> 'external_id' FROM archived_leads WHERE lead IS NOT NULL ORDER BY lead_id"
+            "SELECT lead ->> 'external_id' FROM archived_leads WHERE lead IS NOT NULL"
+            " ORDER BY lead_id"
         )
         return connection.execute(statement).scalars().all()
 
@@ -229,7 +233,8 @@ async def test_a_lead_that_is_there_again_goes_with_its_copies(service, road):
         with service.engine.begin() as connection:
             connection.execute(
                 text(
-                    "INSERT INTO leads (campaign_id, external_id, phone_number) VALUES ('cmp', 'b', '+107')"
+                    "INSERT INTO leads (campaign_id, external_id, phone_number)"
+                    " VALUES ('cmp', 'b', '+107')"
                 )
             )
     told = await deleted_by(service, road, externalId="b")
@@ -258,7 +263,8 @@ async def test_a_restoration_that_was_asked_for_before_says_what_was_erased_sinc
     with service.engine.begin() as connection:
         connection.execute(
             text(
-                "UPDATE jobs SET queued_at = clock_timestamp() + interval '1 h' WHERE mode = 'restore'"
+                "UPDATE jobs SET queued_at = clock_timestamp() + interval '1 h'"
+                " WHERE mode = 'restore'"
             )
         )
     await deleted_by(service, "call", externalId="b")
