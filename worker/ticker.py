@@ -173,7 +173,7 @@ def send_for_paced(engine: Engine, wake: Wake) -> None:
 
 
 def main() -> None:
-    """`python -m worker.ticker`: runs until SIGTERM or SIGINT."""
+    """`leadsweep ticker`: runs until SIGTERM or SIGINT."""
     signal.pthread_sigmask(
         signal.SIG_BLOCK, _STOP
     )  # before any thread begins; they wait to be fetched between rounds

@@ -144,10 +144,10 @@ class Stack:
         """
         host, port = self.address
         with uninterrupted():
-            self._add_module("api", ["api", "--host", host, "--port", str(port)])
-            self._add_module("worker", ["worker", "--processes", str(self._workers)])
-            self._add_module("deliverer", ["worker", "--webhooks"])
-            self._add_module("ticker", ["worker.ticker"])
+            self._add_role("api", "--host", host, "--port", str(port))
+            self._add_role("worker", "--processes", str(self._workers))
+            self._add_role("deliverer")
+            self._add_role("ticker")
         self._write_runtime()
         self._wait_until_ready()
 
@@ -162,9 +162,9 @@ class Stack:
     ) -> None:
         self._children[role] = Child(role, start, self._embedded.logs / f"{role}.log", first)
 
-    def _add_module(self, role: str, command: list[str]) -> None:
+    def _add_role(self, role: str, *options: str) -> None:
         # -P: the operator's working directory may hold folders that are called as ours are.
-        python = [sys.executable, "-P", "-m", *command]
+        python = [sys.executable, "-P", "-m", "cli.roles", role, *options]
         given = {
             "DATABASE_URL": self.settings.database_url,
             "BROKER_URL": self.settings.broker_url,
