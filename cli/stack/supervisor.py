@@ -23,8 +23,10 @@ from sqlalchemy import Connection
 
 from cli.connection import address, check_database_url, check_schema, check_tables, connected_to
 from cli.stack.child import Child, Process
-from cli.stack.embedded import Embedded, check_installed, secrets_key, which_postgres, which_redis
+from cli.stack.embedded import Embedded
+from cli.stack.folder import secrets_key
 from cli.stack.processes import port_of, reserve_port, spawn, stop, write_private
+from cli.stack.programs import check_installed, which_postgres, which_redis
 from shared.broker.health import broker_flaw
 from shared.database.migrations import current_version, newest_version, upgrade
 from shared.process.heartbeats import NEWEST_BEATS
