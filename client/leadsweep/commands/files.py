@@ -14,13 +14,13 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import BinaryIO, Literal, NamedTuple
 
+from leadsweep.rules.files.blocks import SIZE, Unreadable, blocks
+from leadsweep.rules.files.csv_reader import read_csv, without_blank_rows
+from leadsweep.rules.files.kinds import other_kind
+from leadsweep.rules.identifiers.columns import Naming, shown
 from leadsweep.terminal.failure import Failure
 from leadsweep.terminal.options import check_stdin
 from leadsweep.terminal.progress import Show, watched
-from shared.files.blocks import SIZE, Unreadable, blocks
-from shared.files.csv_reader import read_csv, without_blank_rows
-from shared.files.kinds import other_kind
-from shared.identifiers.columns import Naming, shown
 
 CSV, NDJSON = "text/csv", "application/x-ndjson"
 Format = Literal["csv", "ndjson"]

@@ -6,10 +6,10 @@ import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING
 
+from leadsweep.rules.files.blocks import SIZE
+from leadsweep.rules.identifiers.canonical import canonical_external_id, canonical_phone_number
 from leadsweep.terminal.failure import Failure
 from leadsweep.terminal.output import remark
-from shared.files.blocks import SIZE
-from shared.identifiers.canonical import canonical_external_id, canonical_phone_number
 
 if TYPE_CHECKING:
     from leadsweep import Result

@@ -16,12 +16,12 @@ import click
 
 from leadsweep.commands.server import EXIT_CODES, leave, server
 from leadsweep.commands.submit import confirm
+from leadsweep.rules.printable import printable, printable_json
 from leadsweep.terminal import options
 from leadsweep.terminal.failure import Failure, if_cut_off
 from leadsweep.terminal.output import remark, show
 from leadsweep.terminal.progress import counted, progress
 from leadsweep.terminal.signals import stop_by_signals
-from shared.printable import printable, printable_json
 
 if TYPE_CHECKING:
     from leadsweep import Job, Result
@@ -207,7 +207,7 @@ def _as_csv(some: list["Result"], *, raw: bool, cell: Callable[[str], str]) -> b
     import csv
     import io
 
-    from shared.files.spreadsheets import guarded, raw_safe
+    from leadsweep.rules.files.spreadsheets import guarded, raw_safe
 
     def safe(text: str | None) -> str | None:
         written = raw_safe(text) if raw else guarded(text)

@@ -15,9 +15,9 @@ import click
 from leadsweep.commands.jobs import completion, jobs, results, status, watch
 from leadsweep.commands.operators import CommandTable
 from leadsweep.commands.submit import submit
+from leadsweep.rules.streams import guard_streams
 from leadsweep.terminal.failure import NoAnswer, cut_off
 from leadsweep.terminal.output import remark
-from shared.process.streams import guard_streams
 
 FAILED, USAGE, INTERRUPTED = 1, 2, 130
 

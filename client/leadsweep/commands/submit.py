@@ -12,16 +12,16 @@ from uuid import uuid4
 import click
 
 from leadsweep.commands.server import EXIT_CODES, leave, server
+from leadsweep.rules.printable import printable
 from leadsweep.terminal import options
 from leadsweep.terminal.failure import Failure, if_cut_off
 from leadsweep.terminal.output import remark, show
 from leadsweep.terminal.progress import progress, watched
-from shared.printable import printable
 
 if TYPE_CHECKING:
     from leadsweep import Client, Submitted
     from leadsweep.commands.files import Format, Identifier, Prepared
-    from shared.identifiers.columns import Naming
+    from leadsweep.rules.identifiers.columns import Naming
 
 IDENTIFIERS = ("externalId", "phoneNumber")
 ATTEMPTS = 6  # of sending a file, which may take as long as a restart of the server does
