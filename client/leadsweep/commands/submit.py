@@ -142,9 +142,8 @@ def submit(
         if prepared.leads == 0:
             raise Failure(f"{file} contains no leads")
         if not wishes["dry_run"] and not yes:
-            confirm(
-                f"{wishes['mode'].capitalize()} up to {prepared.leads:,} leads of campaign {campaign_id}?"
-            )
+            does = wishes["mode"].capitalize()
+            confirm(f"{does} up to {prepared.leads:,} leads of campaign {campaign_id}?")
         with server(ATTEMPTS) as leadsweep:
             submitted = _sent(leadsweep, campaign_id, prepared, naming, job_options)
             accepted = f"accepted: {submitted.total:,} leads, {submitted.status}"
@@ -180,8 +179,9 @@ def _sent(
     reference = (
         f" --reference {quote(wishes['client_reference'])}" if wishes["client_reference"] else ""
     )
+    look_for_it = f"leadsweep jobs list --campaign {quote(campaign_id)}{reference}"
     if_cut_off(
-        f"it may have been accepted: look for it with leadsweep jobs list --campaign {quote(campaign_id)}{reference}; "
+        f"it may have been accepted: look for it with {look_for_it}; "
         f"to have it done once, submit it again with --idempotency-key {quote(key)}"
     )
     wishes |= {
