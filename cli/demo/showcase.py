@@ -19,7 +19,6 @@ from typing import Any
 import httpx2
 from leadsweep.commands.listener import Listener, Received
 from leadsweep.terminal.failure import Failure
-from leadsweep.terminal.output import console as output_console
 from leadsweep.terminal.signals import uninterrupted
 from rich.console import Console
 from rich.table import Table
@@ -28,6 +27,7 @@ from sqlalchemy import Connection
 from cli.accounts import registry
 from cli.connection import connected_to
 from cli.demo import sample
+from cli.demo.console import output_console
 from cli.leads.importer import import_leads
 from cli.leads.reader import read
 from cli.settings import read_settings

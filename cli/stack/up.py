@@ -125,9 +125,8 @@ def _prepare_first_start(secrets_key: str, connection: "Connection") -> str | No
     if connection.scalar(select(exists().select_from(companies))):
         return None
 
-    from shared.webhooks.signatures import Vault
-
     from cli.accounts.registry import KeyTerms, create_campaign, create_company, create_key
+    from shared.credentials import Vault
 
     create_company(connection, _DEMO, vault=Vault(secrets_key))
     create_campaign(connection, _DEMO, _DEMO)

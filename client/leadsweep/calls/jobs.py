@@ -1,44 +1,28 @@
-"""Every call that the clients have, written once.
-
-`@call` makes a method of a generator of steps: on a `Client` it returns the result, on an
-`AsyncClient` something to be awaited. `@listing` makes one of a generator of the steps for one
-page: an iterator over the items of all pages, or an async one.
-"""
+"""Calls about jobs."""
 
 import csv
-import functools
 import io
 import math
 import tempfile
 import time
 from collections.abc import (
     AsyncIterable,
-    AsyncIterator,
-    Callable,
-    Coroutine,
     Iterable,
-    Iterator,
     Mapping,
 )
 from datetime import datetime
-from itertools import islice
 from pathlib import Path
 from typing import (
-    TYPE_CHECKING,
     Any,
     BinaryIO,
-    Concatenate,
-    Generic,
-    ParamSpec,
-    TypeVar,
     Unpack,
-    overload,
 )
 from urllib.parse import quote
 from uuid import uuid4
 
 import msgspec
 
+from leadsweep.calls.methods import Retrying, call, listing, page, some_of
 from leadsweep.errors import (
     LeadsweepError,
     RateLimited,
@@ -46,14 +30,8 @@ from leadsweep.errors import (
     ServerNotReached,
     WaitTimedOut,
 )
-from leadsweep.models import Accepted, Job, Lead, Options, Page, Result, Submitted
-from leadsweep.steps import Call, Pause, Retries, Steps, Take, asked, content_of, read, retry_after
-
-if TYPE_CHECKING:
-    from leadsweep.clients import AsyncClient, Client
-
-P = ParamSpec("P")
-T = TypeVar("T")
+from leadsweep.models import Accepted, Job, Lead, Options, Result, Submitted
+from leadsweep.steps import Call, Pause, Steps, asked, content_of, retry_after
 
 IN_A_REQUEST = 1000  # leads; more are sent as a file
 LARGEST_REQUEST = 1 << 20  # bytes; likewise
@@ -79,74 +57,8 @@ _FIELD_OF = {
 _encode_lines = msgspec.json.Encoder().encode_lines
 
 
-class call(Generic[P, T]):  # noqa: N801 - a decorator
-    """A method that returns, or that is awaited."""
-
-    def __init__(self, steps: Callable[Concatenate["Calls", P], Steps[T]]) -> None:
-        self._steps = steps
-        self.__doc__ = steps.__doc__
-
-    @overload
-    def __get__(self, client: "Client", owner: type) -> Callable[P, T]: ...
-    @overload
-    def __get__(
-        self, client: "AsyncClient", owner: type
-    ) -> Callable[P, Coroutine[Any, Any, T]]: ...
-    def __get__(self, client: Any, owner: type) -> Any:
-        if client is None:
-            return self
-
-        @functools.wraps(self._steps)
-        def method(*arguments: P.args, **options: P.kwargs) -> Any:
-            return client._run(self._steps(client, *arguments, **options))  # noqa: SLF001 - its own
-
-        return method
-
-
-class listing(Generic[P, T]):  # noqa: N801
-    """A method that iterates over pages."""
-
-    def __init__(
-        self, page: Callable[Concatenate["Calls", str | None, P], Steps[tuple[list[T], str | None]]]
-    ) -> None:
-        self._page = page
-        self.__doc__ = page.__doc__
-
-    @overload
-    def __get__(self, client: "Client", owner: type) -> Callable[P, Iterator[T]]: ...
-    @overload
-    def __get__(self, client: "AsyncClient", owner: type) -> Callable[P, AsyncIterator[T]]: ...
-    def __get__(self, client: Any, owner: type) -> Any:
-        if client is None:
-            return self
-
-        def pages(*arguments: P.args, **options: P.kwargs) -> Iterator[T]:
-            cursor: str | None = None
-            while True:
-                items, cursor = client._run(self._page(client, cursor, *arguments, **options))  # noqa: SLF001
-                yield from items
-                if cursor is None:
-                    return
-
-        async def async_pages(*arguments: P.args, **options: P.kwargs) -> AsyncIterator[T]:
-            cursor: str | None = None
-            while True:
-                items, cursor = await client._run(self._page(client, cursor, *arguments, **options))  # noqa: SLF001
-                for item in items:
-                    yield item
-                if cursor is None:
-                    return
-
-        return functools.wraps(self._page)(async_pages if client.is_async else pages)
-
-
-class Calls:
-    """What both clients can do. Everything raises LeadsweepError; see leadsweep.errors."""
-
-    is_async = False
-
-    def __init__(self, retries: Retries | None) -> None:
-        self._retries = retries or Retries()
+class JobCalls(Retrying):
+    """Submitting jobs, waiting for them, changing them, and reading what became of them."""
 
     @call
     def submit(
@@ -166,7 +78,7 @@ class Calls:
         keyed = _keyed(idempotency_key)
         fields = _fields(options)
         entries = aiter(leads) if isinstance(leads, AsyncIterable) else iter(leads)
-        some = yield from _some(entries, IN_A_REQUEST + 1)
+        some = yield from some_of(entries, IN_A_REQUEST + 1)
         if len(some) <= IN_A_REQUEST:
             body = msgspec.json.encode({"campaignId": campaign_id, "leads": some} | fields)
             if len(body) <= LARGEST_REQUEST:
@@ -180,7 +92,7 @@ class Calls:
             while some:
                 file.write(_encode_lines(some))
                 yield Pause(0)  # others have their turn: a list may be long
-                some = yield from _some(entries, A_PAGE)
+                some = yield from some_of(entries, A_PAGE)
             return (yield from self._file(campaign_id, file, "application/x-ndjson", fields, keyed))
 
     @call
@@ -216,7 +128,8 @@ class Calls:
         if not isinstance(file, str | Path):
             if not file.seekable():
                 raise ValueError(
-                    "the file cannot be read again from its beginning, as another attempt must; copy it first"
+                    "the file cannot be read again from its beginning, as another attempt must; "
+                    "copy it first"
                 )
             return (
                 yield from self._file(campaign_id, file, _checked(media_type, ""), fields, headers)
@@ -323,7 +236,7 @@ class Calls:
             "createdAfter": created_after.isoformat() if created_after else None,
             "createdBefore": created_before.isoformat() if created_before else None,
         }
-        return (yield from self._page("/api/v1/jobs", Job, cursor, 200, wanted))
+        return (yield from page(self._retries, "/api/v1/jobs", Job, cursor, 200, wanted))
 
     @listing
     def results(
@@ -333,8 +246,13 @@ class Calls:
         given.
         """
         return (
-            yield from self._page(
-                f"{_path_of(job_id)}/results", Result, cursor, A_PAGE, {"outcome": outcome}
+            yield from page(
+                self._retries,
+                f"{_path_of(job_id)}/results",
+                Result,
+                cursor,
+                A_PAGE,
+                {"outcome": outcome},
             )
         )
 
@@ -376,27 +294,6 @@ class Calls:
             )
         )
 
-    def _page(
-        self,
-        path: str,
-        kind: type[T],
-        cursor: str | None,
-        limit: int,
-        wanted: Mapping[str, str | None],
-    ) -> Steps[tuple[list[T], str | None]]:
-        query = {"limit": str(limit), "cursor": cursor} | dict(wanted)
-        params = {name: value for name, value in query.items() if value is not None}
-        page = content_of((yield from asked(Call("GET", path, params), self._retries)), Page)
-        return [read(item, kind) for item in page.items], page.next_cursor
-
-
-def _some(entries: Iterator[Lead] | AsyncIterator[Lead], most: int) -> Steps[list[Lead]]:
-    """Up to `most` of them."""
-    if isinstance(entries, AsyncIterator):
-        found: list[Lead] = yield Take(entries, most)
-        return found
-    return list(islice(entries, most))
-
 
 def _deadline(timeout: float | None) -> float:
     """By the monotonic clock."""
@@ -431,6 +328,7 @@ def _checked(media_type: str | None, suffix: str) -> str:
     found = media_type or MEDIA_TYPES.get(suffix.lower())
     if found is None:
         raise ValueError(
-            f"what the file is cannot be told from its name; give a media_type, {' or '.join(set(MEDIA_TYPES.values()))}"
+            "what the file is cannot be told from its name; give a media_type, "
+            + " or ".join(sorted(set(MEDIA_TYPES.values())))
         )
     return found
