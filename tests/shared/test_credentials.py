@@ -8,8 +8,8 @@ from datetime import UTC, datetime
 import pytest
 from standardwebhooks import Webhook, WebhookVerificationError
 
-from shared.settings import parse_secrets_key
 from shared.credentials import Vault, new_secret, new_secrets_key, sign
+from shared.settings import parse_secrets_key
 
 BODY = '{"type":"job.completed","data":{"deletedIdentifiers":["ü \U0001f600"]}}'.encode()
 
