@@ -32,7 +32,8 @@ up: $(RUNS) ## Keep the stack running on http://127.0.0.1:8000 (make up PORT=800
 	@$(MAKE) --no-print-directory $(GUIDE) || echo "the guide is not built; \`make docs\` says why" >&2
 	@$(BIN)/leadsweep up $(if $(PORT),--port $(PORT)) $(ARGS)
 
-docs: $(RUNS) ## Build the guide, which the API serves at /guide, from docs/; a link that leads nowhere fails
+docs: $(RUNS) ## Build the guide, which the API serves at /guide; a link that leads nowhere fails
+	@$(BIN)/python -m scripts.reference_pages
 	@rm -rf $(dir $(GUIDE))
 	@$(MAKE) --no-print-directory $(GUIDE)
 
