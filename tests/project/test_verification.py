@@ -1,5 +1,5 @@
-"""The verification that the guide shows, in Python, Node and shell: run as it stands, over a webhook
-as it is sent.
+"""The verification that the guide shows, in Python, Node and shell: run as it stands, over a
+webhook as it is sent.
 """
 
 import json
