@@ -26,4 +26,4 @@ COPY --from=build /opt/leadsweep /opt/leadsweep
 ENV PATH=/opt/leadsweep/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
 USER 10001:10001
 EXPOSE 8000
-CMD ["python", "-m", "api", "--host", "0.0.0.0", "--port", "8000"]
+CMD ["leadsweep", "api", "--host", "0.0.0.0", "--port", "8000"]

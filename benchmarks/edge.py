@@ -21,7 +21,7 @@ from benchmarks.builds import THIS
 from benchmarks.contests import OURS_ALONE, Round, _wait_until_open
 from benchmarks.ground import CAMPAIGN, peak_mb
 from cli.stack.embedded import free_port
-from shared.keys import new_key
+from shared.credentials import new_key
 
 MEMORY_MB = 200  # the limit for the API process, at its peak
 P95_MS = 100  # the limit for the neighbour

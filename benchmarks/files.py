@@ -24,7 +24,7 @@ from benchmarks.contests import (
 )
 from benchmarks.ground import CAMPAIGN, JOB, entries_of, shuffled_jobs
 from cli.stack.embedded import free_port
-from shared.keys import hash_key, new_key
+from shared.credentials import hash_key, new_key
 
 MILLION = 1_000_000
 CROWD = 5000  # jobs of one company

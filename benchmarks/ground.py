@@ -15,10 +15,9 @@ import psycopg
 import redis
 
 from benchmarks.builds import THIS
+from shared.credentials import hash_key, new_key, new_secrets_key
 from shared.database.arrays import smallint_array, text_array
-from shared.keys import hash_key, new_key
-from shared.webhooks.destinations import LOOPBACK
-from shared.webhooks.signatures import new_secrets_key
+from shared.destinations import LOOPBACK
 
 CAMPAIGN = "bench"
 JOB = 1000  # leads of a job

@@ -76,7 +76,7 @@ def _described(row: "RowMapping") -> dict[str, object]:
 
 
 def _checked_url(_ctx: click.Context, _param: click.Parameter, value: str | None) -> str | None:
-    from shared.webhooks.destinations import parse_destination
+    from shared.destinations import parse_destination
 
     if value is not None:
         try:

@@ -20,10 +20,40 @@ Send a bulk delete, get `202` and a job; read the job until its status is final.
 that was accepted: send an `Idempotency-Key` of your own with every POST that makes a job or acts on one, and the same again when
 in doubt.
 
+**Quick start.** With a key of scope `write` (button Authorize) and a campaign that exists:
+
+1. `POST /api/v1/leads/bulk-delete` with
+   `{"campaignId": "spring", "leads": [{"externalId": "CRM_001"}, {"phoneNumber": "+15555551234"}]}`
+   answers `202` with a `jobId`.
+2. `GET /api/v1/jobs/{jobId}` with `Prefer: wait=10` answers as soon as the job has ended, with
+   counts and identifiers.
+3. `GET /api/v1/jobs/{jobId}/results` says for each lead what became of it, and why.
+
+With `"dryRun": true` the job changes nothing and says what it would delete; with
+`"mode": "archive"` it can be undone.
+
 Every answer, errors included, is `{"success", "data", "error"}` and carries `X-Request-ID`. A path that does not exist answers
 `404` (`Not found`), another method `405` (`Method not allowed`), what is no HTTP `400` (`Invalid HTTP request`), headers over
 64 KiB `431` (`Request header is too large`).
 """
+
+# Swagger UI groups operations by these, in this order.
+TAGS = [
+    {
+        "name": name,
+        "description": description,
+    }
+    for name, description in {
+        "Bulk delete": "Submit leads to be deleted, as JSON or as a file: each call makes one job",
+        "Jobs": "Read what becomes of a job, and of each of its leads",
+        "Actions": "Steer a job, or make one that follows it",
+        "Leads": "Create, list and delete leads at once, without a job",
+        "Webhooks": "Be told of the end of every job",
+        "Deliveries": "See what was sent to webhooks, and send it again",
+        "Health": "Ask whether everything is up; needs no key",
+        "Records": "The same operations under the name that older clients of the published API use",
+    }.items()
+]
 
 _KEYED = {401: "Unauthorized", 429: "RateLimited", 503: "Unavailable"}
 _BULK = {

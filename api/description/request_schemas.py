@@ -3,12 +3,10 @@ does.
 """
 
 from api.description.shapes import Schema, or_null, reference, text
-from api.description.webhook_schemas import CALLBACK_URL
 from api.jobs.entries import MAX_EXTERNAL_ID, MAX_PHONE_NUMBER
-from api.jobs.submission import MAX_ENTRIES, MAX_RATE, MAX_REFERENCE
+from api.jobs.options import OPTIONS
+from api.jobs.submission import MAX_ENTRIES
 from shared.identifiers.canonical import IGNORED, PUNCTUATION
-from shared.identifiers.phone_regions import REGIONS
-from shared.states import Mode, PhoneFallback
 from shared.windows import DAY_NAMES
 
 
@@ -105,53 +103,10 @@ _SCHEDULE = {
     ],
 }
 
-_MAX_LEADS_PER_SECOND: Schema = {
-    "type": ["integer", "null"],
-    "minimum": 1,
-    "maximum": MAX_RATE,
-    "description": "The pace at which its leads are worked on, averaged over 10 seconds; without it, as fast as it goes",
-}
-
-PHONE_REGION: Schema = or_null(
-    text(
-        "Country (ISO 3166) as whose the phone numbers are read that begin without a `+`, if they are valid there; "
-        "without it, the campaign's",
-        enum=REGIONS,
-        examples=["DE"],
-    )
-)
-
 # What any submission can say of how it is to be done.
-_OPTIONS: dict[str, Schema] = {
-    "clientReference": or_null(
-        text(
-            "Stored with the job, echoed, and a filter of the list",
-            maxLength=MAX_REFERENCE,
-            pattern=_NO_NUL,
-        )
-    ),
-    "phoneFallback": {
-        "enum": [True, False, PhoneFallback.IF_UNIDENTIFIED, None],
-        "default": True,
-        "description": "Whether an entry whose `externalId` names no lead may take the one with its `phoneNumber`; with "
-        "`onlyIfUnidentified`, phone numbers find only leads that have no `externalId` of their own",
-    },
-    "phoneRegion": PHONE_REGION,
-    "mode": {
-        "type": ["string", "null"],
-        "enum": [Mode.DELETE, Mode.ARCHIVE, None],
-        "default": Mode.DELETE,
-        "description": "`archive` keeps the leads for a while, so that the job can be restored",
-    },
-    "dryRun": {
-        "type": ["boolean", "null"],
-        "default": False,
-        "description": "A preview: says what would be deleted, changes nothing, and can be executed within 24 hours",
-    },
-    "callbackUrl": CALLBACK_URL,
-    "schedule": {"anyOf": [reference("Schedule"), {"type": "null"}]},
-    "maxLeadsPerSecond": _MAX_LEADS_PER_SECOND,
-}
+_OPTIONS = {option.name: option.schema for option in OPTIONS}
+
+PHONE_REGION: Schema = _OPTIONS["phoneRegion"]
 
 _BULK_DELETE: Schema = {
     "type": "object",
@@ -181,7 +136,7 @@ _JOB_CHANGE = {
     "type": "object",
     "additionalProperties": False,
     "required": ["maxLeadsPerSecond"],
-    "properties": {"maxLeadsPerSecond": _MAX_LEADS_PER_SECOND},
+    "properties": {"maxLeadsPerSecond": _OPTIONS["maxLeadsPerSecond"]},
     "examples": [{"maxLeadsPerSecond": 500}],
 }
 

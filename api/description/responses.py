@@ -4,7 +4,7 @@ from typing import Any
 
 from api.description.schemas import SCHEMAS
 from api.description.shapes import Schema, reference, success
-from api.jobs.exports import CSV_HEAD
+from api.jobs.results import CSV_HEAD
 
 _RATE_HEADERS = ("X-RateLimit-Limit", "X-RateLimit-Remaining", "X-RateLimit-Reset")
 

@@ -4,9 +4,10 @@ each.
 
 from typing import Any
 
-from api.description.shapes import MOMENT, Schema, list_of, moment, or_null, reference, text, whole
+from api.description.shapes import Schema, list_of, moment, or_null, reference, text, whole
+from api.http.fields import MOMENT
+from shared.destinations import MAX_URL
 from shared.states import JOB_EVENTS, DeliveryState, Event
-from shared.webhooks.destinations import MAX_URL
 
 WEBHOOK_ID = "4e0c1f0e-5f5b-4b0e-8a55-2f3f6f0d7c11"
 DELIVERY_ID = "9d3a0a6e-1c0b-4a38-9a53-6a9c0d6f2b77"
@@ -18,10 +19,6 @@ _URL = text(
     pattern="^[Hh][Tt][Tt][Pp][Ss]?://[!-~]+$",
     examples=["https://example.com/hook"],
 )
-CALLBACK_URL = or_null(
-    _URL | {"description": "Told when the job ends. Signed with the company's webhook secret"}
-)
-
 _REGISTRATION_FIELDS = {
     "url": or_null(_URL),
     "events": {

@@ -18,11 +18,10 @@ from sqlalchemy.exc import DBAPIError, OperationalError
 
 from api.files.body import Upload
 from api.files.rows import Batch, Manner
+from api.http.answers import Forbidden
 from api.http.auth import ACTIVE, inactive_key
-from api.http.errors import Forbidden
-from api.jobs.draft import JOB
 from api.jobs.entries import Identifiers
-from api.jobs.submit import written_if_other
+from api.jobs.submit import JOB, written_if_other
 from shared.database.arrays import smallint_array, text_array
 from shared.database.plans import BY_INDEX
 from shared.states import ChunkState, Outcome

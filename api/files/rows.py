@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from api.http.errors import InvalidRequest
+from api.http.answers import InvalidRequest
 from api.jobs.entries import (
     MAX_EXTERNAL_ID,
     MAX_PHONE_NUMBER,

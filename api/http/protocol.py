@@ -16,7 +16,7 @@ import structlog
 from starlette.types import Message, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from api.http.errors import ApiError
+from api.http.answers import ApiError
 
 MAX_HEAD = (
     16 * 1024

@@ -14,21 +14,20 @@ from sqlalchemy import TextClause, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from api.database import LIMITS, PATIENCE, Found, rows
-from api.http.answers import time_text
+from api.database import LIMITS, STATEMENT_TIMEOUT, AnyRow, rows, within
+from api.http.answers import ApiError, Forbidden, InvalidRequest, Unavailable, time_text
 from api.http.auth import Key
-from api.http.errors import ApiError, Forbidden, InvalidRequest, Unavailable
-from api.jobs.draft import region_of
+from api.http.request import decode_object
 from api.jobs.entries import Identifiers, flaw, identified, phone_flaw
+from api.jobs.options import parse_region
 from api.jobs.submission import (
-    decode_object,
     errors_in_names,
     names_in_entries,
     parse_campaign_id,
     parse_leads,
-    parse_region,
 )
-from api.patience import within
+from api.jobs.submit import region_of
+from shared.credentials import pseudonyms
 from shared.database import archive
 from shared.database.arrays import bigint_array, text_array
 from shared.database.plans import BY_INDEX
@@ -43,7 +42,6 @@ from shared.identifiers.names import IDENTIFIERS
 from shared.identifiers.phone_regions import phone_number, rival
 from shared.printable import brief
 from shared.settings import Settings
-from shared.webhooks.signatures import pseudonyms
 
 FIRST_PAUSE = 0.05  # seconds at most before a change that met a deadlock is tried again, doubled with each try …
 LONGEST_PAUSE = 1.0  # … up to this; the deadlock itself takes the database a second to notice
@@ -270,7 +268,7 @@ async def list_leads(
 ) -> dict[str, Any]:
     """A page of the campaign's leads. Raises Forbidden, InvalidRequest."""
     by_external_id, after = _after(cursor)
-    found: list[Found] = []
+    found: list[AnyRow] = []
     if by_external_id:
         found += await _in_campaign(
             engine, key, campaign_id, _BY_EXTERNAL_ID, after=after, most=limit + 1
@@ -319,7 +317,7 @@ async def delete(engine: AsyncEngine, key: Key, campaign_id: str, named: Named) 
             async with connection.begin():
                 return await _delete(connection, key, campaign_id, named, canonical)
 
-    return await _patiently(lambda: within(PATIENCE, once()))
+    return await _patiently(lambda: within(STATEMENT_TIMEOUT, once()))
 
 
 async def _delete(
@@ -400,7 +398,7 @@ async def _in_campaign(
     *,
     repeatable: bool = True,
     **values: Any,
-) -> Sequence[Found]:
+) -> Sequence[AnyRow]:
     """Executes what has no rows unless the campaign is the company's. Raises Forbidden,
     DBAPIError.
     """
@@ -415,7 +413,7 @@ async def _in_campaign(
 
 async def _changed(
     engine: AsyncEngine, key: Key, campaign_id: str, statement: Any, **values: Any
-) -> Sequence[Found]:
+) -> Sequence[AnyRow]:
     """As _in_campaign, of what changes leads. Raises Forbidden, ApiError 409, DBAPIError."""
     return await _patiently(
         lambda: _in_campaign(engine, key, campaign_id, statement, repeatable=False, **values)
@@ -488,7 +486,7 @@ async def _region(
 
 
 def _listed(
-    settings: Settings, campaign_id: str, found: Sequence[Found], cursor: str | None
+    settings: Settings, campaign_id: str, found: Sequence[AnyRow], cursor: str | None
 ) -> dict[str, Any]:
     # The ids of the table are counted over all companies: two of them tell how many leads there are
     # of others.
@@ -507,7 +505,7 @@ def _listed(
     return {"leads": leads, "count": len(leads), "cursor": cursor, "hasMore": cursor is not None}
 
 
-def _cursor(row: Found) -> str:
+def _cursor(row: AnyRow) -> str:
     """Stands for the page that begins after `row`."""
     written = f"e{row.external_id}" if row.external_id is not None else f"p{row.phone_number}"
     return base64.urlsafe_b64encode(written.encode()).rstrip(b"=").decode()

@@ -8,18 +8,17 @@ from uuid import UUID, uuid4
 from sqlalchemy import case, func, select, text, update
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from api.callback_urls import check_host, checked_url
-from api.database import LIMITS, Found, rows
-from api.http.answers import time_text
+from api.database import LIMITS, AnyRow, rows
+from api.http.answers import ApiError, InvalidRequest, time_text
 from api.http.auth import Key
-from api.http.errors import ApiError, InvalidRequest
+from api.http.callback_urls import check_host, checked_url
 from api.http.paging import newest_first, page_of
-from api.jobs.submission import checked_flag, checked_text, decode_object
+from api.http.request import checked_flag, checked_text, decode_object
+from shared.credentials import Vault, last_end, new_secret, retired
 from shared.database.models import webhooks
 from shared.database.plans import BY_INDEX
 from shared.settings import Settings
 from shared.states import JOB_EVENTS
-from shared.webhooks.signatures import Vault, last_end, new_secret, retired
 
 FIELDS = frozenset({"url", "events", "description", "enabled"})
 MOST = 50  # of one company: each is a delivery for each of its jobs
@@ -203,7 +202,7 @@ def _place(key: Key, webhook_id: UUID) -> dict[str, Any]:
     return {"id": webhook_id, "company_id": key.company_id}
 
 
-def _described(row: Found) -> dict[str, Any]:
+def _described(row: AnyRow) -> dict[str, Any]:
     return {
         "webhookId": str(row.id),
         "url": row.url,

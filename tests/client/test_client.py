@@ -32,7 +32,7 @@ from leadsweep import (
 )
 from standardwebhooks import WebhookVerificationError
 
-from shared.webhooks.signatures import new_secret, sign
+from shared.credentials import new_secret, sign
 from tests.faults.conftest import ground  # noqa: F401 - a fixture
 from tests.support.stack import PROJECT, running_api, running_ticker, running_worker, wait_for
 

