@@ -7,6 +7,7 @@ request deletes something.
 import json
 from contextlib import suppress
 from functools import partial
+from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -85,6 +86,9 @@ def up(host: str, port: int, data_dir: Path | None, workers: int) -> None:
                 f"webhooks may not go to this machine, since others reach {host}: "
                 f"LEADSWEEP_WEBHOOK_ALLOW={LOOPBACK} allows it"
             )
+        _say(f"docs: {stack.address.url}/docs")
+        guide = f"{stack.address.url}/guide" if _guide_is_built() else "not built: run `make docs`"
+        _say(f"guide: {guide}")
         _say(f"ready: {stack.address.url}")
         stack.watch()
 
@@ -106,6 +110,11 @@ def _is_loopback(host: str) -> bool:
         return False
     addresses = (ip_address(str(info[4][0]).partition("%")[0]) for info in infos)
     return all(unmapped(address).is_loopback for address in addresses)
+
+
+def _guide_is_built() -> bool:
+    """Whether the API has a guide to serve; a wheel always has."""
+    return (files("api") / "description/static/guide/index.html").is_file()
 
 
 def _say(text: str) -> None:
