@@ -22,7 +22,7 @@ from api.http.auth import Key
 from api.http.request import Caller
 from api.jobs import control, follow_up, idempotency, results, status, submit, waiting
 from api.jobs.entries import Identifiers
-from api.leads import leads
+from api.leads import create, delete, find
 from api.webhooks import deliveries, endpoints
 from shared.database import archive
 from shared.database.arrays import smallint_array
@@ -266,7 +266,11 @@ OF_WORKERS = {
     "unfinished": (finisher.unfinished, 5000, {}),  # looks at 1000 jobs and a chunk of each
     "unfinished of ten": (says(finisher._UNFINISHED, limit=10), 80, {}),
     "explain": (says(finisher._EXPLAIN, job_id=ENDED, reason="x"), 60, {"jobs": 1}),
-    "write deliveries": (says(finisher._WRITE_DELIVERIES, job_id=ENDED, event="job.completed"), 100, {}),
+    "write deliveries": (
+        says(finisher._WRITE_DELIVERIES, job_id=ENDED, event="job.completed"),
+        100,
+        {},
+    ),
     "reasons": (says(finisher._REASONS, job_id=ENDED), 30, {}),
     "requests": (says(steerer._REQUESTS, limit=10), 60, {}),
     "wait for chunks in hand": (
@@ -582,23 +586,23 @@ OF_THE_API = {
         {},
     ),
     "a file after all": (says(load._LOADED, job_id=ENDED), 30, {}),
-    "draw ids": (says(leads._DRAW, most=10), 60, {}),
-    "create leads": (says(leads._CREATE, **CREATED), 100, {}),
-    "leads": (says(leads._BY_EXTERNAL_ID, after="", **LISTED), 200, {}),
-    "leads without external id": (says(leads._BY_PHONE_NUMBER, after="", **LISTED), 200, {}),
+    "draw ids": (says(create._DRAW, most=10), 60, {}),
+    "create leads": (says(create._CREATE, **CREATED), 100, {}),
+    "leads": (says(find._BY_EXTERNAL_ID, after="", **LISTED), 200, {}),
+    "leads without external id": (says(find._BY_PHONE_NUMBER, after="", **LISTED), 200, {}),
     "lead by external id": (
-        says(leads._FIND_BY_EXTERNAL_ID, external_ids="{x13}", phone_numbers=None, **LISTED),
+        says(find._FIND_BY_EXTERNAL_ID, external_ids="{x13}", phone_numbers=None, **LISTED),
         30,
         {},
     ),
     "lead by number": (
-        says(leads._FIND_BY_PHONE_NUMBER, phone_numbers="{+49301000003}", **LISTED),
+        says(find._FIND_BY_PHONE_NUMBER, phone_numbers="{+49301000003}", **LISTED),
         30,
         {},
     ),
     "lead by both": (
         says(
-            leads._FIND_BY_EXTERNAL_ID,
+            find._FIND_BY_EXTERNAL_ID,
             external_ids="{x13}",
             phone_numbers="{+49301000013}",
             **LISTED,
@@ -606,12 +610,12 @@ OF_THE_API = {
         30,
         {},
     ),
-    "has a number": (says(leads._HAS_NUMBER, **NUMBERED), 30, {}),
+    "has a number": (says(delete._HAS_NUMBER, **NUMBERED), 30, {}),
     "copies have a number": (says(archive.NUMBERS, **NUMBERED, identified=False), 30, {}),
     "hold copies": (says(archive.HOLD, **COPIES), 60, {"archived_leads": 4}),
     "delete a lead": (
         says(
-            leads._DELETE_BY_EXTERNAL_ID,
+            delete._DELETE_BY_EXTERNAL_ID,
             campaign_id="cmp-3",
             spellings="{x13,X13}",
             canonical="x13",
@@ -621,7 +625,7 @@ OF_THE_API = {
     ),
     "delete a lead by number": (
         says(
-            leads._DELETE_BY_PHONE_NUMBER,
+            delete._DELETE_BY_PHONE_NUMBER,
             campaign_id="cmp-3",
             spellings="{+49301000003}",
             canonical="+49301000003",

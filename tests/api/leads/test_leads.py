@@ -6,7 +6,7 @@ import re
 import pytest
 from sqlalchemy import text
 
-from api.leads import leads
+from api.leads import find
 from shared.credentials import new_secrets_key
 from tests.support.jobs import add_leads, remaining_leads
 from tests.support.stack import lock_waits, until
@@ -171,7 +171,7 @@ async def test_all_leads_are_listed_once_page_by_page(service):
     assert (whole["count"], whole["hasMore"]) == (24, False)
 
 
-@pytest.mark.parametrize("page", [leads._BY_EXTERNAL_ID, leads._BY_PHONE_NUMBER])
+@pytest.mark.parametrize("page", [find._BY_EXTERNAL_ID, find._BY_PHONE_NUMBER])
 def test_a_page_reads_no_lead_that_it_does_not_list(service, page):
     with service.engine.begin() as connection:
         add_leads(connection, [(f"crm-{i:05d}", f"+49{i:05d}") for i in range(5000)])

@@ -33,8 +33,8 @@ from api.jobs.follow_up import follow
 from api.jobs.results import read_results
 from api.jobs.submission import parse
 from api.jobs.submit import submit
-from api.leads.leads import Named
-from api.leads.leads import delete as delete_lead
+from api.leads.delete import delete as delete_lead
+from api.leads.named import Named
 from shared.database.engines import create_api_engine
 from shared.database.models import archived_leads, jobs, leads
 from shared.settings import Settings

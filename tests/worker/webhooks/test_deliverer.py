@@ -626,7 +626,9 @@ def test_a_thread_that_sees_more_to_do_wakes_another_and_one_at_its_end_sends_fo
     assert world.deliver() == ["webhooks"], "which is enough: it wakes the next"
 
 
-@pytest.mark.parametrize("backlog", [CHEAP_BACKLOG - 2, CHEAP_BACKLOG - 1, CHEAP_BACKLOG, 15 * CHEAP_BACKLOG])
+@pytest.mark.parametrize(
+    "backlog", [CHEAP_BACKLOG - 2, CHEAP_BACKLOG - 1, CHEAP_BACKLOG, 15 * CHEAP_BACKLOG]
+)
 def test_a_claim_looks_past_a_long_queue_of_a_receiver_that_hangs(world, backlog):
     world.pending(backlog, "/hang")
     world.claim_all()
