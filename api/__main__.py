@@ -1,4 +1,4 @@
-"""`python -m api --host H --port P`: the API on uvicorn, one process."""
+"""The API on uvicorn, one process: `leadsweep api`, or `python -m api` in Leadsweep's folder."""
 
 import argparse
 import asyncio
@@ -51,7 +51,7 @@ class Server(uvicorn.Server):
 
 
 def main() -> None:
-    """Serves until SIGTERM or SIGINT; requests in hand have five seconds to end."""
+    """Serves where the arguments of the process say."""
     guard_streams()
     parser = argparse.ArgumentParser(prog="python -m api", description=__doc__)
     parser.add_argument(
@@ -59,6 +59,15 @@ def main() -> None:
     )
     parser.add_argument("--port", type=int, default=8000, help="port to listen on (default: 8000)")
     address = parser.parse_args()
+    serve(address.host, address.port)
+
+
+def serve(host: str, port: int) -> None:
+    """Serves until SIGTERM or SIGINT; requests in hand have five seconds to end.
+
+    Ends the process with exit code 1 where it cannot be started.
+    """
+    guard_streams()
     settings = process_settings(secrets=True)
     logs.configure(settings)
     look_at_servers(settings)
@@ -66,12 +75,12 @@ def main() -> None:
     app = create_app(settings)
     config = uvicorn.Config(
         app,
-        host=address.host,
-        port=address.port,
+        host=host,
+        port=port,
         loop="uvloop",
         http=cast("Any", Reader),  # which is a protocol of the other kind that asyncio knows
         log_config=None,
-        log_level="error",  # it warns of every request that is none
+        log_level="error",  # it warns of every request that is not HTTP
         access_log=False,
         server_header=False,
         proxy_headers=False,  # an address is whoever speaks to us, not whom it says it is

@@ -283,15 +283,15 @@ def _secrets(settings: Settings, connection: Connection) -> Check:
 
 
 def _worker(connection: Connection) -> Check:
-    return _sign_of_life(connection, "worker", "python -m worker")
+    return _sign_of_life(connection, "worker", "leadsweep worker")
 
 
 def _deliverer(connection: Connection) -> Check:
-    return _sign_of_life(connection, "deliverer", "python -m worker --webhooks")
+    return _sign_of_life(connection, "deliverer", "leadsweep deliverer")
 
 
 def _ticker(connection: Connection) -> Check:
-    return _sign_of_life(connection, "ticker", "python -m worker.ticker")
+    return _sign_of_life(connection, "ticker", "leadsweep ticker")
 
 
 def _sign_of_life(connection: Connection, role: str, start: str) -> Check:

@@ -11,6 +11,7 @@ from leadsweep.terminal import options
 from leadsweep.terminal.failure import Failure
 from leadsweep.terminal.output import moment, remark, show, show_list
 
+from cli.options import on_data_dir
 from shared.printable import printable, printable_json
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ _COLUMNS: "Columns" = {
     type=options.Word(),
     help="Only the webhooks of this company.",
 )
-@options.data_dir
+@on_data_dir
 @options.as_json
 def list_(company_id: str | None, data_dir: Path | None, *, as_json: bool) -> None:
     """List webhooks, oldest first, without their secrets.
@@ -106,7 +107,7 @@ def _checked_url(_ctx: click.Context, _param: click.Parameter, value: str | None
     callback=_checked_url,
     help="Pass on what is verified, and answer as it answers.",
 )
-@options.data_dir
+@on_data_dir
 @options.as_json
 def listen(
     port: int,

@@ -8,7 +8,6 @@ there is nothing to guess. Secrets must be read again, to sign with, so they are
 """
 
 import base64
-import binascii
 import hashlib
 import secrets
 from collections.abc import Iterable, Sequence
@@ -20,9 +19,10 @@ from sqlalchemy import ColumnElement, cast, func
 from sqlalchemy.dialects.postgresql import JSONPATH
 from standardwebhooks import Webhook
 
+from shared.settings import SECRETS_KEY_BYTES
+
 BOTH_SIGN = timedelta(hours=24)  # after a rotation, so that receivers can change over
 MOST_OLD = 5  # secrets of before that sign too: each makes the header longer
-_KEY_BYTES = 32
 
 PREFIX = "lsk_"  # lets secret scanners and people see what a leaked string is
 
@@ -44,23 +44,7 @@ def new_secret() -> str:
 
 def new_secrets_key() -> str:
     """A new LEADSWEEP_SECRETS_KEY."""
-    return base64.b64encode(secrets.token_bytes(_KEY_BYTES)).decode()
-
-
-def parse_secrets_key(text: object) -> str:
-    """`text`, one key or several with commas between. Raises ValueError that says how to make
-    one.
-    """
-    for key in str(text).split(",") if text else ():
-        try:
-            right = len(base64.b64decode(key.translate(_STANDARD), validate=True)) == _KEY_BYTES
-        except (binascii.Error, ValueError):
-            right = False
-        if not right:
-            raise ValueError(
-                "must be 32 random bytes in base64; make it with: openssl rand -base64 32"
-            )
-    return str(text)
+    return base64.b64encode(secrets.token_bytes(SECRETS_KEY_BYTES)).decode()
 
 
 _STANDARD = str.maketrans("-_", "+/")

@@ -4,6 +4,8 @@ Read once per process from the environment; nothing else reads it. There are no 
 embedded stack makes its own and hands them to its children through these same variables.
 """
 
+import base64
+import binascii
 from datetime import timedelta
 from functools import cache
 from pathlib import Path
@@ -13,11 +15,11 @@ from pydantic import AliasChoices, BeforeValidator, Field
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from shared.broker.urls import is_redis, parse_broker_url, parse_redis_url
-from shared.credentials import parse_secrets_key
 from shared.destinations import Network, parse_networks
 from shared.windows import Window, parse_window
 
 LOCK_WAIT = timedelta(minutes=10)
+SECRETS_KEY_BYTES = 32
 
 _PERIODS = {
     "second": timedelta(seconds=1),
@@ -43,6 +45,22 @@ def parse_rate(text: object) -> Rate:
     if not limit.isascii() or not limit.isdigit() or int(limit) < 1 or period not in _PERIODS:
         raise ValueError("write a rate as 1000/hour (or /minute, /second)")
     return Rate(int(limit), _PERIODS[period])
+
+
+def parse_secrets_key(text: object) -> str:
+    """`text`, one key or several with commas between. Raises ValueError that says how to make
+    one.
+    """
+    for key in str(text).split(",") if text else ():
+        try:
+            decoded = base64.b64decode(key, altchars=b"-_", validate=True)
+        except (binascii.Error, ValueError):
+            decoded = b""
+        if len(decoded) != SECRETS_KEY_BYTES:
+            raise ValueError(
+                "must be 32 random bytes in base64; make it with: openssl rand -base64 32"
+            )
+    return str(text)
 
 
 # Not JSON: they are written 1000/hour, 22:00-06:00 mon-fri, 127.0.0.0/8.

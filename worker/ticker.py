@@ -175,7 +175,7 @@ def send_for_paced(engine: Engine, wake: Wake) -> None:
 
 
 def main() -> None:
-    """`python -m worker.ticker`: runs until SIGTERM or SIGINT."""
+    """`leadsweep ticker`: runs until SIGTERM or SIGINT."""
     # Before any thread begins; signals wait to be fetched between rounds.
     signal.pthread_sigmask(signal.SIG_BLOCK, _STOP)
     guard_streams()

@@ -20,8 +20,11 @@ _NO_NUL = r"^[^\u0000]*$"
 
 ENTRY: Schema = {
     "type": "object",
-    "description": "Names one lead, by `externalId`, `phoneNumber` or both. Null counts as missing. Other fields are ignored, "
-    "but for those that may mean one of the two (`external_id`, `mobile`, …), which are refused.",
+    "description": (
+        "Names one lead, by `externalId`, `phoneNumber` or both. Null counts as missing. Other"
+        " fields are ignored, but for those that may mean one of the two (`external_id`, `mobile`,"
+        " …), which are refused."
+    ),
     "properties": {
         "externalId": or_null(text("Your CRM's id", maxLength=MAX_EXTERNAL_ID, pattern=_NO_NUL)),
         "phoneNumber": or_null(
@@ -55,7 +58,10 @@ _WINDOW = {
     "type": "object",
     "additionalProperties": False,
     "required": ["start", "end"],
-    "description": "Every one of `days` from `start` on, to `end`, which is on the next day where it comes before `start`",
+    "description": (
+        "Every one of `days` from `start` on, to `end`, which is on the next day where it comes"
+        " before `start`"
+    ),
     "properties": {
         "start": text("As the clock reads in `timeZone`", pattern=_CLOCK, examples=["22:00"]),
         "end": text(
@@ -74,7 +80,10 @@ _WINDOW = {
 
 _SCHEDULE = {
     "type": "object",
-    "description": "When to run: exactly one of the three. When a window shuts, the job waits for its next opening",
+    "description": (
+        "When to run: exactly one of the three. When a window shuts, the job waits for its next"
+        " opening"
+    ),
     "additionalProperties": False,
     "oneOf": [{"required": [name]} for name in ("runAt", "offPeak", "window")],
     "properties": {
@@ -166,14 +175,15 @@ def _parameter(name: str, schema: Schema, *, required: bool = False) -> Schema:
 
 
 _ON_INVALID = text(
-    "What a row that is no entry does: `fail` refuses the file, `skip` gives the row the outcome `invalid`",
+    "What a row that is no entry does: `fail` refuses the file, `skip` gives the row the outcome"
+    " `invalid`",
     enum=["fail", "skip"],
     default="fail",
 )
 
 _COLUMNS = text(
-    "What the file calls the identifiers, its columns or keys: one line of CSV. A name that looks like an "
-    "identifier is refused unless it is said here what it is",
+    "What the file calls the identifiers, its columns or keys: one line of CSV. A name that looks"
+    " like an identifier is refused unless it is said here what it is",
     minLength=1,
     examples=["externalId:crm_id,phoneNumber:mobile", '"externalId:CRM, ID"'],
 )

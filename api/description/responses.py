@@ -44,8 +44,9 @@ HEADERS = {
     ),
 }
 HEADERS |= {
-    f"{name}-Counted": HEADERS[name]
-    | {"required": False, "description": "Present where the call was counted"}
+    f"{name}-Counted": (
+        HEADERS[name] | {"required": False, "description": "Present where the call was counted"}
+    )
     for name in _RATE_HEADERS
 }
 
@@ -154,7 +155,8 @@ RESPONSES = {
         "A parameter is wrong, unknown or given twice", ["Invalid query parameter: limit"]
     ),
     "InvalidFile": _error(
-        "The file, or its options, are wrong; the first error found is the answer, with the line of the file",
+        "The file, or its options, are wrong; the first error found is the answer, with the line of"
+        " the file",
         [
             "Invalid query parameter: dry_run",
             "onInvalid must be fail or skip",

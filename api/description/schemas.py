@@ -177,20 +177,24 @@ SCHEMAS: dict[str, Schema] = {
     **LEAD_SCHEMAS,
     **WEBHOOK_SCHEMAS,
     "Published": _PUBLISHED,
-    "Change": _JOB_SCHEMAS["Change"]
-    | {"examples": [{"status": "queued", "at": MOMENT, "by": "nightly clean-up"}]},
-    "WaitingFor": _JOB_SCHEMAS["WaitingFor"]
-    | {
-        "examples": [
-            {
-                "reason": "locked",
-                "since": MOMENT,
-                "leads": 3,
-                "sqlstate": None,
-                "detail": "3 leads are locked by somebody else",
-            }
-        ]
-    },
+    "Change": (
+        _JOB_SCHEMAS["Change"]
+        | {"examples": [{"status": "queued", "at": MOMENT, "by": "nightly clean-up"}]}
+    ),
+    "WaitingFor": (
+        _JOB_SCHEMAS["WaitingFor"]
+        | {
+            "examples": [
+                {
+                    "reason": "locked",
+                    "since": MOMENT,
+                    "leads": 3,
+                    "sqlstate": None,
+                    "detail": "3 leads are locked by somebody else",
+                }
+            ]
+        }
+    ),
     "JobState": text("`completed`, `failed` and `cancelled` are final", enum=list(JobState)),
     "AcceptedJob": whole(
         _ACCEPTED,
@@ -211,7 +215,8 @@ SCHEMAS: dict[str, Schema] = {
         phoneNumber=or_null(text("As it was sent; null where it was missing or blank")),
         identifier=or_null(
             text(
-                "`externalId`, or `phoneNumber` where there is none; null where an invalid row has neither"
+                "`externalId`, or `phoneNumber` where there is none; null where an invalid row has"
+                " neither"
             )
         ),
         outcome=OUTCOME,

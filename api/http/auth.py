@@ -1,9 +1,9 @@
 """Who calls, what they may do, and how often: the first three checks of every call.
 
-Keys are remembered for REMEMBERED_FOR seconds, unknown ones too, so that a revocation is in force soon
-after and a flood of calls asks the database little. An unknown, a revoked and an expired key get
-the same answer. A flood of keys that are all different is held up here: only so many of them are
-looked up at once, and keys that were valid when they were last looked up do not wait for them.
+Keys are remembered for REMEMBERED_FOR seconds, unknown ones too, so that a revocation is in force
+soon after and a flood of calls asks the database little. An unknown, a revoked and an expired key
+get the same answer. A flood of keys that are all different is held up here: only so many of them
+are looked up at once, and keys that were valid when they were last looked up do not wait for them.
 """
 
 import asyncio
@@ -43,14 +43,15 @@ USES_NOTED_EVERY = 5.0  # seconds
 ACTIVE = "revoked_at IS NULL AND (expires_at IS NULL OR expires_at > clock_timestamp())"
 
 _FIND_KEY = text(f"""
-    SELECT id, company_id, campaign_id, scope, name, rate_limit_submit, rate_limit_read FROM api_keys
+    SELECT id, company_id, campaign_id, scope, name, rate_limit_submit, rate_limit_read
+    FROM api_keys
     WHERE hash = :hash AND {ACTIVE} AND {BY_INDEX}
 """)
 
 _NOTE_USE = text(f"""
     UPDATE api_keys SET last_used_at = clock_timestamp()
-    WHERE id = ANY(CAST(:ids AS uuid[]))
-        AND (last_used_at IS NULL OR last_used_at < clock_timestamp() - interval '1 minute') AND {BY_INDEX}
+    WHERE id = ANY(CAST(:ids AS uuid[])) AND {BY_INDEX}
+        AND (last_used_at IS NULL OR last_used_at < clock_timestamp() - interval '1 minute')
     RETURNING id
 """)
 

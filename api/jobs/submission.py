@@ -181,12 +181,10 @@ def errors_in_names(
     if any(map(meant, set().union(*entries).difference(IDENTIFIERS))):
         for index, entry in enumerate(entries):
             if wrong := misnamed(entry):
-                errors[index] = (
-                    f"{brief(wrong.name)} may be the {wrong.identifier}; name it so, or leave it out"
-                )
-    if is_escaped or in_text != [
-        sum(map(dict.__contains__, entries, repeat(name))) for name in IDENTIFIERS
-    ]:
+                name = brief(wrong.name)
+                errors[index] = f"{name} may be the {wrong.identifier}; name it so, or leave it out"
+    named = [sum(map(dict.__contains__, entries, repeat(name))) for name in IDENTIFIERS]
+    if is_escaped or in_text != named:
         for index, names in enumerate(written()):
             for name in IDENTIFIERS:
                 if names.count(name) > 1:

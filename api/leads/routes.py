@@ -10,7 +10,10 @@ from api.http.answers import Answer, InvalidRequest, success
 from api.http.auth import Reader, Writer
 from api.http.request import read_json, refuse_unknown_parameters, services_of
 from api.jobs.options import parse_region
-from api.leads import leads
+from api.leads.create import create, parse_new
+from api.leads.delete import delete
+from api.leads.find import find, list_leads
+from api.leads.named import Named
 from shared.identifiers.canonical import canonical_external_id, canonical_phone_number
 
 router = APIRouter(redirect_slashes=False)
@@ -42,10 +45,10 @@ PhoneNumber = Annotated[str | None, AfterValidator(_with_plus), Query(alias="pho
 )
 async def create_leads(request: Request, key: Writer) -> Answer:
     """Creates up to 1000 leads; those whose identifiers are taken are skipped."""
-    new = leads.parse_new(await read_json(request))
+    new = parse_new(await read_json(request))
     refuse_unknown_parameters(request)
     return success(
-        await leads.create(services_of(request).engine, services_of(request).settings, key, new)
+        await create(services_of(request).engine, services_of(request).settings, key, new)
     )
 
 
@@ -56,7 +59,7 @@ async def create_leads(request: Request, key: Writer) -> Answer:
     tags=["Records"],
 )
 @router.get("/api/v1/leads", operation_id="listLeads", summary="List leads", tags=["Leads"])
-async def list_leads(
+async def get_leads(
     request: Request,
     key: Reader,
     campaign_id: CampaignId = None,
@@ -72,11 +75,9 @@ async def list_leads(
     )
     state, campaign_id = services_of(request), _named(campaign_id)
     if external_id is not None or phone_number is not None:
-        named = leads.Named(external_id, phone_number, parse_region(phone_region))
-        return success(await leads.find(state.engine, state.settings, key, campaign_id, named))
-    return success(
-        await leads.list_leads(state.engine, state.settings, key, campaign_id, cursor, limit)
-    )
+        named = Named(external_id, phone_number, parse_region(phone_region))
+        return success(await find(state.engine, state.settings, key, campaign_id, named))
+    return success(await list_leads(state.engine, state.settings, key, campaign_id, cursor, limit))
 
 
 @router.delete(
@@ -105,8 +106,8 @@ async def delete_lead(
         raise InvalidRequest(
             "At least one of phoneNumber or externalId query parameter is required"
         )
-    named = leads.Named(external_id, phone_number, parse_region(phone_region))
-    erased = await leads.delete(services_of(request).engine, key, campaign_id, named)
+    named = Named(external_id, phone_number, parse_region(phone_region))
+    erased = await delete(services_of(request).engine, key, campaign_id, named)
     return success({"deleted": True, "erasedFromArchive": erased} if erased else {"deleted": True})
 
 

@@ -23,7 +23,8 @@ from shared.states import DeliveryState, Event
 # What is under way keeps its lease. Who has it in hand finds `attempts` at 0, and leaves it to be
 # sent again.
 _RESTART = text(f"""
-    UPDATE deliveries SET state = 'pending', error = NULL, attempts = 0, due_at = greatest(clock_timestamp(), claimed_until)
+    UPDATE deliveries SET state = 'pending', error = NULL, attempts = 0,
+        due_at = greatest(clock_timestamp(), claimed_until)
     WHERE id = :id AND {BY_INDEX} RETURNING id
 """)
 

@@ -7,11 +7,13 @@ cannot be sent is dropped and logged.
 """
 
 import threading
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
 import structlog
 from celery import Celery
+from celery.loaders.app import AppLoader
 from kombu import Exchange, Queue
 
 from shared.broker.health import refuse_to_wait
@@ -35,11 +37,23 @@ BREAK = 1.0
 log = structlog.get_logger()
 
 
+class _Loader(AppLoader):
+    """Imports what is installed. Celery's own looks in the current folder before anywhere else, and
+    that may hold a `shared/`, or anything that is called as what we need is.
+    """
+
+    def import_from_cwd(
+        self, module: str, imp: Callable[..., Any] | None = None, package: str | None = None
+    ) -> Any:
+        """The module, as any import finds it."""
+        return (imp or self.import_module)(module, package=package)
+
+
 def create_celery(broker_url: str) -> Celery:
     """The Celery app of workers and senders alike; see docs/decisions for where the settings come
     from.
     """
-    app = Celery("leadsweep")
+    app = Celery("leadsweep", loader=_Loader)
     app.conf.update(
         celery_options(broker_url),
         # The anonymous exchange routes by queue name alone: no binding that FLUSHALL could take

@@ -5,18 +5,20 @@ All time is the database's: statements say `clock_timestamp()`, never a paramete
 that does not keep prepared statements nothing is prepared.
 """
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import psycopg
 from psycopg.pq import Conninfo
 from sqlalchemy import URL, Engine, ExceptionContext, NullPool, create_engine, event, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError
-from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from shared.database import prepared_statements
 from shared.database.plans import SETTINGS
 from shared.printable import brief
 from shared.settings import Settings
+
+if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncEngine
 
 _WRITE = "write postgresql://user:password@host:port/name"
 _DRIVERS = {"postgresql", "postgres", "postgresql+psycopg"}
@@ -122,8 +124,11 @@ def _begin(dbapi_connection: Any) -> None:
     dbapi_connection.execute(_BEGIN, prepare=False)
 
 
-def create_api_engine(settings: Settings, application: str, **options: Any) -> AsyncEngine:
+def create_api_engine(settings: Settings, application: str, **options: Any) -> "AsyncEngine":
     """An engine for the API."""
+    # Here, as it brings the whole ORM, for which no other process need wait.
+    from sqlalchemy.ext.asyncio import create_async_engine  # noqa: PLC0415
+
     engine = create_async_engine(
         database_url(settings.database_url), **_options(application), **options
     )

@@ -7,7 +7,7 @@ A line ends as it does anywhere: with a line feed, a carriage return, or both.
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
-from shared.files.kinds import other_kind
+from .kinds import other_kind
 
 # Bytes; a longer line is dropped unread, so that a file without line ends cannot fill the memory.
 MAX_LINE = 1 << 20

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from shared.identifiers.names import IDENTIFIERS
+from ..identifiers.names import IDENTIFIERS
 
 _SAVE = "save it as CSV, in UTF-8"
 _UNPACK = "unpack it, and send what is inside"

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from functools import lru_cache
 from typing import NamedTuple
 
-from shared.identifiers.canonical import IGNORED
+from .canonical import IGNORED
 
 EXTERNAL_ID, PHONE_NUMBER = "externalId", "phoneNumber"
 IDENTIFIERS = (EXTERNAL_ID, PHONE_NUMBER)

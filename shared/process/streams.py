@@ -159,7 +159,12 @@ def guard_streams(*, patience: float | None = READER_TIMEOUT, stdout: bool = Fal
         sys.stdout = open(os.devnull, "w")  # noqa: PTH123, SIM115 - for as long as the process lives
     if isinstance(sys.stderr, Unfailing):
         sys.stderr.patience = patience
-    elif sys.stderr is None or sys.stderr is sys.__stderr__:
+    elif (
+        sys.stderr is None
+        or sys.stderr is sys.__stderr__
+        # The client has this module too, by another name: the `leadsweep` command was guarded by it.
+        or type(sys.stderr).__qualname__ == Unfailing.__qualname__
+    ):
         sys.stderr = Unfailing(_STDERR, patience)
     if stdout and sys.stdout is sys.__stdout__:
         sys.stdout = Unfailing(_STDOUT, patience)

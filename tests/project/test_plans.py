@@ -22,7 +22,7 @@ from api.http.auth import Key
 from api.http.request import Caller
 from api.jobs import control, follow_up, idempotency, results, status, submit, waiting
 from api.jobs.entries import Identifiers
-from api.leads import leads
+from api.leads import create, delete, find
 from api.webhooks import deliveries, endpoints
 from shared.database import archive
 from shared.database.arrays import smallint_array
@@ -53,9 +53,11 @@ TABLES = ("jobs", "chunks", "deliveries", "idempotency_keys", "archived_leads", 
 
 OF_BEFORE = """
     INSERT INTO companies (id) SELECT 'co-' || n FROM generate_series(0, 9) AS n;
-    INSERT INTO campaigns (id, company_id) SELECT 'cmp-' || n, 'co-' || n FROM generate_series(0, 9) AS n;
+    INSERT INTO campaigns (id, company_id) SELECT 'cmp-' || n, 'co-' || n FROM generate_series(0,
+        9) AS n;
     INSERT INTO webhooks (id, company_id, url, events, secret)
-    SELECT lpad(n::text, 32, '0')::uuid, 'co-' || n % 10, 'https://example.com/', '{job.completed}', 'x'
+    SELECT lpad(n::text, 32, '0')::uuid, 'co-' || n % 10, 'https://example.com/', '{job.completed}',
+        'x'
     FROM generate_series(0, 13) AS n;
 """
 
@@ -65,48 +67,63 @@ OF_BEFORE = """
 # there. One webhook, the thirteenth, has few deliveries.
 FILL = """
     INSERT INTO api_keys (id, company_id, scope, hash)
-    SELECT lpad(n::text, 32, '0')::uuid, 'co-' || n % 10, 'write', CAST('key-' || n AS bytea) FROM generate_series(1, 5000) AS n
+    SELECT lpad(n::text, 32, '0')::uuid, 'co-' || n % 10, 'write', CAST('key-' || n AS bytea)
+        FROM generate_series(1, 5000) AS n
     WHERE n BETWEEN FIRST AND LAST;
-    INSERT INTO jobs (id, company_id, campaign_id, client_reference, total, state, created_at, queued_at, run_at, started_at,
-        finished_at, deleted, would_delete, restored, conflict, not_found, unprocessed, invalid, erased, lacks_plus,
+    INSERT INTO jobs (id, company_id, campaign_id, client_reference, total, state, created_at,
+        queued_at, run_at, started_at,
+        finished_at, deleted, would_delete, restored, conflict, not_found, unprocessed, invalid,
+            erased, lacks_plus,
         other_external_id, mode, wanted, max_leads_per_second, paced_at, source_job_id)
-    SELECT lpad(n::text, 32, '0')::uuid, 'co-' || n % 10, 'cmp-' || n % 10, 'ref-' || n % 5000, 4, state, at, at,
-        CASE WHEN state = 'scheduled' THEN now() + CASE WHEN n < 20100 THEN interval '-1 s' ELSE interval '1 day' END END,
+    SELECT lpad(n::text, 32, '0')::uuid, 'co-' || n % 10, 'cmp-' || n % 10, 'ref-' || n % 5000, 4,
+        state, at, at,
+        CASE WHEN state = 'scheduled' THEN now() + CASE
+            WHEN n < 20100 THEN interval '-1 s' ELSE interval '1 day' END END,
         CASE WHEN state IN ('completed', 'running') THEN at END,
-        CASE WHEN ended THEN at END, c, c, c, c, c + 4, c, c, c, c, c, CASE WHEN n % 50 = 0 THEN 'archive' ELSE 'delete' END,
+        CASE WHEN ended THEN at END, c, c, c, c, c + 4, c, c, c, c, c, CASE
+            WHEN n % 50 = 0 THEN 'archive' ELSE 'delete' END,
         CASE WHEN n > 49990 THEN 'pause' END, CASE WHEN state = 'running' THEN 1 END,
         CASE WHEN state = 'running' THEN now() + interval '1 h' END,
         CASE WHEN n % 7 = 0 THEN lpad((n - 1)::text, 32, '0')::uuid END
     FROM (
-        SELECT n, now() - (50001 - n) * interval '1 s' AS at, n <= 20000 AS ended, CASE WHEN n <= 20000 THEN 0 END AS c, CASE
-            WHEN n <= 20000 THEN 'completed' WHEN n % 100 < 10 THEN 'scheduled' WHEN n % 100 < 20 THEN 'running' ELSE 'queued' END
+        SELECT n, now() - (50001 - n) * interval '1 s' AS at, n <= 20000 AS ended, CASE
+            WHEN n <= 20000 THEN 0 END AS c, CASE
+            WHEN n <= 20000 THEN 'completed' WHEN n % 100 < 10 THEN 'scheduled'
+                WHEN n % 100 < 20 THEN 'running' ELSE 'queued' END
             AS state
         FROM generate_series(FIRST, LAST) AS n
     ) AS numbered;
-    INSERT INTO chunks (job_id, number, first_index, external_ids, phone_numbers, outcomes, state, not_found)
+    INSERT INTO chunks (job_id, number, first_index, external_ids, phone_numbers, outcomes, state,
+        not_found)
     SELECT lpad(n::text, 32, '0')::uuid, number, number, '{x}', '{NULL}',
         CASE WHEN n <= 20000 THEN '{4}' ELSE '{0}' END::smallint[],
         CASE WHEN n <= 20000 THEN 'done' ELSE 'pending' END, CASE WHEN n <= 20000 THEN 1 ELSE 0 END
     FROM generate_series(FIRST, LAST) AS n, generate_series(0, 3) AS number;
     INSERT INTO deliveries (id, company_id, job_id, webhook_id, event, state, error, due_at)
-    SELECT lpad((n * 10 + place)::text, 32, '0')::uuid, 'co-' || n % 10, lpad(n::text, 32, '0')::uuid,
+    SELECT lpad((n * 10 + place)::text, 32, '0')::uuid, 'co-' || n % 10, lpad(n::text, 32,
+        '0')::uuid,
         lpad((n % 10)::text, 32, '0')::uuid, 'job.completed', state,
-        CASE WHEN state = 'failed' THEN 'all attempts failed' END, now() + CASE WHEN n < 500 THEN -n ELSE n END * interval '1 min'
+        CASE WHEN state = 'failed' THEN 'all attempts failed' END, now() + CASE
+            WHEN n < 500 THEN -n ELSE n END * interval '1 min'
     FROM generate_series(1, 20000) AS n,
-        unnest(ARRAY['pending', 'delivered', 'failed', 'pending', 'delivered']) WITH ORDINALITY AS each (state, place)
+        unnest(ARRAY['pending', 'delivered', 'failed', 'pending',
+            'delivered']) WITH ORDINALITY AS each (state, place)
     WHERE n BETWEEN FIRST AND LAST;
     INSERT INTO deliveries (id, company_id, job_id, webhook_id, event)
-    SELECT lpad((1000000 + n)::text, 32, '0')::uuid, 'co-3', lpad(n::text, 32, '0')::uuid, lpad('13', 32, '0')::uuid,
+    SELECT lpad((1000000 + n)::text, 32, '0')::uuid, 'co-3', lpad(n::text, 32, '0')::uuid,
+        lpad('13', 32, '0')::uuid,
         'job.completed'
     FROM generate_series(100, 104) AS n WHERE n BETWEEN FIRST AND LAST;
     INSERT INTO idempotency_keys (company_id, key, request_hash, job_id, state, wait)
-    SELECT 'co-' || n % 10, 'key-' || n, 'x', lpad(n::text, 32, '0')::uuid, 'queued', 0 FROM generate_series(FIRST, LAST) AS n;
+    SELECT 'co-' || n % 10, 'key-' || n, 'x', lpad(n::text, 32, '0')::uuid, 'queued', 0
+        FROM generate_series(FIRST, LAST) AS n;
     INSERT INTO leads (id, campaign_id, external_id, phone_number)
     SELECT n, 'cmp-' || n % 10, CASE WHEN n % 3 > 0 THEN 'x' || n END, '+4930' || 1000000 + n
     FROM generate_series(FIRST, LAST) AS n;
     INSERT INTO archived_leads (job_id, lead_id, lead)
     SELECT lpad((n - n % 50)::text, 32, '0')::uuid, 1000000 + n, json_build_object(
-        'id', 1000000 + n, 'campaign_id', 'cmp-' || n % 10, 'external_id', CASE WHEN n % 3 > 0 THEN 'y' || n END,
+        'id', 1000000 + n, 'campaign_id', 'cmp-' || n % 10, 'external_id', CASE
+            WHEN n % 3 > 0 THEN 'y' || n END,
         'phone_number', '+4940' || 1000000 + n, 'metadata', '{}'::json, 'created_at', now())
     FROM generate_series(1, 20000) AS n WHERE n BETWEEN FIRST AND LAST;
 """
@@ -249,7 +266,11 @@ OF_WORKERS = {
     "unfinished": (finisher.unfinished, 5000, {}),  # looks at 1000 jobs and a chunk of each
     "unfinished of ten": (says(finisher._UNFINISHED, limit=10), 80, {}),
     "explain": (says(finisher._EXPLAIN, job_id=ENDED, reason="x"), 60, {"jobs": 1}),
-    "write deliveries": (says(finisher._WRITE_DELIVERIES, job_id=ENDED, event="job.completed"), 100, {}),
+    "write deliveries": (
+        says(finisher._WRITE_DELIVERIES, job_id=ENDED, event="job.completed"),
+        100,
+        {},
+    ),
     "reasons": (says(finisher._REASONS, job_id=ENDED), 30, {}),
     "requests": (says(steerer._REQUESTS, limit=10), 60, {}),
     "wait for chunks in hand": (
@@ -528,7 +549,7 @@ OF_THE_API = {
         {},
     ),
     "total of a job": (says(status._TOTAL, job_id=ENDED, **SEEN_BY), 30, {}),
-    "mark awaited": (says(waiting._MARK_AWAITED, job_id=QUEUED), 60, {"jobs": 1}),
+    "mark awaited": (says(waiting._MARK_AWAITED_AWAITED, job_id=QUEUED), 60, {"jobs": 1}),
     "jobs": (listed(), 600, {}),  # of each unfinished one its chunks
     "jobs of a campaign": (listed(LIMITED), 600, {}),
     "completed jobs": (listed(state="completed"), 600, {}),
@@ -565,23 +586,23 @@ OF_THE_API = {
         {},
     ),
     "a file after all": (says(load._LOADED, job_id=ENDED), 30, {}),
-    "draw ids": (says(leads._DRAW, most=10), 60, {}),
-    "create leads": (says(leads._CREATE, **CREATED), 100, {}),
-    "leads": (says(leads._BY_EXTERNAL_ID, after="", **LISTED), 200, {}),
-    "leads without external id": (says(leads._BY_PHONE_NUMBER, after="", **LISTED), 200, {}),
+    "draw ids": (says(create._DRAW, most=10), 60, {}),
+    "create leads": (says(create._CREATE, **CREATED), 100, {}),
+    "leads": (says(find._BY_EXTERNAL_ID, after="", **LISTED), 200, {}),
+    "leads without external id": (says(find._BY_PHONE_NUMBER, after="", **LISTED), 200, {}),
     "lead by external id": (
-        says(leads._FIND_BY_EXTERNAL_ID, external_ids="{x13}", phone_numbers=None, **LISTED),
+        says(find._FIND_BY_EXTERNAL_ID, external_ids="{x13}", phone_numbers=None, **LISTED),
         30,
         {},
     ),
     "lead by number": (
-        says(leads._FIND_BY_PHONE_NUMBER, phone_numbers="{+49301000003}", **LISTED),
+        says(find._FIND_BY_PHONE_NUMBER, phone_numbers="{+49301000003}", **LISTED),
         30,
         {},
     ),
     "lead by both": (
         says(
-            leads._FIND_BY_EXTERNAL_ID,
+            find._FIND_BY_EXTERNAL_ID,
             external_ids="{x13}",
             phone_numbers="{+49301000013}",
             **LISTED,
@@ -589,12 +610,12 @@ OF_THE_API = {
         30,
         {},
     ),
-    "has a number": (says(leads._HAS_NUMBER, **NUMBERED), 30, {}),
+    "has a number": (says(delete._HAS_NUMBER, **NUMBERED), 30, {}),
     "copies have a number": (says(archive.NUMBERS, **NUMBERED, identified=False), 30, {}),
     "hold copies": (says(archive.HOLD, **COPIES), 60, {"archived_leads": 4}),
     "delete a lead": (
         says(
-            leads._DELETE_BY_EXTERNAL_ID,
+            delete._DELETE_BY_EXTERNAL_ID,
             campaign_id="cmp-3",
             spellings="{x13,X13}",
             canonical="x13",
@@ -604,7 +625,7 @@ OF_THE_API = {
     ),
     "delete a lead by number": (
         says(
-            leads._DELETE_BY_PHONE_NUMBER,
+            delete._DELETE_BY_PHONE_NUMBER,
             campaign_id="cmp-3",
             spellings="{+49301000003}",
             canonical="+49301000003",
@@ -712,7 +733,7 @@ def sessions(database_url):
         engine.dispose()
 
 
-def test_no_statement_reads_or_locks_more_than_it_must_in_a_queue_that_has_grown_since_it_was_planned(
+def test_no_statement_reads_or_locks_more_than_it_must_in_a_queue_that_has_grown_since_planning(
     sessions, database_url
 ):
     cases = {"worker": OF_WORKERS, "api": OF_THE_API}

@@ -107,7 +107,10 @@ def test_a_chunk_that_is_done_in_parts_comes_to_the_same(engine, campaign, colum
         assert found == expected
         assert row.deleted + row.would_delete == sum(expected)
         if columns.get("dry_run"):
-            known = "SELECT cardinality(lead_ids), cardinality(array_remove(lead_ids, NULL)) FROM chunks WHERE job_id = :id"
+            known = (
+                "SELECT cardinality(lead_ids), cardinality(array_remove(lead_ids, NULL))"
+                " FROM chunks WHERE job_id = :id"
+            )
             assert tuple(connection.execute(text(known), {"id": parts}).one()) == (
                 len(entries),
                 sum(expected),

@@ -154,7 +154,8 @@ def window_around(hours):
 def shut_window(world, job_id, window):
     """As if the job had a window that has just shut."""
     world.execute(
-        "UPDATE jobs SET run_window = :window, run_at = clock_timestamp() - interval '1 h', closes_at = clock_timestamp()"
+        "UPDATE jobs SET run_window = :window, run_at = clock_timestamp() - interval '1 h',"
+        " closes_at = clock_timestamp()"
         " WHERE id = :job_id",
         job_id=job_id,
         window=window,
@@ -486,7 +487,8 @@ def make_sick(world, when="true"):
         END $$
     """)
     world.execute(
-        f"CREATE TRIGGER sick BEFORE DELETE ON leads FOR EACH ROW WHEN ({when}) EXECUTE FUNCTION sick()"
+        f"CREATE TRIGGER sick BEFORE DELETE ON leads FOR EACH ROW WHEN ({when})"
+        " EXECUTE FUNCTION sick()"
     )
 
 
@@ -494,11 +496,15 @@ def pass_time(world, **span):
     """As if so much had gone by for what waits."""
     span = timedelta(**span)
     world.execute(
-        "UPDATE chunks SET retry_at = retry_at - :span, locked_since = locked_since - :span WHERE state = 'pending'",
+        (
+            "UPDATE chunks SET retry_at = retry_at - :span, locked_since = locked_since - :span"
+            " WHERE state = 'pending'"
+        ),
         span=span,
     )
     world.execute(
-        "UPDATE jobs SET waiting_since = waiting_since - :span, waiting_until = waiting_until - :span,"
+        "UPDATE jobs SET waiting_since = waiting_since - :span, waiting_until = waiting_until -"
+        " :span,"
         " run_at = run_at - :span, closes_at = closes_at - :span",
         span=span,
     )

@@ -12,22 +12,20 @@ from typing import Any
 
 import click
 
-from cli.accounts.campaigns import campaigns
-from cli.accounts.companies import companies
-from cli.accounts.keys import keys
-from cli.demo.command import demo
-from cli.doctor import doctor
-from cli.leads.commands import leads
-from cli.migrate import migrate
-from cli.stack.up import up
-from cli.webhooks import webhooks
 from leadsweep.commands.jobs import completion, jobs, results, status, watch
+from leadsweep.commands.operators import CommandTable
 from leadsweep.commands.submit import submit
+from leadsweep.rules.streams import guard_streams
 from leadsweep.terminal.failure import NoAnswer, cut_off
 from leadsweep.terminal.output import remark
-from shared.process.streams import guard_streams
 
 FAILED, USAGE, INTERRUPTED = 1, 2, 130
+
+_ORDER = (
+    *("up", "demo", "submit", "status", "watch", "results", "jobs", "migrate", "doctor"),
+    *("companies", "campaigns", "keys", "leads", "webhooks"),
+    *("api", "worker", "deliverer", "ticker", "completion"),
+)
 
 
 class OneLineErrors(click.Group):
@@ -127,6 +125,7 @@ def _give_up_stdout() -> int:
 
 @click.group(
     cls=OneLineErrors,
+    commands=CommandTable(_ORDER),
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
 )
 @click.version_option(package_name="leadsweep", message="%(prog)s %(version)s")
@@ -138,21 +137,5 @@ def main() -> None:
     """
 
 
-for _command in (
-    up,
-    demo,
-    submit,
-    status,
-    watch,
-    results,
-    jobs,
-    migrate,
-    doctor,
-    companies,
-    campaigns,
-    keys,
-    leads,
-    webhooks,
-    completion,
-):
+for _command in (submit, status, watch, results, jobs, completion):
     main.add_command(_command)

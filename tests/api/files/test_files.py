@@ -96,6 +96,7 @@ def some_entries(count):
     return entries
 
 
+@pytest.mark.proof("files")
 @pytest.mark.parametrize("count", [1, 2, 1000, 1001, 3500])
 @pytest.mark.parametrize(("form", "media_type"), [(as_csv, CSV), (as_ndjson, NDJSON)])
 async def test_each_row_of_a_file_gets_the_outcome_of_the_contract(
@@ -129,6 +130,7 @@ IDENTIFIER = st.sampled_from(["a", "b", " a", "c", "+101", "00 101", "+102", Non
 ENTRY = st.tuples(IDENTIFIER, IDENTIFIER).filter(lambda entry: entry[0] or "10" in (entry[1] or ""))
 
 
+@pytest.mark.proof("files")
 @hypothesis_settings(
     max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
@@ -149,6 +151,7 @@ async def test_repeated_entries_are_found_across_chunks(service, entries, fallba
     assert (job["status"], job["processed"]) == ("completed", len(entries))
 
 
+@pytest.mark.proof("files")
 @pytest.mark.parametrize(
     "body",
     [
@@ -178,6 +181,7 @@ async def test_csv_of_every_dialect_is_understood(service, body):
     assert (await service.job(job_id))["deleted"] == 2
 
 
+@pytest.mark.proof("files")
 @hypothesis_settings(
     max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
@@ -208,6 +212,7 @@ async def test_whatever_an_identifier_is_made_of_comes_back(service, written):
         assert [result["externalId"] for result in found] == rows
 
 
+@pytest.mark.proof("files")
 async def test_a_file_may_be_compressed_also_in_several_members(service):
     body = as_ndjson([("a", None)]), as_ndjson([(None, "+102")])
     gzipped = {"headers": {"content-encoding": "gzip"}}
@@ -288,6 +293,7 @@ DAMAGED = [
 ]
 
 
+@pytest.mark.proof("files")
 @pytest.mark.parametrize(
     ("media_type", "body", "status", "error"), DAMAGED, ids=range(len(DAMAGED))
 )
@@ -319,6 +325,7 @@ def rows_of(*parts):
     ]
 
 
+@pytest.mark.proof("files")
 @pytest.mark.parametrize(
     ("line", "rows"),
     [
@@ -341,6 +348,7 @@ def test_what_a_line_is_does_not_depend_on_those_around_it(line, rows):
     assert rows_of(line + b"\n{}\n") == [*rows, (None, Outcome.NO_IDENTIFIER)]
 
 
+@pytest.mark.proof("files")
 def test_what_a_file_is_does_not_depend_on_how_it_arrives():
     body = b"".join(
         b'{\n "externalId": "p%d"\n}\n{"externalId": "q%d"}\n' % (i, i) for i in range(3000)
@@ -348,6 +356,7 @@ def test_what_a_file_is_does_not_depend_on_how_it_arrives():
     assert rows_of(body) == rows_of(*(body[i : i + 999] for i in range(0, len(body), 999)))
 
 
+@pytest.mark.proof("files")
 async def test_damage_far_into_a_file_has_its_line_too(service):
     lines = [f"crm-{i},\n" for i in range(30_000)]
     for place, line in {7: 'a,"b\nc"\n', 20_000: '"d,\n', 25_000: ",-\n"}.items():
@@ -366,6 +375,7 @@ async def test_damage_far_into_a_file_has_its_line_too(service):
     assert (await service.job(job_id))["total"] == 30_000
 
 
+@pytest.mark.proof("files")
 async def test_broken_rows_can_be_skipped_and_are_accounted_for(service):
     body = f'externalId,phoneNumber,x\na,,\n,,x\n{LONG},+107,\n"b"x,,\n,+102,\nn\x00,,\n'.encode()
     job_id = await accepted(service, body, onInvalid="skip")
@@ -385,6 +395,7 @@ async def test_broken_rows_can_be_skipped_and_are_accounted_for(service):
     ]
 
 
+@pytest.mark.proof("files")
 async def test_a_file_of_nothing_but_broken_rows_is_accepted_and_ends_by_itself(service):
     body, key = b"\n".join([b"{}"] * 1500), {"idempotency-key": "broken"}
     first, again = [
@@ -489,6 +500,7 @@ async def test_a_file_may_have_only_so_many_entries(service, media_type, head, l
 NO_GZIP = "Request body is not valid gzip"
 
 
+@pytest.mark.proof("files")
 @BOTH
 @pytest.mark.parametrize(
     ("damaged", "status", "error"),
@@ -588,7 +600,8 @@ def api(settings, engine, service):
 def begin_upload(port, key, *more, media_type=CSV, first=None):
     connection = socket.create_connection(("127.0.0.1", port), timeout=10)
     head = (
-        f"POST {PATH}?campaignId=cmp HTTP/1.1\r\nHost: x\r\nx-api-key: {key}\r\nContent-Type: {media_type}\r\n"
+        f"POST {PATH}?campaignId=cmp HTTP/1.1\r\nHost: x\r\nx-api-key: {key}\r\nContent-Type:"
+        f" {media_type}\r\n"
         "Transfer-Encoding: chunked\r\n"
     )
     connection.sendall((head + "".join(f"{line}\r\n" for line in more) + "\r\n").encode())
@@ -604,10 +617,14 @@ def send_part(connection, part):
 
 def uploads_in_hand(engine):
     with engine.connect() as connection:
-        counted = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'leadsweep-upload' AND state <> 'idle'"
+        counted = (
+            "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'leadsweep-upload'"
+            " AND state <> 'idle'"
+        )
         return connection.execute(text(counted)).scalar_one()
 
 
+@pytest.mark.proof("files")
 @BOTH
 async def test_an_upload_that_breaks_off_leaves_no_job_and_no_rows(
     service, api, media_type, head, line

@@ -26,7 +26,8 @@ def look_ups(service):
     """How many are in flight, and wait for the table."""
     waiting = text("""
         SELECT count(*) FROM pg_stat_activity
-        WHERE datname = current_database() AND wait_event_type = 'Lock' AND query LIKE '%FROM api_keys%'
+        WHERE datname = current_database() AND wait_event_type = 'Lock'
+            AND query LIKE '%FROM api_keys%'
     """)
     with service.engine.connect() as connection:
         return connection.execute(waiting).scalar_one()
@@ -166,7 +167,10 @@ async def test_a_key_that_changes_while_a_body_arrives_counts_as_it_is_then(
 
 def everything(connection):
     """How many there are, and how the jobs stand."""
-    counts = "SELECT (SELECT count(*) FROM leads), (SELECT count(*) FROM webhooks), state, wanted, max_leads_per_second FROM jobs"
+    counts = (
+        "SELECT (SELECT count(*) FROM leads), (SELECT count(*)"
+        " FROM webhooks), state, wanted, max_leads_per_second FROM jobs"
+    )
     return connection.execute(text(counts)).all()
 
 

@@ -14,7 +14,8 @@ from shared.process.heartbeats import beat
 
 ENTRY = {"campaignId": "cmp", "leads": [{"externalId": "a"}]}
 _BACKENDS = text(
-    "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'leadsweep-api'"
+    "SELECT pid FROM pg_stat_activity WHERE datname = current_database()"
+    " AND application_name = 'leadsweep-api'"
 )
 
 

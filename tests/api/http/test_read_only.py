@@ -42,7 +42,10 @@ async def names(service, settings):
     webhook = await service.post({"url": "http://127.0.0.1:9/"}, path="/api/v1/webhooks")
     webhook_id = webhook.json()["data"]["webhookId"]
     with service.engine.begin() as connection:
-        add = "INSERT INTO deliveries (id, company_id, job_id, webhook_id, event) VALUES (:id, 'co', :job, :hook, 'job.failed')"
+        add = (
+            "INSERT INTO deliveries (id, company_id, job_id, webhook_id, event)"
+            " VALUES (:id, 'co', :job, :hook, 'job.failed')"
+        )
         connection.execute(text(add), {"id": DELIVERY, "job": waiting, "hook": webhook_id})
         for role in ("worker", "deliverer", "ticker"):
             beat(connection, role)

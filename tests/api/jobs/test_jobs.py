@@ -52,13 +52,13 @@ async def test_a_job_tells_its_whole_story(service):
     job_id = await service.submit(*SUBMITTED, clientReference="order 7", phoneFallback=True)
     before = (await service.get(f"/api/v1/jobs/{job_id}")).json()["data"]
     assert list(before) == [
-        "jobId", "campaignId", "status", "requested", "clientReference", "mode", "dryRun", "phoneFallback",
-        "phoneRegion", "sourceJobId",
-        "total", "processed", "deleted", "wouldDelete", "restored", "conflict", "notFound", "unprocessed", "invalid",
-        "erasedFromArchive", "lacksPlus", "otherExternalId", "waitingFor", "error",
-        "schedule", "callbackUrl", "maxLeadsPerSecond", "createdAt", "runAt", "startedAt", "finishedAt", "identifiersPurgedAt",
-        "history", "resultsUrl",
-        "deletedIdentifiers", "wouldDeleteIdentifiers", "restoredIdentifiers", "conflictIdentifiers",
+        "jobId", "campaignId", "status", "requested", "clientReference", "phoneFallback",
+        "phoneRegion", "mode", "dryRun", "schedule", "callbackUrl", "maxLeadsPerSecond",
+        "sourceJobId", "total", "processed", "deleted", "wouldDelete", "restored", "conflict",
+        "notFound", "unprocessed", "invalid", "erasedFromArchive", "lacksPlus", "otherExternalId",
+        "waitingFor", "error", "createdAt", "runAt", "startedAt", "finishedAt",
+        "identifiersPurgedAt", "history", "resultsUrl", "deletedIdentifiers",
+        "wouldDeleteIdentifiers", "restoredIdentifiers", "conflictIdentifiers",
         "notFoundIdentifiers", "unprocessedIdentifiers", "invalidIdentifiers", "identifiersOmitted",
     ]  # fmt: skip
     assert (before["status"], before["processed"], before["notFound"]) == ("queued", 1, 1), (
@@ -192,7 +192,8 @@ async def test_a_running_job_is_counted_chunk_by_chunk_and_asks_for_patience_as_
     for age, seconds in [(0, "1"), (15, "1"), (45, "4"), (99.5, "9"), (5000, "10")]:
         with service.engine.begin() as connection:
             statement = text(
-                "UPDATE jobs SET created_at = clock_timestamp() - make_interval(secs => :age) WHERE id = :id"
+                "UPDATE jobs SET created_at = clock_timestamp() - make_interval(secs => :age)"
+                " WHERE id = :id"
             )
             connection.execute(statement, {"age": age, "id": young})
         assert (await service.get(f"/api/v1/jobs/{young}")).headers["retry-after"] == seconds
@@ -392,7 +393,8 @@ def test_a_page_deep_in_a_span_of_time_reads_as_little_of_the_index_as_the_first
     with engine.begin() as connection:
         connection.execute(text("""
             INSERT INTO jobs (id, company_id, campaign_id, total, created_at)
-            SELECT gen_random_uuid(), 'co', 'cmp', 1, to_timestamp(n) FROM generate_series(1, 20000) AS n
+            SELECT gen_random_uuid(), 'co', 'cmp', 1, to_timestamp(n)
+            FROM generate_series(1, 20000) AS n
         """))  # fmt: skip
         connection.execute(text("ANALYZE jobs"))
         last = connection.execute(
@@ -494,6 +496,8 @@ async def test_a_change_that_makes_no_sense_is_refused(service, body, error):
 
 async def test_only_who_may_write_changes_a_job_that_it_sees(service):
     job_id = await service.submit(*SUBMITTED)
-    statuses = [(await change(service, job_id, {"maxLeadsPerSecond": 1}, key)).status_code for key in
-                (service.read, service.limited, service.foreign)]  # fmt: skip
+    statuses = [
+        (await change(service, job_id, {"maxLeadsPerSecond": 1}, key)).status_code
+        for key in (service.read, service.limited, service.foreign)
+    ]
     assert statuses == [403, 404, 404]

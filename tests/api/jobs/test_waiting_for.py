@@ -87,7 +87,8 @@ async def test_a_job_says_what_the_database_answers_in_words_and_by_its_code(ser
     with service.engine.begin() as connection:
         connection.execute(
             text(
-                "DROP TRIGGER sick ON leads; UPDATE jobs SET waiting_until = now(); UPDATE chunks SET retry_at = now()"
+                "DROP TRIGGER sick ON leads; UPDATE jobs SET waiting_until = now(); UPDATE chunks"
+                " SET retry_at = now()"
             )
         )
     await service.work()

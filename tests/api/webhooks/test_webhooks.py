@@ -15,6 +15,7 @@ from shared.broker.sender import WEBHOOKS_QUEUE
 from shared.broker.wakeups import NOBODY, Wake
 from shared.credentials import Vault
 from shared.destinations import LOOPBACK, parse_networks
+from tests.support.counts import ran
 from tests.support.hosts import SPELLINGS, TRICKS, shut_network
 from tests.support.jobs import work_off
 from tests.support.receiver import receiving
@@ -68,8 +69,10 @@ async def test_a_webhook_is_created_listed_read_changed_and_deleted(call, receiv
     secret = created.pop("secret")
     assert (status, secret[:6]) == (201, "whsec_")
     assert created | {"webhookId": 0, "createdAt": 0} == {
-        "webhookId": 0, "url": receiver.url, "events": ["job.completed", "job.failed", "job.cancelled"], "description": "",
-        "enabled": True, "disabledReason": None, "failingSince": None, "oldSecretUntil": None, "createdAt": 0,
+        "webhookId": 0, "url": receiver.url,
+        "events": ["job.completed", "job.failed", "job.cancelled"], "description": "",
+        "enabled": True, "disabledReason": None, "failingSince": None, "oldSecretUntil": None,
+        "createdAt": 0,
     }  # fmt: skip
     path = f"{WEBHOOKS}/{created['webhookId']}"
     assert await call("GET", path) == (200, created, None)
@@ -228,6 +231,7 @@ async def test_the_first_error_of_a_body_is_the_answer(call, body, error):
         assert (await call("PATCH", f"{WEBHOOKS}/{uuid4()}", body))[2] == error
 
 
+@pytest.mark.proof("hostile urls")
 async def test_a_url_that_leads_nowhere_public_is_refused_however_it_is_written(
     service, settings, monkeypatch
 ):
@@ -255,6 +259,7 @@ async def test_a_url_that_leads_nowhere_public_is_refused_however_it_is_written(
                 ].replace("callbackUrl ", "", 1)
         assert tried == []
         assert receiver.connections == 0
+    ran(len(TRICKS + SPELLINGS))
 
 
 async def test_a_name_is_checked_by_what_it_leads_to_and_let_through_where_that_cannot_be_known_now(
@@ -481,7 +486,8 @@ async def test_what_is_asked_for_again_of_a_deliverer_that_died_is_sent_once_its
         past = "interval '61 s'"
         connection.execute(
             text(
-                f"UPDATE deliveries SET due_at = due_at - {past}, claimed_until = claimed_until - {past}"
+                f"UPDATE deliveries SET due_at = due_at - {past}, claimed_until = claimed_until -"
+                f" {past}"
             )
         )
     await deliver()

