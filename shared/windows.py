@@ -104,8 +104,8 @@ def window_text(window: Window) -> str:
 
 
 def next_opening(window: Window, now: datetime) -> Opening:
-    """The opening that the aware `now` lies in, else the next one. What a gap swallows whole is not
-    an opening.
+    """The opening that the aware `now` lies in, else the next one. A day whose opening
+    a gap swallows whole has none.
 
     Raises ValueError if `now` has no zone or the window has no days.
     """

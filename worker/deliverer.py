@@ -1,8 +1,8 @@
 """Delivers webhooks: takes a delivery that is due, composes and signs it, sends it, and records the
 attempt.
 
-Nothing is open across the POST but the lease. What goes wrong with one delivery, here or there,
-holds up no other.
+Only the lease is open across the POST. A delivery that goes wrong, here or there, does not hold up
+others.
 """
 
 import time

@@ -67,7 +67,7 @@ class _Bounded(httpcore2.NetworkStream):
         self._left = left
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:  # noqa: ARG002 - the deadline is what counts
-        """What has come; nothing, as at the end, once BYTES have been read."""
+        """The bytes that have come; none, as at the end, once BYTES have been read."""
         if self._left <= 0:
             return b""
         part = self._stream.read(min(max_bytes, self._left, _READ), _left_until(self._deadline))

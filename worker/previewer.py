@@ -127,7 +127,7 @@ class Place(NamedTuple):
 
 
 class _Finder(Leads):
-    """What is found stays, and its id is noted."""
+    """Finds leads, which stay, and notes their ids."""
 
     def __init__(self, part: Part, claimed: Claim, manner: Manner) -> None:
         super().__init__(part, claimed, manner)

@@ -4,8 +4,8 @@ then done or claimable. A claim that is not the chunk's last any more (its lease
 revoked for a pause) finds nothing to do.
 
 Work goes by time, not by number: where a chunk takes long, it is done in parts, and between any two
-of them its worker is free for others. What happens instead of a part is written down with the chunk
-or its job (worker.setbacks).
+of them its worker is free for others. A setback is written down with the chunk or its job
+(worker.setbacks).
 """
 
 import random
@@ -116,7 +116,8 @@ def run_chunk(
     """Decides a part of a claimed chunk, all of it if it can, or writes down what came in
     between.
     """
-    # What was waited for to pass has not passed if it comes again: then it may be about a lead.
+    # If the trouble that the chunk waited for comes again, it has not passed: it may be about a
+    # lead.
     how = Try(_deadline(claimed), around_refused=claimed.waited, doubtful=claimed.waited)
     if claimed.attempts > MAX_ATTEMPTS:
         how.verdict = Outcome.FAILED

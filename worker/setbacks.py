@@ -1,5 +1,5 @@
-"""What becomes of a chunk that could not be worked on: it is given back, and what happened is
-written down with it or its job.
+"""Gives back a chunk that could not be worked on, and writes down with it, or with its job, what
+happened.
 
 Only a lease that runs out without a word counts as an attempt: that is a chunk which kills its
 workers. Each word here takes the attempt of its claim back, in whatever order they come; but only

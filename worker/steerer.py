@@ -84,7 +84,7 @@ _STOP_THE_CLOCKS = text("""
         AND coalesce(locked_since, held_since) IS NOT NULL
 """)
 
-# What the job waits for stays: within the next window it is either over, or has lasted since.
+# The job goes on waiting for the database: in the next window that is over, or has lasted since.
 _CLOSE = text(f"""
     UPDATE jobs SET state = 'scheduled', wanted = NULL, run_at = :opens, closes_at = :closes,
         history = CASE

@@ -121,8 +121,8 @@ class Manner(NamedTuple):
 
 
 class Leads:
-    """What any job looks up in its campaign, and which of what it finds there its phoneFallback
-    lets it have.
+    """The leads of a job's campaign, as any kind of job looks them up; its phoneFallback says which
+    of those found it may have.
     """
 
     def __init__(self, part: Part, claimed: Claim, manner: Manner) -> None:
@@ -154,7 +154,7 @@ class Leads:
 
 
 class _Taken(Leads):
-    """What is found is deleted, or archived."""
+    """Deletes or archives the leads that are found."""
 
     def take(self, column: Column, identifiers: Sequence[str]) -> Sequence[Row]:
         def run(statement: TextClause, some: Sequence[str]) -> Sequence[Any]:

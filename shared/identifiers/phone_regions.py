@@ -236,5 +236,5 @@ def _kinds(descriptions: Iterable[Any]) -> Iterable[_Kind]:
 
 
 def _pattern(written: str | None) -> re.Pattern[str]:
-    """Nothing matches where there is none."""
+    """The pattern as `written`; without one, a pattern that nothing matches."""
     return re.compile(written or r"(?!)")

@@ -47,9 +47,9 @@ def downgrade(connection: Connection, revision: str) -> None:
 
 
 def _move(connection: Connection, move: Callable[[], None]) -> None:
-    """Whoever comes later queues behind one who waits for a whole table, be it for a SELECT. So a
-    table that somebody's long transaction has is given up soon, with all that was locked before it,
-    and asked for again.
+    """Runs `move`, which locks whole tables. Everybody who comes later, be it for a SELECT, queues
+    behind a lock that is waited for. So a table that somebody's long transaction has is given up
+    soon, with all that was locked before it, and asked for again.
     """
     connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _MIGRATION_LOCK})
     connection.execute(

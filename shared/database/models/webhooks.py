@@ -41,7 +41,7 @@ webhooks = Table(
 )
 
 # The body is not stored: it is made of the job's row and chunks, which do not change any more, at
-# every attempt. What is purged there is purged here.
+# every attempt. So a purge of the job purges it too.
 deliveries = Table(
     "deliveries",
     metadata,
