@@ -51,9 +51,7 @@ class Passed:
         ("A file", "/api/v1/leads/bulk-delete/files?campaignId=cmp", "text/csv", CSV, None),
     ],
 )
-async def test_a_call_passes_the_files_that_are_drawn(
-    service, title, path, media_type, body, most
-):
+async def test_a_call_passes_the_files_that_are_drawn(service, title, path, media_type, body, most):
     head = f"host: x\r\nx-api-key: {service.write}\r\ncontent-type: {media_type}\r\n"
     head = f"POST {path} HTTP/1.1\r\n{head}content-length: {len(body)}\r\n\r\n"
     async with serving(service.app) as (port, _):
@@ -67,6 +65,12 @@ async def test_a_call_passes_the_files_that_are_drawn(
             sys.setprofile(None)
             threading.setprofile(None)
     assert answer.startswith(b"HTTP/1.1 202"), answer
-    print("PASSED", title, list(passed.files))
     assert list(passed.files) == drawn(title)
     assert most is None or len(passed.files) <= most
+
+
+@pytest.mark.parametrize("title", ["A webhook", "A submit at the command line"])
+def test_the_files_of_a_way_exist(title):
+    assert drawn(title)
+    for path in drawn(title):
+        assert (ROOT / path).is_file(), path
