@@ -1,5 +1,5 @@
-"""Writes the pages of the guide that repeat what stands elsewhere: settings, the command line, and
-the list of decisions.
+"""Writes the pages of the guide that repeat what stands elsewhere: settings, the command line, the
+list of decisions, and what is proved how often.
 
     python scripts/reference_pages.py
 
@@ -7,10 +7,12 @@ The pages are kept in the repository, so that they can be read without building 
 tests/project/test_docs.py holds them to the code.
 """
 
+import json
 import re
 from collections.abc import Iterator
 from importlib.metadata import entry_points
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -117,10 +119,41 @@ made by `make docs`.
 """
 
 
+def last_run(proof: dict[str, Any]) -> str:
+    """What the last whole `make proof` saw of a kind of proof, as `1,000 on 2026-11-28`."""
+    run = proof["last_run"]
+    return f"{run['count']:,} on {run['at'][:10]}" if run else ""
+
+
+def proof_page() -> str:
+    """The page of what is proved, from what `make proof` has written down."""
+    proofs = json.loads((DOCS / "proof.json").read_text())["proofs"]
+    rows = "\n".join(
+        f"| {proof['what']} | {proof['in_make_test']:,} | {proof['in_make_proof']:,} |"
+        f" {last_run(proof)} |"
+        for proof in proofs
+    )
+    return f"""# Proof
+
+That the [guarantees](reference/guarantees.md) hold is tested on real PostgreSQL and Redis. After
+every fault one checker (`tests/support/invariants.py`) looks at all of it: one outcome an entry,
+counts that match, leads as the oracle says, nothing else deleted. The oracle is a plain Python
+function of entries and leads (`tests/support/oracle.py`).
+
+`make test` runs every kind of proof in this table. `make proof` runs the full counts, which takes
+hours, and writes what it saw to `docs/proof.json`. `make docs` makes this page from that file.
+
+| what | in `make test` | in `make proof` | last full run |
+|---|---|---|---|
+{rows}
+"""
+
+
 PAGES = {
     "reference/settings.md": settings_page,
     "reference/command-line.md": command_line_page,
     "decisions/index.md": decisions_page,
+    "proof.md": proof_page,
 }
 
 

@@ -4,7 +4,6 @@ From that table come the JSON form and the query of a file, the row of a job and
 follows it, the job's answer, and the description in /docs.
 """
 
-import json
 import re
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -315,10 +314,3 @@ def options_in_query(query: Mapping[str, str]) -> dict[str, Any]:
         for option in OPTIONS
         if option.name in query
     }
-
-
-def stored(column: str, value: Any) -> Any:
-    """What a statement is given for a column of OPTIONS."""
-    if column == "schedule":
-        return json.dumps(value.written) if value else None
-    return value

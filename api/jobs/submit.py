@@ -7,6 +7,7 @@ already is not inserted twice.
 """
 
 import asyncio
+import json
 from datetime import datetime
 from typing import Any
 
@@ -22,7 +23,7 @@ from api.http.callback_urls import check_host
 from api.http.request import Caller, preferred_wait, services_of
 from api.jobs.entries import Identifiers, Texts, cut, find_duplicates, read_again
 from api.jobs.idempotency import KEYED, in_progress, replayed
-from api.jobs.options import OPTIONS, Schedule, stored
+from api.jobs.options import OPTIONS, Schedule
 from api.jobs.submission import Submission
 from api.jobs.waiting import results_in_time
 from shared.broker.sender import JOBS_QUEUE, OFF_PEAK_QUEUE
@@ -236,7 +237,7 @@ async def times(
     """When a job is to run, and in which queue: columns of its row. Raises Forbidden where there is
     no such campaign.
     """
-    written = stored("schedule", schedule)
+    written = json.dumps(schedule.written) if schedule else None
     if schedule is None or schedule.run_at:
         run_at = schedule.run_at if schedule else None
         return _columns(written, JOBS_QUEUE, run_at=run_at)

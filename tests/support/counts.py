@@ -6,15 +6,16 @@ This is the one place that says so. A test that is marked `proof(kind)` takes it
 
     {"proofs": [{"kind": "clocks", "what": "clocks that …", "in_make_test": 6, "in_make_proof": 6,
                  "last_run": {"count": 6, "seconds": 31, "at": "2026-11-28T10:15:00+00:00",
-                              "version": "0.12.0", "commit": "6cce34f"}}, …]}
+                              "version": "0.1.0", "commit": "6cce34f"}}, …]}
 
-`last_run` is null for what was never run in full. A run of a part, as `make proof ARGS='-k clock'`,
-leaves the others' as it was. Seconds are those of the tests, of which two run at a time.
+`last_run` is null for what was never run in full. A run of a part leaves the others' as it was, as
+`make proof ARGS='-k clock'` does. Seconds are those of the tests, some of which run side by side.
 """
 
 import json
 import os
 import subprocess
+import tomllib
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
@@ -56,7 +57,7 @@ PROOFS = {
         1000,
     ),
     "two actions": Proof(
-        "two actions on one job at once, each of the 36 pairs in each of its states", 204, 4080
+        "two actions on one job at once, each of the 36 pairs in each of its states", 170, 3400
     ),
     "action and workers": Proof(
         "an action on a job whose chunks workers decide at that moment", 36, 360
@@ -100,8 +101,8 @@ PROOFS = {
     "hostile receivers": Proof(
         "receivers that hang, answer byte by byte or without end, with a gzip bomb, a redirect, bad"
         " TLS; names with a private address, that change, or that take long to look up",
-        31,
-        31,
+        21,
+        21,
     ),
     "broken answers": Proof("answers of receivers with errors anywhere", 100, 10_000),
     "hanging receivers": Proof(
@@ -167,6 +168,9 @@ PROOFS = {
     ),
 }
 
+# Of a kind that counts as run in full: a process may have died before it was to be killed.
+WHOLE = 0.9
+
 FILE = os.environ.get("PROOF")
 _done: list[int] = []
 _seen: dict[str, list[float]] = {}
@@ -206,12 +210,21 @@ def write() -> None:
     path = Path(FILE)
     before = json.loads(path.read_text())["proofs"] if path.exists() else []
     last_runs = {proof["kind"]: proof["last_run"] for proof in before}
+    version = tomllib.loads(Path("pyproject.toml").read_text())["project"]["version"]
     commit = subprocess.run(
         ["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=False
     ).stdout.strip()
     now = datetime.now(UTC).isoformat(timespec="seconds")
     for kind, (number, seconds) in _seen.items():
-        last_runs[kind] = {"count": number, "seconds": round(seconds), "at": now, "commit": commit}
+        if number < WHOLE * PROOFS[kind].in_proof:
+            continue
+        last_runs[kind] = {
+            "count": number,
+            "seconds": round(seconds),
+            "at": now,
+            "version": version,
+            "commit": commit,
+        }
     proofs = [
         {
             "kind": kind,
@@ -223,3 +236,7 @@ def write() -> None:
         for kind, proof in PROOFS.items()
     ]
     path.write_text(json.dumps({"proofs": proofs}, indent=2, ensure_ascii=False) + "\n")
+
+
+if __name__ == "__main__":
+    write()

@@ -13,8 +13,26 @@ import click
 
 from leadsweep.terminal.failure import Failure
 
-SERVER = "leadsweep-server"
+CLIENT, SERVER = "leadsweep", "leadsweep-server"
 _GROUP = "leadsweep.commands"
+
+
+def server_version() -> str | None:
+    """The version of the server that is installed here; None where only the client is."""
+    try:
+        return distribution(SERVER).version
+    except PackageNotFoundError:
+        return None
+
+
+def misfit(client: str, server: str) -> str | None:
+    """Why two versions do not fit, and what to do. They fit where major and minor are the same."""
+    if client.split(".")[:2] == server.split(".")[:2]:
+        return None
+    return (
+        f"{CLIENT} {client} and {SERVER} {server} do not fit: the first two numbers must be the "
+        "same; install both from one checkout"
+    )
 
 
 class CommandTable(MutableMapping[str, click.Command]):

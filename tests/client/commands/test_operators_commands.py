@@ -1,6 +1,6 @@
 """The operators' commands join the client's by entry points, and a broken one breaks no other."""
 
-from importlib.metadata import EntryPoint
+from importlib.metadata import EntryPoint, version
 
 import pytest
 from click.testing import CliRunner
@@ -57,6 +57,29 @@ def test_a_command_that_this_client_does_not_know_comes_last(entry_points):
 
 def test_without_the_server_there_are_the_callers_commands(entry_points):
     entry_points.clear()
-    callers = ["submit", "status", "watch", "results", "jobs", "completion"]
-    assert [name for name in main.commands if name != "webhooks"] == callers
+    callers = ["submit", "status", "watch", "results", "jobs", "webhooks", "completion"]
+    assert list(main.commands) == callers
+    assert list(main.commands["webhooks"].commands) == ["listen"]
     assert run("doctor")[0] == 2
+
+
+def test_the_versions_of_client_and_server_are_told_and_whether_they_fit(monkeypatch):
+    here = version("leadsweep")
+    assert run("--version") == (0, f"leadsweep {here}\nleadsweep-server {here}\n", "")
+    monkeypatch.setattr("leadsweep.commands.main.server_version", lambda: "77.0.1")
+    code, out, err = run("--version")
+    assert (code, out) == (0, f"leadsweep {here}\nleadsweep-server 77.0.1\n")
+    assert err == (
+        f"warning: leadsweep {here} and leadsweep-server 77.0.1 do not fit: "
+        "the first two numbers must be the same; install both from one checkout\n"
+    )
+    monkeypatch.setattr("leadsweep.commands.main.server_version", lambda: None)
+    assert run("--version") == (0, f"leadsweep {here}\n", "")
+
+
+@pytest.mark.parametrize(
+    ("client", "server", "fit"),
+    [("1.2.3", "1.2.9", True), ("1.2.3", "1.3.0", False), ("1.2", "2.2", False)],
+)
+def test_versions_fit_where_their_first_two_numbers_are_the_same(client, server, fit):
+    assert (operators.misfit(client, server) is None) == fit

@@ -82,6 +82,7 @@ OTHERS = {
 }
 
 
+@pytest.mark.proof("files")
 @pytest.mark.parametrize(
     ("what", "beginning"),
     [
