@@ -549,7 +549,7 @@ OF_THE_API = {
         {},
     ),
     "total of a job": (says(status._TOTAL, job_id=ENDED, **SEEN_BY), 30, {}),
-    "mark awaited": (says(waiting._MARK_AWAITED_AWAITED, job_id=QUEUED), 60, {"jobs": 1}),
+    "mark awaited": (says(waiting._MARK_AWAITED, job_id=QUEUED), 60, {"jobs": 1}),
     "jobs": (listed(), 600, {}),  # of each unfinished one its chunks
     "jobs of a campaign": (listed(LIMITED), 600, {}),
     "completed jobs": (listed(state="completed"), 600, {}),
