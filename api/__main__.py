@@ -6,7 +6,7 @@ import resource
 import socket
 import sys
 from contextlib import suppress
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import uvicorn
 from fastapi import FastAPI
@@ -16,6 +16,9 @@ from api.http.protocol import MAX_CONNECTIONS, Connection, Reader
 from shared.process import logs
 from shared.process.environment import look_at_servers, process_settings
 from shared.process.streams import guard_streams
+
+if TYPE_CHECKING:
+    from api.http.services import Services
 
 FILES = MAX_CONNECTIONS + 200  # descriptors: the connections of callers, and our own to the servers
 STOPS_WITHIN = 5  # seconds for requests in hand
@@ -41,8 +44,9 @@ class Server(uvicorn.Server):
         """Ends the waiting, then serves what is in hand; a file that is still coming in has a
         little time to end.
         """
-        self._app.state.waiter.end()
-        asyncio.get_running_loop().call_later(UPLOADS_END, self._app.state.receiver.end)
+        services: Services = self._app.state.services
+        services.waiter.end()
+        asyncio.get_running_loop().call_later(UPLOADS_END, services.receiver.end)
         await super().shutdown(sockets)
 
 

@@ -16,10 +16,10 @@ from sqlalchemy import URL, Connection, NullPool, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError
 
 from cli.settings import read_settings
+from shared.credentials import Vault
 from shared.database.engines import create_sync_engine, database_url, reason_of
 from shared.database.our_tables import WAY_OUT, strangers
 from shared.settings import Settings
-from shared.webhooks.signatures import Vault
 
 CONNECT_TIMEOUT = (
     2  # seconds for each address, the least that psycopg takes: somebody sits at the terminal

@@ -7,12 +7,14 @@ import click
 from leadsweep.terminal import options
 from leadsweep.terminal.output import say, show
 
+from cli.options import on_data_dir
+
 if TYPE_CHECKING:
     from cli.checks import Check
 
 
 @click.command()
-@options.data_dir
+@on_data_dir
 @options.as_json
 def doctor(data_dir: Path | None, *, as_json: bool) -> None:
     """Check every part, and say how to mend what is wrong.

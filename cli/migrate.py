@@ -10,6 +10,7 @@ from leadsweep.terminal import options
 from leadsweep.terminal.failure import Failure, if_cut_off
 from leadsweep.terminal.output import remark, show
 
+from cli.options import on_data_dir
 from shared.printable import printable
 
 
@@ -23,7 +24,7 @@ from shared.printable import printable
     help="Version to move to, up or down; `base` is none.",
 )
 @click.option("--yes", is_flag=True, help="Go down without asking.")
-@options.data_dir
+@on_data_dir
 @options.as_json
 def migrate(target: str, data_dir: Path | None, *, yes: bool, as_json: bool) -> None:
     """Bring the database's schema up to date.

@@ -67,12 +67,13 @@ def _begin(*, secrets: bool) -> Settings:
     guard_streams()
     settings = process_settings(secrets=secrets)
     logs.configure(settings)
-    look_at_servers(settings)  # before the fork: what is found out holds for the pool processes too
+    # Before the fork: what is found out holds for the pool processes too.
+    look_at_servers(settings)
     return settings
 
 
 def _run(settings: Settings, **pool: Any) -> int:
-    # What workers tell each other is broker traffic that nobody here listens to.
+    # Workers tell each other things that nobody here listens to: traffic for the broker.
     quiet: dict[str, Any] = {
         "quiet": True,
         "without_gossip": True,
@@ -82,7 +83,7 @@ def _run(settings: Settings, **pool: Any) -> int:
     worker = app.Worker(**pool, **quiet)
     worker.start()
     if worker.exitcode and (flaw := broker_flaw(settings.broker_url, seconds=1)):
-        log.error("broker not usable", error=flaw.finding, mend=flaw.mend)
+        log.error("broker not usable", error=flaw.finding, hint=flaw.hint)
     return int(worker.exitcode or 0)
 
 

@@ -8,6 +8,8 @@ import click
 from leadsweep.terminal import options
 from leadsweep.terminal.output import remark, show, show_list
 
+from cli.options import checked_region, on_data_dir
+
 if TYPE_CHECKING:
     from leadsweep.terminal.output import Columns
     from sqlalchemy import RowMapping
@@ -39,7 +41,7 @@ def campaigns() -> None:
 @click.option(
     "--name", default="", type=options.Word(may_be_empty=True), help="For people; may be anything."
 )
-@options.data_dir
+@on_data_dir
 @options.as_json
 def create(
     campaign_id: str, company_id: str, name: str, data_dir: Path | None, *, as_json: bool
@@ -64,7 +66,7 @@ def create(
     type=options.Word(),
     help="Only the campaigns of this company.",
 )
-@options.data_dir
+@on_data_dir
 @options.as_json
 def list_(company_id: str | None, data_dir: Path | None, *, as_json: bool) -> None:
     """List campaigns, by their companies and ids."""
@@ -93,7 +95,7 @@ def _described(row: "RowMapping") -> dict[str, object]:
 @click.argument("campaign_id", metavar="ID", type=options.Word())
 @click.argument("window", required=False, callback=options.checked_window)
 @click.option("--clear", is_flag=True, help="Back to the server's window.")
-@options.data_dir
+@on_data_dir
 @options.as_json
 def off_peak(
     campaign_id: str, window: str | None, data_dir: Path | None, *, clear: bool, as_json: bool
@@ -122,9 +124,9 @@ def off_peak(
 
 @campaigns.command("phone-region")
 @click.argument("campaign_id", metavar="ID", type=options.Word())
-@click.argument("region", required=False, metavar="COUNTRY", callback=options.checked_region)
+@click.argument("region", required=False, metavar="COUNTRY", callback=checked_region)
 @click.option("--clear", is_flag=True, help="Back to none.")
-@options.data_dir
+@on_data_dir
 @options.as_json
 def phone_region(
     campaign_id: str, region: str | None, data_dir: Path | None, *, clear: bool, as_json: bool

@@ -8,6 +8,8 @@ import click
 from leadsweep.terminal import options
 from leadsweep.terminal.output import moment, remark, show, show_list
 
+from cli.options import on_data_dir
+
 if TYPE_CHECKING:
     from leadsweep.terminal.output import Columns
 
@@ -24,7 +26,7 @@ def companies() -> None:
 @click.option(
     "--name", default="", type=options.Word(may_be_empty=True), help="For people; may be anything."
 )
-@options.data_dir
+@on_data_dir
 @options.as_json
 def create(company_id: str, name: str, data_dir: Path | None, *, as_json: bool) -> None:
     """Create a company."""
@@ -38,7 +40,7 @@ def create(company_id: str, name: str, data_dir: Path | None, *, as_json: bool) 
 
 
 @companies.command("list")
-@options.data_dir
+@on_data_dir
 @options.as_json
 def list_(data_dir: Path | None, *, as_json: bool) -> None:
     """List companies, by their ids."""
@@ -58,7 +60,7 @@ def list_(data_dir: Path | None, *, as_json: bool) -> None:
 @click.option(
     "--rotate", is_flag=True, help="Make a new one; the one before signs too for 24 hours."
 )
-@options.data_dir
+@on_data_dir
 @options.as_json
 def webhook_secret(company_id: str, data_dir: Path | None, *, rotate: bool, as_json: bool) -> None:
     """Show or change the secret that signs what goes to a job's callbackUrl.

@@ -11,6 +11,8 @@ import click
 from leadsweep.terminal import options
 from leadsweep.terminal.output import minute, moment, remark, show, show_list
 
+from cli.options import checked_rate, on_data_dir
+
 if TYPE_CHECKING:
     from leadsweep.terminal.output import Columns
     from sqlalchemy import RowMapping
@@ -51,16 +53,16 @@ def keys() -> None:
 @click.option(
     "--rate-limit-submit",
     metavar="RATE",
-    callback=options.checked_rate,
+    callback=checked_rate,
     help="Its submissions, as 5000/hour.  [default: the server's]",
 )
 @click.option(
     "--rate-limit-read",
     metavar="RATE",
-    callback=options.checked_rate,
+    callback=checked_rate,
     help="Its other calls, as 90000/hour.  [default: the server's]",
 )
-@options.data_dir
+@on_data_dir
 @options.as_json
 def create(data_dir: Path | None, *, as_json: bool, **terms: Any) -> None:
     """Make a key and print it, this once: only its hash is stored.
@@ -99,7 +101,7 @@ def create(data_dir: Path | None, *, as_json: bool, **terms: Any) -> None:
     type=options.Word(),
     help="Only the keys of this company.",
 )
-@options.data_dir
+@on_data_dir
 @options.as_json
 def list_(company_id: str | None, data_dir: Path | None, *, as_json: bool) -> None:
     """List keys, oldest first, with their last use.
@@ -119,7 +121,7 @@ def list_(company_id: str | None, data_dir: Path | None, *, as_json: bool) -> No
 
 @keys.command()
 @click.argument("key_id", metavar="ID", type=click.UUID)
-@options.data_dir
+@on_data_dir
 @options.as_json
 def revoke(key_id: UUID, data_dir: Path | None, *, as_json: bool) -> None:
     """End a key, by its id, for ever.

@@ -19,7 +19,6 @@ from typing import Any
 import httpx2
 from leadsweep.commands.listener import Listener, Received
 from leadsweep.terminal.failure import Failure
-from leadsweep.terminal.output import console as output_console
 from leadsweep.terminal.signals import uninterrupted
 from rich.console import Console
 from rich.table import Table
@@ -28,14 +27,15 @@ from sqlalchemy import Connection
 from cli.accounts import registry
 from cli.connection import connected_to
 from cli.demo import sample
+from cli.demo.console import output_console
 from cli.leads.importer import import_leads
 from cli.leads.reader import read
 from cli.settings import read_settings
 from cli.stack.address import Address
 from cli.stack.supervisor import Stack
+from shared.credentials import Vault
+from shared.destinations import LOOPBACK, parse_networks
 from shared.states import JobState
-from shared.webhooks.destinations import LOOPBACK, parse_networks
-from shared.webhooks.signatures import Vault
 
 _JOB_SECONDS = 60.0  # for the job, and for its webhook; each takes a small part of one
 # Entries of a chunk, so that there is progress to be seen: the default of 1000 would decide all at

@@ -15,6 +15,8 @@ import click
 from leadsweep.terminal import options
 from leadsweep.terminal.output import minute, moment, remark, say, show, show_list
 
+from cli.options import on_data_dir, phone_region
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -42,7 +44,7 @@ def leads() -> None:
     type=options.Word(),
     help="Whose leads to count.",
 )
-@options.data_dir
+@on_data_dir
 @options.as_json
 def count(campaign_id: str, data_dir: Path | None, *, as_json: bool) -> None:
     """Count the leads of a campaign."""
@@ -66,7 +68,7 @@ def count(campaign_id: str, data_dir: Path | None, *, as_json: bool) -> None:
 @click.option(
     "--limit", type=click.IntRange(1), default=20, show_default=True, help="The most to be shown."
 )
-@options.data_dir
+@on_data_dir
 @options.as_json
 def list_(campaign_id: str, limit: int, data_dir: Path | None, *, as_json: bool) -> None:
     """List leads of a campaign: those with an externalId first, by it, then the others by their
@@ -106,7 +108,7 @@ def _described(row: "RowMapping") -> dict[str, object]:
 
 
 @leads.command()
-@options.data_dir
+@on_data_dir
 @options.as_json
 def recanonicalise(data_dir: Path | None, *, as_json: bool) -> None:
     """Bring the identifiers of all leads into today's form, after an upgrade that changed it.
@@ -161,13 +163,13 @@ def recanonicalise(data_dir: Path | None, *, as_json: bool) -> None:
     help="[default: by the file's name or first character]",
 )
 @options.naming
-@options.phone_region
+@phone_region
 @click.option(
     "--rejects",
     type=click.File("w", lazy=False),
     help="Write all rejected rows to this file, as CSV: line, reason.",
 )
-@options.data_dir
+@on_data_dir
 @options.as_json
 def import_(
     file: BinaryIO,
@@ -201,10 +203,11 @@ def import_(
     from cli.connection import changing
     from cli.leads.importer import Rejection, import_leads, rejections
     from cli.leads.reader import read
+    from shared.identifiers.columns import Naming
     from shared.identifiers.phone_regions import is_region
 
     began = time.monotonic()
-    naming = options.naming_of(columns, ignored)
+    naming = Naming(*options.naming_of(columns, ignored))
     with tempfile.TemporaryFile("w+", encoding="utf-8", newline="") as report:
         found_by = f"leadsweep leads count --campaign {quote(campaign_id)}"
         with progress() as shown, changing(data_dir, found_by) as connection:

@@ -9,7 +9,6 @@ from collections.abc import Iterable, Iterator
 from typing import BinaryIO, Literal, NamedTuple
 
 import msgspec
-from leadsweep.commands.files import failure_of
 from leadsweep.terminal.failure import Failure
 
 from cli.leads.rows import NOT_UTF_8, Flaw, Row, checked
@@ -57,7 +56,8 @@ def read(
             else _read_csv(everything, naming, region)
         )
     except Unreadable as error:
-        raise failure_of(error) from None
+        where = f"line {error.line}: " if error.line else ""
+        raise Failure(f"{where}{error.what}", error.mend) from None
 
 
 def _read_csv(coming: Iterable[Block], naming: Naming, region: str | None) -> Iterator[Row]:

@@ -66,7 +66,7 @@ def secrets_key(data_dir: Path) -> str:
     """The key that encrypts webhook secrets, made on first use."""
     path = data_dir / "secrets_key"
     if not path.exists():
-        from shared.webhooks.signatures import new_secrets_key
+        from shared.credentials import new_secrets_key
 
         write_private(path, new_secrets_key())
     return path.read_text()

@@ -254,7 +254,7 @@ def _flaw_of_broker(settings: Settings) -> tuple[str, str] | None:
     from shared.broker.health import broker_flaw
 
     flaw = broker_flaw(settings.broker_url, _BROKER_SECONDS)
-    return flaw and (f"the broker {address(settings.broker_url)} {flaw.finding}", flaw.mend)
+    return flaw and (f"the broker {address(settings.broker_url)} {flaw.finding}", flaw.hint)
 
 
 def _version(connection: "Connection") -> str | None:

@@ -7,6 +7,7 @@ request deletes something.
 import json
 from contextlib import suppress
 from functools import partial
+from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -55,8 +56,8 @@ def up(host: str, port: int, data_dir: Path | None, workers: int) -> None:
     from cli.settings import read_settings
     from cli.stack.address import Address
     from cli.stack.supervisor import Stack
+    from shared.destinations import LOOPBACK, parse_networks
     from shared.process.streams import guard_streams
-    from shared.webhooks.destinations import LOOPBACK, parse_networks
 
     # Who reads it may go away, or not read, without stopping the stack.
     guard_streams(patience=_SLOW_READER_SECONDS, stdout=True)
@@ -85,6 +86,9 @@ def up(host: str, port: int, data_dir: Path | None, workers: int) -> None:
                 f"webhooks may not go to this machine, since others reach {host}: "
                 f"LEADSWEEP_WEBHOOK_ALLOW={LOOPBACK} allows it"
             )
+        _say(f"docs: {stack.address.url}/docs")
+        guide = f"{stack.address.url}/guide" if _guide_is_built() else "not built: run `make docs`"
+        _say(f"guide: {guide}")
         _say(f"ready: {stack.address.url}")
         stack.watch()
 
@@ -96,7 +100,7 @@ def _is_loopback(host: str) -> bool:
     import socket
     from ipaddress import ip_address
 
-    from shared.webhooks.destinations import unmapped
+    from shared.destinations import unmapped
 
     try:
         infos = socket.getaddrinfo(
@@ -106,6 +110,11 @@ def _is_loopback(host: str) -> bool:
         return False
     addresses = (ip_address(str(info[4][0]).partition("%")[0]) for info in infos)
     return all(unmapped(address).is_loopback for address in addresses)
+
+
+def _guide_is_built() -> bool:
+    """Whether the API has a guide to serve; a wheel always has."""
+    return (files("api") / "description/static/guide/index.html").is_file()
 
 
 def _say(text: str) -> None:
@@ -126,7 +135,7 @@ def _prepare_first_start(secrets_key: str, connection: "Connection") -> str | No
         return None
 
     from cli.accounts.registry import KeyTerms, create_campaign, create_company, create_key
-    from shared.webhooks.signatures import Vault
+    from shared.credentials import Vault
 
     create_company(connection, _DEMO, vault=Vault(secrets_key))
     create_campaign(connection, _DEMO, _DEMO)

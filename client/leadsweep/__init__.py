@@ -1,10 +1,11 @@
 """The Python client of Leadsweep, for callers: submits, waits, reads results, verifies webhooks.
 
-    from client import Client
+    from leadsweep import Client
 
     with Client("http://127.0.0.1:8000", key) as leadsweep:
         job = leadsweep.wait(leadsweep.submit("spring", [{"externalId": "CRM_001"}]).job_id)
-        missing = [result.identifier for result in leadsweep.results(job.job_id, outcome="notFound")]
+        for result in leadsweep.results(job.job_id, outcome="notFound"):
+            print(result.identifier)
 
 `AsyncClient` has the same methods, to be awaited. Neither knows anything of the server but its HTTP
 API.
@@ -24,21 +25,40 @@ from leadsweep.errors import (
     ServerNotReached,
     WaitTimedOut,
 )
-from leadsweep.models import Change, Ended, Event, Job, Lead, Options, Result, Submitted
+from leadsweep.models import (
+    Attempt,
+    Change,
+    Created,
+    Delivery,
+    Ended,
+    Event,
+    Job,
+    Lead,
+    NewLead,
+    Options,
+    Result,
+    StoredLead,
+    Submitted,
+    Webhook,
+)
 from leadsweep.steps import Retries
 from leadsweep.webhooks import verify
 
 __all__ = [
     "AsyncClient",
+    "Attempt",
     "Change",
     "Client",
     "Conflict",
+    "Created",
+    "Delivery",
     "Ended",
     "Event",
     "Job",
     "KeyRefused",
     "Lead",
     "LeadsweepError",
+    "NewLead",
     "NotConnected",
     "NotFound",
     "NotVerified",
@@ -49,7 +69,9 @@ __all__ = [
     "Retries",
     "ServerFailed",
     "ServerNotReached",
+    "StoredLead",
     "Submitted",
     "WaitTimedOut",
+    "Webhook",
     "verify",
 ]

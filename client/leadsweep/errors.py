@@ -89,7 +89,8 @@ class WaitTimedOut(LeadsweepError, TimeoutError):
 
     def __init__(self, job: Job) -> None:
         super().__init__(
-            f"job {job.job_id} is still {job.status}, {job.processed} of {job.total} entries are processed; it goes on"
+            f"job {job.job_id} is still {job.status}, "
+            f"{job.processed} of {job.total} entries are processed; it goes on"
         )
         self.job = job
 

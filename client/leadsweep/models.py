@@ -16,6 +16,12 @@ class Lead(TypedDict, total=False):
     phoneNumber: str | None
 
 
+class NewLead(Lead, total=False):
+    """A lead that is created: its identifiers, and what else is to be kept with it."""
+
+    metadata: Mapping[str, Any] | None
+
+
 class Options(TypedDict, total=False):
     """How a job is to be done; what is left out is as the server has it. `schedule` is written as
     the API has it.
@@ -150,6 +156,76 @@ class Page(Model, frozen=True):
 
     items: list[msgspec.Raw]
     next_cursor: str | None
+
+
+class StoredLead(Model, frozen=True):
+    """A lead as the server has it."""
+
+    id: str
+    campaign_id: str
+    external_id: str | None
+    phone_number: str | None
+    metadata: dict[str, Any]
+    created_at: datetime | None
+
+
+class LeadsPage(Model, frozen=True):
+    """Some of a campaign's leads, and where the list goes on."""
+
+    leads: list[StoredLead]
+    cursor: str | None
+
+
+class Created(Model, frozen=True):
+    """What became of leads that were to be created; those whose identifiers were taken are
+    skipped.
+    """
+
+    created: int
+    skipped: int
+    created_ids: list[str]
+    skipped_identifiers: list[str]
+
+
+class Webhook(Model, frozen=True):
+    """A URL that is told of the ends of jobs. Only the answer that makes a `secret` has it."""
+
+    webhook_id: str
+    url: str
+    events: list[str]
+    description: str
+    enabled: bool
+    disabled_reason: str | None
+    failing_since: datetime | None
+    old_secret_until: datetime | None
+    created_at: datetime
+    secret: str | None = None
+
+
+class Attempt(Model, frozen=True):
+    """One exchange with a receiver: the HTTP status of its answer, or what went wrong."""
+
+    at: datetime
+    status_code: int | None
+    latency_ms: int | None
+    error: str | None
+
+
+class Delivery(Model, frozen=True):
+    """An event that is sent to a webhook or to a job's callback, and the attempts so far. `url` is
+    None where the key may not see it.
+    """
+
+    delivery_id: str
+    event: str
+    job_id: str | None
+    webhook_id: str | None
+    url: str | None
+    status: str
+    error: str | None
+    attempts: list[Attempt]
+    next_attempt_at: datetime | None
+    created_at: datetime
 
 
 class Ended(Model, frozen=True):

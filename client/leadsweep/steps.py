@@ -17,7 +17,14 @@ from typing import Any, BinaryIO, NamedTuple, TypeVar
 
 import msgspec
 
-from leadsweep.errors import LeadsweepError, NotConnected, ServerFailed, ServerNotReached, failure
+from leadsweep.errors import (
+    LeadsweepError,
+    NotConnected,
+    RateLimited,
+    ServerFailed,
+    ServerNotReached,
+    failure,
+)
 
 T = TypeVar("T")
 
@@ -106,12 +113,18 @@ class _Envelope(msgspec.Struct):
 
 
 def asked(
-    call: Call, retries: Retries, deadline: float = math.inf, *, patient: bool = False
+    call: Call,
+    retries: Retries,
+    deadline: float = math.inf,
+    *,
+    patient: bool = False,
+    once: bool = False,
 ) -> Steps[Answered]:
     """The answer to `call`, 2xx, after as many tries as it takes, until `deadline` by the monotonic
     clock.
 
-    Who is `patient` tries until then, however often, and however long the server asks to wait.
+    Where `patient`, it is tried until then, however often, and however long the server asks to
+    wait. Where `once`, it is not sent again after an attempt that may have been carried out.
     Raises Refused, ServerFailed, ServerNotReached.
     """
     last_connect = time.monotonic() + retries.unreached
@@ -136,6 +149,8 @@ def asked(
             if not may_pass(answered) or (after > retries.longest and not patient):
                 raise error
         if attempt >= retries.attempts and not patient:
+            raise error
+        if once and sent and not isinstance(error, RateLimited):
             raise error
         pause, left = (
             after + _jitter(attempt, retries),

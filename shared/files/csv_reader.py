@@ -14,10 +14,10 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from functools import cache
 from typing import NamedTuple
 
-from shared.files.blocks import MAX_LINE, TOO_LONG, Block, Unreadable
-from shared.identifiers.canonical import IGNORED
-from shared.identifiers.names import IDENTIFIERS, meant
-from shared.printable import brief
+from ..identifiers.canonical import IGNORED
+from ..identifiers.names import IDENTIFIERS, meant
+from ..printable import brief
+from .blocks import MAX_LINE, TOO_LONG, Block, Unreadable
 
 DELIMITERS = ",;\t|"
 

@@ -4,8 +4,8 @@ the way in.
 
 import re
 
-from shared.identifiers.canonical import IGNORED
-from shared.printable import UNSEEN
+from ..identifiers.canonical import IGNORED
+from ..printable import UNSEEN
 
 # A cell that is taken for a formula: after any number of quotes it begins with one of the four
 # signs, also in full width or small. Some spreadsheets leave out what stands before the sign and is

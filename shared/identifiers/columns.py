@@ -7,10 +7,10 @@ import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from shared.files.blocks import Unreadable
-from shared.identifiers.canonical import FORMAT_CHARACTERS
-from shared.identifiers.names import EXTERNAL_ID, IDENTIFIERS, PHONE_NUMBER, misnamed
-from shared.printable import brief
+from ..files.blocks import Unreadable
+from ..printable import brief
+from .canonical import FORMAT_CHARACTERS
+from .names import EXTERNAL_ID, IDENTIFIERS, PHONE_NUMBER, misnamed
 
 Places = tuple[int | None, int | None]
 """Of the externalId and the phoneNumber among the columns."""
@@ -36,7 +36,7 @@ class Naming(NamedTuple):
     columns: Mapping[str, str] = {}
     """The identifiers, by the names that the file has for them."""
     ignored: Collection[str] = ()
-    """Names that are no identifier's, though they look like it."""
+    """Names that do not mean an identifier, though they look like one."""
     way: str = "columns={identifier}:{name}"
     way_out: str = "ignore={name}"
 

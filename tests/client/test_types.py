@@ -6,7 +6,7 @@ import sys
 PROGRAM = """
 from collections.abc import AsyncIterator, Iterator
 
-from client import AsyncClient, Client, Job, Result
+from leadsweep import AsyncClient, Client, Job, Result
 
 
 def sync(leads: Client) -> Job:

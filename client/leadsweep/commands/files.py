@@ -14,13 +14,13 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import BinaryIO, Literal, NamedTuple
 
+from leadsweep.rules.files.blocks import SIZE, Block, Unreadable, blocks
+from leadsweep.rules.files.csv_reader import read_csv, without_blank_rows
+from leadsweep.rules.files.kinds import other_kind
+from leadsweep.rules.identifiers.columns import Naming, shown
 from leadsweep.terminal.failure import Failure
 from leadsweep.terminal.options import check_stdin
 from leadsweep.terminal.progress import Show, watched
-from shared.files.blocks import SIZE, Unreadable, blocks
-from shared.files.csv_reader import read_csv, without_blank_rows
-from shared.files.kinds import other_kind
-from shared.identifiers.columns import Naming, shown
 
 CSV, NDJSON = "text/csv", "application/x-ndjson"
 Format = Literal["csv", "ndjson"]
@@ -161,17 +161,28 @@ def _count(
     """Raises Unreadable for what is no file of leads as a whole."""
     coming = blocks(_parts(content))
     if media_type == NDJSON:
-        return sum(
-            sum(map(bool, map(bytes.strip, (block.lines or b"x").splitlines()))) for block in coming
-        )
+        return sum(map(_filled_lines, coming))
     header, records = read_csv(coming, naming.said)
     if not header.names:
         return 0
     external_id, _ = naming.places(header.names, header.line)
     if needs_external_id and external_id is None:
-        what = "the file has no column externalId, and without one nothing can be looked up but by phone"
+        what = (
+            "the file has no column externalId, "
+            "and without one nothing can be looked up but by phone"
+        )
         raise Unreadable(what, f"it has {shown(header.names)}")
     return sum(len(without_blank_rows(some).lines) for some in records)
+
+
+def _filled_lines(block: Block) -> int:
+    """How many lines of the block are not blank; one that is too long is not."""
+    if block.lines is None:
+        return 1
+    count = 0
+    for line in block.lines.splitlines():
+        count += bool(line.strip())
+    return count
 
 
 def _parts(content: BinaryIO | gzip.GzipFile) -> Iterator[bytes]:

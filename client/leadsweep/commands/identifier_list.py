@@ -6,10 +6,10 @@ import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING
 
+from leadsweep.rules.files.blocks import SIZE
+from leadsweep.rules.identifiers.canonical import canonical_external_id, canonical_phone_number
 from leadsweep.terminal.failure import Failure
 from leadsweep.terminal.output import remark
-from shared.files.blocks import SIZE
-from shared.identifiers.canonical import canonical_external_id, canonical_phone_number
 
 if TYPE_CHECKING:
     from leadsweep import Result
@@ -35,12 +35,13 @@ def identifier_list(
             if not result.identifier:  # of what is invalid
                 continue
             if result.external_id and result.phone_number and phone_fallback:
-                wrong = f"entry {result.index} has an externalId and a phone number, and a list would lose one of them"
-                raise Failure(wrong, _WAY_OUT)
+                wrong = f"entry {result.index} has an externalId and a phone number"
+                raise Failure(f"{wrong}, and a list would lose one of them", _WAY_OUT)
             its_kind = "externalId" if result.external_id else "phoneNumber"
             if its_kind != (kind := kind or its_kind):
                 raise Failure(
-                    "some entries have an externalId, others only a phone number, and a list has one of them",
+                    "some entries have an externalId, others only a phone number, "
+                    "and a list has one of them",
                     _WAY_OUT,
                 )
             if not _is_a_line(result.identifier, kind):

@@ -1,11 +1,10 @@
 """How a job looks at a terminal, and in a pipe."""
 
-import unicodedata
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from leadsweep.terminal.output import moment, say, show
-from shared.printable import printable
+from leadsweep.rules.printable import printable
+from leadsweep.terminal.output import moment, say, show, width_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -94,7 +93,7 @@ def listed(jobs: "Sequence[Job]", now: datetime) -> list[str]:
     reference share what is left.
     """
     rows = [_HEAD, *(_row_of(job, now) for job in jobs)]
-    widths = [max(map(_width, column)) for column in zip(*rows, strict=True)]
+    widths = [max(map(width_of, column)) for column in zip(*rows, strict=True)]
     *others, campaign, reference = widths
     room = WIDTH - sum(others) - len(others) - 1  # with one blank between two columns; 9 at least
     if campaign + reference > room:
@@ -138,20 +137,13 @@ def _short(count: int) -> str:
 
 def _fitted(cell: str, width: int, column: int) -> str:
     """`cell` with the blanks that it lacks, or cut where it is too long."""
-    if _width(cell) > width:
+    if width_of(cell) > width:
         cell = cell[:width]
-        while cell and _width(cell) >= width:
+        while cell and width_of(cell) >= width:
             cell = cell[:-1]
         cell += "…"
-    blanks = " " * (width - _width(cell))
+    blanks = " " * (width - width_of(cell))
     return blanks + cell if column in _NUMBERS else cell + blanks
-
-
-def _width(text: str) -> int:
-    """Columns that `text` takes in a terminal: two for each wide character, as Chinese, Japanese
-    and Korean have.
-    """
-    return sum(2 if unicodedata.east_asian_width(character) in "WF" else 1 for character in text)
 
 
 def _as_the_api_has_it(job: "Job") -> dict[str, Any]:

@@ -16,12 +16,12 @@ import click
 
 from leadsweep.commands.server import EXIT_CODES, leave, server
 from leadsweep.commands.submit import confirm
+from leadsweep.rules.printable import printable, printable_json
 from leadsweep.terminal import options
 from leadsweep.terminal.failure import Failure, if_cut_off
 from leadsweep.terminal.output import remark, show
 from leadsweep.terminal.progress import counted, progress
 from leadsweep.terminal.signals import stop_by_signals
-from shared.printable import printable, printable_json
 
 if TYPE_CHECKING:
     from leadsweep import Job, Result
@@ -42,7 +42,9 @@ _OUTCOMES = (
 _STATES = ("scheduled", "queued", "running", "paused", "completed", "failed", "cancelled")
 _BY_SUFFIX = {".csv": "csv", ".ndjson": "ndjson", ".jsonl": "ndjson", ".txt": "identifiers"}
 _LINES = 1000  # results written at a time
-_HEAD = b"index,externalId,phoneNumber,identifier,outcome,matchedBy,reason,erasedFromArchive,detail\r\n"  # of CSV
+_CSV_HEAD = (
+    b"index,externalId,phoneNumber,identifier,outcome,matchedBy,reason,erasedFromArchive,detail\r\n"
+)
 
 
 def _in_a_folder(_ctx: click.Context, _param: click.Parameter, value: Path | None) -> Path | None:
@@ -94,7 +96,8 @@ def watch(job_id: str, timeout: float | None, *, fail_on_not_found: bool, as_jso
     "--format",
     "form",
     type=click.Choice(["csv", "ndjson", "identifiers"]),
-    help="identifiers: one a line, of one kind, for submit --by.  [default: by the name of the output, else csv]",
+    help="identifiers: one a line, of one kind, for submit --by."
+    "  [default: by the name of the output, else csv]",
 )
 @click.option(
     "--raw",
@@ -146,7 +149,7 @@ def results(
             itertools.islice(parts, 1)
         )  # what is refused is refused before anything is written
         with _written(output) as file:
-            for part in itertools.chain([_HEAD] if chosen == "csv" else (), first, parts):
+            for part in itertools.chain([_CSV_HEAD] if chosen == "csv" else (), first, parts):
                 file.write(part)
     if output:
         remark(f"written: {output}")
@@ -207,7 +210,7 @@ def _as_csv(some: list["Result"], *, raw: bool, cell: Callable[[str], str]) -> b
     import csv
     import io
 
-    from shared.files.spreadsheets import guarded, raw_safe
+    from leadsweep.rules.files.spreadsheets import guarded, raw_safe
 
     def safe(text: str | None) -> str | None:
         written = raw_safe(text) if raw else guarded(text)
@@ -354,9 +357,13 @@ def _follow(
             source = leadsweep.job(job_id)
             if not yes and action != "restore" and not (source.dry_run and action == "retry"):
                 confirm(_question(source, action))
+            in_campaign = f"--campaign {quote(source.campaign_id)}"
+            again = f"leadsweep jobs {action} {quote(job_id)} again"
+            if schedule:
+                again += " by the same schedule"
             if_cut_off(
-                f"it may have been accepted: look for it with leadsweep jobs list --campaign {quote(source.campaign_id)}; "
-                f"leadsweep jobs {action} {quote(job_id)} again{' by the same schedule' * bool(schedule)} makes no second job"
+                f"it may have been accepted: look for it with leadsweep jobs list {in_campaign}; "
+                f"{again} makes no second job"
             )
             made = leadsweep.act(job_id, action, schedule=schedule)
             if_cut_off(f"it was accepted: leadsweep status {made.job_id}")
@@ -379,7 +386,8 @@ def _question(source: "Job", action: str) -> str:
     count = source.would_delete if action == "execute" else source.unprocessed
     question = f"{source.mode.capitalize()} up to {count:,} leads of campaign {source.campaign_id}"
     if others := source.other_external_id if action == "execute" else 0:
-        question += f", {others:,} of them with another externalId than their entry (results say otherExternalId)"
+        question += f", {others:,} of them with another externalId than their entry"
+        question += " (results say otherExternalId)"
     return f"{question}?"
 
 
@@ -396,7 +404,8 @@ _follow("restore", "Put back what an archive job took away.")
 
 
 @click.command(
-    epilog='Load it with:  eval "$(leadsweep completion bash)"  in ~/.bashrc; likewise zsh. fish: pipe it to source.'
+    epilog='Load it with:  eval "$(leadsweep completion bash)"  in ~/.bashrc; '
+    "likewise zsh. fish: pipe it to source."
 )
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 def completion(shell: str) -> None:

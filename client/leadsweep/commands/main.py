@@ -8,27 +8,26 @@ is heavy (SQLAlchemy, httpx2, Alembic) when they run, so that `--help` answers a
 import os
 import sys
 import traceback
+from importlib.metadata import version
 from typing import Any
 
 import click
 
-from cli.accounts.campaigns import campaigns
-from cli.accounts.companies import companies
-from cli.accounts.keys import keys
-from cli.demo.command import demo
-from cli.doctor import doctor
-from cli.leads.commands import leads
-from cli.migrate import migrate
-from cli.roles import api, deliverer, ticker, worker
-from cli.stack.up import up
-from cli.webhooks import webhooks
 from leadsweep.commands.jobs import completion, jobs, results, status, watch
+from leadsweep.commands.operators import CLIENT, SERVER, CommandTable, misfit, server_version
 from leadsweep.commands.submit import submit
+from leadsweep.commands.webhooks import webhooks
+from leadsweep.rules.streams import guard_streams
 from leadsweep.terminal.failure import NoAnswer, cut_off
-from leadsweep.terminal.output import remark
-from shared.process.streams import guard_streams
+from leadsweep.terminal.output import remark, say
 
 FAILED, USAGE, INTERRUPTED = 1, 2, 130
+
+_ORDER = (
+    *("up", "demo", "submit", "status", "watch", "results", "jobs", "migrate", "doctor"),
+    *("companies", "campaigns", "keys", "leads", "webhooks"),
+    *("api", "worker", "deliverer", "ticker", "completion"),
+)
 
 
 class OneLineErrors(click.Group):
@@ -126,11 +125,32 @@ def _give_up_stdout() -> int:
     return FAILED
 
 
+def _show_versions(ctx: click.Context, _param: click.Parameter, value: bool) -> None:
+    """Says which client this is and, where it is installed, which server; whether they fit."""
+    if not value or ctx.resilient_parsing:
+        return
+    client, server = version(CLIENT), server_version()
+    say(f"{CLIENT} {client}")
+    if server:
+        say(f"{SERVER} {server}")
+        if wrong := misfit(client, server):
+            remark(f"warning: {wrong}")
+    ctx.exit()
+
+
 @click.group(
     cls=OneLineErrors,
+    commands=CommandTable(_ORDER),
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
 )
-@click.version_option(package_name="leadsweep", message="%(prog)s %(version)s")
+@click.option(
+    "--version",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_show_versions,
+    help="Show the versions of client and server, and exit.",
+)
 def main() -> None:
     """Bulk deletion of leads that says what it did.
 
@@ -139,25 +159,5 @@ def main() -> None:
     """
 
 
-for _command in (
-    up,
-    demo,
-    submit,
-    status,
-    watch,
-    results,
-    jobs,
-    migrate,
-    doctor,
-    companies,
-    campaigns,
-    keys,
-    leads,
-    webhooks,
-    api,
-    worker,
-    deliverer,
-    ticker,
-    completion,
-):
+for _command in (submit, status, watch, results, jobs, webhooks, completion):
     main.add_command(_command)

@@ -48,8 +48,9 @@ class WaitFailure(Failure):
 
 
 EXIT_CODES = """\b
-Exit codes: 0 done; 1 refused, or not possible; 2 used wrongly; 3 done, with leads not found (--fail-on-not-found);
-4 the job failed or was cancelled; 5 key refused; 7 server not reached; 124 wait timed out; 130 interrupted.
+Exit codes: 0 done; 1 refused, or not possible; 2 used wrongly;
+3 done, with leads not found (--fail-on-not-found); 4 the job failed or was cancelled;
+5 key refused; 7 server not reached; 124 wait timed out; 130 interrupted.
 The server is LEADSWEEP_URL, else the stack that runs here; the key is LEADSWEEP_API_KEY.
 """
 
@@ -70,7 +71,7 @@ def server(attempts: int = 4) -> Iterator["Caller"]:
         )
     if not (key.isascii() and key.isprintable()):
         raise KeyFailure(
-            "LEADSWEEP_API_KEY is no key", "it is one line of letters, digits and signs"
+            "LEADSWEEP_API_KEY is not a valid key", "expected one line of printable ASCII"
         )
     try:
         with Caller(url, key, retries=leadsweep.Retries(attempts, unreached=UNREACHED)) as found:

@@ -12,16 +12,16 @@ from uuid import uuid4
 import click
 
 from leadsweep.commands.server import EXIT_CODES, leave, server
+from leadsweep.rules.printable import printable
 from leadsweep.terminal import options
 from leadsweep.terminal.failure import Failure, if_cut_off
 from leadsweep.terminal.output import remark, show
 from leadsweep.terminal.progress import progress, watched
-from shared.printable import printable
 
 if TYPE_CHECKING:
     from leadsweep import Client, Submitted
     from leadsweep.commands.files import Format, Identifier, Prepared
-    from shared.identifiers.columns import Naming
+    from leadsweep.rules.identifiers.columns import Naming
 
 IDENTIFIERS = ("externalId", "phoneNumber")
 ATTEMPTS = 6  # of sending a file, which may take as long as a restart of the server does
@@ -142,9 +142,8 @@ def submit(
         if prepared.leads == 0:
             raise Failure(f"{file} contains no leads")
         if not wishes["dry_run"] and not yes:
-            confirm(
-                f"{wishes['mode'].capitalize()} up to {prepared.leads:,} leads of campaign {campaign_id}?"
-            )
+            does = wishes["mode"].capitalize()
+            confirm(f"{does} up to {prepared.leads:,} leads of campaign {campaign_id}?")
         with server(ATTEMPTS) as leadsweep:
             submitted = _sent(leadsweep, campaign_id, prepared, naming, job_options)
             accepted = f"accepted: {submitted.total:,} leads, {submitted.status}"
@@ -180,8 +179,9 @@ def _sent(
     reference = (
         f" --reference {quote(wishes['client_reference'])}" if wishes["client_reference"] else ""
     )
+    look_for_it = f"leadsweep jobs list --campaign {quote(campaign_id)}{reference}"
     if_cut_off(
-        f"it may have been accepted: look for it with leadsweep jobs list --campaign {quote(campaign_id)}{reference}; "
+        f"it may have been accepted: look for it with {look_for_it}; "
         f"to have it done once, submit it again with --idempotency-key {quote(key)}"
     )
     wishes |= {

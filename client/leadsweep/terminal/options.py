@@ -7,7 +7,6 @@ import re
 import sys
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -15,11 +14,12 @@ import click
 from leadsweep.terminal.failure import Failure
 
 if TYPE_CHECKING:
-    from shared.identifiers.columns import Naming
+    from leadsweep.rules.identifiers.columns import Naming
 
 MAX_WORD = 255  # code points, as for identifiers of leads
 _LONGEST = timedelta(days=36500)
 _DURATION = re.compile(r"(\d{1,9})([mhdw])")
+_REGION = re.compile("[A-Z]{2}")
 _UNITS = {
     "m": timedelta(minutes=1),
     "h": timedelta(hours=1),
@@ -133,23 +133,11 @@ class Past(Expiry):
         return datetime.now(UTC) - when if isinstance(when, timedelta) else when
 
 
-def checked_rate(_ctx: click.Context, _param: click.Parameter, value: str | None) -> str | None:
-    """The callback of an option that takes a rate such as `1000/hour`."""
-    from shared.settings import parse_rate
-
-    if value is not None:
-        try:
-            parse_rate(value)
-        except ValueError as error:
-            raise click.BadParameter(str(error)) from None
-    return value
-
-
 def checked_window(_ctx: click.Context, _param: click.Parameter, value: str | None) -> str | None:
     """The callback of an argument that takes a window such as `22:00-06:00 mon-sun Europe/Berlin`;
     gives its usual form.
     """
-    from shared.windows import parse_window, window_text
+    from leadsweep.rules.windows import parse_window, window_text
 
     if value is None:
         return None
@@ -159,11 +147,9 @@ def checked_window(_ctx: click.Context, _param: click.Parameter, value: str | No
         raise click.BadParameter(str(error)) from None
 
 
-def checked_region(_ctx: click.Context, _param: click.Parameter, value: str | None) -> str | None:
-    """The callback of an option that takes a country, such as `DE`."""
-    from shared.identifiers.phone_regions import is_region
-
-    if value is not None and not is_region(value):
+def _checked_region(_ctx: click.Context, _param: click.Parameter, value: str | None) -> str | None:
+    """Whether it looks like a country's code; which codes there are, the server knows."""
+    if value is not None and not _REGION.fullmatch(value):
         raise click.BadParameter("write an ISO 3166 country code, as DE")
     return value
 
@@ -173,8 +159,9 @@ def phone_region(command: Command) -> Command:
     return click.option(
         "--phone-region",
         metavar="CODE",
-        callback=checked_region,
-        help="The country of phone numbers that begin without a +, as DE.  [default: the campaign's]",
+        callback=_checked_region,
+        help="The country of phone numbers that begin without a +, as DE."
+        "  [default: the campaign's]",
     )(command)
 
 
@@ -216,7 +203,7 @@ def naming(command: Command) -> Command:
 
 def naming_of(columns: dict[str, str], ignored: tuple[str, ...]) -> "Naming":
     """What the options of `naming` say. Raises UsageError."""
-    from shared.identifiers.columns import Naming
+    from leadsweep.rules.identifiers.columns import Naming
 
     if not columns.keys().isdisjoint(ignored):
         raise click.UsageError("--column and --ignore name the same column")
@@ -257,7 +244,7 @@ def schedule_of(run_at: str | None, window: str | None, *, off_peak: bool) -> di
 
 def _window(written: str) -> dict[str, Any]:
     """As the API has it."""
-    from shared.windows import DAY_NAMES, parse_window
+    from leadsweep.rules.windows import DAY_NAMES, parse_window
 
     window = parse_window(written)
     start, _, end = written.partition(" ")[0].partition("-")
@@ -267,15 +254,6 @@ def _window(written: str) -> dict[str, Any]:
         "timeZone": window.zone,
         "days": [DAY_NAMES[day] for day in sorted(window.days)],
     }
-
-
-def data_dir(command: Command) -> Command:
-    """Adds `--data-dir`: which running embedded stack the command works on."""
-    return click.option(
-        "--data-dir",
-        type=click.Path(path_type=Path, file_okay=False),
-        help="Folder of a running stack.  [default: DATABASE_URL, else the stack in LEADSWEEP_DATA_DIR or .leadsweep]",
-    )(command)
 
 
 def as_json(command: Command) -> Command:

@@ -8,27 +8,20 @@ none of that steers the terminal.
 
 import json
 import os
-import sys
 import threading
 import time
+import unicodedata
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import Any, TypeVar
 
 import click
 
-from shared.printable import printable, printable_json
+from leadsweep.rules.printable import printable, printable_json
 
-if TYPE_CHECKING:
-    from rich.console import Console
-    from sqlalchemy import RowMapping
-
-    Columns = Mapping[
-        str, Callable[[RowMapping], object]
-    ]  # what a table shows of a row, by the columns' heads
-
-_PIPE_WIDTH = 1000  # columns; what is piped must not be wrapped or cut to some terminal's width
+Row = TypeVar("Row")
+Columns = Mapping[str, Callable[[Any], object]]  # what a table shows of a row, by its heads
 
 
 def show(result: Mapping[str, object], text: str, *, as_json: bool) -> None:
@@ -89,24 +82,10 @@ def told_if_slow(
         waiting.join()
 
 
-def console(*, stderr: bool = False) -> "Console":
-    """A Rich console: coloured on a terminal, plain and unwrapped in a pipe."""
-    from rich.console import Console
-
-    piped = not (sys.stderr if stderr else sys.stdout).isatty()
-    return Console(
-        stderr=stderr,
-        width=_PIPE_WIDTH if piped else None,
-        highlight=False,
-        markup=False,
-        emoji=False,
-    )
-
-
 def show_list(
-    rows: "Sequence[RowMapping]",
-    described: "Callable[[RowMapping], Mapping[str, object]]",
-    columns: "Columns",
+    rows: Sequence[Row],
+    described: Callable[[Row], Mapping[str, object]],
+    columns: Columns,
     *,
     as_json: bool,
 ) -> None:
@@ -116,12 +95,33 @@ def show_list(
     if as_json:
         show({"items": [described(row) for row in rows]}, "", as_json=True)
         return
-    from rich.table import Table
+    cells = [[str(cell(row)) for cell in columns.values()] for row in rows]
+    head, *lines = table([[*columns], *cells])
+    click.echo(click.style(head, bold=True), color=_colour())
+    for line in lines:
+        say(line)
 
-    table = Table(*columns, box=None, pad_edge=False)
-    for row in rows:
-        table.add_row(*(printable(str(cell(row))) for cell in columns.values()))
-    console().print(table)
+
+def table(rows: Sequence[Sequence[str]]) -> list[str]:
+    """The lines of a table: each column is as wide as its widest cell, two blanks between them.
+
+    It is the same at a terminal and in a pipe: what is too long for a terminal goes on below.
+    """
+    seen = [[printable(cell) for cell in row] for row in rows]
+    widths = [max(map(width_of, column)) for column in zip(*seen, strict=True)]
+    return ["  ".join(map(padded, row, widths)).rstrip() for row in seen]
+
+
+def padded(cell: str, width: int) -> str:
+    """`cell` with the blanks that it lacks on its right."""
+    return cell + " " * (width - width_of(cell))
+
+
+def width_of(text: str) -> int:
+    """Columns that `text` takes in a terminal: two for each wide character, as Chinese, Japanese
+    and Korean have.
+    """
+    return sum(2 if unicodedata.east_asian_width(character) in "WF" else 1 for character in text)
 
 
 def minute(time: datetime | None) -> str:

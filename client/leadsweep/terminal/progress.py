@@ -4,22 +4,28 @@ said.
 
 import io
 import os
+import shutil
 import stat
 import sys
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, BinaryIO, TypeVar
 
-from leadsweep.terminal.output import console
+from leadsweep.terminal.output import remark
 
 T = TypeVar("T")
 
-Show = Callable[
-    ..., None
-]  # of what is being done, how much of it is done, of how much, of what; the last three may be left out
+# Told what is being done, how much of it is done, of how much, of what; the last three may be left
+# out.
+Show = Callable[..., None]
 
 PART = 1 << 16  # bytes of a file between two looks
-ITEMS = 1000  # likewise
+ITEMS = 1000  # items between two looks
+BAR_WIDTH = 20  # columns
+REDRAW_SECONDS = 0.1
+
+_ERASE = "\r\x1b[K"  # to the beginning of the line, and erase it
 
 
 @contextmanager
@@ -30,29 +36,48 @@ def progress(*, is_wanted: bool = True) -> Iterator[Show]:
     if not (is_wanted and sys.stderr.isatty()):
         yield lambda *_: None
         return
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+    line = _Line()
 
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(20),
-        TextColumn("{task.fields[counts]}"),
-        TimeElapsedColumn(),
-    )
-    with Progress(*columns, console=console(stderr=True), transient=True) as bars:
-        shown: Any = None
-        now = ""
+    def show(words: str, done: int = 0, total: int | None = None, unit: str = "") -> None:
+        line.show(words, done, total, unit)
 
-        def show(words: str, done: int = 0, total: int | None = None, unit: str = "") -> None:
-            nonlocal shown, now
-            counts = f"{done:,}{f' of {total:,}' if total else ''} {unit}" if unit else ""
-            is_new = words != now
-            if is_new:
-                if now:
-                    bars.remove_task(shown)
-                now, shown = words, bars.add_task(words, total=total, counts="")
-            bars.update(shown, completed=done, counts=counts, refresh=is_new)
-
+    try:
         yield show
+    finally:
+        line.erase()
+
+
+class _Line:
+    """The line on the terminal that says what is done, how much of it, and for how long."""
+
+    def __init__(self) -> None:
+        self._words = ""
+        self._began = self._drawn_at = 0.0
+
+    def show(self, words: str, done: int, total: int | None, unit: str) -> None:
+        """Draws it anew, if something else is done now or a moment has passed."""
+        now = time.monotonic()
+        if words != self._words:
+            self._words, self._began = words, now
+        elif now - self._drawn_at < REDRAW_SECONDS:
+            return
+        self._drawn_at = now
+        parts = [words]
+        if total:
+            filled = min(BAR_WIDTH, BAR_WIDTH * done // total)
+            parts.append("[" + "#" * filled + " " * (BAR_WIDTH - filled) + "]")
+        if unit:
+            parts.append(f"{done:,}{f' of {total:,}' if total else ''} {unit}")
+        minutes, seconds = divmod(int(now - self._began), 60)
+        text = "  ".join([*parts, f"{minutes}:{seconds:02}"])
+        # A line that is too long would go on below, and only its end would be erased.
+        width = shutil.get_terminal_size().columns - 1
+        remark(text[:width], head=_ERASE, end="")
+
+    def erase(self) -> None:
+        """Leaves the line empty."""
+        if self._words:
+            remark("", head=_ERASE, end="")
 
 
 def counted(items: Iterable[T], show: Show, words: str, total: int, unit: str) -> Iterator[T]:

@@ -1,0 +1,54 @@
+"""The options that several of the operators' commands share, besides those of leadsweep.terminal.
+
+Kept free of heavy imports: every command module reads this one at start-up.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+Command = Callable[..., Any]
+
+
+def on_data_dir(command: Command) -> Command:
+    """Adds `--data-dir`: which running embedded stack the command works on."""
+    return click.option(
+        "--data-dir",
+        type=click.Path(path_type=Path, file_okay=False),
+        help="Folder of a running stack."
+        "  [default: DATABASE_URL, else the stack in LEADSWEEP_DATA_DIR or .leadsweep]",
+    )(command)
+
+
+def checked_rate(_ctx: click.Context, _param: click.Parameter, value: str | None) -> str | None:
+    """The callback of an option that takes a rate such as `1000/hour`."""
+    from shared.settings import parse_rate
+
+    if value is not None:
+        try:
+            parse_rate(value)
+        except ValueError as error:
+            raise click.BadParameter(str(error)) from None
+    return value
+
+
+def checked_region(_ctx: click.Context, _param: click.Parameter, value: str | None) -> str | None:
+    """The callback of an option that takes a country, such as `DE`."""
+    from shared.identifiers.phone_regions import is_region
+
+    if value is not None and not is_region(value):
+        raise click.BadParameter("write an ISO 3166 country code, as DE")
+    return value
+
+
+def phone_region(command: Command) -> Command:
+    """Adds `--phone-region`, as the callers' commands have it, and knows which countries there are."""
+    return click.option(
+        "--phone-region",
+        metavar="CODE",
+        callback=checked_region,
+        help="The country of phone numbers that begin without a +, as DE."
+        "  [default: the campaign's]",
+    )(command)

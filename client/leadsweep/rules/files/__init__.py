@@ -1,0 +1,1 @@
+../../../../shared/files/__init__.py

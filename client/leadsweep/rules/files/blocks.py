@@ -1,0 +1,1 @@
+../../../../shared/files/blocks.py

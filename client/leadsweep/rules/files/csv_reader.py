@@ -1,0 +1,1 @@
+../../../../shared/files/csv_reader.py

@@ -1,0 +1,1 @@
+../../../../shared/files/spreadsheets.py

@@ -1,0 +1,1 @@
+../../../../shared/identifiers/__init__.py

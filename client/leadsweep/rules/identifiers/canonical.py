@@ -1,0 +1,1 @@
+../../../../shared/identifiers/canonical.py

@@ -1,0 +1,1 @@
+../../../../shared/identifiers/names.py

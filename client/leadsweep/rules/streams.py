@@ -1,0 +1,1 @@
+../../../shared/process/streams.py
