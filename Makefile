@@ -6,6 +6,8 @@ BIN := $(VENV)/bin
 # What is installed: enough to run, or what tests, checks and benchmarks need besides.
 RUNS := $(VENV)/.installed-embedded
 DEV := $(VENV)/.installed-dev
+# Our code, compiled ahead, also where PYTHONDONTWRITEBYTECODE is set: else each process compiles all of it at each start.
+COMPILED := $(VENV)/.compiled
 # The guide, which the API serves, and what it is made of.
 GUIDE := api/description/static/guide/index.html
 COMPILE = $(BIN)/uv pip compile pyproject.toml --quiet --universal --python-version 3.11 --generate-hashes \
@@ -25,11 +27,14 @@ setup: $(DEV) ## Create .venv with all pinned dependencies (second runs reuse it
 $(VENV)/.installed-%: pyproject.toml client/pyproject.toml requirements-%.lock
 	@PYTHON="$(PYTHON)" sh scripts/setup.sh $*
 
-demo: $(RUNS) ## Run the main job on real servers, from nothing to the final status
+$(COMPILED): $(shell find api worker shared cli client -name '*.py')
+	-@$(BIN)/python -m compileall -q api worker shared cli client && touch $@
+
+demo: $(RUNS) $(COMPILED) ## Run the main job on real servers, from nothing to the final status
 	@$(BIN)/leadsweep demo
 
 # A guide that cannot be built is no reason not to run.
-up: $(RUNS) ## Keep the stack running on http://127.0.0.1:8000 (make up PORT=8001: there)
+up: $(RUNS) $(COMPILED) ## Keep the stack running on http://127.0.0.1:8000 (make up PORT=8001: there)
 	@$(MAKE) --no-print-directory $(GUIDE) || echo "the guide is not built; \`make docs\` says why" >&2
 	@$(BIN)/leadsweep up $(if $(PORT),--port $(PORT)) $(ARGS)
 
