@@ -6,7 +6,8 @@ BIN := $(VENV)/bin
 # What is installed: enough to run, or what tests, checks and benchmarks need besides.
 RUNS := $(VENV)/.installed-embedded
 DEV := $(VENV)/.installed-dev
-COMPILE = $(BIN)/uv pip compile pyproject.toml --quiet --universal --python-version 3.11 --generate-hashes \
+# The locks hold what server and client need, but neither of the two: an index is never asked for them.
+COMPILE = $(BIN)/uv pip compile pyproject.toml client/pyproject.toml --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-emit-find-links --no-header
 # Tests that use a stack of their own run side by side; two is what a CI machine has cores for.
 TEST_PROCESSES ?= 2
