@@ -39,14 +39,30 @@ HOSTILE = (
     "evil\x1b[2J\a\x7f\x9b31m\u202e\u2066\u200f\u061c\u2028\u2029\u200b\u3164\ufeff[bold]\r\nforged"
 )
 JOB = COMPLETED | {
-    "jobId": HOSTILE, "campaignId": HOSTILE, "clientReference": HOSTILE, "mode": HOSTILE, "error": HOSTILE,
+    "jobId": HOSTILE,
+    "campaignId": HOSTILE,
+    "clientReference": HOSTILE,
+    "mode": HOSTILE,
+    "error": HOSTILE,
     "phoneRegion": HOSTILE,
-    "waitingFor": {"reason": "locked", "since": None, "leads": 1, "sqlstate": None, "detail": HOSTILE},
-}  # fmt: skip
+    "waitingFor": {
+        "reason": "locked",
+        "since": None,
+        "leads": 1,
+        "sqlstate": None,
+        "detail": HOSTILE,
+    },
+}
 RESULT = {
-    "index": 0, "externalId": HOSTILE, "phoneNumber": None, "identifier": HOSTILE, "outcome": HOSTILE, "matchedBy": None,
-    "reason": HOSTILE, "detail": HOSTILE,
-}  # fmt: skip
+    "index": 0,
+    "externalId": HOSTILE,
+    "phoneNumber": None,
+    "identifier": HOSTILE,
+    "outcome": HOSTILE,
+    "matchedBy": None,
+    "reason": HOSTILE,
+    "detail": HOSTILE,
+}
 
 
 def is_harmless(said):
@@ -422,9 +438,21 @@ NAMES = (
 
 @pytest.mark.parametrize(
     "hidden",
-    ["a\u200db", "\u200dä", "ä\u200c", "ä\u200d\u200dä", "ä\u200d ä", "a\ufe0f", "ä\ufe00", "ä\U000e0100", "ä\u180b",
-     "\u2800", "ä\ufe0f\ufe0f", "\U000e0041"],
-)  # fmt: skip
+    [
+        "a\u200db",
+        "\u200dä",
+        "ä\u200c",
+        "ä\u200d\u200dä",
+        "ä\u200d ä",
+        "a\ufe0f",
+        "ä\ufe00",
+        "ä\U000e0100",
+        "ä\u180b",
+        "\u2800",
+        "ä\ufe0f\ufe0f",
+        "\U000e0041",
+    ],
+)
 def test_what_is_seen_as_nothing_is_written_out(hidden):
     assert "\\" in printable(hidden)
     assert json.loads(printable_json(json.dumps(hidden, ensure_ascii=False))) == hidden
