@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from leadsweep import Job
-from leadsweep.commands.job_view import listed, show_job, summary
-from leadsweep.commands.watcher import _Progress
+from leadsweep.commands.jobs.view import listed, show_job, summary
+from leadsweep.commands.jobs.watcher import _Progress
 from leadsweep.models import WaitingFor
 
 NOW = datetime(2026, 7, 1, 12, 30, tzinfo=UTC)

@@ -58,7 +58,7 @@ def _in_a_folder(_ctx: click.Context, _param: click.Parameter, value: Path | Non
 @options.as_json
 def status(job_id: str, *, as_json: bool) -> None:
     """Show a job as it stands now."""
-    from leadsweep.commands.job_view import show_job
+    from leadsweep.commands.jobs.view import show_job
 
     with server() as leadsweep:
         show_job(leadsweep.job(job_id), as_json=as_json)
@@ -73,8 +73,8 @@ def watch(job_id: str, timeout: float | None, *, fail_on_not_found: bool, as_jso
 
     Goes on while the server restarts. Ctrl-C leaves the job alone.
     """
-    from leadsweep.commands.job_view import show_job
-    from leadsweep.commands.watcher import watch as watch_job
+    from leadsweep.commands.jobs.view import show_job
+    from leadsweep.commands.jobs.watcher import watch as watch_job
 
     with server() as leadsweep:
         job = watch_job(leadsweep, job_id, timeout)
@@ -118,7 +118,7 @@ def results(
     entry has both, by either of which it is looked up (unless the job had no phone fallback). CSV
     keeps them. Entries without any identifier are left out.
     """
-    from leadsweep.commands.identifier_list import identifier_list
+    from leadsweep.commands.jobs.results import identifier_list
 
     if output == Path("-"):
         output = None
@@ -275,7 +275,7 @@ def list_(limit: int, *, as_json: bool, **filters: Any) -> None:
     is how many were deleted, archived or restored, or, of a preview, would be. A long campaign or
     reference is cut, millions are told in short: status, and --json, have them whole.
     """
-    from leadsweep.commands.job_view import show_jobs
+    from leadsweep.commands.jobs.view import show_jobs
 
     with server() as leadsweep:
         shown = list(itertools.islice(leadsweep.jobs(**filters), limit))
@@ -295,7 +295,7 @@ def pace(job_id: str, leads_per_second: str, *, as_json: bool) -> None:
     """Let an unfinished job work on so many leads a second from now on; none: as fast as it
     goes.
     """
-    from leadsweep.commands.job_view import show_job
+    from leadsweep.commands.jobs.view import show_job
 
     if leads_per_second != "none" and not leads_per_second.isdecimal():
         raise click.BadParameter("write a whole number, or none", param_hint="LEADS_PER_SECOND")
@@ -348,8 +348,8 @@ def _follow(
         yes: bool,
         as_json: bool,
     ) -> None:
-        from leadsweep.commands.job_view import show_job
-        from leadsweep.commands.watcher import watch as watch_job
+        from leadsweep.commands.jobs.view import show_job
+        from leadsweep.commands.jobs.watcher import watch as watch_job
 
         schedule = options.schedule_of(run_at, window, off_peak=off_peak)
         options.check_waiting(timeout, wait=wait, fail_on_not_found=fail_on_not_found)
