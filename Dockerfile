@@ -16,6 +16,7 @@ COPY worker worker
 COPY api api
 COPY cli cli
 COPY client client
+# Server and client are built from this folder, never asked of an index: somebody else may own the name there.
 RUN pip wheel --no-deps --wheel-dir /wheels . ./client \
     && pip --python /opt/leadsweep/bin/python install --no-deps --no-index /wheels/*.whl
 

@@ -10,7 +10,8 @@ DEV := $(VENV)/.installed-dev
 COMPILED := $(VENV)/.compiled
 # The guide, which the API serves, and what it is made of.
 GUIDE := api/description/static/guide/index.html
-COMPILE = $(BIN)/uv pip compile pyproject.toml --quiet --universal --python-version 3.11 --generate-hashes \
+# The locks hold what server and client need, but neither of the two: an index is never asked for them.
+COMPILE = $(BIN)/uv pip compile pyproject.toml client/pyproject.toml --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-emit-find-links --no-header
 # Tests that use a stack of their own run side by side. A CI machine has two cores, and a third of
 # the time of a test is waiting: three keep both busy.

@@ -31,12 +31,14 @@ CLOCK_SECONDS = 2.0  # how far this machine's clock may be off the database's
 _TIMEOUT = 2  # seconds for one answer of the broker
 
 _SERVER = text("""
-    SELECT current_setting('server_version') AS version, current_setting('server_version_num')::int / 10000 AS major,
+    SELECT current_setting('server_version') AS version,
+        current_setting('server_version_num')::int / 10000 AS major,
         current_setting('server_encoding') AS encoding, pg_is_in_recovery() AS standby
 """)
 
 _SECRETS = text("""
-    SELECT secret FROM webhooks UNION ALL SELECT webhook_secret FROM companies WHERE webhook_secret IS NOT NULL
+    SELECT secret FROM webhooks
+    UNION ALL SELECT webhook_secret FROM companies WHERE webhook_secret IS NOT NULL
     UNION ALL
     SELECT convert_to(old ->> 'secret', 'UTF8') FROM (
         SELECT jsonb_array_elements(old_secrets) AS old FROM webhooks
@@ -216,7 +218,8 @@ def _numbers(connection: Connection) -> Check:
         return Check("numbers", ok=True, finding="all phone numbers of leads are numbers")
     shown = ", ".join(str(row.id) for row in wrong[:_SHOWN])
     many = f"{_COUNTED} or more" if len(wrong) == _COUNTED else str(len(wrong))
-    mend = "set them to a number or to null: SELECT * FROM leads WHERE NOT leadsweep_is_phone_number(phone_number)"
+    find = "SELECT * FROM leads WHERE NOT leadsweep_is_phone_number(phone_number)"
+    mend = f"set them to a number or to null: {find}"
     return Check(
         "numbers",
         ok=False,
@@ -315,7 +318,8 @@ def _clock(connection: Connection) -> Check:
     before = time.time()
     theirs = float(connection.execute(_CLOCK).scalar_one())
     ahead = (before + time.time()) / 2 - theirs
-    finding = f"this machine's is {abs(ahead):.1f} s {'ahead of' if ahead > 0 else 'behind'} the database's"
+    side = "ahead of" if ahead > 0 else "behind"
+    finding = f"this machine's is {abs(ahead):.1f} s {side} the database's"
     if abs(ahead) > CLOCK_SECONDS:
         return Check("clock", ok=False, finding=finding, mend="set both by a time server (NTP)")
     return Check("clock", ok=True, finding=finding)

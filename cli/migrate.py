@@ -44,9 +44,8 @@ def migrate(target: str, data_dir: Path | None, *, yes: bool, as_json: bool) -> 
         if goes_down and not yes:
             _confirm(before, target)
         if steps:
-            remark(
-                f"changing the schema from {before or 'empty'} to {target}; with many leads that may take minutes"
-            )
+            change = f"changing the schema from {before or 'empty'} to {target}"
+            remark(f"{change}; with many leads that may take minutes")
         with connection.begin():
             (downgrade if goes_down else upgrade)(connection, target)
             if_cut_off("it may have been done; to find out: leadsweep doctor")

@@ -44,7 +44,7 @@ def checked_region(_ctx: click.Context, _param: click.Parameter, value: str | No
 
 
 def phone_region(command: Command) -> Command:
-    """Adds `--phone-region`, as the callers' commands have it, and knows which countries there are."""
+    """Adds `--phone-region`, as callers' commands have it, and knows which countries there are."""
     return click.option(
         "--phone-region",
         metavar="CODE",

@@ -260,6 +260,5 @@ def _print_text(tally: "Tally", rejected: "Iterator[Rejection]", seconds: float)
         remark(f"line {rejection.line}: {rejection.reason}")
     if tally.rejected > _SHOWN:
         remark(f"… and {tally.rejected - _SHOWN:,} more; --rejects FILE writes them all")
-    say(
-        f"imported {tally.imported:,} of {sum(tally):,} rows, rejected {tally.rejected:,}, in {seconds:.1f} s"
-    )
+    counts = f"imported {tally.imported:,} of {sum(tally):,} rows, rejected {tally.rejected:,}"
+    say(f"{counts}, in {seconds:.1f} s")

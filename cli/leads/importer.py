@@ -67,21 +67,29 @@ _IDS = text("SELECT min(lead_id) AS first, max(lead_id) AS last FROM staged")
 _EXPLAIN = text("""
     UPDATE staged SET reason = CASE
             WHEN coalesce(external_id_line, 0) < left_out.line AND external_id_taken
-            THEN 'externalId ' || coalesce('repeats line ' || external_id_line, 'belongs to a lead that is already there')
+            THEN 'externalId ' || coalesce(
+                'repeats line ' || external_id_line, 'belongs to a lead that is already there'
+            )
             WHEN coalesce(phone_number_line, 0) < left_out.line AND phone_number_taken
-            THEN 'phoneNumber ' || coalesce('repeats line ' || phone_number_line, 'belongs to a lead that is already there')
+            THEN 'phoneNumber ' || coalesce(
+                'repeats line ' || phone_number_line, 'belongs to a lead that is already there'
+            )
             ELSE 'collided with a change made meanwhile; import this row again'
         END
     FROM (
         SELECT mine.lead_id, mine.line,
-            by_external_id.id IS NOT NULL AS external_id_taken, external_id_row.line AS external_id_line,
-            by_phone_number.id IS NOT NULL AS phone_number_taken, phone_number_row.line AS phone_number_line
+            by_external_id.id IS NOT NULL AS external_id_taken,
+            external_id_row.line AS external_id_line,
+            by_phone_number.id IS NOT NULL AS phone_number_taken,
+            phone_number_row.line AS phone_number_line
         FROM staged mine
         LEFT JOIN leads by_external_id
-            ON by_external_id.campaign_id = :campaign_id AND by_external_id.external_id = mine.external_id
+            ON by_external_id.campaign_id = :campaign_id
+            AND by_external_id.external_id = mine.external_id
         LEFT JOIN staged external_id_row ON external_id_row.lead_id = by_external_id.id
         LEFT JOIN leads by_phone_number
-            ON by_phone_number.campaign_id = :campaign_id AND by_phone_number.phone_number = mine.phone_number
+            ON by_phone_number.campaign_id = :campaign_id
+            AND by_phone_number.phone_number = mine.phone_number
         LEFT JOIN staged phone_number_row ON phone_number_row.lead_id = by_phone_number.id
         WHERE mine.reason IS NULL AND NOT EXISTS (SELECT FROM leads WHERE leads.id = mine.lead_id)
     ) left_out

@@ -21,12 +21,14 @@ TRIES = 5  # of one that others were in the way of
 # Which of the next leads by id are in another form than today's.
 _NEXT = text("""
     WITH next_leads AS (
-        SELECT id, campaign_id, external_id, phone_number, leadsweep_canonical_external_id(external_id) AS new_external_id,
+        SELECT id, campaign_id, external_id, phone_number,
+            leadsweep_canonical_external_id(external_id) AS new_external_id,
             leadsweep_canonical_phone_number(phone_number) AS new_phone_number
         FROM leads WHERE id > :after ORDER BY id LIMIT :most
     )
     SELECT max(id) AS last, count(*) AS looked_at, coalesce(array_agg(id ORDER BY id) FILTER (
-        WHERE new_external_id IS DISTINCT FROM external_id OR new_phone_number IS DISTINCT FROM phone_number
+        WHERE new_external_id IS DISTINCT FROM external_id
+            OR new_phone_number IS DISTINCT FROM phone_number
     ), '{}') AS stale
     FROM next_leads
 """)

@@ -96,8 +96,13 @@ def test_a_database_that_is_not_to_be_had_is_one_line(leadsweep, monkeypatch, da
 
 @pytest.mark.parametrize("taken", STRANGERS, indirect=True)
 def test_what_another_application_has_made_is_left_as_it_is(
-    leadsweep, taken, request, tmp_path, redis_url, monkeypatch
-):  # noqa: F811
+    leadsweep,
+    taken,  # noqa: F811
+    request,
+    tmp_path,
+    redis_url,
+    monkeypatch,
+):
     told = STRANGERS[request.node.callspec.params["taken"]]
     before = contents(taken)
     monkeypatch.setenv("BROKER_URL", redis_url)
@@ -140,5 +145,8 @@ def test_without_a_stack_and_without_a_url_both_ways_out_are_told(leadsweep, mon
     monkeypatch.delenv("DATABASE_URL")
     monkeypatch.setenv("LEADSWEEP_DATA_DIR", str(tmp_path))
     for command in COMMANDS:
-        error = f"no stack is running in {tmp_path}, and DATABASE_URL is not set; start one: leadsweep up, or set DATABASE_URL"
+        error = (
+            f"no stack is running in {tmp_path}, and DATABASE_URL is not set; start one: "
+            f"leadsweep up, or set DATABASE_URL"
+        )
         assert leadsweep(*command).error == error

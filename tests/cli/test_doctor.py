@@ -177,7 +177,9 @@ def test_a_redis_of_its_own_for_rate_limits_is_checked_as_well(healthy, monkeypa
 def test_wrong_settings_are_the_first_thing_to_mend(healthy, monkeypatch):
     monkeypatch.setenv("LEADSWEEP_POOL_SIZE", "0")
     assert wrong(healthy("--json")) == {
-        "settings": "LEADSWEEP_POOL_SIZE: should be greater than or equal to 1 -> mend the environment"
+        "settings": (
+            "LEADSWEEP_POOL_SIZE: should be greater than or equal to 1 -> mend the environment"
+        )
     }
 
 
@@ -185,7 +187,8 @@ def test_without_database_and_stack_it_says_how_to_start_one(healthy, monkeypatc
     monkeypatch.delenv("DATABASE_URL")
     monkeypatch.setenv("LEADSWEEP_DATA_DIR", str(tmp_path))
     assert wrong(healthy("--json")) == {
-        "settings": f"no stack is running in {tmp_path}, and DATABASE_URL is not set -> start one: leadsweep up, "
+        "settings": f"no stack is running in {tmp_path}, and DATABASE_URL is not set -> start one: "
+        f"leadsweep up, "
         "or set DATABASE_URL"
     }
 

@@ -62,8 +62,12 @@ def test_going_down_needs_a_yes_where_stdin_is_closed_too(engine, database_url):
     ]
     ran = subprocess.run(
         ["sh", "-c", 'exec "$@" <&-', "sh", *command],
-        env=os.environ | {"DATABASE_URL": database_url}, capture_output=True, text=True, timeout=60, check=False,
-    )  # fmt: skip
+        env=os.environ | {"DATABASE_URL": database_url},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
     assert ran.returncode == 1
     assert ran.stderr.endswith("; add --yes if you mean it\n")
 

@@ -36,7 +36,10 @@ from shared.credentials import new_secret, sign
 from tests.faults.conftest import ground  # noqa: F401 - a fixture
 from tests.support.stack import PROJECT, running_api, running_ticker, running_worker, wait_for
 
-NOTHING = "requested clientReference sourceJobId error schedule callbackUrl maxLeadsPerSecond runAt startedAt finishedAt"
+NOTHING = (
+    "requested clientReference sourceJobId error schedule callbackUrl maxLeadsPerSecond runAt "
+    "startedAt finishedAt"
+)
 COUNTS = "processed deleted wouldDelete restored conflict notFound unprocessed invalid"
 RUNNING = {
     **dict.fromkeys(f"{NOTHING} identifiersPurgedAt".split()),
@@ -202,10 +205,12 @@ def test_who_answers_in_the_servers_place_is_not_believed(carried_out):
 @pytest.mark.parametrize(
     "data",
     [
-        b'{"jobId":"\xff"}', b"[" * 5000 + b"]" * 5000,
-        b'{"items":[{"jobId":7}],"nextCursor":null}', b'{"items":[{"jobId":"\xff"}],"nextCursor":null}',
+        b'{"jobId":"\xff"}',
+        b"[" * 5000 + b"]" * 5000,
+        b'{"items":[{"jobId":7}],"nextCursor":null}',
+        b'{"items":[{"jobId":"\xff"}],"nextCursor":null}',
     ],
-)  # fmt: skip
+)
 def test_what_cannot_be_read_is_no_answer_of_the_servers_whatever_is_wrong_with_it(
     carried_out, data
 ):
@@ -340,7 +345,7 @@ class Clock(list):
         self.now[0] += seconds
 
 
-def test_a_server_that_takes_the_connection_and_says_nothing_is_not_waited_for_longer_than_was_said():
+def test_a_server_that_takes_the_connection_and_says_nothing_is_not_waited_for_longer_than_said():
     with socket.create_server(("127.0.0.1", 0)) as silent:
         began = time.monotonic()
         with (
@@ -418,8 +423,12 @@ def test_the_options_are_those_of_the_api(carried_out):
     fields |= {"callbackUrl": "https://x.example/", "maxLeadsPerSecond": 7}
     assert json.loads(body) == {"campaignId": "cmp", "leads": [LEAD]} | fields
     query = dict(file_request.url.params)
-    assert {name: json.loads(value) if name in {"schedule", "dryRun", "phoneFallback", "maxLeadsPerSecond"} else value
-            for name, value in query.items()} == {"campaignId": "cmp"} | fields  # fmt: skip
+    assert {
+        name: json.loads(value)
+        if name in {"schedule", "dryRun", "phoneFallback", "maxLeadsPerSecond"}
+        else value
+        for name, value in query.items()
+    } == {"campaignId": "cmp"} | fields
     assert file == b'{"externalId":"a"}\n' * 1001
     assert file_request.headers["idempotency-key"] == "mine"
 
@@ -465,8 +474,16 @@ def test_the_name_of_a_file_says_what_it_is(carried_out, tmp_path):
 
 
 def test_items_of_all_pages_come_one_after_another(carried_out):
-    item = {"index": 0, "externalId": "a", "phoneNumber": None, "identifier": "a", "outcome": "deleted", "matchedBy": None,
-            "reason": None, "new": 1}  # fmt: skip
+    item = {
+        "index": 0,
+        "externalId": "a",
+        "phoneNumber": None,
+        "identifier": "a",
+        "outcome": "deleted",
+        "matchedBy": None,
+        "reason": None,
+        "new": 1,
+    }
     script = Script(
         (200, {}, {"items": [item] * 2, "nextCursor": "2"}),
         lost(),

@@ -20,8 +20,18 @@ BODY = json.dumps(
 SECRET = new_secret()
 WRONG = [
     sign([new_secret()], "msg_1", datetime.now(UTC), BODY)["webhook-signature"],
-    "rubbish", "v1", "v1,", "v1,a", "v1,!!!!", "v1,ä", "v1,a,b", "v2,a", "v1a," + base64.b64encode(b"x" * 64).decode(), ",", "",
-]  # fmt: skip
+    "rubbish",
+    "v1",
+    "v1,",
+    "v1,a",
+    "v1,!!!!",
+    "v1,ä",
+    "v1,a,b",
+    "v2,a",
+    "v1a," + base64.b64encode(b"x" * 64).decode(),
+    ",",
+    "",
+]
 
 
 def headers(**changed):

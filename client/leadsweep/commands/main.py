@@ -13,7 +13,8 @@ from typing import Any
 
 import click
 
-from leadsweep.commands.jobs import completion, jobs, results, status, watch
+from leadsweep.commands.jobs.commands import completion, jobs, status, watch
+from leadsweep.commands.jobs.results import results
 from leadsweep.commands.operators import CLIENT, SERVER, CommandTable, misfit, server_version
 from leadsweep.commands.submit import submit
 from leadsweep.commands.webhooks import webhooks

@@ -126,8 +126,8 @@ def submit(
     a person is at the terminal.
     """
     from leadsweep.commands.files import prepare
-    from leadsweep.commands.job_view import show_job
-    from leadsweep.commands.watcher import watch
+    from leadsweep.commands.jobs.view import show_job
+    from leadsweep.commands.jobs.watcher import watch
 
     if by and (form or columns or ignored):
         raise click.UsageError("--by is for a bare list: it has no format and no columns")

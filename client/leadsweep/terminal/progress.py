@@ -33,7 +33,8 @@ def progress(*, is_wanted: bool = True) -> Iterator[Show]:
     """Yields what shows how far it is: `show("sending", 3, 7, "bytes")`, or
     `show("committing")`.
     """
-    if not (is_wanted and sys.stderr.isatty()):
+    can_erase = sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
+    if not (is_wanted and can_erase):
         yield lambda *_: None
         return
     line = _Line()

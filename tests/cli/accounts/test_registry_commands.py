@@ -236,7 +236,8 @@ def test_leads_are_counted_campaign_by_campaign(acme, engine):
     with engine.begin() as connection:
         connection.execute(
             text(
-                "INSERT INTO leads (campaign_id, external_id) SELECT 'spring', n FROM generate_series(1, 7) n"
+                "INSERT INTO leads (campaign_id, external_id) SELECT 'spring', n FROM "
+                "generate_series(1, 7) n"
             )
         )
     assert acme("leads", "count", "--campaign", "spring") == (0, "7\n", "")
@@ -283,9 +284,12 @@ def test_companies_and_campaigns_are_listed_by_their_ids(leadsweep):
         {"id": "a", "name": ""},
         {"id": "b", "name": "Bee & Co [x]"},
     ]
-    assert [line.rstrip().split(maxsplit=1) for line in leadsweep("companies", "list").out.splitlines()] == [
-        ["ID", "NAME"], ["a"], ["b", "Bee & Co [x]"]
-    ]  # fmt: skip
+    lines = leadsweep("companies", "list").out.splitlines()
+    assert [line.rstrip().split(maxsplit=1) for line in lines] == [
+        ["ID", "NAME"],
+        ["a"],
+        ["b", "Bee & Co [x]"],
+    ]
     items = leadsweep("campaigns", "list", "--json").json["items"]
     assert [(item["companyId"], item["id"]) for item in items] == [
         ("a", "z"),
@@ -293,15 +297,19 @@ def test_companies_and_campaigns_are_listed_by_their_ids(leadsweep):
         ("b", "y"),
     ]
     assert items[1] == {
-        "id": "x", "companyId": "b", "name": "spring", "offPeak": "22:00-06:00 fri Europe/Berlin", "phoneRegion": "DE"
-    }  # fmt: skip
+        "id": "x",
+        "companyId": "b",
+        "name": "spring",
+        "offPeak": "22:00-06:00 fri Europe/Berlin",
+        "phoneRegion": "DE",
+    }
     of_one = leadsweep("campaigns", "list", "--company", "b").out.splitlines()
     assert [line.split()[:2] for line in of_one[1:]] == [["x", "b"], ["y", "b"]]
     assert "22:00-06:00 fri Europe/Berlin" in of_one[1]
     assert "companies create nobody" in leadsweep("campaigns", "list", "--company", "nobody").error
 
 
-def test_webhooks_are_listed_without_their_secrets_and_what_others_wrote_does_not_steer_the_terminal(
+def test_webhooks_are_listed_without_their_secrets_and_others_words_do_not_steer_the_terminal(
     acme, engine
 ):
     assert "POST /api/v1/webhooks" in acme("webhooks", "list").err
@@ -309,8 +317,11 @@ def test_webhooks_are_listed_without_their_secrets_and_what_others_wrote_does_no
     ids = [str(uuid4()) for _ in range(3)]
     with engine.begin() as connection:
         added = text("""
-            INSERT INTO webhooks (id, company_id, url, events, secret, description, enabled, disabled_reason, created_at)
-            VALUES (:id, :company, 'https://crm.example.com/', '{job.completed,job.failed}', 'locked', :description,
+            INSERT INTO webhooks
+                (id, company_id, url, events, secret, description, enabled, disabled_reason,
+                    created_at)
+            VALUES (:id, :company, 'https://crm.example.com/', '{job.completed,job.failed}',
+                'locked', :description,
                 CAST(:reason AS text) IS NULL, :reason, clock_timestamp())
         """)
         for id_, company, reason, description in zip(
@@ -326,9 +337,14 @@ def test_webhooks_are_listed_without_their_secrets_and_what_others_wrote_does_no
     assert [item["id"] for item in items] == ids
     assert TIME.fullmatch(items[1].pop("createdAt"))
     assert items[1] == {
-        "id": ids[1], "companyId": "acme", "url": "https://crm.example.com/", "events": ["job.completed", "job.failed"],
-        "description": "a\x1b[2Jb\nc", "enabled": True, "disabledReason": None,
-    }  # fmt: skip
+        "id": ids[1],
+        "companyId": "acme",
+        "url": "https://crm.example.com/",
+        "events": ["job.completed", "job.failed"],
+        "description": "a\x1b[2Jb\nc",
+        "enabled": True,
+        "disabledReason": None,
+    }
     lines = acme("webhooks", "list", "--company", "acme").out.splitlines()
     assert [line.split()[0] for line in lines] == ["ID", *ids[1:]]
     assert r"a\x1b[2Jb\nc" in lines[1]

@@ -99,7 +99,10 @@ def test_a_phone_number_that_is_none_is_rejected_also_beside_an_external_id(load
     assert rejections(ran) == {
         2: "phoneNumber is not a phone number",
         3: "phoneNumber is not a phone number",
-        4: "phoneNumber has a decimal point or an exponent, as spreadsheets write numbers; store it as text",
+        4: (
+            "phoneNumber has a decimal point or an exponent, as spreadsheets write numbers; store "
+            "it as text"
+        ),
         6: "phoneNumber is not a phone number",
     }
     assert left(engine) == {("D", "112233"), ("E", "+15555550001")}
@@ -236,7 +239,8 @@ def test_a_lead_that_somebody_else_adds_meanwhile_is_not_counted_twice(load, eng
 def wait_for_blocked_import(connection):
     """Until the import waits for this very transaction."""
     blocked = text(
-        "SELECT count(*) FROM pg_locks WHERE NOT granted AND pg_backend_pid() = ANY (pg_blocking_pids(pid))"
+        "SELECT count(*) FROM pg_locks WHERE NOT granted AND pg_backend_pid() = ANY "
+        "(pg_blocking_pids(pid))"
     )
     deadline = time.monotonic() + 30
     while not connection.scalar(blocked):

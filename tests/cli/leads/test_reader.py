@@ -219,7 +219,10 @@ def test_a_header_that_would_lose_something_fails_the_whole_file(text, complaint
 
 
 def test_ndjson_keys_beyond_the_identifiers_become_metadata():
-    text = '{"externalId": "A", "phoneNumber": null, "age": 7, "metadata": {"age": 1, "tags": ["x", {"y": null}]}}\n'
+    text = (
+        '{"externalId": "A", "phoneNumber": null, "age": 7, "metadata": {"age": 1, "tags": ["x", '
+        '{"y": null}]}}\n'
+    )
     assert leads(text) == {1: ("A", None, '{"age":7,"tags":["x",{"y":null}]}')}
 
 

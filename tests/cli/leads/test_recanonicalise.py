@@ -36,7 +36,8 @@ def former(engine):
                 values = {"external_id": external_id, "number": number}
                 connection.execute(
                     text(
-                        "INSERT INTO leads (campaign_id, external_id, phone_number) VALUES ('spring', :external_id, :number)"
+                        "INSERT INTO leads (campaign_id, external_id, phone_number) VALUES "
+                        "('spring', :external_id, :number)"
                     ),
                     values,
                 )

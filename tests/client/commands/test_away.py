@@ -32,13 +32,22 @@ SECONDS = 4  # which leaves one of five for the start of the command
 
 SUBMIT = ("submit", "-", "--campaign", "c")
 CALLERS = [
-    ("jobs", "list"), ("status", "j"), ("watch", "j"), ("results", "j"), SUBMIT, (*SUBMIT, "--wait"), ("jobs", "cancel", "j"),
-    ("jobs", "restore", "j"), ("jobs", "pace", "j", "none"),
-]  # fmt: skip
+    ("jobs", "list"),
+    ("status", "j"),
+    ("watch", "j"),
+    ("results", "j"),
+    SUBMIT,
+    (*SUBMIT, "--wait"),
+    ("jobs", "cancel", "j"),
+    ("jobs", "restore", "j"),
+    ("jobs", "pace", "j", "none"),
+]
 OPERATORS = [
-    ("companies", "list"), ("keys", "create", "--company", "a", "--scope", "read"), ("leads", "import", "-", "--campaign", "c"),
+    ("companies", "list"),
+    ("keys", "create", "--company", "a", "--scope", "read"),
+    ("leads", "import", "-", "--campaign", "c"),
     ("migrate",),
-]  # fmt: skip
+]
 
 
 @contextmanager

@@ -162,7 +162,8 @@ def test_a_pipe_a_bare_list_and_columns_of_other_names_are_taken_too(shell, tmp_
         code=1,
     )
     assert shell.err == (
-        "Error: line 1: The header has externalId and CRM Ñ, which would both be the externalId; leave one out: "
+        "Error: line 1: The header has externalId and CRM Ñ, which would both be the "
+        "externalId; leave one out: "
         '--ignore "externalId"\n'
     )
     keyed = shell.run(
@@ -195,7 +196,10 @@ OTHERS = {
     ),
     "none.csv": (
         b"name\na\n",
-        "names neither externalId nor phoneNumber; it has: name. Say which they are: --column externalId=",
+        (
+            "names neither externalId nor phoneNumber; it has: name. Say which they are: --column "
+            "externalId="
+        ),
     ),
 }
 
@@ -447,8 +451,11 @@ def test_previews_are_executed_archives_restored_failures_retried(shell):
     )
     rows = [line.split() for line in shell.run("jobs", "list").splitlines()[1:]]
     assert [(row[2], row[3], row[4]) for row in rows] == [
-        ("preview", "2", "1"), ("restore", "1", "1"), ("archive", "1", "1"), ("preview-arch", "1", "1")
-    ]  # fmt: skip
+        ("preview", "2", "1"),
+        ("restore", "1", "1"),
+        ("archive", "1", "1"),
+        ("preview-arch", "1", "1"),
+    ]
 
 
 def test_jobs_are_listed_by_time_within_100_columns_and_whole_as_json(shell):
@@ -597,8 +604,10 @@ def test_a_list_of_many_identifiers_takes_no_more_memory_than_one_of_few(shell, 
         few = queue_job(connection, [("crm-0", None)])
         many = queue_job(connection, [(f"crm-{i:06}", None) for i in range(1000)], total=200_000)
         chunks = """
-            INSERT INTO chunks (job_id, number, first_index, external_ids, phone_numbers, outcomes)
-            SELECT job_id, n, n * 1000, external_ids, phone_numbers, outcomes FROM chunks, generate_series(1, 199) AS n
+            INSERT INTO chunks
+                (job_id, number, first_index, external_ids, phone_numbers, outcomes)
+            SELECT job_id, n, n * 1000, external_ids, phone_numbers, outcomes
+            FROM chunks, generate_series(1, 199) AS n
             WHERE job_id = :id
         """
         connection.execute(text(chunks), {"id": many})
@@ -819,7 +828,8 @@ def test_who_executes_a_preview_is_told_how_many_would_be_somebody_else(shell):
     assert "other ids    1\n" in shell.run("watch", job_id)
     with shell.at_terminal("jobs", "execute", job_id) as person:
         person.expect(
-            "Delete up to 2 leads of campaign cmp, 1 of them with another externalId than their entry"
+            "Delete up to 2 leads of campaign cmp, 1 of them with another externalId than "
+            "their entry"
         )
         person.expect("[y/N]:")
         person.interrupt()

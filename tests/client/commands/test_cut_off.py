@@ -43,11 +43,15 @@ SUBMIT = (
     "--yes",
 )
 SUBMITTED = (
-    "it may have been accepted: look for it with leadsweep jobs list --campaign 'the cmp' --reference 'ticket 17'; "
+    "it may have been accepted: look for it with leadsweep jobs list --campaign 'the cmp' "
+    "--reference 'ticket 17'; "
     f"to have it done once, submit it again with --idempotency-key {QUOTED}"
 )
 STEERED = "it may have been accepted; to find out: leadsweep status j"
-FOLLOWED = "it may have been accepted: look for it with leadsweep jobs list --campaign c; leadsweep jobs {} j again makes no second job"
+FOLLOWED = (
+    "it may have been accepted: look for it with leadsweep jobs list --campaign c; leadsweep jobs "
+    "{} j again makes no second job"
+)
 
 COMMANDS = {
     SUBMIT: SUBMITTED,
@@ -230,8 +234,10 @@ def test_what_it_says_to_look_with_finds_what_was_accepted(ground):  # noqa: F81
 
 
 SLOW_COMMIT = """
-    CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_sleep(30); RETURN NULL; END $$;
-    CREATE CONSTRAINT TRIGGER slow AFTER INSERT OR UPDATE ON {} DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION slow()
+    CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS $$
+        BEGIN PERFORM pg_sleep(30); RETURN NULL; END $$;
+    CREATE CONSTRAINT TRIGGER slow AFTER INSERT OR UPDATE ON {}
+        DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION slow()
 """
 CHANGES = {
     ("companies", "create", "new"): ("companies", "leadsweep companies list"),
@@ -265,7 +271,10 @@ CHANGES = {
 
 def committing(engine):
     """The process of the database that is in the slow trigger, if it is already."""
-    slow = "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'PgSleep'"
+    slow = (
+        "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND wait_event = "
+        "'PgSleep'"
+    )
     with engine.connect() as connection:
         return connection.scalar(text(slow))
 

@@ -27,12 +27,18 @@ def at(leadsweep, monkeypatch, url, *args):
 
 def test_a_database_that_cannot_be_had_is_one_line_without_the_password(leadsweep, monkeypatch):
     for url, complaint in {
-        "postgresql://u:sesame@127.0.0.1:1/x": "cannot use the database at postgresql://127.0.0.1:1/x: ",
+        "postgresql://u:sesame@127.0.0.1:1/x": (
+            "cannot use the database at postgresql://127.0.0.1:1/x: "
+        ),
         "postgresql://u:sesame@[::1/x": "DATABASE_URL",
         "postgresql://u:ses/ame@127.0.0.1:sesame/x": "DATABASE_URL",
-        "u:sesame@127.0.0.1/x": "DATABASE_URL is not a URL; write postgresql://user:password@host:port/name",
+        "u:sesame@127.0.0.1/x": (
+            "DATABASE_URL is not a URL; write postgresql://user:password@host:port/name"
+        ),
         "mysql://u:sesame@127.0.0.1/x": "DATABASE_URL must begin with postgresql://",
-        "postgresql://u:sesame@127.0.0.1/x?other=sesame": "DATABASE_URL has an option that PostgreSQL does not know, other;",
+        "postgresql://u:sesame@127.0.0.1/x?other=sesame": (
+            "DATABASE_URL has an option that PostgreSQL does not know, other;"
+        ),
     }.items():
         ran = at(leadsweep, monkeypatch, url)
         assert (ran.code, ran.out) == (1, "")
@@ -61,7 +67,8 @@ def test_without_database_and_stack_it_says_how_to_start_one(leadsweep, monkeypa
     monkeypatch.delenv("DATABASE_URL")
     monkeypatch.setenv("LEADSWEEP_DATA_DIR", str(tmp_path / "default"))
     assert leadsweep("keys", "list").error == (
-        f"no stack is running in {tmp_path}/default, and DATABASE_URL is not set; start one: leadsweep up, or set DATABASE_URL"
+        f"no stack is running in {tmp_path}/default, and DATABASE_URL is not set; start one: "
+        f"leadsweep up, or set DATABASE_URL"
     )
 
 
@@ -164,9 +171,9 @@ def test_a_defect_is_one_line_as_well(monkeypatch):
     monkeypatch.setattr("cli.connection.connected", lambda _: 1 / 0)
     result = CliRunner().invoke(main, ["keys", "list"])
     assert result.exit_code == 1
-    assert (
-        result.stderr
-        == "Error: unexpected ZeroDivisionError: division by zero (LEADSWEEP_LOG_LEVEL=DEBUG shows where)\n"
+    assert result.stderr == (
+        "Error: unexpected ZeroDivisionError: division by zero (LEADSWEEP_LOG_LEVEL=DEBUG "
+        "shows where)\n"
     )
 
 
@@ -199,7 +206,8 @@ def test_ctrl_c_in_the_middle_of_an_import_imports_nothing_and_is_one_line(leads
 
 def wait_for_copy(engine):
     copying = text(
-        "SELECT count(*) FROM pg_stat_progress_copy WHERE tuples_processed > 0 AND datname = current_database()"
+        "SELECT count(*) FROM pg_stat_progress_copy WHERE tuples_processed > 0 AND datname = "
+        "current_database()"
     )
     deadline = time.monotonic() + 30
     with engine.connect() as connection:

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from leadsweep import Job
-from leadsweep.commands.job_view import listed, show_job, summary
-from leadsweep.commands.watcher import _Progress
+from leadsweep.commands.jobs.view import listed, show_job, summary
+from leadsweep.commands.jobs.watcher import _Progress
 from leadsweep.models import WaitingFor
 
 NOW = datetime(2026, 7, 1, 12, 30, tzinfo=UTC)
@@ -42,9 +42,20 @@ def job(**facts):
         0,
     )
     missing = dict.fromkeys(
-        ("requested", "client_reference", "source_job_id", "error", "schedule", "callback_url", "max_leads_per_second",
-         "run_at", "started_at", "finished_at", "identifiers_purged_at")
-    )  # fmt: skip
+        (
+            "requested",
+            "client_reference",
+            "source_job_id",
+            "error",
+            "schedule",
+            "callback_url",
+            "max_leads_per_second",
+            "run_at",
+            "started_at",
+            "finished_at",
+            "identifiers_purged_at",
+        )
+    )
     usual = {
         "job_id": JOB_ID,
         "campaign_id": "spring",
@@ -182,20 +193,28 @@ def test_what_others_wrote_does_not_steer_the_terminal_and_is_counted_as_it_is_s
     st.lists(
         st.builds(
             lambda kind, status, count, campaign, reference, age: job(
-                mode=kind[0], dry_run=kind[1], status=status, total=count, deleted=count, created_at=NOW - timedelta(days=age),
-                campaign_id=campaign, client_reference=reference,
+                mode=kind[0],
+                dry_run=kind[1],
+                status=status,
+                total=count,
+                deleted=count,
+                created_at=NOW - timedelta(days=age),
+                campaign_id=campaign,
+                client_reference=reference,
             ),
             st.sampled_from(MODES),
             st.sampled_from(STATES),
             st.integers(0, 2**31 - 1),
             st.text(max_size=300),
-            st.none() | st.text(st.sampled_from("漢字ｱ한a…\u0301"), max_size=300) | st.text(max_size=300),
+            st.none()
+            | st.text(st.sampled_from("漢字ｱ한a…\u0301"), max_size=300)
+            | st.text(max_size=300),
             st.integers(0, 999),
         ),
         min_size=1,
         max_size=5,
     )
-)  # fmt: skip
+)
 def test_every_line_fits_100_columns_with_the_id_whole(jobs):
     lines = listed(jobs, NOW)
     assert len(lines) == len(jobs) + 1

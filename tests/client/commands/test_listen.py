@@ -107,7 +107,8 @@ def test_what_none_of_the_secrets_signed_is_told_with_whose_secret_would_have_fi
     vault, own = Vault(os.environ["LEADSWEEP_SECRETS_KEY"]), new_secret()
     with engine.begin() as connection:
         added = text(
-            "INSERT INTO webhooks (id, company_id, url, events, secret) VALUES (:id, 'acme', 'https://x', '{}', :secret)"
+            "INSERT INTO webhooks (id, company_id, url, events, secret) VALUES (:id, 'acme', "
+            "'https://x', '{}', :secret)"
         )
         foreign = Vault(new_secrets_key()).lock(new_secret())
         connection.execute(added, {"id": WEBHOOK, "secret": vault.lock(own)})

@@ -156,8 +156,10 @@ def test_results_show_how_many_of_them_are_read_but_not_among_themselves(ground,
         )
         connection.execute(
             text("""
-                INSERT INTO chunks (job_id, number, first_index, external_ids, phone_numbers, outcomes)
-                SELECT job_id, n, n * 1000, external_ids, phone_numbers, outcomes FROM chunks, generate_series(1, 59) AS n
+                INSERT INTO chunks
+                    (job_id, number, first_index, external_ids, phone_numbers, outcomes)
+                SELECT job_id, n, n * 1000, external_ids, phone_numbers, outcomes
+                FROM chunks, generate_series(1, 59) AS n
                 WHERE job_id = :id
             """),
             {"id": job_id},
@@ -189,8 +191,10 @@ def test_an_import_shows_how_far_it_is_to_its_end(leadsweep, engine, file):
     with engine.begin() as connection:
         add_campaign(connection, "spring")
     slow = """
-        CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_sleep(0.5); RETURN NULL; END $$;
-        CREATE CONSTRAINT TRIGGER slow AFTER INSERT ON leads DEFERRABLE INITIALLY DEFERRED FOR EACH ROW
+        CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS $$
+            BEGIN PERFORM pg_sleep(0.5); RETURN NULL; END $$;
+        CREATE CONSTRAINT TRIGGER slow AFTER INSERT ON leads
+            DEFERRABLE INITIALLY DEFERRED FOR EACH ROW
             WHEN (new.external_id = 'crm-7') EXECUTE FUNCTION slow()
     """
     with engine.begin() as connection:

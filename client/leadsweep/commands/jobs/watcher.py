@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from leadsweep.commands.job_view import summary
+from leadsweep.commands.jobs.view import summary
 from leadsweep.commands.server import INTERRUPTED, WaitFailure
 from leadsweep.terminal.output import remark
 

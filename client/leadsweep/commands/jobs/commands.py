@@ -1,56 +1,24 @@
-"""`leadsweep jobs`, and the three commands for one job that are used most: `status`, `watch` and
-`results`.
-"""
+"""`leadsweep jobs`, and the two commands for one job that are used most: `status` and `watch`."""
 
 import itertools
-import os
-import sys
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
-from functools import partial
-from pathlib import Path
+from collections.abc import Callable
 from shlex import quote
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from leadsweep.commands.server import EXIT_CODES, leave, server
 from leadsweep.commands.submit import confirm
-from leadsweep.rules.printable import printable, printable_json
 from leadsweep.terminal import options
 from leadsweep.terminal.failure import Failure, if_cut_off
 from leadsweep.terminal.output import remark, show
-from leadsweep.terminal.progress import counted, progress
-from leadsweep.terminal.signals import stop_by_signals
 
 if TYPE_CHECKING:
-    from leadsweep import Job, Result
+    from leadsweep import Job
 
 _JOB = click.argument("job_id", metavar="JOB", type=options.Word())
 
-_OUTCOMES = (
-    "pending",
-    "deleted",
-    "archived",
-    "wouldDelete",
-    "restored",
-    "conflict",
-    "notFound",
-    "unprocessed",
-    "invalid",
-)
 _STATES = ("scheduled", "queued", "running", "paused", "completed", "failed", "cancelled")
-_BY_SUFFIX = {".csv": "csv", ".ndjson": "ndjson", ".jsonl": "ndjson", ".txt": "identifiers"}
-_LINES = 1000  # results written at a time
-_CSV_HEAD = (
-    b"index,externalId,phoneNumber,identifier,outcome,matchedBy,reason,erasedFromArchive,detail\r\n"
-)
-
-
-def _in_a_folder(_ctx: click.Context, _param: click.Parameter, value: Path | None) -> Path | None:
-    if value and not value.resolve().parent.is_dir():
-        raise click.BadParameter(f"there is no folder {value.parent}")
-    return value
 
 
 @click.command(epilog=EXIT_CODES)
@@ -58,7 +26,7 @@ def _in_a_folder(_ctx: click.Context, _param: click.Parameter, value: Path | Non
 @options.as_json
 def status(job_id: str, *, as_json: bool) -> None:
     """Show a job as it stands now."""
-    from leadsweep.commands.job_view import show_job
+    from leadsweep.commands.jobs.view import show_job
 
     with server() as leadsweep:
         show_job(leadsweep.job(job_id), as_json=as_json)
@@ -73,172 +41,13 @@ def watch(job_id: str, timeout: float | None, *, fail_on_not_found: bool, as_jso
 
     Goes on while the server restarts. Ctrl-C leaves the job alone.
     """
-    from leadsweep.commands.job_view import show_job
-    from leadsweep.commands.watcher import watch as watch_job
+    from leadsweep.commands.jobs.view import show_job
+    from leadsweep.commands.jobs.watcher import watch as watch_job
 
     with server() as leadsweep:
         job = watch_job(leadsweep, job_id, timeout)
     show_job(job, as_json=as_json)
     leave(job, fail_on_not_found=fail_on_not_found)
-
-
-@click.command(epilog=EXIT_CODES)
-@_JOB
-@click.option("--outcome", type=click.Choice(_OUTCOMES), help="Only entries with this outcome.")
-@click.option(
-    "-o",
-    "--output",
-    type=click.Path(path_type=Path, dir_okay=False, allow_dash=True, writable=True),
-    callback=_in_a_folder,
-    help="Write to this file; whole, or not at all.",
-)
-@click.option(
-    "--format",
-    "form",
-    type=click.Choice(["csv", "ndjson", "identifiers"]),
-    help="identifiers: one a line, of one kind, for submit --by."
-    "  [default: by the name of the output, else csv]",
-)
-@click.option(
-    "--raw",
-    is_flag=True,
-    help="CSV without a quote before what a spreadsheet would take for a formula, as +1555….",
-)
-def results(
-    job_id: str, outcome: str | None, output: Path | None, form: str | None, *, raw: bool
-) -> None:
-    """Print what became of each entry, in their order, also while the job runs.
-
-    CSV is safe to open in a spreadsheet: a quote stands before what it would take for a formula.
-    With it or without, what is printed can be submitted again with the job's own options, and means
-    the same.
-
-    A list of identifiers has externalIds or phone numbers. Where that would lose something, it is
-    refused before anything is printed: if some entries have one kind and some the other, or if an
-    entry has both, by either of which it is looked up (unless the job had no phone fallback). CSV
-    keeps them. Entries without any identifier are left out.
-    """
-    from leadsweep.commands.identifier_list import identifier_list
-
-    if output == Path("-"):
-        output = None
-    chosen = form or (_BY_SUFFIX.get(output.suffix.lower(), "csv") if output else "csv")
-    if raw and chosen != "csv":
-        raise click.UsageError("--raw is for CSV: the other formats are never guarded")
-    is_seen = _is_terminal(output)
-    cell = printable if is_seen else str  # what goes into a file or a pipe stays what it is
-    with server() as leadsweep, progress(is_wanted=not is_seen) as shown:
-        job = leadsweep.job(job_id)
-        found = counted(
-            leadsweep.results(job_id, outcome=outcome),
-            shown,
-            "reading",
-            _count_of(job, outcome),
-            "entries",
-        )
-        if chosen == "identifiers":
-            parts = identifier_list(found, cell, phone_fallback=job.phone_fallback is not False)
-        else:
-            write = (
-                partial(_as_csv, raw=raw, cell=cell)
-                if chosen == "csv"
-                else partial(_as_ndjson, is_seen=is_seen)
-            )
-            parts = _lines(found, write)
-        first = list(
-            itertools.islice(parts, 1)
-        )  # what is refused is refused before anything is written
-        with _written(output) as file:
-            for part in itertools.chain([_CSV_HEAD] if chosen == "csv" else (), first, parts):
-                file.write(part)
-    if output:
-        remark(f"written: {output}")
-
-
-def _is_terminal(output: Path | None) -> bool:
-    """Whether somebody sees what is written."""
-    if output is None:
-        return bool(sys.stdout) and sys.stdout.isatty()
-    if not output.is_char_device():
-        return False
-    with output.open("wb") as device:
-        return device.isatty()
-
-
-def _count_of(job: "Job", outcome: str | None) -> int:
-    """How many entries with this outcome the job has by now."""
-    if outcome is None:
-        return job.total
-    if outcome == "pending":
-        return job.total - job.processed
-    counts = {"archived": job.deleted, "wouldDelete": job.would_delete, "notFound": job.not_found}
-    return counts[outcome] if outcome in counts else int(getattr(job, outcome))
-
-
-@contextmanager
-def _written(output: Path | None) -> Iterator[BinaryIO]:
-    """Stdout; or a file that has its name only once it is whole. A pipe or a device is written to
-    as it is.
-    """
-    if output is None:
-        if not sys.__stdout__:  # sys.stdout leads to nothing then
-            raise Failure("stdout is closed", "name a file: -o FILE")
-        yield sys.stdout.buffer
-        return
-    if output.exists() and not output.is_file():
-        with output.open("wb") as device:
-            yield device
-        return
-    stop_by_signals()
-    whole = output.resolve()  # where a link leads
-    partial = whole.with_name(f".{whole.name}.{os.getpid()}.part")
-    try:
-        with partial.open("wb") as file:
-            yield file
-        partial.replace(whole)
-    finally:
-        partial.unlink(missing_ok=True)
-
-
-def _lines(found: Iterable["Result"], write: Callable[[list["Result"]], bytes]) -> Iterator[bytes]:
-    source = iter(found)
-    while some := list(itertools.islice(source, _LINES)):
-        yield write(some)
-
-
-def _as_csv(some: list["Result"], *, raw: bool, cell: Callable[[str], str]) -> bytes:
-    import csv
-    import io
-
-    from leadsweep.rules.files.spreadsheets import guarded, raw_safe
-
-    def safe(text: str | None) -> str | None:
-        written = raw_safe(text) if raw else guarded(text)
-        return written and cell(written)
-
-    lines = io.StringIO()
-    csv.writer(lines).writerows(
-        (
-            r.index,
-            safe(r.external_id),
-            safe(r.phone_number),
-            safe(r.identifier),
-            safe(r.outcome),
-            safe(r.matched_by),
-            safe(r.reason),
-            str(r.erased_from_archive).lower(),
-            safe(r.detail),
-        )
-        for r in some
-    )
-    return lines.getvalue().encode()
-
-
-def _as_ndjson(some: list["Result"], *, is_seen: bool) -> bytes:
-    import msgspec
-
-    lines = msgspec.json.Encoder().encode_lines(some)
-    return printable_json(lines.decode()).encode() if is_seen else lines
 
 
 @click.group()
@@ -275,7 +84,7 @@ def list_(limit: int, *, as_json: bool, **filters: Any) -> None:
     is how many were deleted, archived or restored, or, of a preview, would be. A long campaign or
     reference is cut, millions are told in short: status, and --json, have them whole.
     """
-    from leadsweep.commands.job_view import show_jobs
+    from leadsweep.commands.jobs.view import show_jobs
 
     with server() as leadsweep:
         shown = list(itertools.islice(leadsweep.jobs(**filters), limit))
@@ -295,7 +104,7 @@ def pace(job_id: str, leads_per_second: str, *, as_json: bool) -> None:
     """Let an unfinished job work on so many leads a second from now on; none: as fast as it
     goes.
     """
-    from leadsweep.commands.job_view import show_job
+    from leadsweep.commands.jobs.view import show_job
 
     if leads_per_second != "none" and not leads_per_second.isdecimal():
         raise click.BadParameter("write a whole number, or none", param_hint="LEADS_PER_SECOND")
@@ -348,8 +157,8 @@ def _follow(
         yes: bool,
         as_json: bool,
     ) -> None:
-        from leadsweep.commands.job_view import show_job
-        from leadsweep.commands.watcher import watch as watch_job
+        from leadsweep.commands.jobs.view import show_job
+        from leadsweep.commands.jobs.watcher import watch as watch_job
 
         schedule = options.schedule_of(run_at, window, off_peak=off_peak)
         options.check_waiting(timeout, wait=wait, fail_on_not_found=fail_on_not_found)

@@ -1,0 +1,1 @@
+"""The commands about jobs that are there already: looking at them, watching and changing them."""

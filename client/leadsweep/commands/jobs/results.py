@@ -1,0 +1,260 @@
+"""`leadsweep results`: what became of each entry, as CSV, as NDJSON or as a list of identifiers.
+
+A list has one identifier a line and means the same when `submit --by` takes it; or else there is
+none.
+"""
+
+import itertools
+import os
+import sys
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
+
+import click
+
+from leadsweep.commands.server import EXIT_CODES, server
+from leadsweep.rules.printable import printable, printable_json
+from leadsweep.terminal import options
+from leadsweep.terminal.failure import Failure
+from leadsweep.terminal.output import remark
+from leadsweep.terminal.progress import counted, progress
+from leadsweep.terminal.signals import stop_by_signals
+
+if TYPE_CHECKING:
+    from leadsweep import Job, Result
+
+_OUTCOMES = (
+    "pending",
+    "deleted",
+    "archived",
+    "wouldDelete",
+    "restored",
+    "conflict",
+    "notFound",
+    "unprocessed",
+    "invalid",
+)
+_BY_SUFFIX = {".csv": "csv", ".ndjson": "ndjson", ".jsonl": "ndjson", ".txt": "identifiers"}
+_LINES = 1000  # results written at a time
+_CSV_HEAD = (
+    b"index,externalId,phoneNumber,identifier,outcome,matchedBy,reason,erasedFromArchive,detail\r\n"
+)
+_PART = 1 << 16  # bytes of a list that are read at a time
+_WAY_OUT = "CSV has both, and can be submitted as it is: --format csv"
+
+
+def _in_a_folder(_ctx: click.Context, _param: click.Parameter, value: Path | None) -> Path | None:
+    if value and not value.resolve().parent.is_dir():
+        raise click.BadParameter(f"there is no folder {value.parent}")
+    return value
+
+
+@click.command(epilog=EXIT_CODES)
+@click.argument("job_id", metavar="JOB", type=options.Word())
+@click.option("--outcome", type=click.Choice(_OUTCOMES), help="Only entries with this outcome.")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path, dir_okay=False, allow_dash=True, writable=True),
+    callback=_in_a_folder,
+    help="Write to this file; whole, or not at all.",
+)
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["csv", "ndjson", "identifiers"]),
+    help="identifiers: one a line, of one kind, for submit --by."
+    "  [default: by the name of the output, else csv]",
+)
+@click.option(
+    "--raw",
+    is_flag=True,
+    help="CSV without a quote before what a spreadsheet would take for a formula, as +1555….",
+)
+def results(
+    job_id: str, outcome: str | None, output: Path | None, form: str | None, *, raw: bool
+) -> None:
+    """Print what became of each entry, in their order, also while the job runs.
+
+    CSV is safe to open in a spreadsheet: a quote stands before what it would take for a formula.
+    With it or without, what is printed can be submitted again with the job's own options, and means
+    the same.
+
+    A list of identifiers has externalIds or phone numbers. Where that would lose something, it is
+    refused before anything is printed: if some entries have one kind and some the other, or if an
+    entry has both, by either of which it is looked up (unless the job had no phone fallback). CSV
+    keeps them. Entries without any identifier are left out.
+    """
+    if output == Path("-"):
+        output = None
+    chosen = form or (_BY_SUFFIX.get(output.suffix.lower(), "csv") if output else "csv")
+    if raw and chosen != "csv":
+        raise click.UsageError("--raw is for CSV: the other formats are never guarded")
+    is_seen = _is_terminal(output)
+    cell = printable if is_seen else str  # what goes into a file or a pipe stays what it is
+    with server() as leadsweep, progress(is_wanted=not is_seen) as shown:
+        job = leadsweep.job(job_id)
+        found = counted(
+            leadsweep.results(job_id, outcome=outcome),
+            shown,
+            "reading",
+            _count_of(job, outcome),
+            "entries",
+        )
+        if chosen == "identifiers":
+            parts = _identifier_list(found, cell, phone_fallback=job.phone_fallback is not False)
+        else:
+            write = (
+                partial(_as_csv, raw=raw, cell=cell)
+                if chosen == "csv"
+                else partial(_as_ndjson, is_seen=is_seen)
+            )
+            parts = _lines(found, write)
+        first = list(
+            itertools.islice(parts, 1)
+        )  # what is refused is refused before anything is written
+        with _written(output) as file:
+            for part in itertools.chain([_CSV_HEAD] if chosen == "csv" else (), first, parts):
+                file.write(part)
+    if output:
+        remark(f"written: {output}")
+
+
+def _is_terminal(output: Path | None) -> bool:
+    """Whether somebody sees what is written."""
+    if output is None:
+        return bool(sys.stdout) and sys.stdout.isatty()
+    if not output.is_char_device():
+        return False
+    with output.open("wb") as device:
+        return device.isatty()
+
+
+def _count_of(job: "Job", outcome: str | None) -> int:
+    """How many entries with this outcome the job has by now."""
+    if outcome is None:
+        return job.total
+    if outcome == "pending":
+        return job.total - job.processed
+    counts = {"archived": job.deleted, "wouldDelete": job.would_delete, "notFound": job.not_found}
+    return counts[outcome] if outcome in counts else int(getattr(job, outcome))
+
+
+@contextmanager
+def _written(output: Path | None) -> Iterator[BinaryIO]:
+    """Stdout; or a file that has its name only once it is whole. A pipe or a device is written to
+    as it is.
+    """
+    if output is None:
+        if not sys.__stdout__:  # sys.stdout leads to nothing then
+            raise Failure("stdout is closed", "name a file: -o FILE")
+        yield sys.stdout.buffer
+        return
+    if output.exists() and not output.is_file():
+        with output.open("wb") as device:
+            yield device
+        return
+    stop_by_signals()
+    whole = output.resolve()  # where a link leads
+    partial = whole.with_name(f".{whole.name}.{os.getpid()}.part")
+    try:
+        with partial.open("wb") as file:
+            yield file
+        partial.replace(whole)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _lines(found: Iterable["Result"], write: Callable[[list["Result"]], bytes]) -> Iterator[bytes]:
+    source = iter(found)
+    while some := list(itertools.islice(source, _LINES)):
+        yield write(some)
+
+
+def _as_csv(some: list["Result"], *, raw: bool, cell: Callable[[str], str]) -> bytes:
+    import csv
+    import io
+
+    from leadsweep.rules.files.spreadsheets import guarded, raw_safe
+
+    def safe(text: str | None) -> str | None:
+        written = raw_safe(text) if raw else guarded(text)
+        return written and cell(written)
+
+    lines = io.StringIO()
+    csv.writer(lines).writerows(
+        (
+            r.index,
+            safe(r.external_id),
+            safe(r.phone_number),
+            safe(r.identifier),
+            safe(r.outcome),
+            safe(r.matched_by),
+            safe(r.reason),
+            str(r.erased_from_archive).lower(),
+            safe(r.detail),
+        )
+        for r in some
+    )
+    return lines.getvalue().encode()
+
+
+def _as_ndjson(some: list["Result"], *, is_seen: bool) -> bytes:
+    import msgspec
+
+    lines = msgspec.json.Encoder().encode_lines(some)
+    return printable_json(lines.decode()).encode() if is_seen else lines
+
+
+def _identifier_list(
+    results: Iterable["Result"], cell: Callable[[str], str], *, phone_fallback: bool
+) -> Iterator[bytes]:
+    """The list in parts, the first of them once all of it is known to be sound: until then it is
+    kept on disk.
+
+    Each identifier stands in it as `cell` has it.
+
+    With `phone_fallback` an entry with an externalId may be looked up by its phone number too,
+    which a list would lose. Raises Failure.
+    """
+    kind = None
+    with tempfile.TemporaryFile() as file:
+        for result in results:
+            if not result.identifier:  # of what is invalid
+                continue
+            if result.external_id and result.phone_number and phone_fallback:
+                wrong = f"entry {result.index} has an externalId and a phone number"
+                raise Failure(f"{wrong}, and a list would lose one of them", _WAY_OUT)
+            its_kind = "externalId" if result.external_id else "phoneNumber"
+            if its_kind != (kind := kind or its_kind):
+                raise Failure(
+                    "some entries have an externalId, others only a phone number, "
+                    "and a list has one of them",
+                    _WAY_OUT,
+                )
+            if not _is_a_line(result.identifier, kind):
+                raise Failure(
+                    f"the {kind} of entry {result.index} cannot stand on a line of its own",
+                    _WAY_OUT,
+                )
+            file.write(f"{cell(result.identifier)}\n".encode())
+        if kind:
+            remark(f"to send them back: leadsweep submit FILE --by {kind}")
+        file.seek(0)
+        while part := file.read(_PART):
+            yield part
+
+
+def _is_a_line(identifier: str, kind: str) -> bool:
+    """Whether what is read of the line means the same."""
+    from leadsweep.rules.identifiers import canonical
+
+    same = canonical.canonical_external_id
+    if kind == "phoneNumber":
+        same = canonical.canonical_phone_number
+    read = identifier.removeprefix("\ufeff").strip()
+    return "\n" not in read and same(read) == same(identifier)
