@@ -36,7 +36,7 @@ demo: $(RUNS) $(COMPILED) ## Run the main job on real servers, from nothing to t
 
 # A guide that cannot be built is no reason not to run.
 up: $(RUNS) $(COMPILED) ## Keep the stack running on http://127.0.0.1:8000 (make up PORT=8001: there)
-	@$(MAKE) --no-print-directory $(GUIDE) || echo "the guide is not built; \`make docs\` says why" >&2
+	@$(MAKE) --silent --no-print-directory $(GUIDE) >&2 || echo "the guide is not built; \`make docs\` says why" >&2
 	@$(BIN)/leadsweep up $(if $(PORT),--port $(PORT)) $(ARGS)
 
 docs: $(RUNS) ## Build the guide, which the API serves at /guide; a link that leads nowhere fails
