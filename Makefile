@@ -47,7 +47,7 @@ docs: $(RUNS) ## Build the guide, which the API serves at /guide; a link that le
 $(GUIDE): zensical.toml $(shell find docs -type f)
 	@$(BIN)/python -m zensical build --clean --strict && touch $@ || { rm -f $@; exit 1; }
 
-test: setup ## Run all tests
+test: setup $(COMPILED) ## Run all tests
 	@$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist worksteal $(ARGS)
 
 proof: setup ## Run what the proof table lists in full, for hours, and write docs/proof.json
