@@ -23,8 +23,9 @@ from api.description.shapes import (
 from api.description.webhook_schemas import WEBHOOK_SCHEMAS
 from api.health import ROLES
 from api.http.fields import MOMENT
-from api.jobs.status import Job, JobSummary
-from shared.states import JobState, Outcome
+from api.jobs.status import NAMES, Job, JobSummary
+from api.jobs.waiting import PUBLISHED_IF_ANY
+from shared.states import COUNTS, JobState, Outcome
 
 JOB_ID = "0b8f3c1e-6f0e-4f0a-9a43-0d7f5c1b2a90"
 
@@ -54,16 +55,9 @@ _SUMMARY = {
     "sourceJobId": None,
     "total": 2,
     "processed": 2,
+    **dict.fromkeys(NAMES.values(), 0),
     "deleted": 1,
-    "wouldDelete": 0,
-    "restored": 0,
-    "conflict": 0,
     "notFound": 1,
-    "unprocessed": 0,
-    "invalid": 0,
-    "erasedFromArchive": 0,
-    "lacksPlus": 0,
-    "otherExternalId": 0,
     "waitingFor": None,
     "error": None,
     "schedule": None,
@@ -82,13 +76,9 @@ _SUMMARY = {
     "resultsUrl": f"/api/v1/jobs/{JOB_ID}/results",
 }
 _LISTS = {
+    **{f"{NAMES[column]}Identifiers": [] for column in COUNTS},
     "deletedIdentifiers": ["CRM_001"],
-    "wouldDeleteIdentifiers": [],
-    "restoredIdentifiers": [],
-    "conflictIdentifiers": [],
     "notFoundIdentifiers": ["+15555551234"],
-    "unprocessedIdentifiers": [],
-    "invalidIdentifiers": [],
 }
 
 # Of the job's answers, made of the structs that the routes answer with.
@@ -155,7 +145,7 @@ _PUBLISHED = {
         "status": {"const": "completed"},
         **{
             name: _FIELDS[name]
-            for word in ("wouldDelete", "restored", "conflict", "invalid")
+            for word in PUBLISHED_IF_ANY
             for name in (word, f"{word}Identifiers")
         },
         **{name: _FIELDS[name] for name in ("resultsUrl", "identifiersOmitted")},

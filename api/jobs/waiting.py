@@ -25,11 +25,11 @@ from starlette.requests import Request
 from api.database import rows
 from api.http.answers import Accepted, ApiError
 from api.http.request import Caller, services_of
-from api.jobs.status import JobNow, read_job
+from api.jobs.status import NAMES, JobNow, read_job
 from shared.broker.wakeups import CHANNEL
 from shared.database.arrays import text_array
 from shared.database.plans import BY_INDEX
-from shared.states import JobState
+from shared.states import COUNTS, JobState
 
 LOOK_EVERY = 1.0  # seconds
 
@@ -45,9 +45,12 @@ _MARK_AWAITED = text(f"""
     WHERE id = :job_id AND finished_at IS NULL AND {BY_INDEX} RETURNING id
 """)
 
-# What the published synchronous API answers; and what it has besides, where there is any.
+# What the published synchronous API answers; and what it has besides, where there is any. A job
+# that leaves something unprocessed has failed, and is not answered so.
 _PUBLISHED = ("deleted", "notFound", "deletedIdentifiers", "notFoundIdentifiers", "jobId", "status")
-_PUBLISHED_IF_ANY = ("wouldDelete", "restored", "conflict", "invalid")
+PUBLISHED_IF_ANY = tuple(
+    NAMES[column] for column in COUNTS if column not in {"deleted", "not_found", "unprocessed"}
+)
 
 log = structlog.get_logger()
 
@@ -174,7 +177,7 @@ def _is_in_time(job: JobNow, accepted: Accepted) -> bool:
 def _published(job: JobNow) -> dict[str, Any]:
     """The job's results, as the published synchronous API has them."""
     names = [*_PUBLISHED]
-    for name in _PUBLISHED_IF_ANY:
+    for name in PUBLISHED_IF_ANY:
         if getattr(job.body, name):
             names += [name, f"{name}Identifiers"]
     if job.body.identifiersOmitted:
