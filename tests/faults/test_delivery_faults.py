@@ -182,7 +182,7 @@ def test_fifty_receivers_that_hang_leave_other_companies_deliveries_prompt(groun
                     [("x", None)], f"hangs-{number}", callbackUrl=f"{receiver.url}/hang?{number}"
                 )
             slow.http.close()
-        wait_for(lambda: sum(receiver.at_once.values()) == 2 * HANGING)
+        wait_for(lambda: sum(map(len, receiver.in_hand.values())) == 2 * HANGING)
         caller, took = ground.caller_of(url), []
         for number in range(40):
             job_id = caller.submit(

@@ -129,7 +129,7 @@ PROOFS = {
         5,
     ),
     "file entries": Proof(
-        "entries of files, as CSV and as NDJSON, a worker process killed twice a second throughout:"
+        "entries of files, as CSV and as NDJSON, worker processes killed all the time:"
         " entry by entry against the oracle, API memory + 100 MB at most",
         200_000,
         4_000_000,

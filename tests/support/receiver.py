@@ -3,6 +3,7 @@ on loopback.
 """
 
 import gzip
+import select
 import socket
 import ssl
 import struct
@@ -39,13 +40,8 @@ class Receiver:
     """
 
     def __init__(self, host="127.0.0.1", tls=None, port=0):
-        self.came, self.connections, self.script, self.at_once, self.most_at_once = (
-            [],
-            0,
-            {},
-            {},
-            {},
-        )
+        self.came, self.connections, self.script, self.most_at_once = [], 0, {}, {}
+        self.in_hand = {}  # by path, the connections whose senders wait
         self.goes_on = threading.Event()  # lets those go who hang
         self._tls = tls
         self._names = threading.local()
@@ -84,16 +80,18 @@ class Receiver:
         ):
             came = self._read(connection)
             with self._lock:
-                self.at_once[came.path] = self.at_once.get(came.path, 0) + 1
+                in_hand = [one for one in self.in_hand.get(came.path, ()) if not _is_left(one)]
+                self.in_hand[came.path] = [*in_hand, connection]
                 self.most_at_once[came.path] = max(
-                    self.most_at_once.get(came.path, 0), self.at_once[came.path]
+                    self.most_at_once.get(came.path, 0), len(self.in_hand[came.path])
                 )
                 self.came.append(came)
             try:
                 self._answer(connection, came.path)
             finally:
                 with self._lock:
-                    self.at_once[came.path] -= 1
+                    others = [one for one in self.in_hand[came.path] if one is not connection]
+                    self.in_hand[came.path] = others
 
     def _read(self, connection):
         raw = b""
@@ -118,6 +116,11 @@ class Receiver:
             connection.sendall(
                 does or f"HTTP/1.1 {path.strip('/')} x\r\ncontent-length: 0\r\n\r\n".encode()
             )
+
+
+def _is_left(connection):
+    """Whether who sent has ended it: there is nothing more to read but its end."""
+    return bool(select.select([connection], [], [], 0)[0])
 
 
 def _gone():
