@@ -746,7 +746,7 @@ async def test_who_sends_no_body_holds_up_nobody(service):
 
 
 async def test_a_company_takes_three_of_the_eight_places_at_most(service, monkeypatch):
-    monkeypatch.setattr("api.http.places.PATIENCE", 0.2)
+    monkeypatch.setattr("api.http.places.PLACE_TIMEOUT", 0.2)
     whole = asyncio.Event()
 
     async def slow():
