@@ -158,7 +158,7 @@ _EXECUTION = {
 
 
 def _parameter(name: str, schema: Schema, *, required: bool = False) -> Schema:
-    """An option as a parameter of the query, where there is no null."""
+    """An option as a parameter of the query, which cannot be null."""
     kept = {keyword: value for keyword, value in schema.items() if keyword != "description"}
     for keyword in ("type", "enum"):
         if isinstance(kept.get(keyword), list):

@@ -91,7 +91,7 @@ _LISTS = {
     "invalidIdentifiers": [],
 }
 
-# Of the job's answers, made from the structs that the routes answer with.
+# The job's answers, made from the structs that the routes answer with.
 _, _JOB_SCHEMAS = msgspec.json.schema_components(
     (Job, JobSummary), ref_template="#/components/schemas/{name}"
 )

@@ -58,8 +58,7 @@ def inflated(parts: Iterable[bytes]) -> Iterator[bytes]:
             if content:
                 yield content
             rest = member.unused_data if member.eof else member.unconsumed_tail
-            # As much as was allowed may not be all: the member holds content that needs no more
-            # bytes.
+            # Where it is as much as was allowed, the member may hold more content already.
             if not rest and len(content) < INFLATED_AT_ONCE:
                 break
     if has_begun and not member.eof:

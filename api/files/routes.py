@@ -66,7 +66,7 @@ async def bulk_delete_file(request: Request) -> Response:
 
 
 def _naming(query: Any) -> Naming:
-    """What the query says of the file's columns. Raises InvalidRequest."""
+    """Reads from the query what the file's columns are called. Raises InvalidRequest."""
     pairs = [cell.partition(":") for cell in _cells(query, "columns")]
     if not all(identifier in IDENTIFIERS and name for identifier, _, name in pairs):
         raise InvalidRequest("columns must be written as externalId:NAME,phoneNumber:NAME")

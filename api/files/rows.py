@@ -59,8 +59,8 @@ class Batch(NamedTuple):
 
 
 class _Row(NamedTuple):
-    """What can be read of a row: its two identifiers, of whatever type, and what is wrong with it,
-    if anything is.
+    """A row as far as it can be read: its two identifiers, of whatever type, and what is wrong with
+    it, if anything is.
     """
 
     external_id: Any
@@ -107,17 +107,22 @@ def _read_csv(coming: Iterable[Block], manner: Manner) -> Iterator[Batch]:
 
 
 def _csv_row(fields: list[str] | str, *, width: int, places: Places, manner: Manner) -> _Row:
-    """One record; where it could not be read, `fields` says why."""
+    """Reads one record. Where it has no fields, `fields` is a text that says why."""
     if isinstance(fields, str):
         return _unreadable(fields)
     if len(fields) != width:
         return _unreadable(f"{len(fields)} columns, the header has {width}")
-    external_id, number = (None if place is None else unwrapped(fields[place]) for place in places)
+    external_id, number = (_cell(fields, place) for place in places)
     row = _row(external_id, number, manner.region)
     if row.flaw or not manner.needs_external_id or canonical_external_id(external_id or ""):
         return row
     why = "externalId is required where phoneFallback is false"
     return row._replace(flaw=Flaw(why, Outcome.NO_IDENTIFIER))
+
+
+def _cell(fields: list[str], place: int | None) -> str | None:
+    """What a cell means; None where the file has no such column."""
+    return None if place is None else unwrapped(fields[place])
 
 
 def _all_rows(records: Records, width: int, places: Places, manner: Manner) -> Batch | None:
@@ -188,7 +193,7 @@ def _all_entries(block: Block, texts: Sequence[bytes | None], manner: Manner) ->
 
 
 def _json_row(text: bytes | None, manner: Manner, unseen: set[str]) -> _Row:
-    """One line; None is a line that is too long. The keys that it has are taken from `unseen`."""
+    """Reads one line; None is a line that is too long. Takes the keys that it has from `unseen`."""
     if text is None:
         return _unreadable(TOO_LONG)
     try:

@@ -61,15 +61,15 @@ log = structlog.get_logger()
 
 
 class Requests(h11.Connection):
-    """What the bytes of a connection are, taken more strictly than h11 takes them."""
+    """Reads the bytes of a connection as events, more strictly than h11 does."""
 
     refusal = _INVALID  # status and error, once an event could not be read
     events = 0
     _unread = _chunks = _length = 0  # of the body in hand: bytes after the answer, chunks, bytes
 
     def next_event(self) -> Any:
-        """As h11's. Raises RemoteProtocolError, also for a long head, a length in two ways and a
-        body that nobody reads.
+        """The next event, as h11 has it. Raises RemoteProtocolError, also for a head that is too
+        long, a length that is given in two ways, and a body that nobody reads.
         """
         self.events += 1
         held = len(self._receive_buffer)
@@ -111,8 +111,8 @@ class Requests(h11.Connection):
 
 
 class Transport:
-    """What uvicorn writes to. Its end is told to the caller first, and what still comes is dropped
-    for a while: a socket that is closed with bytes unread takes the answer with it.
+    """The transport that uvicorn writes to. When it ends, it tells the caller first, and drops what
+    still comes for a while: a socket that is closed with bytes unread takes the answer with it.
     """
 
     def __init__(self, transport: Any) -> None:
@@ -193,7 +193,9 @@ class Connection(H11Protocol):
         return self.is_idle or is_sending or self.flow.write_paused or self._caller_ended
 
     def connection_made(self, transport: Any) -> None:
-        """Where there is no place left, slow callers give up theirs; else it is refused."""
+        """Begins to serve. Slow callers give up their places where none is left; where none of them
+        can, the connection is refused.
+        """
         if len(self.connections) >= MAX_CONNECTIONS:
             slow_callers.make_room(self.connections)
         super().connection_made(Transport(transport))  # type: ignore[arg-type]
@@ -280,9 +282,8 @@ class Connection(H11Protocol):
         async def send_part(message: Message) -> None:
             # RFC 9110, 10.1.1: who waits to be told to go on may send the body after the answer or
             # leave it out.
-            if not cycle.response_started and (
-                not cycle.keep_alive or self.conn.they_are_waiting_for_100_continue
-            ):
+            is_first = not cycle.response_started
+            if is_first and (not cycle.keep_alive or self.conn.they_are_waiting_for_100_continue):
                 message["headers"] = [*message["headers"], _CLOSE]
             await send(message)
 
@@ -322,7 +323,7 @@ class Reader(asyncio.BufferedProtocol):
     once, and each of a thousand connections would hold as much. The methods are asyncio's.
     """
 
-    # What is read is handed on before anything else is.
+    # One is enough: what is read is handed on before anything else is read.
     _buffer = memoryview(bytearray(READ_AT_ONCE))
 
     def __init__(self, **arguments: Any) -> None:

@@ -23,7 +23,7 @@ LINGER_TIME = 5.0  # seconds after the end of our side, see api.http.protocol.Tr
 # Bytes of answers, of all connections: as 500 callers are sent at once who waited for 1000 leads
 # each.
 MAX_UNTAKEN = 64 * 1024 * 1024
-# Where one connection more does not fit, so many end: to look for the oldest takes a look at all.
+# So many connections end where one more does not fit: finding the oldest takes a look at all.
 PLACES_FREED_AT_ONCE = 100
 
 

@@ -163,8 +163,8 @@ def _identified(entries: list[dict[str, Any]], region: str | None) -> Identifier
 
 
 async def _free_ids(engine: AsyncEngine, count: int) -> list[int]:
-    """So many ids that no lead has. Raises Unavailable where too many of those that come next are
-    used; the next call goes on after them.
+    """Draws `count` ids that no lead has. Raises Unavailable where too many of those that come next
+    are used; the next call goes on after them.
     """
     ids: list[int] = []
     for further in FURTHER_IDS:

@@ -21,8 +21,8 @@ from shared.identifiers.canonical import (
 )
 from shared.identifiers.phone_regions import phone_number
 
-# Seconds at most before a change that met a deadlock is tried again, doubled with each try, up to
-# the longest; the deadlock itself takes the database a second to notice.
+# Seconds. A change that met a deadlock is tried again after FIRST_PAUSE at most, which doubles with
+# each try up to LONGEST_PAUSE; the database itself takes a second to notice a deadlock.
 FIRST_PAUSE, LONGEST_PAUSE = 0.05, 1.0
 
 Result = TypeVar("Result")
@@ -102,7 +102,7 @@ async def in_campaign(
 
 
 async def patiently(change: Callable[[], Coroutine[Any, Any, Result]]) -> Result:
-    """What `change` returns. It is tried again where another transaction was in the way.
+    """Returns what `change` returns, and tries it again where another transaction was in the way.
 
     It is not tried again where it waited for a lock in vain: the caller has waited long enough; nor
     where the connection broke: what had been done would be reported as skipped, or as not found.

@@ -71,7 +71,7 @@ _REMOVE = text(
 
 
 class Registration(NamedTuple):
-    """What a caller says of a webhook; None where that is left out."""
+    """A webhook as its owner describes it; None stands for what is left out."""
 
     url: str | None
     events: list[str] | None
@@ -110,7 +110,7 @@ def _checked_events(events: Any) -> list[str] | None:
 async def add(
     engine: AsyncEngine, settings: Settings, key: Key, registration: Registration
 ) -> dict[str, Any]:
-    """Adds a webhook. Returns what callers see of it, and its secret. Raises InvalidRequest,
+    """Adds a webhook. Returns it as its owner sees it, with its secret. Raises InvalidRequest,
     ApiError 409.
     """
     await check_host("url", registration.url or "", settings.webhook_allow)
@@ -173,7 +173,7 @@ async def remove(engine: AsyncEngine, key: Key, webhook_id: UUID) -> None:
 
 
 async def read(engine: AsyncEngine, key: Key, webhook_id: UUID) -> dict[str, Any]:
-    """What callers see of a webhook. Raises ApiError 404."""
+    """Reads a webhook as its owner sees it. Raises ApiError 404."""
     named = await rows(engine, _select(key).where(webhooks.c.id == webhook_id))
     if not named:
         raise webhook_not_found()
