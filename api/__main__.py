@@ -20,38 +20,41 @@ from shared.process.streams import guard_streams
 if TYPE_CHECKING:
     from api.http.services import Services
 
-FILES = MAX_CONNECTIONS + 200  # descriptors: the connections of callers, and our own to the servers
-STOPS_WITHIN = 5  # seconds for requests in hand
-UPLOADS_END = 3.0  # seconds for files, so that who sends one still gets an answer
+# File descriptors: the connections of callers, and our own to the servers.
+OPEN_FILES = MAX_CONNECTIONS + 200
+STOP_TIMEOUT = 5  # seconds for requests in hand
+UPLOADS_END_AFTER = 3.0  # seconds for files, so that their senders still get an answer
 
 
 class Server(uvicorn.Server):
-    """Stops soon: calls that wait for a job are answered with what there is, not cut off."""
+    """uvicorn's server, which looks at slow callers, and stops soon: calls that wait for a job are
+    answered with what there is, not cut off.
+    """
 
     def __init__(self, app: FastAPI, config: uvicorn.Config) -> None:
-        """`config` is of `app`, which is started by then."""
+        """`config` is that of `app`."""
         super().__init__(config)
         self._app = app
 
     async def on_tick(self, counter: int) -> bool:
-        """Every tenth of a second; once a second, at callers that are silent."""
+        """Looks at every connection once a second; uvicorn ticks ten times as often."""
         if counter % 10 == 0:
             for connection in tuple(self.server_state.connections):
                 cast("Connection", connection).look()
         return await super().on_tick(counter)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Ends the waiting, then serves what is in hand; a file that is still coming in has a
-        little time to end.
+        """Ends the waiting for jobs, then serves what is in hand. Files that are still coming in
+        have UPLOADS_END_AFTER.
         """
         services: Services = self._app.state.services
         services.waiter.end()
-        asyncio.get_running_loop().call_later(UPLOADS_END, services.receiver.end)
+        asyncio.get_running_loop().call_later(UPLOADS_END_AFTER, services.receiver.end)
         await super().shutdown(sockets)
 
 
 def main() -> None:
-    """Serves where the arguments of the process say."""
+    """Serves at the address that the arguments of the process name."""
     guard_streams()
     parser = argparse.ArgumentParser(prog="python -m api", description=__doc__)
     parser.add_argument(
@@ -78,13 +81,13 @@ def serve(host: str, port: int) -> None:
         host=host,
         port=port,
         loop="uvloop",
-        http=cast("Any", Reader),  # which is a protocol of the other kind that asyncio knows
+        http=cast("Any", Reader),  # uvicorn's type is that of the other kind of asyncio protocol
         log_config=None,
         log_level="error",  # it warns of every request that is not HTTP
         access_log=False,
         server_header=False,
-        proxy_headers=False,  # an address is whoever speaks to us, not whom it says it is
-        timeout_graceful_shutdown=STOPS_WITHIN,
+        proxy_headers=False,  # a caller is the address that speaks to us, not the one it names
+        timeout_graceful_shutdown=STOP_TIMEOUT,
     )
     server = Server(app, config)
     with suppress(KeyboardInterrupt):
@@ -94,10 +97,12 @@ def serve(host: str, port: int) -> None:
 
 
 def _allow_files() -> None:
-    """A shell often allows 1024 by default, and more where it is asked."""
+    """Raises the limit on open files: a shell often allows 1024, and more to a process that wants
+    more.
+    """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft != resource.RLIM_INFINITY and soft < FILES:
-        allowed = FILES if hard == resource.RLIM_INFINITY else min(FILES, hard)
+    if soft != resource.RLIM_INFINITY and soft < OPEN_FILES:
+        allowed = OPEN_FILES if hard == resource.RLIM_INFINITY else min(OPEN_FILES, hard)
         resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
 
 

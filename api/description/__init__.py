@@ -1,1 +1,1 @@
-"""What callers read of the API: its OpenAPI description, and the page that shows it."""
+"""The API as callers read of it: its OpenAPI description, the page that shows it, and the guide."""

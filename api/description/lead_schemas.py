@@ -1,4 +1,4 @@
-"""The bodies of leads as JSON Schema, with an example each."""
+"""The bodies of calls about leads, and of their answers, as JSON Schema with an example each."""
 
 from api.description.request_schemas import CAMPAIGN_PATTERN, ENTRY, PHONE_REGION
 from api.description.shapes import (

@@ -1,17 +1,17 @@
-"""The description behind `/openapi.json`: FastAPI's own, which knows the routes and their
-parameters, and what it cannot know.
+"""The description behind `/openapi.json`: FastAPI's own, completed.
 
-That is the bodies, as the routes read raw bytes and answer plain dicts, and every status with its
-headers and error texts.
+FastAPI knows the routes and their parameters. It cannot know the bodies, as the routes read raw
+bytes and answer dicts, nor every status with its headers and error texts.
 """
 
 from fastapi import FastAPI
 
+from api.description.headers import HEADERS
+from api.description.parameters import IDEMPOTENCY, IF_NONE_MATCH, PARAMETERS, WAIT
 from api.description.request_schemas import FILE_PARAMETERS, FILES
-from api.description.responses import HEADERS, RESPONSES
-from api.description.schemas import JOB_ID, OUTCOME, SCHEMAS
+from api.description.responses import RESPONSES
+from api.description.schemas import SCHEMAS
 from api.description.shapes import Schema, reference
-from api.description.webhook_schemas import DELIVERY_ID, WEBHOOK_ID
 
 ABOUT = """\
 Deletes leads in bulk, in the background, and says what became of each.
@@ -40,10 +40,7 @@ is too large`).
 
 # Swagger UI groups operations by these, in this order.
 TAGS = [
-    {
-        "name": name,
-        "description": description,
-    }
+    {"name": name, "description": description}
     for name, description in {
         "Bulk delete": "Submit leads to be deleted, as JSON or as a file: each call makes one job",
         "Jobs": "Read what becomes of a job, and of each of its leads",
@@ -56,6 +53,9 @@ TAGS = [
     }.items()
 ]
 
+# Statuses and their responses, by what an operation is: _KEYED all that need a key, _OWNED those
+# that need a key with more rights, _STEER and _FOLLOW the actions on a job, _PLAIN_CALL those on a
+# webhook or a delivery.
 _KEYED = {401: "Unauthorized", 429: "RateLimited", 503: "Unavailable"}
 _BULK = {
     200: "Completed",
@@ -64,8 +64,9 @@ _BULK = {
     403: "Forbidden",
     409: "InProgress",
     413: "TooLarge",
-}
-_BULK |= {415: "NotJson", 422: "KeyReused"} | _KEYED
+    415: "NotJson",
+    422: "KeyReused",
+} | _KEYED
 _ACTION = {
     400: "InvalidAction",
     403: "Forbidden",
@@ -78,12 +79,12 @@ _STEER = {200: "InForce", 202: "Accepted"} | _ACTION
 _FOLLOW = {200: "Completed", 202: "Accepted"} | _ACTION
 
 _OWNED = {403: "Forbidden"} | _KEYED
-_ASKED = {400: "InvalidCall", 413: "TooLarge"} | _OWNED
-_WRITTEN = {400: "InvalidWebhook", 413: "TooLarge", 415: "NotJson"} | _OWNED
+_PLAIN_CALL = {400: "InvalidCall", 413: "TooLarge"} | _OWNED
+_WEBHOOK = {400: "InvalidWebhook", 413: "TooLarge", 415: "NotJson"} | _OWNED
 
 _NEW_LEADS = {400: "InvalidLeads", 413: "TooLarge", 415: "NotJson"} | _OWNED
 _FILE = _BULK | {400: "InvalidFile", 408: "TooSlow", 413: "FileTooLarge", 415: "NotAFile"}
-_CHANGED = {
+_JOB_CHANGE = {
     400: "InvalidChange",
     404: "JobNotFound",
     409: "Final",
@@ -91,7 +92,7 @@ _CHANGED = {
     415: "NotJson",
 } | _OWNED
 
-# Of each operation, which response stands for which status.
+# The response that an operation has for each status.
 _STATUSES = {
     "bulkDeleteLeads": _BULK,
     "bulkDeleteRecords": _BULK,
@@ -103,7 +104,7 @@ _STATUSES = {
     "retryJob": _FOLLOW,
     "executeJob": _FOLLOW | {400: "InvalidExecution", 415: "NotJson"},
     "restoreJob": _FOLLOW,
-    "changeJob": {200: "JobChanged"} | _CHANGED,
+    "changeJob": {200: "JobChanged"} | _JOB_CHANGE,
     "getJob": {200: "Job", 304: "NotModified", 400: "InvalidQuery", 404: "JobNotFound"} | _KEYED,
     "listJobs": {200: "JobPage", 400: "InvalidQuery"} | _KEYED,
     "listResults": (
@@ -120,55 +121,25 @@ _STATUSES = {
         {200: "LeadDeleted", 400: "InvalidLeadQuery", 404: "LeadNotFound", 409: "RefusedLeads"}
         | _OWNED,
     ),
-    "createWebhook": {201: "WebhookCreated", 409: "TooManyWebhooks"} | _WRITTEN,
+    "createWebhook": {201: "WebhookCreated", 409: "TooManyWebhooks"} | _WEBHOOK,
     "listWebhooks": {200: "WebhookPage", 400: "InvalidQuery"} | _OWNED,
     "getWebhook": {200: "Webhook", 400: "InvalidQuery", 404: "WebhookNotFound"} | _OWNED,
-    "changeWebhook": {200: "Webhook", 404: "WebhookNotFound"} | _WRITTEN,
-    "deleteWebhook": {200: "WebhookDeleted", 404: "WebhookNotFound"} | _ASKED,
-    "rotateWebhook": {200: "WebhookRotated", 404: "WebhookNotFound"} | _ASKED,
-    "testWebhook": {202: "DeliveryStarted", 404: "WebhookNotFound"} | _ASKED,
+    "changeWebhook": {200: "Webhook", 404: "WebhookNotFound"} | _WEBHOOK,
+    "deleteWebhook": {200: "WebhookDeleted", 404: "WebhookNotFound"} | _PLAIN_CALL,
+    "rotateWebhook": {200: "WebhookRotated", 404: "WebhookNotFound"} | _PLAIN_CALL,
+    "testWebhook": {202: "DeliveryStarted", 404: "WebhookNotFound"} | _PLAIN_CALL,
     "listWebhookDeliveries": (
         {200: "DeliveryPage", 400: "InvalidQuery", 404: "WebhookNotFound"} | _KEYED
     ),
     "listJobDeliveries": {200: "DeliveryPage", 400: "InvalidQuery", 404: "JobNotFound"} | _KEYED,
-    "redeliver": {202: "DeliveryStarted", 404: "DeliveryNotFound", 409: "WebhookDisabled"} | _ASKED,
+    "redeliver": {202: "DeliveryStarted", 404: "DeliveryNotFound", 409: "WebhookDisabled"}
+    | _PLAIN_CALL,
     "getHealth": {200: "Healthy", 429: "HealthRateLimited", 503: "Unhealthy"},
 }
 
 
-def _request_header(name: str, description: str, schema: Schema, example: str) -> Schema:
-    return {
-        "name": name,
-        "in": "header",
-        "required": False,
-        "description": description,
-        "schema": schema,
-        "example": example,
-    }
-
-
-_WAIT = _request_header(
-    "Prefer",
-    "`wait=N`: wait up to N seconds, at most 60, for the job to end; anything else is ignored",
-    {"type": "string"},
-    "wait=10",
-)
-_IDEMPOTENCY = _request_header(
-    "Idempotency-Key",
-    "Makes it safe to send the same again, for 72 hours: a 503 or a cut connection may hide a call"
-    " that was carried out",
-    {"type": "string", "pattern": "^[!-~]([ -~]{0,253}[!-~])?$"},
-    "6f1c-nightly-17",
-)
-_IF_NONE_MATCH = _request_header(
-    "If-None-Match",
-    "An `ETag`: answers 304 if the job is as it was then",
-    {"type": "string"},
-    '"0123456789abcdef01234567"',
-)
-
-# What Leadsweep sends, rather than what it takes.
-_SENT = {
+# The request that Leadsweep itself makes, to a webhook.
+_JOB_ENDED = {
     "operationId": "jobEnded",
     "summary": "A job has ended",
     "tags": ["Webhooks"],
@@ -211,13 +182,13 @@ _SENT = {
 _SUBMITTING = ("bulkDeleteLeads", "bulkDeleteRecords")
 _TAKES_FILES = ("bulkDeleteLeadsFile", "bulkDeleteRecordsFile")
 
-# The headers that an operation looks at beside the key's.
+# The headers that an operation reads beside the key's.
 _REQUEST_HEADERS = {
     **dict.fromkeys(
-        (*_SUBMITTING, *_TAKES_FILES, "retryJob", "executeJob", "restoreJob"), (_IDEMPOTENCY, _WAIT)
+        (*_SUBMITTING, *_TAKES_FILES, "retryJob", "executeJob", "restoreJob"), (IDEMPOTENCY, WAIT)
     ),
-    **dict.fromkeys(("cancelJob", "pauseJob", "resumeJob"), (_IDEMPOTENCY,)),
-    "getJob": (_WAIT, _IF_NONE_MATCH),
+    **dict.fromkeys(("cancelJob", "pauseJob", "resumeJob"), (IDEMPOTENCY,)),
+    "getJob": (WAIT, IF_NONE_MATCH),
 }
 
 # The body that an operation takes.
@@ -232,60 +203,9 @@ _BODIES = {
     "createRecords": "NewLeads",
 }
 
-_PARAMETERS: dict[str, Schema] = {
-    "jobId": {"description": "As the bulk delete answered it", "example": JOB_ID},
-    "webhookId": {"description": "As it was answered when it was created", "example": WEBHOOK_ID},
-    "deliveryId": {
-        "description": "As lists of deliveries have it; also the `webhook-id` that was sent",
-        "example": DELIVERY_ID,
-    },
-    "status": {"description": "Only those in this state"},
-    "event": {"description": "Only those that tell of this"},
-    "campaignId": {"description": "Only those of this campaign", "example": "cmp_1"},
-    "externalId": {"description": "Only the lead with this `externalId`", "example": "CRM_001"},
-    "phoneRegion": {
-        "description": (
-            "Country (ISO 3166) as whose `phoneNumber` is read if it has no `+`; without it, the"
-            " campaign's"
-        )
-    },
-    "phoneNumber": {
-        "description": (
-            "Only the lead with this `phoneNumber`; a `+` may be written as it is, or as `%2B`"
-        ),
-        "example": "+15555551234",
-    },
-    "clientReference": {
-        "description": (
-            "Only jobs that were sent with this reference, which goes with their identifiers"
-        ),
-        "example": "nightly",
-    },
-    "createdAfter": {
-        "description": "Only jobs that were created at this time or later; ISO 8601 with an offset",
-        "example": "2026-01-31T22:00:00+01:00",
-    },
-    "createdBefore": {
-        "description": (
-            "Only jobs that were created before this time, and not at it; ISO 8601 with an offset"
-        ),
-        "example": "2026-02-01T22:00:00+01:00",
-    },
-    "outcome": {"description": "Only entries with this outcome", "schema": OUTCOME},
-    "cursor": {"description": "`nextCursor`, or `cursor`, of the page before"},
-    "limit": {"description": "The most items in a page"},
-    "raw": {
-        "description": (
-            "`1`: CSV without the quote before what a spreadsheet would take for a formula; only"
-            " where a cell would else mean something else when it is sent back, as `'-17`, it"
-            " has one"
-        )
-    },
-}
-
 
 class Described(FastAPI):
-    """FastAPI with a description that is complete."""
+    """FastAPI, with a complete description."""
 
     def openapi(self) -> Schema:
         """The OpenAPI description, made at the first call."""
@@ -314,19 +234,20 @@ def _completed(description: Schema) -> Schema:
     return description | {
         "components": components,
         "security": [{"key": []}],
-        "webhooks": {"jobEnded": {"post": _SENT}},
+        "webhooks": {"jobEnded": {"post": _JOB_ENDED}},
     }
 
 
 def _complete(operation: Schema) -> None:
+    """Gives an operation its responses, its body and what FastAPI lacks of its parameters."""
     name = operation["operationId"]
     operation["responses"] = {
-        str(s): reference(n, "responses") for s, n in sorted(_STATUSES[name].items())
+        str(status): reference(response, "responses")
+        for status, response in sorted(_STATUSES[name].items())
     }
     if body := _BODIES.get(name):
-        required = name != "executeJob"
         operation["requestBody"] = {
-            "required": required,
+            "required": name != "executeJob",
             "content": {"application/json": {"schema": reference(body)}},
         }
     if name == "getHealth":
@@ -344,12 +265,11 @@ def _complete(operation: Schema) -> None:
 
 
 def _describe_parameter(parameter: Schema) -> None:
-    """FastAPI writes `anyOf` something and null for what may be left out; a parameter cannot be
-    sent as null.
+    """Adds what a parameter means. Where it may be left out, FastAPI writes `anyOf` its schema and
+    null, but null cannot be sent in a query.
     """
     schema = parameter["schema"]
     schema.pop("title", None)
-    parameter["schema"] = next(
-        (one for one in schema.get("anyOf", ()) if one.get("type") != "null"), schema
-    )
-    parameter |= _PARAMETERS[parameter["name"]]
+    kinds = (kind for kind in schema.get("anyOf", ()) if kind.get("type") != "null")
+    parameter["schema"] = next(kinds, schema)
+    parameter |= PARAMETERS[parameter["name"]]

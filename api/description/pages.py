@@ -1,5 +1,5 @@
-"""Serves `/openapi.json`, `/docs` and `/guide`: Swagger UI and the guide from this package, so that
-both work offline and call no foreign host.
+"""Serves `/openapi.json`, `/docs` and `/guide`. Swagger UI and the guide are files of this package,
+so both work offline and call no foreign host.
 """
 
 import re
@@ -17,8 +17,8 @@ from api.http.answers import Answer
 router = APIRouter(include_in_schema=False, redirect_slashes=False)
 
 _STATIC = Path(__file__).parent / "static"
-# Read once: a file that is open for each caller who does not take it would leave no descriptors for
-# others.
+# Files are read once. A file that stays open for each caller who does not take it would use up the
+# descriptors.
 _PAGE = (_STATIC / "docs.html").read_bytes()
 _ASSETS = {
     "docs.js": ((_STATIC / "docs.js").read_bytes(), "text/javascript"),
@@ -31,8 +31,8 @@ _ASSETS = {
 
 
 def _headers(script_hashes: str = "") -> dict[str, str]:
-    """The headers of a page: it loads and calls nothing that is not ours, and runs no script within
-    the page but those of which the hashes are given.
+    """The headers of a page. It loads and calls nothing that is not ours, and of the scripts that
+    stand in the page it runs only those whose hashes are given.
 
     Swagger UI and the guide's theme set style attributes, and draw their icons from data: URLs.
     """
@@ -65,8 +65,8 @@ _INLINE_SCRIPT = re.compile(rb"<script>(.*?)</script>", re.DOTALL)
 
 
 def _read(path: Path) -> _File:
-    """Reads one file. The scripts within a page are those of the guide's theme, so they are allowed
-    by their hashes.
+    """Reads one file. The scripts that stand in a page are the theme's own, so their hashes are
+    allowed.
     """
     content = path.read_bytes()
     scripts = _INLINE_SCRIPT.findall(content) if path.suffix == ".html" else []
@@ -76,8 +76,8 @@ def _read(path: Path) -> _File:
 
 
 def read_guide(folder: Path) -> dict[str, _File]:
-    """Every file of the guide in `folder` by its path in the URL: that of a page ends in a slash,
-    or is empty for the first one. A guide that was not built has no files.
+    """Every file of the guide in `folder`, by its path in the URL. The path of a page ends in a
+    slash; that of the first page is empty. A guide that was not built has no files.
     """
     return {
         path.relative_to(folder).as_posix().removesuffix("index.html"): _read(path)
@@ -87,7 +87,7 @@ def read_guide(folder: Path) -> dict[str, _File]:
 
 
 _HEADERS = _headers()
-# Some two megabytes. A path can only name what was found here, so none leads out of the folder.
+# Some two megabytes. A path names one of these files or none, so no path leads out of the folder.
 _GUIDE = read_guide(_STATIC / "guide")
 
 
@@ -117,8 +117,8 @@ async def get_asset(name: str) -> Response:
 async def get_guide(path: str | None = None) -> Response:
     """A page of the guide, or a file that one loads. Links in a page count from its slash."""
     if path is not None and path in _GUIDE:
-        content, media_type, headers = _GUIDE[path]
-        return Response(content, media_type=media_type, headers=headers)
+        file = _GUIDE[path]
+        return Response(file.content, media_type=file.media_type, headers=file.headers)
     page = "" if path is None else f"{path}/"
     if page in _GUIDE:
         return RedirectResponse(f"/guide/{page}")

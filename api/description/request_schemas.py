@@ -1,5 +1,5 @@
-"""The bodies that callers send, as JSON Schema with examples. What it cannot say, the parser
-does.
+"""The bodies of jobs that callers send, as JSON Schema with examples. The parser checks also what
+JSON Schema cannot say.
 """
 
 from api.description.shapes import Schema, or_null, reference, text
@@ -11,7 +11,7 @@ from shared.windows import DAY_NAMES
 
 
 def _characters(text: str) -> str:
-    """For a class of a regular expression in JSON Schema."""
+    """The characters of `text`, escaped for a class of a regular expression in JSON Schema."""
     return "".join(f"\\u{ord(character):04x}" for character in text)
 
 
@@ -112,7 +112,7 @@ _SCHEDULE = {
     ],
 }
 
-# What any submission can say of how it is to be done.
+# By name; every submission can have them.
 _OPTIONS = {option.name: option.schema for option in OPTIONS}
 
 PHONE_REGION: Schema = _OPTIONS["phoneRegion"]
@@ -158,11 +158,11 @@ _EXECUTION = {
 
 
 def _parameter(name: str, schema: Schema, *, required: bool = False) -> Schema:
-    """An option as a parameter of the query, where there is no null."""
+    """An option as a parameter of the query, which cannot be null."""
     kept = {keyword: value for keyword, value in schema.items() if keyword != "description"}
     for keyword in ("type", "enum"):
         if isinstance(kept.get(keyword), list):
-            kept[keyword] = [one for one in kept[keyword] if one not in {None, "null"}]
+            kept[keyword] = [value for value in kept[keyword] if value not in {None, "null"}]
     if isinstance(kept.get("type"), list):
         (kept["type"],) = kept["type"]
     return {
@@ -193,6 +193,7 @@ _IGNORE = text(
     examples=["mobile,fax"],
 )
 
+# The parameters of the query with a file.
 FILE_PARAMETERS = [
     _parameter("campaignId", _BULK_DELETE["properties"]["campaignId"], required=True),
     _parameter("onInvalid", _ON_INVALID),
@@ -206,8 +207,8 @@ FILE_PARAMETERS = [
         "content": {"application/json": {"schema": reference("Schedule")}},
     },
 ]
-"""What the query of a file can say."""
 
+# The bodies that a file can be, by media type.
 FILES: Schema = {
     "text/csv": {
         "schema": {"type": "string"},
@@ -218,7 +219,6 @@ FILES: Schema = {
         "example": '{"externalId": "CRM_001"}\n{"phoneNumber": "+15555551234"}\n',
     },
 }
-"""What its body can be."""
 
 REQUEST_SCHEMAS: dict[str, Schema] = {
     "JobChange": _JOB_CHANGE,

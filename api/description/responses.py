@@ -1,54 +1,19 @@
-"""Every response of the API, with its headers and error texts, as OpenAPI components."""
+"""Every response of the API, with its headers and error texts, as an OpenAPI component."""
 
 from typing import Any
 
+from api.description.headers import (
+    APPLIED,
+    COUNTED,
+    DOWNLOAD,
+    JOB_HEADERS,
+    MAYBE_COUNTED,
+    REPLAYED,
+    RETRY,
+)
 from api.description.schemas import SCHEMAS
 from api.description.shapes import Schema, reference, success
 from api.jobs.results import CSV_HEAD
-
-_RATE_HEADERS = ("X-RateLimit-Limit", "X-RateLimit-Remaining", "X-RateLimit-Reset")
-
-
-def _header(description: str, *, required: bool = True, **schema: Any) -> Schema:
-    return {"description": description, "required": required, "schema": schema}
-
-
-HEADERS = {
-    "X-Request-ID": _header(
-        "The caller's own where it sent a sane one, else a new one",
-        type="string",
-        pattern="^[!-~]{1,128}$",
-    ),
-    "X-RateLimit-Limit": _header("Calls allowed in each period", type="integer", minimum=1),
-    "X-RateLimit-Remaining": _header("Calls left in this period", type="integer", minimum=0),
-    "X-RateLimit-Reset": _header("When this period ends, in unix seconds", type="integer"),
-    "Preference-Applied": _header("The `Prefer` that was honoured", required=False, type="string"),
-    "Idempotency-Replayed": _header(
-        "Present where the answer is that of an earlier call", required=False, const="true"
-    ),
-    "ETag": _header("For `If-None-Match`", type="string"),
-    "Content-Disposition": _header(
-        "A name for the file, of results to take away", required=False, type="string"
-    ),
-    "Location": _header("Where to read it", type="string", format="uri-reference"),
-    "Retry-After": _header("Seconds to wait before the next call", type="integer", minimum=1),
-    "Retry-After-Pending": _header(
-        "Seconds to wait before asking again", required=False, type="integer", minimum=1
-    ),
-    "Retry-After-Unfinished": _header(
-        "Seconds to wait before asking again; only while the job is not final",
-        required=False,
-        type="integer",
-        minimum=1,
-        maximum=10,
-    ),
-}
-HEADERS |= {
-    f"{name}-Counted": (
-        HEADERS[name] | {"required": False, "description": "Present where the call was counted"}
-    )
-    for name in _RATE_HEADERS
-}
 
 _KEY_ERROR = "Idempotency-Key must be 1 to 255 printable ASCII characters"
 
@@ -103,31 +68,12 @@ def _response(
     }
 
 
-_COUNTED = {name: name for name in _RATE_HEADERS}
-_MAYBE_COUNTED = {name: f"{name}-Counted" for name in _RATE_HEADERS}
-_RETRY = {"Retry-After": "Retry-After"}
-
-
-_REPLAYED = {"Idempotency-Replayed": "Idempotency-Replayed"}
-_FILE = {"Content-Disposition": "Content-Disposition"}
-_APPLIED = _REPLAYED | {"Preference-Applied": "Preference-Applied"}
-_JOB_HEADERS = (
-    {"X-Request-ID": "X-Request-ID"}
-    | _COUNTED
-    | {
-        "Retry-After": "Retry-After-Unfinished",
-        "ETag": "ETag",
-        "Preference-Applied": "Preference-Applied",
-    }
-)
-
-
-def _success(description: str, schema: str, headers: dict[str, str] = _COUNTED) -> Schema:
+def _success(description: str, schema: str, headers: dict[str, str] = COUNTED) -> Schema:
     body = {"success": True, "data": SCHEMAS[schema]["examples"][0], "error": None}
     return _response(description, success(reference(schema)), headers, {"answer": {"value": body}})
 
 
-def _error(description: str, texts: list[str], headers: dict[str, str] = _COUNTED) -> Schema:
+def _error(description: str, texts: list[str], headers: dict[str, str] = COUNTED) -> Schema:
     examples = {text: {"value": {"success": False, "data": None, "error": text}} for text in texts}
     return _response(description, reference("Error"), headers, examples)
 
@@ -229,12 +175,12 @@ RESPONSES = {
             "Cannot restore this job: it archived no leads",
             "Another request is in progress; try again",
         ],
-        _COUNTED | {"Retry-After": "Retry-After-Pending"},
+        COUNTED | {"Retry-After": "Retry-After-Pending"},
     ),
     "InProgress": _error(
         "Another call with the same key is in progress",
         ["Another request is in progress; try again"],
-        _COUNTED | _RETRY,
+        COUNTED | RETRY,
     ),
     "KeyReused": _error(
         "The key stands for another request",
@@ -247,36 +193,36 @@ RESPONSES = {
     "NotModified": {
         "description": "The job is as `If-None-Match` says",
         "headers": {
-            name: reference(component, "headers") for name, component in _JOB_HEADERS.items()
+            name: reference(component, "headers") for name, component in JOB_HEADERS.items()
         },
     },
     "TooLarge": _error("The body is over 1 MiB", ["Request body is too large"]),
     "NotJson": _error("Another content type", ["Content-Type must be application/json"]),
-    "RateLimited": _refusal("The key has used up its calls", "RateLimited", _COUNTED | _RETRY),
-    "HealthRateLimited": _refusal("This address has used up its calls", "RateLimited", _RETRY),
+    "RateLimited": _refusal("The key has used up its calls", "RateLimited", COUNTED | RETRY),
+    "HealthRateLimited": _refusal("This address has used up its calls", "RateLimited", RETRY),
     "Unavailable": _error(
         "The database cannot be reached, or too many others wait",
         ["Service temporarily unavailable"],
-        _MAYBE_COUNTED | _RETRY,
+        MAYBE_COUNTED | RETRY,
     ),
-    "Unhealthy": _refusal("Something is down", "Unhealthy", _RETRY),
+    "Unhealthy": _refusal("Something is down", "Unhealthy", RETRY),
     "Completed": _success(
         "It completed within the time that the caller was ready to wait",
         "Published",
-        _COUNTED | _APPLIED,
+        COUNTED | APPLIED,
     ),
     "Accepted": _success(
-        "Accepted, durably", "AcceptedJob", _COUNTED | _RETRY | _REPLAYED | {"Location": "Location"}
+        "Accepted, durably", "AcceptedJob", COUNTED | RETRY | REPLAYED | {"Location": "Location"}
     ),
     "InForce": _success(
-        "In force, now or before", "AcceptedJob", _COUNTED | _REPLAYED | {"Location": "Location"}
+        "In force, now or before", "AcceptedJob", COUNTED | REPLAYED | {"Location": "Location"}
     ),
-    "Job": _success("The job as it stands now", "Job", _JOB_HEADERS),
+    "Job": _success("The job as it stands now", "Job", JOB_HEADERS),
     "JobChanged": _success("The job as it stands now", "Job"),
     "JobPage": _success("A page of jobs", "JobPage"),
     "ResultPage": _with_streams(
         _success(
-            "A page of results; or all of them, as `Accept` says", "ResultPage", _COUNTED | _FILE
+            "A page of results; or all of them, as `Accept` says", "ResultPage", COUNTED | DOWNLOAD
         )
     ),
     "LeadsCreated": _success("What was created, and what was there already", "LeadsCreated"),
@@ -337,7 +283,7 @@ RESPONSES = {
     "InvalidCall": _error(
         "It takes no options", ["Request body must be empty", "Invalid query parameter: dryRun"]
     ),
-    "WebhookCreated": _success("Created", "WebhookWithSecret", _COUNTED | {"Location": "Location"}),
+    "WebhookCreated": _success("Created", "WebhookWithSecret", COUNTED | {"Location": "Location"}),
     "WebhookRotated": _success(
         "The new secret; the old one signs too for 24 hours", "WebhookWithSecret"
     ),

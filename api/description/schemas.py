@@ -1,7 +1,7 @@
-"""The bodies that callers get, and send, as JSON Schema with an example each: what `/docs` shows.
+"""All bodies, of calls and of answers, as JSON Schema with an example each: what `/docs` shows.
 
-Those of jobs are made of what the routes answer with, and of the table of options. The others are
-written by hand; tests hold all against what the API really answers.
+Those of jobs are made from the structs that the routes answer with, and from the table of options.
+The others are written by hand. Tests compare all of them with what the API really answers.
 """
 
 from typing import Any
@@ -81,7 +81,7 @@ _LISTS = {
     "notFoundIdentifiers": ["+15555551234"],
 }
 
-# Of the job's answers, made of the structs that the routes answer with.
+# The job's answers, made from the structs that the routes answer with.
 _, _JOB_SCHEMAS = msgspec.json.schema_components(
     (Job, JobSummary), ref_template="#/components/schemas/{name}"
 )

@@ -1,4 +1,6 @@
-"""What schemas are made of: strings, moments, lists, whole objects, the envelope."""
+"""Parts of JSON Schema from which schemas are made: strings, times, lists, whole objects, the
+envelope.
+"""
 
 from typing import Any
 
@@ -8,17 +10,16 @@ Schema = dict[str, Any]
 
 
 def text(description: str, **keywords: Any) -> Schema:
-    """A string."""
+    """A string; `keywords` are JSON Schema's."""
     return {"type": "string", "description": description} | keywords
 
 
 def or_null(schema: Schema) -> Schema:
     """`schema`, of one type, or null."""
-    return (
-        schema
-        | {"type": [schema["type"], "null"]}
-        | ({"enum": [*schema["enum"], None]} if "enum" in schema else {})
-    )
+    nullable = schema | {"type": [schema["type"], "null"]}
+    if "enum" in schema:
+        nullable["enum"] = [*schema["enum"], None]
+    return nullable
 
 
 def reference(name: str, kind: str = "schemas") -> Schema:
@@ -37,7 +38,7 @@ def list_of(items: Schema, description: str) -> Schema:
 
 
 def whole(example: Any, /, **properties: Schema) -> Schema:
-    """An object that has all of `properties` and no others."""
+    """An object that has all of `properties` and no others; `example` may be None."""
     schema: Schema = {
         "type": "object",
         "additionalProperties": False,

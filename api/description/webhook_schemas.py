@@ -1,5 +1,5 @@
-"""The bodies of webhooks, of deliveries, and of what is sent, as JSON Schema with an example
-each.
+"""The bodies of calls about webhooks and deliveries, and of the events that are sent, as JSON
+Schema with an example each.
 """
 
 from typing import Any
@@ -153,11 +153,11 @@ EVENT: Schema = {
 
 
 def _page(item: str, example: Any) -> Schema:
-    following = or_null(text("Send it as `cursor` to go on; null on the last page"))
+    next_cursor = or_null(text("Send it as `cursor` to go on; null on the last page"))
     return whole(
         {"items": [example], "nextCursor": None},
         items=list_of(reference(item), "Of this page"),
-        nextCursor=following,
+        nextCursor=next_cursor,
     )
 
 

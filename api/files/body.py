@@ -1,5 +1,5 @@
-"""A file on its way in: its bytes, as a thread reads them while they arrive, and the entries that
-they hold.
+"""The body of an upload: a thread reads its bytes while they arrive, and the entries that they
+hold. Every file is bounded in time, in bytes and in what it may inflate to.
 """
 
 import asyncio
@@ -15,48 +15,53 @@ from api.files import rows
 from api.http.answers import ApiError, InvalidRequest, Unavailable
 from api.http.request import IdempotencyKey, hash_of, media_type_of
 
-PART = 1 << 16  # bytes inflated at a time
-MAX_RATIO = 200  # identifiers deflate to a tenth at best; a bomb inflates a thousandfold
-SLACK = 1 << 20  # bytes that any body may have, whatever its ratio
+INFLATED_AT_ONCE = 1 << 16  # bytes
+# Bytes that one byte may inflate to: identifiers deflate to a tenth at best; a bomb inflates a
+# thousandfold.
+MAX_RATIO = 200
+INFLATED_FREELY = 1 << 20  # bytes that any body may inflate to, whatever its ratio
 
-STALL = 30.0  # seconds without a byte after which an upload is ended
-# Bytes a second: the slowest of modems has more, and there are only so many places.
+SILENCE_TIMEOUT = 30.0  # seconds without a byte after which an upload is ended
+# Bytes a second: the slowest of modems has more, and uploads have only so many places.
 LEAST_RATE = 1024
-RATE_OVER = 60.0  # seconds of waiting for the sender over which the rate is looked at
+RATE_SPAN = 60.0  # seconds of waiting for the sender over which the rate is looked at
 # Seconds that an upload may take: its transaction keeps the database from cleaning up.
-LONGEST = 3600.0
-BYTES_AN_ENTRY = 1024  # on average, other columns too: bounds what is read of a file that has none
+UPLOAD_TIMEOUT = 3600.0
+# Bytes an entry may take on average, other columns too. They bound what is read of a file that has
+# no entries.
+BYTES_AN_ENTRY = 1024
 
 _GZIP = 31  # as zlib has it: a gzip header and trailer
 
 
 def inflated(parts: Iterable[bytes]) -> Iterator[bytes]:
-    """The content of a gzip body, perhaps of several members. Raises ApiError 413, InvalidRequest,
-    and whatever `parts` does.
+    """The content of a gzip body, which may have several members one after another. Raises ApiError
+    413, InvalidRequest, and whatever `parts` raises.
     """
     member = zlib.decompressobj(_GZIP)
-    begun = False
-    taken = given = 0
+    has_begun = False  # whether the member has any bytes yet
+    length = inflated_length = 0
     for part in parts:
-        taken += len(part)
-        left = part
-        while left or not member.eof:
+        length += len(part)
+        rest = part
+        while rest or not member.eof:
             if member.eof:
-                member, begun = zlib.decompressobj(_GZIP), False
+                member, has_begun = zlib.decompressobj(_GZIP), False
             try:
-                content = member.decompress(left, PART)
+                content = member.decompress(rest, INFLATED_AT_ONCE)
             except zlib.error:
                 raise _not_gzip() from None
-            begun = begun or bool(left)
-            given += len(content)
-            if given > SLACK + taken * MAX_RATIO:
-                raise ApiError(413, "Request body is too large")
+            has_begun = has_begun or bool(rest)
+            inflated_length += len(content)
+            if inflated_length > INFLATED_FREELY + length * MAX_RATIO:
+                raise _too_large()
             if content:
                 yield content
-            left = member.unused_data if member.eof else member.unconsumed_tail
-            if not left and len(content) < PART:
+            rest = member.unused_data if member.eof else member.unconsumed_tail
+            # Where it is as much as was allowed, the member may hold more content already.
+            if not rest and len(content) < INFLATED_AT_ONCE:
                 break
-    if begun and not member.eof:
+    if has_begun and not member.eof:
         raise _not_gzip()
 
 
@@ -65,7 +70,9 @@ def _not_gzip() -> InvalidRequest:
 
 
 class Upload:
-    """The body of a request. What is not async is for a thread that the event loop's waits for."""
+    """The body of a request. What is not async is called in a thread, which has the event loop
+    receive the parts.
+    """
 
     def __init__(self, request: Request, key: str | None) -> None:
         """`key` is the Idempotency-Key. Raises ApiError 415."""
@@ -79,38 +86,39 @@ class Upload:
         self._key = key
         self._hash = hash_of(request)
         self._stream = request.stream()
-        self._deadline = time.monotonic() + LONGEST
-        # Since the rate was last found high enough: seconds of waiting for the sender, ours do not
-        # count, and bytes.
-        self._waited, self._came = 0.0, 0
+        self._deadline = time.monotonic() + UPLOAD_TIMEOUT
+        # Since the rate was last found high enough: seconds of waiting for the sender, where our
+        # own work does not count, and bytes.
+        self._waited, self._received = 0.0, 0
         self._first: bytes | None = None
         self._parts = self._arriving()
-        self._patience: asyncio.Timeout | None = None
+        self._timeout: asyncio.Timeout | None = None  # of the part that is waited for
         self._ended = False
 
     @property
     def idempotency(self) -> IdempotencyKey | None:
-        """The key with what it is for: complete once all has been read."""
-        return (
-            IdempotencyKey(self._key, self._hash.digest(), self._media_type) if self._key else None
-        )
+        """The key with the request that it stands for, which is complete once all has been read."""
+        if not self._key:
+            return None
+        return IdempotencyKey(self._key, self._hash.digest(), self._media_type)
 
     async def begin(self) -> None:
         """Waits for the first part. Raises Unavailable, ApiError 400 and 408."""
         self._first = await self._next_part()
 
-    def batches(self, most: int, manner: rows.Manner) -> Iterator[rows.Batch]:
-        """The entries, read in that manner, of which `most` are allowed, and one at least.
+    def batches(self, max_entries: int, manner: rows.Manner) -> Iterator[rows.Batch]:
+        """The entries, read in that manner: one at least, and `max_entries` at most.
 
         Raises InvalidRequest, Unavailable, ApiError 400, 408 and 413.
         """
         content = inflated(self._parts) if self._is_gzip else self._parts
-        bounded = _bounded(self._in_time(content), most * BYTES_AN_ENTRY)
+        bounded = _bounded(self._in_time(content), max_entries * BYTES_AN_ENTRY)
         batches = rows.read(bounded, self._media_type, manner)
-        first = next(batches, None)  # what is no file costs no transaction
+        # The first is read here: a body that is not a file of leads costs no transaction.
+        first = next(batches, None)
         if first is None:
             raise InvalidRequest("File contains no leads")
-        return _counted(chain([first], batches), most)
+        return _counted(chain([first], batches), max_entries)
 
     def exhaust(self) -> None:
         """Reads what is left, for its hash. Raises Unavailable, ApiError 400 and 408."""
@@ -118,14 +126,14 @@ class Upload:
             pass
 
     def end(self) -> None:
-        """Ends it, as the process is about to stop: who reads it gets Unavailable."""
+        """Ends the upload, as the process is about to stop: its reader gets Unavailable."""
         self._ended = True
-        if self._patience:
-            self._patience.reschedule(asyncio.get_running_loop().time())
+        if self._timeout:
+            self._timeout.reschedule(asyncio.get_running_loop().time())
 
     def _in_time(self, content: Iterator[bytes]) -> Iterator[bytes]:
-        """What has arrived may inflate to so much that reading it takes longer than it is allowed
-        to.
+        """Looks at the clock also while content is read: a part that has arrived may inflate to so
+        much that this takes longer than it may.
         """
         for part in content:
             if self._ended:
@@ -147,21 +155,22 @@ class Upload:
             raise Unavailable
         began = time.monotonic()
         try:
-            patience = min(STALL, RATE_OVER - self._waited, self._deadline - began)
-            async with asyncio.timeout(patience) as self._patience:
+            seconds = min(SILENCE_TIMEOUT, RATE_SPAN - self._waited, self._deadline - began)
+            async with asyncio.timeout(seconds) as self._timeout:
                 part: bytes | None = await anext(self._stream, None)
         except TimeoutError:
             if self._ended:
                 raise Unavailable from None
             raise _too_slow() from None
         except ClientDisconnect:
-            raise ApiError(400, "Request body broke off") from None  # nobody is there to read it
+            # Nobody is there to read the answer.
+            raise ApiError(400, "Request body broke off") from None
         finally:
-            self._patience = None
+            self._timeout = None
         self._waited += time.monotonic() - began
-        self._came += len(part or b"")
-        if self._came >= LEAST_RATE * RATE_OVER:
-            self._waited, self._came = 0.0, 0
+        self._received += len(part or b"")
+        if self._received >= LEAST_RATE * RATE_SPAN:
+            self._waited, self._received = 0.0, 0
         return part
 
 
@@ -169,19 +178,23 @@ def _too_slow() -> ApiError:
     return ApiError(408, "Request body took too long to arrive")
 
 
-def _bounded(parts: Iterator[bytes], most: int) -> Iterator[bytes]:
+def _too_large() -> ApiError:
+    return ApiError(413, "Request body is too large")
+
+
+def _bounded(parts: Iterator[bytes], max_bytes: int) -> Iterator[bytes]:
     length = 0
     for part in parts:
         length += len(part)
-        if length > most:
-            raise ApiError(413, "Request body is too large")
+        if length > max_bytes:
+            raise _too_large()
         yield part
 
 
-def _counted(batches: Iterator[rows.Batch], most: int) -> Iterator[rows.Batch]:
+def _counted(batches: Iterator[rows.Batch], max_entries: int) -> Iterator[rows.Batch]:
     total = 0
     for batch in batches:
         total += len(batch.identifiers.external_ids)
-        if total > most:
-            raise InvalidRequest(f"Maximum {most} leads per file")
+        if total > max_entries:
+            raise InvalidRequest(f"Maximum {max_entries} leads per file")
         yield batch

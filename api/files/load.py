@@ -1,9 +1,9 @@
 """Loads the entries of a file as a job, in one transaction: chunks are copied into the database
 while the file arrives.
 
-So a file that breaks off, or is refused at its last line, leaves nothing behind. What repeats an
-earlier entry is found at the end, over all of it: hashes say whether there can be any at all, which
-for most files is the end of it.
+So a file that breaks off, or is refused at its last line, leaves nothing behind. Entries that
+repeat an earlier one are looked for at the end, over the whole file, and only where hashes of the
+identifiers say that there may be any: most files have none.
 """
 
 from array import array
@@ -35,8 +35,8 @@ _COPY = """
         written_phone_numbers, outcomes, state, invalid) FROM STDIN
 """
 
-# As api.jobs.entries has it for a request: an entry that repeats the external id of an earlier one
-# or, having none, the number of an earlier one that had none either.
+# Settles duplicates as api.jobs.entries does for a request: an entry that repeats the external id
+# of an earlier one or, having none, the number of an earlier one that had none either.
 _FIND_DUPLICATES = text(f"""
     WITH entry AS (
         SELECT number, position, external_id IS NULL AS is_number,
@@ -80,12 +80,12 @@ _ADMIT_AGAIN = text(f"""
     FROM api_keys WHERE id = :key_id AND {ACTIVE} AND {BY_INDEX}
 """)
 
-# A job of which nothing is left to be done is answered like any other, but runs already: the ticker
-# has yet to write down its end.
 _END = text(f"""
     WITH accepted AS (
         SELECT clock_timestamp() AS now,
             CASE WHEN run_at > clock_timestamp() THEN 'scheduled' ELSE 'queued' END AS state,
+            -- A job of which nothing is left to be done is answered like any other, but runs
+            -- already: the ticker has yet to write down its end.
             NOT EXISTS (
                 SELECT FROM chunks WHERE job_id = :job_id AND state = 'pending'
             ) AS begun
@@ -125,7 +125,9 @@ class Loaded(NamedTuple):
 
 
 class _Chunk(NamedTuple):
-    """So many entries as are decided in one transaction, and what is settled of them already."""
+    """Entries that are decided in one transaction, and their outcomes: 0 where it is not settled
+    yet.
+    """
 
     first_index: int
     identifiers: Identifiers
@@ -139,14 +141,15 @@ def load(
     manner: Manner,
     *,
     chunk_size: int,
-    most: int,
+    max_entries: int,
 ) -> Loaded | None:
-    """Makes a job of up to `most` entries, as `values`, of a draft, have it; None where the
-    Idempotency-Key is taken.
+    """Makes a job of the file's entries, with the `values` that api.jobs.submit.draft made. Returns
+    None where the Idempotency-Key is taken.
 
     Raises ApiError 401, Forbidden, DBAPIError, and what Upload.batches raises.
     """
-    batches = upload.batches(most, manner)
+    batches = upload.batches(max_entries, manner)
+    job_id = values["job_id"]
     try:
         with engine.begin() as connection:
             begun = connection.execute(_BEGIN, values | {"total": 1}).one_or_none()
@@ -155,33 +158,31 @@ def load(
             if begun.id is None:
                 return None
             hashes = _Hashes()
-            total = _copy(connection, values["job_id"], _chunks(batches, chunk_size), hashes)
+            total = _copy(connection, job_id, _chunks(batches, chunk_size), hashes)
             if hashes.may_repeat():
+                settled = {"job_id": job_id, "duplicate": Outcome.DUPLICATE}
                 connection.execute(text("SET LOCAL work_mem = '64MB'"))
-                connection.execute(
-                    _FIND_DUPLICATES, {"job_id": values["job_id"], "duplicate": Outcome.DUPLICATE}
-                )
+                connection.execute(_FIND_DUPLICATES, settled)
             key = connection.execute(_ADMIT_AGAIN, values).one_or_none()
             if key is None:
                 raise inactive_key()
             if not key.may_submit:
                 raise Forbidden
             request_hash = upload.idempotency and upload.idempotency.request_hash
-            ended = connection.execute(
-                _END, values | {"total": total, "request_hash": request_hash}
-            ).one()
-        return Loaded(**ended._asdict())
+            whole = values | {"total": total, "request_hash": request_hash}
+            job = connection.execute(_END, whole).one()
+        return Loaded(**job._asdict())
     except DBAPIError as error:
-        if error.connection_invalidated and (loaded := _found_after_all(engine, values["job_id"])):
+        if error.connection_invalidated and (loaded := _loaded_after_all(engine, job_id)):
             return loaded
         raise
 
 
-def _found_after_all(engine: Engine, job_id: UUID) -> Loaded | None:
+def _loaded_after_all(engine: Engine, job_id: UUID) -> Loaded | None:
     """The job, where the connection broke after its transaction was committed."""
     with engine.begin() as connection:
-        found = connection.execute(_LOADED, {"job_id": job_id}).one_or_none()
-    return Loaded(**found._asdict()) if found else None
+        job = connection.execute(_LOADED, {"job_id": job_id}).one_or_none()
+    return Loaded(**job._asdict()) if job else None
 
 
 def _chunks(batches: Iterable[Batch], size: int) -> Iterator[_Chunk]:
@@ -190,26 +191,27 @@ def _chunks(batches: Iterable[Batch], size: int) -> Iterator[_Chunk]:
     outcomes: list[int] = []
     first_index = 0
     for batch in batches:
-        for column, more in zip(columns, batch.identifiers, strict=True):
-            column.extend(more)
+        for column, texts in zip(columns, batch.identifiers, strict=True):
+            column.extend(texts)
+        # Each byte of `bytes(n)` is a 0: nothing is settled yet.
         outcomes.extend(batch.outcomes or bytes(len(batch.identifiers.external_ids)))
-        whole = len(outcomes) - len(outcomes) % size
-        for start in range(0, whole, size):
+        in_whole_chunks = len(outcomes) - len(outcomes) % size
+        for start in range(0, in_whole_chunks, size):
             yield _Chunk(
                 first_index + start,
                 Identifiers(*(column[start : start + size] for column in columns)),
                 outcomes[start : start + size],
             )
         for column in (*columns, outcomes):
-            del column[:whole]
-        first_index += whole
+            del column[:in_whole_chunks]
+        first_index += in_whole_chunks
     if outcomes:
         yield _Chunk(first_index, Identifiers(*columns), outcomes)
 
 
 class _Hashes:
-    """Of all identifiers by which entries may repeat one another: external ids, and the numbers of
-    those that have none.
+    """Hashes of all identifiers by which entries may repeat one another: external ids, and the
+    numbers of the entries that have none. A file of millions does not fit into memory otherwise.
     """
 
     def __init__(self) -> None:
@@ -217,11 +219,9 @@ class _Hashes:
         self._numbers = array("q")
 
     def add(self, identifiers: Identifiers) -> None:
-        """Takes down the entries of a chunk; what is invalid has no canonical identifier."""
-        external_ids, numbers = (
-            identifiers.canonical_external_ids,
-            identifiers.canonical_phone_numbers,
-        )
+        """Adds the entries of a chunk. One that is invalid has no canonical identifier."""
+        external_ids = identifiers.canonical_external_ids
+        numbers = identifiers.canonical_phone_numbers
         self._external_ids.extend(
             [hash(external_id) for external_id in external_ids if external_id is not None]
         )
@@ -233,19 +233,25 @@ class _Hashes:
         self._numbers.extend(lone)
 
     def may_repeat(self) -> bool:
-        """Whether two are equal; for two different identifiers they are so once in 10^12 files."""
-        return any(_repeats(hashes) for hashes in (self._external_ids, self._numbers))
+        """Whether two hashes are equal. Two different identifiers have the same one in one of 10^12
+        files.
+        """
+        return _repeats(self._external_ids) or _repeats(self._numbers)
 
 
 def _repeats(hashes: "array[int]") -> bool:
+    """Whether two are equal. They are compared in parts, so that no set is large: equal hashes have
+    the same remainder.
+    """
     parts = len(hashes) // HASHES_AT_ONCE + 1
-    return sum(
-        len({number for number in hashes if number % parts == part}) for part in range(parts)
-    ) < len(hashes)
+    distinct = 0
+    for part in range(parts):
+        distinct += len({number for number in hashes if number % parts == part})
+    return distinct < len(hashes)
 
 
 def _copy(connection: Connection, job_id: UUID, chunks: Iterator[_Chunk], hashes: _Hashes) -> int:
-    """Writes the chunks; how many entries there were."""
+    """Writes the chunks. Returns how many entries they have."""
     driver = connection.connection.driver_connection
     if not isinstance(driver, psycopg.Connection):
         raise TypeError("COPY needs psycopg")
@@ -256,14 +262,17 @@ def _copy(connection: Connection, job_id: UUID, chunks: Iterator[_Chunk], hashes
                 hashes.add(chunk.identifiers)
                 copy.write_row((str(job_id), number, *_row(chunk)))
                 total += len(chunk.outcomes)
-    except psycopg.Error as error:  # the driver's own, which SQLAlchemy has not seen
+    except psycopg.Error as error:
+        # It is the driver's own, which SQLAlchemy has not seen.
         raise OperationalError("COPY", None, error, connection_invalidated=driver.closed) from error
     return total
 
 
 def _row(chunk: _Chunk) -> tuple[Any, ...]:
+    """The columns of _COPY, in its order, from `first_index` on."""
     entries, outcomes = chunk.identifiers, chunk.outcomes
     invalid = len(outcomes) - outcomes.count(Outcome.PENDING)
+    state = ChunkState.DONE if invalid == len(outcomes) else ChunkState.PENDING
     return (
         chunk.first_index,
         text_array(entries.canonical_external_ids),
@@ -271,6 +280,6 @@ def _row(chunk: _Chunk) -> tuple[Any, ...]:
         written_if_other(entries.external_ids, entries.canonical_external_ids),
         written_if_other(entries.phone_numbers, entries.canonical_phone_numbers),
         smallint_array(outcomes),
-        (ChunkState.DONE if invalid == len(outcomes) else ChunkState.PENDING).value,
+        state.value,
         invalid,
     )

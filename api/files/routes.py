@@ -1,5 +1,5 @@
-"""The route of files: a bulk delete of millions, sent as CSV or NDJSON, with the options of the
-JSON form in the query.
+"""The route of files: a bulk delete of millions of leads, sent as CSV or NDJSON. The options of the
+JSON form stand in the query.
 """
 
 import csv
@@ -50,7 +50,7 @@ async def bulk_delete_file(request: Request) -> Response:
     naming = _naming(query)
     options = parse_options(options_in_query(query))
     campaign_id = parse_campaign_id(query.get("campaignId"))
-    # The hash of its idempotency key is complete once all has been read.
+    # The hash of this idempotency key is complete once the whole file has been read.
     caller = submitter(request, key, upload.idempotency)
     manner = Manner(
         skip_invalid=_ON_INVALID[query.get("onInvalid", "fail")],
@@ -59,34 +59,37 @@ async def bulk_delete_file(request: Request) -> Response:
     )
     with services.waiter.expecting(caller.job_id) if caller.wait else nullcontext() as ended:
         accepted = await services.receiver.receive(upload, caller, campaign_id, options, manner)
-        if accepted.replayed:  # a job that is new was made only after its key was looked at again
+        # A new job was made only after the key had been looked at again.
+        if accepted.replayed:
             await services.authenticator.admit_again(request)
         return await answer(request, caller, accepted, ended)
 
 
 def _naming(query: Any) -> Naming:
-    """Raises InvalidRequest."""
+    """Reads from the query what the file's columns are called. Raises InvalidRequest."""
     pairs = [cell.partition(":") for cell in _cells(query, "columns")]
     if not all(identifier in IDENTIFIERS and name for identifier, _, name in pairs):
         raise InvalidRequest("columns must be written as externalId:NAME,phoneNumber:NAME")
     ignored = _cells(query, "ignore")
-    names = [name for _, _, name in pairs]
-    if len({identifier for identifier, _, _ in pairs}) < len(pairs) or len(
-        {*names, *ignored}
-    ) < len(names) + len(ignored):
+    identifiers = [identifier for identifier, _, _ in pairs]
+    columns = [name for _, _, name in pairs] + ignored
+    if _repeats(identifiers) or _repeats(columns):
         raise InvalidRequest("columns and ignore must name each identifier and each column once")
     return Naming({name: identifier for identifier, _, name in pairs}, frozenset(ignored))
 
 
+def _repeats(names: list[str]) -> bool:
+    return len(set(names)) < len(names)
+
+
 def _cells(query: Any, parameter: str) -> list[str]:
-    """Of a parameter that is one line of CSV. Raises InvalidRequest."""
+    """The cells of a parameter that is one line of CSV. Raises InvalidRequest."""
     written = query.get(parameter)
     if written is None:
         return []
+    lines = csv.reader(io.StringIO(written, newline=""), strict=True, skipinitialspace=True)
     try:
-        cells = next(
-            csv.reader(io.StringIO(written, newline=""), strict=True, skipinitialspace=True), []
-        )
+        cells = next(lines, [])
     except csv.Error:
         cells = []
     if not all(map(str.strip, cells)) or not cells:

@@ -1,10 +1,11 @@
 """Reads the entries of a file, CSV or NDJSON, as it arrives: batch by batch, in bounded memory.
 
-A row that is no entry ends it with the number of its line; or, where the others are to go on
-without it, has an outcome already.
+A row that is not an entry refuses the file, with the number of its line; or, where invalid rows are
+to be skipped, it gets its outcome at once.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import msgspec
@@ -34,21 +35,23 @@ CSV, NDJSON = "text/csv", "application/x-ndjson"
 
 _decode = msgspec.json.Decoder().decode
 
+_Entry = tuple[str | None, str | None, str | None, str | None]  # the fields of Identifiers
+
 
 class Manner(NamedTuple):
-    """How a file is to be read."""
+    """How a file is to be read. Where it `needs_external_id`, a CSV row without one is invalid.
+    `region` is the country as whose phone numbers are read that begin without a `+`.
+    """
 
     skip_invalid: bool = False
     naming: Naming = Naming()
     needs_external_id: bool = False
-    """Of a CSV: a row without one is invalid."""
     region: str | None = None
-    """Whose phone numbers are meant that begin without a `+`."""
 
 
 class Batch(NamedTuple):
-    """Entries in file order. `outcomes` are those that are settled already, 0 for the others; None
-    where none is settled.
+    """Entries in file order, and those of their outcomes that are settled already, 0 for the
+    others; None where none is settled.
     """
 
     identifiers: Identifiers
@@ -56,8 +59,8 @@ class Batch(NamedTuple):
 
 
 class _Row(NamedTuple):
-    """What can be read of a row: its two identifiers, of whatever type; or what is wrong with
-    it.
+    """A row as far as it can be read: its two identifiers, of whatever type, and what is wrong with
+    it, if anything is.
     """
 
     external_id: Any
@@ -81,67 +84,64 @@ def read(parts: Iterable[bytes], media_type: str, manner: Manner) -> Iterator[Ba
 
 
 def _read_csv(coming: Iterable[Block], manner: Manner) -> Iterator[Batch]:
-    header, records = read_csv(coming, manner.naming.said)
-    if not header.names and not any(some.lines for some in records):
+    header, parts = read_csv(coming, manner.naming.said)
+    if not header.names and not any(records.lines for records in parts):
         return
     width = len(header.names)
     places = manner.naming.places(header.names, header.line)
     if manner.needs_external_id and places[0] is None:
-        what = "phoneFallback=false needs a column externalId"
-        raise Unreadable(what, f"the header has: {shown(header.names)}", header.line)
-
-    def row(fields: list[str] | str) -> _Row:
-        if isinstance(fields, str):
-            return _unreadable(fields)
-        if len(fields) != width:
-            return _unreadable(f"{len(fields)} columns, the header has {width}")
-        external_id, number = (
-            None if place is None else unwrapped(fields[place]) for place in places
-        )
-        found = _row(external_id, number, manner.region)
-        if (
-            manner.needs_external_id
-            and not found.flaw
-            and not canonical_external_id(external_id or "")
-        ):
-            return found._replace(
-                flaw=Flaw(
-                    "externalId is required where phoneFallback is false", Outcome.NO_IDENTIFIER
-                )
-            )
-        return found
-
-    for some in records:
-        if batch := _all_rows(some, width, places, manner):
+        problem = "phoneFallback=false needs a column externalId"
+        raise Unreadable(problem, f"the header has: {shown(header.names)}", header.line)
+    row_of = partial(_csv_row, width=width, places=places, manner=manner)
+    for records in parts:
+        if batch := _all_rows(records, width, places, manner):
             yield batch
             continue
-        filled = without_blank_rows(some)
-        if filled.lines:
-            yield _all_rows(filled, width, places, manner) or _one_by_one(
-                filled.lines, map(row, filled.fields), manner
-            )
+        filled = without_blank_rows(records)
+        if not filled.lines:
+            continue
+        if batch := _all_rows(filled, width, places, manner):
+            yield batch
+        else:
+            yield _one_by_one(filled.lines, map(row_of, filled.fields), manner)
+
+
+def _csv_row(fields: list[str] | str, *, width: int, places: Places, manner: Manner) -> _Row:
+    """Reads one record. Where it has no fields, `fields` is a text that says why."""
+    if isinstance(fields, str):
+        return _unreadable(fields)
+    if len(fields) != width:
+        return _unreadable(f"{len(fields)} columns, the header has {width}")
+    external_id, number = (_cell(fields, place) for place in places)
+    row = _row(external_id, number, manner.region)
+    if row.flaw or not manner.needs_external_id or canonical_external_id(external_id or ""):
+        return row
+    why = "externalId is required where phoneFallback is false"
+    return row._replace(flaw=Flaw(why, Outcome.NO_IDENTIFIER))
+
+
+def _cell(fields: list[str], place: int | None) -> str | None:
+    """What a cell means; None where the file has no such column."""
+    return None if place is None else unwrapped(fields[place])
 
 
 def _all_rows(records: Records, width: int, places: Places, manner: Manner) -> Batch | None:
-    """The entries of rows that are one each; None where any is not, or there are none."""
+    """The entries of rows that are an entry each; None where any is not, or there are none."""
     rows: Sequence[Any] = records.fields
     if {*map(type, rows)} != {list} or {*map(len, rows)} != {width}:
         return None
+    external_ids, numbers = (_cells(records, place) for place in places)
     try:
-        found = identified_texts(
-            _cells(records, places[0]), _cells(records, places[1]), manner.region, strict=True
-        )
+        identifiers = identified_texts(external_ids, numbers, manner.region, strict=True)
     except ValueError:
         return None
-    return (
-        None
-        if manner.needs_external_id and None in found.canonical_external_ids
-        else Batch(found, None)
-    )
+    if manner.needs_external_id and None in identifiers.canonical_external_ids:
+        return None
+    return Batch(identifiers, None)
 
 
 def _cells(records: Records, place: int | None) -> list[str | None]:
-    """Those of one column: what they mean, None where they are empty."""
+    """The cells of one column: what they mean, None where they are empty."""
     rows: Sequence[Any] = records.fields
     if place is None:
         return [None] * len(rows)
@@ -168,36 +168,32 @@ def _read_ndjson(coming: Iterable[Block], manner: Manner) -> Iterator[Batch]:
             rows = (_json_row(text, manner, unseen) for _, text in numbered)
             yield _one_by_one([line for line, _ in numbered], rows, manner)
     if unseen and not is_empty:
-        raise Unreadable(
-            f"no entry has the key {shown(sorted(unseen))}", "look at how it is written"
-        )
+        problem = f"no entry has the key {shown(sorted(unseen))}"
+        raise Unreadable(problem, "look at how it is written")
 
 
 def _all_entries(block: Block, texts: Sequence[bytes | None], manner: Manner) -> Batch | None:
-    """The entries of lines that are one each; None where any is not, or there are none.
+    """The entries of lines that are an entry each; None where any is not, or there are none.
 
-    Line by line, and by the decoder that has the last word on a line: what one is must not depend
-    on those around it.
+    They are decoded line by line, by the decoder that has the last word on a line: what a line is
+    must not depend on those around it.
     """
     try:
-        found = [_decode(text) for text in texts if text]
-        if not found or {*map(type, found)} != {dict}:
+        entries = [_decode(text) for text in texts if text]
+        if not entries or {*map(type, entries)} != {dict}:
             return None
-        external_ids, numbers = ([entry.get(name) for entry in found] for name in IDENTIFIERS)
-        if errors_in_names(
-            found,
-            [external_ids, numbers],
-            block.lines or b"",
-            lambda: map(keys_of, filter(None, texts)),
-        ):
+        columns = [[entry.get(name) for entry in entries] for name in IDENTIFIERS]
+        written = filter(None, texts)
+        if errors_in_names(entries, columns, block.lines or b"", lambda: map(keys_of, written)):
             return None
+        external_ids, numbers = columns
         return Batch(identified(external_ids, numbers, manner.region, strict=True), None)
     except (msgspec.MsgspecError, ValueError, RecursionError):
         return None
 
 
 def _json_row(text: bytes | None, manner: Manner, unseen: set[str]) -> _Row:
-    """Takes the keys that it has from `unseen`."""
+    """Reads one line; None is a line that is too long. Takes the keys that it has from `unseen`."""
     if text is None:
         return _unreadable(TOO_LONG)
     try:
@@ -211,8 +207,8 @@ def _json_row(text: bytes | None, manner: Manner, unseen: set[str]) -> _Row:
     except (msgspec.MsgspecError, ValueError, RecursionError):
         return _unreadable("not valid JSON")
     unseen.difference_update(names)
-    meant = {meaning: entry[name] for meaning, name in zip(meanings, names, strict=True)}
-    return _row(meant.get(EXTERNAL_ID), meant.get(PHONE_NUMBER), manner.region)
+    values = {meaning: entry[name] for meaning, name in zip(meanings, names, strict=True)}
+    return _row(values.get(EXTERNAL_ID), values.get(PHONE_NUMBER), manner.region)
 
 
 def _row(external_id: Any, number: Any, region: str | None) -> _Row:
@@ -220,41 +216,45 @@ def _row(external_id: Any, number: Any, region: str | None) -> _Row:
 
 
 def _one_by_one(lines: Sequence[int], rows: Iterable[_Row], manner: Manner) -> Batch:
-    """A batch of which some rows may be no entries. Raises InvalidRequest for the first of them
-    unless they are skipped.
+    """A batch of rows of which some may not be entries. Raises InvalidRequest for the first that is
+    not, unless such rows are skipped.
     """
-    entries: list[tuple[str | None, str | None, str | None, str | None]] = []
+    entries: list[_Entry] = []
     outcomes: list[int] = []
-    for line, (external_id, number, wrong) in zip(lines, rows, strict=True):
-        if wrong:
-            if not manner.skip_invalid:
-                way_out = "with onInvalid=skip the other rows are done without it"
-                raise InvalidRequest(f"line {line}: {wrong.text}; {way_out}")
-            entries.append(
-                (
-                    _storable(external_id, MAX_EXTERNAL_ID),
-                    _storable(number, MAX_PHONE_NUMBER),
-                    None,
-                    None,
-                )
-            )
-            outcomes.append(wrong.outcome)
-        else:
-            canonical_id = canonical_external_id(external_id or "") or None
-            written_number = number if number and canonical_phone_number(number) else None
-            canonical_number = (
-                phone_number(number, manner.region) or None if written_number else None
-            )
-            entries.append(
-                (canonical_id and external_id, written_number, canonical_id, canonical_number)
-            )
+    for line, row in zip(lines, rows, strict=True):
+        if row.flaw is None:
+            entries.append(_valid_entry(row, manner.region))
             outcomes.append(Outcome.PENDING)
+        elif manner.skip_invalid:
+            entries.append(_invalid_entry(row))
+            outcomes.append(row.flaw.outcome)
+        else:
+            way_out = "with onInvalid=skip the other rows are done without it"
+            raise InvalidRequest(f"line {line}: {row.flaw.text}; {way_out}")
     columns = [list(column) for column in zip(*entries, strict=True)]
     return Batch(Identifiers(*columns), outcomes if any(outcomes) else None)
 
 
-def _storable(value: Any, longest: int) -> str | None:
-    """What is wrong is recorded as it was written, as far as it can be."""
-    if not isinstance(value, str) or len(value) > longest or "\0" in value or not encodable(value):
+def _valid_entry(row: _Row, region: str | None) -> _Entry:
+    canonical_id = canonical_external_id(row.external_id or "") or None
+    number = canonical_number = None
+    if row.phone_number and canonical_phone_number(row.phone_number):
+        number = row.phone_number
+        canonical_number = phone_number(number, region) or None
+    return canonical_id and row.external_id, number, canonical_id, canonical_number
+
+
+def _invalid_entry(row: _Row) -> _Entry:
+    """An entry without canonical identifiers, which names no lead. What was written is recorded as
+    far as it can be stored.
+    """
+    external_id = _if_storable(row.external_id, MAX_EXTERNAL_ID)
+    return external_id, _if_storable(row.phone_number, MAX_PHONE_NUMBER), None, None
+
+
+def _if_storable(value: Any, max_length: int) -> str | None:
+    if not isinstance(value, str) or len(value) > max_length:
+        return None
+    if "\0" in value or not encodable(value):
         return None
     return value or None

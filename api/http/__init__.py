@@ -1,3 +1,1 @@
-"""What every call passes: the protocol, its key, its limits, its body, and the shape of its
-answer.
-"""
+"""HTTP, for every room: the protocol, keys, rate limits, bodies, and the shape of answers."""

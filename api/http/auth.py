@@ -1,8 +1,8 @@
-"""Who calls, what they may do, and how often: the first three checks of every call.
+"""The first three checks of every call: whose key it has, what the key may do, and how often.
 
-Keys are remembered for REMEMBERED_FOR seconds, unknown ones too, so that a revocation is in force
-soon after and a flood of calls asks the database little. An unknown, a revoked and an expired key
-get the same answer. A flood of keys that are all different is held up here: only so many of them
+Keys are remembered for REMEMBERED_FOR seconds, unknown ones too, so that a flood of calls asks the
+database little, and a revocation is in force soon after. An unknown, a revoked and an expired key
+get the same answer. A flood of keys that are all different is held up here: only LOOK_UPS of them
 are looked up at once, and keys that were valid when they were last looked up do not wait for them.
 """
 
@@ -34,9 +34,10 @@ if TYPE_CHECKING:
 
 REMEMBERED_FOR = 2.0  # seconds; the contract allows 5 for a revocation to be in force
 REMEMBERED_KEYS = 10_000  # valid ones, and as many unknown ones: a few MB each
-# In flight, of keys that are new here: the pool, of ten by default, keeps two connections.
+# Keys that are new here and are looked up at once: the pool, of ten by default, keeps two
+# connections.
 LOOK_UPS = 8
-# Seconds that one more waits: a look-up takes 1 ms, so then the database is not well.
+# Seconds that one more waits. A look-up takes 1 ms, so after them the database is not well.
 LOOK_UP_TIMEOUT = 2.0
 USES_NOTED_EVERY = 5.0  # seconds
 
@@ -96,8 +97,9 @@ class Authenticator:
         self._engine = engine
         self._limiter = limiter
         self._settings = settings
-        # By the key as it is written. Apart, so that unknown keys, of which anybody can make up any
-        # number, push out no valid one.
+        # By the key as it is written: until when it is remembered (time.monotonic). Unknown keys
+        # stand apart: anybody can make up any number of them, and they must not push valid ones
+        # out.
         self._valid: OrderedDict[str, tuple[float, Key]] = OrderedDict()
         self._unknown: OrderedDict[str, float] = OrderedDict()
         self._looking: dict[str, asyncio.Task[Key | None]] = {}
@@ -107,20 +109,21 @@ class Authenticator:
     async def admit(
         self, request: Request, *, writing: bool = False, submitting: bool = False
     ) -> Key:
-        """The key of the call, which must be able to write where the call is `writing`; one that
-        makes a job is `submitting`.
+        """The key of the call, which must be able to write where the call is `writing` or makes a
+        job, which is `submitting`.
 
         Raises ApiError 401, Forbidden for lack of scope, RateLimited.
         """
         key = await self._caller_key(request)
-        kind, rate = ("submit", key.submit_rate) if submitting else ("read", key.read_rate)
-        server_rate = (
-            self._settings.rate_limit_submit if submitting else self._settings.rate_limit_read
-        )
-        allowance = await self._limiter.count(f"{kind}:{key.id}", rate or server_rate)
+        if submitting:
+            kind, rate = "submit", key.submit_rate or self._settings.rate_limit_submit
+        else:
+            kind, rate = "read", key.read_rate or self._settings.rate_limit_read
+        allowance = await self._limiter.count(f"{kind}:{key.id}", rate)
         request.scope["allowance"] = allowance
+        # The call is counted all the same, as its answer says how much is left.
         if (writing or submitting) and key.scope != "write":
-            raise Forbidden  # it is counted all the same, as its answer says how much is left
+            raise Forbidden
         if allowance.refused:
             raise RateLimited(allowance)
         return key
@@ -180,7 +183,7 @@ class Authenticator:
             looking = asyncio.create_task(self._look_up(written, was_valid=key is not None))
             self._looking[written] = looking
             looking.add_done_callback(lambda _: self._looking.pop(written))
-        return await asyncio.shield(looking)  # which others may be waiting for
+        return await asyncio.shield(looking)  # others may be waiting for it
 
     async def _look_up(self, written: str, *, was_valid: bool) -> Key | None:
         async with nullcontext() if was_valid else self._turn():
@@ -197,7 +200,7 @@ class Authenticator:
 
     @asynccontextmanager
     async def _turn(self) -> AsyncIterator[None]:
-        """Raises Unavailable where others take too long."""
+        """Holds one of the turns. Raises Unavailable where others take too long."""
         try:
             async with asyncio.timeout(LOOK_UP_TIMEOUT):
                 await self._turns.acquire()
@@ -212,15 +215,15 @@ class Authenticator:
 Remembered = TypeVar("Remembered")
 
 
-def _remember(memory: OrderedDict[str, Remembered], written: str, what: Remembered) -> None:
-    """As the newest; the oldest is forgotten where there are too many."""
-    memory[written] = what
+def _remember(memory: OrderedDict[str, Remembered], written: str, value: Remembered) -> None:
+    """Adds the newest key, and forgets the oldest where there are too many."""
+    memory[written] = value
     if len(memory) > REMEMBERED_KEYS:
         memory.popitem(last=False)
 
 
 def inactive_key() -> ApiError:
-    """One answer for unknown, revoked and expired keys."""
+    """The same answer for unknown, revoked and expired keys."""
     return ApiError(401, "Invalid or inactive API key")
 
 
@@ -237,6 +240,7 @@ def _key_of(row: AnyRow) -> Key:
 
 
 def _rate(written: str | None) -> Rate | None:
+    """The rate of a key, which an operator may have written by hand."""
     try:
         return parse_rate(written) if written else None
     except ValueError as error:

@@ -1,9 +1,9 @@
-"""Checks where a caller wants webhooks sent, when it is registered: the form of the URL, and what
+"""Checks the URL to which a caller wants webhooks sent, when it is registered: its form, and what
 its host leads to now.
 
-It is checked again at every connection, so what cannot be looked up just now is let through. One
-text for all that is wrong with a host: whether a name exists in the operator's network is nobody's
-business.
+The host is checked again at every connection, so one that cannot be looked up just now is let
+through. Whatever is wrong with a host, the error is the same: whether a name exists in the
+operator's network is nobody's business.
 """
 
 import asyncio
@@ -22,12 +22,11 @@ from shared.destinations import (
     resolve,
 )
 
-PATIENCE = 2.0  # seconds for the look-up
+LOOK_UP_TIMEOUT = 2.0  # seconds
 _CANNOT_TELL = {socket.EAI_AGAIN, socket.EAI_FAIL}
 
-_look_ups = ThreadPoolExecutor(
-    8, "look-up"
-)  # of their own: a slow name server holds up nothing else
+# Threads of their own: a slow name server holds up nothing else.
+_look_ups = ThreadPoolExecutor(8, "look-up")
 
 
 def checked_url(field: str, value: Any) -> str:
@@ -42,8 +41,8 @@ def checked_url(field: str, value: Any) -> str:
 
 
 async def check_host(field: str, url: str, allowed: Sequence[Network]) -> None:
-    """Raises InvalidRequest unless `url`, of the right form, leads to where webhooks may be sent,
-    or cannot be looked up now.
+    """Checks that `url`, of the right form, leads to where webhooks may be sent, or cannot be
+    looked up now. Raises InvalidRequest that names `field`.
     """
     destination = parse_destination(url)
     addresses = await _addresses(destination)
@@ -54,12 +53,12 @@ async def check_host(field: str, url: str, allowed: Sequence[Network]) -> None:
 
 
 async def _addresses(destination: Destination) -> list[Address] | None:
-    """What its host leads to: nothing where that cannot be told now, None where there is no such
+    """The addresses of the host: none where that cannot be told now, None where there is no such
     host.
     """
     try:
         looking = asyncio.get_running_loop().run_in_executor(_look_ups, resolve, destination)
-        return await asyncio.wait_for(looking, PATIENCE)
+        return await asyncio.wait_for(looking, LOOK_UP_TIMEOUT)
     except TimeoutError:
         return []
     except socket.gaierror as error:

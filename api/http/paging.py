@@ -1,5 +1,5 @@
-"""Pages of what is listed newest first. A cursor is the place of the last item of a page, so pages
-neither skip nor repeat.
+"""Pages of lists that begin with the newest item. A cursor is the place of the last item of a page,
+so pages neither skip nor repeat one.
 """
 
 import base64
@@ -17,11 +17,11 @@ from api.http.answers import InvalidRequest
 def after_cursor(
     table: str, cursor: str | None, before: datetime | None = None
 ) -> tuple[str, dict[str, Any]]:
-    """The condition on rows of `table` for what was created before a time, and goes on after
+    """The condition on the rows of `table` that were created `before` a time and come after
     `cursor`, with its values. Raises InvalidRequest.
 
-    Of the two bounds the nearer is enough, and with both PostgreSQL would enter the index at the
-    first: each page would read all the pages before it.
+    Only the nearer of the two bounds stands in it. With both, PostgreSQL would enter the index at
+    the first: each page would read all the pages before it.
     """
     place = None if cursor is None else _place(cursor)
     if before is not None and (place is None or before <= place[0]):
@@ -42,11 +42,12 @@ def newest_first(statement: Select[Any], table: Table, cursor: str | None) -> Se
     return statement.where(text(condition).bindparams(**values))
 
 
-def page_of(found: Sequence[AnyRow], limit: int) -> tuple[Sequence[AnyRow], str | None]:
-    """Of up to `limit` + 1 rows those of the page, and the cursor of the next one, if there is
-    one.
+def page_of(rows: Sequence[AnyRow], limit: int) -> tuple[Sequence[AnyRow], str | None]:
+    """The page that begins with `rows`, up to `limit` + 1 of them, and the cursor of the next page,
+    if there is one.
     """
-    return found[:limit], _cursor_after(found[limit - 1]) if len(found) > limit else None
+    next_cursor = _cursor_after(rows[limit - 1]) if len(rows) > limit else None
+    return rows[:limit], next_cursor
 
 
 def _cursor_after(row: AnyRow) -> str:
@@ -55,6 +56,7 @@ def _cursor_after(row: AnyRow) -> str:
 
 
 def _place(cursor: str) -> tuple[datetime, UUID]:
+    """When the last item of the page before was created, and its id. Raises InvalidRequest."""
     try:
         created_at, _, item_id = base64.urlsafe_b64decode(cursor.encode()).decode().partition(" ")
         moment = datetime.fromisoformat(created_at)

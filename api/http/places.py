@@ -1,5 +1,5 @@
-"""Places for what holds much for long: so many at once in a process, and of these only some for one
-company.
+"""Places for work that holds much for long, as uploads and exports do: a process has only so many,
+and one company gets only some of them.
 """
 
 import asyncio
@@ -9,28 +9,28 @@ from weakref import WeakValueDictionary
 
 from api.http.answers import Unavailable
 
-PATIENCE = 5.0  # seconds that one more waits for a place
+PLACE_TIMEOUT = 5.0  # seconds that one more waits for a place
 
 
 class Places:
     """The places of one process."""
 
     def __init__(self, at_once: int, of_one_company: int) -> None:
-        """So many, all free."""
+        """All places are free."""
         self._all = asyncio.Semaphore(at_once)
-        self._most = of_one_company
-        self._companies: WeakValueDictionary[str, asyncio.Semaphore] = (
-            WeakValueDictionary()
-        )  # of those who have one or wait
+        self._of_one_company = of_one_company
+        # Only companies that have a place, or wait for one, are remembered.
+        self._companies: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
 
     @asynccontextmanager
     async def taken_by(self, company_id: str) -> AsyncIterator[None]:
-        """One of them, for as long as it lasts. Raises Unavailable where others take too long."""
-        of_company = self._companies.setdefault(company_id, asyncio.Semaphore(self._most))
+        """Holds one of the places. Raises Unavailable where none becomes free in time."""
+        own_places = asyncio.Semaphore(self._of_one_company)
+        own_places = self._companies.setdefault(company_id, own_places)
         async with AsyncExitStack() as taken:
             try:
-                async with asyncio.timeout(PATIENCE):
-                    await taken.enter_async_context(of_company)
+                async with asyncio.timeout(PLACE_TIMEOUT):
+                    await taken.enter_async_context(own_places)
                     await taken.enter_async_context(self._all)
             except TimeoutError:
                 raise Unavailable from None

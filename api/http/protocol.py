@@ -1,6 +1,7 @@
-"""HTTP/1.1, one connection: h11 says what the bytes are, uvicorn serves the requests, and here is
-what neither does: bounds on what a stranger can make us hold or wait for, and refusals in the
-envelope that every other answer has (decision 20).
+"""HTTP/1.1, one connection: h11 says what the bytes are, and uvicorn serves the requests. Here is
+what neither does: bounds on what a stranger can make us hold, and refusals in the envelope that
+every other answer has (decision 20). How long callers are waited for stands in
+api.http.slow_callers.
 """
 
 import asyncio
@@ -16,43 +17,30 @@ import structlog
 from starlette.types import Message, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from api.http import slow_callers
 from api.http.answers import ApiError
 
-MAX_HEAD = (
-    16 * 1024
-)  # bytes of request line and headers, or of the fields after a body: h11's own proposal
-# Bytes that are read at once, which hold a body of 1000 leads; as many are held of requests that
-# came before their turn, or of a body that nobody reads yet. Of all connections together no more
-# than ALL_READ each.
+# Bytes of request line and headers, or of the fields after a body: h11's own proposal.
+MAX_HEAD = 16 * 1024
+# Bytes that are read at once: they hold a body of 1000 leads. As many are held of requests that
+# came before their turn, or of a body that nobody reads yet. All connections share MAX_READ.
 READ_AT_ONCE = 64 * 1024
-ALL_READ = 32 * 1024 * 1024
-# Bytes of a body that come after the answer. A connection that is closed at once can take the
-# answer with it. A chunk counts for SMALLEST_CHUNK at least: it takes its time, however small it
-# is.
+MAX_READ = 32 * 1024 * 1024
+# Bytes of a body that come after the answer. They are taken, as a connection that is closed at once
+# can take the answer with it. A chunk counts for SMALLEST_CHUNK at least: even the smallest takes
+# its time.
 MAX_UNREAD = 16 * 1024 * 1024
 SMALLEST_CHUNK = 256
-# Chunks that a body may have: so many, and one more for each so many of its bytes. A line of a file
-# is longer.
-CHUNKS = 10_000
+# A body may have FREE_CHUNKS chunks, and one more for each BYTES_A_CHUNK of its bytes: a line of a
+# file is longer.
+FREE_CHUNKS = 10_000
 BYTES_A_CHUNK = 16
-# Events of one read after which the next one is small, as is the first: an event takes 4 µs, and
-# others wait meanwhile.
+# After a read of MANY_EVENTS events the next read is of SMALL_READ bytes, as is the first: an event
+# takes 4 µs, and others wait meanwhile.
 MANY_EVENTS = 64
 SMALL_READ = 1024
 
-HEAD_WITHIN = (
-    30.0  # seconds from its first byte to its last; of the first head, from the connection on
-)
-NEXT_PART_WITHIN = 30.0  # seconds without a byte of a body that we are ready to read
-TAKEN_WITHIN = 60.0  # seconds in which a caller takes not one byte of an answer
-ALL_UNTAKEN = (
-    64 * 1024 * 1024
-)  # bytes of answers: as 500 callers are sent at once who waited for 1000 leads each
-LINGERS = 5.0  # seconds after the end of our side, see Transport
-
 MAX_CONNECTIONS = 1000  # twice the callers that wait at once in the greatest crowd that we measure
-# Connections, where one more does not fit: to look for the oldest takes a look at all.
-MADE_ROOM_FOR = 100
 
 _REFUSAL = (
     "HTTP/1.1 {status}\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n"
@@ -61,22 +49,27 @@ _REFUSAL = (
 )
 _INVALID = ("400 Bad Request", "Invalid HTTP request")
 _TOO_LARGE = ("431 Request Header Fields Too Large", "Request header is too large")
+_UNAVAILABLE = ("503 Service Unavailable", "Service temporarily unavailable")
 _CLOSE = (b"connection", b"close")
-_RESET = struct.pack("ii", 1, 0)  # to wait for 0 s until all is sent
+_RESET = struct.pack("ii", 1, 0)  # SO_LINGER: waits for 0 s until all is sent
+
+_ENDED_STATES = {h11.MUST_CLOSE, h11.CLOSED, h11.ERROR}
+# Nothing of an answer has been sent. In the latter, h11 has taken a head that Requests refuses.
+_UNANSWERED_STATES = {h11.IDLE, h11.SEND_RESPONSE}
 
 log = structlog.get_logger()
 
 
 class Requests(h11.Connection):
-    """What the bytes of a connection are, taken more strictly than h11 takes them."""
+    """Reads the bytes of a connection as events, more strictly than h11 does."""
 
     refusal = _INVALID  # status and error, once an event could not be read
     events = 0
-    _unread = _chunks = _length = 0
+    _unread = _chunks = _length = 0  # of the body in hand: bytes after the answer, chunks, bytes
 
     def next_event(self) -> Any:
-        """As h11's. Raises RemoteProtocolError, also for a long head, a length in two ways and a
-        body that nobody reads.
+        """The next event, as h11 has it. Raises RemoteProtocolError, also for a head that is too
+        long, a length that is given in two ways, and a body that nobody reads.
         """
         self.events += 1
         held = len(self._receive_buffer)
@@ -101,7 +94,7 @@ class Requests(h11.Connection):
     def _check_data(self, data: h11.Data) -> None:
         self._chunks += 1
         self._length += len(data.data)
-        if self._chunks > CHUNKS + self._length // BYTES_A_CHUNK:
+        if self._chunks > FREE_CHUNKS + self._length // BYTES_A_CHUNK:
             raise h11.RemoteProtocolError("chunks are too small")
         if self.our_state is h11.DONE:
             self._unread += max(len(data.data), SMALLEST_CHUNK)
@@ -118,8 +111,8 @@ class Requests(h11.Connection):
 
 
 class Transport:
-    """What uvicorn writes to. Its end is told to the caller first, and what still comes is dropped
-    for a while: a socket that is closed with bytes unread takes the answer with it.
+    """The transport that uvicorn writes to. When it ends, it tells the caller first, and drops what
+    still comes for a while: a socket that is closed with bytes unread takes the answer with it.
     """
 
     def __init__(self, transport: Any) -> None:
@@ -129,7 +122,7 @@ class Transport:
         self.lingers = True
 
     def __getattr__(self, name: str) -> Any:
-        """All else is as it is."""
+        """All else is the event loop's."""
         return getattr(self._transport, name)
 
     def is_closing(self) -> bool:
@@ -137,7 +130,7 @@ class Transport:
         return self.ended_at is not None or self._transport.is_closing()
 
     def close(self) -> None:
-        """Ends our side."""
+        """Ends our side, and theirs too unless it lingers."""
         if not self.lingers:
             self._transport.close()
         elif not self.is_closing():
@@ -150,14 +143,14 @@ class Transport:
         self._transport.close()
 
     def reset(self) -> None:
-        """Ends both sides at once, and so that it looks like no end."""
+        """Ends both sides at once, with an error, which nobody takes for the end of an answer."""
         if not self._transport.is_closing():
             self.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
         self._transport.abort()
 
 
 class Connection(H11Protocol):
-    """One connection; Server looks at it every second."""
+    """One connection; api.__main__.Server has it looked at every second."""
 
     conn: Requests
     connections: Any
@@ -168,13 +161,12 @@ class Connection(H11Protocol):
         """`arguments` are uvicorn's."""
         super().__init__(**arguments)
         self.conn = Requests(h11.SERVER, MAX_HEAD)
-        self._serve_it, self.app = self.app, self._serve
+        self._application, self.app = self.app, self._serve
         self._broken: ApiError | None = None  # why the body of the request in hand cannot be read
-        self.since = self.taken_at = (
-            time.monotonic()
-        )  # a byte of a body, the beginning of a head, or the last answer
-        self._left_to_take = self._dropped = 0
-        self._read = SMALL_READ
+        # Since the last byte of a body, the beginning of a head, or the last answer.
+        self.silent_since = self.taken_at = time.monotonic()
+        self.left_to_take = self._dropped = 0  # bytes
+        self._next_read = SMALL_READ
         self._caller_ended = False
 
     @property
@@ -183,123 +175,76 @@ class Connection(H11Protocol):
         return self.cycle is None or self.cycle.response_complete
 
     @property
-    def _asks_nothing(self) -> bool:
+    def _awaits_nothing(self) -> bool:
         """Whether it has no request in hand, or one of whose body the rest will not come."""
         return self.is_idle or (self.cycle.more_body and self._broken is None)
 
     @property
     def read_at_once(self) -> int:
         """Bytes; fewer where there are many connections."""
-        return min(self._read, ALL_READ // max(1, len(self.connections)))
+        return min(self._next_read, MAX_READ // max(1, len(self.connections)))
 
     @property
     def waits_for_caller(self) -> bool:
-        """Whether it is the caller's turn: to ask for something, to send it whole, or to take the
-        answer. Or they are gone.
+        """Whether it is the caller's turn, to send a request or the rest of one, or to take the
+        answer; or the caller is gone.
         """
         is_sending = self.conn.their_state is h11.SEND_BODY and not self.flow.read_paused
         return self.is_idle or is_sending or self.flow.write_paused or self._caller_ended
 
     def connection_made(self, transport: Any) -> None:
-        """Where there is no place left, callers whose turn it is give up theirs, the idle first,
-        those of long ago first.
+        """Begins to serve. Slow callers give up their places where none is left; where none of them
+        can, the connection is refused.
         """
         if len(self.connections) >= MAX_CONNECTIONS:
-            waiting = sorted(self.connections, key=lambda each: each.since)
-            idle = [each for each in waiting if each.is_idle][:MADE_ROOM_FOR]
-            for each in idle or [each for each in waiting if each.waits_for_caller][:1]:
-                each.transport.abort()
-                self.connections.discard(each)
+            slow_callers.make_room(self.connections)
         super().connection_made(Transport(transport))  # type: ignore[arg-type]
         if len(self.connections) > MAX_CONNECTIONS:
-            self._refuse(
-                "503 Service Unavailable",
-                "Service temporarily unavailable",
-                more="Retry-After: 1\r\n",
-            )
+            self.refuse(*_UNAVAILABLE, more="Retry-After: 1\r\n")
 
     def data_received(self, data: bytes) -> None:
         """Serves what is a request by now; what comes before its turn is held, and no more read."""
-        if self.transport.is_closing() or self.conn.their_state in {
-            h11.MUST_CLOSE,
-            h11.CLOSED,
-            h11.ERROR,
-        }:
+        if self.transport.is_closing() or self.conn.their_state in _ENDED_STATES:
             self._dropped += len(data)
             if self._dropped > MAX_UNREAD:
                 self.transport.close_for_good()
             return
         if self.timeout_keep_alive_task or self.conn.their_state is h11.SEND_BODY:
-            self.since = time.monotonic()
+            self.silent_since = time.monotonic()
         events = self.conn.events
         super().data_received(data)
-        self._read = READ_AT_ONCE if self.conn.events - events < MANY_EVENTS else SMALL_READ
+        self._next_read = READ_AT_ONCE if self.conn.events - events < MANY_EVENTS else SMALL_READ
         if not self.is_idle and len(self.cycle.body) >= self.read_at_once:
             self.flow.pause_reading()
 
     def caller_ends(self) -> bool:
-        """Their side has ended. Whether ours goes on: for what was asked whole, as those expect who
-        have nothing more to say.
+        """The caller's side has ended. Returns whether ours goes on, to answer a request that came
+        whole: some callers end their side as soon as they have nothing more to say.
         """
         self._caller_ended, self.transport.lingers = True, False
-        return not (self._asks_nothing or self.transport.is_closing())
+        return not (self._awaits_nothing or self.transport.is_closing())
 
     def on_response_complete(self) -> None:
         """The next request may begin."""
-        self.since = time.monotonic()
+        self.silent_since = time.monotonic()
         super().on_response_complete()
         if self.conn.their_state is h11.SEND_BODY:
-            # NEXT_PART_WITHIN holds for what is left of the body.
+            # BODY_PART_TIMEOUT holds for what is left of the body.
             self._unset_keepalive_if_required()
-        if self._caller_ended and self._asks_nothing:
+        if self._caller_ended and self._awaits_nothing:
             self.transport.close()
 
     def pause_writing(self) -> None:
-        """The caller takes less than there is. Where callers leave too much, they lose it who have
-        taken nothing for longest.
-        """
+        """The caller takes less than there is."""
         super().pause_writing()
-        paused = sorted(
-            (each for each in self.connections if each.flow.write_paused),
-            key=lambda each: each.taken_at,
-        )
-        untaken = sum(each.transport.get_write_buffer_size() for each in paused)
-        for each in paused:
-            if untaken <= ALL_UNTAKEN:
-                break
-            untaken -= each.transport.get_write_buffer_size()
-            each.transport.abort()
+        slow_callers.end_untaken(self.connections)
 
     def look(self) -> None:
-        """Ends it where the caller has been silent for too long, or takes nothing of the answer."""
-        now, left = time.monotonic(), self.transport.get_write_buffer_size()
-        if not left or left != self._left_to_take:
-            self._left_to_take, self.taken_at = left, now
-        elif now - self.taken_at > TAKEN_WITHIN:
-            self.transport.abort()
-        if not self.transport.is_closing():
-            self._look_at_requests(now)
-        elif self.transport.ended_at and now - self.transport.ended_at > LINGERS:
-            self.transport.close_for_good()
-
-    def _look_at_requests(self, now: float) -> None:
-        if self.conn.their_state is h11.SEND_BODY:
-            if self.flow.read_paused:
-                self.since = now
-            elif now - self.since > NEXT_PART_WITHIN:
-                self._end_body(ApiError(408, "Request body took too long to arrive"))
-        elif (
-            self.conn.their_state is h11.IDLE
-            and not self.timeout_keep_alive_task
-            and now - self.since > HEAD_WITHIN
-        ):
-            if self.conn.trailing_data[0]:
-                self._refuse("408 Request Timeout", "Request header took too long to arrive")
-            else:
-                self.transport.close()
+        """Ends the connection where its caller is too slow."""
+        slow_callers.look_at(self)
 
     def shutdown(self) -> None:
-        """Ends it once the request in hand is answered."""
+        """Ends the connection once the request in hand is answered."""
         self.transport.lingers = False
         if self.transport.ended_at:
             self.transport.close()
@@ -307,18 +252,15 @@ class Connection(H11Protocol):
             super().shutdown()
 
     def send_400_response(self, msg: str) -> None:  # noqa: ARG002 - uvicorn's text says no more
-        """Refuses what is no request, or tells who reads the body that it is none."""
-        if self.is_idle and self.conn.our_state in {
-            h11.IDLE,
-            h11.SEND_RESPONSE,
-        }:  # the latter of what Requests alone refuses
-            self._refuse(*self.conn.refusal)
+        """Refuses what is not a request, or what is not the body of one."""
+        if self.is_idle and self.conn.our_state in _UNANSWERED_STATES:
+            self.refuse(*self.conn.refusal)
         else:
-            self._end_body(ApiError(400, "Invalid HTTP request"))
+            self.end_body(ApiError(400, "Invalid HTTP request"))
 
-    def _end_body(self, error: ApiError) -> None:
-        """Whoever reads the body answers so; an answer that does not depend on it stays the same.
-        Then nothing more is read.
+    def end_body(self, error: ApiError) -> None:
+        """Reads no more of the body. A route that reads it answers with `error`; an answer that
+        does not depend on it stays the same.
         """
         if self.is_idle:
             self.transport.close()
@@ -340,9 +282,8 @@ class Connection(H11Protocol):
         async def send_part(message: Message) -> None:
             # RFC 9110, 10.1.1: who waits to be told to go on may send the body after the answer or
             # leave it out.
-            if not cycle.response_started and (
-                not cycle.keep_alive or self.conn.they_are_waiting_for_100_continue
-            ):
+            is_first = not cycle.response_started
+            if is_first and (not cycle.keep_alive or self.conn.they_are_waiting_for_100_continue):
                 message["headers"] = [*message["headers"], _CLOSE]
             await send(message)
 
@@ -351,13 +292,12 @@ class Connection(H11Protocol):
         if is_whole and b"/" not in scheme:  # RFC 9112, 3.2.2: the whole address is allowed
             scope["path"] = unquote("/" + address.partition(b"/")[2].decode())
         try:
-            await self._serve_it(scope, receive_part, send_part)
+            await self._application(scope, receive_part, send_part)
         finally:
             if cycle.response_started and not cycle.response_complete:  # it must not look whole
                 cycle.disconnected = True
-                if (
-                    scope["http_version"] == "1.0"
-                ):  # where the end of a connection may be that of an answer
+                if scope["http_version"] == "1.0":
+                    # Without an error, the end of the connection may be that of an answer.
                     self.transport.reset()
                 else:
                     self.transport.abort()
@@ -366,7 +306,8 @@ class Connection(H11Protocol):
         """Never: RFC 9110, 7.8 lets a server ignore the offer."""
         return False
 
-    def _refuse(self, status: str, error: str, *, more: str = "") -> None:
+    def refuse(self, status: str, error: str, *, more: str = "") -> None:
+        """Answers what cannot be served, and ends our side. `more` holds header lines."""
         request_id = uuid4().hex
         log.info("request refused", request=request_id, status=int(status[:3]))
         body = f'{{"success":false,"data":null,"error":"{error}"}}'
@@ -378,42 +319,34 @@ class Connection(H11Protocol):
 
 
 class Reader(asyncio.BufferedProtocol):
-    """Reads for a connection. The event loop would read 256 KB at once for it, which is what a
-    thousand would hold each.
+    """Reads for a connection, into a buffer that all share. The event loop would read 256 KB at
+    once, and each of a thousand connections would hold as much. The methods are asyncio's.
     """
 
-    _part = memoryview(
-        bytearray(READ_AT_ONCE)
-    )  # of all connections: what is read is handed on before anything else is
+    # One is enough: what is read is handed on before anything else is read.
+    _buffer = memoryview(bytearray(READ_AT_ONCE))
 
     def __init__(self, **arguments: Any) -> None:
         """`arguments` are uvicorn's."""
         self._connection = Connection(**arguments)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """The connection begins."""
         self._connection.connection_made(transport)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """It has ended."""
         self._connection.connection_lost(exc)
 
-    def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 - the loop has no hint to give
-        """Where to read to."""
-        return self._part[: self._connection.read_at_once]
+    def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 - the loop gives no hint
+        return self._buffer[: self._connection.read_at_once]
 
     def buffer_updated(self, nbytes: int) -> None:
-        """So many bytes were read."""
-        self._connection.data_received(bytes(self._part[:nbytes]))
+        self._connection.data_received(bytes(self._buffer[:nbytes]))
 
     def eof_received(self) -> bool:
-        """The caller's side has ended; whether ours goes on."""
         return self._connection.caller_ends()
 
     def pause_writing(self) -> None:
-        """The caller takes less than there is."""
         self._connection.pause_writing()
 
     def resume_writing(self) -> None:
-        """The caller has taken most of it."""
         self._connection.resume_writing()

@@ -2,8 +2,8 @@
 down or frozen.
 
 A window begins with the first call and lasts the period. A Redis that does not answer within
-PATIENCE is left alone for BREAK, so that a frozen one costs a call now and then 50 ms and all
-others nothing.
+REDIS_TIMEOUT is left alone for RETRY_REDIS_AFTER, so that a frozen one costs a call now and then
+50 ms, and all others nothing.
 """
 
 import asyncio
@@ -21,15 +21,16 @@ from redis.exceptions import RedisError
 from api.database import within
 from shared.settings import Rate
 
-PATIENCE = 0.045  # seconds; 50 ms is what a call may lose to a frozen Redis, our own work included
-BREAK = 1.0  # seconds between tries while Redis is away
+# Seconds: a call may lose 50 ms to a frozen Redis, our own work included.
+REDIS_TIMEOUT = 0.045
+RETRY_REDIS_AFTER = 1.0  # seconds between tries while Redis is away
 CONNECTIONS = 8  # to Redis, which is faster than we are; more calls than that at once take turns
 
-# A key without an end, whoever took it away, would refuse for ever.
 _COUNT = """
 local calls = redis.call('INCR', KEYS[1])
 local left = redis.call('PTTL', KEYS[1])
 if left < 0 then
+    -- A key without an end, whoever took it away, would refuse for ever.
     redis.call('PEXPIRE', KEYS[1], ARGV[1])
     left = tonumber(ARGV[1])
 end
@@ -40,7 +41,7 @@ log = structlog.get_logger()
 
 
 def open_redis(url: str) -> Redis:
-    """A client that gives up soon: what it takes longer over, nobody waits for."""
+    """A client that gives up after a second: nobody waits for it longer than REDIS_TIMEOUT."""
     return Redis.from_url(
         url,
         max_connections=CONNECTIONS,
@@ -51,10 +52,8 @@ def open_redis(url: str) -> Redis:
 
 
 class Allowance(NamedTuple):
-    """What is left of a limit after a call, and when it begins anew: at `reset` in unix seconds, in
-    `seconds_left`.
-
-    `refused` if the call was one too many.
+    """What is left of a limit after a call. The next period begins at `reset`, in unix seconds, or
+    in `seconds_left`. The call is `refused` if it was one too many.
     """
 
     limit: int
@@ -64,7 +63,7 @@ class Allowance(NamedTuple):
     refused: bool
 
     def headers(self) -> dict[str, str]:
-        """As every answer to an authenticated call carries them."""
+        """The headers that every answer to an authenticated call carries."""
         return {
             "X-RateLimit-Limit": str(self.limit),
             "X-RateLimit-Remaining": str(self.remaining),
@@ -75,9 +74,9 @@ class Allowance(NamedTuple):
 class Limiter:
     """Counts calls. Without a Redis it lets everything through."""
 
-    def __init__(self, redis: Redis | None, patience: float = PATIENCE) -> None:
-        """`redis` is None where the settings name none; `patience` in seconds."""
-        self._patience = patience
+    def __init__(self, redis: Redis | None, timeout: float = REDIS_TIMEOUT) -> None:
+        """`redis` is None where the settings name none; `timeout` in seconds."""
+        self._timeout = timeout
         self._count = redis.register_script(_COUNT) if redis else None
         self._turns = asyncio.Semaphore(CONNECTIONS)
         self._answered_at = 0.0
@@ -87,7 +86,7 @@ class Limiter:
     async def count(self, name: str, rate: Rate) -> Allowance:
         """Counts one call of `name`. Never raises."""
         milliseconds = round(rate.period.total_seconds() * 1000)
-        calls, left = await self._ask(name, milliseconds) or (0, milliseconds)
+        calls, left = await self._count_in_redis(name, milliseconds) or (0, milliseconds)
         seconds_left = left / 1000
         refused = calls > rate.limit
         return Allowance(
@@ -98,28 +97,27 @@ class Limiter:
             refused,
         )
 
-    async def _ask(self, name: str, milliseconds: int) -> tuple[int, int] | None:
-        """The calls so far, this one included, and the milliseconds that the window lasts yet; None
-        if Redis is away.
+    async def _count_in_redis(self, name: str, milliseconds: int) -> tuple[int, int] | None:
+        """The calls so far, this one included, and the milliseconds that the window still lasts;
+        None if Redis is away.
         """
         if self._count is None:
             return None
         if self._broken:
             if time.monotonic() < self._next_try:
                 return None
-            self._next_try = time.monotonic() + BREAK  # this call is the one that tries
-        # Another period is another window: where a limit is set from hours to minutes, nobody waits
-        # for the hour to end.
+            # This call is the one that tries.
+            self._next_try = time.monotonic() + RETRY_REDIS_AFTER
+        # Another period is another window: where a limit is changed from hours to minutes, nobody
+        # waits for the hour to end.
         key = f"leadsweep:rate:{name}:{milliseconds}"
         try:
-            answer = await within(self._patience, self._in_turn(self._count, key, milliseconds))
+            answer = await within(self._timeout, self._in_turn(self._count, key, milliseconds))
         except (RedisError, OSError, TimeoutError) as error:
             # A call that had to wait for very many others says nothing about Redis while those are
             # answered.
-            if not (
-                isinstance(error, TimeoutError)
-                and time.monotonic() - self._answered_at < self._patience
-            ):
+            others_are_answered = time.monotonic() - self._answered_at < self._timeout
+            if not (isinstance(error, TimeoutError) and others_are_answered):
                 self._leave_alone(error)
             return None
         self._answered_at, self._broken = time.monotonic(), False
@@ -132,7 +130,7 @@ class Limiter:
                 error=type(error).__name__,
                 hint="check REDIS_URL; calls pass meanwhile",
             )
-        self._broken, self._next_try = True, time.monotonic() + BREAK
+        self._broken, self._next_try = True, time.monotonic() + RETRY_REDIS_AFTER
 
     async def _in_turn(self, count: AsyncScript, key: str, milliseconds: int) -> tuple[int, int]:
         async with self._turns:

@@ -20,9 +20,9 @@ from shared.database import archive
 from shared.database.arrays import text_array
 from shared.identifiers.phone_regions import rival
 
-# A call that stops in the middle lets go of what is locked. The campaign does not change hands
-# meanwhile (campaigns_owner_key).
-_OWN = text(f"""
+# Locks the campaign, which then does not change hands (campaigns_owner_key). A call that stops in
+# the middle lets go of what is locked.
+_HOLD_CAMPAIGN = text(f"""
     WITH {LIMITS}
     SELECT set_config('idle_in_transaction_session_timeout', '10s', true)
     FROM limits CROSS JOIN campaigns
@@ -31,10 +31,9 @@ _OWN = text(f"""
 
 
 def _delete_where(column: str) -> TextClause:
-    """Deletes the lead that has one of the spellings in `column`. The lock looks at it again: one
-    that another has just deleted is passed over.
-    """
+    """The statement that deletes the lead that has one of the spellings in `column`."""
     return text(f"""
+        -- The lock looks at the lead again: one that another call has just deleted is passed over.
         WITH named AS (
             SELECT id FROM leads
             WHERE campaign_id = :campaign_id AND {column} = ANY(CAST(:spellings AS text[]))
@@ -62,9 +61,9 @@ _HAS_NUMBER = text("""
 
 async def delete(engine: AsyncEngine, key: Key, campaign_id: str, named: Named) -> int:
     """Deletes the lead with this external id, and its copies in the archive; if there is neither,
-    those with this number.
+    those with this number. Returns how many copies were erased.
 
-    The number of copies. Raises Forbidden, ApiError 404 and 409, DBAPIError.
+    Raises Forbidden, ApiError 404 and 409, DBAPIError.
     """
     if not key.sees(campaign_id) or "\0" in campaign_id:
         raise Forbidden
@@ -86,27 +85,27 @@ async def _delete(
     named: Named,
     canonical: dict[str, str | None],
 ) -> int:
-    if not (
-        await connection.execute(_OWN, {"campaign_id": campaign_id, "company_id": key.company_id})
-    ).all():
+    place = {"campaign_id": campaign_id, "company_id": key.company_id}
+    campaigns = (await connection.execute(_HOLD_CAMPAIGN, place)).all()
+    if not campaigns:
         raise Forbidden
     if external_id := canonical["external_id"]:
         spellings = spellings_of_id(external_id, named)
         copies = archive.named(campaign_id, [external_id])
-        deleted = await _delete_by(
+        erased = await _delete_by(
             connection, _DELETE_BY_EXTERNAL_ID, external_id, spellings, copies
         )
-        if deleted is not None:
-            return deleted
+        if erased is not None:
+            return erased
     number, written = canonical["phone_number"], named.number or ""
     if not number or await _is_ambiguous(connection, campaign_id, written, number):
         raise ApiError(404, "Lead not found")
     spellings = spellings_of_number(number, named)
     copies = archive.named(campaign_id, (), [number])
-    deleted = await _delete_by(connection, _DELETE_BY_PHONE_NUMBER, number, spellings, copies)
-    if deleted is None:
+    erased = await _delete_by(connection, _DELETE_BY_PHONE_NUMBER, number, spellings, copies)
+    if erased is None:
         raise ApiError(404, "Lead not found")
-    return deleted
+    return erased
 
 
 async def _delete_by(
@@ -116,8 +115,8 @@ async def _delete_by(
     spellings: set[str],
     copies: dict[str, Any],
 ) -> int | None:
-    """Deletes the lead, which may be stored in another of its spellings, and erases `copies`; None
-    where there is neither.
+    """Deletes the lead, which may be stored in any of its spellings, and erases `copies` from the
+    archive. Returns how many of these there were; None where there is neither lead nor copy.
     """
     await connection.execute(archive.HOLD, copies)
     values = {
@@ -126,19 +125,22 @@ async def _delete_by(
         "spellings": text_array(sorted(spellings)),
     }
     lead = (await connection.execute(statement, values)).one()
-    if lead.named is not None and lead.gone is None:  # a trigger says no without a word
+    if lead.named is not None and lead.gone is None:
+        # A trigger has kept the lead without raising an error.
         raise refused()
     if lead.external_id is not None:
         copies = copies | {"external_ids": text_array([lead.external_id])}
     erased = len((await connection.execute(archive.ERASE, copies)).all())
-    return erased if erased or lead.gone is not None else None
+    if lead.gone is None and not erased:
+        return None
+    return erased
 
 
 async def _is_ambiguous(
     connection: AsyncConnection, campaign_id: str, written: str, number: str
 ) -> bool:
-    """Whether the number was read for a country, and is somebody else's as it was written but for
-    the plus.
+    """Whether the number was read as one of a country, and what was written, with a plus before it,
+    is the number of another lead.
     """
     if (other := rival(written, number)) is None:
         return False

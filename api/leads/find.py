@@ -25,14 +25,16 @@ from shared.settings import Settings
 
 
 def _page(condition: str) -> TextClause:
-    """A page of a campaign's leads, along an index: first those with an external id, by it, then
-    those without, by number. The second index is for this alone, and has those without only: the
-    unique one of numbers would lead past all the others.
+    """The statement that reads a part of a campaign's leads, along an index.
+
+    Pages go first through the leads with an external id, in its order, then through those without,
+    by number. The index of the latter is for this alone, and holds no others: the unique one of
+    numbers would lead past all leads that have an external id too.
     """
     return text(f"""
         SELECT page.* FROM campaigns LEFT JOIN LATERAL (
             SELECT id, external_id, phone_number, metadata, created_at FROM leads
-            WHERE campaign_id = campaigns.id AND {condition} LIMIT :most
+            WHERE campaign_id = campaigns.id AND {condition} LIMIT :max_leads
         ) AS page ON true
         WHERE campaigns.id = :campaign_id AND campaigns.company_id = :company_id AND {BY_INDEX}
     """)
@@ -43,7 +45,7 @@ _BY_PHONE_NUMBER = _page("phone_number > :after AND external_id IS NULL ORDER BY
 
 
 def _one(condition: str) -> TextClause:
-    """The lead of a campaign that meets the condition."""
+    """The statement that reads the lead of a campaign that meets the condition."""
     return text(f"""
         SELECT leads.id, external_id, phone_number, metadata, leads.created_at
         FROM campaigns LEFT JOIN leads ON leads.campaign_id = campaigns.id AND {condition}
@@ -69,15 +71,16 @@ async def list_leads(
 ) -> dict[str, Any]:
     """A page of the campaign's leads. Raises Forbidden, InvalidRequest."""
     by_external_id, after = _after(cursor)
-    page: list[AnyRow] = []
+    # One lead more than the page holds shows that there is another page.
+    leads: list[AnyRow] = []
     if by_external_id:
-        page = await _leads_after(engine, key, campaign_id, _BY_EXTERNAL_ID, after, limit + 1)
+        leads = await _leads_after(engine, key, campaign_id, _BY_EXTERNAL_ID, after, limit + 1)
         after = ""
-    if len(page) <= limit:
-        most = limit + 1 - len(page)
-        page += await _leads_after(engine, key, campaign_id, _BY_PHONE_NUMBER, after, most)
-    following = _cursor(page[limit - 1]) if len(page) > limit else None
-    return _listed(settings, campaign_id, page[:limit], following)
+    if len(leads) <= limit:
+        missing = limit + 1 - len(leads)
+        leads += await _leads_after(engine, key, campaign_id, _BY_PHONE_NUMBER, after, missing)
+    next_cursor = _cursor(leads[limit - 1]) if len(leads) > limit else None
+    return _listed(settings, campaign_id, leads[:limit], next_cursor)
 
 
 async def _leads_after(
@@ -86,16 +89,16 @@ async def _leads_after(
     campaign_id: str,
     statement: TextClause,
     after: str,
-    most: int,
+    max_leads: int,
 ) -> list[AnyRow]:
-    found = await in_campaign(engine, key, campaign_id, statement, after=after, most=most)
-    return [row for row in found if row.id is not None]
+    leads = await in_campaign(engine, key, campaign_id, statement, after=after, max_leads=max_leads)
+    return [lead for lead in leads if lead.id is not None]
 
 
 async def find(
     engine: AsyncEngine, settings: Settings, key: Key, campaign_id: str, named: Named
 ) -> dict[str, Any]:
-    """The lead with these identifiers, if there is one. Raises Forbidden."""
+    """A page that holds the lead with these identifiers, if there is one. Raises Forbidden."""
     canonical = await canonical_of(engine, key, campaign_id, named)
     external_id, number = canonical["external_id"], canonical["phone_number"]
     values: dict[str, Any] = {
@@ -105,46 +108,45 @@ async def find(
     if external_id is not None:
         values["external_ids"] = text_array(spellings_of_id(external_id, named))
         statement = _FIND_BY_EXTERNAL_ID
-    found = await in_campaign(engine, key, campaign_id, statement, **values)
-    return _listed(settings, campaign_id, [row for row in found if row.id is not None], None)
+    leads = await in_campaign(engine, key, campaign_id, statement, **values)
+    return _listed(settings, campaign_id, [lead for lead in leads if lead.id is not None], None)
 
 
 def _listed(
-    settings: Settings, campaign_id: str, found: Sequence[AnyRow], cursor: str | None
+    settings: Settings, campaign_id: str, leads: Sequence[AnyRow], cursor: str | None
 ) -> dict[str, Any]:
-    # The ids of the table are counted over all companies: two of them tell how many leads there are
-    # of others.
-    ids = pseudonyms(settings.secrets_key, [row.id for row in found])
-    leads = [
+    # The table counts its ids over all companies: two of them would tell how many leads others
+    # have.
+    ids = pseudonyms(settings.secrets_key, [lead.id for lead in leads])
+    items = [
         {
-            "id": lead_id,
+            "id": public_id,
             "campaignId": campaign_id,
-            "externalId": row.external_id,
-            "phoneNumber": row.phone_number,
-            "metadata": row.metadata,
-            "createdAt": time_text(row.created_at),
+            "externalId": lead.external_id,
+            "phoneNumber": lead.phone_number,
+            "metadata": lead.metadata,
+            "createdAt": time_text(lead.created_at),
         }
-        for lead_id, row in zip(ids, found, strict=True)
+        for public_id, lead in zip(ids, leads, strict=True)
     ]
-    return {"leads": leads, "count": len(leads), "cursor": cursor, "hasMore": cursor is not None}
+    return {"leads": items, "count": len(items), "cursor": cursor, "hasMore": cursor is not None}
 
 
-def _cursor(row: AnyRow) -> str:
-    """Stands for the page that begins after `row`."""
-    written = f"e{row.external_id}" if row.external_id is not None else f"p{row.phone_number}"
+def _cursor(lead: AnyRow) -> str:
+    """The cursor of the page that begins after `lead`."""
+    written = f"e{lead.external_id}" if lead.external_id is not None else f"p{lead.phone_number}"
     return base64.urlsafe_b64encode(written.encode()).rstrip(b"=").decode()
 
 
 def _after(cursor: str | None) -> tuple[bool, str]:
-    """Whether the page begins among those with an external id, and after which identifier. Raises
-    InvalidRequest.
+    """Whether the page begins among the leads with an external id, and after which identifier.
+    Raises InvalidRequest.
     """
     if cursor is None:
         return True, ""
+    padded = cursor + "=" * (-len(cursor) % 4)
     try:
-        written = base64.b64decode(
-            cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True
-        ).decode()
+        written = base64.b64decode(padded, altchars=b"-_", validate=True).decode()
     except (binascii.Error, ValueError):
         written = ""
     if written[:1] not in {"e", "p"} or "\0" in written:

@@ -21,16 +21,16 @@ from shared.identifiers.canonical import (
 )
 from shared.identifiers.phone_regions import phone_number
 
-# Seconds at most before a change that met a deadlock is tried again, doubled with each try, up to
-# the longest; the deadlock itself takes the database a second to notice.
+# Seconds. A change that met a deadlock is tried again after FIRST_PAUSE at most, which doubles with
+# each try up to LONGEST_PAUSE; the database itself takes a second to notice a deadlock.
 FIRST_PAUSE, LONGEST_PAUSE = 0.05, 1.0
 
 Result = TypeVar("Result")
 
 
 class Named(NamedTuple):
-    """A lead as its caller names it; `region` is whose phone numbers are meant, the campaign's
-    where it is None.
+    """A lead as its caller names it. `region` is the country as whose the number is read, the
+    campaign's where it is None.
     """
 
     external_id: str | None
@@ -41,37 +41,40 @@ class Named(NamedTuple):
 async def canonical_of(
     engine: AsyncEngine, key: Key, campaign_id: str, named: Named
 ) -> dict[str, Any]:
-    """The identifiers in canonical form; what no lead can have becomes what none has. Raises
-    Forbidden.
+    """The columns `external_id` and `phone_number` in canonical form: None where the caller gave
+    none, empty where no lead can have it. Raises Forbidden.
     """
     region = await region_in(engine, key, campaign_id, named.region) if named.number else None
-    canonical = {
-        "external_id": named.external_id and canonical_external_id(named.external_id),
-        "phone_number": named.number and phone_number(named.number, region),
-    }
-    return {name: "" if value and "\0" in value else value for name, value in canonical.items()}
+    external_id = named.external_id and canonical_external_id(named.external_id)
+    number = named.number and phone_number(named.number, region)
+    return {"external_id": _storable(external_id), "phone_number": _storable(number)}
+
+
+def _storable(canonical: str | None) -> str | None:
+    """PostgreSQL stores no U+0000, so what has one becomes the identifier that no lead has."""
+    return "" if canonical and "\0" in canonical else canonical
 
 
 def spellings_of_id(canonical: str, named: Named) -> set[str]:
-    """How the lead may be stored: leads that were stored in a former form are found as they were
-    written then.
+    """The external ids under which the lead may be stored: the canonical one, and the one that an
+    earlier version of Leadsweep made of the same text.
     """
-    return {canonical, former_external_id(named.external_id or "") if canonical else ""}
+    former = former_external_id(named.external_id or "") if canonical else ""
+    return {canonical, former}
 
 
 def spellings_of_number(canonical: str, named: Named) -> set[str]:
+    """The phone numbers under which the lead may be stored, likewise."""
     former = former_phone_number(named.number or "")
-    return (
-        {canonical, former}
-        if canonical and canonical_phone_number(former) == canonical
-        else {canonical}
-    )
+    if canonical and canonical_phone_number(former) == canonical:
+        return {canonical, former}
+    return {canonical}
 
 
 async def region_in(
     engine: AsyncEngine, key: Key, campaign_id: str, region: str | None
 ) -> str | None:
-    """`region`, or the campaign's. Raises Forbidden."""
+    """`region`, or the campaign's where it is None. Raises Forbidden."""
     if not key.sees(campaign_id) or "\0" in campaign_id:
         raise Forbidden
     return region or await region_of(engine, key.company_id, campaign_id)
@@ -86,24 +89,24 @@ async def in_campaign(
     repeatable: bool = True,
     **values: Any,
 ) -> Sequence[AnyRow]:
-    """Executes what has no rows unless the campaign is the company's. Raises Forbidden,
-    DBAPIError.
+    """Executes a statement that has rows only where the campaign is the company's, and returns
+    them. Raises Forbidden, DBAPIError.
     """
     if not key.sees(campaign_id) or "\0" in campaign_id:
         raise Forbidden
     values |= {"campaign_id": campaign_id, "company_id": key.company_id}
-    found = await rows(engine, statement, values, repeatable=repeatable)
-    if not found:
+    leads = await rows(engine, statement, values, repeatable=repeatable)
+    if not leads:
         raise Forbidden
-    return found
+    return leads
 
 
 async def patiently(change: Callable[[], Coroutine[Any, Any, Result]]) -> Result:
-    """What `change` returns, which is tried again where somebody else was in the way.
+    """Returns what `change` returns, and tries it again where another transaction was in the way.
 
-    Not where a lock was waited for in vain: the caller has waited long enough. Nor where the
-    connection broke: what had been done would be told as skipped, or not found. Raises ApiError
-    409, DBAPIError.
+    It is not tried again where it waited for a lock in vain: the caller has waited long enough; nor
+    where the connection broke: what had been done would be reported as skipped, or as not found.
+    Raises ApiError 409, DBAPIError.
     """
     pause = FIRST_PAUSE
     while True:
@@ -119,6 +122,7 @@ async def patiently(change: Callable[[], Coroutine[Any, Any, Result]]) -> Result
 
 
 def refused() -> ApiError:
+    """The answer where the operator's own schema forbids the change."""
     return ApiError(
         409, "The database refuses this: a constraint or a trigger of its operator is against it"
     )

@@ -47,9 +47,8 @@ async def create_leads(request: Request, key: Writer) -> Answer:
     """Creates up to 1000 leads; those whose identifiers are taken are skipped."""
     new = parse_new(await read_json(request))
     refuse_unknown_parameters(request)
-    return success(
-        await create(services_of(request).engine, services_of(request).settings, key, new)
-    )
+    services = services_of(request)
+    return success(await create(services.engine, services.settings, key, new))
 
 
 @router.get(
@@ -73,11 +72,12 @@ async def get_leads(
     refuse_unknown_parameters(
         request, "campaignId", "cursor", "limit", "externalId", "phoneNumber", "phoneRegion"
     )
-    state, campaign_id = services_of(request), _named(campaign_id)
+    services, campaign_id = services_of(request), _required(campaign_id)
+    engine, settings = services.engine, services.settings
     if external_id is not None or phone_number is not None:
         named = Named(external_id, phone_number, parse_region(phone_region))
-        return success(await find(state.engine, state.settings, key, campaign_id, named))
-    return success(await list_leads(state.engine, state.settings, key, campaign_id, cursor, limit))
+        return success(await find(engine, settings, key, campaign_id, named))
+    return success(await list_leads(engine, settings, key, campaign_id, cursor, limit))
 
 
 @router.delete(
@@ -99,10 +99,10 @@ async def delete_lead(
 ) -> Answer:
     """Deletes a lead at once, and its copies in the archive."""
     refuse_unknown_parameters(request, "campaignId", "externalId", "phoneNumber", "phoneRegion")
-    campaign_id = _named(campaign_id)
-    if not canonical_external_id(external_id or "") and not canonical_phone_number(
-        phone_number or ""
-    ):
+    campaign_id = _required(campaign_id)
+    has_external_id = canonical_external_id(external_id or "")
+    has_phone_number = canonical_phone_number(phone_number or "")
+    if not has_external_id and not has_phone_number:
         raise InvalidRequest(
             "At least one of phoneNumber or externalId query parameter is required"
         )
@@ -111,7 +111,8 @@ async def delete_lead(
     return success({"deleted": True, "erasedFromArchive": erased} if erased else {"deleted": True})
 
 
-def _named(campaign_id: str | None) -> str:
+def _required(campaign_id: str | None) -> str:
+    """The campaign that is named. Raises InvalidRequest where none is."""
     if not canonical_external_id(campaign_id or ""):
         raise InvalidRequest("campaignId query parameter is required")
     return str(campaign_id)

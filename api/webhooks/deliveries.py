@@ -1,7 +1,7 @@
-"""What was sent to webhooks, and how often: seen by whoever sees the job, but for where a webhook
-leads, which its owner sees.
+"""Deliveries: what was sent to webhooks, and how often.
 
-Of an answer only status and time are known.
+A key that sees a job sees its deliveries; the URL of a webhook is shown to its owner only. Of what
+a receiver answered, the status and the time that it took are kept, and nothing else.
 """
 
 from datetime import datetime
@@ -20,14 +20,15 @@ from shared.database.models import deliveries, jobs, webhooks
 from shared.database.plans import BY_INDEX
 from shared.states import DeliveryState, Event
 
-# What is under way keeps its lease. Who has it in hand finds `attempts` at 0, and leaves it to be
-# sent again.
+# An attempt that is under way keeps its lease. The deliverer that makes it finds `attempts` at 0
+# afterwards, and leaves the delivery to be sent again.
 _RESTART = text(f"""
     UPDATE deliveries SET state = 'pending', error = NULL, attempts = 0,
         due_at = greatest(clock_timestamp(), claimed_until)
     WHERE id = :id AND {BY_INDEX} RETURNING id
 """)
 
+# The conflict is with itself, where a broken connection had the statement sent a second time.
 _TEST = text(f"""
     WITH {LIMITS}
     INSERT INTO deliveries (id, company_id, webhook_id, event)
@@ -51,22 +52,22 @@ _select = (
 
 
 async def list_deliveries(
-    engine: AsyncEngine, key: Key, filters: dict[str, Any], cursor: str | None, limit: int
+    engine: AsyncEngine, key: Key, columns: dict[str, Any], cursor: str | None, limit: int
 ) -> tuple[list[dict[str, Any]], str | None]:
-    """A page of those that the key sees, newest first, and the cursor of the next one. Raises
-    InvalidRequest.
+    """A page of the deliveries that the key sees and of which `columns` have these values (None
+    for any), newest first, and the cursor of the next page. Raises InvalidRequest.
     """
     statement = newest_first(_select.where(*_visible(key)), deliveries, cursor)
-    for name, value in filters.items():
+    for name, value in columns.items():
         if value is not None:
             statement = statement.where(deliveries.c[name] == value)
-    items, following = page_of(await rows(engine, statement.limit(limit + 1)), limit)
-    return [_described(row, key) for row in items], following
+    page, next_cursor = page_of(await rows(engine, statement.limit(limit + 1)), limit)
+    return [_described(row, key) for row in page], next_cursor
 
 
 async def redeliver(engine: AsyncEngine, key: Key, written_id: str) -> dict[str, Any]:
-    """Sends it again, from the first attempt on; once more if an attempt is under way. Raises
-    ApiError 404, 409.
+    """Has a delivery sent again, from the first attempt on; where an attempt is under way, after
+    it. Raises ApiError 404, 409.
     """
     delivery = await _read(engine, key, _parse_delivery_id(written_id))
     if not delivery.enabled:
@@ -76,7 +77,7 @@ async def redeliver(engine: AsyncEngine, key: Key, written_id: str) -> dict[str,
 
 
 async def test(engine: AsyncEngine, key: Key, webhook_id: UUID) -> dict[str, Any]:
-    """Writes a delivery that says no more than that it arrived. Raises ApiError 404."""
+    """Writes a delivery of the event `webhook.test`. Raises ApiError 404."""
     delivery_id = uuid4()
     values = {
         "id": delivery_id,
@@ -90,10 +91,10 @@ async def test(engine: AsyncEngine, key: Key, webhook_id: UUID) -> dict[str, Any
 
 
 async def _read(engine: AsyncEngine, key: Key, delivery_id: UUID) -> AnyRow:
-    found = await rows(engine, _select.where(deliveries.c.id == delivery_id, *_visible(key)))
-    if not found:
+    visible = await rows(engine, _select.where(deliveries.c.id == delivery_id, *_visible(key)))
+    if not visible:
         raise _delivery_not_found()
-    return found[0]
+    return visible[0]
 
 
 def _parse_delivery_id(written: str) -> UUID:
@@ -108,8 +109,11 @@ def _delivery_not_found() -> ApiError:
 
 
 def _visible(key: Key) -> list[Any]:
-    own = [deliveries.c.company_id == key.company_id, text(BY_INDEX)]
-    return own if key.campaign_id is None else [*own, jobs.c.campaign_id == key.campaign_id]
+    """The conditions on a delivery that the key sees."""
+    conditions = [deliveries.c.company_id == key.company_id, text(BY_INDEX)]
+    if key.campaign_id is not None:
+        conditions.append(jobs.c.campaign_id == key.campaign_id)
+    return conditions
 
 
 def _described(row: AnyRow, key: Key) -> dict[str, Any]:

@@ -1,11 +1,11 @@
-"""The standing endpoints of a company: where every end of its jobs is told. A secret is shown when
-it is made, never again.
+"""Webhooks: the URLs of a company that are told when any of its jobs ends. A secret is shown when
+it is made, and never again.
 """
 
 from typing import Any, NamedTuple
 from uuid import UUID, uuid4
 
-from sqlalchemy import case, func, select, text, update
+from sqlalchemy import case, select, text, update
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from api.database import LIMITS, AnyRow, rows
@@ -21,10 +21,10 @@ from shared.settings import Settings
 from shared.states import JOB_EVENTS
 
 FIELDS = frozenset({"url", "events", "description", "enabled"})
-MOST = 50  # of one company: each is a delivery for each of its jobs
+WEBHOOKS_OF_ONE_COMPANY = 50  # each is a delivery for each of its jobs
 
-# Those who add one to a company take turns, or several would count the same, and make more than
-# MOST. A process that stops in the middle lets go.
+# Calls that add a webhook to one company take turns: else several would count the same, and make
+# more than WEBHOOKS_OF_ONE_COMPANY. A process that stops in the middle lets go of the lock.
 _TURN = text(f"""
     WITH {LIMITS}
     SELECT set_config('idle_in_transaction_session_timeout', '10s', true)
@@ -32,18 +32,19 @@ _TURN = text(f"""
     WHERE id = :company_id AND {BY_INDEX} FOR NO KEY UPDATE OF companies
 """)
 
-# Sent again with the same id, it finds what it wrote.
+# Where it is sent again with the same id, it finds what it wrote.
 _ADD = text(f"""
     INSERT INTO webhooks (id, company_id, url, events, description, enabled, secret)
     SELECT :id, :company_id, :url, CAST(:events AS text[]), :description, :enabled, :secret
     WHERE (
         SELECT count(*) FROM webhooks WHERE company_id = :company_id AND id <> :id AND {BY_INDEX}
-    ) < :most
+    ) < :webhooks_of_one_company
     ON CONFLICT (id) DO UPDATE SET url = excluded.url
     RETURNING *
 """)
 
-# What is not wanted any more is given up, and not sent when the webhook is enabled again.
+# Where the webhook is disabled, its pending deliveries are given up: they are not sent when it is
+# enabled again.
 _CHANGE = text(f"""
     WITH changed AS (
         UPDATE webhooks SET url = coalesce(:url, url),
@@ -70,7 +71,7 @@ _REMOVE = text(
 
 
 class Registration(NamedTuple):
-    """What a caller says of a webhook; None where that is left out."""
+    """A webhook as its owner describes it; None stands for what is left out."""
 
     url: str | None
     events: list[str] | None
@@ -79,113 +80,119 @@ class Registration(NamedTuple):
 
 
 def parse_registration(body: bytes, *, whole: bool) -> Registration:
-    """What is in `body`; where `whole`, there must be a URL. Raises InvalidRequest."""
+    """The registration in `body`. One that is `whole`, of a webhook to be made, has a URL, and is
+    enabled unless it says otherwise. Raises InvalidRequest.
+    """
     fields = decode_object(body, FIELDS)
-    url = None if fields.get("url") is None else checked_url("url", fields["url"])
-    if whole and url is None:
+    url = description = enabled = None
+    if fields.get("url") is not None:
+        url = checked_url("url", fields["url"])
+    elif whole:
         raise InvalidRequest("url is required")
-    events = fields.get("events")
-    if events is not None and not (
-        isinstance(events, list) and events and all(event in JOB_EVENTS for event in events)
-    ):
+    events = _checked_events(fields.get("events"))
+    if fields.get("description") is not None:
+        description = checked_text("description", fields["description"])
+    if whole or fields.get("enabled") is not None:
+        enabled = checked_flag(fields, "enabled", default=True)
+    return Registration(url, events, description, enabled)
+
+
+def _checked_events(events: Any) -> list[str] | None:
+    """The events that are named, each once; None where none are. Raises InvalidRequest."""
+    if events is None:
+        return None
+    is_filled = isinstance(events, list) and events
+    if not is_filled or any(event not in JOB_EVENTS for event in events):
         raise InvalidRequest("events must be some of job.completed, job.failed, job.cancelled")
-    description = (
-        None
-        if fields.get("description") is None
-        else checked_text("description", fields["description"])
-    )
-    enabled = (
-        checked_flag(fields, "enabled", default=True)
-        if whole or fields.get("enabled") is not None
-        else None
-    )
-    return Registration(url, events and list(dict.fromkeys(events)), description, enabled)
+    return list(dict.fromkeys(events))
 
 
 async def add(
-    engine: AsyncEngine, settings: Settings, key: Key, asked: Registration
+    engine: AsyncEngine, settings: Settings, key: Key, registration: Registration
 ) -> dict[str, Any]:
-    """Adds a webhook; what callers see of it, with its secret. Raises InvalidRequest, ApiError
-    409.
+    """Adds a webhook. Returns it as its owner sees it, with its secret. Raises InvalidRequest,
+    ApiError 409.
     """
-    await check_host("url", asked.url or "", settings.webhook_allow)
+    await check_host("url", registration.url or "", settings.webhook_allow)
     secret = new_secret()
-    values = asked._asdict() | {
+    values = registration._asdict() | {
         "id": uuid4(),
         "company_id": key.company_id,
-        "events": asked.events or list(JOB_EVENTS),
-        "description": asked.description or "",
+        "events": registration.events or list(JOB_EVENTS),
+        "description": registration.description or "",
         "secret": Vault(settings.secrets_key).lock(secret),
-        "most": MOST,
+        "webhooks_of_one_company": WEBHOOKS_OF_ONE_COMPANY,
     }
-    found = await rows(engine, _ADD, values, turn=_TURN)
-    if not found:
-        raise ApiError(409, f"A company can have {MOST} webhooks")
-    return _described(found[0]) | {"secret": secret}
+    added = await rows(engine, _ADD, values, turn=_TURN)
+    if not added:
+        raise ApiError(409, f"A company can have {WEBHOOKS_OF_ONE_COMPANY} webhooks")
+    return _described(added[0]) | {"secret": secret}
 
 
 async def change(
-    engine: AsyncEngine, settings: Settings, key: Key, webhook_id: UUID, asked: Registration
+    engine: AsyncEngine, settings: Settings, key: Key, webhook_id: UUID, registration: Registration
 ) -> dict[str, Any]:
-    """Changes what was said. Disabling it gives up what is still to be sent. Raises InvalidRequest,
-    ApiError 404.
+    """Changes what the registration says, and leaves the rest. Disabling a webhook gives up what is
+    still to be sent. Raises InvalidRequest, ApiError 404.
     """
-    if asked.url is not None:
-        await check_host("url", asked.url, settings.webhook_allow)
-    found = await rows(engine, _CHANGE, asked._asdict() | _place(key, webhook_id))
-    if not found:
+    if registration.url is not None:
+        await check_host("url", registration.url, settings.webhook_allow)
+    changed = await rows(engine, _CHANGE, registration._asdict() | _place(key, webhook_id))
+    if not changed:
         raise webhook_not_found()
-    return _described(found[0])
+    return _described(changed[0])
 
 
 async def rotate(
     engine: AsyncEngine, settings: Settings, key: Key, webhook_id: UUID
 ) -> dict[str, Any]:
-    """Gives it a new secret, which is in the answer; those before sign too for a while. Raises
-    ApiError 404.
+    """Gives a webhook a new secret, which is in the answer; earlier ones sign too for a while.
+    Raises ApiError 404.
     """
     secret = new_secret()
-    found = await rows(engine, _rotation(key, webhook_id, Vault(settings.secrets_key).lock(secret)))
-    if not found:
+    locked = Vault(settings.secrets_key).lock(secret)
+    rotated = await rows(engine, _rotation(key, webhook_id, locked))
+    if not rotated:
         raise webhook_not_found()
-    return _described(found[0]) | {"secret": secret}
+    return _described(rotated[0]) | {"secret": secret}
 
 
 def _rotation(key: Key, webhook_id: UUID, locked: bytes) -> Any:
-    """The statement; sent again, it changes nothing."""
+    """The statement that makes `locked` the secret. Where it is sent again, it changes nothing."""
     now, old = webhooks.c.secret, webhooks.c.old_secrets
     values = {"secret": locked, "old_secrets": case((now == locked, old), else_=retired(now, old))}
-    named = (webhooks.c.id == webhook_id) & (webhooks.c.company_id == key.company_id)
-    return update(webhooks).where(named, text(BY_INDEX)).values(values).returning(*webhooks.c)
+    is_named = (webhooks.c.id == webhook_id) & (webhooks.c.company_id == key.company_id)
+    return update(webhooks).where(is_named, text(BY_INDEX)).values(values).returning(*webhooks.c)
 
 
 async def remove(engine: AsyncEngine, key: Key, webhook_id: UUID) -> None:
-    """Removes it with its deliveries. Raises ApiError 404."""
+    """Removes a webhook with its deliveries. Raises ApiError 404."""
+    # _REMOVE alone cannot tell: where it is sent a second time, it finds nothing.
     await read(engine, key, webhook_id)
-    await rows(engine, _REMOVE, _place(key, webhook_id))  # if that is sent twice, it finds nothing
+    await rows(engine, _REMOVE, _place(key, webhook_id))
 
 
 async def read(engine: AsyncEngine, key: Key, webhook_id: UUID) -> dict[str, Any]:
-    """One. Raises ApiError 404."""
-    found = await rows(engine, _select(key).where(webhooks.c.id == webhook_id))
-    if not found:
+    """Reads a webhook as its owner sees it. Raises ApiError 404."""
+    named = await rows(engine, _select(key).where(webhooks.c.id == webhook_id))
+    if not named:
         raise webhook_not_found()
-    return _described(found[0])
+    return _described(named[0])
 
 
 async def list_webhooks(
     engine: AsyncEngine, key: Key, cursor: str | None, limit: int
 ) -> tuple[list[dict[str, Any]], str | None]:
-    """A page of the company's, newest first, and the cursor of the next one. Raises
+    """A page of the company's webhooks, newest first, and the cursor of the next page. Raises
     InvalidRequest.
     """
-    found = await rows(engine, newest_first(_select(key), webhooks, cursor).limit(limit + 1))
-    items, following = page_of(found, limit)
-    return [_described(row) for row in items], following
+    statement = newest_first(_select(key), webhooks, cursor)
+    page, next_cursor = page_of(await rows(engine, statement.limit(limit + 1)), limit)
+    return [_described(row) for row in page], next_cursor
 
 
 def parse_webhook_id(written: str) -> UUID:
-    """Raises ApiError 404 for what cannot be a webhook's id."""
+    """The id in a path. Raises ApiError 404 for what cannot be a webhook's id."""
     try:
         return UUID(written)
     except ValueError:
@@ -193,14 +200,13 @@ def parse_webhook_id(written: str) -> UUID:
 
 
 def webhook_not_found() -> ApiError:
-    """One answer for unknown webhooks and those of others."""
+    """The same answer for unknown webhooks and those of other companies."""
     return ApiError(404, "Webhook not found")
 
 
 def _select(key: Key) -> Any:
-    return select(*webhooks.c, func.clock_timestamp().label("now")).where(
-        webhooks.c.company_id == key.company_id, text(BY_INDEX)
-    )
+    is_own = webhooks.c.company_id == key.company_id
+    return select(*webhooks.c).where(is_own, text(BY_INDEX))
 
 
 def _place(key: Key, webhook_id: UUID) -> dict[str, Any]:

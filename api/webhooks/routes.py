@@ -35,11 +35,10 @@ Owner = Annotated[Key, Depends(owner)]
 )
 async def create_webhook(request: Request, key: Owner) -> Answer:
     """Tells a URL of the ends of all jobs."""
-    asked = endpoints.parse_registration(await read_json(request), whole=True)
+    registration = endpoints.parse_registration(await read_json(request), whole=True)
     refuse_unknown_parameters(request)
-    webhook = await endpoints.add(
-        services_of(request).engine, services_of(request).settings, key, asked
-    )
+    services = services_of(request)
+    webhook = await endpoints.add(services.engine, services.settings, key, registration)
     return success(webhook, 201, {"Location": f"/api/v1/webhooks/{webhook['webhookId']}"})
 
 
@@ -51,10 +50,9 @@ async def get_webhooks(
 ) -> Answer:
     """The company's webhooks, newest first."""
     refuse_unknown_parameters(request, "cursor", "limit")
-    items, following = await endpoints.list_webhooks(
-        services_of(request).engine, key, cursor, limit
-    )
-    return success({"items": items, "nextCursor": following})
+    engine = services_of(request).engine
+    items, next_cursor = await endpoints.list_webhooks(engine, key, cursor, limit)
+    return success({"items": items, "nextCursor": next_cursor})
 
 
 @router.get(
@@ -68,11 +66,8 @@ async def get_webhook(
 ) -> Answer:
     """The webhook as it stands."""
     refuse_unknown_parameters(request)
-    return success(
-        await endpoints.read(
-            services_of(request).engine, key, endpoints.parse_webhook_id(webhook_id)
-        )
-    )
+    parsed_id = endpoints.parse_webhook_id(webhook_id)
+    return success(await endpoints.read(services_of(request).engine, key, parsed_id))
 
 
 @router.patch(
@@ -85,10 +80,13 @@ async def patch_webhook(
     request: Request, key: Owner, webhook_id: Annotated[str, Path(alias="webhookId")]
 ) -> Answer:
     """Changes what is said, and leaves the rest."""
-    asked = endpoints.parse_registration(await read_json(request), whole=False)
+    registration = endpoints.parse_registration(await read_json(request), whole=False)
     refuse_unknown_parameters(request)
-    state, found = services_of(request), endpoints.parse_webhook_id(webhook_id)
-    return success(await endpoints.change(state.engine, state.settings, key, found, asked))
+    services, parsed_id = services_of(request), endpoints.parse_webhook_id(webhook_id)
+    webhook = await endpoints.change(
+        services.engine, services.settings, key, parsed_id, registration
+    )
+    return success(webhook)
 
 
 @router.delete(
@@ -103,7 +101,8 @@ async def delete_webhook(
     """Removes the webhook and the record of its deliveries."""
     await read_nothing(request)
     refuse_unknown_parameters(request)
-    await endpoints.remove(services_of(request).engine, key, endpoints.parse_webhook_id(webhook_id))
+    parsed_id = endpoints.parse_webhook_id(webhook_id)
+    await endpoints.remove(services_of(request).engine, key, parsed_id)
     return success({"deleted": True})
 
 
@@ -121,8 +120,8 @@ async def rotate_webhook(
     """
     await read_nothing(request)
     refuse_unknown_parameters(request)
-    state, found = services_of(request), endpoints.parse_webhook_id(webhook_id)
-    return success(await endpoints.rotate(state.engine, state.settings, key, found))
+    services, parsed_id = services_of(request), endpoints.parse_webhook_id(webhook_id)
+    return success(await endpoints.rotate(services.engine, services.settings, key, parsed_id))
 
 
 @router.post(
@@ -137,31 +136,31 @@ async def test_webhook(
     """Sends an event of the type `webhook.test`, at once, also to a webhook that is disabled."""
     await read_nothing(request)
     refuse_unknown_parameters(request)
-    state, found = services_of(request), endpoints.parse_webhook_id(webhook_id)
-    delivery = await deliveries.test(state.engine, key, found)
-    state.sender.send(WEBHOOKS_QUEUE)
+    services, parsed_id = services_of(request), endpoints.parse_webhook_id(webhook_id)
+    delivery = await deliveries.test(services.engine, key, parsed_id)
+    services.sender.send(WEBHOOKS_QUEUE)
     return success(delivery, 202)
 
 
-class Wanted(NamedTuple):
-    """Which deliveries a caller asks for."""
+class DeliveryFilters(NamedTuple):
+    """Which deliveries a page lists: those of which a column has this value, None for any."""
 
-    filters: dict[str, Any]
+    columns: dict[str, Any]
     cursor: str | None
     limit: int
 
 
-async def wanted(
+async def delivery_filters(
     request: Request,
     _key: Reader,
     status: DeliveryState | None = None,
     event: Event | None = None,
     cursor: str | None = None,
     limit: Limit = 50,
-) -> Wanted:
-    """Reads the parameters of both lists of deliveries."""
+) -> DeliveryFilters:
+    """Reads the parameters that both lists of deliveries take. Raises InvalidRequest."""
     refuse_unknown_parameters(request, "status", "event", "cursor", "limit")
-    return Wanted({"state": status, "event": event}, cursor, limit)
+    return DeliveryFilters({"state": status, "event": event}, cursor, limit)
 
 
 @router.get(
@@ -174,12 +173,12 @@ async def get_webhook_deliveries(
     request: Request,
     webhook_id: Annotated[str, Path(alias="webhookId")],
     key: Reader,
-    asked: Annotated[Wanted, Depends(wanted)],
+    filters: Annotated[DeliveryFilters, Depends(delivery_filters)],
 ) -> Answer:
     """What was sent to it, of the jobs that the key sees; newest first."""
-    found = endpoints.parse_webhook_id(webhook_id)
-    await endpoints.read(services_of(request).engine, key, found)
-    return await _page(request, key, asked, webhook_id=found)
+    parsed_id = endpoints.parse_webhook_id(webhook_id)
+    await endpoints.read(services_of(request).engine, key, parsed_id)
+    return await _page(request, key, filters, webhook_id=parsed_id)
 
 
 @router.get(
@@ -192,20 +191,21 @@ async def get_job_deliveries(
     request: Request,
     job_id: Annotated[str, Path(alias="jobId")],
     key: Reader,
-    asked: Annotated[Wanted, Depends(wanted)],
+    filters: Annotated[DeliveryFilters, Depends(delivery_filters)],
 ) -> Answer:
     """What was sent when the job ended, to its callback and to webhooks; newest first."""
-    found = parse_job_id(job_id)
-    await check_visible(services_of(request).engine, key, found)
-    return await _page(request, key, asked, job_id=found)
+    parsed_id = parse_job_id(job_id)
+    await check_visible(services_of(request).engine, key, parsed_id)
+    return await _page(request, key, filters, job_id=parsed_id)
 
 
-async def _page(request: Request, key: Key, asked: Wanted, **place: UUID) -> Answer:
-    engine = services_of(request).engine
-    items, following = await deliveries.list_deliveries(
-        engine, key, asked.filters | place, asked.cursor, asked.limit
+async def _page(request: Request, key: Key, filters: DeliveryFilters, **owner_id: UUID) -> Answer:
+    """Lists the deliveries of `owner_id`: one column, which names a webhook or a job."""
+    engine, columns = services_of(request).engine, filters.columns | owner_id
+    items, next_cursor = await deliveries.list_deliveries(
+        engine, key, columns, filters.cursor, filters.limit
     )
-    return success({"items": items, "nextCursor": following})
+    return success({"items": items, "nextCursor": next_cursor})
 
 
 @router.post(
@@ -224,6 +224,7 @@ async def redeliver(
     """
     await read_nothing(request)
     refuse_unknown_parameters(request)
-    delivery = await deliveries.redeliver(services_of(request).engine, key, delivery_id)
-    services_of(request).sender.send(WEBHOOKS_QUEUE)
+    services = services_of(request)
+    delivery = await deliveries.redeliver(services.engine, key, delivery_id)
+    services.sender.send(WEBHOOKS_QUEUE)
     return success(delivery, 202)

@@ -509,7 +509,7 @@ def followed(statement, source_id, mode):
 
 
 NUMBERED = {"campaign_id": "cmp-3", "phone_numbers": "{+49301000003}"}
-LISTED = {"company_id": "co-3", "campaign_id": "cmp-3", "most": 51}
+LISTED = {"company_id": "co-3", "campaign_id": "cmp-3", "max_leads": 51}
 CREATED = {
     "company_id": "co-3",
     "campaign_id": "cmp-3",
@@ -586,7 +586,7 @@ OF_THE_API = {
         {},
     ),
     "a file after all": (says(load._LOADED, job_id=ENDED), 30, {}),
-    "draw ids": (says(create._DRAW, most=10), 60, {}),
+    "draw ids": (says(create._DRAW, ids=10), 60, {}),
     "create leads": (says(create._CREATE, **CREATED), 100, {}),
     "leads": (says(find._BY_EXTERNAL_ID, after="", **LISTED), 200, {}),
     "leads without external id": (says(find._BY_PHONE_NUMBER, after="", **LISTED), 200, {}),

@@ -20,7 +20,7 @@ from sqlalchemy import text
 from starlette.datastructures import URL, Headers
 
 from api.files.body import Upload
-from api.files.receive import AT_ONCE, OF_ONE_COMPANY
+from api.files.receive import UPLOADS_AT_ONCE, UPLOADS_OF_ONE_COMPANY
 from api.files.rows import Manner, read
 from shared.files.spreadsheets import unwrapped
 from shared.states import Outcome
@@ -658,7 +658,7 @@ async def test_one_key_is_in_one_upload_at_a_time(service, api):
 
 
 async def test_an_upload_that_stalls_is_ended(service, monkeypatch):
-    monkeypatch.setattr("api.files.body.STALL", 0.2)
+    monkeypatch.setattr("api.files.body.SILENCE_TIMEOUT", 0.2)
 
     async def stalling():
         yield b"externalId\na\n"
@@ -674,7 +674,7 @@ async def test_an_upload_that_stalls_is_ended(service, monkeypatch):
 
 async def test_who_sends_slower_than_the_least_rate_loses_the_place(service, monkeypatch):
     """A part comes often enough that the sender never stalls."""
-    monkeypatch.setattr("api.files.body.RATE_OVER", 0.3)
+    monkeypatch.setattr("api.files.body.RATE_SPAN", 0.3)
     sent = []
 
     async def trickling():
@@ -708,14 +708,14 @@ class Sender:
 
 
 async def test_who_sends_faster_than_the_least_rate_may_take_long(monkeypatch):
-    monkeypatch.setattr("api.files.body.RATE_OVER", 1.5)
+    monkeypatch.setattr("api.files.body.RATE_SPAN", 1.5)
     monkeypatch.setattr("api.files.body.LEAST_RATE", 10)
     upload = Upload(Sender(*[(0.6, b"x" * 15)] * 4), None)
     assert [await upload._next_part() for _ in range(4)] == [b"x" * 15] * 4
 
 
 async def test_only_the_seconds_count_that_a_sender_is_waited_for(monkeypatch):
-    monkeypatch.setattr("api.files.body.RATE_OVER", 0.5)
+    monkeypatch.setattr("api.files.body.RATE_SPAN", 0.5)
     upload = Upload(Sender((0, b"x"), (0, b"y"), (0, b"z")), None)
     for part in (b"x", b"y", b"z", None):
         await asyncio.sleep(0.3)  # waiting for a place, or for the database
@@ -723,7 +723,7 @@ async def test_only_the_seconds_count_that_a_sender_is_waited_for(monkeypatch):
 
 
 async def test_an_upload_ends_in_time_also_while_what_has_arrived_is_read(service, monkeypatch):
-    monkeypatch.setattr("api.files.body.LONGEST", 0.2)
+    monkeypatch.setattr("api.files.body.UPLOAD_TIMEOUT", 0.2)
     body = gzip.compress(b"externalId\n" + b"".join(b"crm-%d\n" % i for i in range(2_000_000)), 1)
     answer = await upload(service, body, headers={"content-encoding": "gzip"})
     assert (answer.status_code, answer.json()["error"]) == (
@@ -738,23 +738,25 @@ async def test_who_sends_no_body_holds_up_nobody(service):
         await asyncio.Event().wait()
         yield b""
 
-    silently = [asyncio.create_task(upload(service, silent())) for _ in range(AT_ONCE)]
-    await until(lambda: len(service.app.state.services.receiver._uploads) == AT_ONCE)
+    silently = [asyncio.create_task(upload(service, silent())) for _ in range(UPLOADS_AT_ONCE)]
+    await until(lambda: len(service.app.state.services.receiver._uploads) == UPLOADS_AT_ONCE)
     assert (await upload(service, b"externalId\na\n")).status_code == 202
     for each in silently:
         each.cancel()
 
 
 async def test_a_company_takes_three_of_the_eight_places_at_most(service, monkeypatch):
-    monkeypatch.setattr("api.http.places.PATIENCE", 0.2)
+    monkeypatch.setattr("api.http.places.PLACE_TIMEOUT", 0.2)
     whole = asyncio.Event()
 
     async def slow():
         yield b"externalId\na\n"
         await whole.wait()
 
-    slowly = [asyncio.create_task(upload(service, slow())) for _ in range(AT_ONCE)]
-    await until(lambda: sum(task.done() for task in slowly) == AT_ONCE - OF_ONE_COMPANY)
+    slowly = [asyncio.create_task(upload(service, slow())) for _ in range(UPLOADS_AT_ONCE)]
+    await until(
+        lambda: sum(task.done() for task in slowly) == UPLOADS_AT_ONCE - UPLOADS_OF_ONE_COMPANY
+    )
     assert (
         await upload(service, b"externalId\na\n", key=service.foreign, campaignId="foreign")
     ).status_code == 202
@@ -764,7 +766,7 @@ async def test_a_company_takes_three_of_the_eight_places_at_most(service, monkey
 
 
 async def test_a_place_that_a_slow_sender_had_goes_to_the_next(service, monkeypatch):
-    monkeypatch.setattr("api.files.body.RATE_OVER", 0.3)
+    monkeypatch.setattr("api.files.body.RATE_SPAN", 0.3)
 
     async def trickling():
         yield b"externalId\na\n"
@@ -772,13 +774,15 @@ async def test_a_place_that_a_slow_sender_had_goes_to_the_next(service, monkeypa
             await asyncio.sleep(0.01)
             yield b"a\n"
 
-    slowly = [asyncio.create_task(upload(service, trickling())) for _ in range(OF_ONE_COMPANY)]
+    slowly = [
+        asyncio.create_task(upload(service, trickling())) for _ in range(UPLOADS_OF_ONE_COMPANY)
+    ]
     places = service.app.state.services.receiver._places._companies
     await until(lambda: "co" in places and places["co"].locked())
     assert (await upload(service, b"externalId\na\n")).status_code == 202
     assert [answer.status_code for answer in await asyncio.gather(*slowly)] == [
         408
-    ] * OF_ONE_COMPANY
+    ] * UPLOADS_OF_ONE_COMPANY
 
 
 LOST = pytest.mark.parametrize(

@@ -16,7 +16,7 @@ import httpx2
 import psutil
 import pytest
 
-from api.http import protocol
+from api.http import protocol, slow_callers
 from api.http import request as body
 from shared.database.engines import create_sync_engine
 from tests.api.http.test_framing import serving
@@ -253,7 +253,7 @@ def test_silence_has_an_end_wherever_it_begins(api):
         wait_for(
             lambda: begins(slow) or slow.sendall(b"a"), seconds=60
         )  # a head that comes byte by byte is no better
-        assert time.monotonic() - began > protocol.HEAD_WITHIN - 1
+        assert time.monotonic() - began > slow_callers.HEAD_TIMEOUT - 1
         for connection in (silent, head, in_body, after_answer):
             connection.settimeout(60)
         status, _, answer = answer_of(head)
@@ -261,7 +261,7 @@ def test_silence_has_an_end_wherever_it_begins(api):
         status, _, answer = answer_of(in_body)
         assert (status, answer["error"]) == (408, "Request body took too long to arrive")
         assert all(ends(connection) for connection in (silent, head, in_body, after_answer))
-        assert time.monotonic() - began > protocol.NEXT_PART_WITHIN
+        assert time.monotonic() - began > slow_callers.BODY_PART_TIMEOUT
         waiting.settimeout(60)
         assert answer_of(waiting)[0] == 202
 
@@ -310,7 +310,7 @@ async def test_callers_who_take_nothing_of_an_answer_give_up_their_places_to_oth
     async with serving(much) as (port, connections):
         first, *others = [await asked(port) for _ in range(5)]
         await until(lambda: all(each.flow.write_paused for each in connections))
-        oldest = min(connections, key=lambda each: each.since)
+        oldest = min(connections, key=lambda each: each.silent_since)
         others.append(await asked(port))
         assert oldest not in connections
         await until(oldest.cycle.message_event.is_set)  # which is when its socket has ended, too
@@ -325,7 +325,7 @@ async def test_nobody_is_waited_for_who_takes_nothing_of_an_answer(monkeypatch):
         (connection,) = connections
         await until(lambda: connection.flow.write_paused)
         connection.look()
-        monkeypatch.setattr(protocol, "TAKEN_WITHIN", 0)
+        monkeypatch.setattr(slow_callers, "TAKING_TIMEOUT", 0)
         await until(lambda: connection.look() or connection not in connections)
         writer.transport.abort()
 
@@ -333,7 +333,7 @@ async def test_nobody_is_waited_for_who_takes_nothing_of_an_answer(monkeypatch):
 async def test_of_more_answers_than_there_is_memory_for_those_end_that_nobody_has_taken_for_longest(
     monkeypatch,
 ):
-    monkeypatch.setattr(protocol, "ALL_UNTAKEN", 1 << 20)
+    monkeypatch.setattr(slow_callers, "MAX_UNTAKEN", 1 << 20)
     async with serving(much) as (port, connections):
         writers = []
         for number in range(20):  # each leaves 64 KiB at least
@@ -344,7 +344,7 @@ async def test_of_more_answers_than_there_is_memory_for_those_end_that_nobody_ha
         await until(lambda: len(connections) < len(writers))
         assert (
             sum(each.transport.get_write_buffer_size() for each in connections)
-            <= protocol.ALL_UNTAKEN
+            <= slow_callers.MAX_UNTAKEN
         )
         for writer in writers:
             writer.transport.abort()

@@ -26,7 +26,7 @@ async def limiter():
     else goes on.
     """
     async with fakeredis.FakeAsyncRedis() as client:
-        yield Limiter(client, patience=30)
+        yield Limiter(client, timeout=30)
 
 
 async def test_calls_are_counted_down_and_then_refused(limiter):
@@ -68,7 +68,7 @@ async def test_a_window_that_lost_its_end_gets_a_new_one(limiter):
 
 async def test_more_calls_at_once_than_connections_are_all_counted(redis_url):
     async with open_redis(redis_url) as client:
-        limiter, many = Limiter(client, patience=20), Rate(10_000, timedelta(hours=1))
+        limiter, many = Limiter(client, timeout=20), Rate(10_000, timedelta(hours=1))
         allowances = await asyncio.gather(
             *(limiter.count("key", many) for _ in range(CONNECTIONS * 6))
         )
@@ -80,7 +80,7 @@ async def test_more_calls_at_once_than_connections_are_all_counted(redis_url):
 
 async def test_a_loop_that_was_busy_does_not_take_redis_for_frozen(redis_url):
     async with open_redis(redis_url) as client:
-        limiter = Limiter(client, patience=0.5)
+        limiter = Limiter(client, timeout=0.5)
         assert (await limiter.count("key", HOURLY)).remaining == 2
         counting = asyncio.create_task(limiter.count("key", HOURLY))
         for _ in range(3):

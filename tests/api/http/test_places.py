@@ -12,7 +12,7 @@ from tests.support.stack import until
 
 @pytest.fixture
 def _impatient(monkeypatch):
-    monkeypatch.setattr("api.http.places.PATIENCE", 0.01)
+    monkeypatch.setattr("api.http.places.PLACE_TIMEOUT", 0.01)
 
 
 @pytest.mark.usefixtures("_impatient")

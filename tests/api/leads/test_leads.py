@@ -177,7 +177,7 @@ def test_a_page_reads_no_lead_that_it_does_not_list(service, page):
         add_leads(connection, [(f"crm-{i:05d}", f"+49{i:05d}") for i in range(5000)])
         add_leads(connection, [(None, f"+77{i:02d}") for i in range(9)])
         connection.execute(text("ANALYZE leads"))
-        values = {"campaign_id": "cmp", "company_id": "co", "after": "", "most": 9}
+        values = {"campaign_id": "cmp", "company_id": "co", "after": "", "max_leads": 9}
         plan = "\n".join(
             connection.scalars(text(f"EXPLAIN (ANALYZE, COSTS OFF, TIMING OFF) {page}"), values)
         )

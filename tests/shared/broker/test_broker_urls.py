@@ -158,7 +158,7 @@ async def parts_that_reach(url, plain_url):
             announcer._redis.close()
         redis = open_redis(url)
         if (
-            await Limiter(redis, patience=5).count("x", Rate(5, parse_rate("5/minute").period))
+            await Limiter(redis, timeout=5).count("x", Rate(5, parse_rate("5/minute").period))
         ).remaining == 4:
             reached.add("limiter")
         await redis.aclose()

@@ -12,7 +12,7 @@ from functools import partial
 import pytest
 from sqlalchemy import text
 
-from api.http import protocol
+from api.http import slow_callers
 from api.http.places import Places
 from api.jobs import results as exports
 from shared.states import Outcome
@@ -80,7 +80,7 @@ OK, NO_PLACE = b"HTTP/1.1 200", b"HTTP/1.1 503"
 async def test_a_company_has_some_of_the_places_and_what_is_refused_says_when_to_come_again(
     service, monkeypatch
 ):
-    monkeypatch.setattr("api.http.places.PATIENCE", 0.2)
+    monkeypatch.setattr("api.http.places.PLACE_TIMEOUT", 0.2)
     job_id, others = big_job(service.engine), big_job(service.engine, "other", "foreign")
     async with serving(service.app) as (port, _), AsyncExitStack() as held:
         for _ in range(exports.EXPORTS_OF_ONE_COMPANY):
@@ -106,7 +106,7 @@ async def test_a_company_has_some_of_the_places_and_what_is_refused_says_when_to
 
 
 async def test_companies_share_the_places_of_a_process(service, monkeypatch):
-    monkeypatch.setattr("api.http.places.PATIENCE", 0.2)
+    monkeypatch.setattr("api.http.places.PLACE_TIMEOUT", 0.2)
     service.app.state.services.exports = Places(1, 1)
     job_id, others = big_job(service.engine), big_job(service.engine, "other", "foreign")
     async with (
@@ -130,7 +130,7 @@ async def silent_for_long(_reader, connections):
     await until(lambda: connection.flow.write_paused)
     connection.look()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(protocol, "TAKEN_WITHIN", 0)
+        patch.setattr(slow_callers, "TAKING_TIMEOUT", 0)
         await until(lambda: connection.look() or connection not in connections)
 
 
