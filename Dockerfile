@@ -8,7 +8,9 @@ WORKDIR /build
 # The dependencies are a layer of their own, which is kept until the lock changes. Wheels only: there is no compiler here.
 COPY requirements.lock ./
 RUN pip --python /opt/leadsweep/bin/python install --require-hashes --only-binary :all: --requirement requirements.lock
-COPY pyproject.toml README.md LICENSE ./
+COPY pyproject.toml README.md LICENSE zensical.toml ./
+COPY docs docs
+COPY scripts/build_guide.py scripts/
 COPY shared shared
 COPY worker worker
 COPY api api
@@ -25,4 +27,4 @@ COPY --from=build /opt/leadsweep /opt/leadsweep
 ENV PATH=/opt/leadsweep/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
 USER 10001:10001
 EXPOSE 8000
-CMD ["python", "-m", "api", "--host", "0.0.0.0", "--port", "8000"]
+CMD ["leadsweep", "api", "--host", "0.0.0.0", "--port", "8000"]

@@ -6,13 +6,16 @@ BIN := $(VENV)/bin
 # What is installed: enough to run, or what tests, checks and benchmarks need besides.
 RUNS := $(VENV)/.installed-embedded
 DEV := $(VENV)/.installed-dev
+# The guide, which the API serves, and what it is made of.
+GUIDE := api/description/static/guide/index.html
 # The locks hold what server and client need, but neither of the two: an index is never asked for them.
 COMPILE = $(BIN)/uv pip compile pyproject.toml client/pyproject.toml --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-emit-find-links --no-header
-# Tests that use a stack of their own run side by side; two is what a CI machine has cores for.
-TEST_PROCESSES ?= 2
+# Tests that use a stack of their own run side by side. A CI machine has two cores, and a third of
+# the time of a test is waiting: three keep both busy.
+TEST_PROCESSES ?= 3
 
-.PHONY: help setup demo up test check bench lock
+.PHONY: help setup demo up docs test proof check bench lock
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -26,11 +29,24 @@ $(VENV)/.installed-%: pyproject.toml client/pyproject.toml requirements-%.lock
 demo: $(RUNS) ## Run the main job on real servers, from nothing to the final status
 	@$(BIN)/leadsweep demo
 
+# A guide that cannot be built is no reason not to run.
 up: $(RUNS) ## Keep the stack running on http://127.0.0.1:8000 (make up PORT=8001: there)
+	@$(MAKE) --no-print-directory $(GUIDE) || echo "the guide is not built; \`make docs\` says why" >&2
 	@$(BIN)/leadsweep up $(if $(PORT),--port $(PORT)) $(ARGS)
 
+docs: $(RUNS) ## Build the guide, which the API serves at /guide; a link that leads nowhere fails
+	@$(BIN)/python -m scripts.reference_pages
+	@rm -rf $(dir $(GUIDE))
+	@$(MAKE) --no-print-directory $(GUIDE)
+
+$(GUIDE): zensical.toml $(shell find docs -type f)
+	@$(BIN)/python -m zensical build --clean --strict && touch $@ || { rm -f $@; exit 1; }
+
 test: setup ## Run all tests
-	@$(BIN)/python -m pytest -n $(TEST_PROCESSES) $(ARGS)
+	@$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist worksteal $(ARGS)
+
+proof: setup ## Run what the proof table lists in full, for hours, and write docs/proof.json
+	@PROOF=docs/proof.json $(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist worksteal -m proof --timeout 3600 $(ARGS)
 
 check: setup ## Lint, types, import contracts, migration in step with the models
 	@$(BIN)/ruff check .

@@ -1,4 +1,4 @@
-"""`python -m api --host H --port P`: the API on uvicorn, one process."""
+"""The API on uvicorn, one process: `leadsweep api`, or `python -m api` in Leadsweep's folder."""
 
 import argparse
 import asyncio
@@ -6,7 +6,7 @@ import resource
 import socket
 import sys
 from contextlib import suppress
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import uvicorn
 from fastapi import FastAPI
@@ -16,6 +16,9 @@ from api.http.protocol import MAX_CONNECTIONS, Connection, Reader
 from shared.process import logs
 from shared.process.environment import look_at_servers, process_settings
 from shared.process.streams import guard_streams
+
+if TYPE_CHECKING:
+    from api.http.services import Services
 
 FILES = MAX_CONNECTIONS + 200  # descriptors: the connections of callers, and our own to the servers
 STOPS_WITHIN = 5  # seconds for requests in hand
@@ -41,13 +44,14 @@ class Server(uvicorn.Server):
         """Ends the waiting, then serves what is in hand; a file that is still coming in has a
         little time to end.
         """
-        self._app.state.waiter.end()
-        asyncio.get_running_loop().call_later(UPLOADS_END, self._app.state.receiver.end)
+        services: Services = self._app.state.services
+        services.waiter.end()
+        asyncio.get_running_loop().call_later(UPLOADS_END, services.receiver.end)
         await super().shutdown(sockets)
 
 
 def main() -> None:
-    """Serves until SIGTERM or SIGINT; requests in hand have five seconds to end."""
+    """Serves where the arguments of the process say."""
     guard_streams()
     parser = argparse.ArgumentParser(prog="python -m api", description=__doc__)
     parser.add_argument(
@@ -55,6 +59,15 @@ def main() -> None:
     )
     parser.add_argument("--port", type=int, default=8000, help="port to listen on (default: 8000)")
     address = parser.parse_args()
+    serve(address.host, address.port)
+
+
+def serve(host: str, port: int) -> None:
+    """Serves until SIGTERM or SIGINT; requests in hand have five seconds to end.
+
+    Ends the process with exit code 1 where it cannot be started.
+    """
+    guard_streams()
     settings = process_settings(secrets=True)
     logs.configure(settings)
     look_at_servers(settings)
@@ -62,12 +75,12 @@ def main() -> None:
     app = create_app(settings)
     config = uvicorn.Config(
         app,
-        host=address.host,
-        port=address.port,
+        host=host,
+        port=port,
         loop="uvloop",
         http=cast("Any", Reader),  # which is a protocol of the other kind that asyncio knows
         log_config=None,
-        log_level="error",  # it warns of every request that is none
+        log_level="error",  # it warns of every request that is not HTTP
         access_log=False,
         server_header=False,
         proxy_headers=False,  # an address is whoever speaks to us, not whom it says it is

@@ -6,6 +6,7 @@ import asyncio
 import gc
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from importlib.metadata import version
 from typing import Any
 
@@ -18,19 +19,19 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
+from api import health
 from api.description import pages
-from api.description.openapi import ABOUT, Described
+from api.description.openapi import ABOUT, TAGS, Described
 from api.files import routes as files
 from api.files.receive import Receiver
-from api.http.answers import Answer
+from api.http.answers import Answer, ApiError, Envelope, InvalidRequest, Unavailable
 from api.http.auth import Authenticator
-from api.http.errors import ApiError, InvalidRequest, Unavailable
-from api.http.middleware import Envelope
 from api.http.places import Places
 from api.http.rate_limits import Limiter, open_redis
 from api.http.request import Bodies
-from api.jobs import exports
+from api.http.services import Services
 from api.jobs import routes as jobs
+from api.jobs.results import EXPORTS_AT_ONCE, EXPORTS_OF_ONE_COMPANY
 from api.jobs.waiting import Waiter
 from api.leads import routes as leads
 from api.webhooks import routes as webhooks
@@ -49,18 +50,13 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         title="Leadsweep",
         version=version("leadsweep-server"),
         description=ABOUT,
-        lifespan=_lifespan,
+        openapi_tags=TAGS,
+        lifespan=partial(_lifespan, settings=settings or environment()),
         openapi_url=None,  # api.description.pages serves it, and the page without a CDN
         redirect_slashes=False,
     )
-    app.state.settings = settings or environment()
-    app.state.bodies = Bodies()
-    app.state.exports = Places(exports.AT_ONCE, exports.OF_ONE_COMPANY)
-    app.include_router(jobs.router)
-    app.include_router(files.router)
-    app.include_router(leads.router)
-    app.include_router(webhooks.router)
-    app.include_router(pages.router)
+    for routes in (jobs, files, leads, webhooks, health, pages):
+        app.include_router(routes.router)
     app.add_middleware(Envelope)
     app.add_exception_handler(ApiError, _answer_api_error)
     app.add_exception_handler(RequestValidationError, _answer_invalid_parameter)
@@ -71,11 +67,10 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 
 
 @asynccontextmanager
-async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
-    state, settings = app.state, app.state.settings
+async def _lifespan(app: FastAPI, settings: Settings) -> AsyncIterator[None]:
     # Each statement of the API is a transaction of its own: no round trips for BEGIN and COMMIT,
     # none left open.
-    state.engine = create_api_engine(
+    engine = create_api_engine(
         settings,
         "api",
         isolation_level="AUTOCOMMIT",
@@ -84,13 +79,22 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         pool_timeout=4,
     )
     redis = open_redis(settings.limiter_url) if settings.limiter_url else None
-    state.limiter = Limiter(redis)
-    state.authenticator = Authenticator(state.engine, state.limiter, settings)
-    state.sender = Sender(settings.broker_url)
-    state.receiver = Receiver(state.engine, settings)
-    state.waiter = Waiter(state.engine, settings.limiter_url)
+    limiter = Limiter(redis)
+    services = Services(
+        settings=settings,
+        engine=engine,
+        limiter=limiter,
+        authenticator=Authenticator(engine, limiter, settings),
+        bodies=Bodies(),
+        exports=Places(EXPORTS_AT_ONCE, EXPORTS_OF_ONE_COMPANY),
+        receiver=Receiver(engine, settings),
+        waiter=Waiter(engine, settings.limiter_url),
+        sender=Sender(settings.broker_url),
+    )
+    app.state.services = services
     tasks = [
-        asyncio.create_task(work) for work in (state.authenticator.note_uses(), state.waiter.run())
+        asyncio.create_task(work)
+        for work in (services.authenticator.note_uses(), services.waiter.run())
     ]
     # What is loaded by now stays: else each body's thousand dicts would have the collector walk all
     # of it again and again.
@@ -103,12 +107,12 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        await state.authenticator.note_used()
-        state.sender.close()
-        state.receiver.close()
+        await services.authenticator.note_used()
+        services.sender.close()
+        services.receiver.close()
         if redis:
             await redis.aclose()
-        await state.engine.dispose()
+        await engine.dispose()
 
 
 async def _answer_api_error(_request: Request, error: Any) -> Answer:
@@ -126,7 +130,7 @@ async def _answer_routing_error(_request: Request, error: Any) -> Answer:
     )
     headers = error.headers
     if headers and headers.get("Allow") == "GET":
-        headers = {"Allow": "GET, HEAD"}  # which api.http.middleware makes of it
+        headers = {"Allow": "GET, HEAD"}  # which api.http.answers makes of it
     return ApiError(error.status_code, message, headers).answer()
 
 
@@ -134,23 +138,26 @@ async def _answer_database_error(_request: Request, error: Any) -> Answer:
     """503 where the database is away, not well or not ready for us; all else is a fault of ours,
     and goes to the last net.
     """
+    hint = _hint_of(error)
+    if hint is None:
+        raise error
+    cause = type(getattr(error, "orig", error)).__name__
+    log.warning("database not usable", error=cause, sqlstate=sqlstate(error), hint=hint)
+    return Unavailable().answer()
+
+
+def _hint_of(error: Any) -> str | None:
+    """What mends it; None for a fault of ours."""
     cause = getattr(error, "orig", error)
     if isinstance(cause, errors.UndefinedTable | errors.UndefinedColumn):
-        mend = "run: leadsweep migrate"
-    elif isinstance(cause, errors.ReadOnlySqlTransaction):
-        mend = "DATABASE_URL leads to a standby; let it lead to the primary"
-    elif is_locked(error):
-        mend = "end the transaction that holds the lock; docs/operations.md has the query that finds it"
-    elif (
-        isinstance(error, TimeoutError | OperationalError | InterfaceError | PoolTimeoutError)
-        or error.connection_invalidated
-    ):
-        mend = "check DATABASE_URL"
-    elif isinstance(error, InternalError) or is_of_a_function(error):
-        mend = "check the database's log, and the triggers of leads"
-    else:
-        raise error
-    log.warning(
-        "database not usable", error=type(cause).__name__, sqlstate=sqlstate(error), mend=mend
-    )
-    return Unavailable().answer()
+        return "run: leadsweep migrate"
+    if isinstance(cause, errors.ReadOnlySqlTransaction):
+        return "DATABASE_URL leads to a standby; let it lead to the primary"
+    if is_locked(error):
+        return "end the transaction that holds the lock; docs/operations.md shows how to find it"
+    is_away = isinstance(error, TimeoutError | OperationalError | InterfaceError | PoolTimeoutError)
+    if is_away or error.connection_invalidated:
+        return "check DATABASE_URL"
+    if isinstance(error, InternalError) or is_of_a_function(error):
+        return "check the database's log, and the triggers of leads"
+    return None

@@ -5,16 +5,18 @@ their last sign of life.
 import asyncio
 
 import structlog
+from fastapi import APIRouter, Request
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from api.database import rows
-from api.patience import within
+from api.database import rows, within
+from api.http.answers import Answer, RateLimited, success
+from api.http.request import services_of
 from shared.broker.health import Flaw, broker_flaw
 from shared.process.heartbeats import NEWEST_BEATS, STALE_SECONDS
 
 ROLES = ("worker", "deliverer", "ticker")
-PATIENCE = 1.0  # seconds for the database, and for each node of the broker
+ASK_TIMEOUT = 1.0  # seconds for the database, and for each node of the broker
 ANSWER_SECONDS = (
     0.8  # for each answer of the broker, so that there is time to say that there was none
 )
@@ -24,6 +26,8 @@ _BEATS = text(f"""
     SELECT current_setting('transaction_read_only') = 'on' AS is_read_only, beat.*
     FROM (SELECT) AS one LEFT JOIN ({NEWEST_BEATS.text}) AS beat ON true
 """)
+
+router = APIRouter(redirect_slashes=False)
 
 log = structlog.get_logger()
 
@@ -42,7 +46,7 @@ def _word(up: bool) -> str:
 async def _database(engine: AsyncEngine) -> tuple[str, dict[str, float]]:
     """The word for it, and the seconds since each role's newest beat."""
     try:
-        found = await within(PATIENCE, rows(engine, _BEATS))
+        found = await within(ASK_TIMEOUT, rows(engine, _BEATS))
     except Exception:  # noqa: BLE001 - whatever the driver raises, it is down
         return "down", {}
     word = "readOnly" if found[0].is_read_only else "up"
@@ -53,10 +57,28 @@ async def _works(broker_url: str) -> bool:
     nodes = broker_url.count(";") + 1
     try:
         flaw = await within(
-            PATIENCE * nodes, asyncio.to_thread(broker_flaw, broker_url, ANSWER_SECONDS)
+            ASK_TIMEOUT * nodes, asyncio.to_thread(broker_flaw, broker_url, ANSWER_SECONDS)
         )
     except TimeoutError:
         flaw = Flaw("does not answer in time", "start it, or mend BROKER_URL")
     if flaw:
-        log.warning("broker not usable", error=flaw.finding, mend=flaw.mend)
+        log.warning("broker not usable", error=flaw.finding, hint=flaw.hint)
     return flaw is None
+
+
+@router.get(
+    "/api/health", operation_id="getHealth", summary="Ask whether everything is up", tags=["Health"]
+)
+async def get_health(request: Request) -> Answer:
+    """Whether the database, the broker, a worker, a deliverer and a ticker are up."""
+    services = services_of(request)
+    settings = services.settings
+    address = request.client.host if request.client else "unknown"
+    allowance = await services.limiter.count(f"health:{address}", settings.rate_limit_health)
+    if allowance.refused:
+        raise RateLimited(allowance)
+    parts = await check(services.engine, settings.broker_url)
+    if all(part == "up" for part in parts.values()):
+        return success(parts)
+    message, headers = "Service temporarily unavailable", {"Retry-After": "5"}
+    return Answer({"success": False, "data": parts, "error": message}, 503, headers)

@@ -186,7 +186,8 @@ def _contest(name, sides, chosen):
     less = ", less is better" if goal.at_most else ""
     if chosen.against:
         print(
-            f"\n{name}, {goal.unit}{less}\n  what:   {goal.ours}\n  ours:   this tree\n  theirs: that commit",
+            f"\n{name}, {goal.unit}{less}\n  what:   {goal.ours}\n"
+            "  ours:   this tree\n  theirs: that commit",
             flush=True,
         )
     else:
@@ -196,7 +197,8 @@ def _contest(name, sides, chosen):
         result = _round(name, sides, number, chosen.scale)
         rounds.append(result)
         print(
-            f"  round {number + 1}: {result.ours:12,.1f} {result.theirs:12,.1f}   ratio {result.ours / result.theirs:.3f}",
+            f"  round {number + 1}: {result.ours:12,.1f} {result.theirs:12,.1f}"
+            f"   ratio {result.ours / result.theirs:.3f}",
             flush=True,
         )
     ours, theirs = (statistics.median(side) for side in zip(*rounds, strict=True))
@@ -263,7 +265,8 @@ def _conditions(chosen, other):
                 *(f"{name} {version(name)}" for name in packages),
             ]
         ),
-        "durability": "fsync, synchronous_commit and full_page_writes on; vacuumed and checkpointed before each side",
+        "durability": "fsync, synchronous_commit and full_page_writes on; "
+        "vacuumed and checkpointed before each side",
         "rounds": f"{chosen.rounds}, sides in turn; median of the rounds' ratios",
         "scale": "full" if chosen.scale == 1 else f"1/{chosen.scale}",
     }

@@ -15,7 +15,10 @@ from psycopg_pool import AsyncConnectionPool
 decode = msgspec.json.Decoder().decode
 
 INSERT_JOB = "INSERT INTO jobs (id, company_id, campaign_id, total) VALUES (%s, 'bench', %s, %s)"
-INSERT_CHUNK = "INSERT INTO chunks (job_id, number, first_index, external_ids, phone_numbers, outcomes) VALUES (%s, 0, 0, %s, %s, %s)"
+INSERT_CHUNK = (
+    "INSERT INTO chunks (job_id, number, first_index, external_ids, phone_numbers, outcomes)"
+    " VALUES (%s, 0, 0, %s, %s, %s)"
+)
 
 
 class Bare:

@@ -96,12 +96,12 @@ def resolve(name):
     """
     try:
         command = ["git", "-C", ROOT, "rev-parse", "--verify", "--quiet", f"{name}^{{commit}}"]
-        asked = subprocess.run(command, capture_output=True, text=True, check=False)
+        completed = subprocess.run(command, capture_output=True, text=True, check=False)
     except OSError as error:
         raise ValueError(str(error)) from None
-    if asked.returncode:
-        raise ValueError(asked.stderr.partition("\n")[0] or "no such commit in this repository")
-    return asked.stdout.strip()
+    if completed.returncode:
+        raise ValueError(completed.stderr.partition("\n")[0] or "no such commit in this repository")
+    return completed.stdout.strip()
 
 
 def title(commit):

@@ -22,7 +22,8 @@ def body_of(external_ids, phone_numbers):
 def request_of(body, key):
     """The bytes of a POST."""
     head = (
-        "POST /api/v1/leads/bulk-delete HTTP/1.1\r\nHost: bench\r\nContent-Type: application/json\r\n"
+        "POST /api/v1/leads/bulk-delete HTTP/1.1\r\nHost: bench\r\n"
+        "Content-Type: application/json\r\n"
         f"x-api-key: {key}\r\nContent-Length: {len(body)}\r\n\r\n"
     )
     return head.encode() + body

@@ -267,7 +267,8 @@ def schedule(ground, processes, _number, scale):
     with ground.connect() as connection:
         connection.execute(
             "INSERT INTO jobs (id, company_id, campaign_id, total, state, run_at)"
-            " SELECT gen_random_uuid(), 'bench', %s, 1, 'scheduled', now() + interval '1 day' FROM generate_series(1, %s)",
+            " SELECT gen_random_uuid(), 'bench', %s, 1, 'scheduled', now() + interval '1 day'"
+            " FROM generate_series(1, %s)",
             (CAMPAIGN, 10_000 // scale),
         )
         ground.settle()

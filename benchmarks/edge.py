@@ -21,13 +21,14 @@ from benchmarks.builds import THIS
 from benchmarks.contests import OURS_ALONE, Round, _wait_until_open
 from benchmarks.ground import CAMPAIGN, peak_mb
 from cli.stack.embedded import free_port
-from shared.keys import new_key
+from shared.credentials import new_key
 
 MEMORY_MB = 200  # the limit for the API process, at its peak
 P95_MS = 100  # the limit for the neighbour
-SECONDS = 15  # of each load: enough for some hundred calls of the neighbour, and below the API's time-outs
+# Of each load: enough for some hundred calls of the neighbour, and below the API's time-outs.
+SECONDS = 15
 RAMP = 0.25  # of these until all connections are there; a burst of arrivals is not what is measured
-PATIENCE = 5.0  # seconds that the neighbour gives a call; one that fails counts as these
+NEIGHBOUR_TIMEOUT = 5.0  # seconds that the neighbour gives a call; one that fails counts as these
 POST = "/api/v1/leads/bulk-delete"
 MIB = 1024 * 1024
 
@@ -158,7 +159,7 @@ class Neighbour:
     def __init__(self, port, key):
         """Has submitted a job."""
         self.took, self.failed = [], 0
-        self._client = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
+        self._client = http.client.HTTPConnection("127.0.0.1", port, timeout=NEIGHBOUR_TIMEOUT)
         self._headers = {"x-api-key": key, "Content-Type": "application/json"}
         self._body = json.dumps({"campaignId": CAMPAIGN, "leads": [{"externalId": "CRM_00000001"}]})
         _status, answer = self._call("POST", POST, self._body)
@@ -176,7 +177,7 @@ class Neighbour:
                     self._client.close()
                 succeeded = status in (http.HTTPStatus.OK, http.HTTPStatus.ACCEPTED)
                 self.failed += not succeeded
-                self.took.append(time.monotonic() - began if succeeded else PATIENCE)
+                self.took.append(time.monotonic() - began if succeeded else NEIGHBOUR_TIMEOUT)
             time.sleep(0.02)  # a caller who leaves the processor to what is measured
 
     def _call(self, method, path, body=None):

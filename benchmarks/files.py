@@ -24,7 +24,7 @@ from benchmarks.contests import (
 )
 from benchmarks.ground import CAMPAIGN, JOB, entries_of, shuffled_jobs
 from cli.stack.embedded import free_port
-from shared.keys import hash_key, new_key
+from shared.credentials import hash_key, new_key
 
 MILLION = 1_000_000
 CROWD = 5000  # jobs of one company
@@ -121,7 +121,8 @@ def results(ground, processes, _number, scale):
         ground.queue_load(chunks)
         job_id = connection.execute("SELECT id FROM jobs").fetchone()[0]
         connection.execute(
-            "UPDATE chunks SET state = 'done', not_found = 1000, outcomes = array_fill(3::smallint, '{1000}')"
+            "UPDATE chunks SET state = 'done', not_found = 1000,"
+            " outcomes = array_fill(3::smallint, '{1000}')"
         )
         _wait_until_open(port)
         caller = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
@@ -196,11 +197,16 @@ def crowd(ground, processes, _number, scale):
             """
             WITH job AS (
                 INSERT INTO jobs (id, company_id, campaign_id, total)
-                SELECT gen_random_uuid(), 'crowd', 'crowd', 1000 FROM generate_series(1, %s) RETURNING id
+                SELECT gen_random_uuid(), 'crowd', 'crowd', 1000 FROM generate_series(1, %s)
+                RETURNING id
             ),
-            entries AS (SELECT array_agg('none ' || n) AS external_ids FROM generate_series(1, 1000) AS n)
+            entries AS (
+                SELECT array_agg('none ' || n) AS external_ids FROM generate_series(1, 1000) AS n
+            )
             INSERT INTO chunks (job_id, number, first_index, external_ids, phone_numbers, outcomes)
-            SELECT id, 0, 0, external_ids, array_fill(NULL::text, '{1000}'), array_fill(0::smallint, '{1000}') FROM job, entries
+            SELECT id, 0, 0, external_ids, array_fill(NULL::text, '{1000}'),
+                array_fill(0::smallint, '{1000}')
+            FROM job, entries
             """,
             (CROWD // scale,),
         )

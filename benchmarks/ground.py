@@ -15,10 +15,9 @@ import psycopg
 import redis
 
 from benchmarks.builds import THIS
+from shared.credentials import hash_key, new_key, new_secrets_key
 from shared.database.arrays import smallint_array, text_array
-from shared.keys import hash_key, new_key
-from shared.webhooks.destinations import LOOPBACK
-from shared.webhooks.signatures import new_secrets_key
+from shared.destinations import LOOPBACK
 
 CAMPAIGN = "bench"
 JOB = 1000  # leads of a job
@@ -78,12 +77,14 @@ class Ground:
             connection.execute("INSERT INTO companies VALUES ('bench', '')")
             connection.execute("INSERT INTO campaigns VALUES (%s, 'bench', '')", (CAMPAIGN,))
             connection.execute(
-                "INSERT INTO api_keys (id, company_id, scope, hash) VALUES (%s, 'bench', 'write', %s)",
+                "INSERT INTO api_keys (id, company_id, scope, hash)"
+                " VALUES (%s, 'bench', 'write', %s)",
                 (uuid4(), hash_key(self.key)),
             )
             connection.execute(
                 "INSERT INTO leads (campaign_id, external_id, phone_number)"
-                " SELECT %s, 'CRM_' || lpad(n::text, 8, '0'), '+1555' || lpad(n::text, 8, '0') FROM generate_series(0, %s) AS n",
+                " SELECT %s, 'CRM_' || lpad(n::text, 8, '0'), '+1555' || lpad(n::text, 8, '0')"
+                " FROM generate_series(0, %s) AS n",
                 (CAMPAIGN, lead_count - 1),
             )
             self._add_old_jobs(connection, old_jobs)
@@ -96,12 +97,14 @@ class Ground:
             for external_ids, phone_numbers in jobs:
                 job_id = uuid4()
                 connection.execute(
-                    "INSERT INTO jobs (id, company_id, campaign_id, total, state, run_at, mode, queue)"
+                    "INSERT INTO jobs"
+                    " (id, company_id, campaign_id, total, state, run_at, mode, queue)"
                     " VALUES (%s, 'bench', %s, %s, %s, %s, %s, %s)",
                     (job_id, CAMPAIGN, len(external_ids), state, run_at, mode, queue),
                 )
                 connection.execute(
-                    "INSERT INTO chunks (job_id, number, first_index, external_ids, phone_numbers, outcomes)"
+                    "INSERT INTO chunks"
+                    " (job_id, number, first_index, external_ids, phone_numbers, outcomes)"
                     " VALUES (%s, 0, 0, %s, %s, %s)",
                     (
                         job_id,
@@ -121,14 +124,17 @@ class Ground:
                 """
                 WITH job AS (
                     INSERT INTO jobs (id, company_id, campaign_id, total, queue)
-                    VALUES (gen_random_uuid(), 'bench', %(campaign)s, 1000 * %(chunks)s, %(queue)s) RETURNING id
+                    VALUES (gen_random_uuid(), 'bench', %(campaign)s, 1000 * %(chunks)s, %(queue)s)
+                    RETURNING id
                 ),
                 entries AS (
-                    SELECT array_agg('none ' || n) AS external_ids, array_fill(NULL::text, '{1000}') AS phone_numbers,
+                    SELECT array_agg('none ' || n) AS external_ids,
+                        array_fill(NULL::text, '{1000}') AS phone_numbers,
                         array_fill(0::smallint, '{1000}') AS outcomes
                     FROM generate_series(1, 1000) AS n
                 )
-                INSERT INTO chunks (job_id, number, first_index, external_ids, phone_numbers, outcomes)
+                INSERT INTO chunks
+                    (job_id, number, first_index, external_ids, phone_numbers, outcomes)
                 SELECT id, number, number * 1000, external_ids, phone_numbers, outcomes
                 FROM job, entries, generate_series(0, %(chunks)s - 1) AS number
                 """,
@@ -154,14 +160,16 @@ class Ground:
         connection.execute(
             """
             WITH old AS (
-                INSERT INTO jobs (id, company_id, campaign_id, total, state, finished_at, deleted, would_delete, restored,
-                    conflict, not_found, unprocessed, invalid)
-                SELECT gen_random_uuid(), 'bench', %s, 100, 'completed', clock_timestamp(), 100, 0, 0, 0, 0, 0, 0
+                INSERT INTO jobs (id, company_id, campaign_id, total, state, finished_at, deleted,
+                    would_delete, restored, conflict, not_found, unprocessed, invalid)
+                SELECT gen_random_uuid(), 'bench', %s, 100, 'completed', clock_timestamp(), 100,
+                    0, 0, 0, 0, 0, 0
                 FROM generate_series(1, %s) RETURNING id
             )
-            INSERT INTO chunks (job_id, number, first_index, external_ids, phone_numbers, outcomes, state, attempts, deleted)
-            SELECT id, 0, 0, array_fill('old'::text, '{100}'), array_fill(NULL::text, '{100}'), array_fill(1::smallint, '{100}'),
-                'done', 1, 100
+            INSERT INTO chunks (job_id, number, first_index, external_ids, phone_numbers, outcomes,
+                state, attempts, deleted)
+            SELECT id, 0, 0, array_fill('old'::text, '{100}'), array_fill(NULL::text, '{100}'),
+                array_fill(1::smallint, '{100}'), 'done', 1, 100
             FROM old
             """,
             (CAMPAIGN, count),

@@ -98,8 +98,8 @@ def deliveries(ground, processes, _number, scale):
     ):
         connection.execute(
             "INSERT INTO deliveries (id, company_id, job_id, url, event)"
-            " SELECT gen_random_uuid(), 'bench', id, %s || row_number() OVER () %% %s, 'job.completed' FROM jobs"
-            " WHERE campaign_id = %s",
+            " SELECT gen_random_uuid(), 'bench', id, %s || row_number() OVER () %% %s,"
+            " 'job.completed' FROM jobs WHERE campaign_id = %s",
             (f"http://127.0.0.1:{port}/", RECEIVERS, CAMPAIGN),
         )
         for _ in range(BURST):

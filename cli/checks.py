@@ -21,7 +21,7 @@ from shared.database import prepared_statements
 from shared.database.engines import database_url
 from shared.database.foreign_keys import without_index
 from shared.database.migrations import current_version
-from shared.database.prepared_statements import MEND, MISSING
+from shared.database.prepared_statements import HINT, MISSING
 from shared.identifiers.canonical import FORM
 from shared.process.heartbeats import NEWEST_BEATS, STALE_SECONDS
 from shared.settings import Settings
@@ -286,15 +286,15 @@ def _secrets(settings: Settings, connection: Connection) -> Check:
 
 
 def _worker(connection: Connection) -> Check:
-    return _sign_of_life(connection, "worker", "python -m worker")
+    return _sign_of_life(connection, "worker", "leadsweep worker")
 
 
 def _deliverer(connection: Connection) -> Check:
-    return _sign_of_life(connection, "deliverer", "python -m worker --webhooks")
+    return _sign_of_life(connection, "deliverer", "leadsweep deliverer")
 
 
 def _ticker(connection: Connection) -> Check:
-    return _sign_of_life(connection, "ticker", "python -m worker.ticker")
+    return _sign_of_life(connection, "ticker", "leadsweep ticker")
 
 
 def _sign_of_life(connection: Connection, role: str, start: str) -> Check:
@@ -334,7 +334,7 @@ def _broker(name: str, variable: str, url: str) -> Check:
             mend=f"set it, e.g. {variable}=redis://host:6379/0",
         )
     if flaw := broker_flaw(url, _TIMEOUT, variable):
-        return Check(name, ok=False, finding=f"{address(url)} {flaw.finding}", mend=flaw.mend)
+        return Check(name, ok=False, finding=f"{address(url)} {flaw.finding}", mend=flaw.hint)
     return Check(name, ok=True, finding=f"{address(url)} takes what is written")
 
 
@@ -358,5 +358,5 @@ def _prepared(settings: Settings) -> Check:
             finding="no statements: it was not to be found out whether they are kept",
         )
     if not kept:
-        return Check("prepared", ok=True, finding=f"no statements: {MISSING}", mend=MEND)
+        return Check("prepared", ok=True, finding=f"no statements: {MISSING}", mend=HINT)
     return Check("prepared", ok=True, finding="statements are kept")

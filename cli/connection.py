@@ -12,15 +12,14 @@ import psycopg
 from leadsweep.commands.runtime import running_stack
 from leadsweep.terminal.failure import Failure, NoAnswer, if_cut_off
 from leadsweep.terminal.output import told_if_slow
-from pydantic import ValidationError
 from sqlalchemy import URL, Connection, NullPool, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError
 
+from cli.settings import read_settings
+from shared.credentials import Vault
 from shared.database.engines import create_sync_engine, database_url, reason_of
-from shared.database.migrations import current_version, newest_version
 from shared.database.our_tables import WAY_OUT, strangers
-from shared.settings import Settings, variable
-from shared.webhooks.signatures import Vault
+from shared.settings import Settings
 
 CONNECT_TIMEOUT = (
     2  # seconds for each address, the least that psycopg takes: somebody sits at the terminal
@@ -102,15 +101,6 @@ def open_vault(settings: Settings) -> Vault:
     return Vault(settings.secrets_key)
 
 
-def read_settings() -> Settings:
-    """The settings of the environment. Raises Failure, naming the variables that are wrong."""
-    try:
-        return Settings()
-    except ValidationError as error:
-        flaws = [f"{variable(flaw['loc'][0])}: {_plain(flaw['msg'])}" for flaw in error.errors()]
-        raise Failure(", ".join(flaws), "mend the environment") from None
-
-
 def check_database_url(settings: Settings) -> None:
     """Raises Failure, with what to write, unless DATABASE_URL leads to a PostgreSQL."""
     try:
@@ -129,6 +119,8 @@ def check_tables(connection: Connection) -> None:
 
 def check_schema(connection: Connection) -> None:
     """Raises Failure unless the schema is the one that this code needs."""
+    from shared.database.migrations import current_version, newest_version  # brings Alembic
+
     check_tables(connection)
     version, needed = current_version(connection), newest_version()
     if version is None:
@@ -154,11 +146,6 @@ def address(url: str) -> str:
     return URL.create(
         parts.get_backend_name(), host=parts.host, port=parts.port, database=parts.database
     ).render_as_string()
-
-
-def _plain(message: str) -> str:
-    """pydantic's words without its label."""
-    return message.removeprefix("Value error, ").removeprefix("Input ")
 
 
 def _failure(error: DBAPIError, settings: Settings) -> Failure:

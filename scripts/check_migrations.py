@@ -32,7 +32,8 @@ def main() -> None:
             engine.dispose()
         except CommandError as error:
             sys.exit(
-                f"shared.database.models and the migrations differ: {error}; write a migration, or mend the models"
+                f"shared.database.models and the migrations differ: {error}; "
+                "write a migration, or mend the models"
             )
         except Failure as failure:
             sys.exit(failure.message)

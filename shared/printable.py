@@ -1,5 +1,5 @@
-"""Text that others wrote, as it may stand at a terminal, in a log or in an error: none of it steers
-or hides.
+"""Makes text that others wrote harmless at a terminal, in a log or in an error: nothing in it
+steers the terminal, and nothing is hidden.
 """
 
 import json
@@ -7,25 +7,28 @@ import unicodedata
 from collections.abc import Callable
 
 _UNSEEN_RANGES = (  # the first and the last of each
-    (0x34F, 0x34F), (0x115F, 0x1160), (0x17B4, 0x17B5), (0x180B, 0x180F), (0x2800, 0x2800), (0x3164, 0x3164),
-    (0xFE00, 0xFE0F), (0xFFA0, 0xFFA0), (0xFFF0, 0xFFFB), (0xE0000, 0xE0FFF),
+    (0x34F, 0x34F), (0x115F, 0x1160), (0x17B4, 0x17B5), (0x180B, 0x180F), (0x2800, 0x2800),
+    (0x3164, 0x3164), (0xFE00, 0xFE0F), (0xFFA0, 0xFFA0), (0xFFF0, 0xFFFB),
+    (0xE0000, 0xE0FFF),
 )  # fmt: skip
 UNSEEN = frozenset(chr(code) for first, last in _UNSEEN_RANGES for code in range(first, last + 1))
-"""What is seen as nothing though `str.isprintable` lets some of it pass: fillers, vowels, choices
-of a form, tags.
+"""Characters that nobody sees, though `str.isprintable` lets some of them pass: fillers, vowels,
+choices of a form, tags.
 """
-_BLANKS = "\u00a0\u3000"  # that names have, as wide as others: the fixed one and that of Chinese and Japanese
+# That names have, as wide as others: the fixed one and that of Chinese and Japanese.
+_BLANKS = "\u00a0\u3000"
 _JOINERS = "\u200c\u200d"  # which Persian and Indian words, and some emoji, are written with
 _EMOJI_FORM = "\ufe0f"
 _BRIEF = 64  # characters of a name that stand in an error
 
 
 def _without(text: str, written: Callable[[str], str], kept: str = "") -> str:
-    """`text` with each character as it is `written` that a terminal might act on, or not show.
+    """`text`, in which each character that a terminal might act on, or not show, is replaced by
+    what `written` makes of it.
 
     `str.isprintable` knows them: C0, DEL, C1, bidirectional and zero-width characters, surrogates,
-    separators of lines, and most blanks but the space. What words are spelt with stays, where it
-    stands in one.
+    separators of lines, and most blanks but the space. Characters that words are spelt with stay,
+    where they stand in a word.
     """
     if text.isprintable() and text.isascii():
         return text
@@ -57,8 +60,8 @@ def printable(text: str) -> str:
 
 
 def printable_lines(text: str) -> str:
-    """`text` with its line breaks, else as `printable` has it: of what others wrote, only for
-    tracebacks.
+    """`text` with its line breaks, else as `printable` has it. Only for tracebacks, where others
+    wrote it.
     """
     return "\n".join(map(printable, text.split("\n")))
 

@@ -4,6 +4,8 @@ Read once per process from the environment; nothing else reads it. There are no 
 embedded stack makes its own and hands them to its children through these same variables.
 """
 
+import base64
+import binascii
 from datetime import timedelta
 from functools import cache
 from pathlib import Path
@@ -13,11 +15,11 @@ from pydantic import AliasChoices, BeforeValidator, Field
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from shared.broker.urls import is_redis, parse_broker_url, parse_redis_url
-from shared.webhooks.destinations import Network, parse_networks
-from shared.webhooks.signatures import parse_secrets_key
+from shared.destinations import Network, parse_networks
 from shared.windows import Window, parse_window
 
 LOCK_WAIT = timedelta(minutes=10)
+SECRETS_KEY_BYTES = 32
 
 _PERIODS = {
     "second": timedelta(seconds=1),
@@ -45,17 +47,26 @@ def parse_rate(text: object) -> Rate:
     return Rate(int(limit), _PERIODS[period])
 
 
-RateSetting = Annotated[
-    Rate, NoDecode, BeforeValidator(parse_rate)
-]  # no JSON: it is written 1000/hour
+def parse_secrets_key(text: object) -> str:
+    """`text`, one key or several with commas between. Raises ValueError that says how to make
+    one.
+    """
+    for key in str(text).split(",") if text else ():
+        try:
+            decoded = base64.b64decode(key, altchars=b"-_", validate=True)
+        except (binascii.Error, ValueError):
+            decoded = b""
+        if len(decoded) != SECRETS_KEY_BYTES:
+            raise ValueError(
+                "must be 32 random bytes in base64; make it with: openssl rand -base64 32"
+            )
+    return str(text)
 
 
-WindowSetting = Annotated[Window, NoDecode, BeforeValidator(parse_window)]  # likewise
-
-
-NetworksSetting = Annotated[
-    tuple[Network, ...], NoDecode, BeforeValidator(parse_networks)
-]  # likewise
+# Not JSON: they are written 1000/hour, 22:00-06:00 mon-fri, 127.0.0.0/8.
+RateSetting = Annotated[Rate, NoDecode, BeforeValidator(parse_rate)]
+WindowSetting = Annotated[Window, NoDecode, BeforeValidator(parse_window)]
+NetworksSetting = Annotated[tuple[Network, ...], NoDecode, BeforeValidator(parse_networks)]
 
 
 class Settings(BaseSettings):
@@ -73,36 +84,42 @@ class Settings(BaseSettings):
     database_url: str = Field(
         "",
         validation_alias=AliasChoices("DATABASE_URL", "database_url"),
-        description="PostgreSQL, as `postgresql://user:password@host:port/name`; empty means the embedded one",
+        description="PostgreSQL, as `postgresql://user:password@host:port/name`; empty means the "
+        "embedded one",
     )
     broker_url: Annotated[str, BeforeValidator(parse_broker_url)] = Field(
         "",
         validation_alias=AliasChoices("BROKER_URL", "broker_url"),
-        description="Celery's broker, `redis://…`, `rediss://…`, `amqp://…` or `amqps://…`; empty means the embedded Redis",
+        description="Celery's broker, `redis://…`, `rediss://…`, `amqp://…` or `amqps://…`; empty "
+        "means the embedded Redis",
     )
     redis_url: Annotated[str, BeforeValidator(parse_redis_url)] = Field(
         "",
         validation_alias=AliasChoices("REDIS_URL", "redis_url"),
-        description="Redis for rate limits and to wake who waits; empty means `BROKER_URL` if that is a Redis, else none",
+        description="Redis for rate limits and to wake who waits; empty means `BROKER_URL` if that "
+        "is a Redis, else none",
     )
     data_dir: Path = Field(Path(".leadsweep"), description="Folder of the embedded stack")
     chunk_size: int = Field(
         1000,
         ge=1,
         le=1000,
-        description="Entries decided in one transaction; smaller chunks hold locks for a shorter time",
+        description="Entries decided in one transaction; smaller chunks hold locks for a shorter "
+        "time",
     )
     max_file_entries: int = Field(
         5_000_000,
         ge=1,
         le=100_000_000,
-        description="Entries that a file may have; one of 5 million takes some 10 seconds to come in, and 20 to be worked off",
+        description="Entries that a file may have; one of 5 million takes some 10 seconds to come "
+        "in, and 20 to be worked off",
     )
     lock_wait: int = Field(
         int(LOCK_WAIT.total_seconds()),
         ge=1,
         le=604_800,
-        description="Seconds for which a lead that somebody else has locked is tried again, before it is given up as `locked`",
+        description="Seconds for which a lead that somebody else has locked is tried again, before "
+        "it is given up as `locked`",
     )
     rate_limit_submit: RateSetting = Field(
         Rate(1000, timedelta(hours=1)), description="Submissions of one key, e.g. `1000/hour`"
@@ -118,12 +135,14 @@ class Settings(BaseSettings):
         0,
         ge=0,
         le=60,
-        description="Seconds that a submission waits for its job to end, unless it says `Prefer: wait=N`; above 0 for clients "
+        description="Seconds that a submission waits for its job to end, unless it says `Prefer: "
+        "wait=N`; above 0 for clients "
         "of the synchronous API",
     )
     off_peak: WindowSetting = Field(
         Window(22 * 60, 6 * 60, "UTC", frozenset(range(7))),
-        description="Window of jobs with `offPeak`, e.g. `22:00-06:00 mon-sun Europe/Berlin`; a campaign may have its own",
+        description="Window of jobs with `offPeak`, e.g. `22:00-06:00 mon-sun Europe/Berlin`; a "
+        "campaign may have its own",
     )
     retention_days: int = Field(
         30,
@@ -139,18 +158,21 @@ class Settings(BaseSettings):
     )
     secrets_key: Annotated[str, BeforeValidator(parse_secrets_key)] = Field(
         "",
-        description="Encrypts webhook secrets: 32 random bytes in base64 (`openssl rand -base64 32`); after a comma, older keys, "
+        description="Encrypts webhook secrets: 32 random bytes in base64 (`openssl rand -base64 "
+        "32`); after a comma, older keys, "
         "of which the last makes the ids of leads. The embedded stack makes its own",
     )
     webhook_allow: NetworksSetting = Field(
         (),
-        description="Networks to which webhooks may be sent though they are not public, over HTTP and to any port, e.g. "
+        description="Networks to which webhooks may be sent though they are not public, over HTTP "
+        "and to any port, e.g. "
         "`127.0.0.0/8,::1/128`; for development",
     )
     pool_size: int = Field(10, ge=1, le=100, description="Database connections of one API process")
     prepare_statements: bool = Field(
         default=True,
-        description="Server-side prepared statements, where they are found to be kept; `false` where it is known that a pooler "
+        description="Server-side prepared statements, where they are found to be kept; `false` "
+        "where it is known that a pooler "
         "loses them",
     )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(

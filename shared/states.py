@@ -1,16 +1,17 @@
-"""The words of the contract: job states and actions, outcomes and reasons, and the small numbers
-that stand for outcomes.
+"""The words of the contract: job states and actions, events, outcomes and reasons, and the small
+numbers that stand for outcomes. Columns, checks and statements are made of what is declared here.
 
     scheduled ── due ──▶ queued ── claim ──▶ running ── nothing pending ──▶ completed | failed
         ▲                   │                   │
         └── window shuts ───┴───────────────────┘
 
-    scheduled, queued, running ── pause ──▶ paused ── resume ──▶ queued, or scheduled where it is not yet due
+    scheduled, queued, running ── pause ──▶ paused ── resume ──▶ queued, or scheduled if not yet due
     scheduled, queued, running, paused ── cancel ──▶ cancelled
 
 Nothing follows a final state; retry, execute and restore make a new job.
 """
 
+from collections.abc import Iterable
 from enum import IntEnum, StrEnum
 
 
@@ -31,10 +32,18 @@ class JobState(StrEnum):
         return self in FINAL_STATES
 
 
-ACTIVE_STATES = frozenset({JobState.QUEUED, JobState.RUNNING})
+ACTIVE_STATES = (JobState.QUEUED, JobState.RUNNING)
 """The states in which workers may claim a job's chunks."""
 
-FINAL_STATES = frozenset({JobState.COMPLETED, JobState.FAILED, JobState.CANCELLED})
+STARTED_STATES = (JobState.SCHEDULED, *ACTIVE_STATES)
+"""The states from which a job can be paused, or put back when its window shuts."""
+
+FINAL_STATES = (JobState.COMPLETED, JobState.FAILED, JobState.CANCELLED)
+
+
+def quoted(words: Iterable[str]) -> str:
+    """The words as they stand in the parentheses of an SQL `IN`: `'queued', 'running'`."""
+    return ", ".join(f"'{word}'" for word in words)
 
 
 class Action(StrEnum):
@@ -48,7 +57,7 @@ class Action(StrEnum):
     RESTORE = "restore"
 
 
-_UNFINISHED = frozenset(JobState) - FINAL_STATES
+_UNFINISHED = frozenset(JobState).difference(FINAL_STATES)
 
 POSSIBLE_IN: dict[Action, frozenset[JobState]] = {
     Action.CANCEL: _UNFINISHED | {JobState.CANCELLED},
@@ -56,10 +65,21 @@ POSSIBLE_IN: dict[Action, frozenset[JobState]] = {
     Action.RESUME: _UNFINISHED,
     Action.RETRY: frozenset({JobState.FAILED, JobState.CANCELLED}),
     Action.EXECUTE: frozenset({JobState.COMPLETED}),
-    Action.RESTORE: FINAL_STATES,
+    Action.RESTORE: frozenset(FINAL_STATES),
 }
 """The states in which an action is possible, or harmless because it has been done. Execute also
 needs a preview, restore an archive job."""
+
+
+class Request(StrEnum):
+    """What a job's row asks for until no chunk of it is in hand: what its callers want, the end of
+    its window, or its end after a day in which the database was not well.
+    """
+
+    PAUSE = "pause"
+    CANCEL = "cancel"
+    CLOSE = "close"
+    FAIL = "fail"
 
 
 class Mode(StrEnum):
@@ -102,7 +122,15 @@ class Event(StrEnum):
     TEST = "webhook.test"
 
 
-JOB_EVENTS = (Event.COMPLETED, Event.FAILED, Event.CANCELLED)
+JOB_EVENTS = tuple(event for event in Event if event != Event.TEST)
+"""The events that a webhook can be registered for."""
+
+EVENT_AT_END: dict[str, Event] = {
+    JobState.COMPLETED: Event.COMPLETED,
+    JobState.FAILED: Event.FAILED,
+    JobState.CANCELLED: Event.CANCELLED,
+}
+"""What is told when a job reaches a final state."""
 
 
 class DeliveryState(StrEnum):
@@ -229,19 +257,28 @@ _COUNT_OF_WORD = {
     "invalid": "invalid",
 }
 
+CHANGING_WORDS = frozenset({"deleted", "archived", "restored", "wouldDelete"})
+"""The outcomes of leads that were changed, or that a preview's execution would change."""
+
 COUNTS = tuple(dict.fromkeys(_COUNT_OF_WORD.values()))
 """The columns that count outcomes; in a finished job they sum to `total`."""
+
+SUM_OF_COUNTS = " + ".join(COUNTS)
+"""The entries that have an outcome, in SQL."""
 
 NOTED: dict[str, frozenset[Outcome]] = {
     "erased": frozenset({Outcome.ERASED_BY_EXTERNAL_ID, Outcome.ERASED_BY_PHONE_NUMBER}),
     "lacks_plus": frozenset({Outcome.LACKS_PLUS}),
     "other_external_id": frozenset({Outcome.WOULD_DELETE_OTHER}),
 }
-"""The columns that count some outcomes besides, of those that COUNTS have: what a caller should
+"""The columns that count some outcomes once more, of those that COUNTS have: what a caller should
 look at.
 """
 
+COUNT_COLUMNS = (*COUNTS, *NOTED)
+"""All columns that count outcomes, of `jobs` and of `chunks`."""
+
 
 def outcomes_of(word: str) -> list[Outcome]:
-    """The outcomes that callers see as `word`; empty for a word that is none."""
+    """The outcomes that callers see as `word`; none for a word that is not an outcome's."""
     return [outcome for outcome in Outcome if outcome.word == word]

@@ -1,8 +1,8 @@
 """Daily time windows: when work may run, in the wall-clock time of one zone, whatever its clocks do
 in spring and autumn.
 
-Pure functions: nothing here reads the clock, and the time zone database is all that is read. One
-rule decides every doubt: a local time is reached at the first instant at which the wall clock reads
+Pure functions: nothing here reads the clock; only the time zone database is read. One rule decides
+every doubt: a local time is reached at the first instant at which the wall clock reads
 it or later, and never a second time.
 """
 
@@ -20,10 +20,8 @@ DAY_NAMES = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 EVERY_DAY = frozenset(range(7))
 
 _MIDNIGHT = 24 * 60
-_DAYS_BEFORE, _DAYS_AFTER = (
-    2,
-    16,
-)  # a weekly opening may be swallowed by a gap, and then the next is two weeks away
+# A weekly opening may be swallowed by a gap, and then the next is two weeks away.
+_DAYS_BEFORE, _DAYS_AFTER = 2, 16
 _HOW = "write a window as 22:00-06:00 mon-sun Europe/Berlin"
 _CLOCK = re.compile(r"([01][0-9]|2[0-3]):([0-5][0-9])|24:00")
 _DAY = "(?:" + "|".join(DAY_NAMES) + ")"
@@ -106,8 +104,8 @@ def window_text(window: Window) -> str:
 
 
 def next_opening(window: Window, now: datetime) -> Opening:
-    """The opening that the aware `now` lies in, else the next one. What a gap swallows whole is not
-    an opening.
+    """The opening that the aware `now` lies in, else the next one. A day whose opening
+    a gap swallows whole has none.
 
     Raises ValueError if `now` has no zone or the window has no days.
     """
@@ -141,17 +139,14 @@ def _reached(local: datetime, zone: ZoneInfo) -> datetime:
     after = local.replace(tzinfo=zone).astimezone(UTC)
     if _wall(after, zone) == local:
         return after  # fold=0: the first of the two in an overlap
-    before = local.replace(tzinfo=zone, fold=1).astimezone(
-        UTC
-    )  # the clock never reads `local`: the gap ends in between
+    # The clock never reads `local`: the gap ends in between.
+    before = local.replace(tzinfo=zone, fold=1).astimezone(UTC)
     seconds = range(int((after - before).total_seconds()))
-    return before + timedelta(
-        seconds=bisect_left(
-            seconds,
-            True,
-            key=lambda second: _wall(before + timedelta(seconds=second), zone) >= local,
-        )
-    )
+
+    def is_behind(second: int) -> bool:
+        return _wall(before + timedelta(seconds=second), zone) >= local
+
+    return before + timedelta(seconds=bisect_left(seconds, True, key=is_behind))
 
 
 def _wall(instant: datetime, zone: ZoneInfo) -> datetime:

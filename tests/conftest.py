@@ -2,6 +2,7 @@
 database for each test.
 """
 
+from contextlib import contextmanager
 from itertools import count
 
 import psycopg
@@ -9,19 +10,55 @@ import pytest
 import redis
 
 from cli.stack.embedded import Embedded
+from shared.credentials import new_secrets_key
 from shared.database import migrations
 from shared.database.engines import create_sync_engine, create_worker_engine
+from shared.destinations import LOOPBACK, parse_networks
 from shared.settings import Settings
-from shared.webhooks.destinations import LOOPBACK, parse_networks
-from shared.webhooks.signatures import new_secrets_key
+from tests.support import counts
 
 _numbers = count()
 
 
+def pytest_configure(config):
+    config.addinivalue_line("markers", "proof(kind): proves what tests/support/counts.py lists")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item):
+    """A proof that holds is reported with how much it ran."""
+    counts.taken()
+    result = yield
+    if proof := item.get_closest_marker("proof"):
+        item.user_properties.append(("proof", [proof.args[0], counts.taken() or 1]))
+    return result
+
+
+def pytest_runtest_logreport(report):
+    if report.when == "call":
+        for name, value in report.user_properties:
+            if name == "proof":
+                counts.saw(*value, report.duration)
+
+
+def pytest_sessionfinish(session, exitstatus):
+    """The process that has seen all others' reports writes them down."""
+    if counts.FILE and exitstatus == 0 and not hasattr(session.config, "workerinput"):
+        counts.write()
+
+
 @pytest.fixture(scope="session")
 def servers(tmp_path_factory):
-    """The embedded PostgreSQL and Redis of this pytest process."""
+    """The embedded PostgreSQL and Redis of this pytest process.
+
+    Nobody stops this PostgreSQL at once, so it need not wait for the disk: a database for a test is
+    made and dropped in a third of the time. Tests that break servers have their own.
+    """
     with Embedded(tmp_path_factory.mktemp("servers")) as embedded:
+        with psycopg.connect(embedded.database_url, autocommit=True) as connection:
+            connection.execute("ALTER SYSTEM SET fsync = off")
+            connection.execute("ALTER SYSTEM SET full_page_writes = off")
+            connection.execute("SELECT pg_reload_conf()")
         yield embedded
 
 
@@ -38,14 +75,21 @@ def _template(servers):
     return "template"
 
 
-@pytest.fixture
-def database_url(servers, _template):
+@contextmanager
+def _copy(servers, template):
     """A fresh, migrated database."""
     name = f"test_{next(_numbers)}"
     with psycopg.connect(servers.database_url, autocommit=True) as connection:
-        connection.execute(f"CREATE DATABASE {name} TEMPLATE {_template}")
+        connection.execute(f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY file_copy")
         yield servers.database_url.removesuffix("leadsweep") + name
         connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture
+def database_url(servers, _template):
+    """A fresh, migrated database."""
+    with _copy(servers, _template) as url:
+        yield url
 
 
 @pytest.fixture
@@ -56,15 +100,28 @@ def redis_url(servers):
     return servers.broker_url
 
 
-@pytest.fixture
-def settings(database_url, redis_url):
-    """The settings of this test's database and Redis."""
+def _settings(database_url, broker_url):
     return Settings(
         database_url=database_url,
-        broker_url=redis_url,
+        broker_url=broker_url,
         secrets_key=new_secrets_key(),
         webhook_allow=parse_networks(LOOPBACK),
     )
+
+
+@pytest.fixture
+def settings(database_url, redis_url):
+    """The settings of this test's database and Redis."""
+    return _settings(database_url, redis_url)
+
+
+@pytest.fixture(scope="module")
+def settings_of_module(servers, _template):
+    """Those of a database that the tests of a module share, as they share an API that takes long
+    to start.
+    """
+    with _copy(servers, _template) as url:
+        yield _settings(url, servers.broker_url)
 
 
 @pytest.fixture

@@ -25,11 +25,12 @@ from shared.settings import settings
 from worker import claimer, outbox
 
 RECONNECT_SECONDS = 1.0
-PATIENCE = 15.0  # seconds without a message, while work lies idle, after which something in here or at the broker is stuck
+# Seconds without a message, while work lies idle, after which this process or the broker is stuck.
+SILENCE_TIMEOUT = 15.0
 
 # Celery has been seen to stay up and deaf after its broker and its pool were killed while it
-# started. The ticker sends a message each second while there is work, so a worker that gets none is
-# of no use: it ends, and whoever keeps it starts anew.
+# started. The ticker sends a message each second while there is work, so a worker that gets no
+# message is useless: it ends, and its supervisor starts it anew.
 _WORK_LIES_IDLE = {"worker": claimer.lies_idle, "deliverer": outbox.lies_idle}
 
 _last_message = [time.monotonic()]
@@ -51,7 +52,7 @@ class PatientConsumer(Consumer):
             log.warning(
                 "broker not reached",
                 error=f"{type(error).__name__}: {error}",
-                mend="check BROKER_URL and that the broker is up",
+                hint="check BROKER_URL and that the broker is up",
             )
 
         return conn.ensure_connection(
@@ -69,9 +70,8 @@ class PatientConsumer(Consumer):
 warnings.filterwarnings("ignore", category=SecurityWarning)
 
 app = create_celery(process_settings().broker_url)
-app.conf.update(
-    imports=("worker.tasks",), worker_consumer=PatientConsumer, role="worker"
-)  # the last is ours; or "deliverer"
+# `role` is ours: "worker" or "deliverer".
+app.conf.update(imports=("worker.tasks",), worker_consumer=PatientConsumer, role="worker")
 
 _stopping = threading.Event()
 
@@ -83,8 +83,7 @@ def _set_up_logging(**_: Any) -> None:
 
 @signals.worker_ready.connect
 def _start_beating(**_: Any) -> None:
-    # In the parent, with a connection for each beat: there is none that a forked pool process could
-    # inherit.
+    # In the parent, with a connection for each beat: so a forked pool process inherits none.
     threading.Thread(target=_beat_until_stopped, name="heartbeat", daemon=True).start()
     if app.conf.role == "deliverer":
         log.info("deliverer ready")
@@ -109,18 +108,18 @@ def _beat_until_stopped() -> None:
         try:
             with engine.begin() as connection:
                 beat(connection, role, app.conf.worker_concurrency or 1)
-                deaf = time.monotonic() - _last_message[0] > PATIENCE
-                forgotten = deaf and _WORK_LIES_IDLE[role](connection, PATIENCE)
+                deaf = time.monotonic() - _last_message[0] > SILENCE_TIMEOUT
+                forgotten = deaf and _WORK_LIES_IDLE[role](connection, SILENCE_TIMEOUT)
         except SQLAlchemyError as error:
             log.warning(
                 "no heartbeat",
                 error=type(error).__name__,
-                mend="check DATABASE_URL and that the database is up",
+                hint="check DATABASE_URL and that the database is up",
             )
         else:
             if forgotten:
                 log.error(
-                    "worker gives up", mend="none needed where it is restarted; else start it again"
+                    "worker gives up", hint="none needed where it is restarted; else start it again"
                 )
                 os._exit(1)
         if _stopping.wait(BEAT_SECONDS):

@@ -14,26 +14,32 @@ from worker.outbox import Claimed
 
 MAX_BODY = 20_000  # bytes; above that the lists are left out
 
-_SHORTEST = len('"1",')  # of an identifier in a list: what cannot fit is not read
+_SHORTEST_IDENTIFIER = len('"1",')  # bytes, in a list: what cannot fit is not read
 
 # With the lists of a job, where they may fit: of millions of entries only those that would be
 # listed are fetched.
 _JOB = text("""
-    SELECT id, campaign_id, client_reference, state, mode, dry_run, total, deleted, not_found, unprocessed, finished_at,
-        identifiers_purged_at IS NULL AND (deleted + not_found) * :shortest < :most AS may_fit,
+    SELECT id, campaign_id, client_reference, state, mode, dry_run, total, deleted, not_found,
+        unprocessed, finished_at,
+        identifiers_purged_at IS NULL AND (deleted + not_found) * :shortest < :longest AS may_fit,
         lists.deleted_identifiers, lists.not_found_identifiers
     FROM jobs CROSS JOIN LATERAL (
         SELECT
-            array_agg(identifier ORDER BY number, position) FILTER (WHERE NOT is_missing) AS deleted_identifiers,
-            array_agg(identifier ORDER BY number, position) FILTER (WHERE is_missing) AS not_found_identifiers
+            array_agg(identifier ORDER BY number, position)
+                FILTER (WHERE NOT is_missing) AS deleted_identifiers,
+            array_agg(identifier ORDER BY number, position)
+                FILTER (WHERE is_missing) AS not_found_identifiers
         FROM (
             SELECT number, position, coalesce(external_id, phone_number) AS identifier,
                 outcome = ANY(CAST(:not_found AS smallint[])) AS is_missing
             FROM chunks CROSS JOIN unnest(
-                coalesce(written_external_ids, external_ids), coalesce(written_phone_numbers, phone_numbers), outcomes
+                coalesce(written_external_ids, external_ids),
+                coalesce(written_phone_numbers, phone_numbers),
+                outcomes
             ) WITH ORDINALITY AS entry (external_id, phone_number, outcome, position)
-            WHERE job_id = jobs.id AND (jobs.deleted + jobs.not_found) * :shortest < :most
-                AND chunks.deleted + chunks.not_found > 0 AND outcome = ANY(CAST(:listed AS smallint[]))
+            WHERE job_id = jobs.id AND (jobs.deleted + jobs.not_found) * :shortest < :longest
+                AND chunks.deleted + chunks.not_found > 0
+                AND outcome = ANY(CAST(:listed AS smallint[]))
         ) AS entry
     ) AS lists
     WHERE id = :job_id
@@ -52,7 +58,7 @@ def compose(connection: Connection, claimed: Claimed) -> bytes:
         return _encode(
             {"type": Event.TEST, "timestamp": _time_text(claimed.created_at), "data": content}
         )
-    values = {"job_id": claimed.job_id, "shortest": _SHORTEST, "most": MAX_BODY}
+    values = {"job_id": claimed.job_id, "shortest": _SHORTEST_IDENTIFIER, "longest": MAX_BODY}
     values |= {"not_found": smallint_array(_NOT_FOUND), "listed": smallint_array(_LISTED)}
     job = connection.execute(_JOB, values).one_or_none()
     if job is None:

@@ -1,16 +1,16 @@
-"""Decides a chunk: which entry takes which lead, by the two passes of the contract. Pure but for
-the campaign it is given.
+"""Decides a chunk: which entry takes which lead, by the two passes of the contract. Nothing here
+has an effect, except through the campaign that it is given.
 
 It never reads what it could not also delete: `take` deletes leads and says which there were, so
 nothing can come between looking a lead up and deleting it. Where the campaign has an archive, a
 pass erases the copies that its entries name as well.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Literal, NamedTuple, Protocol
+from collections.abc import Mapping
 
 from shared.identifiers.canonical import canonical_external_id, canonical_phone_number
 from shared.states import Outcome, PhoneFallback
+from worker.campaign import Campaign, Column, Copy, Found, Kept, TakenLead
 from worker.entries import (
     Entries,
     former_external_ids,
@@ -25,60 +25,6 @@ DELETED_BY_EXTERNAL_ID, DELETED_BY_PHONE_NUMBER, NO_SUCH_LEAD = (
     Outcome.DELETED_BY_PHONE_NUMBER,
     Outcome.NO_SUCH_LEAD,
 )
-
-Column = Literal["external_id", "phone_number"]
-
-
-class Kept(NamedTuple):
-    """Why a lead that was found is still there: REFUSED, by what, or WAITS_FOR_LOCK."""
-
-    outcome: Outcome
-    detail: str | None = None
-
-
-class TakenLead(NamedTuple):
-    """A lead that an entry has taken: deleted, unless it is `kept`."""
-
-    external_id: str | None
-    phone_number: str | None
-    kept: Kept | None
-
-
-Row = tuple[str | None, str | None, Kept | None]
-"""A TakenLead as the driver has it."""
-
-
-class Copy(NamedTuple):
-    """A lead in the archive: canonical identifiers."""
-
-    external_id: str | None
-    phone_number: str | None
-
-
-Found = dict[int, list[TakenLead | Copy]]
-
-
-class Campaign(Protocol):
-    """The leads of a job's campaign, and their copies in the archive where `has_archive` says that
-    some are to be erased.
-
-    Identifiers are sorted. Each raises whatever the database does.
-    """
-
-    has_archive: bool
-
-    def take(self, column: Column, identifiers: Sequence[str]) -> Sequence[Row]:
-        """Deletes the leads whose `column` is one of `identifiers` and returns those there were. By
-        number, only those without an external id where the job's phoneFallback says so."""
-
-    def hold(self, external_ids: Sequence[str], phone_numbers: Sequence[str]) -> None:
-        """Locks the copies that `erase` would erase."""
-
-    def erase(self, external_ids: Sequence[str], phone_numbers: Sequence[str]) -> Iterable[Copy]:
-        """Erases the copies with one of these and returns those there were; by number as `take`."""
-
-    def existing(self, phone_numbers: Sequence[str], *, identified: bool = False) -> set[str]:
-        """Those that leads or copies have; `identified`, such as have an external id."""
 
 
 def decide(
@@ -131,7 +77,7 @@ class _Decision:
         self.outcomes = list(entries.outcomes)
 
     def run(self) -> None:
-        """Both passes, and reasons for those who took nothing."""
+        """Both passes, then reasons for the entries that took nothing."""
         entries, always = self._entries, self._phone_fallback != PhoneFallback.NEVER
         left = [i for i, outcome in enumerate(self.outcomes) if not outcome]
         ambiguous = self._ambiguous()
@@ -156,8 +102,8 @@ class _Decision:
             )
 
     def _ambiguous(self) -> set[int]:
-        """The entries whose number, read for a country, is somebody else's behind a plus: it is not
-        used at all.
+        """The entries whose number could be somebody else's: it was read for a country, and the
+        same digits behind a plus are another lead's number. Such a number is not used at all.
         """
         if not (possible := rivals(self._entries)):
             return set()
@@ -188,10 +134,8 @@ class _Decision:
         """
         self._wait_for_locked(candidates)
         first: dict[str, int] = {}
-        for (
-            i,
-            number,
-        ) in candidates:  # in request order: the first entry that names a number gets the lead
+        # In request order: the first entry that names a number gets the lead.
+        for i, number in candidates:
             if not self.outcomes[i]:
                 first.setdefault(number, i)
         if self._campaign.has_archive:
@@ -228,8 +172,8 @@ class _Decision:
         return wanted
 
     def _erase_by_phone_number(self, first: Mapping[str, int]) -> None:
-        """Those with the numbers, and all other copies of whom the pass has deleted. Of two who
-        name one, the first has it.
+        """Erases the copies with the numbers, and all other copies of the people whom the pass has
+        deleted. Where two entries name one copy, the first has it.
         """
         takers = {
             canonical_external_id(lead.external_id): i
@@ -267,8 +211,8 @@ class _Decision:
             )
 
     def _keep(self, i: int, number: str | None, kept: Kept) -> None:
-        """A lead that is locked may still go, or not: who else names it is not to be told that it
-        has.
+        """A lead that is locked may still go, or not: other entries that name it must not be told
+        that it has gone.
         """
         self.outcomes[i] = kept.outcome
         if kept.detail:
@@ -281,7 +225,7 @@ class _Decision:
             numbers.add(canonical_phone_number(number))
 
     def _decided(self, wanted: Mapping[str, int]) -> list[str]:
-        """Whose copies may go: not those of a lead that waits, which go with it."""
+        """Those whose copies may go. The copies of a lead that waits go later, with it."""
         return [
             identifier
             for identifier, i in wanted.items()
@@ -298,7 +242,7 @@ class _Decision:
     def _give_reasons(
         self, left: list[int], candidates: list[tuple[int, str]], ambiguous: set[int]
     ) -> None:
-        """Says of those who took nothing why not. What is said last counts most."""
+        """Gives entries that took nothing their reasons: of those that fit, the last one."""
         outcomes, entries = self.outcomes, self._entries
         for i in left:
             outcomes[i] = NO_SUCH_LEAD

@@ -1,8 +1,8 @@
-"""Delivers webhooks: takes one that is due, composes and signs it, sends it, and records the
+"""Delivers webhooks: takes a delivery that is due, composes and signs it, sends it, and records the
 attempt.
 
-Nothing is open across the POST but the lease. What goes wrong with one delivery, here or there,
-holds up no other.
+Only the lease is open across the POST. A delivery that goes wrong, here or there, does not hold up
+others.
 """
 
 import time
@@ -13,18 +13,20 @@ import structlog
 from sqlalchemy import Connection, Engine, text
 
 from shared.broker.sender import WEBHOOKS_QUEUE
-from shared.webhooks.destinations import Network
-from shared.webhooks.signatures import Vault, in_force, new_secret, sign
+from shared.broker.wakeups import Wake
+from shared.credentials import Vault, in_force, new_secret, sign
+from shared.destinations import Network
+from worker.attempts import record
 from worker.composer import compose
-from worker.finisher import Wake
-from worker.outbox import Claimed, claim, record
+from worker.outbox import Claimed, claim
 from worker.poster import Reply, post
 
 TURN = 1.0  # seconds of work for one message; a message wakes one thread
 
-# Of a company that its operator made with SQL of his own.
+# For a company that its operator made with SQL of their own.
 _GIVE_SECRET = text("""
-    UPDATE companies SET webhook_secret = coalesce(webhook_secret, :secret) WHERE id = :company_id RETURNING webhook_secret
+    UPDATE companies SET webhook_secret = coalesce(webhook_secret, :secret)
+    WHERE id = :company_id RETURNING webhook_secret
 """)
 
 log = structlog.get_logger()
@@ -40,8 +42,8 @@ class Terms(NamedTuple):
 
 
 def deliver_next(engine: Engine, terms: Terms, wake: Wake) -> None:
-    """Delivers what is due, one after another, for about TURN. Raises DBAPIError; what receivers do
-    is recorded.
+    """Delivers what is due, one after another, for about TURN. Raises DBAPIError. Whatever a
+    receiver does is recorded.
     """
     end_of_turn = time.monotonic() + TURN
     claimed = _claim(engine)
@@ -77,15 +79,15 @@ def _send(engine: Engine, terms: Terms, claimed: Claimed) -> Reply:
         except LookupError:
             return Reply(error="the job is gone", sent=False)  # and the delivery with it
         except ValueError as error:
-            mend = "add the key that it was encrypted with to LEADSWEEP_SECRETS_KEY, after a comma"
-            log.error("webhook not signed", delivery=str(claimed.id), error=str(error), mend=mend)  # noqa: TRY400 - no trace
+            hint = "add the key that it was encrypted with to LEADSWEEP_SECRETS_KEY, after a comma"
+            log.error("webhook not signed", delivery=str(claimed.id), error=str(error), hint=hint)  # noqa: TRY400 - no trace
             return Reply(error="not signed", sent=False)
     return post(claimed.url, sign(signing, str(claimed.id), claimed.now, body), body, terms.allowed)
 
 
 def _locked_secrets(connection: Connection, vault: Vault, claimed: Claimed) -> list[bytes]:
-    """Those that sign, encrypted. A company that has none yet gets one. Raises ValueError where
-    there is no such company.
+    """The secrets that sign, encrypted. A company without a secret gets one. Raises ValueError
+    where the company is gone.
     """
     secret = claimed.secret
     if secret is None:

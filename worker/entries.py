@@ -1,5 +1,5 @@
-"""The entries of a chunk, and what may be learnt from how they were written, where that is not the
-canonical form.
+"""The entries of a chunk, and what can be learnt from the way in which they were written, where
+that is not the canonical form.
 """
 
 import re
@@ -33,6 +33,10 @@ class Entries(NamedTuple):
     written_external_ids: Texts | None = None
     written_phone_numbers: Texts | None = None
 
+    def at(self, place: slice) -> "Entries":
+        """Some of them."""
+        return Entries._make(column and column[place] for column in self)
+
 
 def read_again(entries: Entries, region: str | None) -> Entries:
     """Entries that were accepted by former rules, as today's have them. Of those that now are the
@@ -57,8 +61,8 @@ def read_again(entries: Entries, region: str | None) -> Entries:
 
 
 def rivals(entries: Entries) -> dict[int, str]:
-    """Where a number was read for a country: the number that the same digits are behind a plus, by
-    index of the entry.
+    """The number that the same digits are behind a plus, by index of the entry, where a number was
+    read for a country.
     """
     return {
         i: other
@@ -70,7 +74,7 @@ def rivals(entries: Entries) -> dict[int, str]:
 
 
 def former_external_ids(entries: Entries) -> dict[int, str]:
-    """The ids that an earlier form made of what was written, where they are others."""
+    """The ids that an earlier form made of what was written, where they differ."""
     return {
         i: former
         for i, (written, external_id) in _written_otherwise(
@@ -105,7 +109,7 @@ def _written_otherwise(
 
 
 def reason_of_none(entries: Entries, i: int) -> Outcome:
-    """Why an entry has no identifier: what was written for its phone number is none."""
+    """Why an entry has no identifier: what was written for its phone number is not one."""
     written = entries.written_phone_numbers[i] if entries.written_phone_numbers else None
     return (
         Outcome.SPREADSHEET_NUMBER

@@ -10,13 +10,15 @@ from sqlalchemy import Connection, CursorResult, text
 from sqlalchemy.sql.base import Executable
 
 PART_SECONDS = 2.0  # beside two slow jobs, another company's small one is begun so soon
-LONGEST_PART = (
-    15  # seconds that a lead gets, alone: with what comes before and after, less than a lease
-)
+# Seconds that a lead gets, alone: with what comes before and after, less than a lease.
+LONGEST_PART = 15
 QUICK_PART = 0.5  # seconds; the next part may be bigger than one that took less
 FINISH_SECONDS = 1.0  # that writing the outcomes has at least
 
-_SLACK = 0.05  # seconds by which a time-out may be off; setting it anew for each statement would cost a round trip each
+# Seconds by which a time-out may be off; setting it anew for each statement would cost a round trip
+# each.
+_SLACK = 0.05
+
 # COMMIT checks under no time-out: PostgreSQL ends that of the statement first. And what refuses
 # there does so when it is too late to say which lead. What is to be taken next is checked late
 # again, as triggers may put things right in between.
@@ -30,8 +32,8 @@ class TimeIsUp(Exception):
 
 
 class Part:
-    """What is common to the statements of a part: their connection, their time, and what is to be
-    said of single entries.
+    """What the statements of a part share: their connection, their time, and what there is to say
+    of single entries.
     """
 
     connection: Connection  # that of its transaction, once it has begun
@@ -78,8 +80,8 @@ class Part:
         return self.connection.execute(statement, values)
 
     def check_what_is_deferred(self, *, more: bool = False) -> None:
-        """Has it checked now; what comes then at once, unless there is `more` to be taken. Raises
-        TimeIsUp, DBAPIError.
+        """Has deferred constraints checked now, and from then on at once, unless there is `more` to
+        be taken. Raises TimeIsUp, DBAPIError.
         """
         if self.defers:
             self.execute(_CHECK)
@@ -87,7 +89,7 @@ class Part:
                 self.execute(_CHECK_LATE)
 
     def allow_to_finish(self) -> None:
-        """What is done is to be written down, however little time is left."""
+        """Leaves time to write down what is done, however little there is."""
         if self.left < FINISH_SECONDS:
             self._set_limit(FINISH_SECONDS)
 

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import httpcore2
 
-from shared.webhooks.destinations import (
+from shared.destinations import (
     Address,
     Destination,
     Network,
@@ -27,9 +27,8 @@ from shared.webhooks.destinations import (
 SECONDS = 20.0  # for all of it, from the look-up of the name to the end of the answer
 BYTES = 64 * 1024  # of an answer that are read
 CONNECT_SECONDS = 5.0  # for each address, so that one that is silent leaves time for the next
-LOOK_UPS = (
-    64  # at once; those of name servers that are silent go on for a while after we have given up
-)
+# At once; those of name servers that are silent go on for a while after we have given up.
+LOOK_UPS = 64
 _READ = 16 * 1024  # bytes at once
 
 _look_ups = ThreadPoolExecutor(LOOK_UPS, "look-up")  # since a look-up takes no time-out
@@ -42,10 +41,10 @@ _HEADERS = {
 
 
 class Reply(NamedTuple):
-    """What became of a POST: the status of the answer, or why there was none, in words that tell
-    nothing of the receiver.
+    """What became of a POST: the status of the answer, or why no answer came, in words that tell
+    nothing about the receiver.
 
-    Where it was not even `sent`, that is our fault, and not the receiver's.
+    One that was not even `sent` is our fault, and not the receiver's.
     """
 
     status: int | None = None
@@ -59,7 +58,7 @@ class _Forbidden(Exception):
 
 
 class _Bounded(httpcore2.NetworkStream):
-    """A stream whose every step is bounded by one deadline, and whose reading by BYTES."""
+    """A stream that bounds each of its steps by one deadline, and what it reads by BYTES."""
 
     def __init__(self, stream: httpcore2.NetworkStream, deadline: float, left: int = BYTES) -> None:
         """`deadline` by the monotonic clock; `left` in bytes."""
@@ -68,7 +67,7 @@ class _Bounded(httpcore2.NetworkStream):
         self._left = left
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:  # noqa: ARG002 - the deadline is what counts
-        """What has come; nothing, as at the end, once BYTES have been read."""
+        """The bytes that have come; none, as at the end, once BYTES have been read."""
         if self._left <= 0:
             return b""
         part = self._stream.read(min(max_bytes, self._left, _READ), _left_until(self._deadline))
@@ -76,7 +75,7 @@ class _Bounded(httpcore2.NetworkStream):
         return part
 
     def write(self, buffer: bytes, timeout: float | None = None) -> None:  # noqa: ARG002 - as above
-        """A receiver that takes the body byte by byte has no longer for it either."""
+        """Writes all of it. A receiver that takes the body byte by byte has no more time for it."""
         view = memoryview(buffer)
         while view:
             self._stream.write(bytes(view[:_READ]), _left_until(self._deadline))
@@ -166,9 +165,8 @@ def post(url: str, headers: dict[str, str], body: bytes, allowed: Sequence[Netwo
         )
 
 
-_WORDS: tuple[
-    tuple[type[Exception] | tuple[type[Exception], ...], str], ...
-] = (  # the first that fits
+# The first that fits.
+_WORDS: tuple[tuple[type[Exception] | tuple[type[Exception], ...], str], ...] = (
     ((_Forbidden, UnicodeError), "address not allowed"),
     (ssl.SSLError, "TLS failed"),
     ((TimeoutError, httpcore2.TimeoutException), "timed out"),
@@ -227,8 +225,8 @@ def _resolve(destination: Destination, deadline: float) -> list[Address]:
 
 
 def _read_the_rest(response: httpcore2.Response) -> None:
-    """Lets the receiver finish its answer, of which nothing is wanted: its status says what became
-    of the delivery.
+    """Lets the receiver finish its answer, which nobody reads: the status says what became of the
+    delivery.
     """
     try:
         for _ in response.iter_stream():

@@ -1,5 +1,5 @@
-"""Previews: jobs that find leads and change none. What was found is written down, lead by lead, so
-that the preview can be executed later on exactly these.
+"""Previews: jobs that find leads and do not change them. The leads found are written down, so that
+the preview can be executed later on exactly these.
 
 Chunks are decided apart, so two of them may have found one lead, by its two identifiers. A real job
 would have deleted it for the first; so before a preview ends, all of them but one are made
@@ -16,58 +16,81 @@ from shared.database import archive
 from shared.database.arrays import bigint_array, text_array
 from shared.identifiers.canonical import canonical_external_id
 from shared.states import Outcome
+from worker.campaign import Column, Copy, Found, TakenLead
 from worker.claimer import Claim
-from worker.decider import Column, Copy, Found, TakenLead, decide
+from worker.decider import decide
 from worker.entries import Entries
 from worker.finisher import Finished, finish
+from worker.known_leads import KnownLeads
 from worker.part import Part
-from worker.taker import KnownLeads, Leads, Manner, by_each_way
+from worker.taker import NAMED_BY, Leads, Manner
 
-_FIND = by_each_way("SELECT external_id, phone_number, NULL, id FROM leads WHERE CONDITION")
+_FIND = {
+    way: text(f"SELECT id, external_id, phone_number FROM leads WHERE {named}")
+    for way, named in NAMED_BY.items()
+}
 
 _WRITE_DOWN = text("""
-    UPDATE chunks SET lead_ids = CAST(:ids AS bigint[]), lead_external_ids = CAST(:external_ids AS text[]),
+    UPDATE chunks SET lead_ids = CAST(:ids AS bigint[]),
+        lead_external_ids = CAST(:external_ids AS text[]),
         lead_phone_numbers = CAST(:phone_numbers AS text[])
     WHERE job_id = :job_id AND number = :number AND state = 'pending'
 """)
 
-# Held until the job is finished: two who settle it at once would count its duplicates twice.
+# Held until the job is finished: two workers at once would count its duplicates twice.
 _LOCK_PREVIEW = text("""
     SELECT 1 FROM jobs WHERE id = :job_id AND dry_run AND finished_at IS NULL
         AND (
-            SELECT true FROM chunks WHERE job_id = :job_id AND state = 'pending' AND number >= jobs.first_pending
+            SELECT true FROM chunks
+            WHERE job_id = :job_id AND state = 'pending' AND number >= jobs.first_pending
             ORDER BY number DESC LIMIT 1
         ) IS NULL
     FOR NO KEY UPDATE
 """)
 
-# Who was found is known by the external id, as lead or as copy; who has none, by the lead. The
-# copies of one who is found as a lead go with it, but not the lead with a copy: so the first who
-# found the lead has it, and not who found a copy before.
+# `person`: somebody who was found, as lead or as copy, is known by the external id, or, without
+# one, by the lead.
+#
+# `in_turn`: the copies of a lead that is found go with it, but the lead does not go with a copy. So
+# the first entry that found the lead has it, and not one that found a copy before.
 _SETTLE = text("""
     WITH found AS (
         SELECT number, position, lead_id, person, count(*) OVER (PARTITION BY person) AS times
-        FROM chunks CROSS JOIN unnest(lead_ids, lead_external_ids) WITH ORDINALITY AS found (lead_id, external_id, position)
-            CROSS JOIN LATERAL (SELECT coalesce('e' || external_id, 'l' || lead_id) AS person) AS known
+        FROM chunks
+            CROSS JOIN unnest(lead_ids, lead_external_ids) WITH ORDINALITY
+                AS found (lead_id, external_id, position)
+            CROSS JOIN LATERAL (
+                SELECT coalesce('e' || external_id, 'l' || lead_id) AS person
+            ) AS known
         WHERE job_id = :job_id AND lead_id IS NOT NULL
     ),
     in_turn AS (
         SELECT number, position, row_number() OVER (
-            PARTITION BY person ORDER BY EXISTS (SELECT FROM leads WHERE leads.id = found.lead_id) DESC, number, position
+            PARTITION BY person
+            ORDER BY EXISTS (SELECT FROM leads WHERE leads.id = found.lead_id) DESC,
+                number, position
         ) AS turn
         FROM found WHERE times > 1
     ),
-    repeated AS (SELECT number, array_agg(position) AS positions FROM in_turn WHERE turn > 1 GROUP BY number)
+    repeated AS (
+        SELECT number, array_agg(position) AS positions FROM in_turn WHERE turn > 1 GROUP BY number
+    )
     UPDATE chunks SET
         outcomes = (
-            SELECT array_agg(CASE WHEN position = ANY(positions) THEN :duplicate ELSE outcome END ORDER BY position)
+            SELECT array_agg(
+                CASE WHEN position = ANY(positions) THEN :duplicate ELSE outcome END
+                ORDER BY position
+            )
             FROM unnest(outcomes) WITH ORDINALITY AS entry (outcome, position)
         ),
         lead_ids = (
-            SELECT array_agg(CASE WHEN position <> ALL(positions) THEN lead_id END ORDER BY position)
+            SELECT array_agg(
+                CASE WHEN position <> ALL(positions) THEN lead_id END ORDER BY position
+            )
             FROM unnest(lead_ids) WITH ORDINALITY AS entry (lead_id, position)
         ),
-        would_delete = would_delete - cardinality(positions), not_found = not_found + cardinality(positions),
+        would_delete = would_delete - cardinality(positions),
+        not_found = not_found + cardinality(positions),
         other_external_id = (
             SELECT count(*) FROM unnest(outcomes) WITH ORDINALITY AS entry (outcome, position)
             WHERE outcome = :would_delete_other AND position <> ALL(positions)
@@ -84,8 +107,8 @@ _WOULD_DELETE = {
 
 
 class Place(NamedTuple):
-    """Where the entries in hand begin in their chunk, of `length`, and the leads that other parts
-    found for entries of it.
+    """The place of the entries in hand: where they begin in their chunk, of `length`; and the leads
+    that other parts found for entries of it.
     """
 
     start: int
@@ -104,7 +127,7 @@ class Place(NamedTuple):
 
 
 class _Finder(Leads):
-    """What is found stays, and its id is noted."""
+    """Finds leads, which stay, and notes their ids."""
 
     def __init__(self, part: Part, claimed: Claim, manner: Manner) -> None:
         super().__init__(part, claimed, manner)
@@ -113,10 +136,12 @@ class _Finder(Leads):
 
     def take(self, column: Column, identifiers: Sequence[str]) -> Sequence[TakenLead]:
         values = {"campaign_id": self._claimed.campaign_id, "identifiers": text_array(identifiers)}
-        leads = self._part.execute(_FIND[self._way(column)], values).all()
-        for lead in leads:
-            self.ids[TakenLead._make(lead[:3])] = lead.id
-        return [TakenLead._make(lead[:3]) for lead in leads]
+        taken = []
+        for row in self._part.execute(_FIND[self._way(column)], values):
+            lead = TakenLead(row.external_id, row.phone_number, kept=None)
+            self.ids[lead] = row.id
+            taken.append(lead)
+        return taken
 
     def hold(self, external_ids: Sequence[str], phone_numbers: Sequence[str]) -> None:
         """Nothing happens to them."""
@@ -124,14 +149,14 @@ class _Finder(Leads):
     def erase(self, external_ids: Sequence[str], phone_numbers: Sequence[str]) -> Iterable[Copy]:
         """Not those that the first pass found: they would be gone in the second."""
         rows = self._part.execute(archive.FIND, self._copies(external_ids, phone_numbers)).all()
-        copies = {
-            (row.job_id, row.lead_id): Copy(row.external_id, row.phone_number) for row in rows
-        }
-        new = {place: copy for place, copy in copies.items() if place not in self._erased}
-        self._erased.update(new)
-        for (_, lead_id), copy in new.items():
-            self.ids.setdefault(copy, lead_id)
-        return new.values()
+        copies = []
+        for row in rows:
+            if (row.job_id, row.lead_id) not in self._erased:
+                self._erased.add((row.job_id, row.lead_id))
+                copy = Copy(row.external_id, row.phone_number)
+                self.ids.setdefault(copy, row.lead_id)
+                copies.append(copy)
+        return copies
 
 
 def preview(part: Part, claimed: Claim, entries: Entries, place: Place, manner: Manner) -> bytes:
@@ -157,21 +182,20 @@ def preview(part: Part, claimed: Claim, entries: Entries, place: Place, manner: 
         "phone_numbers": text_array(place.with_new(phone_numbers, place.found.phone_numbers)),
     }
     part.execute(_WRITE_DOWN, {"job_id": claimed.job_id, "number": claimed.number} | arrays)
-    decided = enumerate(zip(outcomes, entries.external_ids, strict=True))
+    decided = zip(outcomes, entries.external_ids, strict=True)
     return bytes(
         _would(Outcome(outcome), external_id, found.get(i, ()))
-        for i, (outcome, external_id) in decided
+        for i, (outcome, external_id) in enumerate(decided)
     )
 
 
 def _would(outcome: Outcome, external_id: str | None, leads: Sequence[TakenLead | Copy]) -> Outcome:
     would = _WOULD_DELETE.get(outcome, outcome)
-    if would != Outcome.WOULD_DELETE_BY_PHONE_NUMBER or external_id is None:
-        return would
-    others = {canonical_external_id(lead.external_id) for lead in leads if lead.external_id} - {
-        external_id
-    }
-    return Outcome.WOULD_DELETE_OTHER if others else would
+    if would == Outcome.WOULD_DELETE_BY_PHONE_NUMBER and external_id is not None:
+        people = {canonical_external_id(lead.external_id) for lead in leads if lead.external_id}
+        if people - {external_id}:
+            return Outcome.WOULD_DELETE_OTHER
+    return would
 
 
 def conclude(connection: Connection, job_id: UUID, *, cancelled: bool = False) -> Finished | None:

@@ -13,23 +13,27 @@ from sqlalchemy import Connection, text
 from shared.database.plans import NOW
 
 KEYS_KEPT = timedelta(hours=72)  # as the contract says
-JOBS = 50  # whose identifiers go in one round
-ENTRIES = 1_000_000  # of such jobs, in one round; that of a bigger job is one round's work alone
-LEADS = 10_000  # archived ones that go in one round
+JOBS_A_ROUND = 50  # whose identifiers go
+ENTRIES_A_ROUND = 1_000_000  # of such jobs; a bigger job is one round's work alone
+LEADS_A_ROUND = 10_000  # archived ones that go
 
-# With its identifiers goes what the caller called the job, which may be whom it was about.
+# The caller's reference of the job goes with its identifiers: it may name a person.
 _PURGE_IDENTIFIERS = text(f"""
     WITH oldest AS (
         SELECT id, finished_at, total FROM jobs
-        WHERE identifiers_purged_at IS NULL AND finished_at IS NOT NULL AND finished_at < {NOW} - :kept
+        WHERE identifiers_purged_at IS NULL AND finished_at IS NOT NULL
+            AND finished_at < {NOW} - :kept
         ORDER BY finished_at LIMIT :jobs FOR NO KEY UPDATE SKIP LOCKED
     ),
     old AS (
-        SELECT id FROM (SELECT id, sum(total) OVER (ORDER BY finished_at, id) - total AS before FROM oldest) AS added_up
+        SELECT id FROM (
+            SELECT id, sum(total) OVER (ORDER BY finished_at, id) - total AS before FROM oldest
+        ) AS added_up
         WHERE before < :entries
     ),
     gone AS (DELETE FROM chunks USING old WHERE job_id = old.id)
-    UPDATE jobs SET identifiers_purged_at = clock_timestamp(), client_reference = NULL FROM old WHERE jobs.id = old.id
+    UPDATE jobs SET identifiers_purged_at = clock_timestamp(), client_reference = NULL
+    FROM old WHERE jobs.id = old.id
 """)
 
 _PURGE_ARCHIVE = text(f"""
@@ -50,24 +54,31 @@ _PURGE_ARCHIVE = text(f"""
     WHERE jobs.id = old.id AND (SELECT count(*) FROM kept) < :leads
 """)
 
-# Somebody has deleted the job's row: nobody can restore these, and nothing says when the job ended.
-# Looked for from job to job, and only where something is old at all: the copies of one job, which
-# may not end for long, are too many to be read every second.
+# Somebody has deleted the job's row: nobody can restore these leads, and nothing says when the job
+# ended. The search goes from job to job, and only where some copy is old: the copies of one job,
+# which may run for long, are too many to be read every second.
 _PURGE_FORSAKEN = text("""
     WITH RECURSIVE archive (job_id) AS (
         SELECT job_id FROM (SELECT job_id FROM archived_leads ORDER BY job_id LIMIT 1) AS first
-        WHERE (SELECT archived_at FROM archived_leads ORDER BY archived_at LIMIT 1) < clock_timestamp() - :kept
+        WHERE (SELECT archived_at FROM archived_leads ORDER BY archived_at LIMIT 1)
+            < clock_timestamp() - :kept
         UNION ALL
-        SELECT (SELECT job_id FROM archived_leads WHERE job_id > archive.job_id ORDER BY job_id LIMIT 1)
+        SELECT (
+            SELECT job_id FROM archived_leads WHERE job_id > archive.job_id
+            ORDER BY job_id LIMIT 1
+        )
         FROM archive WHERE job_id IS NOT NULL
     ),
     without_job AS MATERIALIZED (
-        SELECT job_id FROM archive WHERE job_id IS NOT NULL AND NOT EXISTS (SELECT FROM jobs WHERE jobs.id = archive.job_id)
+        SELECT job_id FROM archive
+        WHERE job_id IS NOT NULL
+            AND NOT EXISTS (SELECT FROM jobs WHERE jobs.id = archive.job_id)
     ),
     forsaken AS (
         SELECT copy.* FROM without_job CROSS JOIN LATERAL (
             SELECT job_id, lead_id FROM archived_leads
-            WHERE job_id = without_job.job_id AND archived_at < clock_timestamp() - :kept LIMIT :leads
+            WHERE job_id = without_job.job_id AND archived_at < clock_timestamp() - :kept
+            LIMIT :leads
         ) AS copy LIMIT :leads
     )
     DELETE FROM archived_leads USING forsaken
@@ -84,7 +95,7 @@ def purge_identifiers(connection: Connection, kept: timedelta) -> None:
     caller commits.
     """
     if purged := connection.execute(
-        _PURGE_IDENTIFIERS, {"kept": kept, "jobs": JOBS, "entries": ENTRIES}
+        _PURGE_IDENTIFIERS, {"kept": kept, "jobs": JOBS_A_ROUND, "entries": ENTRIES_A_ROUND}
     ).rowcount:
         log.info("identifiers purged", jobs=purged)
 
@@ -94,13 +105,15 @@ def purge_archive(connection: Connection, kept: timedelta) -> None:
     job. The caller commits.
     """
     if purged := connection.execute(
-        _PURGE_ARCHIVE, {"kept": kept, "jobs": JOBS, "leads": LEADS}
+        _PURGE_ARCHIVE, {"kept": kept, "jobs": JOBS_A_ROUND, "leads": LEADS_A_ROUND}
     ).rowcount:
         log.info("archive purged", jobs=purged)
-    if purged := connection.execute(_PURGE_FORSAKEN, {"kept": kept, "leads": LEADS}).rowcount:
+    if purged := connection.execute(
+        _PURGE_FORSAKEN, {"kept": kept, "leads": LEADS_A_ROUND}
+    ).rowcount:
         log.info("archive purged", leads=purged)
 
 
 def purge_keys(connection: Connection) -> None:
-    """Removes idempotency keys that count no more. The caller commits."""
+    """Removes idempotency keys that do not count any more. The caller commits."""
     connection.execute(_PURGE_KEYS, {"kept": KEYS_KEPT})

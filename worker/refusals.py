@@ -1,9 +1,9 @@
-"""Goes around what the database refuses: an operator's constraint or trigger forbids to change one
-lead, which must not stop the others of its part.
+"""Goes around leads that the database refuses to change: an operator's constraint or trigger may
+forbid it, which must not stop the other leads of the part.
 
-Most errors say by their SQLSTATE whether they are about a lead. Those that do not, such as an
-object in the wrong state, are doubtful: where other leads of the part can be changed, and the one
-still cannot when it is tried again after them, it is about that lead.
+Most errors say by their SQLSTATE whether they are about a lead. Others, such as an object in the
+wrong state, are doubtful: an error is about the lead if other leads of the part can be changed, and
+this one still cannot when it is tried again after them.
 """
 
 from collections.abc import Callable, Sequence
@@ -43,10 +43,10 @@ class Refusals:
     def around(
         self, items: Sequence[Item], do: Do[Item], refused: Refused[Item], went: Went
     ) -> list[Row]:
-        """What `do` returns for `items`, halved until those that the database refuses stand alone:
-        for these what `refused` does.
+        """What `do` returns for `items`, which are halved until those that the database refuses
+        stand alone; for these, what `refused` returns.
 
-        Raises DBAPIError for what is not about a lead, TimeIsUp.
+        Raises DBAPIError for an error that is not about a lead, TimeIsUp.
         """
         rows: list[Row] = []
         doubts: list[Sequence[Item]] = []

@@ -3,7 +3,7 @@ taken again stays archived; of one that was erased meanwhile there is nothing to
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from sqlalchemy import TextClause, text
@@ -11,18 +11,23 @@ from sqlalchemy import TextClause, text
 from shared.database.arrays import bigint_array
 from shared.states import Outcome
 from worker.entries import Entries
+from worker.known_leads import KnownLeads
 from worker.part import Part
-from worker.taker import KnownLeads, Manner
+from worker.taker import Manner
 
-# A restoration that is retried follows another restoration: the archive's job is the first before
-# them that is none.
+# A restoration that is retried follows another restoration. So source_job_id is followed back to
+# the first job that is not a restoration: its archive holds the leads.
 _ARCHIVE = text("""
     WITH RECURSIVE followed AS (
         SELECT source_job_id AS id FROM jobs WHERE id = :job_id
-        UNION ALL SELECT source_job_id FROM jobs JOIN followed ON followed.id = jobs.id WHERE mode = 'restore'
+        UNION ALL
+        SELECT source_job_id FROM jobs JOIN followed ON followed.id = jobs.id WHERE mode = 'restore'
     )
-    SELECT followed.id FROM followed LEFT JOIN jobs ON jobs.id = followed.id WHERE mode IS DISTINCT FROM 'restore'
+    SELECT followed.id FROM followed LEFT JOIN jobs ON jobs.id = followed.id
+    WHERE mode IS DISTINCT FROM 'restore'
 """)
+
+_NAMED = "job_id = :archive_id AND lead_id = ANY(CAST(:ids AS bigint[]))"
 
 
 def _restore_statement(named: str, lock: str) -> TextClause:
@@ -32,11 +37,12 @@ def _restore_statement(named: str, lock: str) -> TextClause:
     return text(f"""
         WITH named AS MATERIALIZED ({named}),
         kept AS (
-            SELECT lead_id, lead FROM archived_leads
-            WHERE job_id = :archive_id AND lead_id = ANY(CAST(:ids AS bigint[])) ORDER BY lead_id FOR UPDATE {lock}
+            SELECT lead_id, lead FROM archived_leads WHERE {_NAMED}
+            ORDER BY lead_id FOR UPDATE {lock}
         ),
         restored AS (
-            INSERT INTO leads SELECT (json_populate_record(NULL::leads, lead)).* FROM kept WHERE lead IS NOT NULL
+            INSERT INTO leads SELECT (json_populate_record(NULL::leads, lead)).* FROM kept
+            WHERE lead IS NOT NULL
             ON CONFLICT DO NOTHING RETURNING id
         ),
         gone AS (
@@ -44,7 +50,11 @@ def _restore_statement(named: str, lock: str) -> TextClause:
             WHERE archived_leads.job_id = :archive_id AND archived_leads.lead_id = restored.id
             RETURNING archived_leads.lead_id
         )
-        SELECT lead_id, CASE WHEN lead IS NULL THEN :erased WHEN gone.lead_id IS NULL THEN :conflict ELSE :restored END
+        SELECT lead_id, CASE
+            WHEN lead IS NULL THEN :erased
+            WHEN gone.lead_id IS NULL THEN :conflict
+            ELSE :restored
+        END AS outcome
         FROM kept LEFT JOIN gone USING (lead_id)
         UNION ALL
         SELECT lead_id, :waits FROM named WHERE lead_id NOT IN (SELECT lead_id FROM kept)
@@ -53,9 +63,8 @@ def _restore_statement(named: str, lock: str) -> TextClause:
 
 # A deletion that holds a copy is waited for; the lock then shows the row as it left it.
 _RESTORE = _restore_statement("SELECT CAST(NULL AS bigint) AS lead_id WHERE false", "")
-_RESTORE_UNLOCKED = _restore_statement(
-    "SELECT lead_id FROM archived_leads WHERE job_id = :archive_id AND lead_id = ANY(CAST(:ids AS bigint[]))",
-    "SKIP LOCKED",
+_RESTORE_FREE = _restore_statement(
+    f"SELECT lead_id FROM archived_leads WHERE {_NAMED}", "SKIP LOCKED"
 )
 
 _OUTCOMES = {
@@ -66,6 +75,13 @@ _OUTCOMES = {
 }
 
 
+class _Fate(NamedTuple):
+    """What became of an archived lead."""
+
+    lead_id: int
+    outcome: int
+
+
 def restore(
     part: Part, job_id: UUID, entries: Entries, archived: KnownLeads, manner: Manner
 ) -> bytes:
@@ -74,16 +90,16 @@ def restore(
     """
 
     def run(some: Sequence[Any]) -> Sequence[Any]:
-        return part.execute(
-            statement, _OUTCOMES | {"archive_id": archive_id, "ids": bigint_array(some)}
-        ).all()
+        values = {"archive_id": archive_id, "ids": bigint_array(some)}
+        return part.execute(statement, _OUTCOMES | values).all()
 
     def refused(some: Sequence[Any], detail: str) -> Sequence[Any]:
-        part.details[indexes[some[0]]] = detail
-        return [(some[0], Outcome.REFUSED)]
+        (lead_id,) = some
+        part.details[indexes[lead_id]] = detail
+        return [_Fate(lead_id, Outcome.REFUSED)]
 
-    def is_restored(row: Any) -> bool:
-        return bool(row[1] == Outcome.RESTORED)
+    def is_restored(fate: Any) -> bool:
+        return bool(fate.outcome == Outcome.RESTORED)
 
     archive_id = part.execute(_ARCHIVE, {"job_id": job_id}).scalar_one()
     indexes = {
@@ -91,12 +107,12 @@ def restore(
         for i, archived_id in enumerate(archived.ids or ())
         if not entries.outcomes[i]
     }
-    statement = _RESTORE_UNLOCKED if manner.skip_locked else _RESTORE
+    statement = _RESTORE_FREE if manner.skip_locked else _RESTORE
     ids = list(indexes)
-    rows = manner.refusals.around(ids, run, refused, is_restored) if manner.refusals else run(ids)
+    fates = manner.refusals.around(ids, run, refused, is_restored) if manner.refusals else run(ids)
     outcomes = list(entries.outcomes)
     for i in indexes.values():
         outcomes[i] = Outcome.PURGED
-    for archived_id, outcome in rows:
-        outcomes[indexes[archived_id]] = outcome
+    for fate in fates:
+        outcomes[indexes[fate.lead_id]] = fate.outcome
     return bytes(outcomes)

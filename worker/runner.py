@@ -4,8 +4,8 @@ then done or claimable. A claim that is not the chunk's last any more (its lease
 revoked for a pause) finds nothing to do.
 
 Work goes by time, not by number: where a chunk takes long, it is done in parts, and between any two
-of them its worker is free for others. What happens instead of a part is written down with the chunk
-or its job (worker.setbacks).
+of them its worker is free for others. A setback is written down with the chunk or its job
+(worker.setbacks).
 """
 
 import random
@@ -23,6 +23,7 @@ from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError
 
 from shared.broker.sender import JOBS_QUEUE
+from shared.broker.wakeups import NOBODY, Wake
 from shared.database.foreign_keys import reason_of_slowness
 from shared.database.locks import locked_table
 from shared.database.sqlstates import (
@@ -38,7 +39,7 @@ from shared.process.heartbeats import worker_processes
 from shared.settings import LOCK_WAIT
 from shared.states import Outcome
 from worker.claimer import MAX_ATTEMPTS, Claim, claim, pass_over
-from worker.finisher import NOBODY, ArchiveAppeared, Wake, finish, tell
+from worker.finisher import ArchiveAppeared, finish, tell
 from worker.part import LONGEST_PART, PART_SECONDS, Part, TimeIsUp
 from worker.previewer import conclude
 from worker.setbacks import cut, hold, put_off
@@ -47,13 +48,16 @@ from worker.transaction import CampaignLocked, NotNow, Try, decide_part
 
 TURN = 0.1  # seconds of work for one message, so that one message costs 1 ms per 100
 RETRIES = 5  # of a part whose transaction met a deadlock or a lost connection, while its time lasts
-FIRST_PAUSE = 0.1  # seconds before the first retry; the longest pause doubles with each, so that all fit into a lease
-UNTIL_GIVEN_BACK = 30.0  # seconds for which a worker tries to write down what happened, before it remembers it for later
-CHUNK_IN_HAND = 10.0  # seconds after which a chunk whose row another worker holds is tried again
-UNTIL_FREE = 1.0  # seconds after which a part that takes long looks again whether it may
-LONGEST_OF_LONE_WORKER = (
-    4  # seconds that a lead gets, where there is no other worker for others' jobs meanwhile
-)
+# Seconds before the first retry; the longest pause doubles with each, so that all fit into a lease.
+FIRST_PAUSE = 0.1
+# Seconds for which a worker tries to write down what happened, before it remembers it for later.
+GIVE_BACK_TIMEOUT = 30.0
+# Seconds after which a chunk whose row another worker holds is tried again.
+PAUSE_IN_HAND = 10.0
+# Seconds after which a part that takes long looks again whether it may begin.
+PAUSE_UNTIL_FREE = 1.0
+# Seconds that a lead gets, where there is no other worker for others' jobs meanwhile.
+LONGEST_OF_LONE_WORKER = 4
 
 Answer = TypeVar("Answer")
 Word = Callable[[Connection, Claim], None]
@@ -86,7 +90,7 @@ def run_next(engine: Engine, queue: str, wake: Wake, lock_wait: timedelta = LOCK
 
 
 def _claim_of(engine: Engine, queue: str) -> Claim | None:
-    """Raises DBAPIError, also where the rows of so many jobs are locked that none is left in
+    """Raises DBAPIError, also where so many rows of jobs are locked that it finds no other job in
     time.
     """
     try:
@@ -98,7 +102,7 @@ def _claim_of(engine: Engine, queue: str) -> Claim | None:
     log.warning(
         "job locked",
         queue=queue,
-        mend="end the transaction that holds a row of jobs; others' have their turn meanwhile",
+        hint="end the transaction that holds a row of jobs; others' have their turn meanwhile",
     )
     with engine.begin() as connection:
         pass_over(connection, queue)
@@ -112,7 +116,8 @@ def run_chunk(
     """Decides a part of a claimed chunk, all of it if it can, or writes down what came in
     between.
     """
-    # What was waited for to pass has not passed if it comes again: then it may be about a lead.
+    # If the trouble that the chunk waited for comes again, it has not passed: it may be about a
+    # lead.
     how = Try(_deadline(claimed), around_refused=claimed.waited, doubtful=claimed.waited)
     if claimed.attempts > MAX_ATTEMPTS:
         how.verdict = Outcome.FAILED
@@ -124,16 +129,15 @@ def run_chunk(
         try:
             with engine.begin() as part.connection:
                 finished = decide_part(part, claimed, how, lock_wait)
-            if (
-                finished is None
-            ):  # the chunks that were pending then may have been committed meanwhile
+            if finished is None:
+                # The chunks that were pending then may have been committed meanwhile.
                 with engine.begin() as connection:
                     finished = (conclude if claimed.dry_run else finish)(connection, claimed.job_id)
             if finished:
                 tell(finished, wake)
         except ArchiveAppeared:
             continue
-        except Exception as error:  # noqa: BLE001 - whatever it is, the chunk is to be given back with a word
+        except Exception as error:  # noqa: BLE001 - whatever it is, the chunk is given back
             if not _Setback(engine, claimed, how, part, error).handle(retry):
                 return
         else:
@@ -145,37 +149,30 @@ def _deadline(claimed: Claim) -> float:
 
 
 class _Setback:
-    """What came in between a part and its end, and what is to be done about it."""
+    """An error that came between a part and its end, and what to do about it."""
 
     def __init__(
         self, engine: Engine, claimed: Claim, how: Try, part: Part, error: Exception
     ) -> None:
-        self._engine, self._claimed, self._how, self._part, self._error = (
-            engine,
-            claimed,
-            how,
-            part,
-            error,
-        )
+        self._engine, self._claimed = engine, claimed
+        self._how, self._part, self._error = how, part, error
         self._chunk = {"job": str(claimed.job_id), "chunk": claimed.number}
 
     def handle(self, retry: int) -> bool:
-        """Deals with it. True: the part is to be tried again at once; otherwise it is written down
-        why not.
+        """Deals with the error. True: the part is to be tried again at once. Otherwise the reason
+        is written down.
         """
         error, how = self._error, self._how
         if isinstance(error, NotNow):
-            self._write(partial(put_off, seconds=UNTIL_FREE))
+            self._write(partial(put_off, seconds=PAUSE_UNTIL_FREE))
         elif isinstance(error, CampaignLocked):
-            mend = "end the transaction that moves or deletes the campaign, or has it locked; work goes on by itself"
-            log.warning("campaign locked", mend=mend, **self._chunk)
-            self._write(
-                partial(
-                    hold,
-                    reason="locked",
-                    detail="the campaign is being moved or deleted, or locked for that",
-                )
+            hint = (
+                "end the transaction that moves or deletes the campaign, or has it locked; "
+                "work goes on by itself"
             )
+            log.warning("campaign locked", hint=hint, **self._chunk)
+            detail = "the campaign is being moved or deleted, or locked for that"
+            self._write(partial(hold, reason="locked", detail=detail))
         elif isinstance(error, TimeIsUp) or (is_cancelled(error) and self._part.is_over):
             return self._give_more_time()
         elif is_locked(error):
@@ -204,10 +201,10 @@ class _Setback:
         """
         size, seconds = self._part.size, self._claimed.part_seconds or int(PART_SECONDS)
         if size is None:  # not even its chunk could be locked in time
-            self._write(partial(put_off, seconds=UNTIL_FREE))
+            self._write(partial(put_off, seconds=PAUSE_UNTIL_FREE))
             return False
         reason = self._ask(reason_of_slowness)
-        log.warning("leads take long", leads=size, seconds=seconds, mend=reason, **self._chunk)
+        log.warning("leads take long", leads=size, seconds=seconds, hint=reason, **self._chunk)
         longest = LONGEST_PART if (self._ask(worker_processes) or 0) > 1 else LONGEST_OF_LONE_WORKER
         if size > 1:
             self._write(partial(cut, size=size // 2, of_job=True))
@@ -218,8 +215,8 @@ class _Setback:
         return False
 
     def _lead_around_locks(self) -> bool:
-        """First without what is locked; where that is not enough, as what goes with a lead is
-        locked, lead by lead.
+        """Tries again without the leads that are locked; where that is not enough, as rows that go
+        with a lead are locked, lead by lead.
         """
         size = self._part.size
         if size and not self._how.skip_locked:
@@ -227,17 +224,12 @@ class _Setback:
             return True
         if table := self._ask(locked_table):
             detail = f"the table {table} is locked"
-            log.warning(
-                "table locked",
-                table=table,
-                mend="end the transaction that holds it; pg_locks names it",
-                **self._chunk,
-            )
-            self._write(
-                partial(hold, reason="locked", detail=detail, sqlstate=sqlstate(self._error))
-            )
+            hint = "end the transaction that holds it; pg_locks names it"
+            log.warning("table locked", table=table, hint=hint, **self._chunk)
+            state = sqlstate(self._error)
+            self._write(partial(hold, reason="locked", detail=detail, sqlstate=state))
         elif size is None:
-            self._write(partial(put_off, seconds=CHUNK_IN_HAND))
+            self._write(partial(put_off, seconds=PAUSE_IN_HAND))
         elif size > 1:
             self._write(partial(cut, size=size // 2))
         else:
@@ -257,9 +249,9 @@ class _Setback:
             if isinstance(error, DBAPIError)
             else f"the worker met {_raised_at(error)}"
         )
-        mend = "check the database, and its log; work goes on by itself"
+        hint = "check the database, and its log; work goes on by itself"
         log.warning(
-            "job waits", error=type(error).__name__, detail=detail, mend=mend, **self._chunk
+            "job waits", error=type(error).__name__, detail=detail, hint=hint, **self._chunk
         )
         self._write(partial(hold, reason="database", detail=detail, sqlstate=sqlstate(error)))
 
@@ -273,7 +265,7 @@ class _Setback:
 
     def _write(self, word: Word) -> None:
         """Writes `word` down, or remembers it: without it, the attempt would count."""
-        deadline = time.monotonic() + UNTIL_GIVEN_BACK
+        deadline = time.monotonic() + GIVE_BACK_TIMEOUT
         while not _try_to_write(self._engine, self._claimed, word):
             if time.monotonic() > deadline:
                 _unwritten.append((self._claimed, word))

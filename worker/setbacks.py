@@ -1,5 +1,5 @@
-"""What becomes of a chunk that could not be worked on: it is given back, and what happened is
-written down with it or its job.
+"""Gives back a chunk that could not be worked on, and writes down with it, or with its job, what
+happened.
 
 Only a lease that runs out without a word counts as an attempt: that is a chunk which kills its
 workers. Each word here takes the attempt of its claim back, in whatever order they come; but only
@@ -15,6 +15,7 @@ from uuid import UUID
 
 from sqlalchemy import Connection, Integer, bindparam, text
 
+from shared.states import ACTIVE_STATES, quoted
 from worker.claimer import Claim
 
 NOT_WAITING = "waiting_for = NULL, waiting_since = NULL, waiting_until = NULL"
@@ -29,89 +30,127 @@ most.
 # Locks are taken as everywhere, chunk before job.
 _MINE = "WHERE job_id = :job_id AND number = :number AND state = 'pending'"
 _IS_LAST = "retry_at = :lease_end"
-_NOT_COUNTED = (
-    "attempts = greatest(attempts - 1, 0)"  # it may have been taken back before, for a pause
-)
+# It may have been taken back before, for a pause.
+_NOT_COUNTED = "attempts = greatest(attempts - 1, 0)"
 
-# When the next probe may begin, unless it has begun already: then the job waits until after the end
-# of this one's lease.
-_NEXT_PROBE = """
-    waiting_until = CASE WHEN :waited AND waiting_until <= :lease_end
-        THEN least(waiting_until, clock_timestamp() + interval '{}') ELSE waiting_until END
-"""
+
+def _next_probe(pause: str) -> str:
+    """The next probe of the job may begin after the `pause`, an interval, unless it has begun
+    already: then the job waits until after the end of this one's lease.
+    """
+    return f"""
+        waiting_until = CASE
+            WHEN :waited AND waiting_until <= :lease_end
+            THEN least(waiting_until, clock_timestamp() + interval '{pause}')
+            ELSE waiting_until
+        END
+    """
+
 
 _PUT_OFF = text(f"""
     WITH put_off AS (
         UPDATE chunks SET {_NOT_COUNTED},
-            retry_at = CASE WHEN {_IS_LAST} THEN clock_timestamp() + CAST(:seconds AS float) * interval '1 s' ELSE retry_at END
+            retry_at = CASE
+                WHEN {_IS_LAST} THEN clock_timestamp() + CAST(:seconds AS float) * interval '1 s'
+                ELSE retry_at
+            END
         {_MINE} RETURNING job_id
     )
-    UPDATE jobs SET {_NEXT_PROBE.format("1 s")} FROM put_off WHERE id = put_off.job_id AND :waited
+    UPDATE jobs SET {_next_probe("1 s")} FROM put_off WHERE id = put_off.job_id AND :waited
 """)
 
 # The next part is smaller; where leads take long, so are those of the job's other chunks.
 _CUT = text(f"""
     WITH cut AS (
-        UPDATE chunks SET {_NOT_COUNTED}, retry_at = CASE WHEN {_IS_LAST} THEN '-infinity' ELSE retry_at END,
+        UPDATE chunks SET {_NOT_COUNTED},
+            retry_at = CASE WHEN {_IS_LAST} THEN '-infinity' ELSE retry_at END,
             part_size = :part_size, part_seconds = :part_seconds
         {_MINE} RETURNING job_id
     )
-    UPDATE jobs SET part_size = CASE WHEN :of_job THEN least(part_size, :part_size) ELSE part_size END, {_NEXT_PROBE.format("0")}
+    UPDATE jobs SET
+        part_size = CASE WHEN :of_job THEN least(part_size, :part_size) ELSE part_size END,
+        {_next_probe("0")}
     FROM cut WHERE id = cut.job_id AND (:of_job OR :waited)
 """).bindparams(bindparam("part_size", type_=Integer), bindparam("part_seconds", type_=Integer))
 
-# The pause is as long as the job has waited already, within limits; then one chunk is tried.
-# Another than this one where there is any, and than those that were held before, though the pauses
-# double: it may be these alone that fail. A day counts whether or not the job's window was open,
-# but a job is given up only when it has been tried again in a window that has been open for some
-# time.
+# `pause`: it is as long as the job has waited already, within limits; then one chunk is tried.
+#
+# `held`: another chunk than this one is tried where there is any, and than those that were held
+# before, though the pauses double: it may be these alone that fail.
+#
+# `wanted`: a day counts whether or not the job's window was open, but a job is given up only when
+# it has been tried again in a window that has been open for some time.
 _HOLD = text(f"""
     WITH pause AS (
-        SELECT least(interval '30 s', greatest(interval '1 s', clock_timestamp() - waiting_since)) AS length
+        SELECT least(
+            interval '30 s', greatest(interval '1 s', clock_timestamp() - waiting_since)
+        ) AS length
         FROM jobs WHERE id = :job_id
     ),
     others AS (
         SELECT count(held_since) AS held, count(*) > count(held_since) AS are_untried FROM (
-            SELECT held_since FROM chunks WHERE job_id = :job_id AND state = 'pending' AND number <> :number
+            SELECT held_since FROM chunks
+            WHERE job_id = :job_id AND state = 'pending' AND number <> :number
             ORDER BY number LIMIT 1000
         ) AS other
     ),
     held AS (
         UPDATE chunks SET {_NOT_COUNTED},
-            held_since = CASE WHEN :is_doubtful THEN coalesce(held_since, clock_timestamp()) ELSE held_since END,
-            retry_at = CASE WHEN {_IS_LAST} THEN clock_timestamp() + pause.length
-                + CASE WHEN are_untried THEN 2 * (held + 1) * pause.length ELSE interval '0' END ELSE retry_at END
+            held_since = CASE
+                WHEN :is_doubtful THEN coalesce(held_since, clock_timestamp()) ELSE held_since
+            END,
+            retry_at = CASE
+                WHEN {_IS_LAST} THEN clock_timestamp() + pause.length
+                    + CASE WHEN are_untried THEN 2 * (held + 1) * pause.length ELSE interval '0' END
+                ELSE retry_at
+            END
         FROM pause, others {_MINE} RETURNING job_id
     )
-    UPDATE jobs SET waiting_for = CAST(:waiting_for AS jsonb), waiting_since = coalesce(waiting_since, clock_timestamp()),
+    UPDATE jobs SET waiting_for = CAST(:waiting_for AS jsonb),
+        waiting_since = coalesce(waiting_since, clock_timestamp()),
         waiting_until = clock_timestamp() + pause.length,
-        wanted = CASE WHEN wanted IS NULL AND waiting_since < clock_timestamp() - interval '24 h'
-            AND (closes_at IS NULL OR run_at + least(interval '10 min', (closes_at - run_at) / 2) < clock_timestamp())
-            THEN 'fail' ELSE wanted END
-    FROM held, pause WHERE id = held.job_id AND jobs.state IN ('queued', 'running')
+        wanted = CASE
+            WHEN wanted IS NULL AND waiting_since < clock_timestamp() - interval '24 h' AND (
+                closes_at IS NULL
+                OR run_at + least(interval '10 min', (closes_at - run_at) / 2) < clock_timestamp()
+            )
+            THEN 'fail'
+            ELSE wanted
+        END
+    FROM held, pause WHERE id = held.job_id AND jobs.state IN ({quoted(ACTIVE_STATES)})
 """)
 
-# What has gone well says that the database is well, whatever was asked meanwhile for its not being
-# so; and quick parts, that the next may be bigger. While the job waited, no lock was tried: that
-# time does not count for those who wait for one. A chunk that somebody has in hand is being tried
-# now.
+# A part that went well shows that the database is well, whatever was asked meanwhile because it was
+# not; and a quick one shows that the next may be bigger.
+#
+# `locked`: a chunk that somebody has in hand is being tried now, and is passed over.
+#
+# `waited`: while the job waited, no lock was tried. That time does not count for entries that wait
+# for one.
 _GO_ON = text(f"""
     WITH locked AS (
         SELECT job_id, number, waiting_since FROM jobs JOIN chunks ON job_id = id
-        WHERE id = :job_id AND waiting_since IS NOT NULL AND chunks.state = 'pending' AND locked_since IS NOT NULL
+        WHERE id = :job_id AND waiting_since IS NOT NULL AND chunks.state = 'pending'
+            AND locked_since IS NOT NULL
         FOR NO KEY UPDATE OF chunks SKIP LOCKED
     ),
     waited AS (
-        UPDATE chunks SET locked_since = least(clock_timestamp(), locked_since + (clock_timestamp() - waiting_since)),
+        UPDATE chunks SET
+            locked_since = least(
+                clock_timestamp(), locked_since + (clock_timestamp() - waiting_since)
+            ),
             held_since = CASE WHEN :went AND chunks.number = :number THEN NULL ELSE held_since END
         FROM locked WHERE chunks.job_id = locked.job_id AND chunks.number = locked.number
     ),
     went AS (
-        UPDATE chunks SET held_since = NULL WHERE job_id = :job_id AND number = :number AND :went AND held_since IS NOT NULL
+        UPDATE chunks SET held_since = NULL
+        WHERE job_id = :job_id AND number = :number AND :went AND held_since IS NOT NULL
             AND NOT EXISTS (SELECT FROM locked WHERE number = :number)
     )
     UPDATE jobs SET {NOT_WAITING}, wanted = nullif(wanted, 'fail'),
-        recovered_at = CASE WHEN :went AND waiting_since IS NOT NULL THEN clock_timestamp() ELSE recovered_at END,
+        recovered_at = CASE
+            WHEN :went AND waiting_since IS NOT NULL THEN clock_timestamp() ELSE recovered_at
+        END,
         {GROWN}
     WHERE id = :job_id AND (waiting_since IS NOT NULL OR :quick AND part_size IS NOT NULL)
 """)

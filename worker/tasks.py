@@ -12,15 +12,14 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from shared.broker.sender import RUN_NEXT, WEBHOOKS_QUEUE, Sender
-from shared.broker.wakeups import Announcer
+from shared.broker.wakeups import Announcer, Wake
+from shared.credentials import Vault
 from shared.database.engines import create_worker_engine
 from shared.database.sqlstates import sqlstate
 from shared.settings import settings
-from shared.webhooks.signatures import Vault
 from worker import runner
 from worker.app import app
 from worker.deliverer import Terms, deliver_next
-from worker.finisher import Wake
 
 log = structlog.get_logger()
 
@@ -64,10 +63,10 @@ def run_next(queue: str) -> None:
         else:
             runner.run_next(engine, queue, wake, timedelta(seconds=settings().lock_wait))
     except (DBAPIError, PoolTimeoutError) as error:  # whose text may hold identifiers
-        mend = "check that the database is up, and its log; work goes on by itself"
+        hint = "check that the database is up, and its log; work goes on by itself"
         log.warning(
             "work put off",
             error=type(getattr(error, "orig", error)).__name__,
             sqlstate=sqlstate(error),
-            mend=mend,
+            hint=hint,
         )

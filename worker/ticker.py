@@ -1,7 +1,7 @@
-"""Makes up for everything that can be lost, and minds the clock: once a second it queues what is
-due, finishes jobs whose worker died before it could, carries out requests, and sends messages while
-there is work that none may be waiting for. It depends on the database only, keeps nothing in
-memory, and may run any number of times: every step is harmless to repeat.
+"""Makes up for everything that can be lost, and minds the clock: once a second it queues jobs that
+are due, finishes jobs whose worker died before it could, carries out requests, and sends messages
+while there is work. It depends on the database only, keeps nothing in memory, and may run any
+number of times: every step is harmless to repeat.
 """
 
 import signal
@@ -15,7 +15,7 @@ from sqlalchemy import Connection, Engine, text
 from sqlalchemy.exc import SQLAlchemyError
 
 from shared.broker.sender import JOB_QUEUES, WEBHOOKS_QUEUE, Sender
-from shared.broker.wakeups import Announcer
+from shared.broker.wakeups import Announcer, Wake
 from shared.database.engines import create_worker_engine
 from shared.database.plans import NOW
 from shared.process import logs
@@ -23,17 +23,18 @@ from shared.process.environment import look_at_servers, process_settings
 from shared.process.heartbeats import beat, forget_the_dead
 from shared.process.streams import guard_streams
 from shared.settings import Settings
+from shared.states import ACTIVE_STATES, quoted
 from worker.claimer import is_anything_claimable
-from worker.finisher import Wake, tell, unfinished
+from worker.finisher import tell, unfinished
 from worker.previewer import conclude
 from worker.purger import purge_archive, purge_identifiers, purge_keys
 from worker.scheduler import close_windows, queue_due
 from worker.steerer import carry_out_requests
 
-REQUESTS = 1000  # carried out in one round, which takes some 2 s then
+REQUESTS_A_ROUND = 1000  # carried out, which takes some 2 s then
 
 PERIOD = 1.0  # seconds; what lost or wiped messages cost
-SHORTEST = 0.05  # seconds between looks at paced jobs
+SHORTEST_PAUSE = 0.05  # seconds between looks at paced jobs
 
 _STOP = {signal.SIGTERM, signal.SIGINT}
 
@@ -44,7 +45,8 @@ _LIMITS = text(
 
 _DELIVERY_IS_DUE = text(f"""
     SELECT (
-        SELECT true FROM deliveries WHERE state = 'pending' AND due_at <= {NOW} ORDER BY due_at LIMIT 1
+        SELECT true FROM deliveries WHERE state = 'pending' AND due_at <= {NOW}
+        ORDER BY due_at LIMIT 1
     ) IS NOT NULL
 """)
 
@@ -54,7 +56,7 @@ _DELIVERY_IS_DUE = text(f"""
 _NEXT_PACED = text(f"""
     SELECT (
         SELECT extract(epoch FROM paced_at - clock_timestamp())::float FROM jobs
-        WHERE paced_at > {NOW} - CAST(:period AS interval) AND state IN ('queued', 'running')
+        WHERE paced_at > {NOW} - CAST(:period AS interval) AND state IN ({quoted(ACTIVE_STATES)})
         ORDER BY paced_at LIMIT 1
     )
 """)
@@ -85,7 +87,7 @@ def tick(engine: Engine, settings: Settings, wake: Wake) -> None:
         in_transaction(queue_due),
         lambda: _send_for_work(engine, wake),
         in_transaction(close_windows),
-        lambda: carry_out_requests(engine, wake, REQUESTS),
+        lambda: carry_out_requests(engine, wake, REQUESTS_A_ROUND),
         lambda: _finish_forgotten(engine, wake),
         in_transaction(purge),
     ):
@@ -96,7 +98,7 @@ def tick(engine: Engine, settings: Settings, wake: Wake) -> None:
             log.warning(
                 "round failed",
                 error=type(cause).__name__,
-                mend="check DATABASE_URL and that the database is up",
+                hint="check DATABASE_URL and that the database is up",
             )
 
 
@@ -147,14 +149,14 @@ def run(engine: Engine, settings: Settings, wake: Wake) -> None:
         next_round = time.monotonic() + PERIOD
         tick(engine, settings, wake)
         while (left := next_round - time.monotonic()) > 0:
-            pace = _next_paced(engine, left)
+            pace = _seconds_until_paced(engine, left)
             if signal.sigtimedwait(_STOP, pace):
                 return
             if pace < left:
                 send_for_paced(engine, wake)
 
 
-def _next_paced(engine: Engine, longest: float) -> float:
+def _seconds_until_paced(engine: Engine, longest: float) -> float:
     """Seconds, at most `longest`, until a paced job may go on."""
     try:
         with engine.begin() as connection:
@@ -163,7 +165,7 @@ def _next_paced(engine: Engine, longest: float) -> float:
             ).scalar_one()
     except SQLAlchemyError:  # the next round says so
         return longest
-    return longest if seconds is None else min(longest, max(SHORTEST, seconds))
+    return longest if seconds is None else min(longest, max(SHORTEST_PAUSE, seconds))
 
 
 def send_for_paced(engine: Engine, wake: Wake) -> None:
@@ -173,10 +175,9 @@ def send_for_paced(engine: Engine, wake: Wake) -> None:
 
 
 def main() -> None:
-    """`python -m worker.ticker`: runs until SIGTERM or SIGINT."""
-    signal.pthread_sigmask(
-        signal.SIG_BLOCK, _STOP
-    )  # before any thread begins; they wait to be fetched between rounds
+    """`leadsweep ticker`: runs until SIGTERM or SIGINT."""
+    # Before any thread begins; signals wait to be fetched between rounds.
+    signal.pthread_sigmask(signal.SIG_BLOCK, _STOP)
     guard_streams()
     settings = process_settings()
     logs.configure(settings)

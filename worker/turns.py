@@ -18,24 +18,31 @@ from uuid import UUID
 
 from sqlalchemy import Connection, text
 
+from shared.states import ACTIVE_STATES, quoted
+
 LIST_EVERY = 0.1  # seconds: so long a company that is new may be overlooked
-FORGET_EVERY = 5.0  # seconds: so long a job that was committed late may be, which stands among those that are passed over
+# Seconds: so long a job that was committed late may be overlooked, where it stands among those that
+# are passed over.
+FORGET_EVERY = 5.0
 COMMITTED = "2 s"  # what was queued longer ago is committed by now, but for accidents
 LOOK_EVERY = 8  # chunks that a claim walks past
 WRITE_EVERY = 50  # chunks that a claim of another session walks past
-MOST_JOBS = 32  # of several chunks, whose first one that is pending is known
+JOBS_REMEMBERED = 32  # of several chunks, whose first one that is pending is known
+
+_IS_ACTIVE = f"state IN ({quoted(ACTIVE_STATES)})"
 
 # From company to company along jobs_active_idx, without reading all their jobs: of one that is
 # known, on from where there was anything the last time; between two of them, whoever is new. An id
 # may be empty: that is where the walk begins.
-_LIST = text("""
+_LIST = text(f"""
     WITH RECURSIVE known AS MATERIALIZED (
-        SELECT company_id, since
-        FROM json_to_recordset(CAST(:companies AS json)) AS known (company_id text, since timestamptz)
+        SELECT company_id, since FROM json_to_recordset(CAST(:companies AS json)) AS known (
+            company_id text, since timestamptz
+        )
     ),
     walk (company_id, first) AS (
         SELECT '', (
-            SELECT queued_at FROM jobs WHERE queue = :queue AND state IN ('queued', 'running') AND company_id = ''
+            SELECT queued_at FROM jobs WHERE queue = :queue AND {_IS_ACTIVE} AND company_id = ''
             ORDER BY queued_at, id LIMIT 1
         )
         UNION ALL
@@ -44,21 +51,24 @@ _LIST = text("""
         ) AS following CROSS JOIN LATERAL (
             (
                 SELECT company_id, queued_at FROM jobs
-                WHERE queue = :queue AND state IN ('queued', 'running')
+                WHERE queue = :queue AND {_IS_ACTIVE}
                     AND company_id > walk.company_id AND company_id < following.company_id
                 ORDER BY company_id, queued_at, id LIMIT 1
             )
             UNION ALL
             SELECT following.company_id, (
                 SELECT queued_at FROM jobs
-                WHERE queue = :queue AND state IN ('queued', 'running') AND company_id = following.company_id
-                    AND queued_at >= (SELECT since FROM known WHERE known.company_id = following.company_id)
+                WHERE queue = :queue AND {_IS_ACTIVE}
+                    AND company_id = following.company_id
+                    AND queued_at >= (
+                        SELECT since FROM known WHERE known.company_id = following.company_id
+                    )
                 ORDER BY queued_at, id LIMIT 1
             ) WHERE following.company_id IS NOT NULL
             UNION ALL
             (
                 SELECT company_id, queued_at FROM jobs
-                WHERE queue = :queue AND state IN ('queued', 'running')
+                WHERE queue = :queue AND {_IS_ACTIVE}
                     AND company_id > walk.company_id AND following.company_id IS NULL
                 ORDER BY company_id, queued_at, id LIMIT 1
             )
@@ -70,14 +80,15 @@ _LIST = text("""
     FROM walk
 """)
 
-# In whose hands it may be. A chunk that is done stays so.
+# The chunk may be in somebody's hands. A chunk that is done stays done.
 _FIRST_PENDING = text("""
     WITH first AS MATERIALIZED (
         SELECT number FROM chunks WHERE job_id = :job_id AND state = 'pending' AND number >= :first
         ORDER BY number LIMIT 1
     ),
     written AS (
-        UPDATE jobs SET first_pending = number FROM first WHERE id = :job_id AND number - first_pending >= :write_every
+        UPDATE jobs SET first_pending = number FROM first
+        WHERE id = :job_id AND number - first_pending >= :write_every
     )
     SELECT (SELECT number FROM first)
 """)
@@ -112,19 +123,18 @@ class Turns:
 
     @property
     def are_stale(self) -> bool:
-        """Whether there may be a company that has none."""
+        """Whether there may be a company without a turn."""
         return time.monotonic() - self._listed > LIST_EVERY
 
-    def in_turn(self, most: int) -> Iterator[dict[str, str]]:
-        """The values of a claim: the companies that have open jobs, up to `most` at once, and what
+    def in_turn(self, at_once: int) -> Iterator[dict[str, str]]:
+        """The values of a claim: the companies that have open jobs, up to `at_once`, and what
         is known of their jobs.
 
-        Where none has, those served last: what has come since is mostly theirs, and to try costs
-        less than to list.
+        Where no company has an open job, those served last: new jobs are mostly theirs, and to try
+        costs less than to list.
         """
-        busy = [each for each in self.companies.items() if each[1].is_busy] or [
-            *self.companies.items()
-        ][-most:]
+        all_turns = list(self.companies.items())
+        busy = [(company_id, turn) for company_id, turn in all_turns if turn.is_busy]
         companies = [
             {
                 "company_id": company_id,
@@ -133,24 +143,20 @@ class Turns:
                 "served_at": turn.served_at,
                 "served_id": turn.served_id,
             }
-            for company_id, turn in busy
+            for company_id, turn in busy or all_turns[-at_once:]
         ]
-        jobs = _encode(
-            [
-                {"job_id": str(job_id), "number": number}
-                for job_id, number in self.first_pending.items()
-            ]
-        )
-        for start in range(0, len(companies), most):
+        known = self.first_pending.items()
+        jobs = _encode([{"job_id": str(job_id), "number": number} for job_id, number in known])
+        for start in range(0, len(companies), at_once):
             yield {
                 "queue": self.queue,
                 "jobs": jobs,
-                "companies": _encode(companies[start : start + most]),
+                "companies": _encode(companies[start : start + at_once]),
             }
 
     def list(self, connection: Connection) -> bool:
-        """Looks who has open jobs; whether anybody has. Whoever had none comes first, in no order:
-        or all sessions would serve the same one.
+        """Looks which companies have open jobs; returns whether any has. Companies that are new
+        come first, shuffled: else all sessions would serve the same one.
         """
         self._listed = time.monotonic()
         known = self.companies
@@ -161,23 +167,23 @@ class Turns:
             [{"company_id": company_id, "since": turn.since} for company_id, turn in known.items()]
         )
         values = {"companies": companies, "queue": self.queue, "committed": COMMITTED}
-        found = connection.execute(_LIST, values).all()
+        listed = connection.execute(_LIST, values).all()
         new = []
-        for company_id, is_busy, since in found:
-            if turn := self.companies.get(company_id):
-                turn.is_busy, turn.since = is_busy, since.isoformat()
-            elif is_busy:
-                new.append((company_id, Turn(is_busy, since.isoformat())))
+        for row in listed:
+            if turn := self.companies.get(row.company_id):
+                turn.is_busy, turn.since = row.is_busy, row.since.isoformat()
+            elif row.is_busy:
+                new.append((row.company_id, Turn(row.is_busy, row.since.isoformat())))
         random.shuffle(new)
-        still = {company_id for company_id, *_ in found}
+        still = {row.company_id for row in listed}
         self.companies = dict(new) | {
             company_id: turn for company_id, turn in self.companies.items() if company_id in still
         }
         return any(turn.is_busy for turn in self.companies.values())
 
     def served(self, row: Any, moment: datetime) -> None:
-        """Notes who was served, by a row of the claim, and when. Who stood before had nothing to be
-        claimed: it is not looked at again before the next list.
+        """Notes which company was served, by a row of the claim, and when. Those that stood before
+        it had nothing to be claimed: they are not looked at again before the next list.
         """
         for company_id, turn in self.companies.items():
             if company_id == row.company_id:
@@ -197,7 +203,7 @@ class Turns:
             values = {"job_id": row.job_id, "first": row.first_pending, "write_every": WRITE_EVERY}
             self.first_pending.pop(row.job_id, None)
             self.first_pending[row.job_id] = connection.execute(_FIRST_PENDING, values).scalar_one()
-            if len(self.first_pending) > MOST_JOBS:
+            if len(self.first_pending) > JOBS_REMEMBERED:
                 del self.first_pending[next(iter(self.first_pending))]
 
 

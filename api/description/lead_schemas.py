@@ -2,7 +2,6 @@
 
 from api.description.request_schemas import CAMPAIGN_PATTERN, ENTRY, PHONE_REGION
 from api.description.shapes import (
-    MOMENT,
     Schema,
     count,
     list_of,
@@ -12,6 +11,7 @@ from api.description.shapes import (
     text,
     whole,
 )
+from api.http.fields import MOMENT
 from api.jobs.submission import MAX_ENTRIES
 
 _METADATA: Schema = {"type": "object", "description": "Whatever else is known of it"}

@@ -16,14 +16,45 @@ from api.description.webhook_schemas import DELIVERY_ID, WEBHOOK_ID
 ABOUT = """\
 Deletes leads in bulk, in the background, and says what became of each.
 
-Send a bulk delete, get `202` and a job; read the job until its status is final. A `503` or a cut connection may hide a job
-that was accepted: send an `Idempotency-Key` of your own with every POST that makes a job or acts on one, and the same again when
-in doubt.
+Send a bulk delete, get `202` and a job; read the job until its status is final. A `503` or a cut
+connection may hide a job that was accepted: send an `Idempotency-Key` of your own with every POST
+that makes a job or acts on one, and the same again when in doubt.
 
-Every answer, errors included, is `{"success", "data", "error"}` and carries `X-Request-ID`. A path that does not exist answers
-`404` (`Not found`), another method `405` (`Method not allowed`), what is no HTTP `400` (`Invalid HTTP request`), headers over
-64 KiB `431` (`Request header is too large`).
+**Quick start.** With a key of scope `write` (button Authorize) and a campaign that exists:
+
+1. `POST /api/v1/leads/bulk-delete` with
+   `{"campaignId": "spring", "leads": [{"externalId": "CRM_001"}, {"phoneNumber": "+15555551234"}]}`
+   answers `202` with a `jobId`.
+2. `GET /api/v1/jobs/{jobId}` with `Prefer: wait=10` answers as soon as the job has ended, with
+   counts and identifiers.
+3. `GET /api/v1/jobs/{jobId}/results` says for each lead what became of it, and why.
+
+With `"dryRun": true` the job changes nothing and says what it would delete; with
+`"mode": "archive"` it can be undone.
+
+Every answer, errors included, is `{"success", "data", "error"}` and carries `X-Request-ID`. A path
+that does not exist answers `404` (`Not found`), another method `405` (`Method not allowed`),
+anything that is not HTTP `400` (`Invalid HTTP request`), headers over 64 KiB `431` (`Request header
+is too large`).
 """
+
+# Swagger UI groups operations by these, in this order.
+TAGS = [
+    {
+        "name": name,
+        "description": description,
+    }
+    for name, description in {
+        "Bulk delete": "Submit leads to be deleted, as JSON or as a file: each call makes one job",
+        "Jobs": "Read what becomes of a job, and of each of its leads",
+        "Actions": "Steer a job, or make one that follows it",
+        "Leads": "Create, list and delete leads at once, without a job",
+        "Webhooks": "Be told of the end of every job",
+        "Deliveries": "See what was sent to webhooks, and send it again",
+        "Health": "Ask whether everything is up; needs no key",
+        "Records": "The same operations under the name that older clients of the published API use",
+    }.items()
+]
 
 _KEYED = {401: "Unauthorized", 429: "RateLimited", 503: "Unavailable"}
 _BULK = {
@@ -75,8 +106,9 @@ _STATUSES = {
     "changeJob": {200: "JobChanged"} | _CHANGED,
     "getJob": {200: "Job", 304: "NotModified", 400: "InvalidQuery", 404: "JobNotFound"} | _KEYED,
     "listJobs": {200: "JobPage", 400: "InvalidQuery"} | _KEYED,
-    "listResults": {200: "ResultPage", 400: "InvalidQuery", 404: "JobNotFound", 410: "Purged"}
-    | _KEYED,
+    "listResults": (
+        {200: "ResultPage", 400: "InvalidQuery", 404: "JobNotFound", 410: "Purged"} | _KEYED
+    ),
     **dict.fromkeys(
         ("createLeads", "createRecords"), {200: "LeadsCreated", 409: "RefusedLeads"} | _NEW_LEADS
     ),
@@ -95,8 +127,9 @@ _STATUSES = {
     "deleteWebhook": {200: "WebhookDeleted", 404: "WebhookNotFound"} | _ASKED,
     "rotateWebhook": {200: "WebhookRotated", 404: "WebhookNotFound"} | _ASKED,
     "testWebhook": {202: "DeliveryStarted", 404: "WebhookNotFound"} | _ASKED,
-    "listWebhookDeliveries": {200: "DeliveryPage", 400: "InvalidQuery", 404: "WebhookNotFound"}
-    | _KEYED,
+    "listWebhookDeliveries": (
+        {200: "DeliveryPage", 400: "InvalidQuery", 404: "WebhookNotFound"} | _KEYED
+    ),
     "listJobDeliveries": {200: "DeliveryPage", 400: "InvalidQuery", 404: "JobNotFound"} | _KEYED,
     "redeliver": {202: "DeliveryStarted", 404: "DeliveryNotFound", 409: "WebhookDisabled"} | _ASKED,
     "getHealth": {200: "Healthy", 429: "HealthRateLimited", 503: "Unhealthy"},
@@ -122,7 +155,8 @@ _WAIT = _request_header(
 )
 _IDEMPOTENCY = _request_header(
     "Idempotency-Key",
-    "Makes it safe to send the same again, for 72 hours: a 503 or a cut connection may hide a call that was carried out",
+    "Makes it safe to send the same again, for 72 hours: a 503 or a cut connection may hide a call"
+    " that was carried out",
     {"type": "string", "pattern": "^[!-~]([ -~]{0,253}[!-~])?$"},
     "6f1c-nightly-17",
 )
@@ -138,7 +172,10 @@ _SENT = {
     "operationId": "jobEnded",
     "summary": "A job has ended",
     "tags": ["Webhooks"],
-    "description": "Signed as Standard Webhooks 1.0 has it. Answer 2xx within 20 seconds; anything else is tried again.",
+    "description": (
+        "Signed as Standard Webhooks 1.0 has it. Answer 2xx within 20 seconds; anything else is"
+        " tried again."
+    ),
     "security": [],
     "parameters": [
         {
@@ -149,9 +186,16 @@ _SENT = {
             "schema": {"type": "string"},
         }
         for name, description in {
-            "webhook-id": "The delivery: the same for each attempt, so that you can tell a repetition",
-            "webhook-timestamp": "Of the attempt, in unix seconds; refuse what is older than 5 minutes",
-            "webhook-signature": "`v1,` and the base64 HMAC-SHA256 of id, timestamp and body; several with spaces between",
+            "webhook-id": (
+                "The delivery: the same for each attempt, so that you can tell a repetition"
+            ),
+            "webhook-timestamp": (
+                "Of the attempt, in unix seconds; refuse what is older than 5 minutes"
+            ),
+            "webhook-signature": (
+                "`v1,` and the base64 HMAC-SHA256 of id, timestamp and body; several with spaces"
+                " between"
+            ),
         }.items()
     ],
     "requestBody": {
@@ -200,14 +244,21 @@ _PARAMETERS: dict[str, Schema] = {
     "campaignId": {"description": "Only those of this campaign", "example": "cmp_1"},
     "externalId": {"description": "Only the lead with this `externalId`", "example": "CRM_001"},
     "phoneRegion": {
-        "description": "Country (ISO 3166) as whose `phoneNumber` is read if it has no `+`; without it, the campaign's"
+        "description": (
+            "Country (ISO 3166) as whose `phoneNumber` is read if it has no `+`; without it, the"
+            " campaign's"
+        )
     },
     "phoneNumber": {
-        "description": "Only the lead with this `phoneNumber`; a `+` may be written as it is, or as `%2B`",
+        "description": (
+            "Only the lead with this `phoneNumber`; a `+` may be written as it is, or as `%2B`"
+        ),
         "example": "+15555551234",
     },
     "clientReference": {
-        "description": "Only jobs that were sent with this reference, which goes with their identifiers",
+        "description": (
+            "Only jobs that were sent with this reference, which goes with their identifiers"
+        ),
         "example": "nightly",
     },
     "createdAfter": {
@@ -215,15 +266,20 @@ _PARAMETERS: dict[str, Schema] = {
         "example": "2026-01-31T22:00:00+01:00",
     },
     "createdBefore": {
-        "description": "Only jobs that were created before this time, and not at it; ISO 8601 with an offset",
+        "description": (
+            "Only jobs that were created before this time, and not at it; ISO 8601 with an offset"
+        ),
         "example": "2026-02-01T22:00:00+01:00",
     },
     "outcome": {"description": "Only entries with this outcome", "schema": OUTCOME},
     "cursor": {"description": "`nextCursor`, or `cursor`, of the page before"},
     "limit": {"description": "The most items in a page"},
     "raw": {
-        "description": "`1`: CSV without the quote before what a spreadsheet would take for a formula; only where a cell would "
-        "else mean something else when it is sent back, as `'-17`, it has one"
+        "description": (
+            "`1`: CSV without the quote before what a spreadsheet would take for a formula; only"
+            " where a cell would else mean something else when it is sent back, as `'-17`, it"
+            " has one"
+        )
     },
 }
 

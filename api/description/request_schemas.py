@@ -3,12 +3,10 @@ does.
 """
 
 from api.description.shapes import Schema, or_null, reference, text
-from api.description.webhook_schemas import CALLBACK_URL
 from api.jobs.entries import MAX_EXTERNAL_ID, MAX_PHONE_NUMBER
-from api.jobs.submission import MAX_ENTRIES, MAX_RATE, MAX_REFERENCE
+from api.jobs.options import OPTIONS
+from api.jobs.submission import MAX_ENTRIES
 from shared.identifiers.canonical import IGNORED, PUNCTUATION
-from shared.identifiers.phone_regions import REGIONS
-from shared.states import Mode, PhoneFallback
 from shared.windows import DAY_NAMES
 
 
@@ -22,8 +20,11 @@ _NO_NUL = r"^[^\u0000]*$"
 
 ENTRY: Schema = {
     "type": "object",
-    "description": "Names one lead, by `externalId`, `phoneNumber` or both. Null counts as missing. Other fields are ignored, "
-    "but for those that may mean one of the two (`external_id`, `mobile`, …), which are refused.",
+    "description": (
+        "Names one lead, by `externalId`, `phoneNumber` or both. Null counts as missing. Other"
+        " fields are ignored, but for those that may mean one of the two (`external_id`, `mobile`,"
+        " …), which are refused."
+    ),
     "properties": {
         "externalId": or_null(text("Your CRM's id", maxLength=MAX_EXTERNAL_ID, pattern=_NO_NUL)),
         "phoneNumber": or_null(
@@ -57,7 +58,10 @@ _WINDOW = {
     "type": "object",
     "additionalProperties": False,
     "required": ["start", "end"],
-    "description": "Every one of `days` from `start` on, to `end`, which is on the next day where it comes before `start`",
+    "description": (
+        "Every one of `days` from `start` on, to `end`, which is on the next day where it comes"
+        " before `start`"
+    ),
     "properties": {
         "start": text("As the clock reads in `timeZone`", pattern=_CLOCK, examples=["22:00"]),
         "end": text(
@@ -76,7 +80,10 @@ _WINDOW = {
 
 _SCHEDULE = {
     "type": "object",
-    "description": "When to run: exactly one of the three. When a window shuts, the job waits for its next opening",
+    "description": (
+        "When to run: exactly one of the three. When a window shuts, the job waits for its next"
+        " opening"
+    ),
     "additionalProperties": False,
     "oneOf": [{"required": [name]} for name in ("runAt", "offPeak", "window")],
     "properties": {
@@ -105,53 +112,10 @@ _SCHEDULE = {
     ],
 }
 
-_MAX_LEADS_PER_SECOND: Schema = {
-    "type": ["integer", "null"],
-    "minimum": 1,
-    "maximum": MAX_RATE,
-    "description": "The pace at which its leads are worked on, averaged over 10 seconds; without it, as fast as it goes",
-}
-
-PHONE_REGION: Schema = or_null(
-    text(
-        "Country (ISO 3166) as whose the phone numbers are read that begin without a `+`, if they are valid there; "
-        "without it, the campaign's",
-        enum=REGIONS,
-        examples=["DE"],
-    )
-)
-
 # What any submission can say of how it is to be done.
-_OPTIONS: dict[str, Schema] = {
-    "clientReference": or_null(
-        text(
-            "Stored with the job, echoed, and a filter of the list",
-            maxLength=MAX_REFERENCE,
-            pattern=_NO_NUL,
-        )
-    ),
-    "phoneFallback": {
-        "enum": [True, False, PhoneFallback.IF_UNIDENTIFIED, None],
-        "default": True,
-        "description": "Whether an entry whose `externalId` names no lead may take the one with its `phoneNumber`; with "
-        "`onlyIfUnidentified`, phone numbers find only leads that have no `externalId` of their own",
-    },
-    "phoneRegion": PHONE_REGION,
-    "mode": {
-        "type": ["string", "null"],
-        "enum": [Mode.DELETE, Mode.ARCHIVE, None],
-        "default": Mode.DELETE,
-        "description": "`archive` keeps the leads for a while, so that the job can be restored",
-    },
-    "dryRun": {
-        "type": ["boolean", "null"],
-        "default": False,
-        "description": "A preview: says what would be deleted, changes nothing, and can be executed within 24 hours",
-    },
-    "callbackUrl": CALLBACK_URL,
-    "schedule": {"anyOf": [reference("Schedule"), {"type": "null"}]},
-    "maxLeadsPerSecond": _MAX_LEADS_PER_SECOND,
-}
+_OPTIONS = {option.name: option.schema for option in OPTIONS}
+
+PHONE_REGION: Schema = _OPTIONS["phoneRegion"]
 
 _BULK_DELETE: Schema = {
     "type": "object",
@@ -181,7 +145,7 @@ _JOB_CHANGE = {
     "type": "object",
     "additionalProperties": False,
     "required": ["maxLeadsPerSecond"],
-    "properties": {"maxLeadsPerSecond": _MAX_LEADS_PER_SECOND},
+    "properties": {"maxLeadsPerSecond": _OPTIONS["maxLeadsPerSecond"]},
     "examples": [{"maxLeadsPerSecond": 500}],
 }
 
@@ -211,14 +175,15 @@ def _parameter(name: str, schema: Schema, *, required: bool = False) -> Schema:
 
 
 _ON_INVALID = text(
-    "What a row that is no entry does: `fail` refuses the file, `skip` gives the row the outcome `invalid`",
+    "What a row that is no entry does: `fail` refuses the file, `skip` gives the row the outcome"
+    " `invalid`",
     enum=["fail", "skip"],
     default="fail",
 )
 
 _COLUMNS = text(
-    "What the file calls the identifiers, its columns or keys: one line of CSV. A name that looks like an "
-    "identifier is refused unless it is said here what it is",
+    "What the file calls the identifiers, its columns or keys: one line of CSV. A name that looks"
+    " like an identifier is refused unless it is said here what it is",
     minLength=1,
     examples=["externalId:crm_id,phoneNumber:mobile", '"externalId:CRM, ID"'],
 )

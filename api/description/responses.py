@@ -4,7 +4,7 @@ from typing import Any
 
 from api.description.schemas import SCHEMAS
 from api.description.shapes import Schema, reference, success
-from api.jobs.exports import CSV_HEAD
+from api.jobs.results import CSV_HEAD
 
 _RATE_HEADERS = ("X-RateLimit-Limit", "X-RateLimit-Remaining", "X-RateLimit-Reset")
 
@@ -44,8 +44,9 @@ HEADERS = {
     ),
 }
 HEADERS |= {
-    f"{name}-Counted": HEADERS[name]
-    | {"required": False, "description": "Present where the call was counted"}
+    f"{name}-Counted": (
+        HEADERS[name] | {"required": False, "description": "Present where the call was counted"}
+    )
     for name in _RATE_HEADERS
 }
 
@@ -154,7 +155,8 @@ RESPONSES = {
         "A parameter is wrong, unknown or given twice", ["Invalid query parameter: limit"]
     ),
     "InvalidFile": _error(
-        "The file, or its options, are wrong; the first error found is the answer, with the line of the file",
+        "The file, or its options, are wrong; the first error found is the answer, with the line of"
+        " the file",
         [
             "Invalid query parameter: dry_run",
             "onInvalid must be fail or skip",

@@ -1,15 +1,16 @@
 """The bodies that callers get, and send, as JSON Schema with an example each: what `/docs` shows.
 
-Written by hand, as the routes read raw bytes and write plain dicts; tests hold both against what
-the API really answers.
+Those of jobs are made of what the routes answer with, and of the table of options. The others are
+written by hand; tests hold all against what the API really answers.
 """
 
 from typing import Any
 
+import msgspec
+
 from api.description.lead_schemas import LEAD_SCHEMAS
 from api.description.request_schemas import REQUEST_SCHEMAS
 from api.description.shapes import (
-    MOMENT,
     Schema,
     count,
     list_of,
@@ -21,8 +22,9 @@ from api.description.shapes import (
 )
 from api.description.webhook_schemas import WEBHOOK_SCHEMAS
 from api.health import ROLES
-from api.jobs.status import MAX_LISTED
-from shared.states import Action, JobState, Mode, Outcome, PhoneFallback
+from api.http.fields import MOMENT
+from api.jobs.status import Job, JobSummary
+from shared.states import JobState, Outcome
 
 JOB_ID = "0b8f3c1e-6f0e-4f0a-9a43-0d7f5c1b2a90"
 
@@ -89,79 +91,28 @@ _LISTS = {
     "invalidIdentifiers": [],
 }
 
-_SUMMARY_FIELDS = {
-    "jobId": text("The job", format="uuid"),
-    "campaignId": text("Its campaign"),
-    "status": reference("JobState"),
-    "requested": or_null(
-        text(
-            "An action that is asked for and comes into force once no chunk is in hand",
-            enum=[Action.PAUSE, Action.CANCEL],
-        )
-    ),
-    "clientReference": or_null(text("As it was sent; removed with the job's identifiers")),
-    "mode": text("What it does with leads", enum=list(Mode)),
-    "dryRun": {"type": "boolean", "description": "Whether it is a preview, which changes no lead"},
-    "phoneFallback": {
-        "enum": [rule.written for rule in PhoneFallback],
-        "description": "As it was sent, or true",
-    },
-    "phoneRegion": or_null(text("As it was sent, or the campaign's")),
-    "sourceJobId": or_null(
-        text("The job that this one follows: retries, executes or restores", format="uuid")
-    ),
-    "total": count("Entries of the job"),
-    "processed": count("Entries that have their outcome"),
-    "deleted": count("Leads removed from the campaign, archived ones too"),
-    "wouldDelete": count("Leads that a preview found; may fall until it is finished"),
-    "restored": count("Leads put back"),
-    "conflict": count("Leads not put back, as their identifier is taken again"),
-    "notFound": count("Entries that named no lead, or one that another entry took"),
-    "unprocessed": count("Entries that could not be processed after all retries"),
-    "invalid": count("Rows of a file that name no lead, sent with `onInvalid=skip`"),
-    "erasedFromArchive": count(
-        "Of `deleted`, those of which a copy in the archive was erased, too or alone"
-    ),
-    "lacksPlus": count(
-        "Of `notFound`, phone numbers of which a lead has the same digits behind a `+`"
-    ),
-    "otherExternalId": count(
-        "Of `wouldDelete`, entries that would take a lead with another `externalId` than theirs"
-    ),
-    "waitingFor": {
-        "anyOf": [reference("WaitingFor"), {"type": "null"}],
-        "description": "What keeps it from going on, if anything",
-    },
-    "error": or_null(text("Why the job failed")),
-    "schedule": {
-        "anyOf": [reference("Schedule"), {"type": "null"}],
-        "description": "As it was sent",
-    },
-    "callbackUrl": or_null(text("As it was sent; a job that follows this one has it too")),
-    "maxLeadsPerSecond": or_null(count("As it was sent, or changed to")),
-    "createdAt": moment("When the job was accepted"),
-    "runAt": _RUN_AT,
-    "startedAt": or_null(moment("When its first chunk was begun")),
-    "finishedAt": or_null(moment("When it became final; nothing changes after that")),
-    "identifiersPurgedAt": or_null(
-        moment("When its identifiers and clientReference were removed, long after its end")
-    ),
-    "history": list_of(reference("Change"), "Every change of its status, oldest first"),
-    "resultsUrl": text("Where the outcome of each entry is", format="uri-reference"),
-}
-_LIST_FIELDS = {
-    name: or_null(
-        list_of(
-            {"type": "string"},
-            "Identifiers as they were sent, in request order; null once they are purged",
-        )
-    )
-    for name in _LISTS
-}
-_OMITTED = {
-    "type": "boolean",
-    "description": f"Above {MAX_LISTED} entries the lists are left out: read `resultsUrl`",
-}
+# Of the job's answers, made of the structs that the routes answer with.
+_, _JOB_SCHEMAS = msgspec.json.schema_components(
+    (Job, JobSummary), ref_template="#/components/schemas/{name}"
+)
+
+
+def _concise(schema: Schema) -> Schema:
+    """`schema` with null beside a type as a list of types, which Swagger UI shows on one line."""
+    match schema:
+        case {"anyOf": [{"type": _} as kind, {"type": "null"}]}:
+            rest = {keyword: value for keyword, value in schema.items() if keyword != "anyOf"}
+            return rest | or_null(kind)
+    return schema
+
+
+for _schema in _JOB_SCHEMAS.values():
+    _schema.pop("title")  # its name again
+    if "properties" in _schema:
+        _schema["properties"] = {
+            name: _concise(field) for name, field in _schema["properties"].items()
+        }
+_FIELDS = _JOB_SCHEMAS["Job"]["properties"]
 
 _RESULT = {
     "index": 0,
@@ -193,94 +144,69 @@ def _page(item: str, cursor: str, example: Any) -> Schema:
     )
 
 
-def _without_lists(schema: Schema) -> None:
-    """The lists may be left out."""
-    schema["required"] = [name for name in schema["required"] if name not in _LISTS]
-
-
-_PUBLISHED = whole(
-    {
-        "deleted": 1,
-        "notFound": 1,
-        "deletedIdentifiers": ["CRM_001"],
-        "notFoundIdentifiers": ["+15555551234"],
-        "jobId": JOB_ID,
-        "status": "completed",
+_PUBLISHED = {
+    "type": "object",
+    "additionalProperties": False,
+    "required": ["deleted", "notFound", "jobId", "status"],
+    "properties": {
+        **{name: _FIELDS[name] for name in ("deleted", "notFound")},
+        **{name: _FIELDS[name] for name in ("deletedIdentifiers", "notFoundIdentifiers")},
+        "jobId": _FIELDS["jobId"],
+        "status": {"const": "completed"},
+        **{
+            name: _FIELDS[name]
+            for word in ("wouldDelete", "restored", "conflict", "invalid")
+            for name in (word, f"{word}Identifiers")
+        },
+        **{name: _FIELDS[name] for name in ("resultsUrl", "identifiersOmitted")},
     },
-    **{name: _SUMMARY_FIELDS[name] for name in ("deleted", "notFound")},
-    **{name: _LIST_FIELDS[name] for name in ("deletedIdentifiers", "notFoundIdentifiers")},
-    jobId=_SUMMARY_FIELDS["jobId"],
-    status={"const": "completed"},
-)
-_PUBLISHED["properties"] |= {
-    name: {**_SUMMARY_FIELDS, **_LIST_FIELDS}[name]
-    for word in ("wouldDelete", "restored", "conflict", "invalid")
-    for name in (word, f"{word}Identifiers")
+    "examples": [
+        {
+            "deleted": 1,
+            "notFound": 1,
+            "deletedIdentifiers": ["CRM_001"],
+            "notFoundIdentifiers": ["+15555551234"],
+            "jobId": JOB_ID,
+            "status": "completed",
+        }
+    ],
 }
-_PUBLISHED["properties"] |= {
-    "resultsUrl": _SUMMARY_FIELDS["resultsUrl"],
-    "identifiersOmitted": _OMITTED,
-}
-_without_lists(_PUBLISHED)
-
-_JOB = whole(
-    _SUMMARY | _LISTS | {"identifiersOmitted": False},
-    **_SUMMARY_FIELDS,
-    **_LIST_FIELDS,
-    identifiersOmitted=_OMITTED,
-)
-_without_lists(_JOB)
 
 SCHEMAS: dict[str, Schema] = {
     **REQUEST_SCHEMAS,
     **LEAD_SCHEMAS,
     **WEBHOOK_SCHEMAS,
     "Published": _PUBLISHED,
-    "Change": whole(
-        {"status": "queued", "at": MOMENT, "by": "nightly clean-up"},
-        status=reference("JobState"),
-        at=moment("When"),
-        by=or_null(
-            text(
-                "Name of the key that asked for it, or the key's id; null where the job came to it by itself"
-            )
-        ),
+    "Change": (
+        _JOB_SCHEMAS["Change"]
+        | {"examples": [{"status": "queued", "at": MOMENT, "by": "nightly clean-up"}]}
     ),
-    "WaitingFor": whole(
-        {
-            "reason": "locked",
-            "since": MOMENT,
-            "leads": 3,
-            "sqlstate": None,
-            "detail": "3 leads are locked by somebody else",
-        },
-        reason=text(
-            "`locked`: leads, a whole table, or the campaign; `database`: it is not well",
-            enum=["locked", "database"],
-        ),
-        since=or_null(
-            moment(
-                "Since when; of leads, less the time in which none was tried, and null while others still go"
-            )
-        ),
-        leads=or_null(count("Leads that are locked; null where nothing of the job goes on")),
-        sqlstate=or_null(text("What PostgreSQL last said", examples=["53100"])),
-        detail=text(
-            "The same in words", examples=["the database answers: disk full (SQLSTATE 53100)"]
-        ),
+    "WaitingFor": (
+        _JOB_SCHEMAS["WaitingFor"]
+        | {
+            "examples": [
+                {
+                    "reason": "locked",
+                    "since": MOMENT,
+                    "leads": 3,
+                    "sqlstate": None,
+                    "detail": "3 leads are locked by somebody else",
+                }
+            ]
+        }
     ),
     "JobState": text("`completed`, `failed` and `cancelled` are final", enum=list(JobState)),
     "AcceptedJob": whole(
         _ACCEPTED,
-        jobId=_SUMMARY_FIELDS["jobId"],
+        jobId=_FIELDS["jobId"],
         status=reference("JobState"),
         statusUrl=_STATUS_URL,
         total=count("Entries of the request"),
-        createdAt=_SUMMARY_FIELDS["createdAt"],
+        createdAt=_FIELDS["createdAt"],
         runAt=_RUN_AT,
     ),
-    "Job": _JOB,
-    "JobSummary": whole(_SUMMARY, **_SUMMARY_FIELDS),
+    "Job": _JOB_SCHEMAS["Job"] | {"examples": [_SUMMARY | _LISTS | {"identifiersOmitted": False}]},
+    "JobSummary": _JOB_SCHEMAS["JobSummary"] | {"examples": [_SUMMARY]},
     "JobPage": _page("JobSummary", "MjAyNi0wMS0wMVQwMjowMDow", _SUMMARY),
     "Result": whole(
         _RESULT,
@@ -289,7 +215,8 @@ SCHEMAS: dict[str, Schema] = {
         phoneNumber=or_null(text("As it was sent; null where it was missing or blank")),
         identifier=or_null(
             text(
-                "`externalId`, or `phoneNumber` where there is none; null where an invalid row has neither"
+                "`externalId`, or `phoneNumber` where there is none; null where an invalid row has"
+                " neither"
             )
         ),
         outcome=OUTCOME,

@@ -2,9 +2,9 @@
 
 from typing import Any
 
-Schema = dict[str, Any]
+from api.http.fields import MOMENT
 
-MOMENT = "2026-01-01T02:00:00.000Z"
+Schema = dict[str, Any]
 
 
 def text(description: str, **keywords: Any) -> Schema:

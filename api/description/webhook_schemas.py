@@ -4,24 +4,22 @@ each.
 
 from typing import Any
 
-from api.description.shapes import MOMENT, Schema, list_of, moment, or_null, reference, text, whole
+from api.description.shapes import Schema, list_of, moment, or_null, reference, text, whole
+from api.http.fields import MOMENT
+from shared.destinations import MAX_URL
 from shared.states import JOB_EVENTS, DeliveryState, Event
-from shared.webhooks.destinations import MAX_URL
 
 WEBHOOK_ID = "4e0c1f0e-5f5b-4b0e-8a55-2f3f6f0d7c11"
 DELIVERY_ID = "9d3a0a6e-1c0b-4a38-9a53-6a9c0d6f2b77"
 _SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSwc3Vw8j0QpQk="  # noqa: S105 - an example
 
 _URL = text(
-    "Where to send it: a public address, over https on port 443 or 8443, without user name or fragment",
+    "Where to send it: a public address, over https on port 443 or 8443, without user name or"
+    " fragment",
     maxLength=MAX_URL,
     pattern="^[Hh][Tt][Tt][Pp][Ss]?://[!-~]+$",
     examples=["https://example.com/hook"],
 )
-CALLBACK_URL = or_null(
-    _URL | {"description": "Told when the job ends. Signed with the company's webhook secret"}
-)
-
 _REGISTRATION_FIELDS = {
     "url": or_null(_URL),
     "events": {
@@ -70,7 +68,8 @@ _WEBHOOK_FIELDS = {
     ),
     "oldSecretUntil": or_null(
         moment(
-            "Until when the secret before this one signs too; those before that, until 24 hours after their own rotation"
+            "Until when the secret before this one signs too; those before that, until 24 hours"
+            " after their own rotation"
         )
     ),
     "createdAt": moment("When it was created"),
@@ -97,7 +96,8 @@ _ATTEMPT = whole(
     ),
     error=or_null(
         text(
-            "Why there was no answer. All three are null while it is under way, or where the deliverer died"
+            "Why there was no answer. All three are null while it is under way, or where the"
+            " deliverer died"
         )
     ),
 )
@@ -138,7 +138,10 @@ _EVENT: dict[str, Any] = {
 
 EVENT: Schema = {
     "type": "object",
-    "description": "What is sent, under 20 kB: above that `identifiersOmitted` is true in place of the two lists",
+    "description": (
+        "What is sent, under 20 kB: above that `identifiersOmitted` is true in place of the two"
+        " lists"
+    ),
     "required": ["type", "timestamp", "data"],
     "properties": {
         "type": reference("Event"),
@@ -159,14 +162,21 @@ def _page(item: str, example: Any) -> Schema:
 
 
 WEBHOOK_SCHEMAS: dict[str, Schema] = {
-    "NewWebhook": _REGISTRATION
-    | {
-        "required": ["url"],
-        "properties": _REGISTRATION_FIELDS | {"url": _URL},
-        "description": "A webhook to be created",
-    },
-    "WebhookChange": _REGISTRATION
-    | {"examples": [{"enabled": False}], "description": "What is left out stays as it is"},
+    "NewWebhook": (
+        _REGISTRATION
+        | {
+            "required": ["url"],
+            "properties": _REGISTRATION_FIELDS | {"url": _URL},
+            "description": "A webhook to be created",
+        }
+    ),
+    "WebhookChange": (
+        _REGISTRATION
+        | {
+            "examples": [{"enabled": False}],
+            "description": "What is left out stays as it is",
+        }
+    ),
     "Webhook": whole(_WEBHOOK, **_WEBHOOK_FIELDS),
     "WebhookWithSecret": whole(
         _WEBHOOK | {"secret": _SECRET},

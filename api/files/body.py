@@ -4,26 +4,64 @@ they hold.
 
 import asyncio
 import time
-from collections.abc import Iterator
+import zlib
+from collections.abc import Iterable, Iterator
 from itertools import chain
 
 from anyio import from_thread
 from starlette.requests import ClientDisconnect, Request
 
 from api.files import rows
-from api.files.inflater import inflated
-from api.http.errors import ApiError, InvalidRequest, Unavailable
-from api.http.preferences import IdempotencyKey, hash_of, media_type_of
+from api.http.answers import ApiError, InvalidRequest, Unavailable
+from api.http.request import IdempotencyKey, hash_of, media_type_of
+
+PART = 1 << 16  # bytes inflated at a time
+MAX_RATIO = 200  # identifiers deflate to a tenth at best; a bomb inflates a thousandfold
+SLACK = 1 << 20  # bytes that any body may have, whatever its ratio
 
 STALL = 30.0  # seconds without a byte after which an upload is ended
-LEAST_RATE = (
-    1024  # bytes a second: the slowest of modems has more, and there are only so many places
-)
+# Bytes a second: the slowest of modems has more, and there are only so many places.
+LEAST_RATE = 1024
 RATE_OVER = 60.0  # seconds of waiting for the sender over which the rate is looked at
-LONGEST = (
-    3600.0  # seconds that an upload may take: its transaction keeps the database from cleaning up
-)
+# Seconds that an upload may take: its transaction keeps the database from cleaning up.
+LONGEST = 3600.0
 BYTES_AN_ENTRY = 1024  # on average, other columns too: bounds what is read of a file that has none
+
+_GZIP = 31  # as zlib has it: a gzip header and trailer
+
+
+def inflated(parts: Iterable[bytes]) -> Iterator[bytes]:
+    """The content of a gzip body, perhaps of several members. Raises ApiError 413, InvalidRequest,
+    and whatever `parts` does.
+    """
+    member = zlib.decompressobj(_GZIP)
+    begun = False
+    taken = given = 0
+    for part in parts:
+        taken += len(part)
+        left = part
+        while left or not member.eof:
+            if member.eof:
+                member, begun = zlib.decompressobj(_GZIP), False
+            try:
+                content = member.decompress(left, PART)
+            except zlib.error:
+                raise _not_gzip() from None
+            begun = begun or bool(left)
+            given += len(content)
+            if given > SLACK + taken * MAX_RATIO:
+                raise ApiError(413, "Request body is too large")
+            if content:
+                yield content
+            left = member.unused_data if member.eof else member.unconsumed_tail
+            if not left and len(content) < PART:
+                break
+    if begun and not member.eof:
+        raise _not_gzip()
+
+
+def _not_gzip() -> InvalidRequest:
+    return InvalidRequest("Request body is not valid gzip")
 
 
 class Upload:

@@ -18,55 +18,65 @@ from sqlalchemy.exc import DBAPIError, OperationalError
 
 from api.files.body import Upload
 from api.files.rows import Batch, Manner
+from api.http.answers import Forbidden
 from api.http.auth import ACTIVE, inactive_key
-from api.http.errors import Forbidden
-from api.jobs.draft import JOB
 from api.jobs.entries import Identifiers
-from api.jobs.submit import written_if_other
+from api.jobs.submit import JOB, written_if_other
 from shared.database.arrays import smallint_array, text_array
 from shared.database.plans import BY_INDEX
 from shared.states import ChunkState, Outcome
 
 HASHES_AT_ONCE = 300_000  # compared in one go: as a set they take 20 MB
 
-_BEGIN = text(f"WITH {JOB.strip()} SELECT (SELECT id FROM job) AS id FROM subject")
+_BEGIN = text(f"WITH {JOB} SELECT (SELECT id FROM job) AS id FROM subject")
 
 _COPY = """
-    COPY chunks (job_id, number, first_index, external_ids, phone_numbers, written_external_ids, written_phone_numbers,
-        outcomes, state, invalid) FROM STDIN
+    COPY chunks (job_id, number, first_index, external_ids, phone_numbers, written_external_ids,
+        written_phone_numbers, outcomes, state, invalid) FROM STDIN
 """
 
-# As the acceptor has it for a request: an entry that repeats the external id of an earlier one or,
-# having none, the number of an earlier one that had none either.
+# As api.jobs.entries has it for a request: an entry that repeats the external id of an earlier one
+# or, having none, the number of an earlier one that had none either.
 _FIND_DUPLICATES = text(f"""
     WITH entry AS (
-        SELECT number, position, external_id IS NULL AS is_number, coalesce(external_id, phone_number) AS identifier
+        SELECT number, position, external_id IS NULL AS is_number,
+            coalesce(external_id, phone_number) AS identifier
         FROM chunks CROSS JOIN unnest(external_ids, phone_numbers, outcomes)
             WITH ORDINALITY AS entry (external_id, phone_number, outcome, position)
         WHERE job_id = :job_id AND outcome = 0 AND {BY_INDEX}
     ),
     turn AS (
-        SELECT number, position, row_number() OVER (PARTITION BY identifier, is_number ORDER BY number, position) AS turn
+        SELECT number, position,
+            row_number() OVER (PARTITION BY identifier, is_number ORDER BY number, position) AS turn
         FROM entry
     ),
-    repeated AS (SELECT number, array_agg(position) AS positions FROM turn WHERE turn > 1 GROUP BY number),
+    repeated AS (
+        SELECT number, array_agg(position) AS positions FROM turn WHERE turn > 1 GROUP BY number
+    ),
     settled AS (
         SELECT repeated.number, cardinality(positions) AS duplicates, (
-            SELECT array_agg(CASE WHEN position = ANY(positions) THEN :duplicate ELSE outcome END ORDER BY position)
+            SELECT array_agg(
+                CASE WHEN position = ANY(positions) THEN :duplicate ELSE outcome END
+                ORDER BY position
+            )
             FROM unnest(outcomes) WITH ORDINALITY AS entry (outcome, position)
         ) AS outcomes
         FROM repeated JOIN chunks ON job_id = :job_id AND chunks.number = repeated.number
     )
     UPDATE chunks SET outcomes = settled.outcomes, not_found = duplicates,
-        state = CASE WHEN array_position(settled.outcomes, 0::smallint) IS NULL THEN 'done' ELSE 'pending' END
+        state = CASE WHEN array_position(settled.outcomes, 0::smallint) IS NULL
+            THEN 'done' ELSE 'pending' END
     FROM settled WHERE job_id = :job_id AND chunks.number = settled.number
 """)
 
 # The key may have been revoked, or limited, while the file arrived, and the campaign may have
 # moved.
 _ADMIT_AGAIN = text(f"""
-    SELECT scope = 'write' AND company_id = :company_id AND coalesce(campaign_id, :campaign_id) = :campaign_id
-        AND EXISTS (SELECT FROM campaigns WHERE id = :campaign_id AND company_id || '' = :company_id) AS may_submit
+    SELECT scope = 'write' AND company_id = :company_id
+        AND coalesce(campaign_id, :campaign_id) = :campaign_id
+        AND EXISTS (
+            SELECT FROM campaigns WHERE id = :campaign_id AND company_id || '' = :company_id
+        ) AS may_submit
     FROM api_keys WHERE id = :key_id AND {ACTIVE} AND {BY_INDEX}
 """)
 
@@ -74,24 +84,34 @@ _ADMIT_AGAIN = text(f"""
 # has yet to write down its end.
 _END = text(f"""
     WITH accepted AS (
-        SELECT clock_timestamp() AS now, CASE WHEN run_at > clock_timestamp() THEN 'scheduled' ELSE 'queued' END AS state,
-            NOT EXISTS (SELECT FROM chunks WHERE job_id = :job_id AND state = 'pending') AS begun
+        SELECT clock_timestamp() AS now,
+            CASE WHEN run_at > clock_timestamp() THEN 'scheduled' ELSE 'queued' END AS state,
+            NOT EXISTS (
+                SELECT FROM chunks WHERE job_id = :job_id AND state = 'pending'
+            ) AS begun
         FROM jobs WHERE id = :job_id AND {BY_INDEX}
     ),
     answered AS (
-        UPDATE idempotency_keys SET request_hash = :request_hash, state = accepted.state, created_at = now
+        UPDATE idempotency_keys
+        SET request_hash = :request_hash, state = accepted.state, created_at = now
         FROM accepted WHERE company_id = :company_id AND key = :idempotency_key
     )
     UPDATE jobs SET total = :total, created_at = now, queued_at = now,
-        state = CASE WHEN begun THEN 'running' ELSE accepted.state END, started_at = CASE WHEN begun THEN now END,
-        history = jsonb_build_array(jsonb_build_object('status', accepted.state, 'at', now, 'by', CAST(:key_name AS text)))
-            || CASE WHEN begun THEN jsonb_build_object('status', 'running', 'at', now, 'by', NULL) ELSE '[]' END
+        state = CASE WHEN begun THEN 'running' ELSE accepted.state END,
+        started_at = CASE WHEN begun THEN now END,
+        history = jsonb_build_array(jsonb_build_object(
+                'status', accepted.state, 'at', now, 'by', CAST(:key_name AS text)
+            ))
+            || CASE WHEN begun
+                THEN jsonb_build_object('status', 'running', 'at', now, 'by', NULL)
+                ELSE '[]' END
     FROM accepted WHERE id = :job_id
     RETURNING accepted.state, total, jobs.created_at, run_at
 """)
 
 _LOADED = text(f"""
-    SELECT history->0->>'status' AS state, total, created_at, run_at FROM jobs WHERE id = :job_id AND {BY_INDEX}
+    SELECT history->0->>'status' AS state, total, created_at, run_at FROM jobs
+    WHERE id = :job_id AND {BY_INDEX}
 """)
 
 
@@ -150,7 +170,7 @@ def load(
             ended = connection.execute(
                 _END, values | {"total": total, "request_hash": request_hash}
             ).one()
-        return Loaded._make(ended)
+        return Loaded(**ended._asdict())
     except DBAPIError as error:
         if error.connection_invalidated and (loaded := _found_after_all(engine, values["job_id"])):
             return loaded
@@ -161,7 +181,7 @@ def _found_after_all(engine: Engine, job_id: UUID) -> Loaded | None:
     """The job, where the connection broke after its transaction was committed."""
     with engine.begin() as connection:
         found = connection.execute(_LOADED, {"job_id": job_id}).one_or_none()
-    return Loaded._make(found) if found else None
+    return Loaded(**found._asdict()) if found else None
 
 
 def _chunks(batches: Iterable[Batch], size: int) -> Iterator[_Chunk]:

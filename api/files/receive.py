@@ -5,20 +5,23 @@ once.
 """
 
 from functools import partial
+from typing import Any
 
 import anyio
 from anyio import to_thread
+from psycopg.errors import LockNotAvailable
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from api.callback_urls import check_host
 from api.files.body import Upload
 from api.files.load import load
 from api.files.rows import Manner
+from api.http.answers import Accepted
+from api.http.callback_urls import check_host
 from api.http.places import Places
-from api.jobs.draft import draft, region_of
-from api.jobs.idempotency import Accepted, Asked, in_progress, is_in_progress, is_taken, replayed
-from api.jobs.submission import Options
+from api.http.request import Caller
+from api.jobs.idempotency import in_progress, is_taken, replayed
+from api.jobs.submit import draft, region_of
 from shared.database.engines import create_sync_engine
 from shared.settings import Settings
 
@@ -54,7 +57,12 @@ class Receiver:
         self._loading.dispose()
 
     async def receive(
-        self, upload: Upload, asked: Asked, campaign_id: str, options: Options, manner: Manner
+        self,
+        upload: Upload,
+        caller: Caller,
+        campaign_id: str,
+        options: dict[str, Any],
+        manner: Manner,
     ) -> Accepted:
         """Makes the job, which is durable then, or finds the answer that the Idempotency-Key
         already had.
@@ -62,39 +70,39 @@ class Receiver:
         The file is read in that `manner`, but that its region may be the campaign's. Raises
         Forbidden, InvalidRequest, Unavailable, ApiError 401, 408, 409, 413 and 422, DBAPIError.
         """
-        values = await draft(self._engine, self._settings, asked, campaign_id, options)
-        region = options.phone_region or await region_of(
-            self._engine, asked.key.company_id, campaign_id
-        )
+        settings, company_id = self._settings, caller.key.company_id
+        values = await draft(self._engine, settings, caller, campaign_id, options)
+        region = options["phone_region"] or await region_of(self._engine, company_id, campaign_id)
         values |= {"phone_region": region, "region_named": True}
-        taken = await is_taken(self._engine, asked)
-        if options.callback_url and not taken:  # what was accepted once is not looked at again
-            await check_host("callbackUrl", options.callback_url, self._settings.webhook_allow)
+        taken = await is_taken(self._engine, caller)
+        if options["callback_url"] and not taken:  # what was accepted once is not looked at again
+            await check_host("callbackUrl", options["callback_url"], settings.webhook_allow)
         load_it = partial(
             load,
             self._loading,
             values,
             upload,
             manner._replace(region=region),
-            chunk_size=self._settings.chunk_size,
-            most=self._settings.max_file_entries,
+            chunk_size=settings.chunk_size,
+            most=settings.max_file_entries,
         )
         self._uploads.add(upload)
         try:
             await upload.begin()  # a place is for what has begun to arrive
-            async with self._places.taken_by(asked.key.company_id):
-                if not taken and (
-                    loaded := await to_thread.run_sync(load_it, limiter=self._threads)
-                ):
-                    return Accepted(asked.job_id, *loaded, asked.wait, queue=values["queue"])
+            async with self._places.taken_by(company_id):
+                loaded = None
+                if not taken:
+                    loaded = await to_thread.run_sync(load_it, limiter=self._threads)
+                if loaded:
+                    return Accepted(caller.job_id, *loaded, wait=caller.wait, queue=values["queue"])
                 await to_thread.run_sync(upload.exhaust, limiter=self._threads)
         except DBAPIError as error:
-            if is_in_progress(error):
+            if isinstance(error.orig, LockNotAvailable):
                 raise in_progress() from None
             raise
         finally:
             self._uploads.discard(upload)
-        earlier = await replayed(self._engine, asked._replace(idempotency=upload.idempotency))
-        if earlier is None:
-            raise in_progress()
-        return earlier
+        whole = caller._replace(idempotency=upload.idempotency)
+        if earlier := await replayed(self._engine, whole):
+            return earlier
+        raise in_progress()

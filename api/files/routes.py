@@ -4,78 +4,64 @@ JSON form in the query.
 
 import csv
 import io
+from contextlib import nullcontext
 from typing import Any
-from uuid import uuid4
 
-import msgspec
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from api.files.body import Upload
 from api.files.rows import Manner
-from api.http.errors import InvalidRequest
-from api.http.preferences import preferred_wait, written_key
-from api.jobs.idempotency import Accepted, Asked
-from api.jobs.responder import answer_accepted
-from api.jobs.routes import authenticator_of, refuse_unknown_parameters
-from api.jobs.submission import OPTIONS, Options, parse_campaign_id, parse_options
+from api.http.answers import InvalidRequest
+from api.http.request import refuse_unknown_parameters, services_of, submitter, written_key
+from api.jobs.options import NAMES, options_in_query
+from api.jobs.submission import parse_campaign_id, parse_options
+from api.jobs.submit import answer
 from shared.identifiers.columns import Naming
 from shared.identifiers.names import IDENTIFIERS
 from shared.states import PhoneFallback
 
 router = APIRouter(redirect_slashes=False)
 
-_FLAGS = {"true": True, "false": False}
 _ON_INVALID = {"fail": False, "skip": True}
 
 
-@router.post(
-    "/api/v1/records/bulk-delete/files",
-    operation_id="bulkDeleteRecordsFile",
-    summary="The same, by another name",
-    tags=["Bulk delete"],
-)
 @router.post(
     "/api/v1/leads/bulk-delete/files",
     operation_id="bulkDeleteLeadsFile",
     summary="Delete the leads of a file",
     tags=["Bulk delete"],
 )
+@router.post(
+    "/api/v1/records/bulk-delete/files",
+    operation_id="bulkDeleteRecordsFile",
+    summary="As /api/v1/leads/bulk-delete/files",
+    tags=["Records"],
+)
 async def bulk_delete_file(request: Request) -> Response:
     """Accepts a file of leads as one job."""
-    state = request.app.state
-    key = await authenticator_of(request).admit(request, submitting=True)
-    upload_key = written_key(request)
+    services = services_of(request)
+    key = await services.authenticator.admit(request, submitting=True)
+    upload = Upload(request, written_key(request))
     query = request.query_params
-    upload = Upload(request, upload_key)
-    refuse_unknown_parameters(request, {"campaignId", "onInvalid", "columns", "ignore", *OPTIONS})
+    refuse_unknown_parameters(request, "campaignId", "onInvalid", "columns", "ignore", *NAMES)
     if query.get("onInvalid", "fail") not in _ON_INVALID:
         raise InvalidRequest("onInvalid must be fail or skip")
     naming = _naming(query)
-    options = _options(query)
+    options = parse_options(options_in_query(query))
     campaign_id = parse_campaign_id(query.get("campaignId"))
-    preferred = preferred_wait(request)
-    wait = state.settings.default_wait if preferred is None else preferred
-    asked = Asked(
-        key, upload.idempotency, wait, uuid4()
-    )  # its hash is complete once all has been read
+    # The hash of its idempotency key is complete once all has been read.
+    caller = submitter(request, key, upload.idempotency)
     manner = Manner(
-        _ON_INVALID[query.get("onInvalid", "fail")],
-        naming,
-        options.phone_fallback == PhoneFallback.NEVER,
+        skip_invalid=_ON_INVALID[query.get("onInvalid", "fail")],
+        naming=naming,
+        needs_external_id=options["phone_fallback_rule"] == PhoneFallback.NEVER,
     )
-
-    async def receive() -> Accepted:
-        accepted: Accepted = await state.receiver.receive(
-            upload, asked, campaign_id, options, manner
-        )
-        if (
-            accepted.replayed
-        ):  # a job that is new was made only after its key had been looked at again
-            await authenticator_of(request).admit_again(request)
-        return accepted
-
-    return await answer_accepted(request, asked, receive(), preferred=preferred)
+    with services.waiter.expecting(caller.job_id) if caller.wait else nullcontext() as ended:
+        accepted = await services.receiver.receive(upload, caller, campaign_id, options, manner)
+        if accepted.replayed:  # a job that is new was made only after its key was looked at again
+            await services.authenticator.admit_again(request)
+        return await answer(request, caller, accepted, ended)
 
 
 def _naming(query: Any) -> Naming:
@@ -108,20 +94,3 @@ def _cells(query: Any, parameter: str) -> list[str]:
             f"{parameter} must be names separated by commas, those that have commas in quotes"
         )
     return cells
-
-
-def _options(query: Any) -> Options:
-    """Raises InvalidRequest, with the texts that the JSON form has."""
-    fields: dict[str, Any] = {name: value for name, value in query.items() if name in OPTIONS}
-    for name in ("phoneFallback", "dryRun"):
-        if name in fields:
-            fields[name] = _FLAGS.get(fields[name], fields[name])
-    pace = fields.get("maxLeadsPerSecond", "")
-    if pace.isascii() and pace.isdecimal():
-        fields["maxLeadsPerSecond"] = int(pace[:12])
-    if "schedule" in fields:
-        try:
-            fields["schedule"] = msgspec.json.decode(fields["schedule"])
-        except (msgspec.MsgspecError, RecursionError):
-            raise InvalidRequest("schedule must be an object") from None
-    return parse_options(fields)

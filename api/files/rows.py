@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from api.http.errors import InvalidRequest
+from api.http.answers import InvalidRequest
 from api.jobs.entries import (
     MAX_EXTERNAL_ID,
     MAX_PHONE_NUMBER,
@@ -228,9 +228,8 @@ def _one_by_one(lines: Sequence[int], rows: Iterable[_Row], manner: Manner) -> B
     for line, (external_id, number, wrong) in zip(lines, rows, strict=True):
         if wrong:
             if not manner.skip_invalid:
-                raise InvalidRequest(
-                    f"line {line}: {wrong.text}; with onInvalid=skip the other rows are done without it"
-                )
+                way_out = "with onInvalid=skip the other rows are done without it"
+                raise InvalidRequest(f"line {line}: {wrong.text}; {way_out}")
             entries.append(
                 (
                     _storable(external_id, MAX_EXTERNAL_ID),

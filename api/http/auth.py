@@ -1,9 +1,9 @@
 """Who calls, what they may do, and how often: the first three checks of every call.
 
-Keys are remembered for REMEMBERED seconds, unknown ones too, so that a revocation is in force soon
-after and a flood of calls asks the database little. An unknown, a revoked and an expired key get
-the same answer. A flood of keys that are all different is held up here: only so many of them are
-looked up at once, and keys that were valid when they were last looked up do not wait for them.
+Keys are remembered for REMEMBERED_FOR seconds, unknown ones too, so that a revocation is in force
+soon after and a flood of calls asks the database little. An unknown, a revoked and an expired key
+get the same answer. A flood of keys that are all different is held up here: only so many of them
+are looked up at once, and keys that were valid when they were last looked up do not wait for them.
 """
 
 import asyncio
@@ -11,44 +11,47 @@ import time
 from collections import OrderedDict
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, nullcontext
-from typing import NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Annotated, NamedTuple, TypeVar
 from uuid import UUID
 
 import structlog
+from fastapi import Depends
 from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine
 from starlette.requests import Request
 
-from api.database import rows
-from api.http.errors import ApiError, Forbidden, RateLimited, Unavailable
+from api.database import AnyRow, rows
+from api.http.answers import ApiError, Forbidden, RateLimited, Unavailable
 from api.http.rate_limits import Limiter
+from shared.credentials import hash_key
 from shared.database.arrays import text_array
 from shared.database.plans import BY_INDEX
-from shared.keys import hash_key
 from shared.settings import Rate, Settings, parse_rate
 
-REMEMBERED = 2.0  # seconds; the contract allows 5 for a revocation to be in force
-MOST_REMEMBERED = 10_000  # valid keys, and as many unknown ones: a few MB each
-LOOK_UPS = (
-    8  # in flight, of keys that are new here: the pool, of ten by default, keeps two connections
-)
-LOOK_UP_TURN = (
-    2.0  # seconds that one more waits: a look-up takes 1 ms, so then the database is not well
-)
-NOTED_EVERY = 5.0  # seconds between notes of which keys were used
+if TYPE_CHECKING:
+    from api.http.services import Services
+
+REMEMBERED_FOR = 2.0  # seconds; the contract allows 5 for a revocation to be in force
+REMEMBERED_KEYS = 10_000  # valid ones, and as many unknown ones: a few MB each
+# In flight, of keys that are new here: the pool, of ten by default, keeps two connections.
+LOOK_UPS = 8
+# Seconds that one more waits: a look-up takes 1 ms, so then the database is not well.
+LOOK_UP_TIMEOUT = 2.0
+USES_NOTED_EVERY = 5.0  # seconds
 
 ACTIVE = "revoked_at IS NULL AND (expires_at IS NULL OR expires_at > clock_timestamp())"
 
 _FIND_KEY = text(f"""
-    SELECT id, company_id, campaign_id, scope, name, rate_limit_submit, rate_limit_read FROM api_keys
+    SELECT id, company_id, campaign_id, scope, name, rate_limit_submit, rate_limit_read
+    FROM api_keys
     WHERE hash = :hash AND {ACTIVE} AND {BY_INDEX}
 """)
 
 _NOTE_USE = text(f"""
     UPDATE api_keys SET last_used_at = clock_timestamp()
-    WHERE id = ANY(CAST(:ids AS uuid[]))
-        AND (last_used_at IS NULL OR last_used_at < clock_timestamp() - interval '1 minute') AND {BY_INDEX}
+    WHERE id = ANY(CAST(:ids AS uuid[])) AND {BY_INDEX}
+        AND (last_used_at IS NULL OR last_used_at < clock_timestamp() - interval '1 minute')
     RETURNING id
 """)
 
@@ -93,11 +96,11 @@ class Authenticator:
         self._engine = engine
         self._limiter = limiter
         self._settings = settings
-        # Apart, so that unknown keys, of which anybody can make up any number, push out no valid
-        # one.
-        self._valid: OrderedDict[bytes, tuple[float, Key]] = OrderedDict()
-        self._unknown: OrderedDict[bytes, float] = OrderedDict()
-        self._looking: dict[bytes, asyncio.Task[Key | None]] = {}
+        # By the key as it is written. Apart, so that unknown keys, of which anybody can make up any
+        # number, push out no valid one.
+        self._valid: OrderedDict[str, tuple[float, Key]] = OrderedDict()
+        self._unknown: OrderedDict[str, float] = OrderedDict()
+        self._looking: dict[str, asyncio.Task[Key | None]] = {}
         self._turns = asyncio.Semaphore(max(1, min(LOOK_UPS, settings.pool_size - 2)))
         self._used: set[UUID] = set()
 
@@ -109,7 +112,7 @@ class Authenticator:
 
         Raises ApiError 401, Forbidden for lack of scope, RateLimited.
         """
-        key = await self._key_of(request)
+        key = await self._caller_key(request)
         kind, rate = ("submit", key.submit_rate) if submitting else ("read", key.read_rate)
         server_rate = (
             self._settings.rate_limit_submit if submitting else self._settings.rate_limit_read
@@ -136,7 +139,7 @@ class Authenticator:
         """The key of a call that was admitted a while ago. Raises ApiError 401 where it is not
         active any more.
         """
-        key = await self._find(hash_key(request.headers["x-api-key"]))
+        key = await self._find(request.headers["x-api-key"])
         if key is None:
             raise inactive_key()
         return key
@@ -144,7 +147,7 @@ class Authenticator:
     async def note_uses(self) -> None:
         """Writes down, again and again, which keys were used; ends only when cancelled."""
         while True:
-            await asyncio.sleep(NOTED_EVERY)
+            await asyncio.sleep(USES_NOTED_EVERY)
             await self.note_used()
 
     async def note_used(self) -> None:
@@ -157,47 +160,46 @@ class Authenticator:
         except (SQLAlchemyError, TimeoutError) as error:
             log.warning("use of keys not noted", error=type(error).__name__)
 
-    async def _key_of(self, request: Request) -> Key:
+    async def _caller_key(self, request: Request) -> Key:
         written = request.headers.getlist("x-api-key")
         if not written:
             raise ApiError(401, "Missing API key")
-        key = await self._find(hash_key(written[0])) if len(written) == 1 else None
+        key = await self._find(written[0]) if len(written) == 1 else None
         if key is None:
             raise inactive_key()
         request.scope["key"] = key
         self._used.add(key.id)
         return key
 
-    async def _find(self, key_hash: bytes) -> Key | None:
-        now = time.monotonic()
-        until, key = self._valid.get(key_hash, (self._unknown.get(key_hash, 0.0), None))
-        if until > now:
+    async def _find(self, written: str) -> Key | None:
+        until, key = self._valid.get(written, (self._unknown.get(written, 0.0), None))
+        if until > time.monotonic():
             return key
-        looking = self._looking.get(key_hash)
+        looking = self._looking.get(written)
         if looking is None:
-            looking = asyncio.create_task(self._look_up(key_hash, was_valid=key is not None))
-            self._looking[key_hash] = looking
-            looking.add_done_callback(lambda _: self._looking.pop(key_hash))
+            looking = asyncio.create_task(self._look_up(written, was_valid=key is not None))
+            self._looking[written] = looking
+            looking.add_done_callback(lambda _: self._looking.pop(written))
         return await asyncio.shield(looking)  # which others may be waiting for
 
-    async def _look_up(self, key_hash: bytes, *, was_valid: bool) -> Key | None:
+    async def _look_up(self, written: str, *, was_valid: bool) -> Key | None:
         async with nullcontext() if was_valid else self._turn():
-            until = time.monotonic() + REMEMBERED
-            found = await rows(self._engine, _FIND_KEY, {"hash": key_hash})
-        key = Key(*found[0][:5], *map(_rate, found[0][5:])) if found else None
-        self._valid.pop(key_hash, None)
-        self._unknown.pop(key_hash, None)
+            until = time.monotonic() + REMEMBERED_FOR
+            active = await rows(self._engine, _FIND_KEY, {"hash": hash_key(written)})
+        key = _key_of(active[0]) if active else None
+        self._valid.pop(written, None)
+        self._unknown.pop(written, None)
         if key:
-            _remember(self._valid, key_hash, (until, key))
+            _remember(self._valid, written, (until, key))
         else:
-            _remember(self._unknown, key_hash, until)
+            _remember(self._unknown, written, until)
         return key
 
     @asynccontextmanager
     async def _turn(self) -> AsyncIterator[None]:
         """Raises Unavailable where others take too long."""
         try:
-            async with asyncio.timeout(LOOK_UP_TURN):
+            async with asyncio.timeout(LOOK_UP_TIMEOUT):
                 await self._turns.acquire()
         except TimeoutError:
             raise Unavailable from None
@@ -210,16 +212,28 @@ class Authenticator:
 Remembered = TypeVar("Remembered")
 
 
-def _remember(memory: OrderedDict[bytes, Remembered], key_hash: bytes, what: Remembered) -> None:
+def _remember(memory: OrderedDict[str, Remembered], written: str, what: Remembered) -> None:
     """As the newest; the oldest is forgotten where there are too many."""
-    memory[key_hash] = what
-    if len(memory) > MOST_REMEMBERED:
+    memory[written] = what
+    if len(memory) > REMEMBERED_KEYS:
         memory.popitem(last=False)
 
 
 def inactive_key() -> ApiError:
     """One answer for unknown, revoked and expired keys."""
     return ApiError(401, "Invalid or inactive API key")
+
+
+def _key_of(row: AnyRow) -> Key:
+    return Key(
+        id=row.id,
+        company_id=row.company_id,
+        campaign_id=row.campaign_id,
+        scope=row.scope,
+        name=row.name,
+        submit_rate=_rate(row.rate_limit_submit),
+        read_rate=_rate(row.rate_limit_read),
+    )
 
 
 def _rate(written: str | None) -> Rate | None:
@@ -229,6 +243,22 @@ def _rate(written: str | None) -> Rate | None:
         log.warning(
             "limit of a key not understood",
             error=str(error),
-            mend="correct rate_limit_submit and rate_limit_read",
+            hint="correct rate_limit_submit and rate_limit_read",
         )
         return None
+
+
+async def reader(request: Request) -> Key:
+    """Admits a call that only reads. Raises as Authenticator.admit does."""
+    services: Services = request.app.state.services
+    return await services.authenticator.admit(request)
+
+
+async def writer(request: Request) -> Key:
+    """Admits a call by a key that may write. Raises as Authenticator.admit does."""
+    services: Services = request.app.state.services
+    return await services.authenticator.admit(request, writing=True)
+
+
+Reader = Annotated[Key, Depends(reader)]
+Writer = Annotated[Key, Depends(writer)]

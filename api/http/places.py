@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from weakref import WeakValueDictionary
 
-from api.http.errors import Unavailable
+from api.http.answers import Unavailable
 
 PATIENCE = 5.0  # seconds that one more waits for a place
 

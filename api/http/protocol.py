@@ -16,7 +16,7 @@ import structlog
 from starlette.types import Message, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from api.http.errors import ApiError
+from api.http.answers import ApiError
 
 MAX_HEAD = (
     16 * 1024
@@ -51,13 +51,13 @@ ALL_UNTAKEN = (
 LINGERS = 5.0  # seconds after the end of our side, see Transport
 
 MAX_CONNECTIONS = 1000  # twice the callers that wait at once in the greatest crowd that we measure
-MADE_ROOM_FOR = (
-    100  # connections, where one more does not fit: to look for the oldest takes a look at all
-)
+# Connections, where one more does not fit: to look for the oldest takes a look at all.
+MADE_ROOM_FOR = 100
 
 _REFUSAL = (
-    "HTTP/1.1 {status}\r\nContent-Type: application/json\r\nContent-Length: {length}\r\nX-Request-ID: {request_id}\r\n"
-    "Cache-Control: no-store\r\nX-Content-Type-Options: nosniff\r\nConnection: close\r\n{more}\r\n{body}"
+    "HTTP/1.1 {status}\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n"
+    "X-Request-ID: {request_id}\r\nCache-Control: no-store\r\nX-Content-Type-Options: nosniff\r\n"
+    "Connection: close\r\n{more}\r\n{body}"
 )
 _INVALID = ("400 Bad Request", "Invalid HTTP request")
 _TOO_LARGE = ("431 Request Header Fields Too Large", "Request header is too large")
@@ -249,7 +249,8 @@ class Connection(H11Protocol):
         self.since = time.monotonic()
         super().on_response_complete()
         if self.conn.their_state is h11.SEND_BODY:
-            self._unset_keepalive_if_required()  # NEXT_PART_WITHIN holds for what is left of the body
+            # NEXT_PART_WITHIN holds for what is left of the body.
+            self._unset_keepalive_if_required()
         if self._caller_ended and self._asks_nothing:
             self.transport.close()
 

@@ -18,7 +18,7 @@ from redis.backoff import NoBackoff
 from redis.commands.core import AsyncScript
 from redis.exceptions import RedisError
 
-from api.patience import within
+from api.database import within
 from shared.settings import Rate
 
 PATIENCE = 0.045  # seconds; 50 ms is what a call may lose to a frozen Redis, our own work included
@@ -130,7 +130,7 @@ class Limiter:
             log.warning(
                 "rate limits not counted",
                 error=type(error).__name__,
-                mend="check REDIS_URL; calls pass meanwhile",
+                hint="check REDIS_URL; calls pass meanwhile",
             )
         self._broken, self._next_try = True, time.monotonic() + BREAK
 

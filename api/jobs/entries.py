@@ -103,6 +103,11 @@ def read_again(entries: Identifiers, region: str | None) -> Identifiers:
     return identified(list(entries.external_ids), list(entries.phone_numbers), region, strict=False)
 
 
+def is_blank(text: str) -> bool:
+    """Whether nothing is left of it in the canonical form of an external id."""
+    return not text.strip(IGNORED)
+
+
 def _unless_blank(number: str | None) -> str | None:
     return number if number and canonical_phone_number(number) else None
 
@@ -199,3 +204,52 @@ def _are_plain_numbers(
     if in_front < len(present) and ("\x0000" in joined or joined.startswith("00")):
         return False
     return _ALIKE.isdisjoint(present)
+
+
+class Cut(NamedTuple):
+    """A chunk of a submission: entries from `first_index` up to, not including, `end_index`."""
+
+    first_index: int
+    end_index: int
+    duplicates: int
+
+
+def find_duplicates(external_ids: Texts, phone_numbers: Texts) -> set[int]:
+    """The indexes of entries that repeat an earlier entry's external id or, having none, an earlier
+    such entry's number.
+    """
+    lone_numbers = [
+        None if external_id else number
+        for external_id, number in zip(external_ids, phone_numbers, strict=True)
+    ]
+    return _repeated(external_ids) | _repeated(lone_numbers)
+
+
+def _repeated(texts: Texts) -> set[int]:
+    present = [identifier for identifier in texts if identifier is not None]
+    if len(set(present)) == len(present):
+        return set()
+    seen: set[str] = set()
+    repeated = set()
+    for index, identifier in enumerate(texts):
+        if identifier in seen:
+            repeated.add(index)
+        elif identifier is not None:
+            seen.add(identifier)
+    return repeated
+
+
+def cut(total: int, duplicates: set[int], chunk_size: int) -> list[Cut]:
+    """Chunks of up to `chunk_size` entries besides duplicates, in request order; each begins with
+    one that is none.
+    """
+    starts = (
+        [index for index in range(total) if index not in duplicates][::chunk_size]
+        if duplicates
+        else range(0, total, chunk_size)
+    )
+    ends = [*starts[1:], total]
+    return [
+        Cut(start, end, sum(start <= index < end for index in duplicates))
+        for start, end in zip(starts, ends, strict=True)
+    ]

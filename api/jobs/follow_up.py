@@ -8,29 +8,32 @@ in one statement.
 from typing import NamedTuple
 from uuid import UUID
 
-from sqlalchemy import text
-from sqlalchemy.exc import DBAPIError, IntegrityError
+from sqlalchemy import TextClause, text
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from api.database import LIMITS, rows
-from api.http.errors import ApiError, Forbidden
-from api.jobs.draft import STATE, times
-from api.jobs.idempotency import KEYED, Accepted, Asked, in_progress, is_in_progress, replayed
-from api.jobs.schedules import Schedule, is_same, parse_schedule
+from api.http.answers import Accepted, ApiError, Forbidden
+from api.http.request import Caller
+from api.jobs.idempotency import KEYED, in_progress, replayed
+from api.jobs.options import OPTIONS, Schedule, is_same, parse_schedule
 from api.jobs.status import SEEN, seen
+from api.jobs.submit import STATE, inserted_job, times
 from shared.database.arrays import smallint_array
 from shared.database.plans import BY_INDEX
 from shared.settings import Settings
 from shared.states import POSSIBLE_IN, Action, JobState, Mode, Outcome, outcomes_of
 
-PATIENCE = 60.0  # seconds; a million entries are copied in some two
+COPY_TIMEOUT = 60.0  # seconds; a million entries are copied in some two
 
 _SOURCE = text(f"""
     SELECT state, jobs.campaign_id, mode, dry_run, identifiers_purged_at IS NOT NULL AS purged,
         finished_at > clock_timestamp() - interval '24 h' AS is_fresh,
-        finished_at > clock_timestamp() - CAST(:archive_days AS int) * interval '1 day' AND archive_purged_at IS NULL AS is_kept,
+        finished_at > clock_timestamp() - CAST(:archive_days AS int) * interval '1 day'
+            AND archive_purged_at IS NULL AS is_kept,
         campaigns.id IS NOT NULL AS has_campaign
-    FROM jobs LEFT JOIN campaigns ON campaigns.id = jobs.campaign_id AND campaigns.company_id = jobs.company_id
+    FROM jobs LEFT JOIN campaigns
+        ON campaigns.id = jobs.campaign_id AND campaigns.company_id = jobs.company_id
     WHERE {SEEN}
 """)
 
@@ -41,70 +44,88 @@ _FOLLOWING = text(f"""
 
 # The entries that are to go into the new job, by chunk: `part` says which belong together.
 _OF_CHUNKS = f"""
-    SELECT number AS part, position, external_id, phone_number, written_external_id, written_phone_number,
-        lead_id, lead_external_id, lead_phone_number
-    FROM chunks CROSS JOIN unnest(external_ids, phone_numbers, coalesce(written_external_ids, external_ids),
-        coalesce(written_phone_numbers, phone_numbers), outcomes, lead_ids, lead_external_ids, lead_phone_numbers
-    ) WITH ORDINALITY AS entry (external_id, phone_number, written_external_id, written_phone_number, outcome, lead_id,
-        lead_external_id, lead_phone_number, position)
+    SELECT number AS part, position, external_id, phone_number, written_external_id,
+        written_phone_number, lead_id, lead_external_id, lead_phone_number
+    FROM chunks CROSS JOIN unnest(external_ids, phone_numbers,
+        coalesce(written_external_ids, external_ids),
+        coalesce(written_phone_numbers, phone_numbers),
+        outcomes, lead_ids, lead_external_ids, lead_phone_numbers
+    ) WITH ORDINALITY AS entry (external_id, phone_number, written_external_id,
+        written_phone_number, outcome, lead_id, lead_external_id, lead_phone_number, position)
     WHERE job_id = :source_id AND outcome = ANY(CAST(:outcomes AS smallint[])) AND {BY_INDEX}
 """
 # What was erased since is listed too, by its row alone.
 _OF_ARCHIVE = f"""
-    SELECT (row_number() OVER (ORDER BY lead_id) - 1) / CAST(:chunk_size AS int) AS part, lead_id AS position,
-        lead ->> 'external_id' AS external_id, lead ->> 'phone_number' AS phone_number,
-        lead ->> 'external_id' AS written_external_id, lead ->> 'phone_number' AS written_phone_number,
+    SELECT (row_number() OVER (ORDER BY lead_id) - 1) / CAST(:chunk_size AS int) AS part,
+        lead_id AS position, lead ->> 'external_id' AS external_id,
+        lead ->> 'phone_number' AS phone_number, lead ->> 'external_id' AS written_external_id,
+        lead ->> 'phone_number' AS written_phone_number,
         lead_id, NULL AS lead_external_id, NULL AS lead_phone_number
     FROM archived_leads WHERE job_id = :source_id AND {BY_INDEX}
 """
 
-_FOLLOW = """
-    WITH picked AS (ENTRIES),
-    parts AS MATERIALIZED (
-        SELECT (row_number() OVER by_part) - 1 AS number, sum(count(*)) OVER by_part - count(*) AS first_index,
-            count(*) AS entries, array_agg(external_id ORDER BY position) AS external_ids,
-            array_agg(phone_number ORDER BY position) AS phone_numbers,
-            nullif(array_agg(written_external_id ORDER BY position), array_agg(external_id ORDER BY position))
-                AS written_external_ids,
-            nullif(array_agg(written_phone_number ORDER BY position), array_agg(phone_number ORDER BY position))
-                AS written_phone_numbers,
-            -- null where nobody is known: these are looked up
-            CASE WHEN count(lead_id) > 0 THEN array_agg(lead_id ORDER BY position) END AS lead_ids,
-            CASE WHEN count(lead_id) > 0 THEN array_agg(lead_external_id ORDER BY position) END AS lead_external_ids,
-            CASE WHEN count(lead_id) > 0 THEN array_agg(lead_phone_number ORDER BY position) END AS lead_phone_numbers
-        FROM picked GROUP BY part WINDOW by_part AS (ORDER BY part)
-    ),
-    subject AS MATERIALIZED (
-        SELECT CAST(:job_id AS uuid) AS job_id, company_id, campaign_id, client_reference, phone_fallback_rule, phone_region,
-            form, callback_url, max_leads_per_second, STATE,
-            clock_timestamp() AS now, (SELECT sum(entries) FROM parts) AS total
-        FROM jobs WHERE id = :source_id AND EXISTS (SELECT FROM parts)
-    ),
-    KEYED,
-    job AS (
-        INSERT INTO jobs (id, company_id, campaign_id, key_id, queue, state, client_reference, phone_fallback_rule,
-            phone_region, form, mode, dry_run, source_job_id, schedule, callback_url, max_leads_per_second, run_window, total,
-            created_at, run_at, closes_at, awaited, history)
-        SELECT job_id, company_id, campaign_id, CAST(:key_id AS uuid), :queue, state, client_reference, phone_fallback_rule,
-            phone_region, form, :mode, :dry_run, CAST(:source_id AS uuid), CAST(:schedule AS jsonb), callback_url,
-            max_leads_per_second, :run_window, total, now, run_at, CAST(:closes_at AS timestamptz), :wait > 0,
-            jsonb_build_array(jsonb_build_object('status', state, 'at', now, 'by', CAST(:key_name AS text)))
-        FROM go
-        ON CONFLICT DO NOTHING
-        RETURNING id, state, total, created_at, run_at
-    ),
-    cut AS (
-        INSERT INTO chunks (job_id, number, first_index, external_ids, phone_numbers, written_external_ids,
-            written_phone_numbers, outcomes, lead_ids, lead_external_ids, lead_phone_numbers)
-        SELECT job.id, number, first_index, external_ids, phone_numbers, written_external_ids, written_phone_numbers,
-            array_fill(0::smallint, ARRAY[cardinality(external_ids)]), lead_ids, lead_external_ids, lead_phone_numbers
-        FROM job CROSS JOIN parts
-    )
-    SELECT state, total, created_at, run_at FROM job
-""".replace("KEYED", f"{LIMITS}, {KEYED.strip()}").replace("STATE", STATE)
 
-_FOLLOW_CHUNKS = text(_FOLLOW.replace("ENTRIES", _OF_CHUNKS))
-_FOLLOW_ARCHIVE = text(_FOLLOW.replace("ENTRIES", _OF_ARCHIVE))
+def _following(entries: str) -> TextClause:
+    """The statement that makes a job of the `entries` of another, in chunks of its own."""
+    inherited = ", ".join(option.column for option in OPTIONS if option.is_inherited)
+    return text(f"""
+        WITH picked AS ({entries}),
+        parts AS MATERIALIZED (
+            SELECT (row_number() OVER by_part) - 1 AS number,
+                sum(count(*)) OVER by_part - count(*) AS first_index, count(*) AS entries,
+                array_agg(external_id ORDER BY position) AS external_ids,
+                array_agg(phone_number ORDER BY position) AS phone_numbers,
+                nullif(
+                    array_agg(written_external_id ORDER BY position),
+                    array_agg(external_id ORDER BY position)
+                ) AS written_external_ids,
+                nullif(
+                    array_agg(written_phone_number ORDER BY position),
+                    array_agg(phone_number ORDER BY position)
+                ) AS written_phone_numbers,
+                -- null where nobody is known: these are looked up
+                CASE WHEN count(lead_id) > 0 THEN array_agg(lead_id ORDER BY position) END
+                    AS lead_ids,
+                CASE WHEN count(lead_id) > 0 THEN array_agg(lead_external_id ORDER BY position) END
+                    AS lead_external_ids,
+                CASE WHEN count(lead_id) > 0 THEN array_agg(lead_phone_number ORDER BY position) END
+                    AS lead_phone_numbers
+            FROM picked GROUP BY part WINDOW by_part AS (ORDER BY part)
+        ),
+        subject AS MATERIALIZED (
+            SELECT CAST(:job_id AS uuid) AS job_id, company_id, campaign_id, form, {inherited},
+                {STATE}, clock_timestamp() AS now, (SELECT sum(entries) FROM parts) AS total
+            FROM jobs WHERE id = :source_id AND EXISTS (SELECT FROM parts)
+        ),
+        {LIMITS},
+        {KEYED},
+        job AS ({inserted_job(follows=True)}),
+        cut AS (
+            INSERT INTO chunks (job_id, number, first_index, external_ids, phone_numbers,
+                written_external_ids, written_phone_numbers, outcomes, lead_ids, lead_external_ids,
+                lead_phone_numbers)
+            SELECT job.id, number, first_index, external_ids, phone_numbers, written_external_ids,
+                written_phone_numbers,
+                array_fill(0::smallint, ARRAY[cardinality(external_ids)]),
+                lead_ids, lead_external_ids, lead_phone_numbers
+            FROM job CROSS JOIN parts
+        )
+        SELECT state, total, created_at, run_at FROM job
+    """)
+
+
+_FOLLOW_CHUNKS = _following(_OF_CHUNKS)
+_FOLLOW_ARCHIVE = _following(_OF_ARCHIVE)
+
+_KEY_OF_EXISTING = text(f"""
+    WITH {LIMITS},
+    subject AS (
+        SELECT id AS job_id, company_id, state, run_at FROM jobs
+        WHERE id = :job_id AND company_id = :company_id AND {BY_INDEX}
+    ),
+    {KEYED}
+    SELECT job_id FROM go
+""")
 
 _PICKED = {
     Action.RETRY: smallint_array(outcomes_of("unprocessed")),
@@ -129,7 +150,7 @@ class _Source(NamedTuple):
 async def follow(
     engine: AsyncEngine,
     settings: Settings,
-    asked: Asked,
+    caller: Caller,
     source_id: UUID,
     action: Action,
     schedule: Schedule | None = None,
@@ -142,63 +163,58 @@ async def follow(
 
     Raises ApiError 404, 409 and 422, Forbidden, DBAPIError.
     """
-    found = await seen(engine, asked.key, source_id, _SOURCE, archive_days=settings.archive_days)
-    source = _Source._make(found[0])
+    source = await _source(engine, caller, source_id, settings)
     if not source.has_campaign:
         raise Forbidden
-    if earlier := await replayed(engine, asked):
+    if earlier := await replayed(engine, caller):
         return earlier
     _check_possible(source, action)
     mode = Mode.RESTORE if action == Action.RESTORE else Mode(source.mode)
-    if existing := await _existing(engine, asked, source_id, mode, schedule):
+    if existing := await _existing(engine, caller, source_id, mode, schedule):
         return existing
     _check_not_too_late(source, action, settings)
-    values = asked.values() | {
+    values = caller.values() | {
         "source_id": source_id,
         "mode": mode,
         "dry_run": source.dry_run and action == Action.RETRY,
         "outcomes": _PICKED[action],
         "chunk_size": settings.chunk_size,
     }
-    values |= await times(engine, settings, asked.key.company_id, source.campaign_id, schedule)
+    values |= await times(engine, settings, caller, source.campaign_id, schedule)
+    statement = _FOLLOW_ARCHIVE if action == Action.RESTORE else _FOLLOW_CHUNKS
     try:
-        statement = _FOLLOW_ARCHIVE if action == Action.RESTORE else _FOLLOW_CHUNKS
-        made = await rows(engine, statement, values, patience=PATIENCE)
-    except (
-        IntegrityError
-    ):  # somebody else's new job took its place before this one's key was checked
+        made = await rows(engine, statement, values, seconds=COPY_TIMEOUT, if_locked=in_progress)
+    except IntegrityError:
+        # Somebody else's new job took its place before this one's key was checked.
         made = ()
-    except DBAPIError as error:
-        if is_in_progress(error):
-            raise in_progress() from None
-        raise
     if made:
-        state, total, created_at, run_at = made[0]
+        job = made[0]
         return Accepted(
-            asked.job_id, state, total, created_at, run_at, asked.wait, queue=values["queue"]
+            job_id=caller.job_id,
+            state=job.state,
+            total=job.total,
+            created_at=job.created_at,
+            run_at=job.run_at,
+            wait=caller.wait,
+            queue=values["queue"],
         )
     # Somebody was faster, or a connection broke after the job was made.
-    again = await replayed(engine, asked) or await _existing(
-        engine, asked, source_id, mode, schedule
-    )
+    again = await replayed(engine, caller)
+    again = again or await _existing(engine, caller, source_id, mode, schedule)
     if again is None:
         raise ApiError(409, f"Cannot {action} this job: it has no leads to {action}")
-    return again._replace(replayed=again.replayed and again.job_id != asked.job_id)
+    return again._replace(replayed=again.replayed and again.job_id != caller.job_id)
 
 
-_KEY_OF_EXISTING = text(f"""
-    WITH {LIMITS},
-    subject AS (
-        SELECT id AS job_id, company_id, state, run_at FROM jobs
-        WHERE id = :job_id AND company_id = :company_id AND {BY_INDEX}
-    ),
-    {KEYED}
-    SELECT job_id FROM go
-""")
+async def _source(
+    engine: AsyncEngine, caller: Caller, source_id: UUID, settings: Settings
+) -> _Source:
+    found = await seen(engine, caller.key, source_id, _SOURCE, archive_days=settings.archive_days)
+    return _Source(**found[0]._asdict())
 
 
 async def _existing(
-    engine: AsyncEngine, asked: Asked, source_id: UUID, mode: Mode, schedule: Schedule | None
+    engine: AsyncEngine, caller: Caller, source_id: UUID, mode: Mode, schedule: Schedule | None
 ) -> Accepted | None:
     """The job that follows already; the caller's key stands for it from now on. Raises ApiError 409
     for another schedule.
@@ -206,14 +222,13 @@ async def _existing(
     found = await rows(engine, _FOLLOWING, {"source_id": source_id, "mode": mode})
     if not found:
         return None
-    if not is_same(schedule, parse_schedule(found[0].schedule)):
-        raise ApiError(
-            409, "Cannot execute this job: it is executed already, with another schedule"
-        )
-    if asked.idempotency:
-        await rows(engine, _KEY_OF_EXISTING, asked.values() | {"job_id": found[0].id})
-    job_id, state, total, created_at, run_at, _ = found[0]
-    return Accepted(job_id, state, total, created_at, run_at, asked.wait)
+    job = found[0]
+    if not is_same(schedule, parse_schedule(job.schedule)):
+        told = "it is executed already, with another schedule"
+        raise ApiError(409, f"Cannot execute this job: {told}")
+    if caller.idempotency:
+        await rows(engine, _KEY_OF_EXISTING, caller.values() | {"job_id": job.id})
+    return Accepted(job.id, job.state, job.total, job.created_at, job.run_at, caller.wait)
 
 
 def _check_possible(source: _Source, action: Action) -> None:

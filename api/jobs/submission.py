@@ -13,63 +13,32 @@ from typing import Any, NamedTuple, NoReturn
 
 import msgspec
 
-from api.callback_urls import checked_url
-from api.http.errors import InvalidRequest
-from api.jobs.entries import Identifiers, flaw, identified, identified_texts
-from api.jobs.schedules import Schedule, parse_schedule
-from shared.identifiers.canonical import canonical_external_id
+from api.http.answers import InvalidRequest
+from api.http.request import decode_object
+from api.jobs.entries import Identifiers, flaw, identified, identified_texts, is_blank
+from api.jobs.options import DEFAULTS, NAMES, OPTIONS
 from shared.identifiers.names import EXTERNAL_ID, IDENTIFIERS, PHONE_NUMBER, meant, misnamed
-from shared.identifiers.phone_regions import is_region
 from shared.printable import brief
-from shared.states import Mode, PhoneFallback
 
 MAX_ENTRIES = 1000
-MAX_REFERENCE = 255
-MAX_RATE = 1_000_000  # leads a second; more than any database deletes
-
-OPTIONS = (
-    "clientReference",
-    "phoneFallback",
-    "phoneRegion",
-    "mode",
-    "dryRun",
-    "schedule",
-    "callbackUrl",
-    "maxLeadsPerSecond",
-)
-FIELDS = frozenset({"campaignId", "leads", *OPTIONS})
-
-_decode = msgspec.json.Decoder().decode
+FIELDS = frozenset({"campaignId", "leads", *NAMES})
 
 _ESCAPED_KEY = re.compile(rb'\\[^"]*"\s*:')
 
 
-class Options(NamedTuple):
-    """How a job is to be done: as JSON has it, or the query of a file."""
-
-    client_reference: str | None
-    phone_fallback: PhoneFallback
-    phone_region: str | None
-    mode: Mode
-    dry_run: bool
-    schedule: Schedule | None
-    callback_url: str | None
-    max_leads_per_second: int | None
-
-
 class Submission(NamedTuple):
-    """A valid submission."""
+    """A valid submission. `options` are what is to be stored, by column."""
 
     campaign_id: str
     identifiers: Identifiers
-    options: Options
+    options: dict[str, Any]
 
 
-class _Entry(msgspec.Struct, forbid_unknown_fields=True, gc=False):
+class _Entry(msgspec.Struct, rename="camel", forbid_unknown_fields=True, gc=False):
     """An entry with nothing but what it may have."""
 
-    externalId: str | None = None  # noqa: N815 - as it is in JSON
-    phoneNumber: str | None = None  # noqa: N815
+    external_id: str | None = None
+    phone_number: str | None = None
 
 
 _Plain = msgspec.defstruct(
@@ -106,24 +75,20 @@ def _plainly_parsed(body: bytes) -> Submission | None:
         if (value := getattr(plain, name)) is not msgspec.UNSET
     }
     entries = fields.pop("leads")
-    external_ids, phone_numbers = (
-        [entry.externalId for entry in entries],
-        [entry.phoneNumber for entry in entries],
-    )
-    named = dict.fromkeys([*fields, "leads"], 1)
-    named |= {
-        EXTERNAL_ID: len(entries) - external_ids.count(None),
-        PHONE_NUMBER: len(entries) - phone_numbers.count(None),
-    }
-    if not 0 < len(entries) <= MAX_ENTRIES or any(
-        body.count(b'"%b"' % name.encode()) != times for name, times in named.items()
-    ):
+    external_ids = [entry.external_id for entry in entries]
+    phone_numbers = [entry.phone_number for entry in entries]
+    times = dict.fromkeys([*fields, "leads"], 1)
+    times[EXTERNAL_ID] = len(entries) - external_ids.count(None)
+    times[PHONE_NUMBER] = len(entries) - phone_numbers.count(None)
+    if not 0 < len(entries) <= MAX_ENTRIES:
+        return None
+    if any(body.count(b'"%b"' % name.encode()) != times[name] for name in times):
         return None
     options = parse_options(fields)
     campaign_id = parse_campaign_id(fields.get("campaignId"))
     try:
         identifiers = identified_texts(
-            external_ids, phone_numbers, options.phone_region, strict=False
+            external_ids, phone_numbers, options["phone_region"], strict=False
         )
     except ValueError:
         return None
@@ -135,7 +100,7 @@ def _carefully_parsed(body: bytes) -> Submission:
     options = parse_options(fields)
     campaign_id = parse_campaign_id(fields.get("campaignId"))
     entries = parse_leads(fields, "bulk delete")
-    return Submission(campaign_id, _identifiers(entries, body, options.phone_region), options)
+    return Submission(campaign_id, _identifiers(entries, body, options["phone_region"]), options)
 
 
 def is_quickly_parsed(body: bytes) -> bool:
@@ -145,20 +110,16 @@ def is_quickly_parsed(body: bytes) -> bool:
     return b"/" not in body and b"(0" not in body and b"phoneRegion" not in body
 
 
-def parse_options(fields: Mapping[str, Any]) -> Options:
-    """The options among `fields`; null counts as missing. Raises InvalidRequest."""
-    return Options(
-        _reference(fields.get("clientReference")),
-        _phone_fallback(fields.get("phoneFallback")),
-        parse_region(fields.get("phoneRegion")),
-        _mode(fields.get("mode")),
-        checked_flag(fields, "dryRun", default=False),
-        parse_schedule(fields.get("schedule")),
-        None
-        if fields.get("callbackUrl") is None
-        else checked_url("callbackUrl", fields["callbackUrl"]),
-        parse_rate(fields.get("maxLeadsPerSecond")),
-    )
+def parse_options(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """What `fields` say of the options, by column; null counts as missing. Raises
+    InvalidRequest.
+    """
+    options = DEFAULTS.copy()
+    for option in OPTIONS:
+        value = fields.get(option.name)
+        if value is not None:
+            options[option.column] = option.checked(value)
+    return options
 
 
 def parse_leads(fields: Mapping[str, Any], what: str) -> list[Any]:
@@ -173,119 +134,11 @@ def parse_leads(fields: Mapping[str, Any], what: str) -> list[Any]:
     return entries
 
 
-def parse_rate(value: Any) -> int | None:
-    """The `maxLeadsPerSecond`, None for as fast as it goes. Raises InvalidRequest."""
-    if value is None:
-        return None
-    if (
-        not isinstance(value, int | float)
-        or isinstance(value, bool)
-        or not 1 <= value <= MAX_RATE
-        or value % 1
-    ):
-        raise InvalidRequest(f"maxLeadsPerSecond must be an integer from 1 to {MAX_RATE}")
-    return int(value)  # to JSON, 5.0 is an integer too
-
-
-def decode_object(body: bytes, known: frozenset[str]) -> dict[str, Any]:
-    """The fields of the JSON object in `body`. Raises InvalidRequest for anything else, and for a
-    field that is not `known`.
-    """
-    try:
-        decoded = _decode(body)
-        if not isinstance(decoded, dict):
-            raise InvalidRequest("Request body must be an object")
-        if _may_repeat_a_key(body, decoded, known):
-            _refuse_repeated_keys(body.decode())
-    except (msgspec.MsgspecError, ValueError, RecursionError):
-        raise InvalidRequest("Request body is not valid JSON") from None
-    for name in decoded:
-        if name not in known:
-            raise InvalidRequest(f"Unknown field: {brief(name)}")
-    return decoded
-
-
-def _may_repeat_a_key(body: bytes, decoded: dict[str, Any], known: frozenset[str]) -> bool:
-    """Whether a closer look is due: the decoder keeps the last of two equal keys and says
-    nothing.
-    """
-    return (
-        b"\\" in body
-        or not decoded.keys() <= known
-        or any(body.count(b'"%b"' % name.encode()) > 1 for name in decoded)
-    )
-
-
-def _refuse_repeated_keys(text: str) -> None:
-    """Raises ValueError if the object in `text`, known to be valid JSON, has a key twice at its top
-    level.
-    """
-    objects: list[list[tuple[str, Any]]] = []
-    json.loads(text, object_pairs_hook=objects.append)
-    outermost = objects[-1]  # it is the last to be complete
-    if len(dict(outermost)) < len(outermost):
-        raise ValueError("repeated key")
-
-
-def _reference(value: Any) -> str | None:
-    if value is None:
-        return None
-    return checked_text("clientReference", value)
-
-
-def checked_text(field: str, value: Any) -> str:
-    """`value`, if it is a text that can be stored and is not too long. Raises InvalidRequest that
-    names `field`.
-    """
-    if not isinstance(value, str):
-        raise InvalidRequest(f"{field} must be a string")
-    if len(value) > MAX_REFERENCE:
-        raise InvalidRequest(f"{field} is longer than {MAX_REFERENCE} characters")
-    if "\0" in value:
-        raise InvalidRequest(f"{field} contains U+0000")
-    return value
-
-
-def checked_flag(fields: Mapping[str, Any], name: str, *, default: bool) -> bool:
-    value = fields.get(name)
-    if value is None:
-        return default
-    if not isinstance(value, bool):
-        raise InvalidRequest(f"{name} must be a boolean")
-    return value
-
-
-def _phone_fallback(value: Any) -> PhoneFallback:
-    if value is None:
-        return PhoneFallback.ALWAYS
-    for rule in PhoneFallback:
-        if value is rule.written or value == rule == PhoneFallback.IF_UNIDENTIFIED:
-            return rule
-    raise InvalidRequest("phoneFallback must be true, false or onlyIfUnidentified")
-
-
-def parse_region(value: Any) -> str | None:
-    """The `phoneRegion`, None where none is named. Raises InvalidRequest."""
-    if value is None:
-        return None
-    if not isinstance(value, str) or not is_region(value):
-        raise InvalidRequest("phoneRegion must be an ISO 3166 country code, as DE")
-    return value
-
-
-def _mode(value: Any) -> Mode:
-    if value is None:
-        return Mode.DELETE
-    if value not in (Mode.DELETE, Mode.ARCHIVE):
-        raise InvalidRequest("mode must be delete or archive")
-    return Mode(value)
-
-
 def parse_campaign_id(value: Any) -> str:
     """Raises InvalidRequest where it is missing or blank."""
     if value is not None and not isinstance(value, str):
         raise InvalidRequest("campaignId must be a string")
-    if value is None or not canonical_external_id(value):
+    if value is None or is_blank(value):
         raise InvalidRequest("campaignId is required")
     return value
 
@@ -328,12 +181,10 @@ def errors_in_names(
     if any(map(meant, set().union(*entries).difference(IDENTIFIERS))):
         for index, entry in enumerate(entries):
             if wrong := misnamed(entry):
-                errors[index] = (
-                    f"{brief(wrong.name)} may be the {wrong.identifier}; name it so, or leave it out"
-                )
-    if is_escaped or in_text != [
-        sum(map(dict.__contains__, entries, repeat(name))) for name in IDENTIFIERS
-    ]:
+                name = brief(wrong.name)
+                errors[index] = f"{name} may be the {wrong.identifier}; name it so, or leave it out"
+    named = [sum(map(dict.__contains__, entries, repeat(name))) for name in IDENTIFIERS]
+    if is_escaped or in_text != named:
         for index, names in enumerate(written()):
             for name in IDENTIFIERS:
                 if names.count(name) > 1:

@@ -1,62 +1,133 @@
-"""Accepts a submission: finds its duplicates, cuts it into chunks, and writes job and chunks in one
-statement.
+"""Submits a job: drafts its row, writes it with its chunks in one statement, sends word, and
+answers.
 
 One statement is one transaction and one round trip. It inserts nothing unless the campaign is the
 company's, and it may be sent again with the same job id after a lost connection: what is there
 already is not inserted twice.
 """
 
-from typing import Any, NamedTuple
+import asyncio
+import json
+from datetime import datetime
+from typing import Any
 
+import structlog
 from anyio import to_thread
 from sqlalchemy import text
-from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
+from starlette.requests import Request
 
-from api.callback_urls import check_host
-from api.database import rows
-from api.http.errors import Forbidden
-from api.jobs.draft import JOB, draft, region_of
-from api.jobs.entries import Identifiers, Texts, read_again
-from api.jobs.idempotency import Accepted, Asked, in_progress, is_in_progress, replayed
+from api.database import LIMITS, rows
+from api.http.answers import Accepted, Answer, Forbidden, success
+from api.http.callback_urls import check_host
+from api.http.request import Caller, preferred_wait, services_of
+from api.jobs.entries import Identifiers, Texts, cut, find_duplicates, read_again
+from api.jobs.idempotency import KEYED, in_progress, replayed
+from api.jobs.options import OPTIONS, Schedule
 from api.jobs.submission import Submission
+from api.jobs.waiting import results_in_time
+from shared.broker.sender import JOBS_QUEUE, OFF_PEAK_QUEUE
 from shared.database.arrays import smallint_array, text_array
+from shared.database.plans import BY_INDEX
+from shared.identifiers.canonical import FORM
+from shared.identifiers.phone_regions import is_region
 from shared.settings import Settings
-from shared.states import Outcome
+from shared.states import JobState, Outcome
+from shared.windows import Window, next_opening, parse_window, window_text
 
-_ACCEPT = text(f"""
-    WITH {JOB.strip()},
-    entries (external_ids, phone_numbers, written_external_ids, written_phone_numbers, outcomes) AS MATERIALIZED (
-        SELECT CAST(:external_ids AS text[]), CAST(:phone_numbers AS text[]), CAST(:written_external_ids AS text[]),
-            CAST(:written_phone_numbers AS text[]), CAST(:outcomes AS smallint[])
+log = structlog.get_logger()
+
+# Of a new job, by its time.
+STATE = """
+    CASE WHEN CAST(:run_at AS timestamptz) > clock_timestamp() THEN 'scheduled' ELSE 'queued' END
+        AS state, CAST(:run_at AS timestamptz) AS run_at
+"""
+
+
+def inserted_job(*, follows: bool) -> str:
+    """The part of a statement that writes the row of a job, of what `go` selects from `subject`.
+
+    A job that `follows` another has `source_id` as a parameter, and finds in `subject` what it
+    inherits: its form and some of OPTIONS. Nothing is written where there is one already.
+    """
+    options = {
+        option.column: option.column if follows and option.is_inherited else f":{option.column}"
+        for option in OPTIONS
+    }
+    options["schedule"] = "CAST(:schedule AS jsonb)"
+    form, source = ("form", "CAST(:source_id AS uuid)") if follows else (":form", "NULL")
+    return f"""
+        INSERT INTO jobs (id, company_id, campaign_id, key_id, queue, state, form, source_job_id,
+            run_window, total, created_at, run_at, closes_at, awaited, history,
+            {", ".join(options)})
+        SELECT job_id, company_id, campaign_id, CAST(:key_id AS uuid), :queue, state, {form},
+            {source}, :run_window, {"total" if follows else ":total"}, now, run_at,
+            CAST(:closes_at AS timestamptz), :wait > 0, jsonb_build_array(
+                jsonb_build_object('status', state, 'at', now, 'by', CAST(:key_name AS text))
+            ), {", ".join(options.values())}
+        FROM go
+        ON CONFLICT {"" if follows else "(id)"} DO NOTHING
+        RETURNING id, state, total, created_at, run_at
+    """
+
+
+# What stands first in a statement that submits: nothing comes of it unless the campaign is the
+# company's and the key is free, nor where the entries were read as in another region than the
+# campaign's, which is to be looked up then.
+JOB = f"""
+    {LIMITS},
+    subject AS MATERIALIZED (
+        SELECT CAST(:job_id AS uuid) AS job_id, id AS campaign_id, company_id,
+            clock_timestamp() AS now, {STATE}
+        FROM campaigns WHERE id = :campaign_id AND company_id = :company_id AND {BY_INDEX}
+            AND (:region_named OR phone_region IS NOT DISTINCT FROM CAST(:phone_region AS text))
     ),
+    {KEYED},
+    job AS ({inserted_job(follows=False)})
+"""
+
+_SUBMIT = text(f"""
+    WITH {JOB},
+    entries (external_ids, phone_numbers, written_external_ids, written_phone_numbers, outcomes)
+        AS MATERIALIZED (
+            SELECT CAST(:external_ids AS text[]), CAST(:phone_numbers AS text[]),
+                CAST(:written_external_ids AS text[]), CAST(:written_phone_numbers AS text[]),
+                CAST(:outcomes AS smallint[])
+        ),
     cut AS (
         INSERT INTO chunks (job_id, number, first_index, external_ids, phone_numbers,
             written_external_ids, written_phone_numbers, outcomes, not_found)
         SELECT job.id, part.number - 1, part.first_index, external_ids[first_index + 1:end_index],
-            phone_numbers[first_index + 1:end_index], written_external_ids[first_index + 1:end_index],
-            written_phone_numbers[first_index + 1:end_index], outcomes[first_index + 1:end_index], part.duplicates
+            phone_numbers[first_index + 1:end_index],
+            written_external_ids[first_index + 1:end_index],
+            written_phone_numbers[first_index + 1:end_index], outcomes[first_index + 1:end_index],
+            part.duplicates
         FROM job CROSS JOIN entries CROSS JOIN unnest(
             CAST(:first_indexes AS int[]), CAST(:end_indexes AS int[]), CAST(:duplicates AS int[])
         ) WITH ORDINALITY AS part (first_index, end_index, duplicates, number)
     )
-    SELECT state, run_at, coalesce((SELECT created_at FROM job), (SELECT created_at FROM jobs WHERE id = job_id),
-        -- where the lost connection's statement is committed while this one runs:
-        CASE WHEN CAST(:idempotency_key AS text) IS NULL THEN now END) AS created_at
+    SELECT state, run_at,
+        coalesce(
+            (SELECT created_at FROM job), (SELECT created_at FROM jobs WHERE id = job_id),
+            -- where the lost connection's statement is committed while this one runs:
+            CASE WHEN CAST(:idempotency_key AS text) IS NULL THEN now END
+        ) AS created_at
     FROM subject
 """)
 
+_REGION = text(f"""
+    SELECT phone_region FROM campaigns
+    WHERE id = :campaign_id AND company_id = :company_id AND {BY_INDEX}
+""")
 
-class Cut(NamedTuple):
-    """A chunk of a submission: entries from `first_index` up to, not including, `end_index`."""
-
-    first_index: int
-    end_index: int
-    duplicates: int
+_OFF_PEAK = text(f"""
+    SELECT off_peak, clock_timestamp() AS now FROM campaigns
+    WHERE id = :campaign_id AND company_id = :company_id AND {BY_INDEX}
+""")
 
 
-async def accept(
-    engine: AsyncEngine, settings: Settings, asked: Asked, submission: Submission
+async def submit(
+    engine: AsyncEngine, settings: Settings, caller: Caller, submission: Submission
 ) -> Accepted:
     """Writes the job, which is durable then, or finds the answer that the Idempotency-Key already
     had.
@@ -64,102 +135,184 @@ async def accept(
     Raises Forbidden, InvalidRequest for its callbackUrl, ApiError 409 and 422, DBAPIError.
     """
     options, entries = submission.options, submission.identifiers
-    values = await draft(engine, settings, asked, submission.campaign_id, options) | _values(
-        entries, settings.chunk_size
-    )
-    if options.callback_url and not await replayed(
-        engine, asked
-    ):  # what was accepted once is not looked at again
-        await check_host("callbackUrl", options.callback_url, settings.webhook_allow)
-    try:
-        written = await rows(engine, _ACCEPT, values)
-        if not written and options.phone_region is None:
-            # Most campaigns have no region, so that is tried first.
-            region = await region_of(engine, asked.key.company_id, submission.campaign_id)
-            entries = await to_thread.run_sync(read_again, entries, region)
-            values |= {"phone_region": region, "region_named": True} | _values(
-                entries, settings.chunk_size
-            )
-            written = await rows(engine, _ACCEPT, values)
-    except DBAPIError as error:
-        if is_in_progress(error):
-            raise in_progress() from None
-        raise
+    values = await draft(engine, settings, caller, submission.campaign_id, options)
+    # What was accepted once is not looked at again.
+    if options["callback_url"] and not await replayed(engine, caller):
+        await check_host("callbackUrl", options["callback_url"], settings.webhook_allow)
+    values |= _chunks_of(entries, settings.chunk_size)
+    written = await rows(engine, _SUBMIT, values, if_locked=in_progress)
+    if not written and options["phone_region"] is None:
+        # Most campaigns have no region, so that is tried first.
+        region = await region_of(engine, caller.key.company_id, submission.campaign_id)
+        entries = await to_thread.run_sync(read_again, entries, region)
+        values |= {"phone_region": region, "region_named": True}
+        values |= _chunks_of(entries, settings.chunk_size)
+        written = await rows(engine, _SUBMIT, values, if_locked=in_progress)
     if not written:
         raise Forbidden
-    state, run_at, created_at = written[0]
-    if created_at is None:
-        if earlier := await replayed(engine, asked):
+    job = written[0]
+    if job.created_at is None:
+        if earlier := await replayed(engine, caller):
             # Its own job, where a connection broke after the commit, is no replay.
-            return earlier._replace(replayed=earlier.job_id != asked.job_id)
+            return earlier._replace(replayed=earlier.job_id != caller.job_id)
         raise in_progress()
     return Accepted(
-        asked.job_id, state, values["total"], created_at, run_at, asked.wait, queue=values["queue"]
+        job_id=caller.job_id,
+        state=job.state,
+        total=values["total"],
+        created_at=job.created_at,
+        run_at=job.run_at,
+        wait=caller.wait,
+        queue=values["queue"],
     )
 
 
-def _values(entries: Identifiers, chunk_size: int) -> dict[str, Any]:
-    external_ids, phone_numbers = entries.canonical_external_ids, entries.canonical_phone_numbers
-    duplicates = find_duplicates(external_ids, phone_numbers)
-    cuts = cut(len(external_ids), duplicates, chunk_size)
+async def answer(
+    request: Request, caller: Caller, accepted: Accepted, ended: asyncio.Event | None
+) -> Answer:
+    """202 with the job; or, where somebody waits and the job completes in time, 200 with its
+    results. The answer is a function of what stands in the database, so a repeated POST gets the
+    same one, whenever it comes.
+
+    `ended` is set when there is news of the caller's own job; None where nobody waits for it.
+    """
+    services = services_of(request)
+    if accepted.state == JobState.QUEUED and not accepted.replayed:
+        services.sender.send(accepted.queue)
+    if accepted.may_end_in_time:
+        results = await results_in_time(request, caller, accepted, ended)
+        if results:
+            applied = preferred_wait(request) is not None
+            headers = {"Preference-Applied": f"wait={accepted.wait}"} if applied else {}
+            return success(results, headers=accepted.replay_header | headers)
+    return accepted.answer()
+
+
+async def draft(
+    engine: AsyncEngine,
+    settings: Settings,
+    caller: Caller,
+    campaign_id: str,
+    options: dict[str, Any],
+) -> dict[str, Any]:
+    """The parameters of JOB but for `total`. Raises Forbidden for a campaign that the key may not
+    see.
+    """
+    # PostgreSQL knows no U+0000, so no campaign has one in its name.
+    if not caller.key.sees(campaign_id) or "\0" in campaign_id:
+        raise Forbidden
+    values = caller.values() | options
+    values["campaign_id"] = campaign_id
+    values["region_named"] = options["phone_region"] is not None
+    values["form"] = FORM
+    return values | await times(engine, settings, caller, campaign_id, options["schedule"])
+
+
+async def region_of(engine: AsyncEngine, company_id: str, campaign_id: str) -> str | None:
+    """The region of the campaign's phone numbers. Raises Forbidden where there is no such
+    campaign.
+    """
+    place = {"campaign_id": campaign_id, "company_id": company_id}
+    campaigns = await rows(engine, _REGION, place)
+    if not campaigns:
+        raise Forbidden
+    region: str | None = campaigns[0].phone_region
+    if region and not is_region(region):  # an operator may have written it by hand
+        log.warning(
+            "region of a campaign not understood",
+            region=region,
+            hint="set it with: leadsweep campaigns phone-region",
+        )
+        return None
+    return region or None
+
+
+async def times(
+    engine: AsyncEngine,
+    settings: Settings,
+    caller: Caller,
+    campaign_id: str,
+    schedule: Schedule | None,
+) -> dict[str, Any]:
+    """When a job is to run, and in which queue: columns of its row. Raises Forbidden where there is
+    no such campaign.
+    """
+    written = json.dumps(schedule.written) if schedule else None
+    if schedule is None or schedule.run_at:
+        run_at = schedule.run_at if schedule else None
+        return _columns(written, JOBS_QUEUE, run_at=run_at)
+    # Whether a window is open now is for the database's clock to say.
+    place = {"campaign_id": campaign_id, "company_id": caller.key.company_id}
+    campaigns = await rows(engine, _OFF_PEAK, place)
+    if not campaigns:
+        raise Forbidden
+    campaign = campaigns[0]
+    window = schedule.window or _own_window(campaign.off_peak) or settings.off_peak
+    opening = next_opening(window, campaign.now)
+    return _columns(
+        written,
+        OFF_PEAK_QUEUE,
+        run_window=window_text(window),
+        run_at=opening.opens,
+        closes_at=opening.closes,
+    )
+
+
+def _own_window(written: str | None) -> Window | None:
+    """The off-peak window of a campaign, which an operator may have written by hand."""
+    try:
+        return parse_window(written) if written else None
+    except ValueError as error:
+        log.warning(
+            "window of a campaign not understood",
+            error=str(error),
+            hint="set it with: leadsweep campaigns off-peak",
+        )
+        return None
+
+
+def _columns(
+    schedule: str | None,
+    queue: str,
+    *,
+    run_window: str | None = None,
+    run_at: datetime | None = None,
+    closes_at: datetime | None = None,
+) -> dict[str, Any]:
     return {
-        "total": len(external_ids),
+        "schedule": schedule,
+        "queue": queue,
+        "run_window": run_window,
+        "run_at": run_at,
+        "closes_at": closes_at,
+    }
+
+
+def _chunks_of(entries: Identifiers, chunk_size: int) -> dict[str, Any]:
+    """The parameters of _SUBMIT that say what its chunks hold."""
+    external_ids, phone_numbers = entries.canonical_external_ids, entries.canonical_phone_numbers
+    total = len(external_ids)
+    duplicates = find_duplicates(external_ids, phone_numbers)
+    cuts = cut(total, duplicates, chunk_size)
+    return {
+        "total": total,
         "external_ids": text_array(external_ids),
         "phone_numbers": text_array(phone_numbers),
         "written_external_ids": written_if_other(entries.external_ids, external_ids),
         "written_phone_numbers": written_if_other(entries.phone_numbers, phone_numbers),
-        "outcomes": smallint_array(
-            Outcome.DUPLICATE if i in duplicates else 0 for i in range(len(external_ids))
-        )
-        if duplicates
-        else "{" + ",".join("0" * len(external_ids)) + "}",
-        "first_indexes": [c.first_index for c in cuts],
-        "end_indexes": [c.end_index for c in cuts],
-        "duplicates": [c.duplicates for c in cuts],
+        "outcomes": _outcomes(total, duplicates),
+        "first_indexes": [part.first_index for part in cuts],
+        "end_indexes": [part.end_index for part in cuts],
+        "duplicates": [part.duplicates for part in cuts],
     }
+
+
+def _outcomes(total: int, duplicates: set[int]) -> str:
+    if not duplicates:
+        return "{" + ",".join("0" * total) + "}"  # a seventh of the time
+    return smallint_array(Outcome.DUPLICATE if i in duplicates else 0 for i in range(total))
 
 
 def written_if_other(written: Texts, canonical: Texts) -> str | None:
     """What the caller wrote, as the array of a chunk; None where that is the canonical form."""
     return None if written is canonical or written == canonical else text_array(written)
-
-
-def find_duplicates(external_ids: Texts, phone_numbers: Texts) -> set[int]:
-    """The indexes of entries that repeat an earlier entry's external id or, having none, an earlier
-    such entry's number.
-    """
-    lone_numbers = [
-        None if external_id else number
-        for external_id, number in zip(external_ids, phone_numbers, strict=True)
-    ]
-    return _repeated(external_ids) | _repeated(lone_numbers)
-
-
-def _repeated(texts: Texts) -> set[int]:
-    present = [identifier for identifier in texts if identifier is not None]
-    if len(set(present)) == len(present):
-        return set()
-    seen: set[str] = set()
-    repeated = set()
-    for index, identifier in enumerate(texts):
-        if identifier in seen:
-            repeated.add(index)
-        elif identifier is not None:
-            seen.add(identifier)
-    return repeated
-
-
-def cut(total: int, duplicates: set[int], chunk_size: int) -> list[Cut]:
-    """Chunks of up to `chunk_size` entries besides duplicates, in request order; each begins with
-    one that is none.
-    """
-    starts = (
-        [index for index in range(total) if index not in duplicates][::chunk_size]
-        if duplicates
-        else range(0, total, chunk_size)
-    )
-    ends = [*starts[1:], total]
-    return [
-        Cut(start, end, sum(start <= index < end for index in duplicates))
-        for start, end in zip(starts, ends, strict=True)
-    ]

@@ -1,4 +1,5 @@
-"""Wakes the calls that wait for a job: at once when Redis brings word of it, else within a second.
+"""Calls that wait for a job: they are woken at once when Redis brings word of it, else within a
+second.
 
 A call that waits holds no database connection; one statement a second asks for all of them, in case
 a wake-up got lost.
@@ -8,25 +9,45 @@ import asyncio
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from typing import Any
 from uuid import UUID
 
+import msgspec
 import structlog
+from psycopg.errors import ReadOnlySqlTransaction
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 from sqlalchemy import text
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine
+from starlette.requests import Request
 
 from api.database import rows
+from api.http.answers import Accepted, ApiError
+from api.http.request import Caller, services_of
+from api.jobs.status import JobNow, read_job
 from shared.broker.wakeups import CHANNEL
 from shared.database.arrays import text_array
 from shared.database.plans import BY_INDEX
+from shared.states import JobState
 
 LOOK_EVERY = 1.0  # seconds
 
-_ENDED = text(
-    f"SELECT id FROM jobs WHERE id = ANY(CAST(:ids AS uuid[])) AND finished_at IS NOT NULL AND {BY_INDEX}"
-)
+_NOT_SEEN = frozenset({401, 404})  # what a key gets that is revoked, or limited, while it waits
+
+_ENDED = text(f"""
+    SELECT id FROM jobs
+    WHERE id = ANY(CAST(:ids AS uuid[])) AND finished_at IS NOT NULL AND {BY_INDEX}
+""")
+
+_MARK_AWAITED = text(f"""
+    UPDATE jobs SET awaited = true
+    WHERE id = :job_id AND finished_at IS NULL AND {BY_INDEX} RETURNING id
+""")
+
+# What the published synchronous API answers; and what it has besides, where there is any.
+_PUBLISHED = ("deleted", "notFound", "deletedIdentifiers", "notFoundIdentifiers", "jobId", "status")
+_PUBLISHED_IF_ANY = ("wouldDelete", "restored", "conflict", "invalid")
 
 log = structlog.get_logger()
 
@@ -58,7 +79,7 @@ class Waiter:
                 del self._waiting[job_id]
 
     def end(self) -> None:
-        """Wakes all, as the process is about to stop; who comes later does not wait."""
+        """Wakes all, as the process is about to stop; later calls do not wait."""
         self._ended = True
         for job_id in self._waiting:
             self._wake(job_id)
@@ -75,9 +96,8 @@ class Waiter:
         if not self._redis_url:
             return
         while True:
-            with suppress(
-                RedisError, OSError
-            ):  # the limiter says so in the log; the look makes up for it
+            # The limiter says so in the log; the look makes up for it.
+            with suppress(RedisError, OSError):
                 async with Redis.from_url(
                     self._redis_url, socket_timeout=None, socket_connect_timeout=1
                 ) as client:
@@ -96,10 +116,9 @@ class Waiter:
             await asyncio.sleep(LOOK_EVERY)
             if not self._waiting:
                 continue
+            ids = text_array(map(str, self._waiting))
             try:
-                ended = await rows(
-                    self._engine, _ENDED, {"ids": text_array(map(str, self._waiting))}
-                )
+                ended = await rows(self._engine, _ENDED, {"ids": ids})
             except (SQLAlchemyError, TimeoutError) as error:
                 log.warning("waiting calls not looked after", error=type(error).__name__)
             else:
@@ -112,3 +131,66 @@ async def wait_for(event: asyncio.Event, seconds: float) -> None:
     with suppress(TimeoutError):
         async with asyncio.timeout(seconds):
             await event.wait()
+
+
+async def results_in_time(
+    request: Request, caller: Caller, accepted: Accepted, ended: asyncio.Event | None
+) -> dict[str, Any] | None:
+    """The published synchronous shape, if the job completes within the time that its first caller
+    was ready to wait, and the key still sees it then; else None.
+    """
+    services = services_of(request)
+    if accepted.job_id == caller.job_id and ended:
+        await wait_for(ended, accepted.wait)
+    else:
+        await _wait_for_another(request, caller, accepted)
+    try:
+        key = await services.authenticator.key_now(request)
+        job = await read_job(services.engine, key, accepted.job_id)
+    except ApiError as error:
+        if error.status not in _NOT_SEEN:
+            raise
+        return None
+    return _published(job) if _is_in_time(job, accepted) else None
+
+
+async def _wait_for_another(request: Request, caller: Caller, accepted: Accepted) -> None:
+    """Waits for the job of an earlier call for as much of its time as is left."""
+    services = services_of(request)
+    with services.waiter.expecting(accepted.job_id) as ended:
+        job = await read_job(services.engine, caller.key, accepted.job_id)
+        if job.took is not None or job.age >= accepted.wait:
+            return
+        if await mark_awaited(services.engine, accepted.job_id):
+            await wait_for(ended, accepted.wait - job.age)
+
+
+def _is_in_time(job: JobNow, accepted: Accepted) -> bool:
+    if job.body.status != JobState.COMPLETED or job.took is None:
+        return False
+    return job.took <= accepted.wait
+
+
+def _published(job: JobNow) -> dict[str, Any]:
+    """The job's results, as the published synchronous API has them."""
+    names = [*_PUBLISHED]
+    for name in _PUBLISHED_IF_ANY:
+        if getattr(job.body, name):
+            names += [name, f"{name}Identifiers"]
+    if job.body.identifiersOmitted:
+        names += ["identifiersOmitted", "resultsUrl"]
+    fields = {name: getattr(job.body, name) for name in names}
+    return {name: value for name, value in fields.items() if value is not msgspec.UNSET}
+
+
+async def mark_awaited(engine: AsyncEngine, job_id: UUID) -> bool:
+    """Has the end of the job told at once; False where it is finished already.
+
+    A database that is read-only is looked at every second all the same.
+    """
+    try:
+        return bool(await rows(engine, _MARK_AWAITED, {"job_id": job_id}))
+    except DBAPIError as error:
+        if not isinstance(error.orig, ReadOnlySqlTransaction):
+            raise
+        return True

@@ -6,12 +6,14 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request
 from pydantic import AfterValidator
 
-from api.http.answers import Answer, success
-from api.http.errors import InvalidRequest
-from api.http.request import read_json
-from api.jobs.routes import Reader, Writer, refuse_unknown_parameters
-from api.jobs.submission import parse_region
-from api.leads import leads
+from api.http.answers import Answer, InvalidRequest, success
+from api.http.auth import Reader, Writer
+from api.http.request import read_json, refuse_unknown_parameters, services_of
+from api.jobs.options import parse_region
+from api.leads.create import create, parse_new
+from api.leads.delete import delete
+from api.leads.find import find, list_leads
+from api.leads.named import Named
 from shared.identifiers.canonical import canonical_external_id, canonical_phone_number
 
 router = APIRouter(redirect_slashes=False)
@@ -35,29 +37,29 @@ PhoneNumber = Annotated[str | None, AfterValidator(_with_plus), Query(alias="pho
 @router.post(
     "/api/v1/records/bulk",
     operation_id="createRecords",
-    summary="The same, by another name",
-    tags=["Leads"],
+    summary="As /api/v1/leads/bulk",
+    tags=["Records"],
 )
 @router.post(
     "/api/v1/leads/bulk", operation_id="createLeads", summary="Create leads", tags=["Leads"]
 )
 async def create_leads(request: Request, key: Writer) -> Answer:
     """Creates up to 1000 leads; those whose identifiers are taken are skipped."""
-    new = leads.parse_new(await read_json(request))
-    refuse_unknown_parameters(request, set())
+    new = parse_new(await read_json(request))
+    refuse_unknown_parameters(request)
     return success(
-        await leads.create(request.app.state.engine, request.app.state.settings, key, new)
+        await create(services_of(request).engine, services_of(request).settings, key, new)
     )
 
 
 @router.get(
     "/api/v1/records",
     operation_id="listRecords",
-    summary="The same, by another name",
-    tags=["Leads"],
+    summary="As /api/v1/leads",
+    tags=["Records"],
 )
 @router.get("/api/v1/leads", operation_id="listLeads", summary="List leads", tags=["Leads"])
-async def list_leads(
+async def get_leads(
     request: Request,
     key: Reader,
     campaign_id: CampaignId = None,
@@ -69,22 +71,20 @@ async def list_leads(
 ) -> Answer:
     """A campaign's leads, a page at a time; or the one with an identifier."""
     refuse_unknown_parameters(
-        request, {"campaignId", "cursor", "limit", "externalId", "phoneNumber", "phoneRegion"}
+        request, "campaignId", "cursor", "limit", "externalId", "phoneNumber", "phoneRegion"
     )
-    state, campaign_id = request.app.state, _named(campaign_id)
+    state, campaign_id = services_of(request), _named(campaign_id)
     if external_id is not None or phone_number is not None:
-        named = leads.Named(external_id, phone_number, parse_region(phone_region))
-        return success(await leads.find(state.engine, state.settings, key, campaign_id, named))
-    return success(
-        await leads.list_leads(state.engine, state.settings, key, campaign_id, cursor, limit)
-    )
+        named = Named(external_id, phone_number, parse_region(phone_region))
+        return success(await find(state.engine, state.settings, key, campaign_id, named))
+    return success(await list_leads(state.engine, state.settings, key, campaign_id, cursor, limit))
 
 
 @router.delete(
     "/api/v1/records",
     operation_id="deleteRecord",
-    summary="The same, by another name",
-    tags=["Leads"],
+    summary="As /api/v1/leads",
+    tags=["Records"],
 )
 @router.delete(
     "/api/v1/leads", operation_id="deleteLead", summary="Delete one lead", tags=["Leads"]
@@ -98,7 +98,7 @@ async def delete_lead(
     phone_region: PhoneRegion = None,
 ) -> Answer:
     """Deletes a lead at once, and its copies in the archive."""
-    refuse_unknown_parameters(request, {"campaignId", "externalId", "phoneNumber", "phoneRegion"})
+    refuse_unknown_parameters(request, "campaignId", "externalId", "phoneNumber", "phoneRegion")
     campaign_id = _named(campaign_id)
     if not canonical_external_id(external_id or "") and not canonical_phone_number(
         phone_number or ""
@@ -106,8 +106,8 @@ async def delete_lead(
         raise InvalidRequest(
             "At least one of phoneNumber or externalId query parameter is required"
         )
-    named = leads.Named(external_id, phone_number, parse_region(phone_region))
-    erased = await leads.delete(request.app.state.engine, key, campaign_id, named)
+    named = Named(external_id, phone_number, parse_region(phone_region))
+    erased = await delete(services_of(request).engine, key, campaign_id, named)
     return success({"deleted": True, "erasedFromArchive": erased} if erased else {"deleted": True})
 
 

@@ -11,10 +11,9 @@ from uuid import UUID, uuid4
 from sqlalchemy import func, select, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from api.database import LIMITS, Found, rows
-from api.http.answers import time_text
+from api.database import LIMITS, AnyRow, rows
+from api.http.answers import ApiError, time_text
 from api.http.auth import Key
-from api.http.errors import ApiError
 from api.http.paging import newest_first, page_of
 from api.webhooks.endpoints import webhook_not_found
 from shared.database.models import deliveries, jobs, webhooks
@@ -24,7 +23,8 @@ from shared.states import DeliveryState, Event
 # What is under way keeps its lease. Who has it in hand finds `attempts` at 0, and leaves it to be
 # sent again.
 _RESTART = text(f"""
-    UPDATE deliveries SET state = 'pending', error = NULL, attempts = 0, due_at = greatest(clock_timestamp(), claimed_until)
+    UPDATE deliveries SET state = 'pending', error = NULL, attempts = 0,
+        due_at = greatest(clock_timestamp(), claimed_until)
     WHERE id = :id AND {BY_INDEX} RETURNING id
 """)
 
@@ -89,7 +89,7 @@ async def test(engine: AsyncEngine, key: Key, webhook_id: UUID) -> dict[str, Any
     return _described(await _read(engine, key, delivery_id), key)
 
 
-async def _read(engine: AsyncEngine, key: Key, delivery_id: UUID) -> Found:
+async def _read(engine: AsyncEngine, key: Key, delivery_id: UUID) -> AnyRow:
     found = await rows(engine, _select.where(deliveries.c.id == delivery_id, *_visible(key)))
     if not found:
         raise _delivery_not_found()
@@ -112,7 +112,7 @@ def _visible(key: Key) -> list[Any]:
     return own if key.campaign_id is None else [*own, jobs.c.campaign_id == key.campaign_id]
 
 
-def _described(row: Found, key: Key) -> dict[str, Any]:
+def _described(row: AnyRow, key: Key) -> dict[str, Any]:
     shows_url = row.webhook_id is None or key.owns_webhooks
     waiting = row.state == DeliveryState.PENDING and not row.under_way
     return {

@@ -8,18 +8,17 @@ from uuid import UUID, uuid4
 from sqlalchemy import case, func, select, text, update
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from api.callback_urls import check_host, checked_url
-from api.database import LIMITS, Found, rows
-from api.http.answers import time_text
+from api.database import LIMITS, AnyRow, rows
+from api.http.answers import ApiError, InvalidRequest, time_text
 from api.http.auth import Key
-from api.http.errors import ApiError, InvalidRequest
+from api.http.callback_urls import check_host, checked_url
 from api.http.paging import newest_first, page_of
-from api.jobs.submission import checked_flag, checked_text, decode_object
+from api.http.request import checked_flag, checked_text, decode_object
+from shared.credentials import Vault, last_end, new_secret, retired
 from shared.database.models import webhooks
 from shared.database.plans import BY_INDEX
 from shared.settings import Settings
 from shared.states import JOB_EVENTS
-from shared.webhooks.signatures import Vault, last_end, new_secret, retired
 
 FIELDS = frozenset({"url", "events", "description", "enabled"})
 MOST = 50  # of one company: each is a delivery for each of its jobs
@@ -28,7 +27,8 @@ MOST = 50  # of one company: each is a delivery for each of its jobs
 # MOST. A process that stops in the middle lets go.
 _TURN = text(f"""
     WITH {LIMITS}
-    SELECT set_config('idle_in_transaction_session_timeout', '10s', true) FROM limits CROSS JOIN companies
+    SELECT set_config('idle_in_transaction_session_timeout', '10s', true)
+    FROM limits CROSS JOIN companies
     WHERE id = :company_id AND {BY_INDEX} FOR NO KEY UPDATE OF companies
 """)
 
@@ -36,7 +36,9 @@ _TURN = text(f"""
 _ADD = text(f"""
     INSERT INTO webhooks (id, company_id, url, events, description, enabled, secret)
     SELECT :id, :company_id, :url, CAST(:events AS text[]), :description, :enabled, :secret
-    WHERE (SELECT count(*) FROM webhooks WHERE company_id = :company_id AND id <> :id AND {BY_INDEX}) < :most
+    WHERE (
+        SELECT count(*) FROM webhooks WHERE company_id = :company_id AND id <> :id AND {BY_INDEX}
+    ) < :most
     ON CONFLICT (id) DO UPDATE SET url = excluded.url
     RETURNING *
 """)
@@ -44,8 +46,10 @@ _ADD = text(f"""
 # What is not wanted any more is given up, and not sent when the webhook is enabled again.
 _CHANGE = text(f"""
     WITH changed AS (
-        UPDATE webhooks SET url = coalesce(:url, url), events = coalesce(CAST(:events AS text[]), events),
-            description = coalesce(:description, description), enabled = coalesce(:enabled, enabled),
+        UPDATE webhooks SET url = coalesce(:url, url),
+            events = coalesce(CAST(:events AS text[]), events),
+            description = coalesce(:description, description),
+            enabled = coalesce(:enabled, enabled),
             disabled_reason = CASE WHEN :enabled IS NULL THEN disabled_reason END,
             failing_since = CASE WHEN :enabled OR :url IS NOT NULL THEN NULL ELSE failing_since END
         WHERE id = :id AND company_id = :company_id AND {BY_INDEX}
@@ -54,8 +58,8 @@ _CHANGE = text(f"""
     given_up AS (
         UPDATE deliveries SET state = 'failed', error = 'the webhook was disabled'
         FROM changed
-        WHERE deliveries.company_id = changed.company_id AND receiver = CAST(changed.id AS text) AND state = 'pending'
-            AND NOT :enabled
+        WHERE deliveries.company_id = changed.company_id AND receiver = CAST(changed.id AS text)
+            AND state = 'pending' AND NOT :enabled
     )
     SELECT * FROM changed
 """)
@@ -203,7 +207,7 @@ def _place(key: Key, webhook_id: UUID) -> dict[str, Any]:
     return {"id": webhook_id, "company_id": key.company_id}
 
 
-def _described(row: Found) -> dict[str, Any]:
+def _described(row: AnyRow) -> dict[str, Any]:
     return {
         "webhookId": str(row.id),
         "url": row.url,

@@ -7,11 +7,9 @@ from uuid import UUID
 
 from fastapi import APIRouter, Depends, Path, Query, Request
 
-from api.http.answers import Answer, success
-from api.http.auth import Key
-from api.http.errors import Forbidden
-from api.http.request import read_json, read_nothing
-from api.jobs.routes import Reader, Writer, refuse_unknown_parameters
+from api.http.answers import Answer, Forbidden, success
+from api.http.auth import Key, Reader, Writer
+from api.http.request import read_json, read_nothing, refuse_unknown_parameters, services_of
 from api.jobs.status import check_visible, parse_job_id
 from api.webhooks import deliveries, endpoints
 from shared.broker.sender import WEBHOOKS_QUEUE
@@ -38,8 +36,10 @@ Owner = Annotated[Key, Depends(owner)]
 async def create_webhook(request: Request, key: Owner) -> Answer:
     """Tells a URL of the ends of all jobs."""
     asked = endpoints.parse_registration(await read_json(request), whole=True)
-    refuse_unknown_parameters(request, set())
-    webhook = await endpoints.add(request.app.state.engine, request.app.state.settings, key, asked)
+    refuse_unknown_parameters(request)
+    webhook = await endpoints.add(
+        services_of(request).engine, services_of(request).settings, key, asked
+    )
     return success(webhook, 201, {"Location": f"/api/v1/webhooks/{webhook['webhookId']}"})
 
 
@@ -50,8 +50,10 @@ async def get_webhooks(
     request: Request, key: Owner, cursor: str | None = None, limit: Limit = 50
 ) -> Answer:
     """The company's webhooks, newest first."""
-    refuse_unknown_parameters(request, {"cursor", "limit"})
-    items, following = await endpoints.list_webhooks(request.app.state.engine, key, cursor, limit)
+    refuse_unknown_parameters(request, "cursor", "limit")
+    items, following = await endpoints.list_webhooks(
+        services_of(request).engine, key, cursor, limit
+    )
     return success({"items": items, "nextCursor": following})
 
 
@@ -65,9 +67,11 @@ async def get_webhook(
     request: Request, key: Owner, webhook_id: Annotated[str, Path(alias="webhookId")]
 ) -> Answer:
     """The webhook as it stands."""
-    refuse_unknown_parameters(request, set())
+    refuse_unknown_parameters(request)
     return success(
-        await endpoints.read(request.app.state.engine, key, endpoints.parse_webhook_id(webhook_id))
+        await endpoints.read(
+            services_of(request).engine, key, endpoints.parse_webhook_id(webhook_id)
+        )
     )
 
 
@@ -82,8 +86,8 @@ async def patch_webhook(
 ) -> Answer:
     """Changes what is said, and leaves the rest."""
     asked = endpoints.parse_registration(await read_json(request), whole=False)
-    refuse_unknown_parameters(request, set())
-    state, found = request.app.state, endpoints.parse_webhook_id(webhook_id)
+    refuse_unknown_parameters(request)
+    state, found = services_of(request), endpoints.parse_webhook_id(webhook_id)
     return success(await endpoints.change(state.engine, state.settings, key, found, asked))
 
 
@@ -98,8 +102,8 @@ async def delete_webhook(
 ) -> Answer:
     """Removes the webhook and the record of its deliveries."""
     await read_nothing(request)
-    refuse_unknown_parameters(request, set())
-    await endpoints.remove(request.app.state.engine, key, endpoints.parse_webhook_id(webhook_id))
+    refuse_unknown_parameters(request)
+    await endpoints.remove(services_of(request).engine, key, endpoints.parse_webhook_id(webhook_id))
     return success({"deleted": True})
 
 
@@ -116,8 +120,8 @@ async def rotate_webhook(
     most five do.
     """
     await read_nothing(request)
-    refuse_unknown_parameters(request, set())
-    state, found = request.app.state, endpoints.parse_webhook_id(webhook_id)
+    refuse_unknown_parameters(request)
+    state, found = services_of(request), endpoints.parse_webhook_id(webhook_id)
     return success(await endpoints.rotate(state.engine, state.settings, key, found))
 
 
@@ -132,8 +136,8 @@ async def test_webhook(
 ) -> Answer:
     """Sends an event of the type `webhook.test`, at once, also to a webhook that is disabled."""
     await read_nothing(request)
-    refuse_unknown_parameters(request, set())
-    state, found = request.app.state, endpoints.parse_webhook_id(webhook_id)
+    refuse_unknown_parameters(request)
+    state, found = services_of(request), endpoints.parse_webhook_id(webhook_id)
     delivery = await deliveries.test(state.engine, key, found)
     state.sender.send(WEBHOOKS_QUEUE)
     return success(delivery, 202)
@@ -156,7 +160,7 @@ async def wanted(
     limit: Limit = 50,
 ) -> Wanted:
     """Reads the parameters of both lists of deliveries."""
-    refuse_unknown_parameters(request, {"status", "event", "cursor", "limit"})
+    refuse_unknown_parameters(request, "status", "event", "cursor", "limit")
     return Wanted({"state": status, "event": event}, cursor, limit)
 
 
@@ -174,7 +178,7 @@ async def get_webhook_deliveries(
 ) -> Answer:
     """What was sent to it, of the jobs that the key sees; newest first."""
     found = endpoints.parse_webhook_id(webhook_id)
-    await endpoints.read(request.app.state.engine, key, found)
+    await endpoints.read(services_of(request).engine, key, found)
     return await _page(request, key, asked, webhook_id=found)
 
 
@@ -192,12 +196,12 @@ async def get_job_deliveries(
 ) -> Answer:
     """What was sent when the job ended, to its callback and to webhooks; newest first."""
     found = parse_job_id(job_id)
-    await check_visible(request.app.state.engine, key, found)
+    await check_visible(services_of(request).engine, key, found)
     return await _page(request, key, asked, job_id=found)
 
 
 async def _page(request: Request, key: Key, asked: Wanted, **place: UUID) -> Answer:
-    engine = request.app.state.engine
+    engine = services_of(request).engine
     items, following = await deliveries.list_deliveries(
         engine, key, asked.filters | place, asked.cursor, asked.limit
     )
@@ -219,7 +223,7 @@ async def redeliver(
     Where an attempt is under way, it is sent once more after that.
     """
     await read_nothing(request)
-    refuse_unknown_parameters(request, set())
-    delivery = await deliveries.redeliver(request.app.state.engine, key, delivery_id)
-    request.app.state.sender.send(WEBHOOKS_QUEUE)
+    refuse_unknown_parameters(request)
+    delivery = await deliveries.redeliver(services_of(request).engine, key, delivery_id)
+    services_of(request).sender.send(WEBHOOKS_QUEUE)
     return success(delivery, 202)

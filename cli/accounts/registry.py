@@ -14,9 +14,8 @@ from leadsweep.terminal.failure import Failure
 from sqlalchemy import Connection, RowMapping, case, func, literal, select, update
 from sqlalchemy.dialects.postgresql import insert
 
+from shared.credentials import Vault, hash_key, last_end, new_key, new_secret, retired
 from shared.database.models import api_keys, campaigns, companies, leads, webhooks
-from shared.keys import hash_key, new_key
-from shared.webhooks.signatures import Vault, last_end, new_secret, retired
 
 
 class NewKey(NamedTuple):

@@ -25,15 +25,17 @@ from rich.table import Table
 from sqlalchemy import Connection
 
 from cli.accounts import registry
-from cli.connection import connected_to, read_settings
+from cli.connection import connected_to
 from cli.demo import sample
 from cli.demo.console import output_console
 from cli.leads.importer import import_leads
 from cli.leads.reader import read
-from cli.stack.supervisor import Address, Stack
+from cli.settings import read_settings
+from cli.stack.address import Address
+from cli.stack.supervisor import Stack
+from shared.credentials import Vault
+from shared.destinations import LOOPBACK, parse_networks
 from shared.states import JobState
-from shared.webhooks.destinations import LOOPBACK, parse_networks
-from shared.webhooks.signatures import Vault
 
 _PATIENCE = 60.0  # seconds for the job; it takes a small part of one
 _CHUNK_SIZE = 100  # entries, so that there is progress to be seen; the default of 1000 would decide all at once

@@ -61,7 +61,10 @@ class Child:
             self._died_at, self._pause = time.monotonic(), _LONGEST_PAUSE
             return f"{self.role} could not be started: {error}; will try again"
         self._died_at, self._started_at, self._log_size = None, time.monotonic(), size
-        return f"{self.role} (pid {dead.pid}) {_fate(dead)}, started again as pid {self.process.pid}; its last words: {words}"
+        return (
+            f"{self.role} (pid {dead.pid}) {_fate(dead)}, started again as pid "
+            f"{self.process.pid}; its last words: {words}"
+        )
 
     def _size_of_log(self) -> int:
         return self._log.stat().st_size if self._log.exists() else 0

@@ -6,57 +6,40 @@ stack. Nothing outlives the supervisor: it stops its children in order, and if i
 the kernel ends them.
 """
 
-import errno
 import json
 import os
-import socket
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple, Self, TypeVar
+from typing import TYPE_CHECKING, Self, TypeVar
 
 from leadsweep.terminal.failure import Failure
 from leadsweep.terminal.output import remark
 from leadsweep.terminal.signals import uninterrupted
-from sqlalchemy import Connection
 
-from cli.connection import address, check_database_url, check_schema, check_tables, connected_to
+from cli.stack.address import Address, listens, reserve
 from cli.stack.child import Child, Process
-from cli.stack.embedded import Embedded, check_installed, secrets_key, which_postgres, which_redis
-from cli.stack.processes import port_of, reserve_port, spawn, stop, write_private
-from shared.broker.health import broker_flaw
-from shared.database.migrations import current_version, newest_version, upgrade
-from shared.process.heartbeats import NEWEST_BEATS
+from cli.stack.embedded import Embedded
+from cli.stack.folder import secrets_key
+from cli.stack.processes import port_of, spawn, stop, write_private
+from cli.stack.programs import check_installed, which_postgres, which_redis
+from shared import database
 from shared.settings import Settings
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
 
 READY_SECONDS = 90  # until all answer; a healthy stack takes about three
 STOP_SECONDS = 9.5  # for all of it; what is not gone by then is killed
-_SHARES = {
-    "api": 2.5,
-    "ticker": 1.0,
-    "deliverer": 1.5,
-    "worker": 3.0,
-}  # of those seconds, in the order of stopping; the servers have the rest
+# Of those seconds, in the order of stopping; the servers have the rest.
+_SHARES = {"api": 2.5, "ticker": 1.0, "deliverer": 1.5, "worker": 3.0}
 _LOOK_SECONDS = 0.1  # between looks at the children
+_START_LOOK_SECONDS = 0.02  # likewise until all are ready
 _BROKER_SECONDS = 2.0  # for an answer of the broker
 _FRUITLESS_STARTS = 5  # of one child, before the stack is ready
-_ANY_ADDRESS = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - what to call where the operator says so
 
 Result = TypeVar("Result")
-
-
-class Address(NamedTuple):
-    """Where the API listens. Port 0: any that is free."""
-
-    host: str = "127.0.0.1"
-    port: int = 8000
-
-    @property
-    def url(self) -> str:
-        """From this machine, without a slash at the end."""
-        host = _ANY_ADDRESS.get(self.host, self.host)
-        return f"http://[{host}]:{self.port}" if ":" in host else f"http://{host}:{self.port}"
 
 
 class Stack:
@@ -79,6 +62,8 @@ class Stack:
         each, of children that died.
         """
         if settings.database_url:
+            from cli.connection import check_database_url
+
             check_database_url(settings)
         check_installed(postgres=not settings.database_url, redis=not settings.broker_url)
         self._given, self._workers, self._say = settings, workers, say
@@ -87,7 +72,7 @@ class Stack:
         self._runtime = self._embedded.data_dir / "runtime.json"
         self._children: dict[str, Child] = {}
         try:
-            self._held = _reserve(address)
+            self._held = reserve(address)
         except Failure:
             self._embedded.stop()
             raise
@@ -116,26 +101,37 @@ class Stack:
         return [which() for which, url in given.items() if not url]
 
     def start_servers(self) -> None:
-        """Starts the servers that are not given, and waits until they answer. Raises Failure if one
-        does not.
+        """Starts the servers that are not given, side by side, and waits until they answer. Raises
+        Failure if one does not.
         """
+        if self._given.broker_url and (flaw := _flaw_of_broker(self._given)):
+            raise Failure(*flaw)
         if not self._given.broker_url:
-            self._add("redis", self._embedded.spawn_redis, self._embedded.start_redis)
-        elif flaw := broker_flaw(self._given.broker_url, _BROKER_SECONDS):
-            wrong = f"the broker {address(self._given.broker_url)} {flaw.finding}"
-            raise Failure(wrong, flaw.mend)
+            self._embedded.spawn_redis()
         if not self._given.database_url:
-            self._add("postgres", self._embedded.spawn_postgres, self._embedded.start_postgres)
+            self._embedded.spawn_postgres()
+        # Both are ready once this is loaded, which all that follows needs.
+        import cli.connection  # noqa: F401 - see above
 
-    def migrate(self, afterwards: Callable[[Connection], Result]) -> Result:
+        if not self._given.broker_url:
+            self._add("redis", self._embedded.spawn_redis, self._embedded.wait_for_redis)
+        if not self._given.database_url:
+            self._add("postgres", self._embedded.spawn_postgres, self._embedded.wait_for_postgres)
+
+    def migrate(self, afterwards: Callable[["Connection"], Result]) -> Result:
         """Brings the schema up to date and calls `afterwards` in the same transaction. Raises
         Failure if the database refuses.
         """
+        from cli.connection import check_schema, check_tables, connected_to
+
         with connected_to(self.settings) as connection, connection.begin():
             check_tables(connection)
-            if (current_version(connection) or "") > newest_version():
-                check_schema(connection)  # says so
-            upgrade(connection)
+            if _version(connection) != _newest_version():
+                from shared.database.migrations import upgrade
+
+                if (_version(connection) or "") > _newest_version():
+                    check_schema(connection)  # says so
+                upgrade(connection)
             return afterwards(connection)
 
     def start_processes(self) -> None:
@@ -144,10 +140,10 @@ class Stack:
         """
         host, port = self.address
         with uninterrupted():
-            self._add_module("api", ["api", "--host", host, "--port", str(port)])
-            self._add_module("worker", ["worker", "--processes", str(self._workers)])
-            self._add_module("deliverer", ["worker", "--webhooks"])
-            self._add_module("ticker", ["worker.ticker"])
+            self._add_role("api", "--host", host, "--port", str(port))
+            self._add_role("worker", "--processes", str(self._workers))
+            self._add_role("deliverer")
+            self._add_role("ticker")
         self._write_runtime()
         self._wait_until_ready()
 
@@ -162,9 +158,9 @@ class Stack:
     ) -> None:
         self._children[role] = Child(role, start, self._embedded.logs / f"{role}.log", first)
 
-    def _add_module(self, role: str, command: list[str]) -> None:
+    def _add_role(self, role: str, *options: str) -> None:
         # -P: the operator's working directory may hold folders that are called as ours are.
-        python = [sys.executable, "-P", "-m", *command]
+        python = [sys.executable, "-P", "-m", "cli.roles", role, *options]
         given = {
             "DATABASE_URL": self.settings.database_url,
             "BROKER_URL": self.settings.broker_url,
@@ -188,7 +184,8 @@ class Stack:
                 self._write_runtime()
             except OSError as error:  # a full disk, say: no reason to stop what runs
                 self._say(
-                    f"{self._runtime} could not be written: {error.strerror}; it does not tell the truth until the next restart"
+                    f"{self._runtime} could not be written: {error.strerror}; "
+                    "it does not tell the truth until the next restart"
                 )
 
     def _wait_until_ready(self) -> None:
@@ -197,22 +194,22 @@ class Stack:
         began = time.monotonic()
         while (finding := self._missing(time.monotonic() - began)) != "":
             self._look_after_children()
-            for child in self._children.values():
-                if child.deaths >= _FRUITLESS_STARTS or time.monotonic() > began + READY_SECONDS:
-                    flaw = broker_flaw(self.settings.broker_url, _BROKER_SECONDS)
-                    broker = (
-                        f", and the broker {address(self.settings.broker_url)} {flaw.finding}"
-                        if flaw
-                        else ""
-                    )
-                    raise Failure(
-                        f"the stack does not get ready: {finding}{broker}; its logs are in {self._embedded.logs}"
-                    )
-            time.sleep(_LOOK_SECONDS)
+            deaths = max(child.deaths for child in self._children.values())
+            if deaths >= _FRUITLESS_STARTS or time.monotonic() > began + READY_SECONDS:
+                flaw = _flaw_of_broker(self.settings)
+                and_broker = f", and {flaw[0]}" if flaw else ""
+                raise Failure(
+                    f"the stack does not get ready: {finding}{and_broker}; "
+                    f"its logs are in {self._embedded.logs}"
+                )
+            time.sleep(_START_LOOK_SECONDS)
 
     def _missing(self, seconds: float) -> str:
         """What is not up yet, `seconds` after the start; an empty string where all is."""
-        if not _listens(self.address):
+        from cli.connection import connected_to
+        from shared.process.heartbeats import NEWEST_BEATS
+
+        if not listens(self.address):
             return "the API does not answer"
         try:
             with connected_to(self.settings) as connection:
@@ -251,25 +248,28 @@ class Stack:
         self._embedded.release()
 
 
-def _reserve(address: Address) -> socket.socket:
-    try:
-        return reserve_port(address.port, address.host)
-    except OSError as error:
-        if error.errno == errno.EADDRINUSE:
-            raise Failure(
-                f"port {address.port} is taken",
-                "stop what listens there, or choose another: --port 0 is any",
-            ) from None
-        raise Failure(
-            f"cannot listen on {address.host}, port {address.port}: {error.strerror}"
-        ) from None
+def _flaw_of_broker(settings: Settings) -> tuple[str, str] | None:
+    """What is wrong with the broker, in words, and how to mend it. None where all is well."""
+    from cli.connection import address
+    from shared.broker.health import broker_flaw
+
+    flaw = broker_flaw(settings.broker_url, _BROKER_SECONDS)
+    return flaw and (f"the broker {address(settings.broker_url)} {flaw.finding}", flaw.hint)
 
 
-def _listens(address: Address) -> bool:
-    try:
-        socket.create_connection(
-            (_ANY_ADDRESS.get(address.host, address.host), address.port), timeout=2
-        ).close()
-    except OSError:
-        return False
-    return True
+def _version(connection: "Connection") -> str | None:
+    """The version of the schema; None for an empty database. Asks without Alembic, which takes a
+    while to load, and is needed only where there is something to change.
+    """
+    from sqlalchemy import text
+
+    if connection.scalar(text("SELECT to_regclass('alembic_version')")) is None:
+        return None
+    version: str | None = connection.scalar(text("SELECT version_num FROM alembic_version"))
+    return version
+
+
+def _newest_version() -> str:
+    """The version that this code needs, by the names of the migrations: 0001_the_core.py."""
+    versions = Path(database.__path__[0]) / "migrations" / "versions"
+    return max(path.name.partition("_")[0] for path in versions.glob("[0-9]*_*.py"))

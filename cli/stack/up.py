@@ -7,6 +7,7 @@ request deletes something.
 import json
 from contextlib import suppress
 from functools import partial
+from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,13 +17,10 @@ from leadsweep.terminal.output import say
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
-    from shared.webhooks.signatures import Vault
-
 _DEMO = "demo"  # the company's id, and the campaign's
 _LEADS = 5
-_PATIENCE = (
-    5  # seconds, once, for who reads slowly what is said: the first key is told only this once
-)
+# Once, for somebody who reads slowly what is said: the first key is told only this once.
+_SLOW_READER_SECONDS = 5
 
 
 @click.command()
@@ -55,15 +53,14 @@ def up(host: str, port: int, data_dir: Path | None, workers: int) -> None:
     """
     from leadsweep.terminal.signals import stop_by_signals
 
-    from cli.connection import read_settings
-    from cli.stack.supervisor import Address, Stack
+    from cli.settings import read_settings
+    from cli.stack.address import Address
+    from cli.stack.supervisor import Stack
+    from shared.destinations import LOOPBACK, parse_networks
     from shared.process.streams import guard_streams
-    from shared.webhooks.destinations import LOOPBACK, parse_networks
-    from shared.webhooks.signatures import Vault
 
-    guard_streams(
-        patience=_PATIENCE, stdout=True
-    )  # who reads it may go away, or not read, without stopping the stack
+    # Who reads it may go away, or not read, without stopping the stack.
+    guard_streams(patience=_SLOW_READER_SECONDS, stdout=True)
     settings = read_settings()
     if not settings.webhook_allow and _is_loopback(host):
         settings = settings.model_copy(update={"webhook_allow": parse_networks(LOOPBACK)})
@@ -76,7 +73,7 @@ def up(host: str, port: int, data_dir: Path | None, workers: int) -> None:
         for server in stack.servers:
             _say(f"server: {server}")
         stack.start_servers()
-        key = stack.migrate(partial(_prepare_first_start, Vault(stack.settings.secrets_key)))
+        key = stack.migrate(partial(_prepare_first_start, stack.settings.secrets_key))
         try:
             stack.start_processes()
         finally:
@@ -86,8 +83,12 @@ def up(host: str, port: int, data_dir: Path | None, workers: int) -> None:
             _say(f"webhooks may go to {allowed} too, over HTTP: LEADSWEEP_WEBHOOK_ALLOW")
         else:
             _say(
-                f"webhooks may not go to this machine, since others reach {host}: LEADSWEEP_WEBHOOK_ALLOW={LOOPBACK} allows it"
+                f"webhooks may not go to this machine, since others reach {host}: "
+                f"LEADSWEEP_WEBHOOK_ALLOW={LOOPBACK} allows it"
             )
+        _say(f"docs: {stack.address.url}/docs")
+        guide = f"{stack.address.url}/guide" if _guide_is_built() else "not built: run `make docs`"
+        _say(f"guide: {guide}")
         _say(f"ready: {stack.address.url}")
         stack.watch()
 
@@ -99,17 +100,21 @@ def _is_loopback(host: str) -> bool:
     import socket
     from ipaddress import ip_address
 
-    from shared.webhooks.destinations import unmapped
+    from shared.destinations import unmapped
 
     try:
-        found = socket.getaddrinfo(
+        infos = socket.getaddrinfo(
             host or None, 0, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )
     except OSError:  # it cannot be listened on either, which is told then
         return False
-    return all(
-        unmapped(ip_address(str(entry[4][0]).partition("%")[0])).is_loopback for entry in found
-    )
+    addresses = (ip_address(str(info[4][0]).partition("%")[0]) for info in infos)
+    return all(unmapped(address).is_loopback for address in addresses)
+
+
+def _guide_is_built() -> bool:
+    """Whether the API has a guide to serve; a wheel always has."""
+    return (files("api") / "description/static/guide/index.html").is_file()
 
 
 def _say(text: str) -> None:
@@ -118,18 +123,21 @@ def _say(text: str) -> None:
         say(line)
 
 
-def _prepare_first_start(vault: "Vault", connection: "Connection") -> str | None:
-    """If there is no company yet: one, with a campaign, a few leads and a key, which is
+def _prepare_first_start(secrets_key: str, connection: "Connection") -> str | None:
+    """If there is no company yet: makes one, with a campaign, a few leads and a key, which is
     returned.
     """
     from sqlalchemy import exists, insert, select
 
-    from cli.accounts.registry import KeyTerms, create_campaign, create_company, create_key
     from shared.database.models import companies, leads
 
     if connection.scalar(select(exists().select_from(companies))):
         return None
-    create_company(connection, _DEMO, vault=vault)
+
+    from cli.accounts.registry import KeyTerms, create_campaign, create_company, create_key
+    from shared.credentials import Vault
+
+    create_company(connection, _DEMO, vault=Vault(secrets_key))
     create_campaign(connection, _DEMO, _DEMO)
     numbers = range(1, _LEADS + 1)
     rows = [
@@ -150,7 +158,8 @@ def _show_how_to_begin(url: str, key: str) -> None:
         ],
     }
     headers = f"-H 'x-api-key: {key}'"
-    _say(f"""First start: made company `{_DEMO}`, campaign `{_DEMO}` with {_LEADS} leads, and a write key, shown only now: {key}
+    made = f"company `{_DEMO}`, campaign `{_DEMO}` with {_LEADS} leads, and a write key"
+    _say(f"""First start: made {made}, shown only now: {key}
 
 Delete two of the leads, and keep the jobId of the answer:
 JOB=$(curl -sS {url}/api/v1/leads/bulk-delete {headers} -H 'content-type: application/json' \\

@@ -2,7 +2,7 @@
 # Makes the files in tests/real_files anew from those in its folder source: each is what a tool, at the version pinned here,
 # writes of them. For developers, now and then; neither `make test` nor CI runs it. Needs Python, Node.js and npm, and
 # LibreOffice Calc for its folder (the files that are there were written by 7.4.7.2, of Debian 12). What changes in a file
-# is what changed in a tool: put it into docs/files.md too.
+# is what changed in a tool: put it into docs/reference/files.md too.
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 files=$(cd "$here/../../tests/real_files" && pwd)

@@ -1,1 +1,1 @@
-"""Celery's broker: the only sender, what its URL may be, whether it works, and who is woken."""
+"""Celery's broker: the only sender, its URL, its health, and wake-ups."""

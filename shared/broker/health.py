@@ -1,7 +1,7 @@
 """Whether a broker does its work, found out by writing to it: one that only answers a ping may
 refuse every message.
 
-What is written is nothing that anybody reads, and is gone within a second.
+Nobody reads what is written, and it is gone within a second.
 """
 
 from typing import Any, NamedTuple, NoReturn
@@ -15,9 +15,8 @@ from redis.retry import Retry
 
 from shared.broker.urls import celery_options, is_redis
 
-TRACE = (
-    "leadsweep:health"  # a key that lives for a moment; with RabbitMQ a queue that does not exist
-)
+# A key that lives for a moment; with RabbitMQ a queue that does not exist.
+TRACE = "leadsweep:health"
 
 
 class Flaw(NamedTuple):
@@ -26,7 +25,7 @@ class Flaw(NamedTuple):
     """
 
     finding: str
-    mend: str
+    hint: str
 
 
 CLUSTER = Flaw(
@@ -70,7 +69,7 @@ _BLOCKED = Flaw(
 
 
 class Blocked(ConnectionError):
-    """RabbitMQ takes no messages for now, and reads no more from who sent one."""
+    """RabbitMQ takes no messages for now, and reads nothing more from a publisher."""
 
 
 def refuse_to_wait(reason: str) -> NoReturn:
@@ -85,7 +84,7 @@ def broker_flaw(url: str, seconds: float, variable: str = "BROKER_URL") -> Flaw 
     may take `seconds`. Never raises.
     """
     flaw = _flaw(url, seconds)
-    return flaw and flaw._replace(mend=flaw.mend.format(url=variable))
+    return flaw and flaw._replace(hint=flaw.hint.format(url=variable))
 
 
 def is_cluster(url: str, seconds: float) -> bool:

@@ -7,11 +7,13 @@ cannot be sent is dropped and logged.
 """
 
 import threading
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
 import structlog
 from celery import Celery
+from celery.loaders.app import AppLoader
 from kombu import Exchange, Queue
 
 from shared.broker.health import refuse_to_wait
@@ -25,17 +27,33 @@ RUN_NEXT = "leadsweep.run_next"
 
 # A few messages wake all idle workers; each worker that finds more work sends the next one itself.
 BURST = 4
-PAUSE = 0.004  # seconds after each message: under load the thread would take a third of the interpreter's time from requests
-BREAK = 1.0  # seconds without another try after a failure, so that a frozen Redis costs one thread one second each
+# Seconds after each message: under load the thread would take a third of the interpreter's time
+# from requests.
+PAUSE = 0.004
+# Seconds without another try after a failure, so that a frozen Redis costs one thread one second
+# each.
+BREAK = 1.0
 
 log = structlog.get_logger()
+
+
+class _Loader(AppLoader):
+    """Imports what is installed. Celery's own looks in the current folder before anywhere else, and
+    that may hold a `shared/`, or anything that is called as what we need is.
+    """
+
+    def import_from_cwd(
+        self, module: str, imp: Callable[..., Any] | None = None, package: str | None = None
+    ) -> Any:
+        """The module, as any import finds it."""
+        return (imp or self.import_module)(module, package=package)
 
 
 def create_celery(broker_url: str) -> Celery:
     """The Celery app of workers and senders alike; see docs/decisions for where the settings come
     from.
     """
-    app = Celery("leadsweep")
+    app = Celery("leadsweep", loader=_Loader)
     app.conf.update(
         celery_options(broker_url),
         # The anonymous exchange routes by queue name alone: no binding that FLUSHALL could take
@@ -48,10 +66,13 @@ def create_celery(broker_url: str) -> Celery:
         task_default_routing_key=JOBS_QUEUE,
         task_create_missing_queues=False,
         task_acks_late=True,
-        task_reject_on_worker_lost=False,  # True would redeliver a message that kills its worker for ever
+        # True would redeliver a message that kills its worker for ever.
+        task_reject_on_worker_lost=False,
         task_ignore_result=True,
         task_store_errors_even_if_ignored=False,
-        task_time_limit=60,  # seconds; no soft limit: its signal during COMMIT would report a failure that did not happen
+        # Seconds. There is no soft limit: its signal during COMMIT would report a failure that did
+        # not happen.
+        task_time_limit=60,
         task_publish_retry=False,
         task_serializer="json",
         accept_content=["json"],
@@ -59,7 +80,8 @@ def create_celery(broker_url: str) -> Celery:
         worker_hijack_root_logger=False,
         worker_send_task_events=False,
         worker_enable_remote_control=False,
-        worker_cancel_long_running_tasks_on_connection_loss=False,  # a chunk in hand needs no broker to be committed
+        # A chunk in hand needs no broker to be committed.
+        worker_cancel_long_running_tasks_on_connection_loss=False,
         broker_connection_retry_on_startup=True,
         broker_connection_max_retries=None,
         broker_pool_limit=2,
@@ -87,8 +109,8 @@ _AMQP_BOUNDS: dict[str, Any] = {"read_timeout": 1, "write_timeout": 1, "on_block
 
 
 class Sender:
-    """Sends wake-up messages from a thread of its own. Calls take microseconds, whatever the broker
-    does.
+    """Sends wake-up messages from a thread of its own. Calls take microseconds, whatever the
+    broker does.
     """
 
     def __init__(self, broker_url: str) -> None:
@@ -154,7 +176,7 @@ class Sender:
                 log.warning(
                     "messages not sent",
                     error=f"{type(error).__name__}: {error}",
-                    mend="check BROKER_URL; work goes on by itself",
+                    hint="check BROKER_URL; work goes on by itself",
                 )
                 pause = BREAK
                 self._hang_up()
@@ -174,9 +196,7 @@ class Sender:
     def _hang_up(self) -> None:
         """An answer that came too late would be taken for that to the next question."""
         connection, self._connection, self._producer = self._connection, None, None
-        with suppress(
-            Exception
-        ):  # what the transport raises about a connection that is lost says nothing new
+        with suppress(Exception):  # a connection that is lost: what it raises says nothing new
             connection.collect()
 
     def _publish(self, wanted: dict[str, int], low: set[str]) -> None:

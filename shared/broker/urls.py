@@ -1,7 +1,7 @@
 """Reads BROKER_URL and REDIS_URL, so that they mean the same to every part: kombu and redis-py each
-have their own way.
+read them in their own way.
 
-What one of them would take for something else, or for nothing, is refused by name. A server is
+A parameter that one of them would misread or ignore is refused by name. A server is
 verified unless its URL says `ssl_cert_reqs=none`: kombu, left alone, verifies no `rediss://`, and
 not the name of an `amqps://`.
 """
@@ -40,9 +40,8 @@ def parse_broker_url(text: object) -> str:
     parsed = [_parse(url, (*_REDIS, *_AMQP)) for url in urls if url]
     if len({(urlsplit(url).scheme, urlsplit(url).query) for url in parsed}) > 1:
         raise ValueError("all nodes must have one scheme and the same parameters")
-    if (
-        len(parsed) > 1 and "ssl_check_hostname=true" in parsed[0]
-    ):  # kombu would look for the first one's name in all
+    # kombu would look for the first one's name in all.
+    if len(parsed) > 1 and "ssl_check_hostname=true" in parsed[0]:
         raise ValueError("several nodes of amqps:// need ssl_check_hostname=false")
     return ";".join(parsed)
 

@@ -1,12 +1,14 @@
-"""Tells the API processes, through Redis, that something happened to a job for which somebody
-waits.
+"""Wakes others after a commit: the workers of a queue, and, through Redis, the API processes in
+which somebody waits for a job.
 
 A wake-up may be lost without harm: those who wait look at the database every second as well. So
-publishing never raises, and a Redis that is down or frozen costs PATIENCE once a second, not once a
-job.
+publishing never raises, and a Redis that is down or frozen costs PUBLISH_TIMEOUT once a second, not
+once a job.
 """
 
 import time
+from collections.abc import Callable
+from typing import NamedTuple
 from uuid import UUID
 
 import structlog
@@ -16,20 +18,33 @@ from redis.exceptions import RedisError
 from redis.retry import Retry
 
 CHANNEL = "leadsweep:jobs"
-PATIENCE = 0.05  # seconds
+PUBLISH_TIMEOUT = 0.05  # seconds
 BREAK = 1.0  # seconds without another try after a failure
 
 log = structlog.get_logger()
+
+
+class Wake(NamedTuple):
+    """How others are woken, after a commit: those who wait for a job, and the workers of a queue.
+
+    Neither call raises, and neither must arrive.
+    """
+
+    callers: Callable[[UUID], object]
+    workers: Callable[[str], object]
+
+
+NOBODY = Wake(lambda _: None, lambda _: None)
 
 
 class Announcer:
     """Publishes the ids of jobs. Without a Redis it does nothing."""
 
     def __init__(self, redis_url: str) -> None:
-        """`redis_url` is empty where there is none. Connects with the first announcement."""
+        """`redis_url` is empty where there is no Redis. Connects with the first announcement."""
         options = {
-            "socket_timeout": PATIENCE,
-            "socket_connect_timeout": PATIENCE,
+            "socket_timeout": PUBLISH_TIMEOUT,
+            "socket_connect_timeout": PUBLISH_TIMEOUT,
             "retry": Retry(NoBackoff(), 0),
         }
         self._redis = Redis.from_url(redis_url, **options) if redis_url else None
@@ -46,5 +61,5 @@ class Announcer:
             log.warning(
                 "wake-up not sent",
                 error=type(error).__name__,
-                mend="check REDIS_URL; who waits looks each second",
+                hint="check REDIS_URL; those who wait look at the database each second",
             )

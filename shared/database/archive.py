@@ -1,4 +1,4 @@
-"""Copies in the archive: of which people there are any, and how a deletion erases them. Only
+"""Copies of leads in the archive: which there are, and how a deletion erases them. These are only
 statements: the API and the worker execute them each in its own way.
 
 An erased copy keeps its row with nothing in it, so that a restoration can tell what became of it.
@@ -24,9 +24,11 @@ def _places(column: str, identifiers: str, condition: str = "true") -> str:
     of the table yet, from reading all of a campaign's copies instead.
     """
     return f"""
-        SELECT job_id, lead_id FROM unnest(CAST({identifiers} AS text[])) AS wanted (identifier) CROSS JOIN LATERAL (
+        SELECT job_id, lead_id
+        FROM unnest(CAST({identifiers} AS text[])) AS wanted (identifier) CROSS JOIN LATERAL (
             SELECT job_id, lead_id FROM archived_leads
-            WHERE lead ->> 'campaign_id' = :campaign_id AND {column} = identifier AND {condition} AND {BY_INDEX} OFFSET 0
+            WHERE lead ->> 'campaign_id' = :campaign_id AND {column} = identifier AND {condition}
+                AND {BY_INDEX} OFFSET 0
         ) AS found
     """
 
@@ -40,17 +42,23 @@ def _copies(lock: str = "") -> str:
     )
     return f"""
         SELECT copy.* FROM (
-            SELECT job_id, lead_id FROM ({_places(_EXTERNAL_ID, ":external_ids")} UNION {by_number}) AS named
+            SELECT job_id, lead_id
+            FROM ({_places(_EXTERNAL_ID, ":external_ids")} UNION {by_number}) AS named
             ORDER BY job_id, lead_id
         ) AS place CROSS JOIN LATERAL (
-            SELECT job_id, lead_id, {_EXTERNAL_ID} AS external_id, {_PHONE_NUMBER} AS phone_number FROM archived_leads
-            WHERE job_id = place.job_id AND lead_id = place.lead_id AND lead IS NOT NULL AND {BY_INDEX} {lock}
+            SELECT job_id, lead_id, {_EXTERNAL_ID} AS external_id, {_PHONE_NUMBER} AS phone_number
+            FROM archived_leads
+            WHERE job_id = place.job_id AND lead_id = place.lead_id AND lead IS NOT NULL
+                AND {BY_INDEX} {lock}
         ) AS copy
     """
 
 
 HAS_ARCHIVE = f"""
-    (SELECT true FROM archived_leads WHERE lead ->> 'campaign_id' = :campaign_id ORDER BY {_EXTERNAL_ID} LIMIT 1) IS NOT NULL
+    (
+        SELECT true FROM archived_leads WHERE lead ->> 'campaign_id' = :campaign_id
+        ORDER BY {_EXTERNAL_ID} LIMIT 1
+    ) IS NOT NULL
 """
 """Whether the campaign has any copy. Sorted as the index is, which is then read whatever the
 planner believes: EXISTS may read all that is archived of others first."""
@@ -66,9 +74,12 @@ ERASE = text(f"""
 """)
 
 NUMBERS = text(f"""
-    SELECT identifier FROM unnest(CAST(:phone_numbers AS text[])) AS wanted (identifier) WHERE EXISTS (
-        SELECT FROM archived_leads WHERE lead ->> 'campaign_id' = :campaign_id AND {_PHONE_NUMBER} = identifier
-            AND (NOT CAST(:identified AS boolean) OR {_EXTERNAL_ID} IS NOT NULL) AND {BY_INDEX} OFFSET 0
+    SELECT identifier FROM unnest(CAST(:phone_numbers AS text[])) AS wanted (identifier)
+    WHERE EXISTS (
+        SELECT FROM archived_leads
+        WHERE lead ->> 'campaign_id' = :campaign_id AND {_PHONE_NUMBER} = identifier
+            AND (NOT CAST(:identified AS boolean) OR {_EXTERNAL_ID} IS NOT NULL)
+            AND {BY_INDEX} OFFSET 0
     )
 """)
 """Those of the numbers that copies have; `identified`, copies with an external id."""

@@ -1,5 +1,5 @@
 """PostgreSQL array literals. The driver adapts a list element by element, which costs more than
-sending it: 200 µs for 500 strings against 40 µs here (docs/performance.md).
+sending it: 200 µs for 500 strings against 40 µs here (docs/reference/performance.md).
 """
 
 from collections.abc import Iterable

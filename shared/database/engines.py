@@ -5,18 +5,20 @@ All time is the database's: statements say `clock_timestamp()`, never a paramete
 that does not keep prepared statements nothing is prepared.
 """
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import psycopg
 from psycopg.pq import Conninfo
 from sqlalchemy import URL, Engine, ExceptionContext, NullPool, create_engine, event, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError
-from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from shared.database import prepared_statements
 from shared.database.plans import SETTINGS
 from shared.printable import brief
 from shared.settings import Settings
+
+if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncEngine
 
 _WRITE = "write postgresql://user:password@host:port/name"
 _DRIVERS = {"postgresql", "postgres", "postgresql+psycopg"}
@@ -35,8 +37,8 @@ _BEGIN = "; ".join(
 
 
 def database_url(text: str) -> URL:
-    """`text` with psycopg as its driver. Raises ValueError, with what to write, where it is no URL
-    of a PostgreSQL.
+    """`text` with psycopg as its driver. Raises ValueError, with what to write, where it is not the
+    URL of a PostgreSQL.
     """
     try:
         url = make_url(text)
@@ -56,7 +58,8 @@ def database_url(text: str) -> URL:
     if unknown := sorted(url.query.keys() - known):
         name = brief(unknown[0])
         raise ValueError(
-            f"DATABASE_URL has an option that PostgreSQL does not know, {name}; leave it out, or write it as libpq does"
+            f"DATABASE_URL has an option that PostgreSQL does not know, {name}; "
+            "leave it out, or write it as libpq does"
         )
     return url.set(drivername="postgresql+psycopg")
 
@@ -78,7 +81,8 @@ def _options(application: str, connect_timeout: int = CONNECT_TIMEOUT) -> dict[s
         "keepalives_idle": 5,
         "keepalives_interval": 5,
         "keepalives_count": 2,
-        "tcp_user_timeout": 15_000,  # milliseconds; the same while something that was sent is not acknowledged
+        # Milliseconds; the same while something that was sent is not acknowledged.
+        "tcp_user_timeout": 15_000,
     }
     return {
         "connect_args": connect,
@@ -97,7 +101,7 @@ def create_sync_engine(
     engine = create_engine(
         database_url(settings.database_url), **_options(application, connect_timeout), **options
     )
-    _prepare_where_kept(engine, settings, prepared_statements.PATIENCE)
+    _prepare_where_kept(engine, settings, prepared_statements.TRIAL_TIMEOUT)
     return engine
 
 
@@ -120,14 +124,16 @@ def _begin(dbapi_connection: Any) -> None:
     dbapi_connection.execute(_BEGIN, prepare=False)
 
 
-def create_api_engine(settings: Settings, application: str, **options: Any) -> AsyncEngine:
+def create_api_engine(settings: Settings, application: str, **options: Any) -> "AsyncEngine":
     """An engine for the API."""
+    # Here, as it brings the whole ORM, for which no other process need wait.
+    from sqlalchemy.ext.asyncio import create_async_engine  # noqa: PLC0415
+
     engine = create_async_engine(
         database_url(settings.database_url), **_options(application), **options
     )
-    _prepare_where_kept(
-        engine.sync_engine, settings, patience=0
-    )  # an event loop waits for no trial
+    # An event loop waits for no trial.
+    _prepare_where_kept(engine.sync_engine, settings, trial_timeout=0)
     return engine
 
 
@@ -139,19 +145,18 @@ def try_preparing(settings: Settings) -> None:
         prepared_statements.may_be_used(database_url(settings.database_url))
 
 
-def _prepare_where_kept(engine: Engine, settings: Settings, patience: float) -> None:
+def _prepare_where_kept(engine: Engine, settings: Settings, trial_timeout: float) -> None:
     @event.listens_for(engine, "do_connect")
     def choose(_dialect: Any, _record: Any, _arguments: Any, options: dict[str, Any]) -> None:
         # Nor what is used once: a statement is prepared at its sixth use.
         passing = isinstance(engine.pool, NullPool) or not settings.prepare_statements
-        if passing or not prepared_statements.may_be_used(engine.url, patience):
+        if passing or not prepared_statements.may_be_used(engine.url, trial_timeout):
             options["prepare_threshold"] = None
 
     @event.listens_for(engine, "handle_error")
     def drop(context: ExceptionContext) -> None:
         error = context.original_exception
-        if (
-            isinstance(error, prepared_statements.LOST) and not error.diag.context
-        ):  # which a trigger has that raises the same
+        # A trigger that raises the same has a context.
+        if isinstance(error, prepared_statements.LOST) and not error.diag.context:
             context.is_disconnect = True
             prepared_statements.note(engine.url, context.original_exception)

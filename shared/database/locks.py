@@ -13,7 +13,8 @@ _LOCKED = text("""
     WHERE locktype = 'relation' AND granted AND pid <> pg_backend_pid()
         AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
         AND mode = ANY(
-            CASE relation WHEN 'campaigns'::regclass THEN '{ExclusiveLock, AccessExclusiveLock}'::text[]
+            CASE relation
+            WHEN 'campaigns'::regclass THEN '{ExclusiveLock, AccessExclusiveLock}'::text[]
             ELSE '{ShareLock, ShareRowExclusiveLock, ExclusiveLock, AccessExclusiveLock}' END
         )
     LIMIT 1

@@ -1,22 +1,28 @@
-"""Whether what a database has in the place of our tables is ours, or another application's, which
-must be left alone.
-"""
+"""Whether the tables of a database are ours, or another application's, which must be left alone."""
 
 from sqlalchemy import Connection, text
 
 from shared.database.models import metadata
 
-_MOST = 5  # names that are shown
+_NAMES_SHOWN = 5
 
-# What stands where new tables would, a view or a type too. A column that no other application has
-# tells ours; a version alone does not: revisions of another Alembic may be numbered as ours are.
-_FOUND = text("""
+# `taken`: names of our tables that something has already, a view or a type too.
+#
+# `ours`: a column that no other application has tells that the tables are ours. A version alone
+# does not: another application's revisions may be numbered as ours are.
+_THERE = text("""
     SELECT to_regclass('alembic_version') IS NOT NULL AS has_version, EXISTS (
-        SELECT FROM pg_attribute WHERE attrelid = to_regclass('chunks') AND attname = 'written_external_ids'
+        SELECT FROM pg_attribute
+        WHERE attrelid = to_regclass('chunks') AND attname = 'written_external_ids'
     ) AS ours, ARRAY(
         SELECT name FROM unnest(CAST(:names AS text[])) AS name
-        WHERE EXISTS (SELECT FROM pg_class WHERE relname = name AND relnamespace = to_regnamespace(quote_ident(current_schema())))
-            OR EXISTS (SELECT FROM pg_type WHERE typname = name AND typnamespace = to_regnamespace(quote_ident(current_schema())))
+        WHERE EXISTS (
+            SELECT FROM pg_class
+            WHERE relname = name AND relnamespace = to_regnamespace(quote_ident(current_schema()))
+        ) OR EXISTS (
+            SELECT FROM pg_type
+            WHERE typname = name AND typnamespace = to_regnamespace(quote_ident(current_schema()))
+        )
         ORDER BY name
     ) AS taken
 """)
@@ -28,15 +34,16 @@ WAY_OUT = "give Leadsweep a database of its own: createdb leadsweep, and name it
 
 
 def strangers(connection: Connection) -> str | None:
-    """What another application has in the place of our tables, in words; None where there is
-    nothing, or all is ours.
+    """What another application has in the place of our tables, in words; None where the place is
+    free, or everything is ours.
     """
-    found = connection.execute(_FOUND, {"names": sorted(metadata.tables)}).one()
-    versioned = found.has_version and connection.execute(_VERSIONED).scalar_one()
-    if found.ours and versioned:
+    there = connection.execute(_THERE, {"names": sorted(metadata.tables)}).one()
+    versioned = there.has_version and connection.execute(_VERSIONED).scalar_one()
+    if there.ours and versioned:
         return None
-    if found.taken:
-        names = ", ".join(found.taken[:_MOST]) + (", …" if len(found.taken) > _MOST else "")
+    if there.taken:
+        names = ", ".join(there.taken[:_NAMES_SHOWN])
+        names += ", …" if len(there.taken) > _NAMES_SHOWN else ""
         return f"the database has already what is called {names}, and Leadsweep has not made it"
     if versioned:
         return "the database has an alembic_version of another application"

@@ -1,5 +1,5 @@
-"""Whether the way to the database keeps prepared statements: found out by trial, since settings are
-forgotten.
+"""Whether prepared statements are kept on the way to the database. This is found out by trial,
+since settings are forgotten.
 
 A pooler in transaction mode (PgBouncer) gives each transaction any of the server's connections.
 Unless it knows of prepared statements, as PgBouncer does from version 1.21 on, a statement is then
@@ -22,10 +22,16 @@ from sqlalchemy import URL
 # PostgreSQL has its severity in.
 LOST = (errors.InvalidSqlStatementName, errors.DuplicatePreparedStatement, errors.ProtocolViolation)
 
-MISSING = "the pooler in front of the database (PgBouncer in transaction mode) does not keep prepared statements"
-MEND = "set LEADSWEEP_PREPARE_STATEMENTS=false, or max_prepared_statements in PgBouncer 1.21 or newer; it works without, slower"
+MISSING = (
+    "the pooler in front of the database (PgBouncer in transaction mode) "
+    "does not keep prepared statements"
+)
+HINT = (
+    "set LEADSWEEP_PREPARE_STATEMENTS=false, or max_prepared_statements in PgBouncer 1.21 or "
+    "newer; it works without, slower"
+)
 
-PATIENCE = 2.0  # seconds; a trial takes about 0.03
+TRIAL_TIMEOUT = 2.0  # seconds; a trial takes about 0.03
 _ROUNDS = 3
 
 _kept: dict[URL, bool] = {}
@@ -35,10 +41,10 @@ _said: set[URL] = set()
 log = structlog.get_logger()
 
 
-def are_kept(url: URL, patience: float = PATIENCE) -> bool | None:
+def are_kept(url: URL, timeout: float = TRIAL_TIMEOUT) -> bool | None:
     """Whether statements that are prepared at `url` can be used; None while it is not known.
 
-    The first call of a process begins a trial, and waits for it for `patience` seconds; later ones
+    The first call of a process begins a trial, and waits for it for `timeout` seconds; later ones
     begin another only while none has succeeded. Never raises.
     """
     if url not in _kept:
@@ -48,7 +54,7 @@ def are_kept(url: URL, patience: float = PATIENCE) -> bool | None:
                 target=_try, args=(url,), name="prepared-statements", daemon=True
             )
             trial.start()
-        trial.join(patience)
+        trial.join(timeout)
     return _kept.get(url)
 
 
@@ -60,12 +66,12 @@ def note(url: URL, error: BaseException) -> None:
         _kept[url] = False
 
 
-def may_be_used(url: URL, patience: float = PATIENCE) -> bool:
+def may_be_used(url: URL, timeout: float = TRIAL_TIMEOUT) -> bool:
     """Whether they are known to be kept. Says once in the log of a process that they are not."""
-    kept = are_kept(url, patience)
+    kept = are_kept(url, timeout)
     if kept is False and url not in _said:
         _said.add(url)
-        log.warning("prepared statements not used", error=MISSING, mend=MEND)
+        log.warning("prepared statements not used", error=MISSING, hint=HINT)
     return kept is True
 
 
@@ -94,9 +100,8 @@ def _are_found_again(one: psycopg.Connection, other: psycopg.Connection) -> bool
     for _ in range(_ROUNDS):
         answers = [_ask(*each) for each in (*both, *reversed(both))]
         for held, asking in (both, both[::-1]):
-            with held[
-                0
-            ].transaction():  # keeps what it was given, which `asking` may have had, to itself
+            # It keeps what it was given, which `asking` may have had, to itself.
+            with held[0].transaction():
                 answers += [_ask(*held), _ask(*asking)]
         if answers != ["one", "other", "other", "one", "one", "other", "other", "one"]:
             return False

@@ -1,5 +1,5 @@
-"""What an error of the database means: that somebody was in the way, that it cannot do it just now,
-or that it refuses; and how to say so without a word of its message, which quotes identifiers.
+"""What an error of the database means: somebody was in the way, it cannot do it just now, or it
+refuses. And how to say so without a word of its message, which quotes identifiers.
 """
 
 import re
@@ -19,37 +19,19 @@ _TRANSIENT = (
 )
 
 # Classes of SQLSTATE that say something about the server, the session, the transaction or our
-# statement, and nothing about a lead: connection, unsupported, transaction state, prepared
-# statement, authorization, cursor, roll-back, access, resources, limits, object state,
-# intervention, system, snapshot, configuration, foreign server, internal.
+# statement, and nothing about a lead.
 _NOT_ABOUT_A_LEAD = frozenset(
     {
-        "08",
-        "0A",
-        "0Z",
-        "24",
-        "25",
-        "26",
-        "28",
-        "2B",
-        "2D",
-        "34",
-        "3B",
-        "3D",
-        "3F",
-        "40",
-        "42",
-        "53",
-        "54",
-        "55",
-        "57",
-        "58",
+        *("08", "0A", "0Z"),  # connection, unsupported, diagnostics
+        *("24", "25", "26", "28"),  # cursor, transaction state, prepared statement, authorization
+        *("2B", "2D", "34", "3B", "3D", "3F"),  # privileges, end of transaction, names
+        *("40", "42"),  # roll-back, access
+        *("53", "54", "55", "57", "58"),  # resources, limits, object state, intervention, system
+        *("72", "F0", "HV", "XX"),  # snapshot, configuration, foreign server, internal
     }
-    | {"72", "F0", "HV", "XX"}
 )
-_SHORTAGES = frozenset(
-    {"53", "57", "58"}
-)  # resources, intervention, system: they may hit some rows, as the bigger ones
+# Resources, intervention, system: they may hit some rows, as the bigger ones.
+_SHORTAGES = frozenset({"53", "57", "58"})
 _INSUFFICIENT_PRIVILEGE = "42501"  # which triggers like to raise, to keep a lead
 _RAISE = "exec_stmt_raise"  # where PostgreSQL says that an error came from: a RAISE of PL/pgSQL
 
@@ -59,8 +41,8 @@ _FUNCTION = re.compile(r"^PL/[^(\n]*?([^\s(]+)\(", re.MULTILINE)
 
 
 def is_clash(error: DBAPIError) -> bool:
-    """Whether somebody else was in the way: nothing has happened, and the same will succeed once
-    they are done.
+    """Whether somebody else was in the way: nothing has happened, and the same statement will
+    succeed once they are done.
     """
     return isinstance(error.orig, _CLASHES)
 
@@ -85,13 +67,13 @@ def is_lost(error: Exception) -> bool:
 
 
 def is_transient(error: Exception) -> bool:
-    """Whether the same may well succeed a moment later."""
+    """Whether the same statement may well succeed a moment later."""
     return is_lost(error) or isinstance(getattr(error, "orig", None), _TRANSIENT)
 
 
 def is_refusal(error: Exception) -> bool:
-    """Whether the database forbids what was to be done with some lead: a constraint, or whatever a
-    trigger raised.
+    """Whether the database refused to change some lead: by a constraint, or whatever a trigger
+    raised.
     """
     state = sqlstate(error)
     if state is None or is_transient(error):
@@ -102,15 +84,15 @@ def is_refusal(error: Exception) -> bool:
 
 
 def is_shortage(error: Exception) -> bool:
-    """Whether the server itself lacks something, though other leads could be changed: no trigger of
-    an operator says so.
+    """Whether the server itself lacks something, though other leads could be changed. It was not
+    raised by an operator's trigger.
     """
     return (sqlstate(error) or "")[:2] in _SHORTAGES and not _is_raised(error)
 
 
 def is_of_a_function(error: Exception) -> bool:
-    """Whether it was raised within a function: an operator's trigger, as our own statements call
-    none that raise.
+    """Whether it was raised within a function: by an operator's trigger, as the functions that our
+    own statements call do not raise.
     """
     return bool(getattr(_diagnosis(error), "context", None))
 
@@ -134,13 +116,13 @@ def in_words(error: BaseException) -> str:
 
 
 def culprit(error: Exception) -> str:
-    """What refused, by name: the constraint and its table, the function, or else the condition."""
+    """What refused, by name: a constraint and its table, a function, or else the condition."""
     diagnosis = _diagnosis(error)
     if diagnosis is not None:
         if diagnosis.constraint_name:
             return f"constraint {diagnosis.constraint_name} of {diagnosis.table_name}"
-        if found := _FUNCTION.search(diagnosis.context or ""):
-            return f"function {found[1]}"
+        if function := _FUNCTION.search(diagnosis.context or ""):
+            return f"function {function[1]}"
         if diagnosis.table_name:
             return f"table {diagnosis.table_name}"
     return in_words(error)

@@ -9,12 +9,10 @@ from typing import NamedTuple
 
 from .kinds import other_kind
 
-MAX_LINE = (
-    1 << 20
-)  # bytes; a longer line is dropped unread, so that a file without line ends cannot fill the memory
-SIZE = (
-    1 << 16
-)  # bytes gathered before a block is cut: work on a few lines at a time would cost more than the lines
+# Bytes; a longer line is dropped unread, so that a file without line ends cannot fill the memory.
+MAX_LINE = 1 << 20
+# Bytes gathered before a block is cut: work on a few lines at a time would cost more than they do.
+SIZE = 1 << 16
 
 _BOM = b"\xef\xbb\xbf"
 
@@ -31,7 +29,7 @@ class Block(NamedTuple):
 
 
 class Unreadable(ValueError):
-    """What makes a file as a whole no file of leads, and how to mend it."""
+    """Why a file as a whole is not a file of leads, and how to mend it."""
 
     def __init__(self, what: str, mend: str, line: int | None = None) -> None:
         """`line` is where it is seen, if not in all of the file."""

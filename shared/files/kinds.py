@@ -126,13 +126,13 @@ def _is_object_of_entries(beginning: bytes) -> bool:
     """Whether a JSON object has the entries inside it, as in {"leads": […]}, on one line or over
     several.
     """
-    found = _NESTED.match(beginning)
-    if not found or any(b'"%b"' % name.encode() in found[1] for name in IDENTIFIERS):
+    nested = _NESTED.match(beginning)
+    if not nested or any(b'"%b"' % name.encode() in nested[1] for name in IDENTIFIERS):
         return False
     try:
         entry = msgspec.json.decode(beginning.splitlines()[0])
     except (msgspec.MsgspecError, ValueError, RecursionError):
-        return b"\n" in found[0] or found[2].decode(errors="replace") in _WRAPPERS
+        return b"\n" in nested[0] or nested[2].decode(errors="replace") in _WRAPPERS
     return entry.keys().isdisjoint(IDENTIFIERS) and _has_entries(entry)
 
 

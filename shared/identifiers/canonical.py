@@ -13,15 +13,14 @@ shared.identifiers.phone_regions says.
 import re
 import unicodedata
 
-FORM = (
-    2  # the version of these rules: leads and jobs that were written by older ones are read again
-)
+# The version of these rules: leads and jobs that were written by older ones are read again.
+FORM = 2
 
 # Ignored at the ends of an id, and anywhere in a number. Control characters but for white space are
 # not: nobody types them.
 BLANKS = (
-    "\t\n\v\f\r \u0085\u00a0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a\u2028\u2029\u202f\u205f"
-    "\u3000"
+    "\t\n\v\f\r \u0085\u00a0\u1680"
+    "\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a\u2028\u2029\u202f\u205f\u3000"
 )
 FORMAT_CHARACTERS = (
     "\u00ad\u034f\u061c\u180e\u200b\u200c\u200d\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2060\u2061\u2062\u2063\u2064"
@@ -83,8 +82,8 @@ def canonical_phone_number(text: str) -> str:
     """`text` in digits, without blanks, format characters and punctuation, without `tel:`, with `+`
     for a leading `00`.
 
-    It may be empty, which means that there is none, or be no number at all: `is_phone_number` says
-    so.
+    It may be empty, which means that there is none, or not be a number at all: `is_phone_number`
+    says so.
     """
     bare = text.translate(_NOISE)
     if scheme := _SCHEME.match(bare):
@@ -123,7 +122,8 @@ def sql_functions() -> str:
 CREATE OR REPLACE FUNCTION leadsweep_canonical_external_id(written text) RETURNS text
 LANGUAGE sql IMMUTABLE PARALLEL SAFE RETURN nullif(
     CASE
-        WHEN octet_length(written) = length(written) THEN btrim(written, {_literal(_ascii(IGNORED))})
+        WHEN octet_length(written) = length(written)
+        THEN btrim(written, {_literal(_ascii(IGNORED))})
         WHEN {trimmed} ~ {_literal(f"^[{NFC_BLOCKS}]*$")} THEN normalize({trimmed}, NFC)
         ELSE {trimmed}
     END, '');

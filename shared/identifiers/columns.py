@@ -36,7 +36,7 @@ class Naming(NamedTuple):
     columns: Mapping[str, str] = {}
     """The identifiers, by the names that the file has for them."""
     ignored: Collection[str] = ()
-    """Names that are no identifier's, though they look like it."""
+    """Names that do not mean an identifier, though they look like one."""
     way: str = "columns={identifier}:{name}"
     way_out: str = "ignore={name}"
 

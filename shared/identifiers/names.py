@@ -22,16 +22,18 @@ _OURS = {name.lower(): name for name in IDENTIFIERS}
 # What CRMs, diallers and phone books call them, without case, blanks and so on.
 _NAMES_OF_OTHERS = {
     EXTERNAL_ID: """
-        id extid extref externalidentifier externalref externalreference externalkey crmid crmref crmkey leadid leadref leadkey
-        leadexternalid contactid customerid clientid recordid personid accountid sourceid foreignid uuid guid salesforceid sfid
-        hubspotid zohoid pipedriveid vendorid vendorleadcode
+        id extid extref externalidentifier externalref externalreference externalkey crmid crmref
+        crmkey leadid leadref leadkey leadexternalid contactid customerid clientid recordid personid
+        accountid sourceid foreignid uuid guid salesforceid sfid hubspotid zohoid pipedriveid
+        vendorid vendorleadcode
     """,
     PHONE_NUMBER: """
-        phone phoneno phonenum phonenr phone1 phonenumber1 primaryphone mainphone homephone workphone businessphone contactphone
-        contactnumber mobile mobileno mobilenumber mobilephone mobilephonenumber msisdn telephone telephoneno telephonenumber
-        tel telno telnr telnumber cell cellno cellnumber cellphone cellphonenumber cellular e164 e164number ani callerid
-        telefon telefonnummer rufnummer handy handynummer mobil mobilnummer telefono teléfono telefone téléphone celular movil
-        móvil portable
+        phone phoneno phonenum phonenr phone1 phonenumber1 primaryphone mainphone homephone
+        workphone businessphone contactphone contactnumber mobile mobileno mobilenumber mobilephone
+        mobilephonenumber msisdn telephone telephoneno telephonenumber tel telno telnr telnumber
+        cell cellno cellnumber cellphone cellphonenumber cellular e164 e164number ani callerid
+        telefon telefonnummer rufnummer handy handynummer mobil mobilnummer telefono teléfono
+        telefone téléphone celular movil móvil portable
     """,
 }
 _OF_OTHERS = {

@@ -28,21 +28,22 @@ from shared.identifiers.canonical import (
 )
 
 NOT_A_PHONE_NUMBER = "phoneNumber is not a phone number"
-SPREADSHEET_NUMBER = "phoneNumber has a decimal point or an exponent, as spreadsheets write numbers; store it as text"
+SPREADSHEET_NUMBER = (
+    "phoneNumber has a decimal point or an exponent, as spreadsheets write numbers; "
+    "store it as text"
+)
 
 _PLAIN = re.compile(r"\+([0-9])(?!\1*\Z)[0-9]{2,19}")
-_TRUNK_ZERO = re.compile(
-    r"[(\uff08]\s*[0\uff10]\s*[)\uff09]"
-)  # as in +44 (0)20: not dialled from abroad
+# As in +44 (0)20: not dialled from abroad.
+_TRUNK_ZERO = re.compile(r"[(\uff08]\s*[0\uff10]\s*[)\uff09]")
 _READABLE = re.compile(r"\+?[0-9][0-9/]*")
 
 REGIONS = sorted(phonenumbers.SUPPORTED_REGIONS)
 """ISO 3166 codes of the countries and territories that have phone numbers."""
 
 LONGEST_SHORT_CODE = 6  # digits
-END_OF_ANOTHER = (
-    4  # digits after a slash: so few are the end of a second number, as in 030 123456/57
-)
+# Digits after a slash: so few are the end of a second number, as in 030 123456/57.
+END_OF_ANOTHER = 4
 
 
 def is_region(code: str | None) -> bool:
@@ -235,5 +236,5 @@ def _kinds(descriptions: Iterable[Any]) -> Iterable[_Kind]:
 
 
 def _pattern(written: str | None) -> re.Pattern[str]:
-    """Nothing matches where there is none."""
+    """The pattern as `written`; without one, a pattern that nothing matches."""
     return re.compile(written or r"(?!)")

@@ -1,5 +1,5 @@
-"""How the API, a worker and a ticker begin: with settings that name their servers, or with one line
-that says what to mend.
+"""How the API, a worker and a ticker begin: with settings that name their servers; or they end with
+one line that says what to do.
 """
 
 import sys
@@ -15,7 +15,7 @@ from shared.database.our_tables import WAY_OUT, strangers
 from shared.printable import printable
 from shared.settings import Settings, settings, variable
 
-_ANSWERS_WITHIN = 1.0  # seconds; a Redis that takes longer is taken as it is
+_ANSWER_TIMEOUT = 1.0  # seconds; a Redis that takes longer is taken as it is
 
 log = structlog.get_logger()
 
@@ -46,26 +46,25 @@ def process_settings(*, secrets: bool = False) -> Settings:
 
 
 def look_at_servers(settings: Settings) -> None:
-    """What a process must know of its servers before it begins; those that are away, it waits for
-    later.
+    """Looks at what a process must know of its servers before it begins. It waits later for servers
+    that are away.
 
-    Ends it as above where a Redis is one that cannot be used, or the database is another
-    application's.
+    Ends it as above where a Redis cannot be used, or the database is another application's.
     """
     for name, url in (("BROKER_URL", settings.broker_url), ("REDIS_URL", settings.redis_url)):
-        if is_cluster(url, _ANSWERS_WITHIN):
-            sys.exit(f"{name}: {CLUSTER.finding}; {CLUSTER.mend}")
+        if is_cluster(url, _ANSWER_TIMEOUT):
+            sys.exit(f"{name}: {CLUSTER.finding}; {CLUSTER.hint}")
     engine = create_sync_engine(settings, "start", poolclass=NullPool)
     try:
         with engine.connect() as connection:
-            found = strangers(connection)
+            others = strangers(connection)
     except DBAPIError as error:
         log.warning(
             "database not usable",
             error=reason_of(error, settings),
-            mend="start it, create it, or mend DATABASE_URL",
+            hint="start it, create it, or mend DATABASE_URL",
         )
         return
-    if found:
-        sys.exit(printable(f"{found}; {WAY_OUT}"))
+    if others:
+        sys.exit(printable(f"{others}; {WAY_OUT}"))
     try_preparing(settings)

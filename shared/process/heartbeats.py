@@ -1,5 +1,5 @@
-"""Signs of life of workers and tickers, in the database: what `/api/health` and `leadsweep doctor`
-go by.
+"""Signs of life of workers, deliverers and tickers, in the database. `/api/health` and `leadsweep
+doctor` go by them.
 """
 
 import os
@@ -11,14 +11,17 @@ BEAT_SECONDS = 5.0
 STALE_SECONDS = 15.0  # three beats missed
 
 _BEAT = text("""
-    INSERT INTO heartbeats (role, process, beat_at, processes) VALUES (:role, :process, clock_timestamp(), :processes)
-    ON CONFLICT (role, process) DO UPDATE SET beat_at = excluded.beat_at, processes = excluded.processes
+    INSERT INTO heartbeats (role, process, beat_at, processes)
+    VALUES (:role, :process, clock_timestamp(), :processes)
+    ON CONFLICT (role, process) DO UPDATE
+    SET beat_at = excluded.beat_at, processes = excluded.processes
 """)
 
 _FORGET = text("DELETE FROM heartbeats WHERE beat_at < clock_timestamp() - interval '1 day'")
 
 NEWEST_BEATS = text("""
-    SELECT role, extract(epoch FROM clock_timestamp() - max(beat_at))::float AS age_seconds FROM heartbeats GROUP BY role
+    SELECT role, extract(epoch FROM clock_timestamp() - max(beat_at))::float AS age_seconds
+    FROM heartbeats GROUP BY role
 """)
 """One row a role: `role`, `age_seconds` since its newest beat."""
 
@@ -42,7 +45,7 @@ def beat(connection: Connection, role: str, processes: int = 1) -> None:
 
 
 def worker_processes(connection: Connection) -> int:
-    """How many processes there are, as far as is known, that run jobs."""
+    """How many processes run jobs, as far as is known."""
     return int(connection.execute(_WORKER_PROCESSES, {"stale": STALE_SECONDS}).scalar_one())
 
 

@@ -8,7 +8,7 @@ database's error, does not steer the terminal of whoever reads it.
 import io
 import logging
 import sys
-from typing import TextIO
+from typing import Any, TextIO
 
 import structlog
 
@@ -49,8 +49,8 @@ def configure(settings: Settings) -> None:
         )
     )
     logging.root.handlers = [handler]
-    # Libraries at INFO tell of every message received and request served; what matters of that, we
-    # log ourselves.
+    # Libraries at INFO log every message received and every request served. We log ourselves what
+    # matters of that.
     logging.root.setLevel(max(logging.WARNING, getattr(logging, settings.log_level)))
     if isinstance(sys.stderr, Unfailing):
         sys.stderr.notice = _lines_lost
@@ -59,12 +59,13 @@ def configure(settings: Settings) -> None:
 def _harmless(
     _logger: object, _method: str, event: structlog.typing.EventDict
 ) -> structlog.typing.EventDict:
-    return {
-        name: value
-        if not isinstance(value, str)
-        else (printable_lines if name == "stack" else printable)(value)
-        for name, value in event.items()
-    }
+    return {name: _harmless_value(name, value) for name, value in event.items()}
+
+
+def _harmless_value(name: str, value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    return printable_lines(value) if name == "stack" else printable(value)
 
 
 def _harmless_traceback(file: TextIO, exception: structlog.typing.ExcInfo) -> None:
@@ -77,6 +78,6 @@ def _lines_lost(number: int) -> str | None:
     """The line that says so, as any other would be written. None where warnings are not logged."""
     log = structlog.wrap_logger(structlog.ReturnLogger())
     line: str | None = log.warning(
-        "log lines lost", lines=number, mend="give the disk room, or read the pipe's other end"
+        "log lines lost", lines=number, hint="give the disk room, or read the pipe's other end"
     )
     return line

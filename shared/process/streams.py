@@ -1,5 +1,5 @@
-"""Stderr, and stdout where it is a log too: what cannot be written changes nothing of what a
-process does.
+"""Stderr, and stdout where it is a log too: a line that cannot be written changes nothing about
+what a process does.
 
 A disk may be full, a terminal closed, or nobody read the other end of a pipe. Then lines are lost,
 and counted: once they can be written again, the next one tells how many.
@@ -17,9 +17,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-PATIENCE = (
-    0.1  # seconds for a reader that does not read, once: no request may wait longer for the log
-)
+# Seconds for a reader that does not read, once: no request may wait longer for the log.
+READER_TIMEOUT = 0.1
 
 # What steers a terminal, whoever wrote it past the ways that make it harmless: a library, or an
 # error that nobody caught. Our own colours and progress are let through to a terminal.
@@ -39,8 +38,8 @@ class Unfailing(io.TextIOBase):
     encoding = "utf-8"
 
     def __init__(self, number: int, patience: float | None) -> None:
-        """`number` is the file's. Who reads it is waited for so many seconds, for ever where that
-        is None.
+        """`number` is the file's. A reader is waited for `patience` seconds, for ever where it is
+        None.
         """
         self._number = number
         self.patience = patience
@@ -77,9 +76,9 @@ class Unfailing(io.TextIOBase):
         try:
             # A file takes all of it at once, so that lines of several processes stay whole; a pipe
             # takes so much.
-            most = size if _is_regular(self._file) else select.PIPE_BUF
+            at_once = size if _is_regular(self._file) else select.PIPE_BUF
             while left:
-                left = left[self._write(left[:most]) :]
+                left = left[self._write(left[:at_once]) :]
         except OSError:
             self._is_torn = len(left) < size or self._is_torn
             self._lost += text.count("\n")
@@ -130,9 +129,8 @@ def _not_blocking(number: int) -> int:
     try:
         if stat.S_ISFIFO(os.fstat(number).st_mode) or os.isatty(number):
             return os.open(f"/proc/self/fd/{number}", os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY)
-    except (
-        OSError
-    ):  # no /proc, or the terminal is another user's: then a write may wait for other writers
+    except OSError:
+        # No /proc, or the terminal is another user's: then a write may wait for other writers.
         pass
     return number
 
@@ -145,9 +143,8 @@ def _lines_lost(number: int) -> str:
     return f"{number} lines could not be written"
 
 
-def guard_streams(*, patience: float | None = PATIENCE, stdout: bool = False) -> None:
-    """From now on stderr is Unfailing, and `stdout` where it is said; called again, with another
-    patience.
+def guard_streams(*, patience: float | None = READER_TIMEOUT, stdout: bool = False) -> None:
+    """Makes stderr Unfailing, and `stdout` too if asked. A second call changes the patience.
 
     Those of the three standard files that are closed are opened on nothing: what is opened next
     would have their numbers, and get what is written there. Streams that are not the system's, as

@@ -7,7 +7,7 @@ import pytest
 from click.testing import CliRunner
 from leadsweep.commands.main import main
 
-from shared.webhooks.signatures import new_secrets_key
+from shared.credentials import new_secrets_key
 
 
 class Ran(NamedTuple):

@@ -10,8 +10,8 @@ from contextlib import contextmanager
 import psycopg
 import pytest
 
+from shared.credentials import new_secrets_key
 from shared.database.migrations import newest_version
-from shared.webhooks.signatures import new_secrets_key
 from tests.shared.process.test_environment import STRANGERS, URLS, WAY_OUT, refused_urls, taken  # noqa: F401 - a fixture
 
 NOWHERE = "postgresql://127.0.0.1:1/nowhere"

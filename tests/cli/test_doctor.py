@@ -73,8 +73,8 @@ def test_silent_workers_and_tickers_are_told_apart_from_those_that_never_were(he
     found = wrong(ran)
     assert found.keys() == {"worker", "deliverer", "ticker"}
     assert found["worker"].startswith("last sign of life 6")
-    assert found["worker"].endswith("-> read its log, then start it again: python -m worker")
-    assert found["ticker"] == "none has given a sign of life -> start one: python -m worker.ticker"
+    assert found["worker"].endswith("-> read its log, then start it again: leadsweep worker")
+    assert found["ticker"] == "none has given a sign of life -> start one: leadsweep ticker"
 
 
 def test_a_schema_that_is_missing_is_to_be_migrated_and_what_needs_it_is_not_checked(

@@ -97,7 +97,7 @@ def test_a_database_that_cannot_be_reached_is_one_line(leadsweep, monkeypatch):
 def test_a_table_that_somebody_holds_is_not_waited_for_until_all_wait_behind_us(
     leadsweep, engine, monkeypatch
 ):
-    monkeypatch.setattr("shared.database.migrations.PATIENCE", 0)
+    monkeypatch.setattr("shared.database.migrations.RETRY_TIMEOUT", 0)
     assert leadsweep("migrate", "--to", "0006", "--yes").code == 0
     with engine.begin() as connection:
         connection.execute(text("LOCK TABLE campaigns IN ROW EXCLUSIVE MODE"))

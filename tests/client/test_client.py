@@ -32,7 +32,7 @@ from leadsweep import (
 )
 from standardwebhooks import WebhookVerificationError
 
-from shared.webhooks.signatures import new_secret, sign
+from shared.credentials import new_secret, sign
 from tests.faults.conftest import ground  # noqa: F401 - a fixture
 from tests.support.stack import PROJECT, running_api, running_ticker, running_worker, wait_for
 
@@ -599,11 +599,13 @@ def test_the_whole_way_against_the_real_server(server):
         next(stranger.jobs())
 
 
-def test_the_example_of_the_readme_runs(server, monkeypatch):
+def test_the_example_of_the_guide_runs(server, monkeypatch):
     server.add_leads(1)
     monkeypatch.setenv("LEADSWEEP_API_KEY", server.key)
     (example,) = re.findall(
-        r"^```py\n(.*?)^```", (PROJECT / "README.md").read_text(), re.MULTILINE | re.DOTALL
+        r"^```py\n(.*?)^```",
+        (PROJECT / "docs/how-to/python.md").read_text(),
+        re.MULTILINE | re.DOTALL,
     )
     names = {}
     exec(

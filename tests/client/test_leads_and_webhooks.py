@@ -16,7 +16,7 @@ from leadsweep import (
     verify,
 )
 
-from shared.webhooks.destinations import LOOPBACK
+from shared.destinations import LOOPBACK
 from tests.faults.conftest import ground  # noqa: F401 - a fixture
 from tests.support.receiver import receiving
 from tests.support.stack import (

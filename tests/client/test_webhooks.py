@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from leadsweep import LeadsweepError, NotVerified, verify
 from standardwebhooks import WebhookVerificationError
 
-from shared.webhooks.signatures import new_secret, sign
+from shared.credentials import new_secret, sign
 
 BODY = json.dumps(
     {"type": "webhook.test", "timestamp": "2026-01-01T02:00:00.000Z", "data": {"webhookId": "w"}}

@@ -2,7 +2,7 @@
 
 import pytest
 
-from shared.webhooks.signatures import new_secrets_key
+from shared.credentials import new_secrets_key
 
 
 @pytest.fixture

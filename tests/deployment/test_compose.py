@@ -82,7 +82,10 @@ def test_no_service_is_root_or_can_become_it_or_has_any_capability(name):
 
 
 # PostgreSQL's versions have two numbers, those of the others three.
-EXACT = r"(postgres:\d+\.\d+|(redis|rabbitmq):\d+\.\d+\.\d+|python:\d+\.\d+\.\d+-slim)(@sha256:[0-9a-f]{64})?"
+EXACT = (
+    r"(postgres:\d+\.\d+|(redis|rabbitmq):\d+\.\d+\.\d+"
+    r"|python:\d+\.\d+\.\d+-slim)(@sha256:[0-9a-f]{64})?"
+)
 
 
 def test_foreign_images_have_exact_versions():

@@ -1,5 +1,5 @@
-"""The blocks of shell in the README, pasted as they stand there into one shell, beside the services
-of docker-compose.yml.
+"""The blocks of shell in the README, the tutorial and the how-to pages, pasted as they stand there
+into one shell, beside the services of docker-compose.yml.
 """
 
 import json
@@ -7,13 +7,14 @@ import os
 import re
 import subprocess
 import sys
+import tomllib
 from contextlib import ExitStack, closing
 from pathlib import Path
 
 import pytest
 
 from cli.stack.embedded import free_port
-from shared.webhooks.destinations import LOOPBACK
+from shared.destinations import LOOPBACK
 from tests.deployment.compose import ROOT
 from tests.deployment.containers import Container
 
@@ -37,7 +38,8 @@ while words:
     elif word not in {"-s", "-sS"}:
         url = word
 try:
-    answer = urllib.request.urlopen(urllib.request.Request(url, body, headers, method=method), timeout=20).read().decode()
+    request = urllib.request.Request(url, body, headers, method=method)
+    answer = urllib.request.urlopen(request, timeout=20).read().decode()
 except urllib.error.HTTPError as refusal:
     answer = refusal.read().decode()
 print(answer, file=open(file, "w") if file else sys.stdout)
@@ -49,11 +51,20 @@ _BLOCK = re.compile(
 )
 
 
-def blocks():
-    """Each block of shell in the README, and the output that is shown for it, which may be none."""
-    return [
-        (block, shown.strip()) for block, shown in _BLOCK.findall((ROOT / "README.md").read_text())
-    ]
+def blocks(path):
+    """Each block of shell in a page, and the output that is shown for it, which may be none."""
+    return [(block, shown.strip()) for block, shown in _BLOCK.findall(path.read_text())]
+
+
+def how_to_pages():
+    """The how-to pages, in the order in which the guide lists them."""
+    navigation = tomllib.loads((ROOT / "zensical.toml").read_text())["project"]["nav"]
+    (listed,) = [entry["How to"] for entry in navigation if "How to" in entry]
+    return [ROOT / "docs" / name for page in listed for name in page.values()]
+
+
+TUTORIAL = ROOT / "docs/tutorial.md"
+PAGES = [ROOT / "README.md", TUTORIAL, *how_to_pages()]
 
 
 def masked(output):
@@ -134,11 +145,9 @@ def terminal(values, tmp_path):
         )
 
 
-@pytest.mark.timeout(600)  # some fifty commands, each a process that begins anew
-def test_every_block_of_the_readme_can_be_pasted_and_prints_what_is_shown(terminal):
-    pasted = blocks()
-    assert len(pasted) > 20
-    for block, shown in pasted:
+def paste(terminal, path):
+    """Pastes every block of a page, and looks at what each prints; how many there were."""
+    for block, shown in blocks(path):
         assert not re.search(r"^[$>#] ", block, re.MULTILINE), "a prompt"
         output = terminal.paste(block)
         answers = [line for line in output.splitlines() if line.startswith('{"success"')]
@@ -146,14 +155,25 @@ def test_every_block_of_the_readme_can_be_pasted_and_prints_what_is_shown(termin
         if shown:
             last = answers[-1] if shown.startswith("{") else output
             assert masked(last) == masked(shown), block
+    return len(blocks(path))
+
+
+def test_the_session_of_the_readme_can_be_pasted_and_prints_what_is_shown(terminal):
+    assert paste(terminal, ROOT / "README.md") >= 3
+
+
+@pytest.mark.timeout(600)  # some fifty commands, each a process that begins anew
+def test_every_block_of_the_guide_can_be_pasted_and_prints_what_is_shown(terminal):
+    assert sum(paste(terminal, path) for path in (TUTORIAL, *how_to_pages())) > 20
     assert (terminal.folder / "not-found.csv").read_text().startswith("index,externalId,")
     history = json.loads(terminal.paste("post -X GET $API/jobs/$JOB"))["data"]["history"]
     assert history[-1]["status"] in {"queued", "running", "completed"}
 
 
-def test_every_example_of_shell_in_the_readme_is_one_of_these_blocks():
-    readme = (ROOT / "README.md").read_text()
-    assert set(re.findall(r"^```(\w*)$", readme, re.MULTILINE)) <= {
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
+def test_every_example_of_shell_is_one_of_these_blocks(path):
+    text = path.read_text()
+    assert set(re.findall(r"^```(\w*)$", text, re.MULTILINE)) <= {
         "",
         "sh",
         "json",
@@ -162,7 +182,7 @@ def test_every_example_of_shell_in_the_readme_is_one_of_these_blocks():
         "python",
         "js",
     }
-    without = re.sub(r"^```.*?^```$", "", readme, flags=re.MULTILINE | re.DOTALL)
+    without = re.sub(r"^```.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL)
     assert not re.findall(
         r"^ {4}(?:\$ )?(?:curl|leadsweep|make|export|docker|post) .*$", without, re.MULTILINE
     )

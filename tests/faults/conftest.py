@@ -1,12 +1,12 @@
 """What every fault is done to: a campaign with leads, a key, and our real processes over it."""
 
-from contextlib import ExitStack
-
 import pytest
 
+from cli.stack.embedded import Embedded
+from shared.database import migrations
 from shared.database.engines import create_sync_engine
 from shared.settings import Settings
-from tests.faults import dying
+from tests.faults.processes import dying
 from tests.support.caller import Caller
 from tests.support.invariants import check
 from tests.support.jobs import add_campaign, add_leads
@@ -14,10 +14,7 @@ from tests.support.oracle import Lead
 from tests.support.stack import (
     environment,
     make_key,
-    running,
-    running_api,
-    running_deliverer,
-    running_ticker,
+    running_stack,
     wait_for,
 )
 
@@ -107,21 +104,35 @@ def ground(database_url, redis_url, tmp_path):
     ground.close()
 
 
+@pytest.fixture(scope="module")
+def _stack(tmp_path_factory):
+    """As it takes seconds to start and to end, it serves the tests of a module one by one. Over
+    servers of its own: its worker would take the messages of others.
+    """
+    points = tmp_path_factory.mktemp("points")
+    with Embedded(tmp_path_factory.mktemp("stack")) as servers:
+        engine = create_sync_engine(Settings(database_url=servers.database_url), "tests")
+        with engine.begin() as connection:
+            migrations.upgrade(connection)
+        engine.dispose()
+        ground = Ground(servers.database_url, servers.broker_url, points)
+        worker = ("tests.faults.processes.dying", points, "worker", "--processes", 2)
+        with running_stack(ground.env(LEADSWEEP_CHUNK_SIZE="10"), worker) as url:
+            ground.caller = ground.caller_of(url)
+            wait_for(lambda: ground.caller.http.get("/api/health").status_code == 200)
+            yield ground
+        ground.close()
+
+
 @pytest.fixture
-def stack(ground):
-    """API, worker and ticker over `ground`; the worker can be told where to die."""
-    with ExitStack() as processes:
-        url = processes.enter_context(running_api(ground.env(LEADSWEEP_CHUNK_SIZE="10")))
-        processes.enter_context(
-            running(
-                "tests.faults.dying", ground.points, "worker", "--processes", 2, env=ground.env()
-            )
-        )
-        processes.enter_context(running_deliverer(ground.env()))
-        processes.enter_context(running_ticker(ground.env()))
-        ground.caller = ground.caller_of(url)
-        wait_for(lambda: ground.caller.http.get("/api/health").status_code == 200)
-        yield ground
+def stack(_stack):
+    """API, worker, deliverer and ticker; the worker can be told where to die. Nothing is left of
+    the test before.
+    """
+    for point in _stack.points.iterdir():
+        point.unlink()
+    _stack.execute("DELETE FROM jobs; DELETE FROM archived_leads; DELETE FROM leads")
+    return _stack
 
 
 def mixed(pairs):

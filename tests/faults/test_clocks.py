@@ -17,6 +17,7 @@ PROCESSES = {
 }
 
 
+@pytest.mark.proof("clocks")
 @pytest.mark.parametrize("off", [3600, -3600], ids=["an hour ahead", "an hour behind"])
 @pytest.mark.parametrize("wrong", PROCESSES)
 def test_a_clock_that_is_off_changes_nothing(ground, wrong, off):
@@ -25,7 +26,7 @@ def test_a_clock_that_is_off_changes_nothing(ground, wrong, off):
     port = free_port()
     with ExitStack() as processes:
         for name, (module, *arguments) in PROCESSES.items():
-            shift = ("tests.faults.shifted", off, module) if name == wrong else (module,)
+            shift = ("tests.faults.processes.shifted", off, module) if name == wrong else (module,)
             processes.enter_context(
                 running(*shift, *arguments, *([port] if name == "api" else []), env=ground.env())
             )

@@ -8,25 +8,25 @@ import time
 import pytest
 from sqlalchemy import text
 
-from shared.webhooks.signatures import Vault, new_secret
+from shared.credentials import Vault, new_secret
 from tests.support.caller import Caller
+from tests.support.counts import many, ran, rounds
 from tests.support.jobs import add_campaign
 from tests.support.receiver import receiving
 from tests.support.stack import (
     SECRETS_KEY,
     make_key,
     running,
-    running_api,
     running_deliverer,
-    running_ticker,
-    running_worker,
+    running_stack,
     wait_for,
 )
 
 RECORD = "UPDATE deliveries SET claimed_until = NULL"
 CLAIM = "UPDATE deliveries SET claimed_until = now_and"
 LONG_AGO = """
-    UPDATE deliveries SET due_at = due_at - interval '1 hour', claimed_until = claimed_until - interval '1 hour'
+    UPDATE deliveries SET due_at = due_at - interval '1 hour',
+        claimed_until = claimed_until - interval '1 hour'
     WHERE state = 'pending'
 """
 
@@ -53,6 +53,8 @@ def let_leases_expire(ground):
         connection.execute(text(LONG_AGO))
 
 
+@pytest.mark.proof("deliverer")
+@pytest.mark.parametrize("turn", rounds("deliverer"))
 @pytest.mark.parametrize(
     ("point", "times"),
     [
@@ -62,20 +64,16 @@ def let_leases_expire(ground):
         (f"after {RECORD}", 2),
     ],
 )
-def test_a_deliverer_that_is_killed_sends_the_same_again(ground, receiver, point, times):
+def test_a_deliverer_that_is_killed_sends_the_same_again(ground, receiver, point, times, turn):
     """Between sending and recording it has been sent already: it is repeated, with the same id, and
     never lost.
     """
     secret = secret_of(ground)
-    with (
-        running_api(ground.env()) as url,
-        running_worker(ground.env()),
-        running_ticker(ground.env()),
-    ):
+    with running_stack(ground.env(), deliverer=False) as url:
         caller = ground.caller_of(url)
         ground.arm(point)
         with running(
-            "tests.faults.dying",
+            "tests.faults.processes.dying",
             ground.points,
             "worker",
             "--webhooks",
@@ -100,14 +98,17 @@ def deliveries_of(caller, job_id):
     return caller.http.get(f"/api/v1/jobs/{job_id}/deliveries").json()["data"]["items"]
 
 
-JOBS = 1000
+JOBS = min(1000, many("told"))  # over one database
+BATCH = min(100, JOBS // 10)
 
 
-def test_of_a_thousand_jobs_each_is_told_of_though_everything_dies_meanwhile(ground, receiver):
+@pytest.mark.proof("told")
+@pytest.mark.parametrize("turn", range(many("told") // JOBS))
+def test_of_many_jobs_each_is_told_of_though_everything_dies_meanwhile(ground, receiver, turn):
     """Ten deliverers and more are killed in the middle; some answers are 500. Leases are let expire
     rather than waited for.
     """
-    secret, dice = secret_of(ground), random.Random(4)
+    secret, dice = secret_of(ground), random.Random(4 + turn)
     failures = iter(range(50))
 
     def sometimes_fails(_receiver, connection):
@@ -116,13 +117,12 @@ def test_of_a_thousand_jobs_each_is_told_of_though_everything_dies_meanwhile(gro
 
     receiver.script = {f"/{n}": sometimes_fails for n in range(8)}
     env = ground.env(LEADSWEEP_RATE_LIMIT_SUBMIT="1000000/hour")
-    with running_api(env) as url, running_ticker(env), running_worker(env):
+    with running_stack(env, deliverer=False) as url:
         caller = ground.caller_of(url)
         expected, kills = {}, 0
         while len(expected) < JOBS or len(untold(ground)):
             with running_deliverer(env) as deliverer:
-                many = min(100, JOBS - len(expected))
-                for _ in range(many):
+                for _ in range(min(BATCH, JOBS - len(expected))):
                     number = len(expected)
                     job_id = caller.submit(
                         [(f"nobody-{number}", None)], callbackUrl=f"{receiver.url}/{number % 8}"
@@ -146,6 +146,7 @@ def test_of_a_thousand_jobs_each_is_told_of_though_everything_dies_meanwhile(gro
         assert event["data"]["notFoundIdentifiers"] == [expected[event["data"]["jobId"]]]
     assert verified.keys() == expected.keys()
     assert kills >= 9
+    ran(len(expected))
 
 
 def untold(ground):
@@ -153,7 +154,8 @@ def untold(ground):
     with ground.engine.connect() as connection:
         return connection.execute(
             text(
-                "SELECT id FROM jobs WHERE NOT EXISTS (SELECT FROM deliveries WHERE job_id = jobs.id AND state = 'delivered')"
+                "SELECT id FROM jobs WHERE NOT EXISTS (SELECT FROM deliveries"
+                " WHERE job_id = jobs.id AND state = 'delivered')"
             )
         ).all()
 
@@ -161,6 +163,7 @@ def untold(ground):
 HANGING = 50
 
 
+@pytest.mark.proof("hanging receivers")
 def test_fifty_receivers_that_hang_leave_other_companies_deliveries_prompt(ground, receiver):
     """Of 50 companies, each with a backlog. From the end of a job of another company to its
     receiver: p95 of 5 s at most.
@@ -171,12 +174,7 @@ def test_fifty_receivers_that_hang_leave_other_companies_deliveries_prompt(groun
             add_campaign(connection, f"hangs-{number}", company=f"hangs-{number}")
             keys.append(make_key(connection, f"hangs-{number}"))
     env = ground.env()
-    with (
-        running_api(env) as url,
-        running_worker(env),
-        running_ticker(env),
-        running_deliverer(env, threads=128),
-    ):
+    with running_stack(env, deliverer=False) as url, running_deliverer(env, threads=128):
         for number, key in enumerate(keys):
             slow = Caller(url, key)
             for _ in range(4):
@@ -203,3 +201,4 @@ def test_fifty_receivers_that_hang_leave_other_companies_deliveries_prompt(groun
         assert took[int(len(took) * 0.95) - 1] <= 5.0
         assert set(receiver.most_at_once.values()) == {1, 2}, "never more at once to one receiver"
         receiver.goes_on.set()
+    ran(HANGING)

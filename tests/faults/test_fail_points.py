@@ -2,13 +2,16 @@
 end is the same.
 """
 
+from itertools import product
+
 import httpx2
 import pytest
 
-from tests.faults import dying
 from tests.faults.conftest import mixed
+from tests.faults.processes import dying
+from tests.support.counts import ran, rounds
 from tests.support.invariants import check_against_oracle
-from tests.support.stack import free_port, running, running_ticker, wait_for
+from tests.support.stack import free_port, running, running_stack, wait_for
 
 WORKER_STATEMENTS = {
     "claim": "RECURSIVE",
@@ -20,16 +23,18 @@ WORKER_STATEMENTS = {
 }
 
 
+@pytest.mark.proof("worker statements")
 def test_a_worker_may_die_before_and_after_each_of_its_statements(stack):
-    for moment in ("before", "after"):
+    for turn, moment in product(rounds("worker statements"), ("before", "after")):
         for name, fragment in WORKER_STATEMENTS.items():
             point = f"{moment} {fragment}"
-            pairs = stack.add_leads(25, prefix=f"{moment}-{name}")
+            pairs = stack.add_leads(25, prefix=f"{moment}-{name}-{turn}")
             before = stack.leads()
             entries = mixed(pairs)
             stack.arm(point)
             job_id = stack.caller.submit(entries)
             stack.fired(point)
+            ran()
 
             def finished(job_id=job_id):
                 stack.let_leases_expire()
@@ -47,7 +52,7 @@ def test_a_worker_may_die_before_and_after_each_of_its_statements(stack):
 def test_a_sign_of_life_does_not_meet_a_fail_point(ground):
     """It comes from the parent of the worker's processes, which nobody here would start anew."""
     with running(
-        "tests.faults.dying", ground.points, "worker", "--processes", 1, env=ground.env()
+        "tests.faults.processes.dying", ground.points, "worker", "--processes", 1, env=ground.env()
     ) as worker:
         first = wait_for(lambda: beat_of(ground))
         for moment in ("before", "after"):
@@ -61,8 +66,10 @@ def beat_of(ground):
         return connection.exec_driver_sql("SELECT max(beat_at) FROM heartbeats").scalar_one()
 
 
+@pytest.mark.proof("api")
 @pytest.mark.parametrize("moment", ["before", "after"])
-def test_an_api_that_dies_around_its_insert_leaves_a_whole_job_or_none(ground, moment):
+@pytest.mark.parametrize("turn", rounds("api"))
+def test_an_api_that_dies_around_its_insert_leaves_a_whole_job_or_none(ground, moment, turn):
     """After the statement the job is durable, though nobody was told: it runs to its end without a
     message.
     """
@@ -71,7 +78,7 @@ def test_an_api_that_dies_around_its_insert_leaves_a_whole_job_or_none(ground, m
     entries = mixed(pairs)
     point = f"{moment} INSERT INTO jobs"
     port = free_port()
-    api = ("tests.faults.dying", ground.points, "api", "--port", port)
+    api = ("tests.faults.processes.dying", ground.points, "api", "--port", port)
     caller = ground.caller_of(f"http://127.0.0.1:{port}")
     with running(*api, env=ground.env(LEADSWEEP_CHUNK_SIZE="10")) as process:
         wait_for(lambda: answers(caller))
@@ -79,15 +86,36 @@ def test_an_api_that_dies_around_its_insert_leaves_a_whole_job_or_none(ground, m
         with pytest.raises(httpx2.TransportError):
             caller.submit(entries)
         process.wait(10)
-    with (
-        running(*api, env=ground.env()),
-        running("worker", "--processes", 1, env=ground.env()),
-        running_ticker(ground.env()),
-    ):
-        wait_for(lambda: answers(caller))
+    with running_stack(ground.env(), deliverer=False) as url:
+        caller = ground.caller_of(url)
         jobs = caller.jobs()
         assert len(jobs) == (moment == "after")
         ground.check(caller, dict.fromkeys(jobs, entries), before)
+
+
+@pytest.mark.proof("api")
+@pytest.mark.parametrize("turn", rounds("api"))
+@pytest.mark.parametrize("moment", ["before", "after"])
+def test_an_api_that_dies_while_it_takes_a_key_leaves_one_job_for_it(ground, moment, turn):
+    pairs = ground.add_leads(25)
+    before = ground.leads()
+    entries = mixed(pairs)
+    point = f"{moment} INSERT INTO idempotency_keys"
+    port = free_port()
+    api = ("tests.faults.processes.dying", ground.points, "api", "--port", port)
+    caller = ground.caller_of(f"http://127.0.0.1:{port}")
+    with running(*api, env=ground.env()) as process:
+        wait_for(lambda: answers(caller))
+        ground.arm(point)
+        with pytest.raises(httpx2.TransportError):
+            caller.submit(entries, key="ticket 17")
+        process.wait(10)
+    with running_stack(ground.env(), deliverer=False) as url:
+        caller = ground.caller_of(url)
+        made = {caller.submit(entries, key="ticket 17") for _ in range(3)}
+        assert made == set(caller.jobs())
+        assert len(made) == 1
+        ground.check(caller, dict.fromkeys(made, entries), before)
 
 
 def answers(caller):

@@ -12,19 +12,23 @@ from contextlib import suppress
 
 import httpx2
 import psutil
+import pytest
 from sqlalchemy.exc import DBAPIError
 
-from shared.webhooks.signatures import Vault
+from shared.credentials import Vault
 from tests.faults.conftest import Ground, batches, mixed
+from tests.support.counts import many, ran
 from tests.support.receiver import receiving
 from tests.support.stack import end, wait_for
 
-KILLS = 40
-SICK = range(8, 14)  # during these, no lead can be deleted
+KILLS = min(40, many("random kills"))  # of one stack
+SICK = range(KILLS // 5, KILLS // 3)  # during these, no lead can be deleted
 SEED = 20_261_123  # which process when; the interleaving differs from run to run all the same
 
 
-def test_forty_kills_in_a_row_lose_and_double_nothing(tmp_path):
+@pytest.mark.proof("random kills")
+@pytest.mark.parametrize("turn", range(many("random kills") // KILLS))
+def test_many_kills_in_a_row_lose_and_double_nothing(tmp_path, turn):
     folder = tmp_path / "stack"
     command = [
         sys.executable,
@@ -47,7 +51,11 @@ def test_forty_kills_in_a_row_lose_and_double_nothing(tmp_path):
         try:
             with receiving() as receiver:
                 jobs = submit_while_killing(
-                    ground, ground.caller_of(runtime["url"]), folder, f"{receiver.url}/204"
+                    ground,
+                    ground.caller_of(runtime["url"]),
+                    folder,
+                    f"{receiver.url}/204",
+                    random.Random(SEED + turn),
                 )
                 each_is_told_of(ground, jobs, receiver, Vault(runtime["secrets_key"]))
         finally:
@@ -59,9 +67,8 @@ def test_forty_kills_in_a_row_lose_and_double_nothing(tmp_path):
         end(up)
 
 
-def submit_while_killing(ground, caller, folder, callback_url):
+def submit_while_killing(ground, caller, folder, callback_url, dice):
     """The jobs, by id."""
-    dice = random.Random(SEED)
     parts = batches(ground.add_leads(2000), 50)
     before = ground.leads()
     ground.execute(TROUBLE)
@@ -86,7 +93,7 @@ def submit_while_killing(ground, caller, folder, callback_url):
             callbackUrl=callback_url,
         )
         steer(caller, job_id, (None, "pause", None, "cancel")[number % 4])
-        kill_one(dice, folder)
+        ran(kill_one(dice, folder))
         wait_for(lambda: answers(caller), 30)
 
     with suppress(DBAPIError):  # its server may have been killed
@@ -140,7 +147,8 @@ def each_is_told_of(ground, jobs, receiver, vault):
     def all_delivered():
         with ground.engine.begin() as connection:
             connection.exec_driver_sql(
-                "UPDATE deliveries SET due_at = due_at - interval '1 hour', claimed_until = claimed_until - interval '1 hour'"
+                "UPDATE deliveries SET due_at = due_at - interval '1 hour', claimed_until ="
+                " claimed_until - interval '1 hour'"
                 " WHERE state = 'pending'"
             )
             states = connection.exec_driver_sql("SELECT state FROM deliveries").scalars().all()
@@ -185,6 +193,7 @@ def steer(caller, job_id, action):
 
 
 def kill_one(dice, folder):
+    """How many were killed."""
     children = json.loads((folder / "runtime.json").read_text())["children"]
     role = dice.choice(
         [
@@ -208,7 +217,8 @@ def kill_one(dice, folder):
         pool = victim.children()
         (dice.choice(pool) if role == "pool process" and pool else victim).kill()
     except psutil.NoSuchProcess:
-        return  # it has died of the one before
+        return 0  # it has died of the one before
+    return 1
 
 
 def answers(caller):

@@ -12,13 +12,8 @@ from shared.database import migrations
 from shared.database.engines import create_sync_engine
 from shared.settings import Settings
 from tests.faults.conftest import Ground, mixed
-from tests.support.stack import (
-    running_api,
-    running_deliverer,
-    running_ticker,
-    running_worker,
-    wait_for,
-)
+from tests.support.counts import ran, rounds
+from tests.support.stack import running_stack, wait_for
 
 
 @pytest.fixture(scope="module")
@@ -40,12 +35,7 @@ def broken(own_servers, tmp_path):
         connection.exec_driver_sql("TRUNCATE companies, jobs CASCADE")
     engine.dispose()
     ground = Ground(own_servers.database_url, own_servers.broker_url, tmp_path)
-    with (
-        running_api(ground.env(LEADSWEEP_CHUNK_SIZE="10")) as url,
-        running_worker(ground.env()),
-        running_deliverer(ground.env()),
-        running_ticker(ground.env()),
-    ):
+    with running_stack(ground.env(LEADSWEEP_CHUNK_SIZE="10")) as url:
         ground.servers = own_servers
         ground.caller = ground.caller_of(url)
         wait_for(lambda: ground.caller.http.get("/api/health").status_code == 200)
@@ -53,7 +43,9 @@ def broken(own_servers, tmp_path):
     ground.close()
 
 
-def test_a_redis_that_is_emptied_costs_at_most_five_seconds(broken):
+@pytest.mark.proof("redis")
+@pytest.mark.parametrize("turn", rounds("redis"))
+def test_a_redis_that_is_emptied_costs_at_most_five_seconds(broken, turn):
     pairs, submitted = broken.add_leads(100), {}
     before = broken.leads()
     with redis.Redis.from_url(broken.settings.broker_url) as client:
@@ -61,6 +53,7 @@ def test_a_redis_that_is_emptied_costs_at_most_five_seconds(broken):
             entries = mixed(pairs[start : start + 20])
             submitted[broken.caller.submit(entries)] = entries
             client.flushall()
+            ran()
     emptied = time.monotonic()
     for job_id in submitted:
         broken.caller.finished(job_id)
@@ -68,8 +61,10 @@ def test_a_redis_that_is_emptied_costs_at_most_five_seconds(broken):
     broken.check(broken.caller, submitted, before)
 
 
+@pytest.mark.proof("redis")
+@pytest.mark.parametrize("turn", rounds("redis"))
 def test_while_redis_is_frozen_submissions_are_accepted_in_normal_time_and_run_when_it_thaws(
-    broken,
+    broken, turn
 ):
     pairs, submitted, took = broken.add_leads(100), {}, []
     before = broken.leads()
@@ -90,7 +85,9 @@ def test_while_redis_is_frozen_submissions_are_accepted_in_normal_time_and_run_w
     broken.check(broken.caller, submitted, before)
 
 
-def test_a_redis_that_comes_back_empty_finds_the_work_where_it_was(broken):
+@pytest.mark.proof("redis")
+@pytest.mark.parametrize("turn", rounds("redis"))
+def test_a_redis_that_comes_back_empty_finds_the_work_where_it_was(broken, turn):
     pairs, submitted = broken.add_leads(100), {}
     before = broken.leads()
     broken.servers.redis.kill()
@@ -109,7 +106,9 @@ def test_a_redis_that_comes_back_empty_finds_the_work_where_it_was(broken):
     broken.check(broken.caller, submitted, before)
 
 
-def test_a_postgresql_that_is_stopped_at_once_loses_nothing_that_was_promised(broken):
+@pytest.mark.proof("postgresql")
+@pytest.mark.parametrize("turn", rounds("postgresql"))
+def test_a_postgresql_that_is_stopped_at_once_loses_nothing_that_was_promised(broken, turn):
     pairs, submitted = broken.add_leads(2000), {}
     before = broken.leads()
     for start in range(0, 2000, 200):
@@ -124,5 +123,6 @@ def test_a_postgresql_that_is_stopped_at_once_loses_nothing_that_was_promised(br
                 "Service temporarily unavailable",
             )
             broken.servers.start_postgres()
+            ran()
     broken.engine.dispose()
     broken.check(broken.caller, submitted, before)

@@ -3,12 +3,14 @@ end is the same.
 """
 
 import time
+from itertools import product
 
 import pytest
 from sqlalchemy import text
 
-from tests.faults import dying
 from tests.faults.conftest import mixed
+from tests.faults.processes import dying
+from tests.support.counts import ran, rounds
 from tests.support.invariants import FINAL
 from tests.support.stack import running, running_api, running_ticker, running_worker, wait_for
 
@@ -44,16 +46,16 @@ REQUESTS = {
 }
 
 
+@pytest.mark.proof("worker actions")
 @pytest.mark.parametrize("action", REQUESTS)
 def test_a_worker_that_dies_while_carrying_out_a_request_leaves_it_to_the_next(stack, action):
-    for moment in MOMENTS:
+    for turn, moment in product(rounds("worker actions"), MOMENTS):
         for fragment in REQUESTS[action]:
-            pairs = stack.add_leads(25, prefix=f"{action}{moment}{fragment}")
+            pairs = stack.add_leads(25, prefix=f"{action}{moment}{fragment}{turn}")
             before = stack.leads()
             entries = mixed(pairs)
             job_id = paused_while_scheduled(stack, entries)
-            point = f"{moment} {fragment}"
-            stack.arm(point)
+            stack.arm(f"{moment} {fragment}")
             assert stack.caller.act(job_id, action).status_code in {200, 202}
             state = "paused" if action == "pause" else "cancelled"
             status = settled(stack, job_id, {state})
@@ -62,10 +64,10 @@ def test_a_worker_that_dies_while_carrying_out_a_request_leaves_it_to_the_next(s
                 action == "cancel",
             )
             assert stack.leads() == before
-            for left in (
-                stack.points.iterdir()
-            ):  # the ticker may have been faster than the worker that was to die
-                left.unlink()
+            left = list(stack.points.iterdir())
+            ran(not left)  # the ticker may have been faster than the worker that was to die
+            for point in left:
+                point.unlink()
             if action == "pause":
                 assert stack.caller.act(job_id, "resume").json()["data"]["status"] == "scheduled"
                 run_now(stack, job_id)
@@ -73,11 +75,12 @@ def test_a_worker_that_dies_while_carrying_out_a_request_leaves_it_to_the_next(s
             stack.check(stack.caller, {job_id: entries}, before)
 
 
+@pytest.mark.proof("worker actions")
 def test_a_worker_may_die_anywhere_in_a_preview_and_in_its_execution(stack):
     points = ["lead_ids = CAST", "PARTITION BY person", "FOR NO KEY UPDATE", dying.COMMIT]
-    for number, point in enumerate(
-        f"{moment} {fragment}" for moment in MOMENTS for fragment in points
-    ):
+    moments = product(rounds("worker actions"), MOMENTS, points)
+    for number, (_, moment, fragment) in enumerate(moments):
+        point = f"{moment} {fragment}"
         pairs = stack.add_leads(25, prefix=f"preview{number}")
         before = stack.leads()
         entries = mixed(pairs)
@@ -91,6 +94,7 @@ def test_a_worker_may_die_anywhere_in_a_preview_and_in_its_execution(stack):
         stack.arm(execution)
         job_id = stack.caller.act(preview, "execute").json()["data"]["jobId"]
         stack.fired(execution)
+        ran(2)
         assert settled(stack, job_id, FINAL)["deleted"] == found == len(before) - len(stack.leads())
         # Entry by entry: what was found is what was deleted, in the same order.
         would = [
@@ -99,9 +103,10 @@ def test_a_worker_may_die_anywhere_in_a_preview_and_in_its_execution(stack):
         assert [r["identifier"] for r in stack.caller.results(job_id)] == would
 
 
+@pytest.mark.proof("worker actions")
 def test_a_worker_may_die_anywhere_while_archiving_and_restoring(stack):
-    for moment in MOMENTS:
-        pairs = stack.add_leads(25, prefix=f"archive{moment}")
+    for turn, moment in product(rounds("worker actions"), MOMENTS):
+        pairs = stack.add_leads(25, prefix=f"archive{moment}{turn}")
         before = stack.leads()
         entries = mixed(pairs)
         points = [f"{moment} INSERT INTO archived_leads", f"{moment} json_populate_record"]
@@ -113,12 +118,14 @@ def test_a_worker_may_die_anywhere_while_archiving_and_restoring(stack):
         stack.arm(points[1])
         restoration = stack.caller.act(job_id, "restore").json()["data"]["jobId"]
         stack.fired(points[1])
+        ran(2)
         assert settled(stack, restoration, FINAL)["restored"] == archived
         assert stack.leads() == before
         with stack.engine.connect() as connection:
             assert connection.execute(text("SELECT count(*) FROM archived_leads")).scalar_one() == 0
 
 
+@pytest.mark.proof("worker actions")
 def test_a_worker_may_die_anywhere_while_erasing(stack):
     points = [
         "lead_id = place.lead_id AND lead IS NOT NULL AND leadsweep_by_index() FOR UPDATE",
@@ -127,9 +134,9 @@ def test_a_worker_may_die_anywhere_while_erasing(stack):
         "WITH done AS",
         dying.COMMIT,
     ]
-    for moment in MOMENTS:
+    for turn, moment in product(rounds("worker actions"), MOMENTS):
         for number, fragment in enumerate(points):
-            pairs = stack.add_leads(25, prefix=f"erase{moment}{number}")
+            pairs = stack.add_leads(25, prefix=f"erase{moment}{number}-{turn}")
             before = stack.leads()
             archived, left = pairs[:20], pairs[20:]
             job_id = stack.caller.submit(
@@ -140,6 +147,7 @@ def test_a_worker_may_die_anywhere_while_erasing(stack):
             stack.arm(f"{moment} {fragment}")
             deletion = stack.caller.submit(entries)
             stack.fired(f"{moment} {fragment}")
+            ran()
             status = settled(stack, deletion, FINAL)
             assert (status["deleted"], status["erasedFromArchive"]) == (len(pairs), len(archived))
             assert {lead.external_id for lead in before - stack.leads()} == {
@@ -191,8 +199,10 @@ TICKER_POINTS = [
 ]
 
 
+@pytest.mark.proof("ticker")
 @pytest.mark.parametrize("moment", MOMENTS)
-def test_a_ticker_may_die_at_each_step_and_the_next_one_goes_on(ground, moment):
+@pytest.mark.parametrize("turn", rounds("ticker"))
+def test_a_ticker_may_die_at_each_step_and_the_next_one_goes_on(ground, moment, turn):
     pairs = ground.add_leads(10)
     before = ground.leads()
     entries = mixed(pairs)
@@ -205,9 +215,10 @@ def test_a_ticker_may_die_at_each_step_and_the_next_one_goes_on(ground, moment):
         for fragment in TICKER_POINTS:
             ground.arm(f"{moment} {fragment}")
             with running(
-                "tests.faults.dying", ground.points, "worker.ticker", env=ground.env()
+                "tests.faults.processes.dying", ground.points, "worker.ticker", env=ground.env()
             ) as ticker:
                 assert ticker.wait(20) != 0
+            ran()
         run_now(ground, job_id)
         with running_ticker(ground.env()):
             status = settled(ground, job_id, FINAL)

@@ -468,17 +468,26 @@ HOSTILE = "evil\x1b[2J\x9b31m\x7f\u202e\u2028\a\rforged"
         [
             sys.executable,
             "-c",
-            f"from shared.process.streams import guard_streams as g\ng()\nraise ValueError({HOSTILE!r})",
+            (
+                "from shared.process.streams import guard_streams as g\ng()\nraise"
+                f" ValueError({HOSTILE!r})"
+            ),
         ],
         [
             sys.executable,
             "-c",
-            f"import logging, shared.process.streams as s\ns.guard_streams()\nlogging.error({HOSTILE!r})",
+            (
+                "import logging, shared.process.streams as s\ns.guard_streams()\n"
+                f"logging.error({HOSTILE!r})"
+            ),
         ],
         [
             sys.executable,
             "-c",
-            f"import logging, shared.process.streams as s\ns.guard_streams()\nlogging.getLogger('a').warning({HOSTILE!r})",
+            (
+                "import logging, shared.process.streams as s\ns.guard_streams()\n"
+                f"logging.getLogger('a').warning({HOSTILE!r})"
+            ),
         ],
     ],
     ids=["api", "worker", "worker's words", "uncaught", "logging", "last resort"],

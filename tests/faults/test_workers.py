@@ -11,11 +11,19 @@ from sqlalchemy import text
 
 from shared.broker.sender import RUN_NEXT, create_celery
 from tests.faults.conftest import batches, mixed
-from tests.faults.dying import deaths_at
+from tests.faults.processes.dying import deaths_at
+from tests.support.counts import many, ran, rounds
 from tests.support.jobs import add_campaign, add_leads, job_row, queue_job
-from tests.support.stack import running_api, running_ticker, running_worker, wait_for
+from tests.support.stack import (
+    running_api,
+    running_stack,
+    running_ticker,
+    running_worker,
+    wait_for,
+)
 
 
+@pytest.mark.proof("odd workers")
 def test_work_in_a_dead_workers_hands_goes_on_within_45_seconds(stack):
     pairs = stack.add_leads(25)
     before = stack.leads()
@@ -28,6 +36,7 @@ def test_work_in_a_dead_workers_hands_goes_on_within_45_seconds(stack):
     stack.check(stack.caller, {job_id: mixed(pairs)}, before)
 
 
+@pytest.mark.proof("odd workers")
 def test_a_poison_chunk_fails_alone_after_five_attempts(stack):
     pairs = stack.add_leads(30)
     before = stack.leads()
@@ -43,7 +52,8 @@ def test_a_poison_chunk_fails_alone_after_five_attempts(stack):
     def finished():  # a lease is ended early when its holder is dead, never under a living one
         with stack.engine.begin() as connection:
             end_lease = text(
-                "UPDATE chunks SET retry_at = '-infinity' WHERE state = 'pending' AND attempts = :deaths"
+                "UPDATE chunks SET retry_at = '-infinity' WHERE state = 'pending'"
+                " AND attempts = :deaths"
             )
             connection.execute(
                 end_lease, {"deaths": deaths_at(stack.points, "always after poison")}
@@ -60,14 +70,12 @@ def test_a_poison_chunk_fails_alone_after_five_attempts(stack):
     stack.check(stack.caller, {job_id: entries}, before)
 
 
+@pytest.mark.proof("odd workers")
 def test_every_message_delivered_three_times_changes_nothing(ground):
     pairs = ground.add_leads(400)
     before = ground.leads()
-    with (
-        running_api(ground.env(LEADSWEEP_CHUNK_SIZE="5")) as url,
-        running_worker(ground.env(), processes=4),
-        running_ticker(ground.env()),
-    ):
+    four = ("worker", "--processes", 4)
+    with running_stack(ground.env(LEADSWEEP_CHUNK_SIZE="5"), four, deliverer=False) as url:
         caller = ground.caller_of(url)
         submitted = {}
         with create_celery(ground.settings.broker_url) as broker:
@@ -79,6 +87,7 @@ def test_every_message_delivered_three_times_changes_nothing(ground):
         ground.check(caller, submitted, before)
 
 
+@pytest.mark.proof("odd workers")
 def test_a_frozen_worker_keeps_nobody_from_its_work_and_does_none_when_it_wakes(ground):
     """Its transaction is ended by the database, its chunk is done by another, and what it then
     tries comes to nothing.
@@ -111,25 +120,24 @@ def test_a_frozen_worker_keeps_nobody_from_its_work_and_does_none_when_it_wakes(
             ground.check(caller, {job_id: entries}, before)
 
 
+@pytest.mark.proof("opposite order")
 def test_jobs_over_the_same_leads_in_opposite_order_never_get_stuck(ground):
-    """Forty rounds; deadlocks may happen and are retried, no attempt is lost to them, and each lead
+    """Deadlocks may happen and are retried, no attempt is lost to them, and each lead
     is deleted once.
     """
     pairs = ground.add_leads(400)
     before = ground.leads()
-    with (
-        running_api(ground.env(LEADSWEEP_CHUNK_SIZE="100")) as url,
-        running_worker(ground.env(), processes=4),
-        running_ticker(ground.env()),
-    ):
+    four = ("worker", "--processes", 4)
+    with running_stack(ground.env(LEADSWEEP_CHUNK_SIZE="100"), four, deliverer=False) as url:
         caller = ground.caller_of(url)
         submitted = {}
-        for turn in range(40):
+        for turn in range(many("opposite order")):
             order = pairs if turn % 2 else pairs[::-1]
             entries = [(e, None) if (i + turn) % 3 else (None, n) for i, (e, n) in enumerate(order)]
             submitted[caller.submit(entries)] = entries
         ground.check(caller, submitted, before)
         assert all(caller.status(job_id)["status"] == "completed" for job_id in submitted)
+        ran(len(submitted))
     with ground.engine.connect() as connection:
         assert (
             connection.execute(text("SELECT count(*) FROM chunks WHERE attempts > 1")).scalar_one()
@@ -137,6 +145,7 @@ def test_jobs_over_the_same_leads_in_opposite_order_never_get_stuck(ground):
         )
 
 
+@pytest.mark.proof("odd workers")
 def test_three_tickers_do_no_more_than_one(ground):
     pairs = ground.add_leads(200)
     before = ground.leads()
@@ -157,17 +166,22 @@ def waiting_for_a_lock(engine):
     with engine.connect() as connection:
         return connection.execute(
             text(
-                "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE '%DELETE FROM leads%'"
+                "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+                " AND query LIKE '%DELETE FROM leads%'"
             )
         ).scalar_one()
 
 
+@pytest.mark.proof("beside slow jobs")
+@pytest.mark.parametrize("turn", rounds("beside slow jobs"))
 @pytest.mark.parametrize(
     "slow",
     ["PERFORM pg_sleep(0.02)", "PERFORM pg_sleep(60 * (right(OLD.external_id, 2) = '-1')::int)"],
     ids=["each", "one"],
 )
-def test_beside_two_slow_jobs_another_companys_small_ones_end_within_five_seconds(ground, slow):
+def test_beside_two_slow_jobs_another_companys_small_ones_end_within_five_seconds(
+    ground, slow, turn
+):
     """Whether every lead takes a little longer, or one takes for ever: some worker is free in
     time.
     """
@@ -193,11 +207,13 @@ def test_beside_two_slow_jobs_another_companys_small_ones_end_within_five_second
                 "the first waits for the worker's start too"
             )
             wait_for(lambda: slow_parts_begun(ground) >= 2, 30)
+            ran()
 
 
 SLOW = """
     CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN SLOW; RETURN OLD; END $$;
-    CREATE TRIGGER slow BEFORE DELETE ON leads FOR EACH ROW WHEN (OLD.campaign_id = 'cmp') EXECUTE FUNCTION slow()
+    CREATE TRIGGER slow BEFORE DELETE ON leads FOR EACH ROW WHEN (OLD.campaign_id = 'cmp')
+        EXECUTE FUNCTION slow()
 """
 
 

@@ -5,21 +5,33 @@ is named.
 import ast
 import re
 import shlex
+import shutil
+import subprocess
+import sys
+import tomllib
 from pathlib import Path
 
 import click
 import pytest
-from leadsweep.commands.main import main as leadsweep
 
+from scripts.reference_pages import DOCS, PAGES, leadsweep, make_targets, settings
 from shared import states
-from shared.settings import Rate, Settings
-from shared.windows import Window, window_text
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
-OPERATIONS = (ROOT / "docs/operations.md").read_text()
-DOCUMENTS = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
+DOCUMENTS = sorted([ROOT / "README.md", *DOCS.rglob("*.md")])
 ROOMS = ("api", "worker", "shared", "cli", "client/leadsweep")
+LEADSWEEP = leadsweep()
+
+
+def page(name):
+    """The text of a page of the guide."""
+    return (DOCS / f"{name}.md").read_text()
+
+
+def document_name(path):
+    """How a test of a document is called."""
+    return path.relative_to(ROOT).as_posix()
 
 
 def section(text, title):
@@ -33,44 +45,29 @@ def table(text):
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
 
 
-def settings_of_the_code():
-    """(variable, default, meaning) of every setting, as they are to be written down."""
-    for name, field in Settings.model_fields.items():
-        alias = field.validation_alias
-        default = field.default
-        match default:
-            case Rate(limit, period):
-                word = {1: "second", 60: "minute", 3600: "hour"}[int(period.total_seconds())]
-                default = f"{limit}/{word}"
-            case Window():
-                default = window_text(default)
-            case ():
-                default = ""
-            case bool():
-                default = str(default).lower()
-        yield (
-            (alias.choices[0] if alias else f"LEADSWEEP_{name}".upper()),
-            str(default),
-            field.description,
-        )
+def test_the_readme_is_short():
+    assert len(README.splitlines()) <= 160
 
 
-def test_the_settings_table_says_what_the_code_says():
-    rows = [tuple(row) for row in table(section(README, "Settings"))]
-    assert rows == [
-        (f"`{name}`", f"`{default}`" if default else "", text)
-        for name, default, text in settings_of_the_code()
-    ]
+def test_a_folder_of_the_guide_has_at_most_twelve_entries():
+    for folder in (DOCS, *filter(Path.is_dir, DOCS.iterdir())):
+        if folder.name != "decisions":  # which is a log
+            assert len(list(folder.iterdir())) <= 12, folder
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_a_page_that_is_made_from_the_code_is_as_it_would_be_made(name):
+    assert (DOCS / name).read_text() == PAGES[name](), "run: make docs"
 
 
 def test_the_example_of_an_environment_lists_every_setting_with_its_default():
     example = (ROOT / ".env.example").read_text()
-    for name, default, _ in settings_of_the_code():
+    for name, default, _ in settings():
         assert re.search(rf"^#?{name}={re.escape(default)}$", example, re.MULTILINE), name
 
 
 def test_the_picture_of_the_states_is_that_of_the_code_and_names_them_all():
-    text = section(README, "States of a job")
+    text = page("reference/states")
     picture = re.search(r"^```\n(.*?)^```", text, re.MULTILINE | re.DOTALL)[1]
     assert [line for line in picture.splitlines() if line] == re.findall(
         r"^ {4}(.+)$", states.__doc__, re.MULTILINE
@@ -83,7 +80,7 @@ def test_the_picture_of_the_states_is_that_of_the_code_and_names_them_all():
 
 
 def test_the_table_of_actions_is_that_of_the_code():
-    text = section(README, "States of a job")
+    text = page("reference/states")
     head = re.search(r"^\| \| (`cancel`.*) \|$", text, re.MULTILINE)[1]
     actions = [states.Action(cell.strip("` ")) for cell in head.split("|")]
     assert set(actions) == set(states.Action)
@@ -123,7 +120,7 @@ def test_every_error_of_the_table_is_one_that_the_api_can_give():
     known = [text for text in strings_of("api") | about_urls if re.search(r"[A-Za-z]{4}", text)]
     errors = [
         error
-        for row in table(section(README, "Errors"))
+        for row in table(page("reference/errors"))
         for error in re.findall(r"`([^`]+)`", row[1])
     ]
     assert len(errors) > 25
@@ -132,7 +129,7 @@ def test_every_error_of_the_table_is_one_that_the_api_can_give():
 
 
 def test_every_text_of_an_error_class_is_in_the_table():
-    documented = section(README, "Errors")
+    documented = page("reference/errors")
     for path in (ROOT / "api").rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Call) and getattr(node.func, "id", "") in {
@@ -150,15 +147,15 @@ def test_every_text_of_an_error_class_is_in_the_table():
                     )
 
 
-@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
+@pytest.mark.parametrize("path", DOCUMENTS, ids=document_name)
 def test_every_make_target_that_is_named_exists(path):
-    targets = set(re.findall(r"^([a-z]+):.*## ", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    targets = {target for target, _ in make_targets()}
     assert set(re.findall(r"(?:`|^ +|&& )make ([a-z]+)", path.read_text(), re.MULTILINE)) <= targets
 
 
-def test_the_readme_names_every_make_target():
-    targets = re.findall(r"^([a-z]+):.*## ", (ROOT / "Makefile").read_text(), re.MULTILINE)
-    assert all(f"make {target}" in README for target in targets)
+def test_the_readme_shows_the_two_commands_that_begin():
+    begin = [row[0] for row in table(section(README, "Start"))]
+    assert begin == ["`make demo`", "`make up`"]
 
 
 def code_of(text):
@@ -178,16 +175,17 @@ def commands_in(text):
     """Every `leadsweep …` that a document shows, as words."""
     for code in code_of(text):
         if found := re.match(
-            r"(?:docker compose (?:exec|run) [\w -]*|(?:export )?\w+=\$\()?leadsweep(?= |$)([^#|<>)]*)",
+            r"(?:docker compose (?:exec|run) [\w -]*|(?:export )?\w+=\$\()?"
+            r"leadsweep(?= |$)([^#|<>)]*)",
             code,
         ):
             yield shlex.split(found[1])
 
 
-@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
+@pytest.mark.parametrize("path", DOCUMENTS, ids=document_name)
 def test_every_command_that_is_shown_exists_with_its_options(path):
     for words in commands_in(path.read_text()):
-        command = leadsweep
+        command = LEADSWEEP
         for word in words:
             if word.startswith("--"):
                 known = {option for parameter in command.params for option in parameter.opts} | {
@@ -200,24 +198,25 @@ def test_every_command_that_is_shown_exists_with_its_options(path):
                 command = command.commands[word]
 
 
-def test_every_command_is_named_in_the_readme():
-    shown = {words[0] for words in commands_in(README) if words}
-    assert shown - {"--help"} == set(leadsweep.commands)
+def test_every_command_is_shown_somewhere_beside_its_help():
+    written = [path for path in DOCUMENTS if path != DOCS / "reference/command-line.md"]
+    shown = {words[0] for path in written for words in commands_in(path.read_text()) if words}
+    assert shown - {"--help"} == set(LEADSWEEP.commands)
 
 
-def test_the_map_names_every_file_of_the_rooms_and_no_other():
-    rows = {row[0].strip("`/"): row for row in table(section(README, "Map"))}
-    for room in ROOMS:
-        named = set(re.findall(r"`(\w+)`", rows[room][2]))
-        files = {path.stem for path in (ROOT / room).glob("*.py")} - {"__init__", "__main__"}
-        folders = {
-            path.name
-            for path in (ROOT / room).iterdir()
-            if path.is_dir() and not path.name.startswith((".", "__"))
-        }
-        assert named == files | folders, room
-    for name in rows:
-        assert (ROOT / name).exists(), name
+def rooms():
+    """Every folder of code with its rooms, but for the tables' history."""
+    for room in map(ROOT.joinpath, ROOMS):
+        for folder in (room, *room.iterdir()):
+            if (folder / "__init__.py").exists():
+                yield folder.relative_to(ROOT).as_posix()
+
+
+def test_the_map_names_every_room_and_no_other():
+    named = [row[0].strip("`/") for row in table(section(page("architecture"), "Map"))]
+    assert {name for name in named if name.startswith(ROOMS)} == set(rooms())
+    for name in named:
+        assert (ROOT / name).is_dir(), name
 
 
 def log_events():
@@ -239,7 +238,9 @@ def log_events():
 
 
 def test_every_log_event_is_explained_and_no_other():
-    documented = {(row[0].strip("`"), row[1]) for row in table(section(OPERATIONS, "Log events"))}
+    documented = {
+        (row[0].strip("`"), row[1]) for row in table(section(page("operations"), "Log events"))
+    }
     assert documented == set(log_events())
 
 
@@ -248,7 +249,7 @@ def anchor(heading):
     return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
 
 
-@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
+@pytest.mark.parametrize("path", DOCUMENTS, ids=document_name)
 def test_links_lead_somewhere(path):
     for target in re.findall(r"\]\(([^)]+)\)", path.read_text()):
         name, _, wanted = target.partition("#")
@@ -261,11 +262,86 @@ def test_links_lead_somewhere(path):
             }, target
 
 
-@pytest.mark.parametrize(
-    "path", sorted((ROOT / "docs/decisions").glob("*.md")), ids=lambda path: path.name
-)
+@pytest.mark.parametrize("path", sorted(DOCS.glob("decisions/[0-9]*.md")), ids=document_name)
 def test_a_decision_is_one_screen_of_context_decision_and_consequences(path):
     text = path.read_text()
     places = [text.index(f"**{part}.**") for part in ("Context", "Decision", "Consequences")]
     assert places == sorted(places)
     assert len(text.splitlines()) <= 45
+
+
+def pages_of(navigation):
+    """Every page that the navigation of the site names."""
+    for entry in navigation:
+        for target in entry.values():
+            yield from [target] if isinstance(target, str) else pages_of(target)
+
+
+def test_the_navigation_names_every_page_but_the_decisions():
+    site = tomllib.loads((ROOT / "zensical.toml").read_text())["project"]
+    pages = {path.relative_to(DOCS).as_posix() for path in DOCS.rglob("*.md")}
+    assert set(pages_of(site["nav"])) == {
+        name for name in pages if not name.startswith("decisions/0")
+    }
+
+
+def test_the_first_page_leads_to_every_page():
+    pages = {path.relative_to(DOCS).as_posix() for path in DOCS.rglob("*.md")}
+    linked = set(re.findall(r"\]\(([\w/.-]+\.md)\)", page("index")))
+    assert linked | {"index.md", "decisions/index.md"} == {
+        name for name in pages if not name.startswith("decisions/0")
+    }
+
+
+def built(folder, *, breaking=None):
+    """How the build in `folder` ended, after `breaking` has changed its sources, and the site.
+
+    Nothing is fetched for it: every proxy leads nowhere.
+    """
+    shutil.copy(ROOT / "zensical.toml", folder)
+    shutil.copytree(DOCS, folder / "docs")
+    if breaking:
+        breaking(folder / "docs")
+    nowhere = dict.fromkeys(("http_proxy", "https_proxy", "all_proxy"), "http://127.0.0.1:9")
+    done = subprocess.run(
+        [sys.executable, "-m", "zensical", "build", "--strict"],
+        cwd=folder,
+        env={"PATH": "", "LANG": "C.UTF-8"} | nowhere,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    return done, folder / "api/description/static/guide"
+
+
+def test_the_site_is_built_and_loads_nothing_from_elsewhere(tmp_path):
+    done, site = built(tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    pages = list(site.rglob("*.html"))
+    assert len(pages) > len(list(DOCS.rglob("*.md")))
+    for html in pages:
+        text = html.read_text()
+        loaded = re.findall(r'<(?:script|img|iframe|source)[^>]* src="?([^" >]+)', text)
+        loaded += re.findall(
+            r'<link[^>]* rel="?(?:stylesheet|icon|preload)[^>]* href="?([^" >]+)', text
+        )
+        loaded += re.findall(
+            r'<link[^>]* href="?([^" >]+)"?[^>]* rel="?(?:stylesheet|icon|preload)', text
+        )
+        assert loaded, html
+        for target in loaded:
+            assert not re.match(r"(?:\w+:)?//", target), (html, target)
+            place = site / target.lstrip("/") if target.startswith("/") else html.parent / target
+            assert place.resolve().is_file(), (html, target)
+    for sheet in site.rglob("*.css"):
+        assert not re.search(r"(?:url\(|@import)\s*[\"']?(?:https?:)?//", sheet.read_text()), sheet
+
+
+@pytest.mark.parametrize("link", ["nothing.md", "tutorial.md#nothing"])
+def test_a_dead_link_fails_the_build(tmp_path, link):
+    def breaking(docs):
+        (docs / "proof.md").write_text(f"# Proof\n\n[nowhere]({link})\n")
+
+    done, _ = built(tmp_path, breaking=breaking)
+    assert done.returncode != 0, done.stdout

@@ -19,10 +19,10 @@ import worker
 from api.files import load
 from api.http import auth
 from api.http.auth import Key
-from api.jobs import control, exports, follow_up, idempotency, results, status, submit, waiting
+from api.http.request import Caller
+from api.jobs import control, follow_up, idempotency, results, status, submit, waiting
 from api.jobs.entries import Identifiers
-from api.jobs.idempotency import Asked
-from api.leads import leads
+from api.leads import create, delete, find
 from api.webhooks import deliveries, endpoints
 from shared.database import archive
 from shared.database.arrays import smallint_array
@@ -31,9 +31,11 @@ from shared.settings import Settings
 from shared.states import Outcome
 from tests.support.jobs import pages_read
 from worker import (
+    attempts,
     claimer,
     composer,
     finisher,
+    known_leads,
     outbox,
     previewer,
     purger,
@@ -51,9 +53,11 @@ TABLES = ("jobs", "chunks", "deliveries", "idempotency_keys", "archived_leads", 
 
 OF_BEFORE = """
     INSERT INTO companies (id) SELECT 'co-' || n FROM generate_series(0, 9) AS n;
-    INSERT INTO campaigns (id, company_id) SELECT 'cmp-' || n, 'co-' || n FROM generate_series(0, 9) AS n;
+    INSERT INTO campaigns (id, company_id) SELECT 'cmp-' || n, 'co-' || n FROM generate_series(0,
+        9) AS n;
     INSERT INTO webhooks (id, company_id, url, events, secret)
-    SELECT lpad(n::text, 32, '0')::uuid, 'co-' || n % 10, 'https://example.com/', '{job.completed}', 'x'
+    SELECT lpad(n::text, 32, '0')::uuid, 'co-' || n % 10, 'https://example.com/', '{job.completed}',
+        'x'
     FROM generate_series(0, 13) AS n;
 """
 
@@ -63,48 +67,63 @@ OF_BEFORE = """
 # there. One webhook, the thirteenth, has few deliveries.
 FILL = """
     INSERT INTO api_keys (id, company_id, scope, hash)
-    SELECT lpad(n::text, 32, '0')::uuid, 'co-' || n % 10, 'write', CAST('key-' || n AS bytea) FROM generate_series(1, 5000) AS n
+    SELECT lpad(n::text, 32, '0')::uuid, 'co-' || n % 10, 'write', CAST('key-' || n AS bytea)
+        FROM generate_series(1, 5000) AS n
     WHERE n BETWEEN FIRST AND LAST;
-    INSERT INTO jobs (id, company_id, campaign_id, client_reference, total, state, created_at, queued_at, run_at, started_at,
-        finished_at, deleted, would_delete, restored, conflict, not_found, unprocessed, invalid, erased, lacks_plus,
+    INSERT INTO jobs (id, company_id, campaign_id, client_reference, total, state, created_at,
+        queued_at, run_at, started_at,
+        finished_at, deleted, would_delete, restored, conflict, not_found, unprocessed, invalid,
+            erased, lacks_plus,
         other_external_id, mode, wanted, max_leads_per_second, paced_at, source_job_id)
-    SELECT lpad(n::text, 32, '0')::uuid, 'co-' || n % 10, 'cmp-' || n % 10, 'ref-' || n % 5000, 4, state, at, at,
-        CASE WHEN state = 'scheduled' THEN now() + CASE WHEN n < 20100 THEN interval '-1 s' ELSE interval '1 day' END END,
+    SELECT lpad(n::text, 32, '0')::uuid, 'co-' || n % 10, 'cmp-' || n % 10, 'ref-' || n % 5000, 4,
+        state, at, at,
+        CASE WHEN state = 'scheduled' THEN now() + CASE
+            WHEN n < 20100 THEN interval '-1 s' ELSE interval '1 day' END END,
         CASE WHEN state IN ('completed', 'running') THEN at END,
-        CASE WHEN ended THEN at END, c, c, c, c, c + 4, c, c, c, c, c, CASE WHEN n % 50 = 0 THEN 'archive' ELSE 'delete' END,
+        CASE WHEN ended THEN at END, c, c, c, c, c + 4, c, c, c, c, c, CASE
+            WHEN n % 50 = 0 THEN 'archive' ELSE 'delete' END,
         CASE WHEN n > 49990 THEN 'pause' END, CASE WHEN state = 'running' THEN 1 END,
         CASE WHEN state = 'running' THEN now() + interval '1 h' END,
         CASE WHEN n % 7 = 0 THEN lpad((n - 1)::text, 32, '0')::uuid END
     FROM (
-        SELECT n, now() - (50001 - n) * interval '1 s' AS at, n <= 20000 AS ended, CASE WHEN n <= 20000 THEN 0 END AS c, CASE
-            WHEN n <= 20000 THEN 'completed' WHEN n % 100 < 10 THEN 'scheduled' WHEN n % 100 < 20 THEN 'running' ELSE 'queued' END
+        SELECT n, now() - (50001 - n) * interval '1 s' AS at, n <= 20000 AS ended, CASE
+            WHEN n <= 20000 THEN 0 END AS c, CASE
+            WHEN n <= 20000 THEN 'completed' WHEN n % 100 < 10 THEN 'scheduled'
+                WHEN n % 100 < 20 THEN 'running' ELSE 'queued' END
             AS state
         FROM generate_series(FIRST, LAST) AS n
     ) AS numbered;
-    INSERT INTO chunks (job_id, number, first_index, external_ids, phone_numbers, outcomes, state, not_found)
+    INSERT INTO chunks (job_id, number, first_index, external_ids, phone_numbers, outcomes, state,
+        not_found)
     SELECT lpad(n::text, 32, '0')::uuid, number, number, '{x}', '{NULL}',
         CASE WHEN n <= 20000 THEN '{4}' ELSE '{0}' END::smallint[],
         CASE WHEN n <= 20000 THEN 'done' ELSE 'pending' END, CASE WHEN n <= 20000 THEN 1 ELSE 0 END
     FROM generate_series(FIRST, LAST) AS n, generate_series(0, 3) AS number;
     INSERT INTO deliveries (id, company_id, job_id, webhook_id, event, state, error, due_at)
-    SELECT lpad((n * 10 + place)::text, 32, '0')::uuid, 'co-' || n % 10, lpad(n::text, 32, '0')::uuid,
+    SELECT lpad((n * 10 + place)::text, 32, '0')::uuid, 'co-' || n % 10, lpad(n::text, 32,
+        '0')::uuid,
         lpad((n % 10)::text, 32, '0')::uuid, 'job.completed', state,
-        CASE WHEN state = 'failed' THEN 'all attempts failed' END, now() + CASE WHEN n < 500 THEN -n ELSE n END * interval '1 min'
+        CASE WHEN state = 'failed' THEN 'all attempts failed' END, now() + CASE
+            WHEN n < 500 THEN -n ELSE n END * interval '1 min'
     FROM generate_series(1, 20000) AS n,
-        unnest(ARRAY['pending', 'delivered', 'failed', 'pending', 'delivered']) WITH ORDINALITY AS each (state, place)
+        unnest(ARRAY['pending', 'delivered', 'failed', 'pending',
+            'delivered']) WITH ORDINALITY AS each (state, place)
     WHERE n BETWEEN FIRST AND LAST;
     INSERT INTO deliveries (id, company_id, job_id, webhook_id, event)
-    SELECT lpad((1000000 + n)::text, 32, '0')::uuid, 'co-3', lpad(n::text, 32, '0')::uuid, lpad('13', 32, '0')::uuid,
+    SELECT lpad((1000000 + n)::text, 32, '0')::uuid, 'co-3', lpad(n::text, 32, '0')::uuid,
+        lpad('13', 32, '0')::uuid,
         'job.completed'
     FROM generate_series(100, 104) AS n WHERE n BETWEEN FIRST AND LAST;
     INSERT INTO idempotency_keys (company_id, key, request_hash, job_id, state, wait)
-    SELECT 'co-' || n % 10, 'key-' || n, 'x', lpad(n::text, 32, '0')::uuid, 'queued', 0 FROM generate_series(FIRST, LAST) AS n;
+    SELECT 'co-' || n % 10, 'key-' || n, 'x', lpad(n::text, 32, '0')::uuid, 'queued', 0
+        FROM generate_series(FIRST, LAST) AS n;
     INSERT INTO leads (id, campaign_id, external_id, phone_number)
     SELECT n, 'cmp-' || n % 10, CASE WHEN n % 3 > 0 THEN 'x' || n END, '+4930' || 1000000 + n
     FROM generate_series(FIRST, LAST) AS n;
     INSERT INTO archived_leads (job_id, lead_id, lead)
     SELECT lpad((n - n % 50)::text, 32, '0')::uuid, 1000000 + n, json_build_object(
-        'id', 1000000 + n, 'campaign_id', 'cmp-' || n % 10, 'external_id', CASE WHEN n % 3 > 0 THEN 'y' || n END,
+        'id', 1000000 + n, 'campaign_id', 'cmp-' || n % 10, 'external_id', CASE
+            WHEN n % 3 > 0 THEN 'y' || n END,
         'phone_number', '+4940' || 1000000 + n, 'metadata', '{}'::json, 'created_at', now())
     FROM generate_series(1, 20000) AS n WHERE n BETWEEN FIRST AND LAST;
 """
@@ -117,8 +136,8 @@ KEY = Key(UUID(f"{3:032d}"), "co-3", None, "write", "", None, None)
 LIMITED = KEY._replace(campaign_id="cmp-3")
 SEEN_BY = {"company_id": "co-3", "campaign_id": None}
 RESULTS = {"outcomes": smallint_array(Outcome), "first": 2, "rows": 11}
-ASKED = Asked(KEY, None, 0, uuid4())
-ANYTIME = status.Created()
+ASKED = Caller(KEY, None, 0, uuid4())
+ANYTIME = status.Filters()
 
 
 def claimed(job_id, number=0):
@@ -152,10 +171,8 @@ def listed(key=KEY, created=ANYTIME, cursor=None, **filters):
     """A page of jobs."""
 
     def run(connection):
-        statement = status._page(key, created, cursor).limit(51)
-        for name, value in filters.items():
-            statement = statement.where(status.jobs.c[name] == value)
-        return connection.execute(statement).all()
+        which = status.Filters(filters, created.since, created.before)
+        return connection.execute(*status._page(key, which, cursor, 50)).all()
 
     return run
 
@@ -182,7 +199,7 @@ def sent(connection):
     """A delivery is claimed, composed and recorded."""
     if taken := outbox.claim(connection):
         composer.compose(connection, taken)
-        outbox.record(connection, taken, outbox.Reply(error="no answer"), 0.1)
+        attempts.record(connection, taken, attempts.Reply(error="no answer"), 0.1)
 
 
 LONG_AGO_CURSOR = (
@@ -247,11 +264,15 @@ OF_WORKERS = {
         {"chunks": 0, "jobs": 0},
     ),
     "unfinished": (finisher.unfinished, 5000, {}),  # looks at 1000 jobs and a chunk of each
-    "unfinished of ten": (says(finisher._UNFINISHED, most=10), 80, {}),
+    "unfinished of ten": (says(finisher._UNFINISHED, limit=10), 80, {}),
     "explain": (says(finisher._EXPLAIN, job_id=ENDED, reason="x"), 60, {"jobs": 1}),
-    "write deliveries": (says(finisher._WRITE_DELIVERIES, job_id=ENDED), 100, {}),
+    "write deliveries": (
+        says(finisher._WRITE_DELIVERIES, job_id=ENDED, event="job.completed"),
+        100,
+        {},
+    ),
     "reasons": (says(finisher._REASONS, job_id=ENDED), 30, {}),
-    "requests": (says(steerer._REQUESTS, most=10), 60, {}),
+    "requests": (says(steerer._REQUESTS, limit=10), 60, {}),
     "wait for chunks in hand": (
         says(steerer._WAIT_FOR_CHUNKS_IN_HAND, job_id=QUEUED),
         30,
@@ -283,7 +304,7 @@ OF_WORKERS = {
     "send a delivery": (sent, 800, {"deliveries": 1}),
     "give a delivery up": (says(outbox._GIVE_UP, id=DELIVERY), 60, {"deliveries": 1}),
     "give up the rest": (
-        says(outbox._GIVE_UP_THE_REST, company_id="co-3", webhook_id=QUIET_WEBHOOK),
+        says(attempts._GIVE_UP_THE_REST, company_id="co-3", webhook_id=QUIET_WEBHOOK),
         200,
         {"deliveries": 5},
     ),
@@ -358,14 +379,14 @@ def of_leads(name, statements, locks):
 
 for mode in ("delete", "archive"):
     OF_WORKERS |= of_leads(f"{mode} leads", taker._TAKE[mode], {"leads": 2})
-    OF_WORKERS |= of_leads(f"{mode} leads that are free", taker._TAKE_UNLOCKED[mode], {"leads": 2})
+    OF_WORKERS |= of_leads(f"{mode} leads that are free", taker._TAKE_FREE[mode], {"leads": 2})
     OF_WORKERS[f"{mode} known leads"] = (
-        says(taker._TAKE_KNOWN[mode], **OF_CAMPAIGN, **KNOWN),
+        says(known_leads._TAKE[mode], **OF_CAMPAIGN, **KNOWN),
         100,
         {"leads": 2},
     )
     OF_WORKERS[f"{mode} known leads that are free"] = (
-        says(taker._TAKE_KNOWN_UNLOCKED[mode], **OF_CAMPAIGN, **KNOWN),
+        says(known_leads._TAKE_FREE[mode], **OF_CAMPAIGN, **KNOWN),
         60,
         {"leads": 2},
     )
@@ -381,7 +402,7 @@ RESTORED = {
     "waits": 4,
 }
 OF_WORKERS |= {
-    "known leads left": (says(taker._LEFT_KNOWN, **OF_CAMPAIGN, **KNOWN), 30, {"leads": 0}),
+    "known leads left": (says(known_leads._LEFT, **OF_CAMPAIGN, **KNOWN), 30, {"leads": 0}),
     "numbers of leads": (
         says(taker._NUMBERS, campaign_id="cmp-3", phone_numbers="{+49301000003}", identified=False),
         30,
@@ -399,7 +420,7 @@ OF_WORKERS |= {
     ),
     "restore": (says(restorer._RESTORE, **RESTORED), 150, {"archived_leads": 2}),
     "restore what is free": (
-        says(restorer._RESTORE_UNLOCKED, **RESTORED),
+        says(restorer._RESTORE_FREE, **RESTORED),
         150,
         {"archived_leads": 2},
     ),
@@ -507,7 +528,7 @@ CHANGED = {
 }
 
 OF_THE_API = {
-    "accept": (says(submit._ACCEPT, **SUBMITTED), 150, {"jobs": 0}),
+    "accept": (says(submit._SUBMIT, **SUBMITTED), 150, {"jobs": 0}),
     "load a file": (loaded, 5000, {"jobs": 0}),
     "find a key": (says(auth._FIND_KEY, hash=b"key-3"), 30, {}),
     "note use": (says(auth._NOTE_USE, ids=f"{{{UUID(int=3)}}}"), 30, {"api_keys": 1}),
@@ -528,7 +549,7 @@ OF_THE_API = {
         {},
     ),
     "total of a job": (says(status._TOTAL, job_id=ENDED, **SEEN_BY), 30, {}),
-    "mark awaited": (says(status._MARK_AWAITED, job_id=QUEUED), 60, {"jobs": 1}),
+    "mark awaited": (says(waiting._MARK_AWAITED, job_id=QUEUED), 60, {"jobs": 1}),
     "jobs": (listed(), 600, {}),  # of each unfinished one its chunks
     "jobs of a campaign": (listed(LIMITED), 600, {}),
     "completed jobs": (listed(state="completed"), 600, {}),
@@ -537,8 +558,8 @@ OF_THE_API = {
     "jobs by reference": (listed(client_reference="ref-3"), 200, {}),
     "jobs of a time": (
         listed(
-            created=status.Created(
-                datetime(2000, 1, 1, tzinfo=UTC), datetime(2000, 1, 2, tzinfo=UTC)
+            created=status.Filters(
+                {}, datetime(2000, 1, 1, tzinfo=UTC), datetime(2000, 1, 2, tzinfo=UTC)
             )
         ),
         30,
@@ -551,7 +572,7 @@ OF_THE_API = {
         30,
         {},
     ),
-    "exported chunk": (says(exports._NEXT_CHUNK, job_id=ENDED, after=1), 30, {}),
+    "exported chunk": (says(results._NEXT_CHUNK, job_id=ENDED, after=1), 30, {}),
     "source": (says(follow_up._SOURCE, job_id=ENDED, **SEEN_BY, archive_days=30), 30, {}),
     "following": (says(follow_up._FOLLOWING, source_id=ENDED, mode="delete"), 30, {}),
     "follow": (followed(follow_up._FOLLOW_CHUNKS, ENDED, "delete"), 200, {}),
@@ -565,23 +586,23 @@ OF_THE_API = {
         {},
     ),
     "a file after all": (says(load._LOADED, job_id=ENDED), 30, {}),
-    "draw ids": (says(leads._DRAW, most=10), 60, {}),
-    "create leads": (says(leads._CREATE, **CREATED), 100, {}),
-    "leads": (says(leads._BY_EXTERNAL_ID, after="", **LISTED), 200, {}),
-    "leads without external id": (says(leads._BY_PHONE_NUMBER, after="", **LISTED), 200, {}),
+    "draw ids": (says(create._DRAW, most=10), 60, {}),
+    "create leads": (says(create._CREATE, **CREATED), 100, {}),
+    "leads": (says(find._BY_EXTERNAL_ID, after="", **LISTED), 200, {}),
+    "leads without external id": (says(find._BY_PHONE_NUMBER, after="", **LISTED), 200, {}),
     "lead by external id": (
-        says(leads._FIND_BY_EXTERNAL_ID, external_ids="{x13}", phone_numbers=None, **LISTED),
+        says(find._FIND_BY_EXTERNAL_ID, external_ids="{x13}", phone_numbers=None, **LISTED),
         30,
         {},
     ),
     "lead by number": (
-        says(leads._FIND_BY_PHONE_NUMBER, phone_numbers="{+49301000003}", **LISTED),
+        says(find._FIND_BY_PHONE_NUMBER, phone_numbers="{+49301000003}", **LISTED),
         30,
         {},
     ),
     "lead by both": (
         says(
-            leads._FIND_BY_EXTERNAL_ID,
+            find._FIND_BY_EXTERNAL_ID,
             external_ids="{x13}",
             phone_numbers="{+49301000013}",
             **LISTED,
@@ -589,12 +610,12 @@ OF_THE_API = {
         30,
         {},
     ),
-    "has a number": (says(leads._HAS_NUMBER, **NUMBERED), 30, {}),
+    "has a number": (says(delete._HAS_NUMBER, **NUMBERED), 30, {}),
     "copies have a number": (says(archive.NUMBERS, **NUMBERED, identified=False), 30, {}),
     "hold copies": (says(archive.HOLD, **COPIES), 60, {"archived_leads": 4}),
     "delete a lead": (
         says(
-            leads._DELETE_BY_EXTERNAL_ID,
+            delete._DELETE_BY_EXTERNAL_ID,
             campaign_id="cmp-3",
             spellings="{x13,X13}",
             canonical="x13",
@@ -604,7 +625,7 @@ OF_THE_API = {
     ),
     "delete a lead by number": (
         says(
-            leads._DELETE_BY_PHONE_NUMBER,
+            delete._DELETE_BY_PHONE_NUMBER,
             campaign_id="cmp-3",
             spellings="{+49301000003}",
             canonical="+49301000003",
@@ -712,7 +733,7 @@ def sessions(database_url):
         engine.dispose()
 
 
-def test_no_statement_reads_or_locks_more_than_it_must_in_a_queue_that_has_grown_since_it_was_planned(
+def test_no_statement_reads_or_locks_more_than_it_must_in_a_queue_that_has_grown_since_planning(
     sessions, database_url
 ):
     cases = {"worker": OF_WORKERS, "api": OF_THE_API}

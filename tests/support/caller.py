@@ -58,7 +58,7 @@ class Caller:
             for job in self.http.get("/api/v1/jobs", params={"limit": 200}).json()["data"]["items"]
         ]
 
-    def finished(self, job_id, seconds=30):
+    def finished(self, job_id, seconds=60):
         """The status of the job once it is final."""
         return wait_for(
             lambda: (status := self.status(job_id))["status"] in FINAL and status, seconds

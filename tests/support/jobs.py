@@ -5,10 +5,10 @@ from uuid import uuid4
 from sqlalchemy import insert, select, text
 
 from shared.broker.sender import JOB_QUEUES
+from shared.broker.wakeups import Wake
 from shared.database.models import campaigns, chunks, jobs, leads
 from shared.identifiers.canonical import FORM
 from shared.settings import Settings
-from worker.finisher import Wake
 from worker.runner import run_next
 from worker.ticker import tick
 

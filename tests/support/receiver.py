@@ -160,7 +160,9 @@ _KNOWN = {
     "/nothing": lambda _receiver, _connection: None,
     "/bomb": b"HTTP/1.1 200 OK\r\ncontent-encoding: gzip\r\ncontent-length: %d\r\n\r\n" % len(BOMB)
     + BOMB,
-    "/redirect": b"HTTP/1.1 302 x\r\nlocation: http://169.254.169.254/latest\r\ncontent-length: 0\r\n\r\n",
+    "/redirect": (
+        b"HTTP/1.1 302 x\r\nlocation: http://169.254.169.254/latest\r\ncontent-length: 0\r\n\r\n"
+    ),
     "/wait": b"HTTP/1.1 429 x\r\nretry-after: 7200\r\ncontent-length: 0\r\n\r\n",
 }
 

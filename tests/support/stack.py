@@ -12,29 +12,28 @@ import subprocess
 import sys
 import tempfile
 import time
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from uuid import uuid4
 
 from sqlalchemy import insert, text
 
 from cli.stack.embedded import free_port
+from shared.credentials import hash_key, new_key, new_secrets_key
 from shared.database.models import api_keys
-from shared.keys import hash_key, new_key
-from shared.webhooks.destinations import LOOPBACK
-from shared.webhooks.signatures import new_secrets_key
+from shared.destinations import LOOPBACK
 
 PROJECT = Path(__file__).parent.parent.parent
 STOP_SECONDS = 10
 SECRETS_KEY = new_secrets_key()  # where the settings have none
 
 __all__ = [
-    "environment", "free_port", "listens", "lock_waits", "make_key", "running", "running_api", "running_deliverer",
-    "running_ticker", "running_worker", "until", "wait_for",
+    "environment", "free_port", "listens", "lock_waits", "make_key", "running", "running_api",
+    "running_deliverer", "running_ticker", "running_worker", "until", "wait_for",
 ]  # fmt: skip
 
 
-def wait_for(condition, seconds=30):
+def wait_for(condition, seconds=60):
     """What `condition()` returns once that is true; fails if it is still not after `seconds`."""
     deadline = time.monotonic() + seconds
     while not (value := condition()):
@@ -45,7 +44,7 @@ def wait_for(condition, seconds=30):
     return value
 
 
-async def until(condition, seconds=30):
+async def until(condition, seconds=60):
     """Returns once `condition()` is true, and lets the event loop go on until then; fails as
     `wait_for` does.
     """
@@ -60,7 +59,8 @@ async def until(condition, seconds=30):
 def lock_waits(engine):
     """How many wait for a lock in the database of `engine`."""
     waiting = text(
-        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
+        " AND wait_event_type = 'Lock'"
     )
     with engine.connect() as connection:
         return connection.execute(waiting).scalar_one()
@@ -174,6 +174,25 @@ def running_ticker(env):
     with running("worker.ticker", env=env) as process:
         _wait_until(process, lambda: "ticker ready" in process.log.read_text())
         yield process
+
+
+@contextmanager
+def running_stack(env, worker=("worker", "--processes", 2), *, deliverer=True):
+    """An API, a worker, a ticker and, unless it is not wanted, a deliverer, which begin and end at
+    the same time; yields the API's URL once all are ready.
+    """
+    port = free_port()
+    commands = [("api", "--host", "127.0.0.1", "--port", port), worker, ("worker.ticker",)]
+    if deliverer:
+        commands.append(("worker", "--webhooks", "--threads", 16))
+    with ExitStack() as processes:
+        started = [processes.enter_context(running(*command, env=env)) for command in commands]
+        for process in started:
+            _wait_until(process, lambda process=process: " ready" in process.log.read_text())
+        _wait_until(started[0], lambda: listens(port))
+        yield f"http://127.0.0.1:{port}"
+        for process in started:
+            process.terminate()
 
 
 def _wait_until(process, ready):

@@ -251,9 +251,11 @@ def test_distinct_companies_are_found_without_reading_all_their_jobs(engine):
             text("""
                 WITH many AS (
                     INSERT INTO jobs (id, company_id, campaign_id, total)
-                    SELECT gen_random_uuid(), 'company-' || n % 3, 'cmp', 1 FROM generate_series(1, 3000) AS n RETURNING id
+                    SELECT gen_random_uuid(), 'company-' || n % 3, 'cmp', 1 FROM generate_series(1,
+                        3000) AS n RETURNING id
                 )
-                INSERT INTO chunks (job_id, number, first_index, external_ids, phone_numbers, outcomes)
+                INSERT INTO chunks (job_id, number, first_index, external_ids, phone_numbers,
+                    outcomes)
                 SELECT id, 0, 0, '{x}', '{NULL}', '{0}' FROM many
             """)
         )
@@ -270,8 +272,10 @@ def test_a_company_all_of_whose_jobs_wait_costs_others_nothing(engine):
     with engine.begin() as connection:
         connection.execute(
             text("""
-                INSERT INTO jobs (id, company_id, campaign_id, total, waiting_for, waiting_since, waiting_until)
-                SELECT gen_random_uuid(), 'waits', 'waits', 1, '{}', now(), now() + interval '1 h' FROM generate_series(1, 3000)
+                INSERT INTO jobs (id, company_id, campaign_id, total, waiting_for, waiting_since,
+                    waiting_until)
+                SELECT gen_random_uuid(), 'waits', 'waits', 1, '{}', now(), now() + interval '1 h'
+                    FROM generate_series(1, 3000)
             """)
         )
         queue_job(connection, ENTRIES * 5, company="works", campaign="works", chunk_size=1)
@@ -298,10 +302,13 @@ def test_claims_beside_an_old_snapshot_read_no_more_after_thousands_of_them(engi
                 text("""
                     WITH job AS (
                         INSERT INTO jobs (id, company_id, campaign_id, total)
-                        SELECT gen_random_uuid(), :company, :company, :chunks FROM generate_series(1, :jobs) RETURNING id
+                        SELECT gen_random_uuid(), :company, :company, :chunks
+                            FROM generate_series(1, :jobs) RETURNING id
                     )
-                    INSERT INTO chunks (job_id, number, first_index, external_ids, phone_numbers, outcomes)
-                    SELECT id, number, number, '{x}', '{NULL}', '{0}' FROM job, generate_series(0, :chunks - 1) AS number
+                    INSERT INTO chunks (job_id, number, first_index, external_ids, phone_numbers,
+                        outcomes)
+                    SELECT id, number, number, '{x}', '{NULL}', '{0}' FROM job, generate_series(0,
+                        :chunks - 1) AS number
                 """),
                 {"company": company, "jobs": jobs, "chunks": chunks},
             )
@@ -343,8 +350,10 @@ DECIDE_ALL = """
         UPDATE chunks SET state = 'done', outcomes = '{4}', not_found = 1
         WHERE state = 'pending' AND attempts > 0 AND retry_at > clock_timestamp() RETURNING job_id
     )
-    UPDATE jobs SET state = 'completed', finished_at = clock_timestamp(), deleted = 0, would_delete = 0, restored = 0,
-        conflict = 0, not_found = total, unprocessed = 0, invalid = 0, erased = 0, lacks_plus = 0, other_external_id = 0
+    UPDATE jobs SET state = 'completed', finished_at = clock_timestamp(), deleted = 0,
+        would_delete = 0, restored = 0,
+        conflict = 0, not_found = total, unprocessed = 0, invalid = 0, erased = 0, lacks_plus = 0,
+            other_external_id = 0
     WHERE id IN (SELECT job_id FROM decided) AND NOT EXISTS (
         SELECT FROM chunks WHERE job_id = jobs.id AND state = 'pending' AND attempts = 0
     )

@@ -4,7 +4,8 @@ import pytest
 
 from shared.identifiers.canonical import canonical_phone_number
 from shared.states import Outcome, PhoneFallback
-from worker.decider import Copy, Kept, TakenLead, decide
+from worker.campaign import Copy, Kept, TakenLead
+from worker.decider import decide
 from worker.entries import Entries, read_again
 
 BY_ID = Outcome.DELETED_BY_EXTERNAL_ID
@@ -131,7 +132,7 @@ def test_a_refused_lead_is_unprocessed_and_whoever_else_names_it_is_a_duplicate(
     ]
 
 
-def test_a_lead_that_is_freed_between_the_passes_still_waits_for_the_entry_that_named_it_by_its_external_id():
+def test_a_lead_that_is_freed_between_the_passes_waits_for_the_entry_that_named_it_by_external_id():
     """Whoever names its number must not take it: that entry would take somebody else by its own
     number then.
     """
@@ -173,7 +174,7 @@ def test_a_phone_for_the_unidentified_finds_only_leads_without_an_external_id():
     assert campaign.leads == [("a", "+101")]
 
 
-def test_who_names_a_number_that_another_entry_has_taken_is_a_duplicate_whatever_the_phone_may_find():
+def test_who_names_a_number_that_another_entry_has_taken_is_a_duplicate_whatever_it_may_find():
     campaign = Campaign(("a", "+101"), lone_numbers_only=True)
     assert decide_over(campaign, ("a", None), ("x", "+101"), phone_fallback=IF_UNIDENTIFIED) == [
         BY_ID,

@@ -91,7 +91,10 @@ def test_jobs_of_the_old_company_end_without_touching_the_campaign(campaign, kin
         found = "ARRAY(SELECT id FROM leads ORDER BY id)"
         execute(
             campaign,
-            f"UPDATE chunks SET lead_ids = {found}, lead_external_ids = external_ids, lead_phone_numbers = phone_numbers",
+            (
+                f"UPDATE chunks SET lead_ids = {found}, lead_external_ids = external_ids,"
+                " lead_phone_numbers = phone_numbers"
+            ),
         )
     execute(campaign, MOVE)
     work_on(campaign)
@@ -180,7 +183,10 @@ def test_what_was_archived_stays_in_the_archive(campaign):
     erasure = queue(campaign, IDS[:3])
     execute(
         campaign,
-        "UPDATE chunks SET lead_ids = ARRAY(SELECT lead_id FROM archived_leads ORDER BY lead_id) WHERE job_id = :id",
+        (
+            "UPDATE chunks SET lead_ids = ARRAY(SELECT lead_id FROM archived_leads"
+            " ORDER BY lead_id) WHERE job_id = :id"
+        ),
         id=restoration,
     )
     execute(campaign, MOVE)
@@ -224,7 +230,10 @@ def test_a_move_gets_its_turn_however_many_leads_take_long_to_delete(campaign, w
     """Their transactions overlap: there is no moment at which none of them has the campaign."""
     execute(
         campaign,
-        "CREATE FUNCTION dawdle() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_sleep(0.3); RETURN OLD; END $$",
+        (
+            "CREATE FUNCTION dawdle() RETURNS trigger LANGUAGE plpgsql AS $$"
+            " BEGIN PERFORM pg_sleep(0.3); RETURN OLD; END $$"
+        ),
     )
     execute(
         campaign,
@@ -332,7 +341,8 @@ def test_what_else_is_changed_of_a_campaign_holds_nothing_up(campaign):
     with campaign.connect() as other:
         other.execute(
             text(
-                "UPDATE campaigns SET name = 'x', off_peak = '22:00-06:00 mon-sun UTC', phone_region = 'DE'"
+                "UPDATE campaigns SET name = 'x', off_peak = '22:00-06:00 mon-sun UTC',"
+                " phone_region = 'DE'"
             )
         )
         other.execute(text("SELECT FROM campaigns FOR NO KEY UPDATE"))
@@ -377,7 +387,8 @@ def test_a_trigger_that_locks_the_campaign_ends_no_job_wrongly(campaign, body):
     """
     execute(
         campaign,
-        f"CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN {body}; RETURN NULL; END $$;"
+        "CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS $$"
+        f" BEGIN {body}; RETURN NULL; END $$;"
         " CREATE TRIGGER note AFTER DELETE ON leads FOR EACH ROW EXECUTE FUNCTION note()",
     )
     jobs = [queue(campaign, [external_id]) for external_id in IDS]

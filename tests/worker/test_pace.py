@@ -19,7 +19,7 @@ from tests.support.jobs import (
 )
 from worker.claimer import claim
 from worker.runner import run_chunk
-from worker.ticker import SHORTEST, _next_paced, queues_with_work
+from worker.ticker import SHORTEST_PAUSE, _seconds_until_paced, queues_with_work
 
 
 def work_for(engine, job_id, seconds, step=0.25):
@@ -107,7 +107,10 @@ def test_a_chunk_that_is_done_in_parts_comes_to_the_same(engine, campaign, colum
         assert found == expected
         assert row.deleted + row.would_delete == sum(expected)
         if columns.get("dry_run"):
-            known = "SELECT cardinality(lead_ids), cardinality(array_remove(lead_ids, NULL)) FROM chunks WHERE job_id = :id"
+            known = (
+                "SELECT cardinality(lead_ids), cardinality(array_remove(lead_ids, NULL))"
+                " FROM chunks WHERE job_id = :id"
+            )
             assert tuple(connection.execute(text(known), {"id": parts}).one()) == (
                 len(entries),
                 sum(expected),
@@ -136,10 +139,10 @@ def test_the_ticker_sends_for_a_paced_job_only_when_it_may_go_on(engine, campaig
     run_chunk(engine, claimed_now(engine))
     with engine.connect() as connection:
         assert queues_with_work(connection) == []
-        assert 0 < _next_paced(engine, 9) <= 1
+        assert 0 < _seconds_until_paced(engine, 9) <= 1
 
 
-@pytest.mark.parametrize(("due", "seconds"), [("5 ms", SHORTEST), ("2 s", 9)])
+@pytest.mark.parametrize(("due", "seconds"), [("5 ms", SHORTEST_PAUSE), ("2 s", 9)])
 def test_who_is_due_is_looked_at_again_soon_until_a_worker_has_claimed_it(
     engine, campaign, due, seconds
 ):
@@ -149,4 +152,4 @@ def test_who_is_due_is_looked_at_again_soon_until_a_worker_has_claimed_it(
             text("UPDATE jobs SET paced_at = clock_timestamp() - CAST(:due AS interval)"),
             {"due": due},
         )
-    assert _next_paced(engine, 9) == seconds
+    assert _seconds_until_paced(engine, 9) == seconds

@@ -7,6 +7,7 @@ import pytest
 from psycopg import OperationalError
 from sqlalchemy import event, text
 
+from shared.broker.wakeups import NOBODY, Wake
 from shared.states import Outcome
 from tests.support.jobs import (
     add_campaign,
@@ -20,7 +21,6 @@ from tests.support.jobs import (
 )
 from worker import runner
 from worker.claimer import MAX_ATTEMPTS, claim
-from worker.finisher import NOBODY, Wake
 from worker.runner import run_chunk, run_next
 
 LEADS = [("a", "+101"), ("b", "+102"), ("c", None), (None, "+104")]
@@ -136,7 +136,8 @@ def test_a_foreign_key_that_forbids_one_lead_leaves_only_that_one(campaign, cons
         )
         connection.execute(
             text(
-                "INSERT INTO calls SELECT id FROM leads WHERE external_id = 'b' AND campaign_id = 'cmp'"
+                "INSERT INTO calls SELECT id FROM leads WHERE external_id = 'b'"
+                " AND campaign_id = 'cmp'"
             )
         )
     job_id = queue_in(
@@ -154,8 +155,10 @@ def test_a_trigger_that_raises_refuses_as_a_foreign_key_does(campaign):
     with campaign.begin() as connection:
         connection.execute(
             text("""
-                CREATE FUNCTION keep() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'kept by law'; END $$;
-                CREATE TRIGGER keep BEFORE DELETE ON leads FOR EACH ROW WHEN (OLD.phone_number = '+104') EXECUTE FUNCTION keep()
+                CREATE FUNCTION keep() RETURNS trigger LANGUAGE plpgsql
+                    AS $$ BEGIN RAISE 'kept by law'; END $$;
+                CREATE TRIGGER keep BEFORE DELETE ON leads FOR EACH ROW
+                    WHEN (OLD.phone_number = '+104') EXECUTE FUNCTION keep()
             """)
         )
     job_id = queue_in(campaign, [("a", None), (None, "+104")])
@@ -286,8 +289,10 @@ def test_a_trigger_that_silently_keeps_a_lead_refuses_too(campaign):
     with campaign.begin() as connection:
         connection.execute(
             text("""
-                CREATE FUNCTION keep() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RETURN NULL; END $$;
-                CREATE TRIGGER keep BEFORE DELETE ON leads FOR EACH ROW WHEN (OLD.phone_number IN ('+102', '+104'))
+                CREATE FUNCTION keep() RETURNS trigger LANGUAGE plpgsql
+                    AS $$ BEGIN RETURN NULL; END $$;
+                CREATE TRIGGER keep BEFORE DELETE ON leads FOR EACH ROW
+                    WHEN (OLD.phone_number IN ('+102', '+104'))
                 EXECUTE FUNCTION keep()
             """)
         )
@@ -317,14 +322,17 @@ def test_a_trigger_that_silently_keeps_a_lead_refuses_an_execution(campaign):
         )
         connection.execute(
             text("""
-                CREATE FUNCTION keep() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RETURN NULL; END $$;
-                CREATE TRIGGER keep BEFORE DELETE ON leads FOR EACH ROW WHEN (OLD.external_id = 'b') EXECUTE FUNCTION keep()
+                CREATE FUNCTION keep() RETURNS trigger LANGUAGE plpgsql
+                    AS $$ BEGIN RETURN NULL; END $$;
+                CREATE TRIGGER keep BEFORE DELETE ON leads FOR EACH ROW WHEN (OLD.external_id = 'b')
+                    EXECUTE FUNCTION keep()
             """)
         )
         job_id = queue_job(connection, [("a", None), ("b", None)], mode="archive")
         connection.execute(
             text(
-                "UPDATE chunks SET lead_ids = :ids, lead_external_ids = '{a,b}', lead_phone_numbers = '{+101,+102}'"
+                "UPDATE chunks SET lead_ids = :ids, lead_external_ids = '{a,b}',"
+                " lead_phone_numbers = '{+101,+102}'"
             ),
             {"ids": ids[:2]},
         )
@@ -340,7 +348,8 @@ def test_an_ordinary_chunk_takes_no_more_statements_than_it_must(campaign):
     with campaign.begin() as connection:
         connection.execute(
             text(
-                "INSERT INTO archived_leads (job_id, lead_id, lead) VALUES (gen_random_uuid(), 1, '{}')"
+                "INSERT INTO archived_leads (job_id, lead_id, lead)"
+                " VALUES (gen_random_uuid(), 1, '{}')"
             )
         )
     queue_in(campaign, [("a", "+101"), ("nobody", "+109"), (None, "+102")])
@@ -374,7 +383,8 @@ def written_as(engine, written):
     with engine.begin() as connection:
         connection.execute(
             text(
-                "UPDATE chunks SET written_external_ids = :external_ids, written_phone_numbers = :phone_numbers"
+                "UPDATE chunks SET written_external_ids = :external_ids, written_phone_numbers ="
+                " :phone_numbers"
             ),
             {"external_ids": list(external_ids), "phone_numbers": list(phone_numbers)},
         )

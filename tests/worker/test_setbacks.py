@@ -14,6 +14,7 @@ from sqlalchemy import event, text
 from sqlalchemy.exc import DBAPIError
 from structlog.testing import capture_logs
 
+from shared.broker.wakeups import NOBODY
 from shared.process.heartbeats import beat
 from shared.states import Outcome
 from tests.support.jobs import (
@@ -30,7 +31,6 @@ from tests.support.jobs import outcomes_now as outcomes
 from tests.support.jobs import queue_ids as queue
 from worker import runner
 from worker.claimer import MAX_ATTEMPTS, claim
-from worker.finisher import NOBODY
 from worker.part import LONGEST_PART, PART_SECONDS
 from worker.runner import run_chunk, run_next
 from worker.setbacks import cut, hold, put_off
@@ -67,13 +67,17 @@ def pass_time(engine, seconds):
     """As if so much had gone by for what waits."""
     execute(
         engine,
-        "UPDATE chunks SET retry_at = retry_at - :span, locked_since = locked_since - :span, held_since = held_since - :span"
+        "UPDATE chunks SET retry_at = retry_at - :span, locked_since = locked_since - :span,"
+        " held_since = held_since - :span"
         " WHERE state = 'pending'",
         span=timedelta(seconds=seconds),
     )
     execute(
         engine,
-        "UPDATE jobs SET waiting_since = waiting_since - :span, waiting_until = waiting_until - :span",
+        (
+            "UPDATE jobs SET waiting_since = waiting_since - :span, waiting_until = waiting_until"
+            " - :span"
+        ),
         span=timedelta(seconds=seconds),
     )
 
@@ -83,12 +87,18 @@ def on_delete(engine, body, when="true"):
     execute(engine, function_on_delete(body))
     execute(
         engine,
-        f"CREATE TRIGGER on_delete BEFORE DELETE ON leads FOR EACH ROW WHEN ({when}) EXECUTE FUNCTION on_delete()",
+        (
+            f"CREATE TRIGGER on_delete BEFORE DELETE ON leads FOR EACH ROW WHEN ({when})"
+            " EXECUTE FUNCTION on_delete()"
+        ),
     )
 
 
 def function_on_delete(body):
-    return f"CREATE OR REPLACE FUNCTION on_delete() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN {body}; RETURN OLD; END $$"
+    return (
+        "CREATE OR REPLACE FUNCTION on_delete() RETURNS trigger LANGUAGE plpgsql AS $$"
+        f" BEGIN {body}; RETURN OLD; END $$"
+    )
 
 
 def raising(sqlstate):
@@ -122,13 +132,16 @@ def test_a_part_grows_again_where_leads_are_quick(campaign):
     on_delete(
         campaign,
         "PERFORM pg_sleep(0.3)",
-        "OLD.external_id IN ('crm-0', 'crm-1', 'crm-2', 'crm-3', 'crm-4', 'crm-5', 'crm-6', 'crm-7')",
+        (
+            "OLD.external_id IN ('crm-0', 'crm-1', 'crm-2', 'crm-3', 'crm-4', 'crm-5', 'crm-6',"
+            " 'crm-7')"
+        ),
     )
     job_id = queue(campaign, [f"crm-{i}" for i in range(100)])
     sizes = []
     while claimed := claimed_now(campaign):
         run_chunk(campaign, claimed)
-        sizes.append(claimed.most)
+        sizes.append(claimed.max_entries)
     assert job(campaign, job_id).deleted == 100
     assert min(size for size in sizes if size) <= 12
     assert sizes[-1] is None or sizes[-1] > 12
@@ -140,7 +153,8 @@ def test_what_is_put_off_to_the_commit_takes_the_time_of_its_part(campaign):
     """
     execute(
         campaign,
-        "CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_sleep(0.07); RETURN NULL; END $$;"
+        "CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS $$"
+        " BEGIN PERFORM pg_sleep(0.07); RETURN NULL; END $$;"
         " CREATE CONSTRAINT TRIGGER slow AFTER DELETE ON leads"
         " DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION slow()",
     )
@@ -154,7 +168,7 @@ def test_the_other_chunks_of_a_slow_job_begin_with_small_parts(campaign):
     queue(campaign, [f"crm-{i}" for i in range(100)], chunk_size=50)
     run_chunk(campaign, claimed_now(campaign))
     claimed_now(campaign)
-    assert claimed_now(campaign).most == 25
+    assert claimed_now(campaign).max_entries == 25
 
 
 @pytest.mark.parametrize(
@@ -176,7 +190,7 @@ def test_a_lead_that_takes_too_long_even_alone_is_said_to_be_too_slow(
                 beat(connection, "worker", processes)
             began = time.monotonic()
             run_chunk(campaign, claimed)
-            if claimed.most == 1:
+            if claimed.max_entries == 1:
                 seconds.append(time.monotonic() - began)
     assert max(seconds) < longest + 1
     assert [round(s) for s in seconds if s > 1] == tries
@@ -184,12 +198,15 @@ def test_a_lead_that_takes_too_long_even_alone_is_said_to_be_too_slow(
     assert LONGEST_PART == 15
     done = job(campaign, job_id)
     assert (done.state, done.deleted, done.unprocessed) == ("failed", 2, 1)
-    mend = "the foreign key calls_lead of calls has no index: CREATE INDEX CONCURRENTLY ON calls (lead_id)"
+    mend = (
+        "the foreign key calls_lead of calls has no index: CREATE INDEX CONCURRENTLY ON calls"
+        " (lead_id)"
+    )
     results = "1 of 3 leads could not be processed; the results with outcome=unprocessed say why."
     assert done.error == f"{results} Leads take long to delete: {mend}"
     [(details,)] = execute(campaign, "SELECT details FROM chunks")
     assert details == {"1": mend}
-    assert {line["mend"] for line in logged if line["event"] == "leads take long"} == {mend}
+    assert {line["hint"] for line in logged if line["event"] == "leads take long"} == {mend}
 
 
 def test_only_one_worker_at_a_time_is_on_a_lead_that_takes_longer_than_a_part(campaign):
@@ -209,7 +226,10 @@ def test_other_jobs_go_in_parts_too(campaign, columns):
     if columns.get("dry_run"):
         execute(
             campaign,
-            "CREATE FUNCTION slow(text) RETURNS bool LANGUAGE sql AS $$ SELECT pg_sleep(0.1) IS NOT NULL $$",
+            (
+                "CREATE FUNCTION slow(text) RETURNS bool LANGUAGE sql AS $$"
+                " SELECT pg_sleep(0.1) IS NOT NULL $$"
+            ),
         )
         execute(campaign, "ALTER TABLE leads RENAME TO people")
         execute(campaign, "CREATE VIEW leads AS SELECT * FROM people WHERE slow(external_id)")
@@ -365,7 +385,10 @@ def test_a_locked_table_is_said(campaign, table):
     execute(campaign, "CREATE TABLE calls (lead_id bigint REFERENCES leads ON DELETE CASCADE)")
     execute(
         campaign,
-        'INSERT INTO archived_leads (job_id, lead_id, lead) VALUES (gen_random_uuid(), 1, \'{"campaign_id": "cmp"}\')',
+        (
+            "INSERT INTO archived_leads (job_id, lead_id, lead)"
+            ' VALUES (gen_random_uuid(), 1, \'{"campaign_id": "cmp"}\')'
+        ),
     )
     job_id = queue(campaign, ["crm-0", "crm-1"])
     with campaign.connect() as holder:
@@ -412,7 +435,8 @@ def test_what_a_preview_found_and_somebody_locks_is_waited_for(campaign):
     job_id = queue(campaign, ["crm-0", "crm-1"], source_job_id=preview)
     execute(
         campaign,
-        "UPDATE chunks SET lead_ids = :a, lead_external_ids = :b, lead_phone_numbers = :c WHERE job_id = :id",
+        "UPDATE chunks SET lead_ids = :a, lead_external_ids = :b, lead_phone_numbers = :c"
+        " WHERE job_id = :id",
         id=job_id, a=found[0], b=found[1], c=found[2],
     )  # fmt: skip
     with campaign.connect() as holder:
@@ -591,7 +615,7 @@ def test_a_probe_that_is_cut_is_followed_by_a_smaller_one_at_once(campaign):
     on_delete(campaign, "PERFORM pg_sleep(0.1)")
     run_chunk(campaign, claimed_now(campaign))
     smaller = claimed_now(campaign)
-    assert (smaller.most, smaller.waited) == (30, True)
+    assert (smaller.max_entries, smaller.waited) == (30, True)
     assert claimed_now(campaign) is None, "one at a time"
     run_chunk(campaign, smaller)
     work(campaign)
@@ -670,7 +694,8 @@ def test_a_restoration_that_meets_a_conflict_while_the_database_is_not_well_wait
     on_insert = raising("53100").replace("OLD", "NEW")
     execute(
         campaign,
-        f"CREATE FUNCTION on_insert() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN {on_insert}; END $$;"
+        "CREATE FUNCTION on_insert() RETURNS trigger LANGUAGE plpgsql AS $$"
+        f" BEGIN {on_insert}; END $$;"
         " CREATE TRIGGER on_insert AFTER INSERT ON leads FOR EACH ROW EXECUTE FUNCTION on_insert()",
     )
     job_id = queue(campaign, ["crm-0", "crm-1"], mode="restore", source_job_id=source)
@@ -689,7 +714,10 @@ def test_a_shortage_that_hits_only_some_of_the_leads_is_waited_for(campaign):
     short = (
         "PERFORM set_config('temp_file_limit', '1', true), set_config('work_mem', '64kB', true);"
     )
-    sort = "PERFORM count(*) FROM (SELECT n FROM generate_series(1, 50000) AS n ORDER BY n DESC OFFSET 1) AS sorted"
+    sort = (
+        "PERFORM count(*) FROM (SELECT n FROM generate_series(1, 50000) AS n"
+        " ORDER BY n DESC OFFSET 1) AS sorted"
+    )
     on_delete(campaign, short + sort, "OLD.external_id = 'crm-1'")
     job_id = queue(campaign, ["crm-0", "crm-1", "crm-2"])
     for _ in range(3):
@@ -862,10 +890,12 @@ def test_a_pause_and_what_follows_it_begin_the_day_anew(campaign):
 
 KEEP = """
     CREATE FUNCTION keep() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN BODY; END $$;
-    CREATE TRIGGER keep_it BEFORE DELETE ON leads FOR EACH ROW WHEN (OLD.external_id = 'crm-1') EXECUTE FUNCTION keep()
+    CREATE TRIGGER keep_it BEFORE DELETE ON leads FOR EACH ROW WHEN (OLD.external_id = 'crm-1')
+        EXECUTE FUNCTION keep()
 """
 REFER = """
-    CREATE TABLE calls (lead_id bigint CONSTRAINT keeps_its_lead REFERENCES leads); CREATE INDEX ON calls (lead_id);
+    CREATE TABLE calls (lead_id bigint CONSTRAINT keeps_its_lead
+        REFERENCES leads); CREATE INDEX ON calls (lead_id);
     INSERT INTO calls SELECT id FROM leads WHERE external_id = 'crm-1'
 """
 REFUSALS = {
@@ -903,7 +933,8 @@ def test_a_deferred_constraint_that_a_trigger_satisfies_refuses_nobody(campaign)
         "CREATE TABLE calls (lead_id bigint REFERENCES leads (id) DEFERRABLE INITIALLY DEFERRED);"
         " INSERT INTO calls SELECT id FROM leads;"
         " CREATE FUNCTION tidy() RETURNS trigger LANGUAGE plpgsql"
-        " AS $$ BEGIN DELETE FROM calls WHERE lead_id = OLD.id AND OLD.external_id <> 'crm-2'; RETURN NULL; END $$;"
+        " AS $$ BEGIN DELETE FROM calls WHERE lead_id = OLD.id"
+        " AND OLD.external_id <> 'crm-2'; RETURN NULL; END $$;"
         " CREATE TRIGGER tidy AFTER DELETE ON leads FOR EACH ROW EXECUTE FUNCTION tidy()",
     )
     on_delete(campaign, raising("23514"), "OLD.external_id = 'crm-0'")
@@ -950,7 +981,7 @@ def test_a_word_that_cannot_be_written_is_kept_until_it_can(campaign, monkeypatc
     """A database that refuses all writes for half a minute: else the lease would run out, and
     count.
     """
-    monkeypatch.setattr(runner, "UNTIL_GIVEN_BACK", 0.0)
+    monkeypatch.setattr(runner, "GIVE_BACK_TIMEOUT", 0.0)
     job_id = queue(campaign, ["crm-0"])
     claimed = claimed_now(campaign)
     execute(

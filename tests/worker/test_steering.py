@@ -11,13 +11,14 @@ from uuid import uuid4
 import pytest
 from sqlalchemy import event, text
 
+from api.http.answers import ApiError
 from api.http.auth import Key
-from api.http.errors import ApiError
-from api.jobs.control import request
+from api.http.request import Caller
+from api.jobs.control import request_action
 from api.jobs.follow_up import follow
-from api.jobs.idempotency import Asked
 from api.jobs.submission import parse
-from api.jobs.submit import accept
+from api.jobs.submit import submit
+from shared.broker.wakeups import NOBODY, Wake
 from shared.settings import Settings
 from shared.states import COUNTS, POSSIBLE_IN, Action, JobState, Outcome
 from shared.windows import next_opening, parse_window
@@ -34,10 +35,9 @@ from tests.support.jobs import (
 )
 from tests.worker.lives.test_properties import World
 from worker.claimer import MAX_ATTEMPTS, claim
-from worker.finisher import NOBODY, Wake
 from worker.runner import run_chunk, run_next
 from worker.setbacks import put_off
-from worker.steerer import MOST, carry_out_requests
+from worker.steerer import REQUESTS_A_TURN, carry_out_requests
 
 KEY = Key(uuid4(), "co", None, "write", "tests", None, None)
 STEERING = (Action.CANCEL, Action.PAUSE, Action.RESUME)
@@ -55,9 +55,9 @@ class SteeredWorld(World):
         job_id = uuid4()
         listed = [{"externalId": e, "phoneNumber": n} for e, n in written]
         submission = parse(json.dumps({"campaignId": "cmp", "leads": listed} | fields).encode())
-        asked = Asked(KEY, None, 0, job_id)
+        caller = Caller(KEY, None, 0, job_id)
         self._runner.run(
-            accept(self.api_engine, Settings(chunk_size=chunk_size), asked, submission)
+            submit(self.api_engine, Settings(chunk_size=chunk_size), caller, submission)
         )
         return job_id
 
@@ -65,11 +65,11 @@ class SteeredWorld(World):
         """What the API answers with, an Accepted. Raises ApiError."""
         if action in STEERING:
             return self._runner.run(
-                request(self.api_engine, Asked(KEY, None, 0, job_id), job_id, action)
+                request_action(self.api_engine, Caller(KEY, None, 0, job_id), job_id, action)
             )
-        asked = Asked(KEY, None, 0, uuid4())
+        caller = Caller(KEY, None, 0, uuid4())
         return self._runner.run(
-            follow(self.api_engine, Settings(chunk_size=chunk_size), asked, job_id, action)
+            follow(self.api_engine, Settings(chunk_size=chunk_size), caller, job_id, action)
         )
 
     def refusal(self, job_id, action):
@@ -154,7 +154,8 @@ def window_around(hours):
 def shut_window(world, job_id, window):
     """As if the job had a window that has just shut."""
     world.execute(
-        "UPDATE jobs SET run_window = :window, run_at = clock_timestamp() - interval '1 h', closes_at = clock_timestamp()"
+        "UPDATE jobs SET run_window = :window, run_at = clock_timestamp() - interval '1 h',"
+        " closes_at = clock_timestamp()"
         " WHERE id = :job_id",
         job_id=job_id,
         window=window,
@@ -486,7 +487,8 @@ def make_sick(world, when="true"):
         END $$
     """)
     world.execute(
-        f"CREATE TRIGGER sick BEFORE DELETE ON leads FOR EACH ROW WHEN ({when}) EXECUTE FUNCTION sick()"
+        f"CREATE TRIGGER sick BEFORE DELETE ON leads FOR EACH ROW WHEN ({when})"
+        " EXECUTE FUNCTION sick()"
     )
 
 
@@ -494,11 +496,15 @@ def pass_time(world, **span):
     """As if so much had gone by for what waits."""
     span = timedelta(**span)
     world.execute(
-        "UPDATE chunks SET retry_at = retry_at - :span, locked_since = locked_since - :span WHERE state = 'pending'",
+        (
+            "UPDATE chunks SET retry_at = retry_at - :span, locked_since = locked_since - :span"
+            " WHERE state = 'pending'"
+        ),
         span=span,
     )
     world.execute(
-        "UPDATE jobs SET waiting_since = waiting_since - :span, waiting_until = waiting_until - :span,"
+        "UPDATE jobs SET waiting_since = waiting_since - :span, waiting_until = waiting_until -"
+        " :span,"
         " run_at = run_at - :span, closes_at = closes_at - :span",
         span=span,
     )
@@ -839,7 +845,7 @@ def test_a_worker_whose_claim_was_forestalled_takes_the_next_job(world):
 def test_a_window_that_shuts_on_many_jobs_does_not_keep_a_worker_from_its_work(engine):
     """It carries out a few requests in each turn; the ticker does the rest."""
     with engine.begin() as connection:
-        for _ in range(3 * MOST):
+        for _ in range(3 * REQUESTS_A_TURN):
             queue_job(
                 connection,
                 [("a", None)],
@@ -849,16 +855,16 @@ def test_a_window_that_shuts_on_many_jobs_does_not_keep_a_worker_from_its_work(e
             )
         ordinary = queue_job(connection, [("a", None)])
         connection.execute(text("UPDATE jobs SET wanted = 'close' WHERE queue = 'off-peak'"))
-        asked = queue_job(connection, [("a", None)], state="queued", wanted="pause")
+        caller = queue_job(connection, [("a", None)], state="queued", wanted="pause")
     run_next(engine, "jobs", NOBODY)
     with engine.begin() as connection:
         assert job_row(connection, ordinary).state == "completed"
-        assert job_row(connection, asked).state == "paused", "what somebody waits for comes first"
+        assert job_row(connection, caller).state == "paused", "what somebody waits for comes first"
         assert (
             connection.execute(
                 text("SELECT count(*) FROM jobs WHERE wanted = 'close'")
             ).scalar_one()
-            == 2 * MOST + 1
+            == 2 * REQUESTS_A_TURN + 1
         )
     one_tick(engine)
     with engine.begin() as connection:

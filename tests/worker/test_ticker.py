@@ -30,7 +30,9 @@ def test_a_job_whose_worker_died_before_finishing_it_is_finished_once(engine):
     ):  # as it stands between the last chunk's commit and the finish
         connection.execute(
             text(
-                """UPDATE jobs SET state = 'running', finished_at = NULL, deleted = NULL, would_delete = NULL, restored = NULL,
+                """UPDATE jobs SET state = 'running', finished_at = NULL, deleted = NULL,
+                    would_delete = NULL,
+    restored = NULL,
                 conflict = NULL, not_found = NULL, unprocessed = NULL, invalid = NULL"""
             )
         )
@@ -60,7 +62,8 @@ def test_the_ticker_says_that_it_is_alive_and_forgets_who_long_is_not(engine):
     with engine.begin() as connection:
         connection.execute(
             text(
-                "INSERT INTO heartbeats VALUES ('worker', 'gone:1', clock_timestamp() - interval '25 hours')"
+                "INSERT INTO heartbeats VALUES ('worker', 'gone:1', clock_timestamp() - interval"
+                " '25 hours')"
             )
         )
     one_tick(engine)

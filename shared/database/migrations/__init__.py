@@ -16,9 +16,8 @@ from sqlalchemy.exc import DBAPIError
 from shared.database.engines import LOCK_TIMEOUT
 from shared.database.sqlstates import is_locked
 
-PATIENCE = (
-    30.0  # seconds in which a table is asked for again; what took longer by then is not done twice
-)
+# Seconds in which a table is asked for again; what took longer by then is not done twice.
+RETRY_TIMEOUT = 30.0
 PAUSE = 1.0  # seconds in between, for those who have queued behind it
 
 # Any number that nothing else uses: two migrations at once take turns.
@@ -48,15 +47,15 @@ def downgrade(connection: Connection, revision: str) -> None:
 
 
 def _move(connection: Connection, move: Callable[[], None]) -> None:
-    """Whoever comes later queues behind one who waits for a whole table, be it for a SELECT. So a
-    table that somebody's long transaction has is given up soon, with all that was locked before it,
-    and asked for again.
+    """Runs `move`, which locks whole tables. Everybody who comes later, be it for a SELECT, queues
+    behind a lock that is waited for. So a table that somebody's long transaction has is given up
+    soon, with all that was locked before it, and asked for again.
     """
     connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _MIGRATION_LOCK})
     connection.execute(
         text("SELECT set_config('lock_timeout', :timeout, true)"), {"timeout": LOCK_TIMEOUT}
     )
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + RETRY_TIMEOUT
     while True:
         try:
             with connection.begin_nested():

@@ -35,7 +35,8 @@ async def test_health_names_each_part(service):
     assert set(answer.json()["data"].values()) == {"up"}
     with service.engine.begin() as connection:
         connection.exec_driver_sql(
-            "UPDATE heartbeats SET beat_at = clock_timestamp() - interval '16 s' WHERE role = 'worker'"
+            "UPDATE heartbeats SET beat_at = clock_timestamp() - interval '16 s'"
+            " WHERE role = 'worker'"
         )
     assert (await service.http.get("/api/health")).json()["data"]["worker"] == "down"
 

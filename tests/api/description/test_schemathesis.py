@@ -18,6 +18,7 @@ from api.app import create_app
 from shared.process.heartbeats import beat
 from shared.settings import parse_rate
 from shared.states import Action
+from tests.support.counts import many, ran
 from tests.support.jobs import add_campaign, add_leads, queue_job, work_off
 from tests.support.stack import make_key
 
@@ -73,7 +74,7 @@ OF_LEADS = [
 ]
 TO_DELETE = [f"lead-{i}" for i in range(20)]
 OF_LEADS_ENUMS = {"campaignId": ["cmp_1"], "externalId": TO_DELETE, "callbackUrl": URLS}
-CALLS = 100  # for each operation and mode
+CALLS = many("described calls") // (2 * len(OPERATIONS) - 1)  # for each operation and mode
 SEARCH = settings(
     max_examples=CALLS,
     derandomize=True,
@@ -141,9 +142,15 @@ class Described:
     def _add_webhook(connection):
         """A webhook with a delivery; their ids."""
         ids = {"webhook": uuid4(), "delivery": uuid4()}
-        webhook = "INSERT INTO webhooks (id, company_id, url, events, secret) VALUES (:webhook, 'co', 'https://1.1.1.1/', '{}', '')"
+        webhook = (
+            "INSERT INTO webhooks (id, company_id, url, events, secret)"
+            " VALUES (:webhook, 'co', 'https://1.1.1.1/', '{}', '')"
+        )
         connection.execute(text(webhook), ids)
-        delivery = "INSERT INTO deliveries (id, company_id, webhook_id, event) VALUES (:delivery, 'co', :webhook, 'webhook.test')"
+        delivery = (
+            "INSERT INTO deliveries (id, company_id, webhook_id, event)"
+            " VALUES (:delivery, 'co', :webhook, 'webhook.test')"
+        )
         connection.execute(text(delivery), ids)
         return ids.values()
 
@@ -235,6 +242,7 @@ def described(settings, engine):
     shutdown_lifespans()
 
 
+@pytest.mark.proof("described calls")
 @pytest.mark.parametrize("name", OPERATIONS)
 def test_random_calls_that_the_description_allows_get_described_answers(described, name):
     statuses = set()
@@ -243,11 +251,13 @@ def test_random_calls_that_the_description_allows_get_described_answers(describe
     @given(described.cases(name, GenerationMode.POSITIVE))
     def every_answer_is_described(case):
         statuses.add(described.status(case))
+        ran()
 
     every_answer_is_described()
     assert statuses & {200, 201, 202}, "some calls succeed"
 
 
+@pytest.mark.proof("described calls")
 @pytest.mark.parametrize(
     "name", [name for name in OPERATIONS if name != "getHealth"]
 )  # it takes nothing that could be wrong
@@ -258,6 +268,7 @@ def test_random_calls_that_the_description_forbids_get_described_answers(describ
     @given(described.cases(name, GenerationMode.NEGATIVE))
     def every_answer_is_described(case):
         statuses.add(described.status(case))
+        ran()
 
     every_answer_is_described()
     assert statuses & {400, 401, 404}, "some calls are refused"

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from api.files.rows import Manner, read
-from api.http.errors import InvalidRequest
+from api.http.answers import InvalidRequest
 from shared.identifiers.columns import Naming
 from shared.states import Outcome
 from tests.api.files.test_files import (
@@ -21,9 +21,9 @@ from tests.api.files.test_files import (
 )
 
 EXTERNAL_IDS = [
-    "external_id", "ExternalId", "EXTERNALID", "external id", "external-id", "external.id", "'externalId'", "“externalId”",
-    "\u2018externalId\u2019", "external\u200bId", "\ufeffexternalId", "externalId\u200e", "external\u00a0id",
-    "\uff45xternal\uff29d",
+    "external_id", "ExternalId", "EXTERNALID", "external id", "external-id", "external.id",
+    "'externalId'", "“externalId”", "\u2018externalId\u2019", "external\u200bId",
+    "\ufeffexternalId", "externalId\u200e", "external\u00a0id", "\uff45xternal\uff29d",
 ]  # fmt: skip
 OF_OTHERS = ["id", "ID", "ext_id", "crm-id", "CRM ID", "Lead Id", "contact_id"]
 PHONE_NUMBERS = ["phone_number", "Phone Number", "PHONENUMBER", "'phoneNumber'"]
@@ -100,9 +100,15 @@ def test_a_name_that_is_there_twice_is_refused():
     assert (
         refusal("externalId,x,externalId\na,b,c\n") == "line 1: The header names externalId twice"
     )
-    twice = '{"externalId": "a"}\n{"phoneNumber": "+101", "x": {"phoneNumber": 1}, "phoneNumber": "+102"}\n'
+    twice = (
+        '{"externalId": "a"}\n{"phoneNumber": "+101", "x": {"phoneNumber": 1}, "phoneNumber":'
+        ' "+102"}\n'
+    )
     assert refusal(twice, NDJSON) == f"line 2: the entry names phoneNumber twice{ROW}"
-    escaped = '{"externalId": "a", "external\\u0049d": "b"}\n{"externalId": "c", "x": {"externalId": "d"}}\n'
+    escaped = (
+        '{"externalId": "a", "external\\u0049d": "b"}\n{"externalId": "c", "x": {"externalId":'
+        ' "d"}}\n'
+    )
     assert entries(escaped, NDJSON, skip_invalid=True) == [
         (None, None, Outcome.UNREADABLE),
         ("c", None, 0),
@@ -137,7 +143,10 @@ def test_a_name_that_is_said_and_is_not_there_is_refused():
 
 
 def test_two_columns_for_one_identifier_are_refused_unless_one_is_ignored():
-    both = "line 1: The header has externalId and crm, which would both be the externalId; leave one out: ignore=externalId"
+    both = (
+        "line 1: The header has externalId and crm, which would both be the externalId; leave one"
+        " out: ignore=externalId"
+    )
     assert refusal("externalId,crm\na,b\n", **naming(externalId="crm")) == both
     assert entries("externalId,crm\na,b\n", **naming(externalId="crm", ignored=["externalId"])) == [
         ("b", None, 0)

@@ -96,6 +96,7 @@ def some_entries(count):
     return entries
 
 
+@pytest.mark.proof("files")
 @pytest.mark.parametrize("count", [1, 2, 1000, 1001, 3500])
 @pytest.mark.parametrize(("form", "media_type"), [(as_csv, CSV), (as_ndjson, NDJSON)])
 async def test_each_row_of_a_file_gets_the_outcome_of_the_contract(
@@ -129,13 +130,14 @@ IDENTIFIER = st.sampled_from(["a", "b", " a", "c", "+101", "00 101", "+102", Non
 ENTRY = st.tuples(IDENTIFIER, IDENTIFIER).filter(lambda entry: entry[0] or "10" in (entry[1] or ""))
 
 
+@pytest.mark.proof("files")
 @hypothesis_settings(
     max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(entries=st.lists(ENTRY, min_size=1, max_size=14), fallback=st.booleans())
 async def test_repeated_entries_are_found_across_chunks(service, entries, fallback):
     """With chunks of three, a repetition is seldom in the chunk of what it repeats."""
-    service.app.state.settings.chunk_size = 3
+    service.app.state.services.settings.chunk_size = 3
     job_id = await accepted(
         service, as_ndjson(entries), NDJSON, phoneFallback=str(fallback).lower()
     )
@@ -149,6 +151,7 @@ async def test_repeated_entries_are_found_across_chunks(service, entries, fallba
     assert (job["status"], job["processed"]) == ("completed", len(entries))
 
 
+@pytest.mark.proof("files")
 @pytest.mark.parametrize(
     "body",
     [
@@ -178,6 +181,7 @@ async def test_csv_of_every_dialect_is_understood(service, body):
     assert (await service.job(job_id))["deleted"] == 2
 
 
+@pytest.mark.proof("files")
 @hypothesis_settings(
     max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
@@ -208,6 +212,7 @@ async def test_whatever_an_identifier_is_made_of_comes_back(service, written):
         assert [result["externalId"] for result in found] == rows
 
 
+@pytest.mark.proof("files")
 async def test_a_file_may_be_compressed_also_in_several_members(service):
     body = as_ndjson([("a", None)]), as_ndjson([(None, "+102")])
     gzipped = {"headers": {"content-encoding": "gzip"}}
@@ -288,6 +293,7 @@ DAMAGED = [
 ]
 
 
+@pytest.mark.proof("files")
 @pytest.mark.parametrize(
     ("media_type", "body", "status", "error"), DAMAGED, ids=range(len(DAMAGED))
 )
@@ -319,6 +325,7 @@ def rows_of(*parts):
     ]
 
 
+@pytest.mark.proof("files")
 @pytest.mark.parametrize(
     ("line", "rows"),
     [
@@ -341,6 +348,7 @@ def test_what_a_line_is_does_not_depend_on_those_around_it(line, rows):
     assert rows_of(line + b"\n{}\n") == [*rows, (None, Outcome.NO_IDENTIFIER)]
 
 
+@pytest.mark.proof("files")
 def test_what_a_file_is_does_not_depend_on_how_it_arrives():
     body = b"".join(
         b'{\n "externalId": "p%d"\n}\n{"externalId": "q%d"}\n' % (i, i) for i in range(3000)
@@ -348,6 +356,7 @@ def test_what_a_file_is_does_not_depend_on_how_it_arrives():
     assert rows_of(body) == rows_of(*(body[i : i + 999] for i in range(0, len(body), 999)))
 
 
+@pytest.mark.proof("files")
 async def test_damage_far_into_a_file_has_its_line_too(service):
     lines = [f"crm-{i},\n" for i in range(30_000)]
     for place, line in {7: 'a,"b\nc"\n', 20_000: '"d,\n', 25_000: ",-\n"}.items():
@@ -366,6 +375,7 @@ async def test_damage_far_into_a_file_has_its_line_too(service):
     assert (await service.job(job_id))["total"] == 30_000
 
 
+@pytest.mark.proof("files")
 async def test_broken_rows_can_be_skipped_and_are_accounted_for(service):
     body = f'externalId,phoneNumber,x\na,,\n,,x\n{LONG},+107,\n"b"x,,\n,+102,\nn\x00,,\n'.encode()
     job_id = await accepted(service, body, onInvalid="skip")
@@ -385,6 +395,7 @@ async def test_broken_rows_can_be_skipped_and_are_accounted_for(service):
     ]
 
 
+@pytest.mark.proof("files")
 async def test_a_file_of_nothing_but_broken_rows_is_accepted_and_ends_by_itself(service):
     body, key = b"\n".join([b"{}"] * 1500), {"idempotency-key": "broken"}
     first, again = [
@@ -478,7 +489,7 @@ BOTH = pytest.mark.parametrize(
 
 @BOTH
 async def test_a_file_may_have_only_so_many_entries(service, media_type, head, line):
-    service.app.state.settings.max_file_entries = 10
+    service.app.state.services.settings.max_file_entries = 10
     assert (await upload(service, head + line * 10, media_type)).status_code == 202
     answer = await upload(service, head + line * 11, media_type)
     assert (answer.status_code, answer.json()["error"]) == (400, "Maximum 10 leads per file")
@@ -489,6 +500,7 @@ async def test_a_file_may_have_only_so_many_entries(service, media_type, head, l
 NO_GZIP = "Request body is not valid gzip"
 
 
+@pytest.mark.proof("files")
 @BOTH
 @pytest.mark.parametrize(
     ("damaged", "status", "error"),
@@ -588,7 +600,8 @@ def api(settings, engine, service):
 def begin_upload(port, key, *more, media_type=CSV, first=None):
     connection = socket.create_connection(("127.0.0.1", port), timeout=10)
     head = (
-        f"POST {PATH}?campaignId=cmp HTTP/1.1\r\nHost: x\r\nx-api-key: {key}\r\nContent-Type: {media_type}\r\n"
+        f"POST {PATH}?campaignId=cmp HTTP/1.1\r\nHost: x\r\nx-api-key: {key}\r\nContent-Type:"
+        f" {media_type}\r\n"
         "Transfer-Encoding: chunked\r\n"
     )
     connection.sendall((head + "".join(f"{line}\r\n" for line in more) + "\r\n").encode())
@@ -604,10 +617,14 @@ def send_part(connection, part):
 
 def uploads_in_hand(engine):
     with engine.connect() as connection:
-        counted = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'leadsweep-upload' AND state <> 'idle'"
+        counted = (
+            "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'leadsweep-upload'"
+            " AND state <> 'idle'"
+        )
         return connection.execute(text(counted)).scalar_one()
 
 
+@pytest.mark.proof("files")
 @BOTH
 async def test_an_upload_that_breaks_off_leaves_no_job_and_no_rows(
     service, api, media_type, head, line
@@ -722,7 +739,7 @@ async def test_who_sends_no_body_holds_up_nobody(service):
         yield b""
 
     silently = [asyncio.create_task(upload(service, silent())) for _ in range(AT_ONCE)]
-    await until(lambda: len(service.app.state.receiver._uploads) == AT_ONCE)
+    await until(lambda: len(service.app.state.services.receiver._uploads) == AT_ONCE)
     assert (await upload(service, b"externalId\na\n")).status_code == 202
     for each in silently:
         each.cancel()
@@ -756,7 +773,7 @@ async def test_a_place_that_a_slow_sender_had_goes_to_the_next(service, monkeypa
             yield b"a\n"
 
     slowly = [asyncio.create_task(upload(service, trickling())) for _ in range(OF_ONE_COMPANY)]
-    places = service.app.state.receiver._places._companies
+    places = service.app.state.services.receiver._places._companies
     await until(lambda: "co" in places and places["co"].locked())
     assert (await upload(service, b"externalId\na\n")).status_code == 202
     assert [answer.status_code for answer in await asyncio.gather(*slowly)] == [
@@ -810,7 +827,7 @@ async def test_a_key_that_loses_its_right_during_an_upload_has_no_file_accepted(
 async def test_a_key_that_is_revoked_during_an_upload_does_not_get_the_answer_of_before(
     service, monkeypatch
 ):
-    monkeypatch.setattr("api.http.auth.REMEMBERED", 0)
+    monkeypatch.setattr("api.http.auth.REMEMBERED_FOR", 0)
     key = {"idempotency-key": "file-1"}
     assert (await upload(service, b"externalId\na\n", headers=key)).status_code == 202
 

@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import text
 
 from api.files.rows import Manner, read
-from api.http.errors import InvalidRequest
+from api.http.answers import InvalidRequest
 from shared.states import Outcome
 from tests.api.files.test_file_names import entries, refusal
 from tests.api.files.test_files import CSV, NDJSON, ROW, accepted, all_results, upload

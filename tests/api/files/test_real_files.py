@@ -2,7 +2,7 @@
 of each row of them.
 
 The campaign has just the leads of the file's source, so what is not deleted was lost by the tool.
-docs/files.md tells what each tool does; scripts/real_files makes the files anew.
+docs/reference/files.md tells what each tool does; scripts/real_files makes the files anew.
 """
 
 import csv
@@ -202,5 +202,5 @@ def test_every_file_has_its_outcome_here():
 
 
 def test_the_page_about_files_names_each():
-    page = (FILES.parents[1] / "docs/files.md").read_text()
+    page = (FILES.parents[1] / "docs/reference/files.md").read_text()
     assert [path.name for path in FILES.glob("*/*") if f"`{path.name}`" not in page] == []

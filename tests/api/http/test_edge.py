@@ -18,6 +18,7 @@ import pytest
 
 from api.http import protocol
 from api.http import request as body
+from shared.database.engines import create_sync_engine
 from tests.api.http.test_framing import serving
 from tests.api.http.test_protocol import BODY, POST, answer_of, connected
 from tests.support.jobs import add_campaign
@@ -44,15 +45,24 @@ def _files():
     resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
-@pytest.fixture
-def api(settings, engine):
-    """(port, key of one company, key of another) of a running API."""
+@pytest.fixture(scope="module")
+def _api(settings_of_module, _files):
+    engine = create_sync_engine(settings_of_module, "tests")
     with engine.begin() as connection:
         add_campaign(connection)
         add_campaign(connection, "other", company="other")
         keys = make_key(connection, "co"), make_key(connection, "other")
-    with running_api(environment(settings)) as url:
+    engine.dispose()
+    with running_api(environment(settings_of_module)) as url:
         yield int(url.rpartition(":")[2]), *keys
+
+
+@pytest.fixture
+def api(_api, redis_url):
+    """(port, key of one company, key of another) of a running API; nobody has called it yet, for
+    all that its rate limits know.
+    """
+    return _api
 
 
 def request(key, content=BODY, more=""):
@@ -120,7 +130,10 @@ def test_fields_after_a_body_are_never_headers(api):
     port, key, _ = api
     with connected(port) as connection:
         connection.sendall(
-            f"{POST}Transfer-Encoding: chunked\r\n\r\n{len(BODY):x}\r\n{BODY}\r\n0\r\nx-api-key: {key}\r\n\r\n".encode()
+            (
+                f"{POST}Transfer-Encoding: chunked\r\n\r\n{len(BODY):x}\r\n{BODY}\r\n0\r\n"
+                f"x-api-key: {key}\r\n\r\n"
+            ).encode()
         )
         status, _, answer = answer_of(connection)
         assert (status, answer["error"]) == (401, "Missing API key")
@@ -130,7 +143,10 @@ def test_fields_after_a_body_that_do_not_end_are_cut_off(api):
     port, key, _ = api
     with connected(port) as connection:
         connection.sendall(
-            f"{POST}x-api-key: {key}\r\nTransfer-Encoding: chunked\r\n\r\n{len(BODY):x}\r\n{BODY}\r\n0\r\n".encode()
+            (
+                f"{POST}x-api-key: {key}\r\nTransfer-Encoding: chunked\r\n\r\n{len(BODY):x}\r\n"
+                f"{BODY}\r\n0\r\n"
+            ).encode()
         )
         connection.sendall(b"a: b\r\n" * protocol.MAX_HEAD)
         status, _, answer = answer_of(connection)
@@ -356,16 +372,16 @@ async def test_an_answer_that_breaks_off_does_not_look_whole(version):
 
 def test_of_more_bodies_than_there_is_memory_for_those_give_way_that_came_first(api):
     port, key, other = api
-    big = BODY.ljust(body.MAX_BYTES)
+    big = BODY.ljust(body.MAX_BODY)
     with ExitStack() as stack:
         held = [
             stack.enter_context(connected(port))
-            for _ in range(body.OF_ONE_COMPANY // body.MAX_BYTES)
+            for _ in range(body.BODIES_OF_ONE_COMPANY // body.MAX_BODY)
         ]
         for connection in held:
             connection.sendall(request(key, big)[:-1])
         foreign = stack.enter_context(connected(port))
-        foreign.sendall(request(other, BODY.replace("cmp", "other").ljust(body.MAX_BYTES))[:-1])
+        foreign.sendall(request(other, BODY.replace("cmp", "other").ljust(body.MAX_BODY))[:-1])
         newest = stack.enter_context(connected(port))
         newest.sendall(request(key, big))
         assert answer_of(newest)[0] == 202

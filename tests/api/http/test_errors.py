@@ -408,10 +408,10 @@ async def test_of_two_errors_the_earlier_in_the_contract_is_the_answer(service):
         assert (answer.status_code, answer.json()["error"]) == answer_due, f"{name} with {other}"
 
 
-async def test_a_call_over_the_rate_limit_is_refused_after_key_and_scope_and_before_its_body_is_looked_at(
+async def test_a_call_over_the_rate_limit_is_refused_after_key_and_scope_but_before_its_body(
     service,
 ):
-    service.app.state.settings.rate_limit_submit = Rate(1, timedelta(hours=1))
+    service.app.state.services.settings.rate_limit_submit = Rate(1, timedelta(hours=1))
     assert (await service.post(body())).status_code == 202
     for name, spoil, (status, message) in SPOILT:
         answer = await send_spoilt(service, spoil)

@@ -18,7 +18,7 @@ import uvicorn
 import uvloop
 from uvicorn.server import ServerState
 
-from api.http.errors import ApiError
+from api.http.answers import ApiError
 from api.http.protocol import Reader
 
 SEQUENCES = 1000
@@ -39,8 +39,14 @@ BODIES = (
 )
 OFFERS = (
     b"",
-    b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQCAAAAAAIAAAAA\r\n",
-    b"Connection: upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Key: eA==\r\nSec-WebSocket-Version: 13\r\n",
+    (
+        b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings:"
+        b" AAMAAABkAAQCAAAAAAIAAAAA\r\n"
+    ),
+    (
+        b"Connection: upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Key: eA==\r\n"
+        b"Sec-WebSocket-Version: 13\r\n"
+    ),
 )
 TRAILERS = (b"", b"x-api-key: other\r\n", b"Content-Length: 5\r\nHost: y\r\n")
 INVALID_HEADS = (
@@ -55,8 +61,14 @@ INVALID_HEADS = (
     b"POST /read HTTP/1.1\r\nHost: x\r\nContent-Length: 2, 3\r\n\r\n{} ",
     b"POST /read HTTP/1.1\r\nHost: x\r\nContent-Length: -2\r\n\r\n{}",
     b"POST /read HTTP/1.1\r\nHost: x\r\nContent-Length: 2x\r\n\r\n{}",
-    b"POST /unread HTTP/1.1\r\nHost: x\r\nContent-Length: 7\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n",
-    b"POST /read HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: gzip, chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n",
+    (
+        b"POST /unread HTTP/1.1\r\nHost: x\r\nContent-Length: 7\r\nTransfer-Encoding: chunked\r\n"
+        b"\r\n2\r\n{}\r\n0\r\n\r\n"
+    ),
+    (
+        b"POST /read HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: gzip, chunked\r\n\r\n2\r\n{}\r\n"
+        b"0\r\n\r\n"
+    ),
     b"POST /read HTTP/1.0\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n",
 )
 TOO_LONG = (

@@ -26,7 +26,8 @@ def look_ups(service):
     """How many are in flight, and wait for the table."""
     waiting = text("""
         SELECT count(*) FROM pg_stat_activity
-        WHERE datname = current_database() AND wait_event_type = 'Lock' AND query LIKE '%FROM api_keys%'
+        WHERE datname = current_database() AND wait_event_type = 'Lock'
+            AND query LIKE '%FROM api_keys%'
     """)
     with service.engine.connect() as connection:
         return connection.execute(waiting).scalar_one()
@@ -35,8 +36,8 @@ def look_ups(service):
 async def test_a_flood_of_unknown_keys_leaves_connections_for_those_who_are_known(
     service, monkeypatch
 ):
-    monkeypatch.setattr("api.http.auth.REMEMBERED", 60)
-    monkeypatch.setattr("api.http.auth.LOOK_UP_TURN", 60)
+    monkeypatch.setattr("api.http.auth.REMEMBERED_FOR", 60)
+    monkeypatch.setattr("api.http.auth.LOOK_UP_TIMEOUT", 60)
     assert await status_of(service, service.write) == 200
     with service.engine.connect() as other:
         other.execute(text("LOCK TABLE api_keys"))
@@ -52,7 +53,7 @@ async def test_a_flood_of_unknown_keys_leaves_connections_for_those_who_are_know
 
 
 async def test_who_waits_too_long_for_a_look_up_is_told_to_come_back(service, monkeypatch):
-    monkeypatch.setattr("api.http.auth.LOOK_UP_TURN", 0.1)
+    monkeypatch.setattr("api.http.auth.LOOK_UP_TIMEOUT", 0.1)
     with service.engine.connect() as other:
         other.execute(text("LOCK TABLE api_keys"))
         flood = [
@@ -71,21 +72,21 @@ async def test_a_key_that_was_valid_is_looked_up_before_those_that_nobody_knows(
     service, monkeypatch
 ):
     """However many of these have come since."""
-    monkeypatch.setattr("api.http.auth.REMEMBERED", 0)
-    monkeypatch.setattr("api.http.auth.LOOK_UP_TURN", 0.1)
-    monkeypatch.setattr("api.http.auth.MOST_REMEMBERED", 5)
+    monkeypatch.setattr("api.http.auth.REMEMBERED_FOR", 0)
+    monkeypatch.setattr("api.http.auth.LOOK_UP_TIMEOUT", 0.1)
+    monkeypatch.setattr("api.http.auth.REMEMBERED_KEYS", 5)
     assert await status_of(service, service.write) == 200
     for number in range(10):
         assert await status_of(service, f"unknown-{number}") == 401
     for _ in range(LOOK_UPS):
-        await service.app.state.authenticator._turns.acquire()
+        await service.app.state.services.authenticator._turns.acquire()
     assert [await status_of(service, key) for key in ("unknown", service.write, service.read)] == [
         503,
         200,
         503,
     ]
     for _ in range(LOOK_UPS):
-        service.app.state.authenticator._turns.release()
+        service.app.state.services.authenticator._turns.release()
     with service.engine.begin() as connection:
         connection.execute(text("UPDATE api_keys SET revoked_at = clock_timestamp()"))
     assert [await status_of(service, key) for key in ("unknown", service.write, service.read)] == [
@@ -147,7 +148,7 @@ WHILE_IT_ARRIVES = [
 async def test_a_key_that_changes_while_a_body_arrives_counts_as_it_is_then(
     service, monkeypatch, method, path, parts, change, error
 ):
-    monkeypatch.setattr("api.http.auth.REMEMBERED", 0)
+    monkeypatch.setattr("api.http.auth.REMEMBERED_FOR", 0)
     job_id = await service.submit({"externalId": "a"}, schedule={"runAt": "2999-01-01T00:00:00Z"})
     with service.engine.begin() as connection:
         key = make_key(connection, "co", name="slow")
@@ -166,7 +167,10 @@ async def test_a_key_that_changes_while_a_body_arrives_counts_as_it_is_then(
 
 def everything(connection):
     """How many there are, and how the jobs stand."""
-    counts = "SELECT (SELECT count(*) FROM leads), (SELECT count(*) FROM webhooks), state, wanted, max_leads_per_second FROM jobs"
+    counts = (
+        "SELECT (SELECT count(*) FROM leads), (SELECT count(*)"
+        " FROM webhooks), state, wanted, max_leads_per_second FROM jobs"
+    )
     return connection.execute(text(counts)).all()
 
 
@@ -181,11 +185,11 @@ def everything(connection):
 async def test_a_key_that_changes_while_its_call_waits_for_a_job_reads_what_it_may_then(
     service, monkeypatch, change, error
 ):
-    monkeypatch.setattr("api.http.auth.REMEMBERED", 0)
+    monkeypatch.setattr("api.http.auth.REMEMBERED_FOR", 0)
     job_id = await service.submit({"externalId": "a"})
     headers = {"x-api-key": service.read, "prefer": "wait=30"}
     waiting = asyncio.create_task(service.http.get(f"{JOBS}/{job_id}", headers=headers))
-    await until(lambda: service.app.state.waiter._waiting)
+    await until(lambda: service.app.state.services.waiter._waiting)
     with service.engine.begin() as connection:
         connection.execute(text(f"UPDATE api_keys SET {change} WHERE scope = 'read'"))
     await service.work()
@@ -204,7 +208,7 @@ async def test_a_key_that_changes_while_its_submission_waits_is_told_of_no_resul
     service, monkeypatch, change, status
 ):
     """It has been accepted, so that is what the answer says."""
-    monkeypatch.setattr("api.http.auth.REMEMBERED", 0)
+    monkeypatch.setattr("api.http.auth.REMEMBERED_FOR", 0)
     with service.engine.begin() as connection:
         key = make_key(connection, "co", name="slow")
     body = {"campaignId": "cmp", "leads": [{"externalId": "a"}]}

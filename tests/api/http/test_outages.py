@@ -14,7 +14,8 @@ from shared.process.heartbeats import beat
 
 ENTRY = {"campaignId": "cmp", "leads": [{"externalId": "a"}]}
 _BACKENDS = text(
-    "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'leadsweep-api'"
+    "SELECT pid FROM pg_stat_activity WHERE datname = current_database()"
+    " AND application_name = 'leadsweep-api'"
 )
 
 
@@ -98,7 +99,7 @@ async def test_a_primary_that_has_become_a_standby_is_a_503(service):
         name = connection.execute(text("SELECT current_database()")).scalar_one()
         connection.execute(text(f"ALTER DATABASE {name} SET default_transaction_read_only = on"))
         connection.commit()
-    await service.app.state.engine.dispose()
+    await service.app.state.services.engine.dispose()
     answer = await service.post(ENTRY)
     assert (answer.status_code, answer.json()["error"]) == (503, "Service temporarily unavailable")
     assert (await service.get("/api/v1/jobs")).status_code == 200, "what only reads goes on"

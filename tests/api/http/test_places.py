@@ -5,7 +5,7 @@ from contextlib import AsyncExitStack
 
 import pytest
 
-from api.http.errors import Unavailable
+from api.http.answers import Unavailable
 from api.http.places import Places
 from tests.support.stack import until
 

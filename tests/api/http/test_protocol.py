@@ -12,6 +12,7 @@ import httpx2
 import pytest
 
 from api.http.protocol import MAX_HEAD, MAX_UNREAD
+from shared.database.engines import create_sync_engine
 from tests.support.jobs import add_campaign
 from tests.support.stack import (
     environment,
@@ -27,14 +28,22 @@ POST = "POST /api/v1/leads/bulk-delete HTTP/1.1\r\nHost: x\r\nContent-Type: appl
 BODY = json.dumps({"campaignId": "cmp", "leads": [{"externalId": "a"}]})
 
 
-@pytest.fixture
-def api(settings, engine):
-    """(port, key) of a running API."""
+@pytest.fixture(scope="module")
+def _api(settings_of_module):
+    engine = create_sync_engine(settings_of_module, "tests")
     with engine.begin() as connection:
         add_campaign(connection)
         key = make_key(connection, "co")
-    with running_api(environment(settings, LEADSWEEP_RATE_LIMIT_HEALTH="3/minute")) as url:
+    engine.dispose()
+    env = environment(settings_of_module, LEADSWEEP_RATE_LIMIT_HEALTH="3/minute")
+    with running_api(env) as url:
         yield int(url.rpartition(":")[2]), key
+
+
+@pytest.fixture
+def api(_api, redis_url):
+    """(port, key) of a running API; nobody has called it yet, for all that its rate limits know."""
+    return _api
 
 
 @contextmanager
@@ -254,8 +263,14 @@ def test_a_connection_that_is_cut_in_the_middle_of_a_body_disturbs_nobody(api):
 @pytest.mark.parametrize(
     "upgrade",
     [
-        "Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQCAAAAAAIAAAAA\r\n",
-        "Connection: Upgrade\r\nUPGRADE:websocket\r\nSec-WebSocket-Key: x\r\nSec-WebSocket-Version: 13\r\n",
+        (
+            "Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings:"
+            " AAMAAABkAAQCAAAAAAIAAAAA\r\n"
+        ),
+        (
+            "Connection: Upgrade\r\nUPGRADE:websocket\r\nSec-WebSocket-Key: x\r\n"
+            "Sec-WebSocket-Version: 13\r\n"
+        ),
     ],
     ids=["h2c", "websocket"],
 )

@@ -42,7 +42,10 @@ async def names(service, settings):
     webhook = await service.post({"url": "http://127.0.0.1:9/"}, path="/api/v1/webhooks")
     webhook_id = webhook.json()["data"]["webhookId"]
     with service.engine.begin() as connection:
-        add = "INSERT INTO deliveries (id, company_id, job_id, webhook_id, event) VALUES (:id, 'co', :job, :hook, 'job.failed')"
+        add = (
+            "INSERT INTO deliveries (id, company_id, job_id, webhook_id, event)"
+            " VALUES (:id, 'co', :job, :hook, 'job.failed')"
+        )
         connection.execute(text(add), {"id": DELIVERY, "job": waiting, "hook": webhook_id})
         for role in ("worker", "deliverer", "ticker"):
             beat(connection, role)
@@ -77,7 +80,7 @@ async def test_who_waits_for_a_job_hears_of_its_end_all_the_same(service, names)
     job_id = names("getJob")["jobId"]
     headers = {"x-api-key": service.write, "prefer": "wait=30"}
     waiting = asyncio.create_task(service.http.get(f"/api/v1/jobs/{job_id}", headers=headers))
-    await until(lambda: service.app.state.waiter._waiting or waiting.done())
+    await until(lambda: service.app.state.services.waiter._waiting or waiting.done())
     with service.engine.begin() as connection:
         connection.execute(
             text("UPDATE jobs SET state = 'queued', run_at = now() WHERE state = 'scheduled'")

@@ -12,6 +12,7 @@ import psycopg
 import pytest
 from sqlalchemy import text
 
+from tests.support.counts import ran, rounds
 from tests.support.stack import make_key
 
 BODY = {"campaignId": "cmp", "leads": [{"externalId": "a"}, {"phoneNumber": "+102"}]}
@@ -145,16 +146,21 @@ async def test_any_printable_key_will_do(service, key):
     assert same(await post(service, key=key), await post(service, key=key))
 
 
-async def test_fifty_parallel_equal_posts_are_one_job_and_fifty_equal_answers(service):
+@pytest.mark.proof("one key")
+@pytest.mark.parametrize("turn", rounds("one key"))
+async def test_fifty_parallel_equal_posts_are_one_job_and_fifty_equal_answers(service, turn):
     answers = await asyncio.gather(*(post(service) for _ in range(50)))
     assert {(answer.status_code, answer.content) for answer in answers} == {
         (202, answers[0].content)
     }
     assert sum(not replayed(answer) for answer in answers) == 1
     assert count_of_jobs(service) == 1
+    ran(len(answers))
 
 
-async def test_fifty_parallel_equal_posts_that_wait_get_fifty_equal_results(service):
+@pytest.mark.proof("one key")
+@pytest.mark.parametrize("turn", rounds("one key"))
+async def test_fifty_parallel_equal_posts_that_wait_get_fifty_equal_results(service, turn):
     calls = [asyncio.create_task(post(service, headers={"prefer": "wait=30"})) for _ in range(50)]
     while not all(call.done() for call in calls):
         await service.work()
@@ -165,6 +171,7 @@ async def test_fifty_parallel_equal_posts_that_wait_get_fifty_equal_results(serv
     }
     assert answers[0].json()["data"]["deletedIdentifiers"] == ["a", "+102"]
     assert count_of_jobs(service) == 1
+    ran(len(answers))
 
 
 @pytest.mark.parametrize("again", [None, "wait=0", "wait=60"])
@@ -289,7 +296,7 @@ async def test_a_parallel_post_waits_two_seconds_for_the_first_and_then_gives_up
             409,
             "Another request is in progress; try again",
         )
-        assert 1.9 < time.monotonic() - began < 4
+        assert 1.9 < time.monotonic() - began < 10
         holder.rollback()
     assert (await post(service)).status_code == 202
 
@@ -313,7 +320,8 @@ async def test_a_parallel_post_gets_the_answer_of_the_first_once_that_is_committ
 
 async def waits_for_a_lock(service):
     waiting = text(
-        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
+        " AND wait_event_type = 'Lock'"
     )
     deadline = time.monotonic() + 10
     with service.engine.connect() as connection:

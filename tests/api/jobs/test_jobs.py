@@ -5,14 +5,13 @@ import time
 from datetime import UTC, datetime
 
 import pytest
-from sqlalchemy import select, text
+from sqlalchemy import text
 
-from api.http.paging import newest_first, page_of
-from shared.database.models import jobs
+from api.http.paging import after_cursor, page_of
+from shared.broker.wakeups import Wake
 from tests.support.jobs import add_leads, job_row
 from tests.support.stack import make_key
 from worker.claimer import claim
-from worker.finisher import Wake
 from worker.runner import run_chunk, run_next
 
 SUBMITTED = [
@@ -53,13 +52,13 @@ async def test_a_job_tells_its_whole_story(service):
     job_id = await service.submit(*SUBMITTED, clientReference="order 7", phoneFallback=True)
     before = (await service.get(f"/api/v1/jobs/{job_id}")).json()["data"]
     assert list(before) == [
-        "jobId", "campaignId", "status", "requested", "clientReference", "mode", "dryRun", "phoneFallback",
-        "phoneRegion", "sourceJobId",
-        "total", "processed", "deleted", "wouldDelete", "restored", "conflict", "notFound", "unprocessed", "invalid",
-        "erasedFromArchive", "lacksPlus", "otherExternalId", "waitingFor", "error",
-        "schedule", "callbackUrl", "maxLeadsPerSecond", "createdAt", "runAt", "startedAt", "finishedAt", "identifiersPurgedAt",
-        "history", "resultsUrl",
-        "deletedIdentifiers", "wouldDeleteIdentifiers", "restoredIdentifiers", "conflictIdentifiers",
+        "jobId", "campaignId", "status", "requested", "clientReference", "phoneFallback",
+        "phoneRegion", "mode", "dryRun", "schedule", "callbackUrl", "maxLeadsPerSecond",
+        "sourceJobId", "total", "processed", "deleted", "wouldDelete", "restored", "conflict",
+        "notFound", "unprocessed", "invalid", "erasedFromArchive", "lacksPlus", "otherExternalId",
+        "waitingFor", "error", "createdAt", "runAt", "startedAt", "finishedAt",
+        "identifiersPurgedAt", "history", "resultsUrl", "deletedIdentifiers",
+        "wouldDeleteIdentifiers", "restoredIdentifiers", "conflictIdentifiers",
         "notFoundIdentifiers", "unprocessedIdentifiers", "invalidIdentifiers", "identifiersOmitted",
     ]  # fmt: skip
     assert (before["status"], before["processed"], before["notFound"]) == ("queued", 1, 1), (
@@ -144,7 +143,7 @@ async def test_a_job_that_a_ticker_of_before_has_ended_is_counted_like_any_other
 
 
 async def test_results_come_in_pages_over_chunks_and_by_outcome(service):
-    service.app.state.settings.chunk_size = 3
+    service.app.state.services.settings.chunk_size = 3
     job_id = await service.submit(
         *({"externalId": f"x{i}"} for i in range(20)), {"externalId": "a"}, {"externalId": "x0"}
     )
@@ -180,7 +179,7 @@ def claim_next(engine):
 
 
 async def test_a_running_job_is_counted_chunk_by_chunk_and_asks_for_patience_as_it_ages(service):
-    service.app.state.settings.chunk_size = 2
+    service.app.state.services.settings.chunk_size = 2
     job_id = await service.submit(
         {"externalId": "a"}, {"externalId": "b"}, {"externalId": "nobody"}, {"externalId": "c"}
     )
@@ -193,7 +192,8 @@ async def test_a_running_job_is_counted_chunk_by_chunk_and_asks_for_patience_as_
     for age, seconds in [(0, "1"), (15, "1"), (45, "4"), (99.5, "9"), (5000, "10")]:
         with service.engine.begin() as connection:
             statement = text(
-                "UPDATE jobs SET created_at = clock_timestamp() - make_interval(secs => :age) WHERE id = :id"
+                "UPDATE jobs SET created_at = clock_timestamp() - make_interval(secs => :age)"
+                " WHERE id = :id"
             )
             connection.execute(statement, {"age": age, "id": young})
         assert (await service.get(f"/api/v1/jobs/{young}")).headers["retry-after"] == seconds
@@ -393,18 +393,21 @@ def test_a_page_deep_in_a_span_of_time_reads_as_little_of_the_index_as_the_first
     with engine.begin() as connection:
         connection.execute(text("""
             INSERT INTO jobs (id, company_id, campaign_id, total, created_at)
-            SELECT gen_random_uuid(), 'co', 'cmp', 1, to_timestamp(n) FROM generate_series(1, 20000) AS n
+            SELECT gen_random_uuid(), 'co', 'cmp', 1, to_timestamp(n)
+            FROM generate_series(1, 20000) AS n
         """))  # fmt: skip
         connection.execute(text("ANALYZE jobs"))
         last = connection.execute(
             text("SELECT created_at, id FROM jobs WHERE created_at = to_timestamp(500)")
         ).one()
         (_, cursor), before = page_of([last, last], 1), datetime(2026, 1, 1, tzinfo=UTC)
-        page = newest_first(
-            select(jobs.c.id).where(jobs.c.company_id == "co"), jobs, cursor, before
-        ).limit(200)
-        explained = f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {page.compile(engine, compile_kwargs={'literal_binds': True})}"
-        ((plans,),) = connection.exec_driver_sql(explained)
+        condition, values = after_cursor("jobs", cursor, before)
+        explained = text(f"""
+            EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON)
+            SELECT id FROM jobs WHERE company_id = 'co' AND {condition}
+            ORDER BY created_at DESC, id DESC LIMIT 200
+        """)
+        ((plans,),) = connection.execute(explained, values)
     read = plans[0]["Plan"]["Shared Hit Blocks"] + plans[0]["Plan"]["Shared Read Blocks"]
     assert (plans[0]["Plan"]["Actual Rows"], read < 20) == (200, True), plans
 
@@ -493,6 +496,8 @@ async def test_a_change_that_makes_no_sense_is_refused(service, body, error):
 
 async def test_only_who_may_write_changes_a_job_that_it_sees(service):
     job_id = await service.submit(*SUBMITTED)
-    statuses = [(await change(service, job_id, {"maxLeadsPerSecond": 1}, key)).status_code for key in
-                (service.read, service.limited, service.foreign)]  # fmt: skip
+    statuses = [
+        (await change(service, job_id, {"maxLeadsPerSecond": 1}, key)).status_code
+        for key in (service.read, service.limited, service.foreign)
+    ]
     assert statuses == [403, 404, 404]

@@ -73,7 +73,7 @@ async def test_who_waits_for_a_row_is_told_to_come_back_before_patience_is_at_it
     assert answers == {name: expected for name, (*_, expected) in CALLS.items()}
     told = [line for line in logged if line["event"] == "database not usable"]
     assert {line["error"] for line in told} == {"LockNotAvailable"}, "not the API's patience"
-    assert "holds the lock" in told[0]["mend"]
+    assert "holds the lock" in told[0]["hint"]
     assert counted(service.engine) == before
 
 

@@ -126,7 +126,8 @@ async def test_when_a_window_shuts_the_job_waits_for_the_next_opening_and_goes_o
         ):  # the last chunk is a day off, so that the window shuts before the job is done
             connection.execute(
                 text(
-                    "UPDATE chunks SET retry_at = clock_timestamp() + interval '1 day' WHERE number > 0"
+                    "UPDATE chunks SET retry_at = clock_timestamp() + interval '1 day'"
+                    " WHERE number > 0"
                 )
             )
         await service.work()
@@ -285,12 +286,17 @@ async def test_ten_thousand_jobs_that_are_due_at_one_moment_are_queued_fairly_wi
         connection.execute(
             text("""
                 INSERT INTO jobs (id, company_id, campaign_id, total, state, run_at)
-                SELECT gen_random_uuid(), CASE WHEN n % 1000 = 0 THEN 'small' ELSE 'big' END, 'cmp', 1, 'scheduled', now()
+                SELECT gen_random_uuid(), CASE WHEN n % 1000 = 0 THEN 'small' ELSE 'big' END, 'cmp',
+                    1, 'scheduled', now()
                 FROM generate_series(1, 12000) AS n
             """)
         )
-    count = text("SELECT count(*) FILTER (WHERE state = 'queued'), count(*) FILTER (WHERE company_id = 'small'"
-                 " AND state = 'queued'), max(queued_at) - min(run_at) FROM jobs")  # fmt: skip
+    count = text("""
+        SELECT count(*) FILTER (WHERE state = 'queued'),
+            count(*) FILTER (WHERE company_id = 'small' AND state = 'queued'),
+            max(queued_at) - min(run_at)
+        FROM jobs
+    """)
     one_tick(service.engine)
     with service.engine.begin() as connection:
         queued, of_small, _ = connection.execute(count).one()

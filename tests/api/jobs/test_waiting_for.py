@@ -87,7 +87,8 @@ async def test_a_job_says_what_the_database_answers_in_words_and_by_its_code(ser
     with service.engine.begin() as connection:
         connection.execute(
             text(
-                "DROP TRIGGER sick ON leads; UPDATE jobs SET waiting_until = now(); UPDATE chunks SET retry_at = now()"
+                "DROP TRIGGER sick ON leads; UPDATE jobs SET waiting_until = now(); UPDATE chunks"
+                " SET retry_at = now()"
             )
         )
     await service.work()
@@ -151,7 +152,7 @@ async def test_one_locked_lead_is_one_and_the_job_ends_by_itself_once_it_is_let_
 async def test_locked_leads_of_all_chunks_are_counted_since_the_first_while_it_is_the_jobs_turn(
     service,
 ):
-    service.app.state.settings.chunk_size = 1
+    service.app.state.services.settings.chunk_size = 1
     job_id = await submitted(service, "a", "b", "c")
     with service.engine.connect() as holder:
         holder.execute(text("SELECT FROM leads WHERE external_id IN ('a', 'c') FOR UPDATE"))
@@ -210,7 +211,7 @@ async def test_details_stay_with_their_entries_over_chunks_and_pages_and_a_retry
     """And a name that needs quotes in CSV is whole there."""
     with service.engine.begin() as connection:
         connection.execute(text(REFUSING.replace("keeps_its_lead", '"keeps, its lead"')))
-    service.app.state.settings.chunk_size = 2
+    service.app.state.services.settings.chunk_size = 2
     job_id = await submitted(service, "a", "nobody", "c", "b")
     await service.work()
     detail = "constraint keeps, its lead of calls"

@@ -75,7 +75,10 @@ def test_a_caller_who_waits_to_be_told_to_go_on_is_told(wire):
 
 
 def test_two_requests_on_one_connection_are_two_jobs(wire, engine):
-    head = b"POST /api/v1/records/bulk-delete HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 1\r\n\r\n{"
+    head = (
+        b"POST /api/v1/records/bulk-delete HTTP/1.1\r\nHost: x\r\nContent-Type:"
+        b" application/json\r\nContent-Length: 1\r\n\r\n{"
+    )
     with (
         wire(f"Content-Length: {len(BODY)}\r\n", BODY + head) as connection,
         connection.makefile("rb") as answer,
@@ -119,6 +122,7 @@ def jobs_in(engine):
 def idle(engine):
     with engine.connect() as connection:
         statement = text(
-            "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'leadsweep-api' AND state <> 'idle'"
+            "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'leadsweep-api'"
+            " AND state <> 'idle'"
         )
         return connection.execute(statement).scalar_one() == 0

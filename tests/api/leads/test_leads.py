@@ -6,8 +6,8 @@ import re
 import pytest
 from sqlalchemy import text
 
-from api.leads import leads
-from shared.webhooks.signatures import new_secrets_key
+from api.leads import find
+from shared.credentials import new_secrets_key
 from tests.support.jobs import add_leads, remaining_leads
 from tests.support.stack import lock_waits, until
 
@@ -135,12 +135,12 @@ async def test_ids_of_leads_do_not_tell_how_many_others_have(service):
     assert all(re.fullmatch("[0-9a-f]{32}", told) for told in listed.values()), (
         "nothing that could be counted"
     )
-    key = service.app.state.settings.secrets_key
-    service.app.state.settings.secrets_key = f"{new_secrets_key()},{key}"
+    key = service.app.state.services.settings.secrets_key
+    service.app.state.services.settings.secrets_key = f"{new_secrets_key()},{key}"
     assert await ids_of(service, service.write, "cmp") == {
         name: listed[name] for name in listed if name[0] != "x"
     }
-    service.app.state.settings.secrets_key = new_secrets_key()
+    service.app.state.services.settings.secrets_key = new_secrets_key()
     assert not {*(await ids_of(service, service.write, "cmp")).values()} & {*listed.values()}, (
         "without the key nobody can tell"
     )
@@ -171,7 +171,7 @@ async def test_all_leads_are_listed_once_page_by_page(service):
     assert (whole["count"], whole["hasMore"]) == (24, False)
 
 
-@pytest.mark.parametrize("page", [leads._BY_EXTERNAL_ID, leads._BY_PHONE_NUMBER])
+@pytest.mark.parametrize("page", [find._BY_EXTERNAL_ID, find._BY_PHONE_NUMBER])
 def test_a_page_reads_no_lead_that_it_does_not_list(service, page):
     with service.engine.begin() as connection:
         add_leads(connection, [(f"crm-{i:05d}", f"+49{i:05d}") for i in range(5000)])
@@ -239,7 +239,10 @@ async def test_a_lead_in_the_former_form_is_found_as_it_was_written_then(service
         ("0000000", "phoneNumber is not a phone number"),
         (
             "15555550000.0",
-            "phoneNumber has a decimal point or an exponent, as spreadsheets write numbers; store it as text",
+            (
+                "phoneNumber has a decimal point or an exponent, as spreadsheets write numbers;"
+                " store it as text"
+            ),
         ),
     ],
 )
@@ -279,6 +282,7 @@ async def test_a_lead_is_deleted_at_once_by_external_id_first(service):
     ).status_code == 200
 
 
+@pytest.mark.proof("lead calls")
 @pytest.mark.parametrize(
     ("meanwhile", "query", "status", "remaining"),
     [
@@ -320,6 +324,7 @@ async def test_a_lead_that_is_changed_meanwhile_is_looked_at_again(
     assert left(service) == remaining
 
 
+@pytest.mark.proof("lead calls")
 async def test_a_lead_that_a_job_and_a_call_delete_at_once_is_recorded_by_one_of_them(service):
     job_id = await service.submit({"externalId": "a"})
     with service.engine.connect() as other:
@@ -425,6 +430,7 @@ async def test_what_a_database_that_is_not_well_says_is_503_and_never_500(servic
         )
 
 
+@pytest.mark.proof("lead calls")
 async def test_who_create_the_same_leads_in_different_order_are_all_answered(service):
     leads = [{"externalId": f"crm-{i}"} for i in range(1000)]
     with service.engine.connect() as other:
@@ -447,6 +453,7 @@ async def test_who_create_the_same_leads_in_different_order_are_all_answered(ser
     }
 
 
+@pytest.mark.proof("lead calls")
 async def test_a_creation_that_meets_a_deadlock_is_tried_again(service):
     with service.engine.connect() as other:
         other.execute(
@@ -465,12 +472,14 @@ async def test_a_creation_that_meets_a_deadlock_is_tried_again(service):
     assert answer.json()["data"]["skippedIdentifiers"] == ["first", "last"]
 
 
+@pytest.mark.proof("lead calls")
 async def test_a_change_whose_connection_breaks_is_not_done_twice(service):
     """Whether it was done is known to nobody: it is 503, and not `skipped` or 404 by a second
     try.
     """
     cut = text(
-        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+        " AND datname = current_database()"
     )
     for call in (
         lambda: create(service, {"externalId": "new"}),
@@ -487,7 +496,10 @@ async def test_a_change_whose_connection_breaks_is_not_done_twice(service):
 
 async def test_ids_that_an_operator_has_used_do_not_stand_in_the_way(service):
     with service.engine.begin() as connection:
-        own = "INSERT INTO leads (id, campaign_id, external_id) SELECT i, 'cmp', 'own-' || i FROM generate_series(1000, 3000) AS i"
+        own = (
+            "INSERT INTO leads (id, campaign_id, external_id) SELECT i, 'cmp', 'own-' || i"
+            " FROM generate_series(1000, 3000) AS i"
+        )
         connection.execute(text(own))
         connection.execute(text("SELECT setval('leads_id_seq', 998)"))
     told = (

@@ -12,15 +12,17 @@ from sqlalchemy import text
 from api.app import create_app
 from api.database import rows
 from shared.broker.sender import WEBHOOKS_QUEUE
-from shared.webhooks.destinations import LOOPBACK, parse_networks
-from shared.webhooks.signatures import Vault
+from shared.broker.wakeups import NOBODY, Wake
+from shared.credentials import Vault
+from shared.destinations import LOOPBACK, parse_networks
+from tests.support.counts import ran
 from tests.support.hosts import SPELLINGS, TRICKS, shut_network
 from tests.support.jobs import work_off
 from tests.support.receiver import receiving
 from tests.support.stack import lock_waits, make_key, until, wait_for
+from worker.attempts import record
 from worker.deliverer import Terms, deliver_next
-from worker.finisher import NOBODY, Wake
-from worker.outbox import claim, record
+from worker.outbox import claim
 from worker.poster import Reply
 from worker.runner import run_next
 
@@ -67,8 +69,10 @@ async def test_a_webhook_is_created_listed_read_changed_and_deleted(call, receiv
     secret = created.pop("secret")
     assert (status, secret[:6]) == (201, "whsec_")
     assert created | {"webhookId": 0, "createdAt": 0} == {
-        "webhookId": 0, "url": receiver.url, "events": ["job.completed", "job.failed", "job.cancelled"], "description": "",
-        "enabled": True, "disabledReason": None, "failingSince": None, "oldSecretUntil": None, "createdAt": 0,
+        "webhookId": 0, "url": receiver.url,
+        "events": ["job.completed", "job.failed", "job.cancelled"], "description": "",
+        "enabled": True, "disabledReason": None, "failingSince": None, "oldSecretUntil": None,
+        "createdAt": 0,
     }  # fmt: skip
     path = f"{WEBHOOKS}/{created['webhookId']}"
     assert await call("GET", path) == (200, created, None)
@@ -227,6 +231,7 @@ async def test_the_first_error_of_a_body_is_the_answer(call, body, error):
         assert (await call("PATCH", f"{WEBHOOKS}/{uuid4()}", body))[2] == error
 
 
+@pytest.mark.proof("hostile urls")
 async def test_a_url_that_leads_nowhere_public_is_refused_however_it_is_written(
     service, settings, monkeypatch
 ):
@@ -254,6 +259,7 @@ async def test_a_url_that_leads_nowhere_public_is_refused_however_it_is_written(
                 ].replace("callbackUrl ", "", 1)
         assert tried == []
         assert receiver.connections == 0
+    ran(len(TRICKS + SPELLINGS))
 
 
 async def test_a_name_is_checked_by_what_it_leads_to_and_let_through_where_that_cannot_be_known_now(
@@ -480,7 +486,8 @@ async def test_what_is_asked_for_again_of_a_deliverer_that_died_is_sent_once_its
         past = "interval '61 s'"
         connection.execute(
             text(
-                f"UPDATE deliveries SET due_at = due_at - {past}, claimed_until = claimed_until - {past}"
+                f"UPDATE deliveries SET due_at = due_at - {past}, claimed_until = claimed_until -"
+                f" {past}"
             )
         )
     await deliver()
@@ -546,7 +553,9 @@ async def test_a_company_has_fifty_webhooks_of_80_created_at_once(
     with service.engine.connect() as other:
         other.execute(text("SELECT FROM companies WHERE id = 'co' FOR UPDATE"))
         calls = [asyncio.create_task(create()) for _ in range(80)]
-        await until(lambda: lock_waits(service.engine) == service.app.state.settings.pool_size)
+        await until(
+            lambda: lock_waits(service.engine) == service.app.state.services.settings.pool_size
+        )
         other.rollback()
     assert sorted(await asyncio.gather(*calls)) == [201] * 3 + [409] * 77
     with service.engine.connect() as connection:

@@ -8,7 +8,7 @@ import itertools
 import json
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from leadsweep.terminal.failure import Failure
 
@@ -16,6 +16,7 @@ from cli.leads.reader import read
 from cli.leads.rows import Row
 from shared.files.blocks import MAX_LINE, Block, blocks
 from shared.files.csv_reader import _words, read_csv
+from tests.support.counts import many, ran
 
 
 def rows(text: str | bytes, form=None) -> list[Row]:
@@ -154,11 +155,14 @@ def records_one_by_one(lines: list[str]) -> list[tuple[int, list[str] | str]]:
 PIECES = st.sampled_from(["a", ",", '"', '""', '"a', 'a"', '","', "\r", " ", ', "', ' "'])
 
 
+@pytest.mark.proof("damaged csv")
+@settings(max_examples=many("damaged csv"), deadline=None)
 @given(
     st.lists(st.lists(PIECES, max_size=4).map(lambda pieces: "".join(pieces) + "\n"), max_size=12),
     st.integers(1, 12),
 )
 def test_the_records_are_those_of_a_reader_that_begins_anew_at_every_line(written, size):
+    ran()
     lines = list(io.StringIO("".join(written), newline=""))
     cut = [Block(n + 2, "".join(lines[n : n + size]).encode()) for n in range(0, len(lines), size)]
     _, records = read_csv([Block(1, b"externalId\n"), *cut])

@@ -14,8 +14,9 @@ import pytest
 import redis
 from leadsweep.terminal.failure import Failure
 
-from cli.stack import embedded
+from cli.stack import programs
 from cli.stack.embedded import Embedded, free_port
+from cli.stack.folder import secrets_key
 from cli.stack.processes import spawn
 from tests.support.stack import end, wait_for
 
@@ -179,7 +180,7 @@ def test_folder_logs_and_all_that_is_written_are_private_whatever_was_there_befo
             path.chmod(0o777)
         for folder in (new, old):
             with Embedded(folder):
-                embedded.secrets_key(folder)
+                secrets_key(folder)
                 assert open_to_others(folder) == []
             assert open_to_others(folder) == []
         assert stat.S_IMODE((tmp_path / "not").stat().st_mode) & 0o077 == 0
@@ -338,27 +339,27 @@ def program(folder, name, said):
 def test_the_bundled_redis_is_preferred_to_all_but_a_newer_one(
     tmp_path, monkeypatch, on_path, bundled, runs
 ):
-    bundled_one = embedded.which_redis()
+    bundled_one = programs.which_redis()
     for name, said in on_path.items():
         program(tmp_path / "programs", name, said)
     monkeypatch.setenv("PATH", str(tmp_path / "programs"))
     if not bundled:
-        monkeypatch.setattr(embedded, "_package_file", lambda *_: None)
-    assert embedded.which_redis().startswith(
+        monkeypatch.setattr(programs, "_package_file", lambda *_: None)
+    assert programs.which_redis().startswith(
         bundled_one if runs == "bundled" else f"{runs}{tmp_path}/programs/"
     )
 
 
 def test_a_server_is_asked_for_its_version_once_and_not_for_ever(tmp_path, monkeypatch):
-    programs = tmp_path / "programs"
+    on_path = tmp_path / "programs"
     program(
-        programs, "redis-server", f"Redis server v=99.0.0 sha=0'; echo asked >> '{tmp_path}/asked"
+        on_path, "redis-server", f"Redis server v=99.0.0 sha=0'; echo asked >> '{tmp_path}/asked"
     )
-    program(programs, "valkey-server", "'; exec sleep '600")
-    monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
-    monkeypatch.setattr(embedded, "_VERSION_SECONDS", 0.5)
-    assert [embedded.which_redis() for _ in range(3)] == [
-        f"Redis 99.0.0, {programs}/redis-server"
+    program(on_path, "valkey-server", "'; exec sleep '600")
+    monkeypatch.setenv("PATH", f"{on_path}:{os.environ['PATH']}")
+    monkeypatch.setattr(programs, "_VERSION_SECONDS", 0.5)
+    assert [programs.which_redis() for _ in range(3)] == [
+        f"Redis 99.0.0, {on_path}/redis-server"
     ] * 3
     assert (tmp_path / "asked").read_text() == "asked\n"
 
@@ -370,7 +371,7 @@ def test_files_that_another_redis_wrote_and_this_one_cannot_read_are_told_of_wit
     with Embedded(tmp_path) as servers, redis.Redis.from_url(servers.broker_url) as client:
         client.set("kept", 1)
     ours = (tmp_path / "redis_version").read_text()
-    assert embedded.which_redis().startswith(f"{ours}, ")
+    assert programs.which_redis().startswith(f"{ours}, ")
     make_newer(tmp_path / "redis")
     (tmp_path / "redis_version").unlink()  # as of a stack of before
     if former:

@@ -7,9 +7,10 @@ import pytest
 from leadsweep.commands.runtime import running_stack
 from leadsweep.terminal.failure import Failure
 
+from cli.stack.address import Address
 from cli.stack.child import Child
 from cli.stack.processes import spawn
-from cli.stack.supervisor import Address, Stack
+from cli.stack.supervisor import Stack
 from tests.support.stack import wait_for
 
 

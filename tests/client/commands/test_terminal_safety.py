@@ -18,9 +18,9 @@ import pytest
 from leadsweep.commands.main import main
 from sqlalchemy import insert, text
 
+from shared.credentials import new_secret
 from shared.database.models import api_keys, campaigns, companies, leads, webhooks
 from shared.printable import brief, printable, printable_json, printable_lines
-from shared.webhooks.signatures import new_secret
 from tests.cli.terminal import terminal
 from tests.client.commands.test_listen import deliver, listening
 from tests.client.test_client import COMPLETED

@@ -21,7 +21,9 @@ from tests.support.certificates import make_certificate
 from tests.support.stack import wait_for
 
 REFUSED = {
-    "sqs://key:sesame@": "sqs:// is not supported; write one of redis://, rediss://, amqp://, amqps://, pyamqp://",
+    "sqs://key:sesame@": (
+        "sqs:// is not supported; write one of redis://, rediss://, amqp://, amqps://, pyamqp://"
+    ),
     "kafka://host": "kafka:// is not supported",
     "memory://": "memory:// is not supported",
     "sentinel://host:26379;sentinel://other:26379": "sentinel:// is not supported",
@@ -42,11 +44,15 @@ REFUSED = {
     "redis://host/0?db=3": "unknown parameter db; it takes none",
     "redis://host/0?ssl_cert_reqs=none": "ssl_cert_reqs needs rediss://",
     "amqp://host?ssl_ca_certs=x": "ssl_ca_certs needs amqps://",
-    "rediss://host/0?ssl_cert_req=none": "unknown parameter ssl_cert_req; known are ssl_cert_reqs, ",
+    "rediss://host/0?ssl_cert_req=none": (
+        "unknown parameter ssl_cert_req; known are ssl_cert_reqs, "
+    ),
     "rediss://host/0?ssl_cert_reqs=never": "ssl_cert_reqs is one of none, optional, required",
     "rediss://host/0?ssl_check_hostname=perhaps": "ssl_check_hostname is true or false",
     "rediss://host/0?ssl_ca_certs=/none": "ssl_ca_certs names no file",
-    "amqps://one;amqps://other?ssl_cert_reqs=none": "all nodes must have one scheme and the same parameters",
+    "amqps://one;amqps://other?ssl_cert_reqs=none": (
+        "all nodes must have one scheme and the same parameters"
+    ),
     "amqps://one;amqps://other": "several nodes of amqps:// need ssl_check_hostname=false",
     "amqp://one;redis://other": "all nodes must have one scheme",
 }

@@ -16,7 +16,8 @@ PARTITIONED = """
 """
 TWO_COLUMNS = """
     ALTER TABLE leads ADD UNIQUE (id, campaign_id);
-    CREATE TABLE calls (campaign text, lead bigint, at date, FOREIGN KEY (lead, campaign) REFERENCES leads (id, campaign_id))
+    CREATE TABLE calls (campaign text, lead bigint, at date, FOREIGN KEY (lead, campaign)
+        REFERENCES leads (id, campaign_id))
 """
 
 
@@ -37,7 +38,8 @@ def test_a_key_without_an_index_is_named_with_its_cure_which_mends_it(engine):
     ]
     with engine.connect() as connection:
         assert reason_of_slowness(connection) == (
-            "the foreign key calls_lead_id_fkey of calls has no index: CREATE INDEX CONCURRENTLY ON calls (lead_id)"
+            "the foreign key calls_lead_id_fkey of calls has no index: CREATE INDEX CONCURRENTLY"
+            " ON calls (lead_id)"
         )
         connection.rollback()
         connection.connection.dbapi_connection.execute(
@@ -151,7 +153,10 @@ def test_who_refers_to_another_table_than_leads_is_not_told(engine):
 
 
 def test_names_that_need_quotes_and_other_schemas_can_be_pasted(engine):
-    odd = 'CREATE SCHEMA "Dialler"; CREATE TABLE "Dialler"."Calls made" (id int, "Lead" bigint REFERENCES leads)'
+    odd = (
+        'CREATE SCHEMA "Dialler"; CREATE TABLE "Dialler"."Calls made" (id int, "Lead" bigint'
+        " REFERENCES leads)"
+    )
     [(_, table, cure)] = found(engine, odd)
     assert (table, cure) == (
         '"Dialler"."Calls made"',
@@ -174,8 +179,10 @@ def test_keys_of_our_own_tables_have_their_indexes(engine):
     with engine.connect() as connection:
         keys = connection.execute(
             text("""
-                SELECT conname FROM pg_constraint WHERE contype = 'f' AND conrelid::regclass::text = 'leads'
-                    AND NOT EXISTS (SELECT FROM pg_index WHERE indrelid = conrelid AND indkey[0] = conkey[1])
+                SELECT conname FROM pg_constraint WHERE contype = 'f'
+                    AND conrelid::regclass::text = 'leads'
+                    AND NOT EXISTS (SELECT FROM pg_index WHERE indrelid = conrelid
+                        AND indkey[0] = conkey[1])
             """)
         )
         assert keys.all() == []

@@ -49,8 +49,14 @@ def test_migrating_twice_changes_nothing(engine):
     "lie",
     [
         "UPDATE jobs SET state = 'completed'",
-        "UPDATE jobs SET state = 'completed', finished_at = now(), deleted = 1, not_found = 0, unprocessed = 0, invalid = 0",
-        "UPDATE jobs SET state = 'failed', finished_at = now(), deleted = 2, not_found = 0, unprocessed = 0, invalid = 0",
+        (
+            "UPDATE jobs SET state = 'completed', finished_at = now(), deleted = 1, not_found = 0,"
+            " unprocessed = 0, invalid = 0"
+        ),
+        (
+            "UPDATE jobs SET state = 'failed', finished_at = now(), deleted = 2, not_found = 0,"
+            " unprocessed = 0, invalid = 0"
+        ),
         "UPDATE jobs SET deleted = 1",
         "UPDATE jobs SET state = 'lost'",
         "UPDATE chunks SET state = 'done'",
@@ -115,16 +121,19 @@ def test_on_the_way_down_no_job_is_left_that_the_older_code_would_run_wrongly(en
 
 
 FORMER_JOB = """
-    INSERT INTO companies VALUES ('co', ''); INSERT INTO campaigns (id, company_id) VALUES ('cmp', 'co');
+    INSERT INTO companies VALUES ('co', ''); INSERT INTO campaigns (id, company_id) VALUES ('cmp',
+        'co');
     INSERT INTO leads (campaign_id, external_id, phone_number) VALUES
-        ('cmp', E'\\u2003a', NULL), ('cmp', 'b', NULL), ('cmp', NULL, 'N/A'), ('cmp', NULL, '+15555550100');
+        ('cmp', E'\\u2003a', NULL), ('cmp', 'b', NULL), ('cmp', NULL, 'N/A'), ('cmp', NULL,
+            '+15555550100');
     INSERT INTO jobs (id, company_id, campaign_id, total, phone_fallback)
         VALUES ('00000000-0000-0000-0000-000000000001', 'co', 'cmp', 5, true);
     INSERT INTO chunks (job_id, number, first_index, external_ids, phone_numbers, outcomes) VALUES
         ('00000000-0000-0000-0000-000000000001', 0, 0,
             ARRAY[E'\\u2003a', E'\\u2003b', NULL, NULL, NULL],
             ARRAY[NULL, NULL, 'N/A', 'tel:+15555550100', '155555500000'], '{0,0,0,0,0}');
-    UPDATE chunks SET written_phone_numbers = ARRAY[NULL, NULL, 'N/A', 'tel:+15555550100', '15555550000.0']
+    UPDATE chunks SET written_phone_numbers = ARRAY[NULL, NULL, 'N/A', 'tel:+15555550100',
+        '15555550000.0']
 """
 
 
@@ -155,8 +164,12 @@ def test_a_job_of_before_is_read_again_by_todays_rules_over_leads_of_before(engi
 @pytest.mark.parametrize(
     "statement",
     [
-        "UPDATE jobs SET state = 'running' WHERE id = gen_random_uuid() RETURNING phone_fallback",  # a worker's claim
-        "INSERT INTO jobs (id, company_id, campaign_id, total, phone_fallback) VALUES (gen_random_uuid(), 'co', 'cmp', 1, true)",
+        # a worker's claim
+        "UPDATE jobs SET state = 'running' WHERE id = gen_random_uuid() RETURNING phone_fallback",
+        (
+            "INSERT INTO jobs (id, company_id, campaign_id, total, phone_fallback)"
+            " VALUES (gen_random_uuid(), 'co', 'cmp', 1, true)"
+        ),
         "SELECT phone_fallback FROM jobs",  # the API's answers
     ],
 )
@@ -224,7 +237,7 @@ def test_nobody_waits_for_long_behind_a_migration_that_waits(operator, engine, m
 
 def test_a_migration_gives_up_where_a_table_does_not_become_free(operator, engine, monkeypatch):
     monkeypatch.setattr(migrations, "LOCK_TIMEOUT", "50ms")
-    monkeypatch.setattr(migrations, "PATIENCE", 0.0)
+    monkeypatch.setattr(migrations, "RETRY_TIMEOUT", 0.0)
     with engine.begin() as connection:
         migrations.downgrade(connection, "0006")
     with operator.connect() as report:

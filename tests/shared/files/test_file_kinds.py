@@ -26,12 +26,21 @@ def archive(*names):
 
 
 OTHERS = {
-    "UTF-16": [*map(TEXT.encode, ["utf-16", "utf-16-le", "utf-16-be"]), "Имя;externalId\r\n".encode("utf-16-le")],
+    "UTF-16": [
+        *map(TEXT.encode, ["utf-16", "utf-16-le", "utf-16-be"]),
+        "Имя;externalId\r\n".encode("utf-16-le"),
+    ],
     "UTF-32": [TEXT.encode("utf-32"), TEXT.encode("utf-32-le"), TEXT.encode("utf-32-be")],
-    "an Excel workbook (xlsx)": [archive("[Content_Types].xml", "xl/workbook.xml"), archive("xl/_rels/workbook.xml.rels")],
+    "an Excel workbook (xlsx)": [
+        archive("[Content_Types].xml", "xl/workbook.xml"),
+        archive("xl/_rels/workbook.xml.rels"),
+    ],
     "an Office document (xlsx, or another)": [archive("[Content_Types].xml", "word/document.xml")],
     "an Excel workbook (xls, or encrypted)": [b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(500)],
-    "an Excel workbook (xls)": [b"\x09\x08\x10\x00\x00\x06\x05\x00", b"\x09\x00\x04\x00\x07\x00\x10\x00"],
+    "an Excel workbook (xls)": [
+        b"\x09\x08\x10\x00\x00\x06\x05\x00",
+        b"\x09\x00\x04\x00\x07\x00\x10\x00",
+    ],
     "an OpenDocument spreadsheet (ods)": [archive("mimetype", "content.xml")],
     "a zip archive": [archive("leads.csv"), archive()],
     "gzip": [gzip.compress(TEXT.encode(), mtime=0)],
@@ -42,23 +51,38 @@ OTHERS = {
     "Arrow": [b"ARROW1\0\0"],
     "PDF": [b"%PDF-1.7\n"],
     "HTML": [
-        b"<!DOCTYPE html>\n<html><head>", b"<table><tr><td>externalId</td></tr></table>", b" \r\n<HTML>",
-        b"\xef\xbb\xbf<html xmlns:x='urn:schemas-microsoft-com:office:excel'>", b"<?xml version='1.0'?>\n<html>",
+        b"<!DOCTYPE html>\n<html><head>",
+        b"<table><tr><td>externalId</td></tr></table>",
+        b" \r\n<HTML>",
+        b"\xef\xbb\xbf<html xmlns:x='urn:schemas-microsoft-com:office:excel'>",
+        b"<?xml version='1.0'?>\n<html>",
     ],
-    "XML": [b"<?xml version='1.0'?>\n<?mso-application progid='Excel.Sheet'?>", b"<leads><lead/></leads>"],
+    "XML": [
+        b"<?xml version='1.0'?>\n<?mso-application progid='Excel.Sheet'?>",
+        b"<leads><lead/></leads>",
+    ],
     "a JSON array": [
-        json.dumps(ENTRIES).encode(), json.dumps(ENTRIES, indent=2).encode(), b"[\n", b'["a", "b"]', b"[]", b" [7]",
+        json.dumps(ENTRIES).encode(),
+        json.dumps(ENTRIES, indent=2).encode(),
+        b"[\n",
+        b'["a", "b"]',
+        b"[]",
+        b" [7]",
         json.dumps(ENTRIES * 30_000).encode(),
     ],
     "one JSON object": [
-        json.dumps({"leads": ENTRIES}).encode(), json.dumps({"leads": ENTRIES}, indent=2).encode(),
-        json.dumps({"campaignId": "spring", "leads": ENTRIES}).encode(), b'{"leads": [\n{"externalId": "a"},\n',
+        json.dumps({"leads": ENTRIES}).encode(),
+        json.dumps({"leads": ENTRIES}, indent=2).encode(),
+        json.dumps({"campaignId": "spring", "leads": ENTRIES}).encode(),
+        b'{"leads": [\n{"externalId": "a"},\n',
         json.dumps({"success": True, "data": {"items": ENTRIES, "nextCursor": None}}).encode(),
-        json.dumps({"leads": ENTRIES * 30_000}).encode(), b'{\n  "people": [\n    {"externalId": "a"}\n',
+        json.dumps({"leads": ENTRIES * 30_000}).encode(),
+        b'{\n  "people": [\n    {"externalId": "a"}\n',
     ],
-}  # fmt: skip
+}
 
 
+@pytest.mark.proof("files")
 @pytest.mark.parametrize(
     ("what", "beginning"),
     [

@@ -7,7 +7,10 @@ from hypothesis import strategies as st
 from shared.files.spreadsheets import guarded, raw_safe, unguarded, unwrapped
 
 FORMULA = "=+-@\t\r\n\uff1d\uff0b\uff0d\uff20\ufe62\ufe63\ufe66\ufe6b"
-UNSEEN = " \t\r\n\v\f\0\x1b\x7f\x85\u00a0\u00ad\u1680\u2003\u200b\u200d\u2028\u202e\u2060\u2066\u3000\u3164\ufeff"
+UNSEEN = (
+    " \t\r\n\v\f\0\x1b\x7f\x85\u00a0\u00ad\u1680\u2003"
+    "\u200b\u200d\u2028\u202e\u2060\u2066\u3000\u3164\ufeff"
+)
 UNSEEN += "\u115f\u2800\ufe0f\U000e0041\U000e0100"
 CELLS = st.text(st.one_of(st.sampled_from(f"'\"{FORMULA}{UNSEEN}1a"), st.characters()), max_size=12)
 

@@ -18,7 +18,8 @@ from shared.identifiers.canonical import (
 from tests.support import oracle
 
 TABLE = IGNORED + PUNCTUATION + "".join(DIGITS)
-LETTERS = "teL:A\u030ae\u0301\u1100\u1161\u212b\u0958\u3099か"  # what a scheme is made of, and what NFC puts together
+# What a scheme is made of, and what NFC puts together.
+LETTERS = "teL:A\u030ae\u0301\u1100\u1161\u212b\u0958\u3099か"
 WRITTEN = st.text(
     st.one_of(
         st.sampled_from("00+12" + TABLE),
@@ -160,7 +161,8 @@ def test_the_database_agrees_on_every_character(engine):
 
 def in_the_database(engine, many):
     statement = text("""
-        SELECT coalesce(leadsweep_canonical_external_id(written), ''), coalesce(leadsweep_canonical_phone_number(written), ''),
+        SELECT coalesce(leadsweep_canonical_external_id(written), ''),
+            coalesce(leadsweep_canonical_phone_number(written), ''),
             coalesce(leadsweep_is_phone_number(leadsweep_canonical_phone_number(written)), false)
         FROM unnest(CAST(:many AS text[])) WITH ORDINALITY AS w (written, i) ORDER BY i
     """)
@@ -180,7 +182,8 @@ def test_stored_identifiers_are_canonical_whoever_writes_them(engine):
     with engine.begin() as connection:
         connection.execute(
             text("""
-                INSERT INTO companies VALUES ('co', ''); INSERT INTO campaigns VALUES ('cmp', 'co', '');
+                INSERT INTO companies VALUES ('co', ''); INSERT INTO campaigns VALUES ('cmp', 'co',
+                    '');
                 INSERT INTO leads (campaign_id, external_id, phone_number)
                     VALUES ('cmp', ' a ', '0049 (30) 1'), ('cmp', ' ', '+1');
                 UPDATE leads SET external_id = '  b' WHERE phone_number = '+1'

@@ -65,12 +65,20 @@ URLS = {
     "postgresql:/secret": f"DATABASE_URL is not a URL; {WRITE}",
     "mysql://secret@x/y": f"DATABASE_URL must begin with postgresql://, not mysql://; {WRITE}",
     "sqlite:///secret": f"DATABASE_URL must begin with postgresql://, not sqlite://; {WRITE}",
-    "postgresql+asyncpg://u:secret@x/y": f"DATABASE_URL must begin with postgresql://, not postgresql+asyncpg://; {WRITE}",
-    "postgres+asyncpg://u:secret@x/y": f"DATABASE_URL must begin with postgresql://, not postgres+asyncpg://; {WRITE}",
+    "postgresql+asyncpg://u:secret@x/y": (
+        f"DATABASE_URL must begin with postgresql://, not postgresql+asyncpg://; {WRITE}"
+    ),
+    "postgres+asyncpg://u:secret@x/y": (
+        f"DATABASE_URL must begin with postgresql://, not postgres+asyncpg://; {WRITE}"
+    ),
     "postgresql://u:secret@x:port/y": f"DATABASE_URL has a port that is not a number; {WRITE}",
-    "postgresql://u:secret@x:99999/y": f"DATABASE_URL has a port that is not between 1 and 65535; {WRITE}",
-    "postgresql://u@x/y?ssl=secret": "DATABASE_URL has an option that PostgreSQL does not know, ssl; leave it out, "
-    "or write it as libpq does",
+    "postgresql://u:secret@x:99999/y": (
+        f"DATABASE_URL has a port that is not between 1 and 65535; {WRITE}"
+    ),
+    "postgresql://u@x/y?ssl=secret": (
+        "DATABASE_URL has an option that PostgreSQL does not know, ssl; leave it out, "
+        "or write it as libpq does"
+    ),
 }
 """Those that no process and no command takes, and what is said of each."""
 
@@ -92,15 +100,24 @@ def test_a_url_of_a_postgresql_is_taken(url):
 
 
 STRANGERS = {
-    "CREATE TABLE companies (id int)": "the database has already what is called companies, and Leadsweep has not made it",
-    "CREATE VIEW leads AS SELECT 1; CREATE TYPE jobs AS ENUM ('a')": "the database has already what is called jobs, leads, "
-    "and Leadsweep has not made it",
-    "CREATE TABLE alembic_version AS SELECT 'a1b2' AS version_num": "the database has an alembic_version of another application",
-    "CREATE TABLE alembic_version AS SELECT '0001' AS version_num; CREATE TABLE chunks (n int)": "the database has already "
-    "what is called chunks, and Leadsweep has not made it",
-    "CREATE TABLE alembic_version AS SELECT * FROM (VALUES ('a'), ('b')) AS heads (version_num)": "the database has an "
-    "alembic_version of another application",
-    "CREATE TABLE alembic_version AS SELECT '0006' AS version_num": "the database has an alembic_version of another application",
+    "CREATE TABLE companies (id int)": (
+        "the database has already what is called companies, and Leadsweep has not made it"
+    ),
+    "CREATE VIEW leads AS SELECT 1; CREATE TYPE jobs AS ENUM ('a')": (
+        "the database has already what is called jobs, leads, and Leadsweep has not made it"
+    ),
+    "CREATE TABLE alembic_version AS SELECT 'a1b2' AS version_num": (
+        "the database has an alembic_version of another application"
+    ),
+    "CREATE TABLE alembic_version AS SELECT '0001' AS version_num; CREATE TABLE chunks (n int)": (
+        "the database has already what is called chunks, and Leadsweep has not made it"
+    ),
+    "CREATE TABLE alembic_version AS SELECT * FROM (VALUES ('a'), ('b')) AS heads (version_num)": (
+        "the database has an alembic_version of another application"
+    ),
+    "CREATE TABLE alembic_version AS SELECT '0006' AS version_num": (
+        "the database has an alembic_version of another application"
+    ),
 }
 """What another application may have made, and what is said of it."""
 
@@ -153,7 +170,7 @@ def test_a_database_that_is_not_to_be_had_is_told_at_the_start_and_waited_for(da
         finally:
             process.kill()
             process.communicate()
-        assert (said["event"], said["mend"]) == (
+        assert (said["event"], said["hint"]) == (
             "database not usable",
             "start it, create it, or mend DATABASE_URL",
         )
@@ -207,4 +224,4 @@ def test_a_redis_cluster_is_refused_by_name(command, tmp_path):
         )
         assert done.returncode == 1
         name = "REDIS_URL" if command == ["api"] else "BROKER_URL"
-        assert done.stderr == f"{name}: {CLUSTER.finding}; {CLUSTER.mend}\n"
+        assert done.stderr == f"{name}: {CLUSTER.finding}; {CLUSTER.hint}\n"

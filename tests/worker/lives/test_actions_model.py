@@ -24,8 +24,9 @@ from hypothesis.stateful import (
 )
 from sqlalchemy import text
 
-from api.http.errors import ApiError
+from api.http.answers import ApiError
 from shared.states import Action, Outcome
+from tests.support.counts import many, ran
 from tests.support.jobs import add_campaign, add_leads, let_leases_expire, one_tick
 from tests.worker.test_steering import SteeredWorld, shut_window, window_around
 from worker.claimer import MAX_ATTEMPTS
@@ -265,6 +266,7 @@ class Life(RuleBasedStateMachine):
 
     @initialize(target=jobs, submissions=st.lists(SUBMISSIONS, min_size=2, max_size=4))
     def begin(self, submissions):
+        ran()
         for table in ("archived_leads", "jobs", "leads"):
             self.world.execute(f"DELETE FROM {table}")
         with self.world.engine.begin() as connection:
@@ -328,7 +330,10 @@ class Life(RuleBasedStateMachine):
     def its_workers_died(self, job_id):
         values = {"job_id": job_id, "attempts": MAX_ATTEMPTS}
         self.world.execute(
-            "UPDATE chunks SET attempts = :attempts, retry_at = '-infinity' WHERE job_id = :job_id AND state = 'pending'",
+            (
+                "UPDATE chunks SET attempts = :attempts, retry_at = '-infinity'"
+                " WHERE job_id = :job_id AND state = 'pending'"
+            ),
             **values,
         )
         for chunk in self.model.jobs[job_id].chunks:
@@ -358,7 +363,8 @@ class Life(RuleBasedStateMachine):
         if job.state not in FINAL:
             self.world.execute(
                 "UPDATE jobs SET run_at = clock_timestamp() - interval '1 s',"
-                " closes_at = CASE WHEN run_window IS NOT NULL THEN clock_timestamp() + interval '1 h' END WHERE id = :job_id",
+                " closes_at = CASE WHEN run_window IS NOT NULL THEN clock_timestamp() + interval"
+                " '1 h' END WHERE id = :job_id",
                 job_id=job_id,
             )
             job.due, job.window = True, job.window and "open"
@@ -534,12 +540,13 @@ def world(engine, database_url):
     world.close()
 
 
+@pytest.mark.proof("actions")
 def test_whatever_is_asked_of_jobs_they_are_what_the_model_says(world):
     machine = type("LifeOf", (Life,), {"world": world})
     run_state_machine_as_test(
         machine,
         settings=settings(
-            max_examples=100,
+            max_examples=many("actions"),
             stateful_step_count=40,
             deadline=None,
             suppress_health_check=list(HealthCheck),

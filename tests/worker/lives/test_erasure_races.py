@@ -25,7 +25,8 @@ PERSON = Lead("cmp", "a", "+101")
 SOMEBODY = Lead("cmp", "z", "+109")
 NAMED = {"by id": ("a", None), "by phone": (None, "+101"), "by another's id": ("x", "+101")}
 BLOCKED = text(
-    "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+    "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
+    " AND wait_event_type = 'Lock'"
 )
 
 

@@ -26,20 +26,21 @@ from hypothesis.stateful import (
 )
 from sqlalchemy import delete, event, insert, select, text
 
+from api.http.answers import ApiError
 from api.http.auth import Key
-from api.http.errors import ApiError
+from api.http.request import Caller
 from api.jobs.follow_up import follow
-from api.jobs.idempotency import Asked
 from api.jobs.results import read_results
 from api.jobs.submission import parse
-from api.jobs.submit import accept
-from api.leads.leads import Named
-from api.leads.leads import delete as delete_lead
+from api.jobs.submit import submit
+from api.leads.delete import delete as delete_lead
+from api.leads.named import Named
 from shared.database.engines import create_api_engine
 from shared.database.models import archived_leads, jobs, leads
 from shared.settings import Settings
 from shared.states import Action, Outcome
 from tests.support import oracle
+from tests.support.counts import many, ran
 from tests.support.jobs import add_campaign, let_leases_expire, one_tick, work_off
 from tests.worker.lives.strategies import CAMPAIGNS, READINGS, campaigns_of_leads, copies, entries
 from worker.claimer import claim
@@ -103,16 +104,16 @@ class World:
         }
         job_id = uuid4()
         submission = parse(json.dumps(body | fields).encode())
-        asked = Asked(KEY, None, 0, job_id)
+        caller = Caller(KEY, None, 0, job_id)
         self._runner.run(
-            accept(self.api_engine, Settings(chunk_size=chunk_size), asked, submission)
+            submit(self.api_engine, Settings(chunk_size=chunk_size), caller, submission)
         )
         return job_id
 
     def follow(self, job_id, action):
         """The job that follows."""
-        asked = Asked(KEY, None, 0, uuid4())
-        return self._runner.run(follow(self.api_engine, Settings(), asked, job_id, action)).job_id
+        caller = Caller(KEY, None, 0, uuid4())
+        return self._runner.run(follow(self.api_engine, Settings(), caller, job_id, action)).job_id
 
     def delete(self, campaign, external_id, number):
         """As `DELETE /api/v1/leads` does; the number of copies erased, None where there is
@@ -141,7 +142,8 @@ class World:
                 pace = {"rate": size * 8 if size and is_paced else None}
                 connection.execute(
                     text(
-                        "UPDATE jobs SET max_leads_per_second = :rate, paced_at = NULL, part_size = NULL"
+                        "UPDATE jobs SET max_leads_per_second = :rate, paced_at = NULL, part_size"
+                        " = NULL"
                     ),
                     pace,
                 )
@@ -224,11 +226,13 @@ ANY_JOB = {
 any_database = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 
 
-@settings(any_database, max_examples=300)
+@pytest.mark.proof("random jobs")
+@settings(any_database, max_examples=many("random jobs"))
 @given(**ANY_JOB, chunk_size=st.integers(1, 15))
 def test_every_entry_of_every_job_ends_as_the_contract_says(
     world, present, archived, written, chunk_size, phone_fallback, region
 ):
+    ran()
     world.put(present, archived)
     options = {"chunk_size": chunk_size, "phone_fallback": phone_fallback}
     job_id = world.submit(written, phoneRegion=region, **options)
@@ -252,11 +256,13 @@ def test_every_entry_of_every_job_ends_as_the_contract_says(
     assert (job.lacks_plus, job.other_external_id) == (lacks_plus, 0)
 
 
-@settings(any_database, max_examples=100)
+@pytest.mark.proof("random previews")
+@settings(any_database, max_examples=many("random previews") // 2)
 @given(**ANY_JOB)
 def test_a_preview_says_what_a_job_would_do_and_its_execution_does_it(
     world, present, archived, written, phone_fallback, region
 ):
+    ran()
     world.put(present, archived)
     preview = world.submit(written, phoneRegion=region, phone_fallback=phone_fallback, dryRun=True)
     world.work()
@@ -287,7 +293,8 @@ def test_a_preview_says_what_a_job_would_do_and_its_execution_does_it(
 CHANGED = ("notFound", None, "changed")
 
 
-@settings(any_database, max_examples=150)
+@pytest.mark.proof("random previews")
+@settings(any_database, max_examples=many("random previews") // 2)
 @example(
     present={oracle.Lead("cmp", "a", "+101")},
     archived=[oracle.Lead("cmp", "a", "+102")],
@@ -327,6 +334,7 @@ def test_a_preview_in_parts_is_executed_on_whom_each_part_found(
     settled already, such as a row that is broken; and of those found, one may have got another
     number since.
     """
+    ran()
     world.put(present, archived)
     preview = world.submit(
         written,
@@ -337,7 +345,10 @@ def test_a_preview_in_parts_is_executed_on_whom_each_part_found(
     )
     if is_broken:
         with world.engine.begin() as connection:
-            breaking = "UPDATE chunks SET outcomes[1] = :broken, invalid = 1 WHERE outcomes[1] = 0 AND 0 = ANY(outcomes[2:])"
+            breaking = (
+                "UPDATE chunks SET outcomes[1] = :broken, invalid = 1 WHERE outcomes[1] = 0"
+                " AND 0 = ANY(outcomes[2:])"
+            )
             connection.execute(text(breaking), {"broken": Outcome.UNREADABLE})
     options = {"campaign": "cmp", "phone_fallback": phone_fallback, "readings": REGIONS[region]}
     expected = {
@@ -398,8 +409,9 @@ def _would(i, outcome, verdict):
     return ("wouldDelete", matched_by, "otherExternalId" if other else reason)
 
 
+@pytest.mark.proof("locked leads")
 @settings(
-    any_database, max_examples=25, phases=(Phase.explicit, Phase.generate)
+    any_database, max_examples=many("locked leads"), phases=(Phase.explicit, Phase.generate)
 )  # each lock is waited for: no time to shrink
 @given(
     **ANY_JOB,
@@ -412,6 +424,7 @@ def test_what_somebody_has_locked_waits_and_nobody_else_is_taken_for_it(
     """While it is locked, the others are decided as the contract says; afterwards, those that have
     waited.
     """
+    ran()
     world.put(present, archived)
     ground = sorted((lead for lead in present if lead.campaign == "cmp"), key=str)
     locked = {ground[i % len(ground)] for i in locks} if ground else set()
@@ -486,6 +499,7 @@ class Life(RuleBasedStateMachine):
 
     @initialize(present=campaigns_of_leads())
     def begin(self, present):
+        ran()
         self.world.put(present)
         self.present = set(present)
         self.archive = {}  # as World.archive has it
@@ -520,7 +534,7 @@ class Life(RuleBasedStateMachine):
             return
         source = pick.choice(possible)
         job_id = self.world.follow(source, Action.RESTORE)
-        if job_id not in self.submitted:  # asked again, it is the same job
+        if job_id not in self.submitted:  # caller again, it is the same job
             of_source = {
                 "campaign": self.submitted[source]["campaign"],
                 "written": archived[source],
@@ -703,7 +717,8 @@ class Life(RuleBasedStateMachine):
             connection.execute(text("UPDATE chunks SET attempts = 0 WHERE state = 'pending'"))
             connection.execute(
                 text(
-                    "UPDATE jobs SET paced_at = paced_at - interval '1 hour', waiting_until = waiting_until - interval '1 hour'"
+                    "UPDATE jobs SET paced_at = paced_at - interval '1 hour', waiting_until ="
+                    " waiting_until - interval '1 hour'"
                 )
             )
 
@@ -854,12 +869,13 @@ class dying_at:  # noqa: N801 - it reads as a statement
         self._left -= counts
 
 
+@pytest.mark.proof("random lives")
 def test_whatever_happens_around_a_job_each_entry_is_decided_once_and_right(world):
     machine = type("LifeOf", (Life,), {"world": world})
     run_state_machine_as_test(
         machine,
         settings=settings(
-            max_examples=60,
+            max_examples=many("random lives"),
             stateful_step_count=25,
             deadline=None,
             suppress_health_check=list(HealthCheck),

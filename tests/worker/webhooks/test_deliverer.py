@@ -10,17 +10,23 @@ from uuid import UUID, uuid4
 import pytest
 from sqlalchemy import insert, select, text, update
 
+from shared.broker.wakeups import Wake
+from shared.credentials import Vault, new_secret, new_secrets_key, retired
 from shared.database.models import deliveries, jobs, webhooks
-from shared.webhooks.destinations import parse_networks
-from shared.webhooks.signatures import Vault, new_secret, new_secrets_key, retired
+from shared.destinations import parse_networks
 from tests.support.jobs import add_campaign, add_leads, queue_job, work_off
 from tests.support.receiver import receiving
 from tests.support.stack import lock_waits, wait_for
-from worker.backoff import DELAYS, next_delay, parse_retry_after
+from worker.attempts import DELAYS, next_delay, parse_retry_after, record
 from worker.composer import MAX_BODY
 from worker.deliverer import Terms, deliver_next
-from worker.finisher import Wake
-from worker.outbox import AT_ONCE, AT_ONCE_OF_COMPANY, MUCH, RETRIES_AT_ONCE, claim, record
+from worker.outbox import (
+    AT_ONCE,
+    AT_ONCE_OF_COMPANY,
+    CHEAP_BACKLOG,
+    RETRIES_AT_ONCE,
+    claim,
+)
 from worker.poster import Reply
 from worker.purger import purge_identifiers
 
@@ -115,16 +121,22 @@ class World:
         """Moves everything that was written into the past."""
         past = f"interval '{seconds} s'"
         self.execute(
-            f"UPDATE deliveries SET due_at = due_at - {past}, claimed_until = claimed_until - {past}"
+            f"UPDATE deliveries SET due_at = due_at - {past}, claimed_until = claimed_until -"
+            f" {past}"
         )
         self.execute(
-            f"UPDATE webhooks SET failing_since = failing_since - {past}, old_secrets = (SELECT coalesce(jsonb_agg("
-            f"earlier || jsonb_build_object('until', CAST(earlier ->> 'until' AS timestamptz) - {past})), '[]')"
+            f"UPDATE webhooks SET failing_since = failing_since - {past}, old_secrets = (SELECT"
+            " coalesce(jsonb_agg("
+            "earlier || jsonb_build_object('until', CAST(earlier ->> 'until' AS timestamptz) -"
+            f" {past})), '[]')"
             " FROM jsonb_array_elements(old_secrets) AS earlier)"
         )
 
 
-ZERO = "deleted = 0, would_delete = 0, restored = 0, conflict = 0, not_found = 1, unprocessed = 0, invalid = 0"
+ZERO = (
+    "deleted = 0, would_delete = 0, restored = 0, conflict = 0, not_found = 1, unprocessed = 0,"
+    " invalid = 0"
+)
 
 
 @pytest.fixture
@@ -141,15 +153,26 @@ def test_the_end_of_a_job_is_told_to_its_callback_signed_and_complete(world):
     event = came.verified(world.secret)
     with world.engine.connect() as connection:
         job = connection.execute(select(jobs)).one()
+    finished_at = job.finished_at.astimezone(UTC).isoformat(timespec="milliseconds")
     assert event == {
         "type": "job.completed",
-        "timestamp": job.finished_at.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+        "timestamp": finished_at.replace("+00:00", "Z"),
         "data": {
-            "jobId": str(job_id), "campaignId": "cmp", "clientReference": "r ü", "status": "completed", "mode": "delete",
-            "dryRun": False, "total": 3, "deleted": 2, "notFound": 1, "unprocessed": 0, "statusUrl": f"/api/v1/jobs/{job_id}",
-            "deletedIdentifiers": ["a", "+102"], "notFoundIdentifiers": ["nobody"],
+            "jobId": str(job_id),
+            "campaignId": "cmp",
+            "clientReference": "r ü",
+            "status": "completed",
+            "mode": "delete",
+            "dryRun": False,
+            "total": 3,
+            "deleted": 2,
+            "notFound": 1,
+            "unprocessed": 0,
+            "statusUrl": f"/api/v1/jobs/{job_id}",
+            "deletedIdentifiers": ["a", "+102"],
+            "notFoundIdentifiers": ["nobody"],
         },
-    }  # fmt: skip
+    }
     row = world.row()
     assert UUID(came.headers["webhook-id"]) == row.id
     assert abs(int(came.headers["webhook-timestamp"]) - datetime.now(UTC).timestamp()) < 60
@@ -445,7 +468,7 @@ def test_one_success_in_between_and_it_is_not(world):
     assert world.execute("SELECT enabled FROM webhooks") == [(True,)]
 
 
-def test_what_is_written_while_its_webhook_is_being_disabled_is_given_up_unsent_and_the_next_is_sent(
+def test_what_is_written_while_its_webhook_is_disabled_is_given_up_unsent_and_the_next_is_sent(
     world,
 ):
     world.webhook("/201")
@@ -603,7 +626,9 @@ def test_a_thread_that_sees_more_to_do_wakes_another_and_one_at_its_end_sends_fo
     assert world.deliver() == ["webhooks"], "which is enough: it wakes the next"
 
 
-@pytest.mark.parametrize("backlog", [MUCH - 2, MUCH - 1, MUCH, 15 * MUCH])
+@pytest.mark.parametrize(
+    "backlog", [CHEAP_BACKLOG - 2, CHEAP_BACKLOG - 1, CHEAP_BACKLOG, 15 * CHEAP_BACKLOG]
+)
 def test_a_claim_looks_past_a_long_queue_of_a_receiver_that_hangs(world, backlog):
     world.pending(backlog, "/hang")
     world.claim_all()
@@ -629,7 +654,8 @@ def test_only_the_last_fifty_attempts_are_kept(world):
     world.finished_job()
     world.execute(
         "UPDATE deliveries SET tried ="
-        " (SELECT jsonb_agg(jsonb_build_object('at', n::text, 'status', 500, 'latency', 1, 'error', NULL))"
+        " (SELECT jsonb_agg(jsonb_build_object('at', n::text, 'status', 500, 'latency', 1,"
+        " 'error', NULL))"
         " FROM generate_series(1, 50) AS n)"
     )
     world.deliver()

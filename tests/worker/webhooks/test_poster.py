@@ -13,12 +13,13 @@ from datetime import UTC, datetime
 
 import pytest
 
-from shared.webhooks.destinations import parse_networks
+from shared.destinations import parse_networks
 from tests.support.certificates import make_certificate
+from tests.support.counts import many, ran
 from tests.support.hosts import SPELLINGS, TRICKS, shut_network
 from tests.support.receiver import receiving, server_context
 from worker import poster
-from worker.backoff import next_delay
+from worker.attempts import next_delay
 from worker.poster import Reply, post
 
 LOOPBACK = parse_networks("127.0.0.0/8,::1/128")
@@ -85,6 +86,7 @@ def test_what_is_sent_is_what_was_given_and_no_more_than_that(receiver, monkeypa
     }
 
 
+@pytest.mark.proof("hostile receivers")
 @pytest.mark.parametrize(
     ("path", "reply"),
     [
@@ -110,12 +112,16 @@ def test_a_hostile_receiver_costs_a_bounded_time_and_is_told_of_in_few_words(
     assert receiver.connections == 1, "nothing is followed"
 
 
-GOOD = b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\ntransfer-encoding: chunked\r\nretry-after: 5\r\n\r\n5\r\nhello\r\n0\r\n\r\n"
+GOOD = (
+    b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\ntransfer-encoding: chunked\r\nretry-after: 5\r\n\r\n"
+    b"5\r\nhello\r\n0\r\n\r\n"
+)
 
 
+@pytest.mark.proof("broken answers")
 def test_an_answer_with_errors_anywhere_is_a_reply_or_none_and_never_more(receiver):
     dice = random.Random(7)
-    for _ in range(300):
+    for _ in range(many("broken answers")):
         broken = bytearray(GOOD)
         for _ in range(dice.randint(1, 4)):
             broken[dice.randrange(len(broken))] = dice.randrange(256)
@@ -123,8 +129,10 @@ def test_an_answer_with_errors_anywhere_is_a_reply_or_none_and_never_more(receiv
         reply = send(f"{receiver.url}/x")
         assert (reply.status is None) == (reply.error is not None), bytes(broken)
         next_delay(1, reply, datetime.now(UTC))
+        ran()
 
 
+@pytest.mark.proof("hostile receivers")
 def test_who_does_not_read_what_we_send_is_cut_off(short):
     with socket.create_server(("127.0.0.1", 0)) as silent:
         began = time.monotonic()
@@ -135,6 +143,7 @@ def test_who_does_not_read_what_we_send_is_cut_off(short):
         assert time.monotonic() - began < SECONDS + 1
 
 
+@pytest.mark.proof("hostile receivers")
 def test_a_look_up_that_takes_long_is_cut_off_and_holds_up_no_other(receiver, short, monkeypatch):
     answers, real = threading.Event(), socket.getaddrinfo
 
@@ -152,6 +161,7 @@ def test_a_look_up_that_takes_long_is_cut_off_and_holds_up_no_other(receiver, sh
     assert receiver.connections == 1
 
 
+@pytest.mark.proof("hostile receivers")
 def test_an_answer_is_neither_unpacked_nor_kept(receiver):
     send(f"{receiver.url}/200")
     tracemalloc.start()
@@ -162,6 +172,7 @@ def test_an_answer_is_neither_unpacked_nor_kept(receiver):
     assert peak < 2_000_000
 
 
+@pytest.mark.proof("hostile receivers")
 def test_nobody_listening_and_no_such_name_are_told_apart(monkeypatch):
     with socket.create_server(("127.0.0.1", 0)) as closed:
         port = closed.getsockname()[1]
@@ -174,6 +185,7 @@ def test_nobody_listening_and_no_such_name_are_told_apart(monkeypatch):
     assert send("http://nowhere.invalid/") == Reply(error="name not resolved")
 
 
+@pytest.mark.proof("hostile urls")
 @pytest.mark.parametrize("written", TRICKS + SPELLINGS)
 def test_no_trick_makes_a_connection(monkeypatch, written):
     with receiving() as four, receiving("::1", port=four.port) as six:
@@ -192,6 +204,7 @@ def test_a_connection_to_what_is_allowed_would_be_tried_where_no_trick_made_one(
     assert set(tried) & {"127.0.0.1", "::1", "1.1.1.1"}
 
 
+@pytest.mark.proof("hostile receivers")
 def test_a_name_with_a_public_and_a_private_address_is_not_connected_to(receiver, monkeypatch):
     tried = shut_network(monkeypatch, receiver.port)
     leading_to(monkeypatch, ["1.1.1.1", "127.0.0.1"])
@@ -202,6 +215,7 @@ def test_a_name_with_a_public_and_a_private_address_is_not_connected_to(receiver
     assert receiver.connections == 0
 
 
+@pytest.mark.proof("hostile receivers")
 def test_a_name_that_changes_its_answer_is_asked_once_and_connected_to_as_it_was_checked(
     receiver, monkeypatch
 ):
@@ -217,6 +231,7 @@ def test_a_name_that_changes_its_answer_is_asked_once_and_connected_to_as_it_was
     assert receiver.connections == 1
 
 
+@pytest.mark.proof("hostile receivers")
 def test_an_address_that_takes_no_connection_is_passed_over(receiver, monkeypatch):
     leading_to(monkeypatch, ["127.0.0.9", "127.0.0.1"])
     assert send(f"http://two.example:{receiver.port}/200") == Reply(200)
@@ -246,6 +261,7 @@ def test_tls_is_asked_for_the_name_and_verified_against_it(trusted, monkeypatch)
     assert send(f"https://127.0.0.1:{trusted.port}/200") == Reply(error="TLS failed")
 
 
+@pytest.mark.proof("hostile receivers")
 @pytest.mark.parametrize("days", [1, -1], ids=["self-signed", "expired"])
 def test_a_certificate_that_is_not_good_gets_nothing(tmp_path, days):
     with receiving(
@@ -255,6 +271,7 @@ def test_a_certificate_that_is_not_good_gets_nothing(tmp_path, days):
         assert receiver.came == []
 
 
+@pytest.mark.proof("hostile receivers")
 def test_what_speaks_no_tls_or_none_to_the_end_is_cut_off(receiver, short):
     assert send(f"https://127.0.0.1:{receiver.port}/200").error in {
         "TLS failed",

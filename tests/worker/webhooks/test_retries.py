@@ -78,7 +78,10 @@ def test_the_retry_of_an_execution_takes_no_other_lead_than_was_found(world):  #
 def test_a_scheduled_execution_that_is_cancelled_can_be_retried_whole(world):  # noqa: F811
     job_id = executed(world)
     world.execute(
-        "UPDATE jobs SET state = 'scheduled', run_at = clock_timestamp() + interval '1 h' WHERE id = :id",
+        (
+            "UPDATE jobs SET state = 'scheduled', run_at = clock_timestamp() + interval '1 h'"
+            " WHERE id = :id"
+        ),
         id=job_id,
     )
     world.act(job_id, Action.CANCEL)

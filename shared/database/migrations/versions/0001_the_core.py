@@ -92,12 +92,14 @@ def upgrade() -> None:
         ),
         sa.CheckConstraint(
             "CASE WHEN state IN ('completed', 'failed', 'cancelled') THEN finished_at IS NOT NULL "
-            "AND coalesce(deleted + not_found + unprocessed = total, false) ELSE finished_at IS NULL "
+            "AND coalesce(deleted + not_found + unprocessed = total, false) ELSE finished_at IS "
+            "NULL "
             "AND deleted IS NULL AND not_found IS NULL AND unprocessed IS NULL END",
             name=op.f("jobs_counts_when_finished"),
         ),
         sa.CheckConstraint(
-            "state IN ('scheduled', 'queued', 'running', 'paused', 'completed', 'failed', 'cancelled')",
+            "state IN ('scheduled', 'queued', 'running', 'paused', 'completed', 'failed', "
+            "'cancelled')",
             name=op.f("jobs_state"),
         ),
         sa.CheckConstraint("total > 0", name=op.f("jobs_total")),
@@ -204,7 +206,8 @@ def upgrade() -> None:
         ),
         sa.CheckConstraint("state IN ('pending', 'done')", name=op.f("chunks_state")),
         sa.CheckConstraint(
-            "attempts > 0 OR cardinality(external_ids) > 0 AND cardinality(external_ids) = cardinality(phone_numbers) "
+            "attempts > 0 OR cardinality(external_ids) > 0 AND cardinality(external_ids) = "
+            "cardinality(phone_numbers) "
             "AND cardinality(external_ids) = cardinality(outcomes)",
             name=op.f("chunks_arrays_match"),
         ),

@@ -46,7 +46,8 @@ def _job_columns() -> list[sa.Column[Any]]:
         sa.Column(
             "wanted",
             sa.Text(),
-            comment="an action asked for, in force once no chunk is in hand; nothing is claimed meanwhile",
+            comment="an action asked for, in force once no chunk is in hand; nothing is claimed "
+            "meanwhile",
         ),
         sa.Column("wanted_by", sa.Text(), comment="name of the key that asked"),
         sa.Column(
@@ -89,12 +90,14 @@ _JOB_CHECKS = {
 
 _FINAL = "state IN ('completed', 'failed', 'cancelled')"
 _COUNTS_WHEN_FINISHED = (
-    f"CASE WHEN {_FINAL} THEN finished_at IS NOT NULL AND wanted IS NULL AND coalesce({_SUM} = total, false)"
+    f"CASE WHEN {_FINAL} THEN finished_at IS NOT NULL AND wanted IS NULL AND "
+    f"coalesce({_SUM} = total, false)"
     f" ELSE finished_at IS NULL AND coalesce({_SUM.replace(' +', ',')}) IS NULL END"
 )
 _OLD_COUNTS_WHEN_FINISHED = (
     f"CASE WHEN {_FINAL} THEN finished_at IS NOT NULL AND coalesce({_OLD_SUM} = total, false)"
-    " ELSE finished_at IS NULL AND deleted IS NULL AND not_found IS NULL AND unprocessed IS NULL END"
+    " ELSE finished_at IS NULL AND deleted IS NULL AND not_found IS NULL "
+    "AND unprocessed IS NULL END"
 )
 
 _JOB_INDEXES = {
@@ -126,7 +129,8 @@ def upgrade() -> None:
         sa.Column(
             "off_peak",
             sa.Text(),
-            comment="its window for off-peak jobs, e.g. 22:00-06:00 mon-sun Europe/Berlin; null: the server's",
+            comment="its window for off-peak jobs, e.g. 22:00-06:00 mon-sun Europe/Berlin; null: "
+            "the server's",
         ),
     )
     for column in _job_columns():
@@ -138,7 +142,8 @@ def upgrade() -> None:
         op.alter_column("jobs", name, server_default=None)
         op.add_column("chunks", sa.Column(name, sa.Integer(), nullable=False, server_default="0"))
     op.execute(
-        "UPDATE jobs SET would_delete = NULL, restored = NULL, conflict = NULL WHERE finished_at IS NULL"
+        "UPDATE jobs SET would_delete = NULL, restored = NULL, conflict = NULL "
+        "WHERE finished_at IS NULL"
     )
     # A job that waits for a time which it does not name could never become due.
     op.execute("UPDATE jobs SET run_at = created_at WHERE state = 'scheduled' AND run_at IS NULL")
@@ -210,15 +215,18 @@ def downgrade() -> None:
     # ever: none runs that must not.
     op.execute("DELETE FROM jobs WHERE finished_at IS NULL AND source_job_id IS NOT NULL")
     op.execute(
-        "UPDATE jobs SET state = 'paused' WHERE wanted IN ('pause', 'cancel') OR run_window IS NOT NULL AND finished_at IS NULL"
+        "UPDATE jobs SET state = 'paused' "
+        "WHERE wanted IN ('pause', 'cancel') OR run_window IS NOT NULL AND finished_at IS NULL"
     )
     # It has no number for 11, changed, which is not found, nor for 15, cancelled, which is not
     # processed.
     op.execute(
-        "UPDATE chunks SET outcomes = array_replace(outcomes, 11::smallint, 3::smallint) WHERE 11 = ANY(outcomes)"
+        "UPDATE chunks SET outcomes = array_replace(outcomes, 11::smallint, 3::smallint) "
+        "WHERE 11 = ANY(outcomes)"
     )
     op.execute(
-        "UPDATE chunks SET outcomes = array_replace(outcomes, 15::smallint, 6::smallint) WHERE 15 = ANY(outcomes)"
+        "UPDATE chunks SET outcomes = array_replace(outcomes, 15::smallint, 6::smallint) "
+        "WHERE 15 = ANY(outcomes)"
     )
     op.drop_table("idempotency_keys")
     op.drop_table("archived_leads")

@@ -18,7 +18,8 @@ _FINAL = "state IN ('completed', 'failed', 'cancelled')"
 
 def _replace_checks(counts: str) -> None:
     finished = (
-        f"CASE WHEN {_FINAL} THEN finished_at IS NOT NULL AND wanted IS NULL AND coalesce({counts} = total, false)"
+        f"CASE WHEN {_FINAL} THEN finished_at IS NOT NULL AND wanted IS NULL AND coalesce({counts} "
+        "= total, false)"
         f" ELSE finished_at IS NULL AND coalesce({counts.replace(' +', ',')}) IS NULL END"
     )
     decided = (

@@ -99,7 +99,8 @@ def upgrade() -> None:
     # What is unfinished has no counts yet. A ticker of before that ends a job leaves them empty:
     # the API then sums them up.
     op.execute(
-        f"UPDATE jobs SET {', '.join(f'{name} = NULL' for name in _NOTED)} WHERE finished_at IS NULL"
+        f"UPDATE jobs SET {', '.join(f'{name} = NULL' for name in _NOTED)} WHERE finished_at IS "
+        "NULL"
     )
     for name, expression in _ARCHIVE_INDEXES.items():
         op.create_index(
@@ -133,8 +134,10 @@ def downgrade() -> None:
     op.execute("""
         UPDATE chunks SET outcomes = (
             SELECT array_agg(CASE
-                WHEN outcome BETWEEN 20 AND 25 THEN 3 WHEN outcome = 26 THEN 1 WHEN outcome = 27 THEN 2
-                WHEN outcome = 28 THEN 8 WHEN outcome > 28 THEN 17 ELSE outcome END ORDER BY position)
+                WHEN outcome BETWEEN 20 AND 25 THEN 3
+                WHEN outcome = 26 THEN 1 WHEN outcome = 27 THEN 2
+                WHEN outcome = 28 THEN 8 WHEN outcome > 28 THEN 17
+                ELSE outcome END ORDER BY position)
             FROM unnest(outcomes) WITH ORDINALITY AS entry (outcome, position)
         ) WHERE outcomes && ARRAY[20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30]::smallint[]
     """)

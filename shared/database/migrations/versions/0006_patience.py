@@ -17,8 +17,10 @@ _TIME = sa.DateTime(timezone=True)
 # it never changes.
 _BY_INDEX = """
 CREATE FUNCTION leadsweep_by_index() RETURNS boolean LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
-    SELECT set_config('enable_seqscan', 'off', true) = 'off' AND set_config('enable_bitmapscan', 'off', true) = 'off'
-        AND set_config('enable_sort', 'off', true) = 'off' AND set_config('enable_hashjoin', 'off', true) = 'off'
+    SELECT set_config('enable_seqscan', 'off', true) = 'off'
+        AND set_config('enable_bitmapscan', 'off', true) = 'off'
+        AND set_config('enable_sort', 'off', true) = 'off'
+        AND set_config('enable_hashjoin', 'off', true) = 'off'
         AND set_config('enable_mergejoin', 'off', true) = 'off'
 $$
 """
@@ -32,7 +34,8 @@ def _columns() -> dict[str, list[sa.Column[Any]]]:
             sa.Column(
                 "part_size",
                 sa.Integer(),
-                comment="entries of a chunk that are worked on at once, as they take long; null: all",
+                comment="entries of a chunk that are worked on at once, as they take long; null: "
+                "all",
             ),
             sa.Column(
                 "waiting_for", JSONB(), comment="why nothing goes on: reason, detail, sqlstate"
@@ -41,7 +44,8 @@ def _columns() -> dict[str, list[sa.Column[Any]]]:
             sa.Column(
                 "recovered_at",
                 _TIME,
-                comment="when something of it could be changed again, after the database had not been well",
+                comment="when something of it could be changed again, after the database had not "
+                "been well",
             ),
             sa.Column(
                 "waiting_until", _TIME, comment="when one chunk is tried again; null: all are"
@@ -71,7 +75,8 @@ def _columns() -> dict[str, list[sa.Column[Any]]]:
             sa.Column(
                 "locked_since",
                 _TIME,
-                comment="since when there are only such entries left, less the time in which nothing was tried",
+                comment="since when there are only such entries left, less the time in which "
+                "nothing was tried",
             ),
             sa.Column(
                 "held_since",
@@ -101,7 +106,8 @@ def upgrade() -> None:
     reason.
     """
     op.execute("""
-        UPDATE jobs SET client_reference = NULL WHERE identifiers_purged_at IS NOT NULL AND client_reference IS NOT NULL
+        UPDATE jobs SET client_reference = NULL
+        WHERE identifiers_purged_at IS NOT NULL AND client_reference IS NOT NULL
     """)
     op.execute(_BY_INDEX)
     op.alter_column(
@@ -137,7 +143,10 @@ def downgrade() -> None:
     """
     op.execute("""
         UPDATE chunks SET outcomes = (
-            SELECT array_agg(CASE WHEN outcome = 31 THEN 0 WHEN outcome > 31 THEN 5 ELSE outcome END ORDER BY position)
+            SELECT array_agg(
+                CASE WHEN outcome = 31 THEN 0 WHEN outcome > 31 THEN 5 ELSE outcome END
+                ORDER BY position
+            )
             FROM unnest(outcomes) WITH ORDINALITY AS entry (outcome, position)
         ) WHERE outcomes && ARRAY[31, 32, 33]::smallint[]
     """)

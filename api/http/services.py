@@ -1,0 +1,31 @@
+"""What an API process opens at its start and closes at its end, by name: what routes work with."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncEngine
+
+    from api.files.receive import Receiver
+    from api.http.auth import Authenticator
+    from api.http.places import Places
+    from api.http.rate_limits import Limiter
+    from api.http.request import Bodies
+    from api.jobs.waiting import Waiter
+    from shared.broker.sender import Sender
+    from shared.settings import Settings
+
+
+@dataclass
+class Services:
+    """One of each. Only what is written here is shared by the calls of a process."""
+
+    settings: "Settings"
+    engine: "AsyncEngine"  # each statement is a transaction of its own
+    limiter: "Limiter"
+    authenticator: "Authenticator"
+    bodies: "Bodies"
+    exports: "Places"
+    receiver: "Receiver"
+    waiter: "Waiter"
+    sender: "Sender"

@@ -1,1 +1,0 @@
-"""Where webhooks may go, and how they are signed."""
