@@ -6,6 +6,8 @@ BIN := $(VENV)/bin
 # What is installed: enough to run, or what tests, checks and benchmarks need besides.
 RUNS := $(VENV)/.installed-embedded
 DEV := $(VENV)/.installed-dev
+# Our code, compiled ahead, also where PYTHONDONTWRITEBYTECODE is set: else each process compiles all of it at each start.
+COMPILED := $(VENV)/.compiled
 # The guide, which the API serves, and what it is made of.
 GUIDE := api/description/static/guide/index.html
 # The locks hold what server and client need, but neither of the two: an index is never asked for them.
@@ -26,12 +28,15 @@ setup: $(DEV) ## Create .venv with all pinned dependencies (second runs reuse it
 $(VENV)/.installed-%: pyproject.toml client/pyproject.toml requirements-%.lock
 	@PYTHON="$(PYTHON)" sh scripts/setup.sh $*
 
-demo: $(RUNS) ## Run the main job on real servers, from nothing to the final status
+$(COMPILED): $(shell find api worker shared cli client -name '*.py')
+	-@$(BIN)/python -m compileall -q api worker shared cli client && touch $@
+
+demo: $(RUNS) $(COMPILED) ## Run the main job on real servers, from nothing to the final status
 	@$(BIN)/leadsweep demo
 
 # A guide that cannot be built is no reason not to run.
-up: $(RUNS) ## Keep the stack running on http://127.0.0.1:8000 (make up PORT=8001: there)
-	@$(MAKE) --no-print-directory $(GUIDE) || echo "the guide is not built; \`make docs\` says why" >&2
+up: $(RUNS) $(COMPILED) ## Keep the stack running on http://127.0.0.1:8000 (make up PORT=8001: there)
+	@$(MAKE) --silent --no-print-directory $(GUIDE) >&2 || echo "the guide is not built; \`make docs\` says why" >&2
 	@$(BIN)/leadsweep up $(if $(PORT),--port $(PORT)) $(ARGS)
 
 docs: $(RUNS) ## Build the guide, which the API serves at /guide; a link that leads nowhere fails

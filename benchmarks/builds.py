@@ -21,6 +21,13 @@ class Build(NamedTuple):
     folder: Path
     python: str = sys.executable
 
+    @property
+    def command(self):
+        """Python text that runs this build's `leadsweep`, whose place has changed."""
+        has_client = (self.folder / "client/leadsweep").exists()
+        module = "leadsweep.commands.main" if has_client else "cli.main"
+        return f"from {module} import main; main()"
+
     def start(self, *arguments, env, **options):
         """A process of this build, `python arguments`, which ends with ours.
 
@@ -28,14 +35,16 @@ class Build(NamedTuple):
         goes before what is installed.
         """
         command = ["setpriv", "--pdeathsig", "KILL", self.python, *map(str, arguments)]
-        env = env | {"PYTHONPATH": str(self.folder)}
+        folders = [self.folder]
+        if (self.folder / "client/leadsweep").exists():  # else it is a package itself
+            folders.append(self.folder / "client")
+        env = env | {"PYTHONPATH": ":".join(map(str, folders))}
         return subprocess.Popen(command, cwd=self.folder, env=env, **options)
 
     def migrate(self, database_url):
         """Brings the database to this build's schema."""
         env = os.environ | {"DATABASE_URL": database_url}
-        command = "from leadsweep.commands.main import main; main()"
-        if self.start("-c", command, "migrate", env=env, stdout=subprocess.DEVNULL).wait():
+        if self.start("-c", self.command, "migrate", env=env, stdout=subprocess.DEVNULL).wait():
             raise RuntimeError(f"the code in {self.folder} did not migrate its database")
 
     def require_own_code(self):

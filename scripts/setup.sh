@@ -15,5 +15,7 @@ echo "setting up .venv (once; a minute or so)"
 # Server and client are installed from this folder, never by name: somebody else may own the name on an index.
 .venv/bin/python -m pip install --quiet --disable-pip-version-check --no-index --no-deps --no-build-isolation \
 	-e . -e client
+# Compiled ahead, also where PYTHONDONTWRITEBYTECODE is set: else each process would compile all of it at each start.
+.venv/bin/python -m compileall -q api worker shared cli client
 touch .venv/.installed-embedded  # which all of dev is more than
 touch "$stamp"

@@ -22,7 +22,7 @@ from standardwebhooks import Webhook
 from shared.settings import SECRETS_KEY_BYTES
 
 BOTH_SIGN = timedelta(hours=24)  # after a rotation, so that receivers can change over
-MOST_OLD = 5  # secrets of before that sign too: each makes the header longer
+OLD_SECRETS_KEPT = 5  # secrets of before that sign too: each makes the header longer
 
 PREFIX = "lsk_"  # lets secret scanners and people see what a leaked string is
 
@@ -103,7 +103,7 @@ def retired(secret: ColumnElement[bytes], old_secrets: ColumnElement[Any]) -> Co
     newest = func.jsonb_build_object("secret", func.convert_from(secret, "UTF8"), "until", end)
     return func.jsonb_path_query_array(
         func.jsonb_build_array(newest).op("||")(old_secrets),
-        cast(f"$[0 to {MOST_OLD - 1}]", JSONPATH),
+        cast(f"$[0 to {OLD_SECRETS_KEPT - 1}]", JSONPATH),
     )
 
 

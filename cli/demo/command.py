@@ -16,7 +16,8 @@ def demo(*, as_json: bool) -> None:
     every outcome, and leaves nothing running and nothing behind. With --json the story goes to
     stderr.
     """
-    stop_by_signals()  # before the imports: one of them tries out the temporary folder, and would leave its file there
+    # Before the imports: one of them tries out the temporary folder, and would leave a file there.
+    stop_by_signals()
     from cli.demo.showcase import run_showcase
 
     result = run_showcase(story_on_stderr=as_json)

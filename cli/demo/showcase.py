@@ -37,9 +37,11 @@ from shared.credentials import Vault
 from shared.destinations import LOOPBACK, parse_networks
 from shared.states import JobState
 
-_PATIENCE = 60.0  # seconds for the job; it takes a small part of one
-_CHUNK_SIZE = 100  # entries, so that there is progress to be seen; the default of 1000 would decide all at once
-_POLL = 0.01  # seconds between two looks at it; callers are polite and wait for Retry-After
+_JOB_SECONDS = 60.0  # for the job, and for its webhook; each takes a small part of one
+# Entries of a chunk, so that there is progress to be seen: the default of 1000 would decide all at
+# once.
+_CHUNK_SIZE = 100
+_POLL_SECONDS = 0.01  # between two looks at the job; callers are polite and wait for Retry-After
 
 _BULK_DELETE = "/api/v1/leads/bulk-delete"
 _TOLD = (
@@ -160,8 +162,9 @@ def _show_main_job(stack: Stack, connection: Connection, story: Story) -> Json:
     after = _count(connection)
     _check(kinds, job, results, (before, after))
     story.console.print(
-        f"\nChecked: {before[0]:,} leads before and {after[0]:,} after, the other campaign has its {after[1]} still, "
-        f"and each of the {job['total']:,} entries has the outcome that it should have.\n"
+        f"\nChecked: {before[0]:,} leads before and {after[0]:,} after, "
+        f"the other campaign has its {after[1]} still, and each of the {job['total']:,} entries "
+        "has the outcome that it should have.\n"
     )
     return job
 
@@ -220,19 +223,19 @@ def _wait_for(client: httpx2.Client, job: Json, story: Story) -> Json:
     """The job's status once it is final; every change on the way is printed."""
     began = time.perf_counter()
     story.console.print(
-        f"            in chunks of {_CHUNK_SIZE}, so that there is something to watch (by default: 1,000)"
+        f"            in chunks of {_CHUNK_SIZE}, so that there is something to watch "
+        "(by default: 1,000)"
     )
     told = (job["status"], 0)
     while not JobState(job["status"]).final:
-        if time.perf_counter() - began > _PATIENCE:
-            raise Failure(f"the job is still {job['status']} after {_PATIENCE:.0f} s")
-        time.sleep(_POLL)
+        if time.perf_counter() - began > _JOB_SECONDS:
+            raise Failure(f"the job is still {job['status']} after {_JOB_SECONDS:.0f} s")
+        time.sleep(_POLL_SECONDS)
         job = _get(client, f"/api/v1/jobs/{job['jobId']}")
-        if (
-            told != (told := (job["status"], job["processed"]))
-            and not JobState(job["status"]).final
-        ):
-            story.console.print(f"            {told[0]}, {told[1]:,} of {job['total']:,} processed")
+        news = (job["status"], job["processed"])
+        if news != told and not JobState(job["status"]).final:
+            story.console.print(f"            {news[0]}, {news[1]:,} of {job['total']:,} processed")
+        told = news
     story.took(
         "job",
         time.perf_counter() - began,
@@ -257,17 +260,16 @@ def _wait_for_webhook(received: "Queue[Received]", job: Json, story: Story) -> N
     """
     began = time.perf_counter()
     try:
-        webhook = received.get(timeout=_PATIENCE)
+        webhook = received.get(timeout=_JOB_SECONDS)
     except Empty:
-        raise Failure(f"no webhook came within {_PATIENCE:.0f} s") from None
+        raise Failure(f"no webhook came within {_JOB_SECONDS:.0f} s") from None
     if webhook.event is None:
         raise Failure(f"the webhook was not signed as it should be: {webhook.wrong}")
     told = webhook.event["data"]
     differs = [name for name in _TOLD if told[name] != job[name]]
     if differs or webhook.event["type"] != f"job.{job['status']}":
-        raise Failure(
-            f"the webhook says otherwise than the job: {', '.join(differs) or webhook.event['type']}"
-        )
+        difference = ", ".join(differs) or webhook.event["type"]
+        raise Failure(f"the webhook says otherwise than the job: {difference}")
     done = (
         f"webhook {webhook.event['type']} received, signature verified, {told['deleted']:,} deleted"
     )
@@ -301,7 +303,7 @@ def _check(
     expected = [(identifier, kind.reason) for kind in kinds for identifier in kind.identifiers]
     deleted = sum(reason is None for _, reason in expected)
     (before, other_before), (after, other_after) = leads
-    for what, found, right in (
+    for what, seen, right in (
         ("status", job["status"], "completed"),
         ("outcomes", [(result["identifier"], result["reason"]) for result in results], expected),
         ("deleted", job["deleted"], deleted),
@@ -309,5 +311,5 @@ def _check(
         ("number of leads", after, before - deleted),
         ("number of leads of the other campaign", other_after, other_before),
     ):
-        if found != right:
-            raise Failure(f"the {what} should be {right}, but is {found}"[:500])
+        if seen != right:
+            raise Failure(f"the {what} should be {right}, but is {seen}"[:500])

@@ -162,7 +162,7 @@ def guard_streams(*, patience: float | None = READER_TIMEOUT, stdout: bool = Fal
     elif (
         sys.stderr is None
         or sys.stderr is sys.__stderr__
-        # The client has this module too, by another name: the `leadsweep` command was guarded by it.
+        # The client has this module too, by another name: it has guarded the `leadsweep` command.
         or type(sys.stderr).__qualname__ == Unfailing.__qualname__
     ):
         sys.stderr = Unfailing(_STDERR, patience)

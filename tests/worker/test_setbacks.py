@@ -193,7 +193,8 @@ def test_a_lead_that_takes_too_long_even_alone_is_said_to_be_too_slow(
             if claimed.max_entries == 1:
                 seconds.append(time.monotonic() - began)
     assert max(seconds) < longest + 1
-    assert [round(s) for s in seconds if s > 1] == tries
+    slow = [s for s in seconds if s > 1.5]
+    assert all(0.75 * due < s < 1.5 * due for s, due in zip(slow, tries, strict=True)), slow
     assert outcomes(campaign, job_id) == [BY_ID, Outcome.TOO_SLOW, BY_ID]
     assert LONGEST_PART == 15
     done = job(campaign, job_id)

@@ -105,7 +105,8 @@ def test_a_session_of_a_killed_postgres_is_waited_for_whatever_it_logs_meanwhile
     def work(connection):
         with contextlib.suppress(psycopg.OperationalError):
             connection.execute(
-                "DO $$ BEGIN WHILE clock_timestamp() < now() + interval '1.5 s' LOOP END LOOP; END $$"
+                "DO $$ BEGIN WHILE clock_timestamp() < now() + interval '1.5 s' LOOP END LOOP;"
+                " END $$"
             )
 
     def log_until(stopped):
@@ -380,7 +381,10 @@ def test_files_that_another_redis_wrote_and_this_one_cannot_read_are_told_of_wit
         with pytest.raises(Failure) as told, Embedded(tmp_path):
             pass
         assert told.value.wrong.startswith("redis did not start: ")
-        expected = f"{former or 'another one'} wrote what is in {tmp_path}/redis, and {ours} runs now: remove that folder, "
+        expected = (
+            f"{former or 'another one'} wrote what is in {tmp_path}/redis, "
+            f"and {ours} runs now: remove that folder, "
+        )
         assert told.value.mend.startswith(expected)
     shutil.rmtree(tmp_path / "redis")
     with Embedded(tmp_path):

