@@ -17,7 +17,7 @@ import pytest
 from leadsweep import NotFound, Retries
 from leadsweep.commands.caller import Caller
 
-from cli.checks import run_checks
+from cli.doctor.checks import run_checks
 from tests.cli.conftest import run
 from tests.cli.terminal import terminal
 from tests.client.test_client import COMPLETED, RUNNING

@@ -10,7 +10,7 @@ from leadsweep.terminal.output import say, show
 from cli.options import on_data_dir
 
 if TYPE_CHECKING:
-    from cli.checks import Check
+    from cli.doctor.checks import Check
 
 
 @click.command()
@@ -21,7 +21,7 @@ def doctor(data_dir: Path | None, *, as_json: bool) -> None:
 
     Exit code 0 if all is well, else 1.
     """
-    from cli.checks import run_checks
+    from cli.doctor.checks import run_checks
 
     found = []
     for check in run_checks(data_dir):

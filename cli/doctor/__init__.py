@@ -1,0 +1,1 @@
+"""`leadsweep doctor`: looks at every part, and says how to mend what is wrong."""
