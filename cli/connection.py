@@ -92,7 +92,7 @@ def find_settings(data_dir: Path | None) -> Settings:
 
 
 def open_vault(settings: Settings) -> Vault:
-    """What encrypts secrets. Raises Failure where there is no key."""
+    """The vault that encrypts secrets. Raises Failure where no key is set."""
     if not settings.secrets_key:
         raise Failure(
             "LEADSWEEP_SECRETS_KEY is not set",

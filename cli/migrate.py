@@ -70,15 +70,15 @@ def _steps(before: str | None, target: str) -> int:
             [script.revision for script in ScriptDirectory.from_config(config()).walk_revisions()]
         ),
     ]
-    wanted = {"base": None, "head": known[-1]}.get(target, target)
-    for version in (before, wanted):
+    chosen = {"base": None, "head": known[-1]}.get(target, target)
+    for version in (before, chosen):
         if version not in known:
             words = ", ".join(filter(None, known))
             raise Failure(
                 f"this Leadsweep knows no schema {version}, only base, {words}",
                 "upgrade it, or name another",
             )
-    return known.index(wanted) - known.index(before)
+    return known.index(chosen) - known.index(before)
 
 
 def _confirm(before: str | None, target: str) -> None:

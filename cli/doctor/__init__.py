@@ -1,1 +1,1 @@
-"""`leadsweep doctor`: every part looked at, with what is wrong and what to do about it."""
+"""`leadsweep doctor`: looks at every part, and says how to mend what is wrong."""

@@ -206,7 +206,7 @@ def _forms(connection: Connection) -> Check:
 
 
 def _numbers(connection: Connection) -> Check:
-    """Whether phone numbers are numbers: no job, and no call, finds a lead by one that is none."""
+    """Whether phone numbers are numbers: no job finds a lead by what is not a number."""
     wrong = _looked_for(connection, _NO_NUMBERS)
     if wrong is None:
         return Check(

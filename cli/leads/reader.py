@@ -137,7 +137,7 @@ def _read_json(coming: Iterable[Block], naming: Naming, region: str | None) -> I
 def _json_row(
     number: int, line: bytes | None, naming: Naming, region: str | None, unseen: set[str]
 ) -> Row:
-    """Raises Flaw if it is no lead. Takes the keys that it has from `unseen`."""
+    """Raises Flaw if it is not a lead. Takes the keys that it has from `unseen`."""
     entry = _decoded(line)
     if unseen:
         unseen.difference_update(entry)

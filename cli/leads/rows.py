@@ -37,7 +37,7 @@ class Row(NamedTuple):
 
 
 class Flaw(Exception):
-    """Why a row is no lead, in a few words for the operator."""
+    """Why a row is not a lead, in a few words for the operator."""
 
 
 def checked(

@@ -24,7 +24,7 @@ _BEFORE_IT_WAS_SENT = (
 
 
 class Client(Calls):
-    """Does what it is told before it returns. Close it, or use it with `with`."""
+    """Each method returns when the call is done. Close the client, or use it with `with`."""
 
     def __init__(
         self,
@@ -91,7 +91,7 @@ class Client(Calls):
 
 
 class AsyncClient(Calls):
-    """Does what it is told when it is awaited. Close it, or use it with `async with`."""
+    """Each method is awaited. Close the client, or use it with `async with`."""
 
     is_async = True
 
@@ -154,8 +154,8 @@ class AsyncClient(Calls):
 
 
 def _is_tls(url: str) -> bool:
-    """Where there are no certificates to verify, as no redirect is followed, they are not loaded,
-    which takes 60 ms.
+    """Whether certificates are needed. Loading them takes 60 ms, which plain HTTP does without: no
+    redirect is followed.
     """
     return not url.lower().startswith("http://")
 

@@ -96,9 +96,7 @@ class WaitTimedOut(LeadsweepError, TimeoutError):
 
 
 class NotVerified(LeadsweepError, WebhookVerificationError):
-    """A webhook that none of the secrets signed within the last five minutes, or that is none at
-    all.
-    """
+    """No secret signed this within the last five minutes, or it is not a webhook at all."""
 
 
 _BY_STATUS: dict[int, type[Refused]] = {
@@ -111,7 +109,7 @@ _BY_STATUS: dict[int, type[Refused]] = {
 
 
 def failure(status: int, message: str, request_id: str | None) -> LeadsweepError:
-    """The error of an answer that is none of success."""
+    """The error for an answer that does not say success."""
     if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
         return ServerFailed(f"{message} (HTTP {status}, request {request_id})")
     return _BY_STATUS.get(status, Refused)(message, status, request_id)

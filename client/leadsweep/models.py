@@ -23,8 +23,8 @@ class NewLead(Lead, total=False):
 
 
 class Options(TypedDict, total=False):
-    """How a job is to be done; what is left out is as the server has it. `schedule` is written as
-    the API has it.
+    """How a job is to be done. The server decides what is left out. `schedule` is written as in
+    the API.
     """
 
     client_reference: str | None
@@ -38,7 +38,7 @@ class Options(TypedDict, total=False):
 
 
 class Model(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """camelCase there, snake_case here."""
+    """Fields are snake_case here and camelCase in JSON."""
 
 
 class Accepted(Model, frozen=True):

@@ -74,7 +74,7 @@ class Answered(NamedTuple):
 
 
 class Unanswered(Exception):
-    """There was none, or not all of it. Unless anything was `sent`, not even a connection was
+    """There was no answer, or only a part of one. Where nothing was `sent`, no connection could be
     made.
     """
 
@@ -163,12 +163,12 @@ def asked(
 
 
 def content_of(answered: Answered, kind: type[T]) -> T:
-    """The `data` of the envelope. Raises ServerFailed for what is no answer of Leadsweep's."""
+    """The `data` of the envelope. Raises ServerFailed where the answer is not Leadsweep's."""
     return read(read(answered.body, _Envelope).data, kind)
 
 
 def read(encoded: bytes | msgspec.Raw, kind: type[T]) -> T:
-    """What the JSON of an answer says. Raises ServerFailed for what is no answer of Leadsweep's."""
+    """The JSON of an answer. Raises ServerFailed where the answer is not Leadsweep's."""
     try:
         return msgspec.json.decode(encoded, type=kind)
     except _UNREADABLE as error:
@@ -195,8 +195,8 @@ def retry_after(answered: Answered, usual: float) -> float:
 
 
 def may_pass(answered: Answered) -> bool:
-    """Whether it is worth asking again. A conflict is only where the server says when: another
-    request with the same Idempotency-Key is in progress.
+    """Whether it is worth asking again. After a conflict it is only where the server says when:
+    then another request with the same Idempotency-Key is in progress.
     """
     conflict = answered.status == HTTPStatus.CONFLICT and "retry-after" in answered.headers
     return (

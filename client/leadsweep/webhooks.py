@@ -49,8 +49,8 @@ def signer(body: bytes, headers: Mapping[str, str], secrets: Iterable[str]) -> s
 
 
 def _well_formed(headers: Mapping[str, str]) -> dict[str, str]:
-    """Without the signatures that are none of ours, as the library gives up at the first of them: a
-    right one may follow.
+    """The headers without signatures of other kinds: the library gives up at the first of them,
+    though a right one may follow.
     """
     found = {name.lower(): value for name, value in headers.items()}
     if signatures := found.get("webhook-signature"):

@@ -15,8 +15,8 @@ from leadsweep import (
     ServerNotReached,
     verify,
 )
-from shared.webhooks.destinations import LOOPBACK
 
+from shared.destinations import LOOPBACK
 from tests.faults.conftest import ground  # noqa: F401 - a fixture
 from tests.support.receiver import receiving
 from tests.support.stack import (

@@ -38,9 +38,10 @@ LARGEST_REQUEST = 1 << 20  # bytes; likewise
 IN_MEMORY = 1 << 23  # bytes of such a file; the rest is on disk
 A_PAGE = 10_000  # results
 LONG_POLL = 30  # seconds for which the server is asked to hold an answer back
-LONGEST_PAUSE = 10.0  # seconds between two tries of who waits for a job, while the server is away
+LONGEST_PAUSE = 10.0  # seconds between two tries while `wait` finds the server away
 
-_AT_ONCE = {"prefer": "wait=0"}  # whatever the server does by default: who wants to wait has `wait`
+# Whatever the server does by default, it is to answer at once: for waiting there is `wait`.
+_AT_ONCE = {"prefer": "wait=0"}
 
 MEDIA_TYPES = {
     ".csv": "text/csv",
@@ -114,8 +115,8 @@ class JobCalls(Retrying):
 
         `media_type` is text/csv or application/x-ndjson, `compressed` that it is gzip; a path says
         both by its suffixes. `columns` says what the file calls the identifiers, as {"externalId":
-        "CRM id"}; what it is to `ignore` is none. Raises ValueError where nothing says what the
-        file is, or where the file cannot be sent again; OSError.
+        "CRM id"}; those in `ignore` are not identifiers. Raises ValueError where nothing says
+        what the file is, or where the file cannot be sent again; OSError.
         """
         fields = _fields(options) | {"onInvalid": on_invalid}
         if columns:
@@ -229,14 +230,14 @@ class JobCalls(Retrying):
         """All jobs, newest first, without their lists. Times are aware; from the first on, until
         just before the second.
         """
-        wanted = {
+        filters = {
             "status": status,
             "campaignId": campaign_id,
             "clientReference": client_reference,
             "createdAfter": created_after.isoformat() if created_after else None,
             "createdBefore": created_before.isoformat() if created_before else None,
         }
-        return (yield from page(self._retries, "/api/v1/jobs", Job, cursor, 200, wanted))
+        return (yield from page(self._retries, "/api/v1/jobs", Job, cursor, 200, filters))
 
     @listing
     def results(
@@ -325,10 +326,10 @@ def _keyed(key: str | None) -> dict[str, str]:
 
 
 def _checked(media_type: str | None, suffix: str) -> str:
-    found = media_type or MEDIA_TYPES.get(suffix.lower())
-    if found is None:
+    known = media_type or MEDIA_TYPES.get(suffix.lower())
+    if known is None:
         raise ValueError(
             "what the file is cannot be told from its name; give a media_type, "
             + " or ".join(sorted(set(MEDIA_TYPES.values())))
         )
-    return found
+    return known

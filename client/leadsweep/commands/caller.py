@@ -1,4 +1,4 @@
-"""The client as commands have it: where the server is away, it says so, as somebody may sit at the
+"""The client that commands use: it says when the server is away, as somebody may sit at the
 terminal.
 """
 

@@ -1,5 +1,5 @@
-"""Makes a file as the server takes it of what a person has: a file, a pipe, a list. Looks at its
-header, and counts it.
+"""Makes a file that the server takes out of what a person has: a file, a pipe or a list. Checks its
+header and counts its rows.
 """
 
 import gzip
@@ -77,7 +77,7 @@ def prepare(
 
 
 def failure_of(error: Unreadable) -> Failure:
-    """The same, with its line, for who is at the terminal."""
+    """The same for the person at the terminal, with its line."""
     return Failure(f"line {error.line}: {error.what}" if error.line else error.what, error.mend)
 
 
@@ -92,9 +92,8 @@ def _content(stack: ExitStack, file: BinaryIO, *, compressed: bool) -> BinaryIO 
 def _opened(stack: ExitStack, path: str, shown: Show) -> BinaryIO:
     if path == "-":
         check_stdin()
-        return _copied(
-            stack, sys.stdin.buffer, shown
-        )  # even of a file, of which somebody may have read a part
+        # Copied even where stdin is a file: somebody may have read a part of it.
+        return _copied(stack, sys.stdin.buffer, shown)
     return _seekable(stack, stack.enter_context(Path(path).open("rb")), shown)
 
 
@@ -140,7 +139,7 @@ def _as_ndjson(stack: ExitStack, file: BinaryIO | gzip.GzipFile, by: Identifier)
     """A list of identifiers, one a line, as NDJSON: line by line, so that what is wrong is found in
     the same line of both.
 
-    Raises Unreadable for what is no text.
+    Raises Unreadable where it is not text.
     """
     kind = other_kind(file.read(SIZE))
     if kind and not kind.is_text:
@@ -158,7 +157,7 @@ def _as_ndjson(stack: ExitStack, file: BinaryIO | gzip.GzipFile, by: Identifier)
 def _count(
     content: BinaryIO | gzip.GzipFile, media_type: str, naming: Naming, *, needs_external_id: bool
 ) -> int:
-    """Raises Unreadable for what is no file of leads as a whole."""
+    """How many rows there are. Raises Unreadable where it is not a file of leads."""
     coming = blocks(_parts(content))
     if media_type == NDJSON:
         return sum(map(_filled_lines, coming))

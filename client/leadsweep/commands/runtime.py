@@ -17,7 +17,7 @@ def running_stack(folder: Path) -> dict[str, str] | None:
         with (folder / "lock").open() as lock:
             os.kill(runtime["pid"], 0)
             fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:  # locked: the file is no remnant
+    except BlockingIOError:  # locked: the stack runs, and the file is its own
         return {
             name: runtime.get(name, "")
             for name in ("database_url", "broker_url", "secrets_key", "url")

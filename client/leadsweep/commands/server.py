@@ -57,8 +57,8 @@ The server is LEADSWEEP_URL, else the stack that runs here; the key is LEADSWEEP
 
 @contextmanager
 def server(attempts: int = 4) -> Iterator["Caller"]:
-    """A client of the server, which is given up where no connection is made in time. What it raises
-    becomes a Failure with its exit code.
+    """A client of the server, which gives up where no connection is made in time. What the client
+    raises becomes a Failure with its exit code.
     """
     import leadsweep
     from leadsweep.commands.caller import Caller

@@ -18,10 +18,10 @@ if TYPE_CHECKING:
     from leadsweep import Job
     from leadsweep.commands.caller import Caller
 
-EVERY = 0.5  # seconds between two looks
-PATIENCE = 5.0  # seconds for one, before it is begun anew
+LOOK_EVERY = 0.5  # seconds between two looks
+LOOK_TIMEOUT = 5.0  # seconds for one look, before the next is begun
 PLAIN_EVERY = 10.0  # seconds between two lines in a pipe
-OVER = 10.0  # seconds over which the rate is averaged
+RATE_SPAN = 10.0  # seconds over which the rate is averaged
 
 _BACK = "\r\x1b[K"  # to the beginning of the line, and erase it
 
@@ -36,7 +36,7 @@ def watch(server: "Caller", job_id: str, timeout: float | None, *, accepted: boo
     progress = _Progress()
     server.tell = progress.say
     try:
-        left = PATIENCE if timeout is None else timeout
+        left = LOOK_TIMEOUT if timeout is None else timeout
         job = (
             _look(server, job_id, left, progress)
             if accepted
@@ -51,7 +51,7 @@ def watch(server: "Caller", job_id: str, timeout: float | None, *, accepted: boo
                 raise WaitFailure(
                     f"job {job_id} is still {state} after {timeout:g} s; it goes on", _again(job_id)
                 )
-            time.sleep(min(EVERY, left))
+            time.sleep(min(LOOK_EVERY, left))
             job = _look(server, job_id, max(0.0, deadline - time.monotonic()), progress) or job
     except KeyboardInterrupt:
         progress.end()
@@ -68,12 +68,12 @@ def _look(server: "Caller", job_id: str, left: float, progress: "_Progress") -> 
     from leadsweep import RateLimited, ServerFailed, ServerNotReached
 
     try:
-        return server.job(job_id, timeout=min(PATIENCE, left))
+        return server.job(job_id, timeout=min(LOOK_TIMEOUT, left))
     except (ServerNotReached, ServerFailed):
         progress.say("the server is not reached; trying again")
     except RateLimited:
         progress.say("the key has used up its calls; trying again")
-        time.sleep(min(PATIENCE, left))
+        time.sleep(min(LOOK_TIMEOUT, left))
     return None
 
 
@@ -94,7 +94,7 @@ class _Progress:
         """Where it stands now."""
         now = time.monotonic()
         self._seen.append((now, job.processed))
-        while now - self._seen[0][0] > OVER:
+        while now - self._seen[0][0] > RATE_SPAN:
             self._seen.popleft()
         began, before = self._seen[0]
         rate = (job.processed - before) / (now - began) if now > began else 0.0
