@@ -613,7 +613,7 @@ def test_a_list_of_many_identifiers_takes_no_more_memory_than_one_of_few(shell, 
         connection.execute(text(chunks), {"id": many})
     measured = """
 import resource, sys
-from cli.main import main
+from leadsweep.commands.main import main
 try:
     main(sys.argv[1:])
 finally:

@@ -178,6 +178,7 @@ ITS_OWN = {
     ("demo",): "has made all that it prints",
     ("completion",): "a script that click makes",
     ("webhooks", "listen"): "below",
+    **{(role,): "keeps a log" for role in ("api", "worker", "deliverer", "ticker")},
 }
 CALLERS = {
     ("submit",): ("FILE", "--campaign", "c", "--yes", "--wait"),
