@@ -13,24 +13,14 @@ if TYPE_CHECKING:
 
 WIDTH = 100  # columns that every line of a list fits
 
-_COUNTS = {
-    "deleted": "deleted",
-    "would_delete": "would delete",
-    "restored": "restored",
-    "conflict": "conflict",
-    "not_found": "not found",
-    "unprocessed": "unprocessed",
-    "invalid": "invalid",
-}
-_NOTED = {  # what should be looked at, and is counted above as well
+# What should be looked at, and is among the other counts as well.
+_NOTED = {
     "erased_from_archive": "from archive",
     "lacks_plus": "lacking plus",
     "other_external_id": "other ids",
 }
-_ARCHIVED = {
-    "deleted": "archived",
-    "would_delete": "would archive",
-}  # the words of a job that archives
+# The words of a job that archives.
+_ARCHIVED = {"deleted": "archived", "would_delete": "would archive"}
 
 _HEAD = ("JOB", "STATUS", "MODE", "TOTAL", "DONE", "CREATED UTC", "CAMPAIGN", "REFERENCE")
 _NUMBERS = {3, 4}  # the columns that are aligned to the right
@@ -75,8 +65,13 @@ def _waits(job: "Job") -> str | None:
 
 def _counts(job: "Job") -> dict[str, int]:
     """Those of the job that are not 0, by what they are called in its mode."""
-    words = _COUNTS | (_ARCHIVED if job.mode == "archive" else {})
-    return {words[name]: count for name in _COUNTS if (count := getattr(job, name))}
+    archived = _ARCHIVED if job.mode == "archive" else {}
+    counts = {}
+    for field in job.__struct_fields__:
+        name = field.removesuffix("_identifiers")  # each count has a list of identifiers
+        if name != field and getattr(job, name):
+            counts[archived.get(name, name.replace("_", " "))] = getattr(job, name)
+    return counts
 
 
 def show_jobs(jobs: "Sequence[Job]", *, as_json: bool) -> None:
