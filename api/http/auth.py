@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
 REMEMBERED_FOR = 2.0  # seconds; the contract allows 5 for a revocation to be in force
 REMEMBERED_KEYS = 10_000  # valid ones, and as many unknown ones: a few MB each
+# Characters. Ours have 36; what is longer is looked up each time, or a flood would fill the memory.
+REMEMBERED_LENGTH = 255
 # Keys that are new here and are looked up at once: the pool, of ten by default, keeps two
 # connections.
 LOOK_UPS = 8
@@ -216,7 +218,11 @@ Remembered = TypeVar("Remembered")
 
 
 def _remember(memory: OrderedDict[str, Remembered], written: str, value: Remembered) -> None:
-    """Adds the newest key, and forgets the oldest where there are too many."""
+    """Adds the newest key, unless it is very long, and forgets the oldest where there are too
+    many.
+    """
+    if len(written) > REMEMBERED_LENGTH:
+        return
     memory[written] = value
     if len(memory) > REMEMBERED_KEYS:
         memory.popitem(last=False)

@@ -123,6 +123,14 @@ def coming(service, change, *parts):
     return body()
 
 
+async def test_keys_of_any_length_take_up_little_memory(service):
+    for number in range(20):
+        key = f"{number}".ljust(60_000, "x")
+        assert told(await service.get("/api/v1/jobs", key)) == INACTIVE
+    authenticator = service.app.state.services.authenticator
+    assert sum(map(len, (*authenticator._unknown, *authenticator._valid))) < 10_000
+
+
 LEADS = (b'{"campaignId": "cmp", ', b'"leads": [{"externalId": "new"}]}')
 WHILE_IT_ARRIVES = [
     ("POST", "/api/v1/leads/bulk-delete", LEADS),
