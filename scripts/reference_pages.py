@@ -66,14 +66,19 @@ def leadsweep() -> click.Group:
     return script.load()
 
 
-def helps(command: click.Command, path: str) -> Iterator[tuple[str, str]]:
-    """(name, help) of a command and of all below it."""
-    width = {"terminal_width": COLUMNS, "max_content_width": COLUMNS}
-    with click.Context(command, info_name=path, **command.context_settings | width) as context:
-        yield path, command.get_help(context)
+def helps(
+    command: click.Command, name: str, parent: click.Context | None = None
+) -> Iterator[tuple[str, str]]:
+    """(path, help) of a command and of all below it, as they are within their groups."""
+    settings = command.context_settings | {
+        "terminal_width": COLUMNS,
+        "max_content_width": COLUMNS,
+    }
+    context = click.Context(command, parent, info_name=name, **settings)
+    yield context.command_path, command.get_help(context)
     if isinstance(command, click.Group):
-        for name, child in command.commands.items():
-            yield from helps(child, f"{path} {name}")
+        for below, child in command.commands.items():
+            yield from helps(child, below, context)
 
 
 def make_targets() -> list[tuple[str, str]]:

@@ -20,7 +20,7 @@ from api.jobs.options import OPTIONS, Schedule, is_same, parse_schedule
 from api.jobs.status import SEEN, seen
 from api.jobs.submit import STATE, inserted_job, times
 from shared.database.arrays import smallint_array
-from shared.database.plans import BY_INDEX
+from shared.database.plans import BY_INDEX, squeezed
 from shared.settings import Settings
 from shared.states import POSSIBLE_IN, Action, JobState, Mode, Outcome, outcomes_of
 
@@ -66,9 +66,11 @@ _OF_ARCHIVE = f"""
 
 
 def _following(entries: str) -> TextClause:
-    """The statement that makes a job of the `entries` of another, in chunks of its own."""
+    """The statement that makes a job of the `entries` of another, in chunks of its own. A chunk has
+    no `lead_ids` where no lead is known: its entries are looked up.
+    """
     inherited = ", ".join(option.column for option in OPTIONS if option.is_inherited)
-    return text(f"""
+    return squeezed(f"""
         WITH picked AS ({entries}),
         parts AS MATERIALIZED (
             SELECT (row_number() OVER by_part) - 1 AS number,
@@ -83,7 +85,6 @@ def _following(entries: str) -> TextClause:
                     array_agg(written_phone_number ORDER BY position),
                     array_agg(phone_number ORDER BY position)
                 ) AS written_phone_numbers,
-                -- null where nobody is known: these are looked up
                 CASE WHEN count(lead_id) > 0 THEN array_agg(lead_id ORDER BY position) END
                     AS lead_ids,
                 CASE WHEN count(lead_id) > 0 THEN array_agg(lead_external_id ORDER BY position) END

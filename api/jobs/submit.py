@@ -28,7 +28,7 @@ from api.jobs.submission import Submission
 from api.jobs.waiting import results_in_time
 from shared.broker.sender import JOBS_QUEUE, OFF_PEAK_QUEUE
 from shared.database.arrays import smallint_array, text_array
-from shared.database.plans import BY_INDEX
+from shared.database.plans import BY_INDEX, squeezed
 from shared.identifiers.canonical import FORM
 from shared.identifiers.phone_regions import is_region
 from shared.settings import Settings
@@ -86,7 +86,9 @@ JOB = f"""
     job AS ({inserted_job(follows=False)})
 """
 
-_SUBMIT = text(f"""
+# `created_at` is that of `now` where the lost connection's statement is committed while this one
+# runs.
+_SUBMIT = squeezed(f"""
     WITH {JOB},
     entries (external_ids, phone_numbers, written_external_ids, written_phone_numbers, outcomes)
         AS MATERIALIZED (
@@ -109,7 +111,6 @@ _SUBMIT = text(f"""
     SELECT state, run_at,
         coalesce(
             (SELECT created_at FROM job), (SELECT created_at FROM jobs WHERE id = job_id),
-            -- where the lost connection's statement is committed while this one runs:
             CASE WHEN CAST(:idempotency_key AS text) IS NULL THEN now END
         ) AS created_at
     FROM subject

@@ -128,7 +128,7 @@ def test_a_worker_may_die_anywhere_while_archiving_and_restoring(stack):
 @pytest.mark.proof("worker actions")
 def test_a_worker_may_die_anywhere_while_erasing(stack):
     points = [
-        "lead_id = place.lead_id AND lead IS NOT NULL AND leadsweep_by_index() FOR UPDATE",
+        "AND leadsweep_by_index() FOR UPDATE",
         "DELETE FROM leads",
         "SET lead = NULL",
         "WITH done AS",

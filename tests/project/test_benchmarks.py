@@ -20,8 +20,13 @@ ROOMS = ("api", "worker", "shared", "cli")
 @pytest.fixture
 def other(tmp_path):
     """A copy of this tree, as another commit would be, without packages of its own."""
-    for room in ROOMS:
-        shutil.copytree(ROOT / room, tmp_path / room, ignore=shutil.ignore_patterns("__pycache__"))
+    for room in (*ROOMS, "client"):
+        shutil.copytree(
+            ROOT / room,
+            tmp_path / room,
+            symlinks=True,
+            ignore=shutil.ignore_patterns("__pycache__"),
+        )
     shutil.copy(ROOT / LOCK, tmp_path)
     return Build(tmp_path)
 
