@@ -406,9 +406,9 @@ def test_logging_goes_on_once_there_is_room_and_says_how_much_was_lost(ground, t
         wait_for(lambda: "/third" in log.read_text())
         said = log.read_text()
         assert "/second" not in said
-        assert re.search(r"^\S+ \[warning *\] log lines lost .*\blines=[34]\b", said, re.MULTILINE), (
-            said
-        )
+        assert re.search(
+            r"^\S+ \[warning *\] log lines lost .*\blines=[34]\b", said, re.MULTILINE
+        ), said
         assert re.search(r"^\S+ \[info *\] request .*/third", said, re.MULTILINE), said
 
 
