@@ -18,6 +18,7 @@ from benchmarks.builds import THIS
 from shared.credentials import hash_key, new_key, new_secrets_key
 from shared.database.arrays import smallint_array, text_array
 from shared.destinations import LOOPBACK
+from shared.states import COUNTS
 
 CAMPAIGN = "bench"
 JOB = 1000  # leads of a job
@@ -157,19 +158,23 @@ class Ground:
     def _add_old_jobs(self, connection, count):
         if not count:
             return
+        # Another commit's jobs may have fewer counts.
+        columns = connection.execute("SELECT * FROM jobs LIMIT 0").description
+        counts = [name for name in COUNTS if name in {column.name for column in columns}]
+        values = ["100" if name == "deleted" else "0" for name in counts]
         connection.execute(
-            """
+            f"""
             WITH old AS (
-                INSERT INTO jobs (id, company_id, campaign_id, total, state, finished_at, deleted,
-                    would_delete, restored, conflict, not_found, unprocessed, invalid)
-                SELECT gen_random_uuid(), 'bench', %s, 100, 'completed', clock_timestamp(), 100,
-                    0, 0, 0, 0, 0, 0
+                INSERT INTO jobs (id, company_id, campaign_id, total, state, finished_at,
+                    {", ".join(counts)})
+                SELECT gen_random_uuid(), 'bench', %s, 100, 'completed', clock_timestamp(),
+                    {", ".join(values)}
                 FROM generate_series(1, %s) RETURNING id
             )
             INSERT INTO chunks (job_id, number, first_index, external_ids, phone_numbers, outcomes,
                 state, attempts, deleted)
-            SELECT id, 0, 0, array_fill('old'::text, '{100}'), array_fill(NULL::text, '{100}'),
-                array_fill(1::smallint, '{100}'), 'done', 1, 100
+            SELECT id, 0, 0, array_fill('old'::text, '{{100}}'), array_fill(NULL::text, '{{100}}'),
+                array_fill(1::smallint, '{{100}}'), 'done', 1, 100
             FROM old
             """,
             (CAMPAIGN, count),

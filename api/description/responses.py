@@ -14,6 +14,7 @@ from api.description.headers import (
 from api.description.schemas import SCHEMAS
 from api.description.shapes import Schema, reference, success
 from api.jobs.results import CSV_HEAD
+from api.webhooks.endpoints import NOT_EVENTS
 
 _KEY_ERROR = "Idempotency-Key must be 1 to 255 printable ASCII characters"
 
@@ -267,7 +268,7 @@ RESPONSES = {
             "url must be a string",
             "url is required",
             "url must lead to a public address, over https on port 443 or 8443",
-            "events must be some of job.completed, job.failed, job.cancelled",
+            NOT_EVENTS,
             "enabled must be a boolean",
             "Invalid query parameter: dryRun",
         ],

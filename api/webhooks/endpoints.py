@@ -22,6 +22,7 @@ from shared.states import JOB_EVENTS
 
 FIELDS = frozenset({"url", "events", "description", "enabled"})
 WEBHOOKS_OF_ONE_COMPANY = 50  # each is a delivery for each of its jobs
+NOT_EVENTS = f"events must be some of {', '.join(JOB_EVENTS)}"
 
 # Calls that add a webhook to one company take turns: else several would count the same, and make
 # more than WEBHOOKS_OF_ONE_COMPANY. A process that stops in the middle lets go of the lock.
@@ -103,7 +104,7 @@ def _checked_events(events: Any) -> list[str] | None:
         return None
     is_filled = isinstance(events, list) and events
     if not is_filled or any(event not in JOB_EVENTS for event in events):
-        raise InvalidRequest("events must be some of job.completed, job.failed, job.cancelled")
+        raise InvalidRequest(NOT_EVENTS)
     return list(dict.fromkeys(events))
 
 
