@@ -1,11 +1,19 @@
-"""Runs our own processes for a test, each as a real subprocess, and ends them by pid, whatever
+"""Runs our own processes for a test, each as a real process, and ends them by pid, whatever
 becomes of the test.
 
 What a process logs goes to a file of its own and is printed if the test fails while it runs.
+
+They are forked from a server that has loaded our libraries: to load them takes a processor longer
+than all that most tests do. Processes that are started as users start them are in tests/cli and
+tests/deployment.
 """
 
 import asyncio
+import atexit
+import ctypes
+import multiprocessing
 import os
+import runpy
 import signal
 import socket
 import subprocess
@@ -93,39 +101,92 @@ def make_key(connection, company, scope="write", campaign=None, **columns):
     return key
 
 
+_forks = multiprocessing.get_context("forkserver")
+# All that our processes import, but not what reads settings or is run itself.
+_forks.set_forkserver_preload(
+    [
+        "tests.support.stack",
+        "api.app",
+        "uvloop",
+        "celery.apps.worker",
+        "celery.concurrency.prefork",
+        "celery.concurrency.thread",
+        "kombu.transport.redis",
+        "shared.process.heartbeats",
+        "worker.deliverer",
+        "worker.poster",
+        "worker.runner",
+        "worker.scheduler",
+        "worker.purger",
+    ]
+)
+_PR_SET_PDEATHSIG = 1
+
+
+class Process:
+    """A process of ours; what it has of subprocess.Popen works as there. `log` is a Path."""
+
+    def __init__(self, module, arguments, env, log):
+        self.log = log
+        log.touch()
+        command = (module, [str(argument) for argument in arguments], os.environ | env, log)
+        self._fork = _forks.Process(target=_become, args=command, daemon=True)
+        self._fork.start()
+        self.pid = self._fork.pid
+
+    @property
+    def returncode(self):
+        return self._fork.exitcode
+
+    def poll(self):
+        return self._fork.exitcode
+
+    def wait(self, timeout=None):
+        self._fork.join(timeout)
+        if self.returncode is None:
+            raise subprocess.TimeoutExpired(f"pid {self.pid}", timeout)
+        return self.returncode
+
+    def send_signal(self, number):
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+    def terminate(self):
+        self.send_signal(signal.SIGTERM)
+
+    def kill(self):
+        self.send_signal(signal.SIGKILL)
+
+
+def _become(module, arguments, env, log):
+    """Makes this fork what `python -m module arguments` would be."""
+    os.setpgid(0, 0)
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    with log.open("wb", buffering=0) as file, open(os.devnull, "rb") as nothing:
+        os.dup2(nothing.fileno(), 0)
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    os.chdir(PROJECT)
+    os.environ.clear()
+    os.environ.update(env)
+    time.tzset()
+    sys.argv = [module, *arguments]
+    try:
+        runpy.run_module(module, run_name="__main__", alter_sys=True)
+    finally:
+        atexit._run_exitfuncs()  # which the end of a fork leaves out  # noqa: SLF001
+
+
 @contextmanager
 def running(module, *arguments, env):
-    """`python -m module arguments`, with `env` added to the environment; yields its Popen, whose
-    `log` is a Path.
-    """
+    """`python -m module arguments`, with `env` added to the environment; yields its Process."""
     with tempfile.TemporaryDirectory() as folder:
-        log = Path(folder) / "log"
-        command = [
-            "setpriv",
-            "--pdeathsig",
-            "KILL",
-            sys.executable,
-            "-m",
-            module,
-            *map(str, arguments),
-        ]
-        with log.open("wb") as file:
-            process = subprocess.Popen(
-                command,
-                env=os.environ | env,
-                cwd=PROJECT,
-                stdin=subprocess.DEVNULL,
-                stdout=file,
-                stderr=file,
-                process_group=0,
-            )
-        process.log = log
+        process = Process(module, arguments, env, Path(folder) / "log")
         try:
             yield process
         except BaseException:
-            sys.stderr.write(
-                f"--- {module} (pid {process.pid}) ---\n{log.read_text(errors='replace')}\n"
-            )
+            said = process.log.read_text(errors="replace")
+            sys.stderr.write(f"--- {module} (pid {process.pid}) ---\n{said}\n")
             raise
         finally:
             end(process)
