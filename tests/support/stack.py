@@ -124,12 +124,14 @@ _PR_SET_PDEATHSIG = 1
 
 
 class Process:
-    """A process of ours; what it has of subprocess.Popen works as there. `log` is a Path."""
+    """`python -m module arguments` of ours in the environment `env`; what it has of
+    subprocess.Popen works as there. What it says goes to the file `log`.
+    """
 
     def __init__(self, module, arguments, env, log):
         self.log = log
-        log.touch()
-        command = (module, [str(argument) for argument in arguments], os.environ | env, log)
+        log.write_bytes(b"")
+        command = (module, [str(argument) for argument in arguments], env, log)
         self._fork = _forks.Process(target=_become, args=command, daemon=True)
         self._fork.start()
         self.pid = self._fork.pid
@@ -162,7 +164,7 @@ def _become(module, arguments, env, log):
     """Makes this fork what `python -m module arguments` would be."""
     os.setpgid(0, 0)
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    with log.open("wb", buffering=0) as file, open(os.devnull, "rb") as nothing:
+    with log.open("ab") as file, Path(os.devnull).open("rb") as nothing:
         os.dup2(nothing.fileno(), 0)
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
@@ -174,14 +176,14 @@ def _become(module, arguments, env, log):
     try:
         runpy.run_module(module, run_name="__main__", alter_sys=True)
     finally:
-        atexit._run_exitfuncs()  # which the end of a fork leaves out  # noqa: SLF001
+        atexit._run_exitfuncs()  # which the end of a fork leaves out
 
 
 @contextmanager
 def running(module, *arguments, env):
     """`python -m module arguments`, with `env` added to the environment; yields its Process."""
     with tempfile.TemporaryDirectory() as folder:
-        process = Process(module, arguments, env, Path(folder) / "log")
+        process = Process(module, arguments, os.environ | env, Path(folder) / "log")
         try:
             yield process
         except BaseException:

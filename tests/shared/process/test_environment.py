@@ -1,9 +1,6 @@
 """A process that cannot begin says why in one line."""
 
 import json
-import os
-import subprocess
-import sys
 
 import psycopg
 import pytest
@@ -11,6 +8,7 @@ import pytest
 from shared.broker.health import CLUSTER
 from shared.database.engines import database_url as parsed
 from tests.support.brokers import redis_server
+from tests.support.stack import Process, wait_for
 
 GOOD = {
     "DATABASE_URL": "postgresql://u@127.0.0.1:1/x",
@@ -50,12 +48,12 @@ GOOD = {
         ),
     ],
 )
-def test_what_is_wrong_with_the_environment_is_said_in_one_line(module, environment, said):
-    done = started([module], environment)
-    assert done.returncode == 1
-    assert said in done.stderr
-    assert len(done.stderr.strip().splitlines()) == 1
-    assert "secret" not in done.stderr
+def test_what_is_wrong_with_the_environment_is_said_in_one_line(module, environment, said, started):
+    code, told = started([module], environment)
+    assert code == 1
+    assert said in told
+    assert len(told.strip().splitlines()) == 1
+    assert "secret" not in told
 
 
 WRITE = "write postgresql://user:password@host:port/name"
@@ -86,9 +84,8 @@ URLS = {
 @pytest.mark.parametrize(
     ("url", "module"), list(zip(URLS, ["api", "worker", "worker.ticker"] * 3, strict=True))
 )
-def test_a_database_url_that_is_none_is_told_what_to_write(url, module):
-    done = started([module], GOOD | {"DATABASE_URL": url})
-    assert (done.returncode, done.stderr) == (1, URLS[url] + "\n")
+def test_a_database_url_that_is_none_is_told_what_to_write(url, module, started):
+    assert started([module], GOOD | {"DATABASE_URL": url}) == (1, URLS[url] + "\n")
 
 
 @pytest.mark.parametrize(
@@ -138,10 +135,9 @@ def taken(database_url, request):
     list(zip(list(STRANGERS)[::2], ["api", "worker", "worker.ticker"], strict=True)),
     indirect=["taken"],
 )
-def test_a_database_of_another_application_is_left_alone(taken, module, request):
-    done = started([module], GOOD | {"DATABASE_URL": taken})
-    assert done.returncode == 1
-    assert done.stderr == STRANGERS[request.node.callspec.params["taken"]] + WAY_OUT + "\n"
+def test_a_database_of_another_application_is_left_alone(taken, module, request, started):
+    told = STRANGERS[request.node.callspec.params["taken"]] + WAY_OUT + "\n"
+    assert started([module], GOOD | {"DATABASE_URL": taken}) == (1, told)
 
 
 def refused_urls(url):
@@ -156,20 +152,18 @@ def refused_urls(url):
 
 
 @pytest.mark.parametrize("module", ["api", "worker", "worker.ticker"])
-def test_a_database_that_is_not_to_be_had_is_told_at_the_start_and_waited_for(database_url, module):
+def test_a_database_that_is_not_to_be_had_is_told_at_the_start_and_waited_for(
+    database_url, module, tmp_path
+):
     for url, told in refused_urls(database_url).items():
         environment = GOOD | {"DATABASE_URL": url, "LEADSWEEP_LOG_FORMAT": "json"}
-        process = subprocess.Popen(
-            [sys.executable, "-m", module],
-            env={"PATH": os.environ["PATH"]} | environment,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+        process = Process(module, [], environment, tmp_path / "log")
         try:
-            said = json.loads(process.stderr.readline())
+            wait_for(lambda: b"\n" in (tmp_path / "log").read_bytes())
         finally:
             process.kill()
-            process.communicate()
+            process.wait()
+        said = json.loads((tmp_path / "log").read_text().splitlines()[0])
         assert (said["event"], said["hint"]) == (
             "database not usable",
             "start it, create it, or mend DATABASE_URL",
@@ -178,50 +172,36 @@ def test_a_database_that_is_not_to_be_had_is_told_at_the_start_and_waited_for(da
         assert "secret" not in str(said)
 
 
-def started(command, environment):
-    """A process that has ended."""
-    return subprocess.run(
-        [sys.executable, "-m", *command],
-        env={"PATH": os.environ["PATH"]} | environment,
-        capture_output=True,
-        text=True,
-        timeout=30,
-        check=False,
-    )
+@pytest.fixture
+def started(tmp_path):
+    """`started(command, environment)`: the exit code of a process, and what it has said."""
+
+    def run(command, environment):
+        process = Process(command[0], command[1:], environment, tmp_path / "log")
+        try:
+            return process.wait(30), process.log.read_text()
+        finally:
+            process.kill()
+
+    return run
 
 
 @pytest.mark.parametrize("command", [["api"], ["worker", "--webhooks"]])
-def test_who_needs_the_secrets_says_how_to_make_their_key(command):
-    environment = {"PATH": os.environ["PATH"]} | GOOD
+def test_who_needs_the_secrets_says_how_to_make_their_key(command, started):
+    environment = GOOD.copy()
     del environment["LEADSWEEP_SECRETS_KEY"]
-    done = started(command, environment)
-    assert done.returncode == 1
-    assert (
-        done.stderr
-        == "LEADSWEEP_SECRETS_KEY is not set; make it once with: openssl rand -base64 32\n"
-    )
+    told = "LEADSWEEP_SECRETS_KEY is not set; make it once with: openssl rand -base64 32\n"
+    assert started(command, environment) == (1, told)
 
 
 @pytest.mark.parametrize(
     "command", [["api"], ["worker"], ["worker", "--webhooks"], ["worker.ticker"]]
 )
-def test_a_redis_cluster_is_refused_by_name(command, tmp_path):
+def test_a_redis_cluster_is_refused_by_name(command, tmp_path, started):
     with redis_server(tmp_path, cluster_enabled="yes") as url:
-        environment = (
-            {"PATH": os.environ["PATH"]}
-            | GOOD
-            | {"BROKER_URL": "amqp://127.0.0.1:1", "REDIS_URL": url}
-        )
+        environment = GOOD | {"BROKER_URL": "amqp://127.0.0.1:1", "REDIS_URL": url}
         if command != ["api"]:
             environment |= {"BROKER_URL": url, "REDIS_URL": ""}
-        done = subprocess.run(
-            [sys.executable, "-m", *command],
-            env=environment,
-            capture_output=True,
-            text=True,
-            timeout=30,
-            check=False,
-        )
-        assert done.returncode == 1
         name = "REDIS_URL" if command == ["api"] else "BROKER_URL"
-        assert done.stderr == f"{name}: {CLUSTER.finding}; {CLUSTER.hint}\n"
+        told = f"{name}: {CLUSTER.finding}; {CLUSTER.hint}\n"
+        assert started(command, environment) == (1, told)
