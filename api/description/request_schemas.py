@@ -85,18 +85,23 @@ _SCHEDULE = {
         " opening"
     ),
     "additionalProperties": False,
-    "oneOf": [{"required": [name]} for name in ("runAt", "offPeak", "window")],
+    "oneOf": [
+        {"required": [name], "properties": {name: {"type": kind}}}
+        for name, kind in {"runAt": "string", "offPeak": "boolean", "window": "object"}.items()
+    ],
     "properties": {
-        "runAt": text(
-            "Not before; with an offset. In the past: now",
-            format="date-time",
-            examples=["2026-01-31T22:00:00+01:00"],
+        "runAt": or_null(
+            text(
+                "Not before; with an offset. In the past: now",
+                format="date-time",
+                examples=["2026-01-31T22:00:00+01:00"],
+            )
         ),
         "offPeak": {
-            "const": True,
+            "enum": [True, None],
             "description": "In the off-peak window of the campaign, or of the server",
         },
-        "window": reference("Window"),
+        "window": {"anyOf": [reference("Window"), {"type": "null"}]},
     },
     "examples": [
         {"runAt": "2026-01-31T22:00:00+01:00"},

@@ -1,5 +1,7 @@
 """What every fault is done to: a campaign with leads, a key, and our real processes over it."""
 
+from itertools import count
+
 import pytest
 
 from cli.stack.embedded import Embedded
@@ -29,6 +31,7 @@ class Ground:
         self.engine = create_sync_engine(self.settings, "faults")
         self.points = folder
         self._callers = []
+        self._phone_numbers = count(15_550_000_000)
         with self.engine.begin() as connection:
             add_campaign(connection)
             add_campaign(connection, "other")
@@ -47,11 +50,11 @@ class Ground:
     def env(self, **extra):
         return environment(self.settings, LEADSWEEP_LOG_FORMAT="text") | extra
 
-    def add_leads(self, count, prefix="crm"):
-        """`count` leads with both identifiers in each of two campaigns; returns those of the first
+    def add_leads(self, lead_count, prefix="crm"):
+        """So many leads with both identifiers in each of two campaigns; returns those of the first
         as pairs.
         """
-        pairs = [(f"{prefix}-{i}", f"+1{sum(map(ord, prefix))}{i:06d}") for i in range(count)]
+        pairs = [(f"{prefix}-{i}", f"+{next(self._phone_numbers)}") for i in range(lead_count)]
         with self.engine.begin() as connection:
             add_leads(connection, pairs)
             add_leads(connection, pairs, campaign="other")

@@ -188,6 +188,12 @@ async def test_bodies_that_the_description_allows_are_accepted_and_others_refuse
     ]
     schedules += [
         {"window": window, "offPeak": True},
+        {"window": window, "offPeak": None},
+        {"window": None, "offPeak": True, "runAt": None},
+        {"window": None, "runAt": "2026-01-31T22:00:00+01:00"},
+        {"offPeak": None},
+        {"window": window | {"timeZone": None, "days": None}},
+        {"window": window | {"start": None}},
         {"window": {"end": "06:00"}},
         {"window": window | {"days": []}},
     ]
