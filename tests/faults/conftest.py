@@ -31,7 +31,7 @@ class Ground:
         self.engine = create_sync_engine(self.settings, "faults")
         self.points = folder
         self._callers = []
-        self._phone_numbers = count(15_550_000_000)
+        self._phone_numbers = count(1_322_000_000)
         with self.engine.begin() as connection:
             add_campaign(connection)
             add_campaign(connection, "other")

@@ -26,7 +26,7 @@ from tests.support.jobs import queue_job
 from tests.support.stack import (
     free_port,
     running,
-    running_api,
+    running_stack,
     running_ticker,
     running_worker,
     wait_for,
@@ -79,11 +79,7 @@ class Shell:
 def shell(ground):  # noqa: F811
     """A whole stack with ten leads, and a shell."""
     ground.add_leads(10)
-    with (
-        running_api(ground.env()) as url,
-        running_worker(ground.env(), processes=1),
-        running_ticker(ground.env()),
-    ):
+    with running_stack(ground.env(), ("worker", "--processes", 1), deliverer=False) as url:
         ground.url = url
         yield Shell(ground)
 
