@@ -92,7 +92,9 @@ def test_a_worker_may_die_anywhere_in_a_preview_and_in_its_execution(stack):
         found = status["wouldDelete"]
         execution = f"{('before', 'after')[number % 2]} known ("
         stack.arm(execution)
-        job_id = stack.caller.act(preview, "execute").json()["data"]["jobId"]
+        executed = stack.caller.act(preview, "execute")
+        assert executed.status_code == 202, executed.text
+        job_id = executed.json()["data"]["jobId"]
         stack.fired(execution)
         ran(2)
         assert settled(stack, job_id, FINAL)["deleted"] == found == len(before) - len(stack.leads())
