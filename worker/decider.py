@@ -150,9 +150,9 @@ class _Decision:
         self._wait_for_locked(candidates)
         if self._campaign.has_archive:
             self._erase_by_phone_number({number: first[number] for number in self._decided(first)})
-        gone = self._taken_numbers | self._erased_numbers
+        taken, erased = self._taken_numbers, self._erased_numbers
         for i, number in candidates:
-            if not self.outcomes[i] and number in gone:
+            if not self.outcomes[i] and (number in taken or number in erased):
                 self.outcomes[i] = Outcome.DUPLICATE
 
     def _wait_for_locked(self, candidates: list[tuple[int, str]]) -> None:
