@@ -32,8 +32,9 @@ from api.http.request import (
     submitter,
 )
 from api.http.services import Services
-from api.jobs import control, results, status
-from api.jobs.follow_up import follow
+from api.jobs import results, status
+from api.jobs.actions import control
+from api.jobs.actions.follow_up import follow
 from api.jobs.options import parse_moment, parse_rate, parse_schedule
 from api.jobs.status import Filters
 from api.jobs.submission import is_quickly_parsed, parse
