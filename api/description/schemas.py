@@ -23,7 +23,7 @@ from api.description.shapes import (
 from api.description.webhook_schemas import WEBHOOK_SCHEMAS
 from api.health import ROLES
 from api.http.fields import MOMENT
-from api.jobs.status import NAMES, Job, JobSummary
+from api.jobs.fields import NAMES, Job, JobSummary
 from api.jobs.waiting import PUBLISHED_IF_ANY
 from shared.states import COUNTS, JobState, Outcome
 

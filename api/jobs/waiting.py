@@ -25,7 +25,8 @@ from starlette.requests import Request
 from api.database import rows
 from api.http.answers import Accepted, ApiError
 from api.http.request import Caller, services_of
-from api.jobs.status import NAMES, JobNow, read_job
+from api.jobs.fields import NAMES
+from api.jobs.status import JobNow, read_job
 from shared.broker.wakeups import CHANNEL
 from shared.database.arrays import text_array
 from shared.database.plans import BY_INDEX
