@@ -27,8 +27,7 @@ Change = answer(
         field(
             "by",
             str | None,
-            "Name of the key that asked for it, or the key's id; null where the job came to it by "
-            "itself",
+            "Name of the key whose caller asked for it, or the key's id; null where nobody did",
         ),
     ],
 )
@@ -45,13 +44,13 @@ WaitingFor = answer(
         moment(
             "since",
             str | None,
-            "Since when; of leads, less the time in which none was tried, and null while others "
-            "still go",
+            "Since when; for locked leads without the time in which none was tried, and null "
+            "while other leads are still worked on",
         ),
         field(
             "leads",
             int | None,
-            "Leads that are locked; null where nothing of the job goes on",
+            "How many leads are locked; null where the whole job stands still",
             minimum=0,
         ),
         field("sqlstate", str | None, "What PostgreSQL last said", examples=["53100"]),
@@ -68,7 +67,7 @@ WaitingFor = answer(
 # be looked at besides.
 _COUNTED = {
     "deleted": "Leads removed from the campaign, archived ones too",
-    "would_delete": "Leads that a preview found; may fall until it is finished",
+    "would_delete": "Leads that a preview found; may become fewer until it is finished",
     "restored": "Leads put back",
     "conflict": "Leads not put back, as their identifier is taken again",
     "not_found": "Entries that named no lead, or one that another entry took",
@@ -76,7 +75,8 @@ _COUNTED = {
     "invalid": "Rows of a file that name no lead, sent with `onInvalid=skip`",
 }
 _NOTED = {
-    "erased": "Of `deleted`, those of which a copy in the archive was erased, too or alone",
+    "erased": "Of `deleted`, entries of which a copy in the archive was erased, with a lead or "
+    "without one",
     "lacks_plus": "Of `notFound`, phone numbers of which a lead has the same digits behind a `+`",
     "other_external_id": "Of `wouldDelete`, entries that would take a lead with another "
     "`externalId` than theirs",
@@ -104,7 +104,7 @@ _SUMMARY: list[Any] = [
     field(
         "requested",
         str | None,
-        "An action that is asked for and comes into force once no chunk is in hand",
+        "An action that was asked for, and takes effect once no chunk is being worked on",
         enum=[Action.PAUSE, Action.CANCEL, None],
     ),
     *((option.name, option.answer) for option in OPTIONS),
@@ -118,7 +118,7 @@ _SUMMARY: list[Any] = [
     count("processed", "Entries that have their outcome"),
     *(count(NAMES[column], _COUNTED[column]) for column in COUNTS),
     *(count(NAMES[column], _NOTED[column]) for column in NOTED),
-    field("waitingFor", WaitingFor | None, "What keeps it from going on, if anything"),
+    field("waitingFor", WaitingFor | None, "What keeps the job from going on, if anything"),
     field("error", str | None, "Why the job failed"),
     moment("createdAt", str, "When the job was accepted"),
     moment(
@@ -195,19 +195,19 @@ def _summary(row: AnyRow) -> dict[str, Any]:
 
 
 def _waiting_for(row: AnyRow) -> Any:
-    """The database, or other transactions that have locked some of its leads; None if nothing keeps
-    the job.
+    """What keeps the job from going on: the database, or transactions that have locked some of its
+    leads. None if nothing does.
     """
     if row.state not in ACTIVE_STATES:
         return None
     if row.waiting_since:
-        told = row.waiting_for
+        cause = row.waiting_for
         return WaitingFor(
-            reason=told["reason"],
+            reason=cause["reason"],
             since=time_text(row.waiting_since),
-            leads=told.get("leads"),
-            sqlstate=told.get("sqlstate"),
-            detail=told.get("detail"),
+            leads=cause.get("leads"),
+            sqlstate=cause.get("sqlstate"),
+            detail=cause.get("detail"),
         )
     if not row.locked:
         return None
@@ -222,7 +222,7 @@ def _waiting_for(row: AnyRow) -> Any:
 
 
 def _identifiers(parts: Sequence[AnyRow]) -> dict[str, Any]:
-    """The fields that a Job has beside those of its summary."""
+    """The fields that a Job has besides those of its summary."""
     if parts[0].total > MAX_LISTED:
         return {"identifiersOmitted": True}
     if parts[0].identifiers_purged_at:
@@ -232,7 +232,7 @@ def _identifiers(parts: Sequence[AnyRow]) -> dict[str, Any]:
         decided = (part.external_ids or (), part.phone_numbers or (), part.outcomes or ())
         for external_id, phone_number, outcome in zip(*decided, strict=True):
             name, identifier = _LIST_OF_NUMBER.get(outcome), external_id or phone_number
-            # What is pending has no list; what is invalid may have no identifier.
+            # A pending entry has no list; an invalid one may have no identifier.
             if name and identifier:
                 lists[name].append(identifier)
     return lists | {"identifiersOmitted": False}

@@ -17,10 +17,10 @@ from shared.database.models import jobs
 from shared.database.plans import BY_INDEX
 from shared.states import COUNTS, JobState
 
-# A job that the key sees: what belongs to it is joined to it, so nothing of another's is read.
-# Company and campaign are compared in such a way that none of their indexes is walked, which would
-# lead through all their jobs. No campaign is joined: the record outlives it, and stays its
-# company's when it moves to another.
+# The condition on a job that the key sees. What belongs to the job is joined to it, so that nothing
+# of other companies is read. With `|| ''` neither the index by company nor that by campaign fits,
+# which would lead through all their jobs. The campaign itself is not joined: the job outlives it,
+# and stays its company's when the campaign moves to another.
 SEEN = f"""
     jobs.id = :job_id AND jobs.company_id || '' = :company_id
         AND (CAST(:campaign_id AS text) IS NULL
@@ -29,9 +29,9 @@ SEEN = f"""
 
 
 def _select(where: str, decided: str = "", columns: str = "") -> str:
-    """Jobs with their counts: sums over the chunks of one that is not finished; of one that is, its
-    row has them. One that a ticker of before has ended, during an upgrade, lacks those that are
-    counted besides.
+    """The statement that reads jobs with their counts. The row of a job that has ended has them;
+    before that, they are summed over its chunks. So they are where `erased` and the like are
+    missing, as a ticker of an older version has ended the job during an upgrade.
     """
     return f"""
         SELECT {", ".join(f"jobs.{column.name}" for column in jobs.c if column.name not in NAMES)},
@@ -47,9 +47,9 @@ def _select(where: str, decided: str = "", columns: str = "") -> str:
     """
 
 
-# One statement, so one snapshot: state, counts and lists always agree. Callers who poll ask mostly
-# for jobs that have not begun: a chunk none of whose entries is decided has nothing for the lists.
-# Nor has one of a job that is too big for them.
+# It is one statement, so one snapshot: state, counts and lists always agree. Chunks that have
+# nothing for the lists are left out: those of a job that is too big, and those of which no entry is
+# decided, as callers who poll ask mostly for jobs that have not begun.
 _DECIDED = f"""
     LEFT JOIN LATERAL (
         SELECT number, coalesce(written_external_ids, external_ids) AS external_ids,
@@ -70,8 +70,8 @@ _TOTAL = text(f"SELECT total, identifiers_purged_at FROM jobs WHERE {SEEN}")
 
 
 class JobNow(NamedTuple):
-    """What callers see of a job: `body` is a Job. `retry_after` in seconds, None once it is final;
-    `took`, likewise, is None until then.
+    """What callers see of a job: `body` is a Job. `retry_after` is None once the job is final,
+    `took` until then; they and `age` are in seconds.
     """
 
     body: Any
@@ -107,9 +107,8 @@ async def list_jobs(
     # PostgreSQL knows no U+0000, so nothing of that name exists.
     if any("\0" in (value or "") for value in filters.columns.values()):
         return [], None
-    found = await rows(engine, *_page(key, filters, cursor, limit))
-    items, following = page_of(found, limit)
-    return [summary_of(row) for row in items], following
+    page, following = page_of(await rows(engine, *_page(key, filters, cursor, limit)), limit)
+    return [summary_of(row) for row in page], following
 
 
 def _page(
@@ -158,14 +157,14 @@ async def seen(
 ) -> Sequence[AnyRow]:
     """The rows of a statement with SEEN. Raises ApiError 404 unless the key sees the job."""
     values |= {"job_id": job_id, "company_id": key.company_id, "campaign_id": key.campaign_id}
-    found = await rows(engine, statement, values)
-    if not found:
+    job_rows = await rows(engine, statement, values)
+    if not job_rows:
         raise job_not_found()
-    return found
+    return job_rows
 
 
 def check_kept(job: AnyRow) -> None:
-    """Raises ApiError 410 where what the job's results tell has been purged."""
+    """Raises ApiError 410 where the identifiers have been purged, and the results with them."""
     if job.identifiers_purged_at:
         raise ApiError(410, "The identifiers of this job have been purged")
 
