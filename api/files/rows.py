@@ -1,7 +1,7 @@
 """Reads the entries of a file, CSV or NDJSON, as it arrives: batch by batch, in bounded memory.
 
-A row that is not an entry refuses the file, with the number of its line; or, where invalid rows are
-to be skipped, it gets its outcome at once.
+Where a row is not an entry, the file is refused, with the number of the line; or, if invalid rows
+are to be skipped, the row gets its outcome at once.
 """
 
 from collections.abc import Iterable, Iterator, Sequence

@@ -64,7 +64,9 @@ def spellings_of_id(canonical: str, named: Named) -> set[str]:
 
 
 def spellings_of_number(canonical: str, named: Named) -> set[str]:
-    """The phone numbers under which the lead may be stored, likewise."""
+    """The phone numbers under which the lead may be stored: as for ids, but that of an earlier
+    version only where it is the same number now.
+    """
     former = former_phone_number(named.number or "")
     if canonical and canonical_phone_number(former) == canonical:
         return {canonical, former}
