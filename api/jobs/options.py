@@ -227,7 +227,7 @@ OPTIONS = (
         parse_region,
         {
             "type": ["string", "null"],
-            "description": "Country (ISO 3166) as whose the phone numbers are read that begin "
+            "description": "Country (ISO 3166) by whose rules phone numbers are read that begin "
             "without a `+`, if they are valid there; without it, the campaign's",
             "enum": [*REGIONS, None],
             "examples": ["DE"],
@@ -287,7 +287,7 @@ OPTIONS = (
             "pattern": "^[Hh][Tt][Tt][Pp][Ss]?://[!-~]+$",
             "examples": ["https://example.com/hook"],
         },
-        described(str | None, "As it was sent; a job that follows this one has it too"),
+        described(str | None, "As it was sent; a job that follows this one has the same"),
     ),
     Option(
         "maxLeadsPerSecond",
