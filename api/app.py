@@ -152,7 +152,7 @@ def _hint_of(error: Any) -> str | None:
     if isinstance(cause, errors.UndefinedTable | errors.UndefinedColumn):
         return "run: leadsweep migrate"
     if isinstance(cause, errors.ReadOnlySqlTransaction):
-        return "DATABASE_URL leads to a standby; let it lead to the primary"
+        return "DATABASE_URL leads to a standby; point it at the primary"
     if is_locked(error):
         return "end the transaction that holds the lock; docs/operations.md shows how to find it"
     is_away = isinstance(error, TimeoutError | OperationalError | InterfaceError | PoolTimeoutError)

@@ -27,8 +27,8 @@ def is_redis(url: str) -> bool:
 
 
 def parse_broker_url(text: object) -> str:
-    """`text`, with what it leaves to its readers about TLS written out. Raises ValueError that says
-    what is wrong with it.
+    """`text`, with everything about TLS written out that it leaves to its readers. Raises
+    ValueError that says what is wrong with it.
 
     Several nodes of one RabbitMQ may stand one after another with `;` between them.
     """
@@ -40,14 +40,14 @@ def parse_broker_url(text: object) -> str:
     parsed = [_parse(url, (*_REDIS, *_AMQP)) for url in urls if url]
     if len({(urlsplit(url).scheme, urlsplit(url).query) for url in parsed}) > 1:
         raise ValueError("all nodes must have one scheme and the same parameters")
-    # kombu would look for the first one's name in all.
+    # kombu would look for the name of the first node in the certificates of all.
     if len(parsed) > 1 and "ssl_check_hostname=true" in parsed[0]:
         raise ValueError("several nodes of amqps:// need ssl_check_hostname=false")
     return ";".join(parsed)
 
 
 def parse_redis_url(text: object) -> str:
-    """Likewise for what can only be a Redis."""
+    """As parse_broker_url, for a URL that can only be of a Redis."""
     return _parse(str(text), _REDIS) if text else ""
 
 
@@ -108,8 +108,8 @@ def _split(url: str, schemes: tuple[str, ...]) -> SplitResult:
 
 
 def _verifying(given: dict[str, str]) -> dict[str, str]:
-    """The parameters of TLS with both that say what is verified. Raises ValueError for one that
-    cannot be read.
+    """The parameters of TLS, completed by the two that say what is verified. Raises ValueError for
+    one that cannot be read.
     """
     verified = given.get("ssl_cert_reqs", "required").lower().removeprefix("cert_")
     if verified not in _VERIFIED:

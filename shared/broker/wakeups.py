@@ -19,7 +19,7 @@ from redis.retry import Retry
 
 CHANNEL = "leadsweep:jobs"
 PUBLISH_TIMEOUT = 0.05  # seconds
-BREAK = 1.0  # seconds without another try after a failure
+BREAK = 1.0  # seconds until the next try after a failure
 
 log = structlog.get_logger()
 
