@@ -30,7 +30,7 @@ _COUNT = """
 local calls = redis.call('INCR', KEYS[1])
 local left = redis.call('PTTL', KEYS[1])
 if left < 0 then
-    -- A key without an end, whoever took it away, would refuse for ever.
+    -- A key that has lost its end would refuse calls for ever.
     redis.call('PEXPIRE', KEYS[1], ARGV[1])
     left = tonumber(ARGV[1])
 end

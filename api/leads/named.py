@@ -29,8 +29,8 @@ Result = TypeVar("Result")
 
 
 class Named(NamedTuple):
-    """A lead as its caller names it. `region` is the country as whose the number is read, the
-    campaign's where it is None.
+    """A lead as its caller names it. `region` is the country by whose rules the number is read;
+    where it is None, the campaign's is.
     """
 
     external_id: str | None

@@ -1,5 +1,5 @@
-"""Canonical identifiers: how an externalId or a phone number is compared, whoever wrote it and
-however.
+"""Canonical identifiers: the form in which an externalId or a phone number is compared, however it
+is written.
 
 The rules are one closed table of code points. They use no property of Unicode, since Python and
 PostgreSQL know different versions of Unicode. The database has the same functions in SQL
