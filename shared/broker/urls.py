@@ -73,15 +73,15 @@ def _parse(url: str, schemes: tuple[str, ...]) -> str:
     secure = parts.scheme in {"rediss", "amqps"}
     for name, value in given:
         if name not in _TLS:
-            known = f"known are {', '.join(_TLS)}" if secure else "it takes none"
+            known = f"known are {', '.join(_TLS)}" if secure else f"{parts.scheme}:// takes none"
             raise ValueError(f"unknown parameter {brief(name)}; {known}")
         if not secure:
             raise ValueError(f"{name} needs {'rediss' if parts.scheme in _REDIS else 'amqps'}://")
         if name in _FILES and not Path(value).is_file():
-            raise ValueError(f"{name} names no file")
+            raise ValueError(f"{name} must be the path of a file")
     if parts.scheme in _REDIS and not re.fullmatch(r"/?[0-9]*", parts.path):
         raise ValueError(
-            "the path of a Redis URL is the number of a database, as in redis://host:6379/0"
+            "the path of a Redis URL must be the number of a database, as in redis://host:6379/0"
         )
     return (
         parts._replace(query=urlencode(_verifying(dict(given)), safe="/")).geturl()
@@ -113,10 +113,10 @@ def _verifying(given: dict[str, str]) -> dict[str, str]:
     """
     verified = given.get("ssl_cert_reqs", "required").lower().removeprefix("cert_")
     if verified not in _VERIFIED:
-        raise ValueError(f"ssl_cert_reqs is one of {', '.join(_VERIFIED)}")
+        raise ValueError(f"ssl_cert_reqs must be one of {', '.join(_VERIFIED)}")
     named = given.get("ssl_check_hostname", "true").lower()
     if named not in {"true", "false"}:
-        raise ValueError("ssl_check_hostname is true or false")
+        raise ValueError("ssl_check_hostname must be true or false")
     if verified == "none":
         named = "false"
     return given | {"ssl_cert_reqs": verified, "ssl_check_hostname": named}
