@@ -46,7 +46,7 @@ def strangers(connection: Connection) -> str | None:
     if there.taken:
         names = ", ".join(there.taken[:_NAMES_SHOWN])
         names += ", …" if len(there.taken) > _NAMES_SHOWN else ""
-        return f"the database has already what is called {names}, and Leadsweep has not made it"
+        return f"the database already has {names}, which Leadsweep has not made"
     if versioned:
         return "the database has an alembic_version of another application"
     return None

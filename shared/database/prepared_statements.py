@@ -29,7 +29,7 @@ MISSING = (
 )
 HINT = (
     "set LEADSWEEP_PREPARE_STATEMENTS=false, or max_prepared_statements in PgBouncer 1.21 or "
-    "newer; it works without, slower"
+    "newer; all works without them, a little slower"
 )
 
 TRIAL_TIMEOUT = 2.0  # seconds; a trial takes about 0.03
