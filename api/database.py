@@ -94,8 +94,8 @@ async def _execute(
 
 
 async def within(seconds: float, coroutine: Coroutine[Any, Any, Result]) -> Result:
-    """Returns what `coroutine` returns, and raises what it raises. After `seconds` raises
-    TimeoutError, and leaves the coroutine behind.
+    """Returns what `coroutine` returns, and raises what it raises. If it takes longer than
+    `seconds`, raises TimeoutError, and leaves the coroutine behind.
 
     asyncio's own time-outs wait until what they cancel has ended. That may take long: the driver
     asks a server that has stopped answering to cancel its statement, and gives up only after ten

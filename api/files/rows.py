@@ -39,8 +39,8 @@ _Entry = tuple[str | None, str | None, str | None, str | None]  # the fields of 
 
 
 class Manner(NamedTuple):
-    """How a file is to be read. If it `needs_external_id`, a CSV row without one is invalid. By the
-    rules of the country `region`, phone numbers are read that begin without a `+`.
+    """How a file is to be read. If it `needs_external_id`, a CSV row without one is invalid. Phone
+    numbers that begin without a `+` are read by the rules of the country `region`.
     """
 
     skip_invalid: bool = False

@@ -299,7 +299,7 @@ class Connection(H11Protocol):
             if cycle.response_started and not cycle.response_complete:  # it must not look whole
                 cycle.disconnected = True
                 if scope["http_version"] == "1.0":
-                    # In HTTP/1.0 an answer may end with its connection: this end is an error.
+                    # In HTTP/1.0 the end of a connection may be that of an answer: not this one.
                     self.transport.reset()
                 else:
                     self.transport.abort()

@@ -29,9 +29,9 @@ SEEN = f"""
 
 
 def _select(where: str, decided: str = "", columns: str = "") -> str:
-    """The statement that reads jobs with their counts. The row of a job that has ended has them;
-    before that, they are summed over its chunks. So they are where `erased` and the like are
-    missing, as a ticker of an older version has ended the job during an upgrade.
+    """The statement that reads jobs with their counts. A job that has ended has them in its row;
+    before that, they are summed over its chunks. They are also summed where `erased` is missing,
+    as a ticker of an older version has ended the job during an upgrade.
     """
     return f"""
         SELECT {", ".join(f"jobs.{column.name}" for column in jobs.c if column.name not in NAMES)},

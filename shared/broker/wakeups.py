@@ -27,7 +27,7 @@ log = structlog.get_logger()
 class Wake(NamedTuple):
     """How others are woken after a commit: calls that wait for a job, and the workers of a queue.
 
-    Neither function raises, and nothing depends on a wake-up that arrives.
+    Neither function raises, and a wake-up may be lost.
     """
 
     callers: Callable[[UUID], object]
