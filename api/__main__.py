@@ -27,8 +27,8 @@ UPLOADS_END_AFTER = 3.0  # seconds for files, so that their senders still get an
 
 
 class Server(uvicorn.Server):
-    """uvicorn's server, which looks at slow callers, and stops soon: calls that wait for a job are
-    answered with what there is, not cut off.
+    """uvicorn's server, which looks at slow callers once a second. When it stops, it does not cut
+    calls off that wait for a job: it answers them at once.
     """
 
     def __init__(self, app: FastAPI, config: uvicorn.Config) -> None:
@@ -97,9 +97,7 @@ def serve(host: str, port: int) -> None:
 
 
 def _allow_files() -> None:
-    """Raises the limit on open files: a shell often allows 1024, and more to a process that wants
-    more.
-    """
+    """Raises the limit on open files: shells often set it to 1024, and let a process raise it."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != resource.RLIM_INFINITY and soft < OPEN_FILES:
         allowed = OPEN_FILES if hard == resource.RLIM_INFINITY else min(OPEN_FILES, hard)

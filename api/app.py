@@ -96,8 +96,8 @@ async def _lifespan(app: FastAPI, settings: Settings) -> AsyncIterator[None]:
         asyncio.create_task(work)
         for work in (services.authenticator.note_uses(), services.waiter.run())
     ]
-    # What is loaded by now stays: else each body's thousand dicts would have the collector walk all
-    # of it again and again.
+    # What is loaded by now stays loaded. If it were not frozen, the thousand dicts of each body
+    # would make the collector walk through all of it again and again.
     gc.collect()
     gc.freeze()
     log.info("api ready")
@@ -135,8 +135,8 @@ async def _answer_routing_error(_request: Request, error: Any) -> Answer:
 
 
 async def _answer_database_error(_request: Request, error: Any) -> Answer:
-    """503 where the database is away, not well or not ready for us; all else is a fault of ours,
-    and goes to the last net.
+    """Answers 503 where the database is away, not well, or not migrated. Any other error is a fault
+    of ours: it is raised again, and answered with 500.
     """
     hint = _hint_of(error)
     if hint is None:
@@ -147,12 +147,12 @@ async def _answer_database_error(_request: Request, error: Any) -> Answer:
 
 
 def _hint_of(error: Any) -> str | None:
-    """What mends it; None for a fault of ours."""
+    """What the operator can do about the error; None where it is a fault of ours."""
     cause = getattr(error, "orig", error)
     if isinstance(cause, errors.UndefinedTable | errors.UndefinedColumn):
         return "run: leadsweep migrate"
     if isinstance(cause, errors.ReadOnlySqlTransaction):
-        return "DATABASE_URL leads to a standby; let it lead to the primary"
+        return "DATABASE_URL leads to a standby; point it at the primary"
     if is_locked(error):
         return "end the transaction that holds the lock; docs/operations.md shows how to find it"
     is_away = isinstance(error, TimeoutError | OperationalError | InterfaceError | PoolTimeoutError)

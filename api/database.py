@@ -1,5 +1,5 @@
-"""Sends the API's statements to the database: each is a transaction of its own, but for those that
-take turns, and has its answer or an error within seconds.
+"""Sends the API's statements to the database. Each is a transaction of its own, except those that
+take turns, and ends with an answer or an error within seconds.
 """
 
 import asyncio
@@ -18,15 +18,15 @@ AnyRow = Row[*tuple[Any, ...]]  # any number of columns
 
 STATEMENT_TIMEOUT = 5.0  # seconds; the longest statement takes a few hundredths of one
 
-# Turns of the event loop, in which an answer that has come already is read: a busy loop comes to
-# its timers first.
+# Turns of the event loop that are granted after a time-out: a busy loop runs its timers before it
+# reads an answer that has already come.
 TURNS = 10
 
-# First in a statement that waits for the lock of a row; the time-out is that of its whole
-# transaction. It is in force before the lock is asked for only where `limits` is joined with the
-# rows that are locked: a locking clause works on the rows of the join, and what stands in the list
-# of a SELECT comes after it. A table's lock comes before all of it, so that only STATEMENT_TIMEOUT
-# bounds it.
+# Stands first in a statement that may wait for the lock of a row, and sets the time-out of its
+# transaction. `limits` must be joined with the rows that are locked: only then is the time-out set
+# before a lock is requested, as a locking clause works on the rows of the join, and the list of a
+# SELECT is evaluated after it. The lock of a table is taken before all of this, so only
+# STATEMENT_TIMEOUT bounds the wait for it.
 LIMITS = f"limits AS MATERIALIZED (SELECT set_config('lock_timeout', '{LOCK_TIMEOUT}', true))"
 
 _left_behind: set[asyncio.Task[Any]] = set()  # the loop itself holds tasks only weakly
@@ -42,15 +42,16 @@ async def rows(
     repeatable: bool = True,
     if_locked: Callable[[], Exception] | None = None,
 ) -> Sequence[AnyRow]:
-    """All rows, within so many `seconds`. Raises DBAPIError, sqlalchemy's and Python's
-    TimeoutError, and what `if_locked` makes, where LIMITS ended the wait for a row.
+    """Executes `statement`, and returns its rows within `seconds`. Raises DBAPIError, sqlalchemy's
+    and Python's TimeoutError, and what `if_locked` makes, where LIMITS ended the wait for a row.
 
-    What must see all that others have done takes its `turn` first, by a statement that locks, in
-    the same transaction: a single one would wait, and still see what there was when it began.
+    `turn` is a statement that takes a lock. It runs first, in the same transaction, so that
+    `statement` sees all that others have committed. If one statement did both, it would wait for
+    the lock and still see the database as it was when it began.
 
-    A statement whose connection is found broken is sent once more: the pool's connections all break
-    when the server restarts. Its COMMIT may have happened all the same: what would then answer
-    otherwise than the first time is not `repeatable`.
+    Where the connection turns out to be broken, the statement is sent once more: all connections of
+    the pool break when the server restarts. The first try may have been committed all the same, so
+    a statement that would then answer otherwise is not `repeatable`.
     """
     sent = _rows(engine, statement, values, turn, repeatable=repeatable)
     try:
@@ -93,12 +94,12 @@ async def _execute(
 
 
 async def within(seconds: float, coroutine: Coroutine[Any, Any, Result]) -> Result:
-    """What `coroutine` returns or raises; TimeoutError if it takes longer than `seconds`, and then
-    it is left behind.
+    """Returns what `coroutine` returns, and raises what it raises. If it takes longer than
+    `seconds`, raises TimeoutError, and leaves the coroutine behind.
 
-    A time-out that cancels waits for what it cancels: the driver asks a server that has stopped
-    answering to cancel its statement, and gives up after ten more seconds. A caller has no use for
-    that.
+    asyncio's own time-outs wait until what they cancel has ended. That may take long: the driver
+    asks a server that has stopped answering to cancel its statement, and gives up only after ten
+    more seconds. No caller should wait for that.
     """
     task = asyncio.create_task(coroutine)
     try:

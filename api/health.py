@@ -1,5 +1,5 @@
-"""Whether each part is up: the database asked and the broker written to now, workers and tickers by
-their last sign of life.
+"""Says whether each part is up. The database is asked and the broker is written to; workers,
+deliverers and tickers are judged by their last sign of life.
 """
 
 import asyncio
@@ -17,11 +17,11 @@ from shared.process.heartbeats import NEWEST_BEATS, STALE_SECONDS
 
 ROLES = ("worker", "deliverer", "ticker")
 ASK_TIMEOUT = 1.0  # seconds for the database, and for each node of the broker
-ANSWER_SECONDS = (
-    0.8  # for each answer of the broker, so that there is time to say that there was none
-)
+# For each answer of the broker: less, so that there is time left to say that it did not come.
+ANSWER_SECONDS = 0.8
 
-# A standby says so too.
+# A row for each role that has ever given a sign of life, or one row without a role. Each says
+# whether the database is a standby, or read-only for another reason.
 _BEATS = text(f"""
     SELECT current_setting('transaction_read_only') = 'on' AS is_read_only, beat.*
     FROM (SELECT) AS one LEFT JOIN ({NEWEST_BEATS.text}) AS beat ON true
@@ -34,9 +34,11 @@ log = structlog.get_logger()
 
 async def check(engine: AsyncEngine, broker_url: str) -> dict[str, str]:
     """`up` or `down` for database, broker and ROLES; a database may be `readOnly`. Never raises."""
-    (database, ages), works = await asyncio.gather(_database(engine), _works(broker_url))
-    beats = {role: _word(ages.get(role, STALE_SECONDS) < STALE_SECONDS) for role in ROLES}
-    return {"database": database, "broker": _word(works)} | beats
+    (database, ages), broker_works = await asyncio.gather(
+        _database(engine), _broker_works(broker_url)
+    )
+    roles = {role: _word(ages.get(role, STALE_SECONDS) < STALE_SECONDS) for role in ROLES}
+    return {"database": database, "broker": _word(broker_works)} | roles
 
 
 def _word(up: bool) -> str:
@@ -46,14 +48,14 @@ def _word(up: bool) -> str:
 async def _database(engine: AsyncEngine) -> tuple[str, dict[str, float]]:
     """The word for it, and the seconds since each role's newest beat."""
     try:
-        found = await within(ASK_TIMEOUT, rows(engine, _BEATS))
+        beats = await within(ASK_TIMEOUT, rows(engine, _BEATS))
     except Exception:  # noqa: BLE001 - whatever the driver raises, it is down
         return "down", {}
-    word = "readOnly" if found[0].is_read_only else "up"
-    return word, {row.role: row.age_seconds for row in found if row.role}
+    word = "readOnly" if beats[0].is_read_only else "up"
+    return word, {beat.role: beat.age_seconds for beat in beats if beat.role}
 
 
-async def _works(broker_url: str) -> bool:
+async def _broker_works(broker_url: str) -> bool:
     nodes = broker_url.count(";") + 1
     try:
         flaw = await within(

@@ -1,10 +1,10 @@
-"""What callers prove themselves with, and what we prove ourselves with to them: API keys, and the
-secrets of webhooks.
+"""API keys, by which callers prove who they are, and the secrets of webhooks, by which we prove it
+to their receivers.
 
-Of a key only its hash is stored: it carries 192 random bits, so one round of SHA-256 is enough,
-there is nothing to guess. Secrets must be read again, to sign with, so they are stored encrypted
-(Fernet), never in clear. They are made, kept and signed with by the Standard Webhooks specification
-1.0. The key that they are encrypted with also makes the ids by which callers know leads.
+Of a key only the hash is stored. A key has 192 random bits, which nobody can guess, so one round of
+SHA-256 is enough. A secret must be read again, to sign with, so it is stored encrypted (Fernet).
+Secrets and signatures follow the Standard Webhooks specification 1.0. The key that encrypts secrets
+also makes the ids by which callers know leads.
 """
 
 import base64
@@ -22,7 +22,7 @@ from standardwebhooks import Webhook
 from shared.settings import SECRETS_KEY_BYTES
 
 BOTH_SIGN = timedelta(hours=24)  # after a rotation, so that receivers can change over
-OLD_SECRETS_KEPT = 5  # secrets of before that sign too: each makes the header longer
+OLD_SECRETS_KEPT = 5  # earlier secrets that sign too: each makes the header longer
 
 PREFIX = "lsk_"  # lets secret scanners and people see what a leaked string is
 
@@ -52,8 +52,8 @@ _URL_SAFE = str.maketrans("+/", "-_")
 
 
 class Vault:
-    """Encrypts and decrypts secrets. Of several keys the first encrypts, all decrypt: so a key can
-    be changed.
+    """Encrypts and decrypts secrets. Of several keys the first one encrypts, and all can decrypt,
+    so that the key can be changed.
     """
 
     def __init__(self, secrets_key: str) -> None:
@@ -63,7 +63,7 @@ class Vault:
         )
 
     def lock(self, secret: str) -> bytes:
-        """For the database."""
+        """The secret, encrypted for the database."""
         return self._fernet.encrypt(secret.encode())
 
     def unlock(self, locked: bytes) -> str:
@@ -77,10 +77,10 @@ class Vault:
 
 
 def pseudonyms(secrets_key: str, numbers: Iterable[int]) -> list[str]:
-    """What stands for numbers that callers must not be able to compare, one for each, always the
-    same.
+    """Ids that stand for numbers which callers must not be able to compare: for one number always
+    the same.
 
-    Made with the oldest of the keys, so that a new one in front of it changes nothing.
+    They are made with the oldest of the keys, so that a new key in front of it changes nothing.
     """
     oldest = base64.b64decode(secrets_key.rpartition(",")[2].translate(_STANDARD))
     # `person` sets this use of the key apart from any other.
@@ -95,8 +95,8 @@ def pseudonyms(secrets_key: str, numbers: Iterable[int]) -> list[str]:
 
 
 def retired(secret: ColumnElement[bytes], old_secrets: ColumnElement[Any]) -> ColumnElement[Any]:
-    """What `old_secrets` becomes when `secret` is replaced: that in front, encrypted, with the end
-    of its time.
+    """What `old_secrets` becomes when `secret`, which is encrypted, is replaced: it comes first,
+    with the time until which it signs.
     """
     end = func.clock_timestamp() + BOTH_SIGN
     # Fernet writes ASCII.
@@ -108,7 +108,7 @@ def retired(secret: ColumnElement[bytes], old_secrets: ColumnElement[Any]) -> Co
 
 
 def in_force(old_secrets: Iterable[dict[str, str]], now: datetime) -> list[bytes]:
-    """Those of `old_secrets` that still sign, encrypted."""
+    """Those of `old_secrets` that still sign; they are encrypted."""
     return [
         old["secret"].encode() for old in old_secrets if datetime.fromisoformat(old["until"]) > now
     ]

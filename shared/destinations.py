@@ -1,9 +1,9 @@
-"""Where a webhook may be sent. A caller chooses the URL and we connect to it from inside the
-operator's network, so an address counts as forbidden unless it is known to be public; Python's
-`is_global` passes NAT64, 6to4 and some metadata services.
+"""Where a webhook may be sent. A caller chooses the URL, and we connect to it from inside the
+operator's network. So an address is forbidden unless it is known to be public. Python's `is_global`
+is not enough: it lets NAT64, 6to4 and some metadata services pass.
 
-What a name leads to is checked when the URL is registered, to tell the caller, and again at every
-connection, to be safe.
+The addresses of a host are looked up when its URL is registered, to tell the caller of a mistake,
+and again at every connection, to be safe.
 """
 
 import re
@@ -58,7 +58,7 @@ _FORBIDDEN_6 = [
 ]
 
 _HOST = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.-]{0,251}[A-Za-z0-9_])?")
-_MAX_LABEL = 63  # characters between two dots; of more, and of none, look-ups make a UnicodeError
+_MAX_LABEL = 63  # characters between two dots; with more, or none, a look-up raises UnicodeError
 _NUMBER = re.compile(r"[0-9]+|0[xX][0-9a-fA-F]*")
 _PRINTABLE = re.compile(r"[!-~]+")
 
@@ -73,8 +73,8 @@ class Destination(NamedTuple):
 
 
 def parse_destination(url: str) -> Destination:
-    """Takes `url` apart. Raises ValueError that says what it must be. Whether it may be used,
-    `may_use` says.
+    """Takes `url` apart. Raises ValueError that says what it must be. `may_use` says whether it may
+    be used.
     """
     if len(url) > MAX_URL:
         raise ValueError(f"is longer than {MAX_URL} characters")
@@ -98,13 +98,10 @@ def parse_destination(url: str) -> Destination:
         raise ValueError("must not contain a user name or a password")
     if parts.fragment or url.endswith("#"):
         raise ValueError("must not contain a fragment")
+    if port is None:
+        port = 443 if parts.scheme == "https" else 80
     target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-    return Destination(
-        parts.scheme,
-        host,
-        (443 if parts.scheme == "https" else 80) if port is None else port,
-        target,
-    )
+    return Destination(parts.scheme, host, port, target)
 
 
 def _is_host(host: str) -> bool:
@@ -124,15 +121,15 @@ def _is_host(host: str) -> bool:
 def resolve(destination: Destination) -> list[Address]:
     """The addresses of its host, each once. Raises OSError (socket.gaierror) where it has none."""
     answers = socket.getaddrinfo(destination.host, destination.port, type=socket.SOCK_STREAM)
-    hosts = [str(address[0]) for *_, address in answers]
-    return [ip_address(host) for host in dict.fromkeys(host.partition("%")[0] for host in hosts)]
+    hosts = [str(address[0]).partition("%")[0] for *_, address in answers]
+    return [ip_address(host) for host in dict.fromkeys(hosts)]
 
 
 def may_use(
     destination: Destination, addresses: Iterable[Address], allowed: Sequence[Network]
 ) -> bool:
-    """Whether all of `addresses` are public, and scheme and port those of the open Internet. In
-    `allowed` networks everything is allowed.
+    """Whether all of `addresses` are public, over https on one of PORTS. In `allowed` networks any
+    scheme and port is allowed.
     """
     plain = destination.scheme != "https" or destination.port not in PORTS
     if plain and not allowed:
@@ -143,7 +140,7 @@ def may_use(
 
 
 def is_public(address: Address) -> bool:
-    """Whether the address is one of the open Internet's, and not by some detour one of ours."""
+    """Whether the address belongs to the open Internet, and does not lead back to a private one."""
     address = unmapped(address)
     if isinstance(address, IPv4Address):
         return not any(address in network for network in _FORBIDDEN_4)

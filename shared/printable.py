@@ -12,10 +12,10 @@ _UNSEEN_RANGES = (  # the first and the last of each
     (0xE0000, 0xE0FFF),
 )  # fmt: skip
 UNSEEN = frozenset(chr(code) for first, last in _UNSEEN_RANGES for code in range(first, last + 1))
-"""Characters that nobody sees, though `str.isprintable` lets some of them pass: fillers, vowels,
-choices of a form, tags.
+"""Characters that nobody sees, though `str.isprintable` lets some of them pass: fillers, unwritten
+vowels, variation selectors, tags.
 """
-# That names have, as wide as others: the fixed one and that of Chinese and Japanese.
+# Blanks that names have, besides the space: the no-break one, and that of Chinese and Japanese.
 _BLANKS = "\u00a0\u3000"
 _JOINERS = "\u200c\u200d"  # which Persian and Indian words, and some emoji, are written with
 _EMOJI_FORM = "\ufe0f"
@@ -47,9 +47,7 @@ def _is_seen(text: str, at: int) -> bool:
 
 
 def _joins(character: str) -> bool:
-    """Whether it is a letter, a mark or an emoji that something unseen may stand beside; no ASCII
-    needs it.
-    """
+    """Whether a joiner may stand beside it: a letter, a mark or an emoji. ASCII needs none."""
     is_whole = character not in UNSEEN or character == _EMOJI_FORM
     return is_whole and not character.isascii() and unicodedata.category(character)[0] in "LMS"
 
@@ -60,15 +58,15 @@ def printable(text: str) -> str:
 
 
 def printable_lines(text: str) -> str:
-    """`text` with its line breaks, else as `printable` has it. Only for tracebacks, where others
-    wrote it.
+    """`text` with its line breaks, and else as `printable` writes it. It is only for tracebacks,
+    where parts of it are written by others.
     """
     return "\n".join(map(printable, text.split("\n")))
 
 
 def printable_json(text: str) -> str:
-    """JSON, in lines, that means the same: such characters stand in strings only, and are escaped
-    there.
+    """JSON in lines that means the same as `text`: such characters stand only in its strings, and
+    are escaped there.
     """
     return _without(text, lambda character: json.dumps(character)[1:-1], kept="\n")
 

@@ -96,8 +96,8 @@ class Settings(BaseSettings):
     redis_url: Annotated[str, BeforeValidator(parse_redis_url)] = Field(
         "",
         validation_alias=AliasChoices("REDIS_URL", "redis_url"),
-        description="Redis for rate limits and to wake who waits; empty means `BROKER_URL` if that "
-        "is a Redis, else none",
+        description="Redis for rate limits, and to wake calls that wait; empty means `BROKER_URL` "
+        "if that is a Redis, else none",
     )
     data_dir: Path = Field(Path(".leadsweep"), description="Folder of the embedded stack")
     chunk_size: int = Field(
@@ -111,8 +111,8 @@ class Settings(BaseSettings):
         5_000_000,
         ge=1,
         le=100_000_000,
-        description="Entries that a file may have; one of 5 million takes some 10 seconds to come "
-        "in, and 20 to be worked off",
+        description="Entries that a file may have; one of 5 million takes some 10 seconds to "
+        "arrive, and its job another 20",
     )
     lock_wait: int = Field(
         int(LOCK_WAIT.total_seconds()),
@@ -136,8 +136,7 @@ class Settings(BaseSettings):
         ge=0,
         le=60,
         description="Seconds that a submission waits for its job to end, unless it says `Prefer: "
-        "wait=N`; above 0 for clients "
-        "of the synchronous API",
+        "wait=N`; above 0 for clients of the synchronous API",
     )
     off_peak: WindowSetting = Field(
         Window(22 * 60, 6 * 60, "UTC", frozenset(range(7))),
@@ -159,21 +158,19 @@ class Settings(BaseSettings):
     secrets_key: Annotated[str, BeforeValidator(parse_secrets_key)] = Field(
         "",
         description="Encrypts webhook secrets: 32 random bytes in base64 (`openssl rand -base64 "
-        "32`); after a comma, older keys, "
-        "of which the last makes the ids of leads. The embedded stack makes its own",
+        "32`). Older keys follow after a comma; the last of all makes the ids of leads. The "
+        "embedded stack makes its own",
     )
     webhook_allow: NetworksSetting = Field(
         (),
         description="Networks to which webhooks may be sent though they are not public, over HTTP "
-        "and to any port, e.g. "
-        "`127.0.0.0/8,::1/128`; for development",
+        "and to any port, e.g. `127.0.0.0/8,::1/128`; for development",
     )
     pool_size: int = Field(10, ge=1, le=100, description="Database connections of one API process")
     prepare_statements: bool = Field(
         default=True,
-        description="Server-side prepared statements, where they are found to be kept; `false` "
-        "where it is known that a pooler "
-        "loses them",
+        description="Whether statements are prepared on the server, if a trial shows that they are "
+        "kept there; `false` saves the trial where a pooler is known to lose them",
     )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
         "INFO", description="Least severe level that is logged"
@@ -195,5 +192,5 @@ def settings() -> Settings:
 
 
 def variable(name: int | str) -> str:
-    """The environment variable behind the place of a flaw in the settings."""
+    """The environment variable of a setting, by the name that pydantic gives it in an error."""
     return str(name) if str(name).isupper() else f"LEADSWEEP_{name}".upper()

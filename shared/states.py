@@ -1,5 +1,5 @@
 """The words of the contract: job states and actions, events, outcomes and reasons, and the small
-numbers that stand for outcomes. Columns, checks and statements are made of what is declared here.
+numbers that stand for outcomes. Columns, checks and statements use what is declared here.
 
     scheduled ── due ──▶ queued ── claim ──▶ running ── nothing pending ──▶ completed | failed
         ▲                   │                   │
@@ -72,8 +72,8 @@ needs a preview, restore an archive job."""
 
 
 class Request(StrEnum):
-    """What a job's row asks for until no chunk of it is in hand: what its callers want, the end of
-    its window, or its end after a day in which the database was not well.
+    """What the row of a job asks for, to be done once no chunk of the job is in hand: an action of
+    its callers, the end of its window, or its end after a day in which the database was not well.
     """
 
     PAUSE = "pause"
@@ -96,8 +96,8 @@ class PhoneFallback(StrEnum):
     ALWAYS = "always"
     NEVER = "never"
     IF_UNIDENTIFIED = "onlyIfUnidentified"
-    """The phone, also that of an entry without an `externalId`, finds only leads that have none of
-    their own.
+    """A phone number finds only leads that have no `externalId` of their own, also where its entry
+    has no `externalId` either.
     """
 
     @property
@@ -204,7 +204,7 @@ class Outcome(IntEnum):
 
     @property
     def erased(self) -> bool:
-        """Whether a copy in the archive went, too or alone."""
+        """Whether a copy in the archive was erased, with a lead or without one."""
         return self in NOTED["erased"]
 
 
@@ -271,8 +271,8 @@ NOTED: dict[str, frozenset[Outcome]] = {
     "lacks_plus": frozenset({Outcome.LACKS_PLUS}),
     "other_external_id": frozenset({Outcome.WOULD_DELETE_OTHER}),
 }
-"""The columns that count some outcomes once more, of those that COUNTS have: what a caller should
-look at.
+"""The columns that count some outcomes once more, which COUNTS have counted: those that a caller
+should look at.
 """
 
 COUNT_COLUMNS = (*COUNTS, *NOTED)

@@ -2,8 +2,8 @@
 in spring and autumn.
 
 Pure functions: nothing here reads the clock; only the time zone database is read. One rule decides
-every doubt: a local time is reached at the first instant at which the wall clock reads
-it or later, and never a second time.
+every doubt: a local time is reached at the first instant at which the wall clock reads it or later,
+and never a second time.
 """
 
 import re
@@ -20,7 +20,7 @@ DAY_NAMES = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 EVERY_DAY = frozenset(range(7))
 
 _MIDNIGHT = 24 * 60
-# A weekly opening may be swallowed by a gap, and then the next is two weeks away.
+# A weekly opening may fall into the gap of a change of clocks; then the next is two weeks away.
 _DAYS_BEFORE, _DAYS_AFTER = 2, 16
 _HOW = "write a window as 22:00-06:00 mon-sun Europe/Berlin"
 _CLOCK = re.compile(r"([01][0-9]|2[0-3]):([0-5][0-9])|24:00")
@@ -99,13 +99,19 @@ def window_text(window: Window) -> str:
             runs[-1].append(day)
         else:
             runs.append([day])
-    days = ",".join("-".join(DAY_NAMES[day] for day in sorted({run[0], run[-1]})) for run in runs)
+    days = ",".join(map(_run_text, runs))
     return f"{_clock(window.start)}-{_clock(window.end)} {days} {window.zone}"
 
 
+def _run_text(run: list[int]) -> str:
+    """`mon-fri` for days that follow each other, `mon` for one alone."""
+    first, last = DAY_NAMES[run[0]], DAY_NAMES[run[-1]]
+    return first if first == last else f"{first}-{last}"
+
+
 def next_opening(window: Window, now: datetime) -> Opening:
-    """The opening that the aware `now` lies in, else the next one. A day whose opening
-    a gap swallows whole has none.
+    """The opening that the aware `now` lies in, else the next one. A day has none whose opening
+    falls into a gap as a whole.
 
     Raises ValueError if `now` has no zone or the window has no days.
     """
@@ -123,7 +129,7 @@ def next_opening(window: Window, now: datetime) -> Opening:
 
 
 def _opening(window: Window, day: date, zone: ZoneInfo) -> Opening:
-    """The opening of `day`, which is empty where a gap swallows it."""
+    """The opening of `day`, which is empty where it falls into a gap."""
     midnight = datetime.combine(day, time())  # naive: it is the wall clock that adds up
     end = window.end if window.end > window.start else window.end + _MIDNIGHT
     return Opening(
@@ -176,7 +182,7 @@ def _read_days(text: str) -> frozenset[int]:
 
 
 def _is_zone(name: object) -> bool:
-    """Whether `name` is in the time zone database, which no path is."""
+    """Whether `name` is in the time zone database. The path of a file is not."""
     return isinstance(name, str) and name in _zone_names()
 
 

@@ -13,7 +13,7 @@ def _header(description: str, *, required: bool = True, **schema: Any) -> Schema
 
 HEADERS = {
     "X-Request-ID": _header(
-        "The caller's own where it sent a sane one, else a new one",
+        "The one that the caller sent, if it matches the pattern; else a new one",
         type="string",
         pattern="^[!-~]{1,128}$",
     ),
@@ -25,9 +25,7 @@ HEADERS = {
         "Present where the answer is that of an earlier call", required=False, const="true"
     ),
     "ETag": _header("For `If-None-Match`", type="string"),
-    "Content-Disposition": _header(
-        "A name for the file, of results to take away", required=False, type="string"
-    ),
+    "Content-Disposition": _header("A name for the file of results", required=False, type="string"),
     "Location": _header("Where to read it", type="string", format="uri-reference"),
     "Retry-After": _header("Seconds to wait before the next call", type="integer", minimum=1),
     "Retry-After-Pending": _header(

@@ -14,7 +14,7 @@ from api.description.shapes import (
 from api.http.fields import MOMENT
 from api.jobs.submission import MAX_ENTRIES
 
-_METADATA: Schema = {"type": "object", "description": "Whatever else is known of it"}
+_METADATA: Schema = {"type": "object", "description": "Whatever else is known of the lead"}
 
 _NEW_LEAD: Schema = ENTRY | {
     "additionalProperties": False,
@@ -43,7 +43,7 @@ LEAD_SCHEMAS: dict[str, Schema] = {
         "additionalProperties": False,
         "required": ["campaignId", "leads"],
         "properties": {
-            "campaignId": text("The campaign that they are to belong to", pattern=CAMPAIGN_PATTERN),
+            "campaignId": text("The campaign of the new leads", pattern=CAMPAIGN_PATTERN),
             "phoneRegion": PHONE_REGION,
             "leads": list_of(reference("NewLead"), "The leads to create")
             | {"minItems": 1, "maxItems": MAX_ENTRIES},
@@ -62,16 +62,19 @@ LEAD_SCHEMAS: dict[str, Schema] = {
             "createdIds": ["0f3b9c5e7a1d48266e0c9b8d7f5a3124"],
             "skippedIdentifiers": ["CRM_002"],
         },
-        created=count("Leads that are new"),
+        created=count("How many leads are new"),
         skipped=count(
-            "Leads of which an identifier is taken, in the campaign or earlier in the request"
+            "How many leads were left out, as an identifier of theirs is taken in the campaign, or"
+            " earlier in the request"
         ),
-        createdIds=list_of({"type": "string"}, "Of the leads that are new, in request order"),
-        skippedIdentifiers=list_of({"type": "string"}, "Of the others, as they were sent"),
+        createdIds=list_of({"type": "string"}, "The ids of the new leads, in request order"),
+        skippedIdentifiers=list_of(
+            {"type": "string"}, "An identifier of each of the others, as it was sent"
+        ),
     ),
     "Lead": whole(
         _LEAD,
-        id=text("Leadsweep's own id: no number, and in no order"),
+        id=text("Leadsweep's own id: not a number, and without an order"),
         campaignId=text("Its campaign"),
         externalId=or_null(text("In canonical form")),
         phoneNumber=or_null(text("In canonical form")),
@@ -80,8 +83,8 @@ LEAD_SCHEMAS: dict[str, Schema] = {
     ),
     "LeadPage": whole(
         {"leads": [_LEAD], "count": 1, "cursor": None, "hasMore": False},
-        leads=list_of(reference("Lead"), "Of this page"),
-        count=count("How many there are in this page"),
+        leads=list_of(reference("Lead"), "The leads of this page"),
+        count=count("How many leads this page has"),
         cursor=or_null(text("Send it as `cursor` to go on; null on the last page")),
         hasMore={"type": "boolean", "description": "Whether there is another page"},
     ),

@@ -34,7 +34,7 @@ With `"dryRun": true` the job changes nothing and says what it would delete; wit
 
 Every answer, errors included, is `{"success", "data", "error"}` and carries `X-Request-ID`. A path
 that does not exist answers `404` (`Not found`), another method `405` (`Method not allowed`),
-anything that is not HTTP `400` (`Invalid HTTP request`), headers over 64 KiB `431` (`Request header
+anything that is not HTTP `400` (`Invalid HTTP request`), headers over 16 KiB `431` (`Request header
 is too large`).
 """
 
@@ -53,9 +53,9 @@ TAGS = [
     }.items()
 ]
 
-# Statuses and their responses, by what an operation is: _KEYED all that need a key, _OWNED those
-# that need a key with more rights, _STEER and _FOLLOW the actions on a job, _PLAIN_CALL those on a
-# webhook or a delivery.
+# Statuses and their responses, by kind of operation. _KEYED are all that need a key, _OWNED those
+# that need a key with more rights, _STEER and _FOLLOW the actions on a job, and _PLAIN_CALL those
+# on a webhook or a delivery.
 _KEYED = {401: "Unauthorized", 429: "RateLimited", 503: "Unavailable"}
 _BULK = {
     200: "Completed",
@@ -161,7 +161,7 @@ _JOB_ENDED = {
                 "The delivery: the same for each attempt, so that you can tell a repetition"
             ),
             "webhook-timestamp": (
-                "Of the attempt, in unix seconds; refuse what is older than 5 minutes"
+                "When the attempt was made, in unix seconds; refuse what is older than 5 minutes"
             ),
             "webhook-signature": (
                 "`v1,` and the base64 HMAC-SHA256 of id, timestamp and body; several with spaces"
@@ -175,7 +175,7 @@ _JOB_ENDED = {
     },
     "responses": {
         "2XX": {"description": "Delivered"},
-        "410": {"description": "Not wanted any more: disables the webhook"},
+        "410": {"description": "The receiver wants no more events: this disables the webhook"},
     },
 }
 

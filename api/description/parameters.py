@@ -45,13 +45,13 @@ PARAMETERS: dict[str, Schema] = {
         "example": DELIVERY_ID,
     },
     "status": {"description": "Only those in this state"},
-    "event": {"description": "Only those that tell of this"},
+    "event": {"description": "Only deliveries of this event"},
     "campaignId": {"description": "Only those of this campaign", "example": "cmp_1"},
     "externalId": {"description": "Only the lead with this `externalId`", "example": "CRM_001"},
     "phoneRegion": {
         "description": (
-            "Country (ISO 3166) as whose `phoneNumber` is read if it has no `+`; without it, the"
-            " campaign's"
+            "Country (ISO 3166) by whose rules `phoneNumber` is read if it has no `+`; without it,"
+            " the campaign's"
         )
     },
     "phoneNumber": {
@@ -81,9 +81,9 @@ PARAMETERS: dict[str, Schema] = {
     "limit": {"description": "The most items in a page"},
     "raw": {
         "description": (
-            "`1`: CSV without the quote before what a spreadsheet would take for a formula; only"
-            " where a cell would else mean something else when it is sent back, as `'-17`, it"
-            " has one"
+            "`1`: CSV without the quote before what a spreadsheet would take for a formula. Only a"
+            " cell that would mean something else when it is sent back, such as `'-17`, still has"
+            " one"
         )
     },
 }

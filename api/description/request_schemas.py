@@ -22,7 +22,7 @@ ENTRY: Schema = {
     "type": "object",
     "description": (
         "Names one lead, by `externalId`, `phoneNumber` or both. Null counts as missing. Other"
-        " fields are ignored, but for those that may mean one of the two (`external_id`, `mobile`,"
+        " fields are ignored, except those that may mean one of the two (`external_id`, `mobile`,"
         " …), which are refused."
     ),
     "properties": {
@@ -59,8 +59,7 @@ _WINDOW = {
     "additionalProperties": False,
     "required": ["start", "end"],
     "description": (
-        "Every one of `days` from `start` on, to `end`, which is on the next day where it comes"
-        " before `start`"
+        "Open on each of `days` from `start` to `end`; an `end` before `start` is on the next day"
     ),
     "properties": {
         "start": text("As the clock reads in `timeZone`", pattern=_CLOCK, examples=["22:00"]),
@@ -72,7 +71,7 @@ _WINDOW = {
         "timeZone": or_null(text("IANA name", default="UTC", examples=["America/New_York"])),
         "days": {
             "type": ["array", "null"],
-            "description": "On which it opens; all, if left out or empty",
+            "description": "The days on which it opens; all, if left out or empty",
             "items": {"type": "string", "enum": list(DAY_NAMES)},
         },
     },
@@ -92,7 +91,7 @@ _SCHEDULE = {
     "properties": {
         "runAt": or_null(
             text(
-                "Not before; with an offset. In the past: now",
+                "The time to begin at, with an offset; one in the past means now",
                 format="date-time",
                 examples=["2026-01-31T22:00:00+01:00"],
             )
@@ -180,20 +179,20 @@ def _parameter(name: str, schema: Schema, *, required: bool = False) -> Schema:
 
 
 _ON_INVALID = text(
-    "What a row that is no entry does: `fail` refuses the file, `skip` gives the row the outcome"
-    " `invalid`",
+    "What becomes of a row that is not an entry: with `fail` the file is refused, with `skip` the"
+    " row gets the outcome `invalid`",
     enum=["fail", "skip"],
     default="fail",
 )
 
 _COLUMNS = text(
-    "What the file calls the identifiers, its columns or keys: one line of CSV. A name that looks"
-    " like an identifier is refused unless it is said here what it is",
+    "What the columns or keys of the file that hold the identifiers are called: one line of CSV. A"
+    " name that looks like an identifier is refused unless this or `ignore` says what it is",
     minLength=1,
     examples=["externalId:crm_id,phoneNumber:mobile", '"externalId:CRM, ID"'],
 )
 _IGNORE = text(
-    "Columns or keys that are no identifiers though they look like it: one line of CSV",
+    "Columns or keys that are not identifiers, though they look like it: one line of CSV",
     minLength=1,
     examples=["mobile,fax"],
 )

@@ -125,10 +125,11 @@ RESPONSES = {
         ["Request body took too long to arrive"],
     ),
     "FileTooLarge": _error(
-        "Over 1 KiB an entry on average, or inflated 200-fold", ["Request body is too large"]
+        "Over 1 KiB for each entry that a file may have, or inflated more than 200-fold",
+        ["Request body is too large"],
     ),
     "NotAFile": _error(
-        "Another content type or encoding",
+        "The content type or the encoding is not supported",
         ["Content-Type must be text/csv or application/x-ndjson", "Content-Encoding must be gzip"],
     ),
     "InvalidChange": _error(
@@ -147,11 +148,12 @@ RESPONSES = {
         "No key, or none that is active", ["Missing API key", "Invalid or inactive API key"], {}
     ),
     "Forbidden": _error(
-        "The key lacks the scope, or may not see this campaign, or there is none", ["Forbidden"]
+        "The key lacks the scope, or the campaign does not exist or is not the key's",
+        ["Forbidden"],
     ),
     "JobNotFound": _error("No such job, or not one that the key may see", ["Job not found"]),
     "InvalidAction": _error(
-        "It takes no options",
+        "The call takes no options",
         ["Request body must be empty", "Invalid query parameter: dryRun", _KEY_ERROR],
     ),
     "InvalidExecution": _error(
@@ -188,7 +190,7 @@ RESPONSES = {
         ["Idempotency-Key was already used with a different request"],
     ),
     "Purged": _error(
-        "What became of each entry was removed since",
+        "The results have been removed, long after the end of the job",
         ["The identifiers of this job have been purged"],
     ),
     "NotModified": {
@@ -198,7 +200,7 @@ RESPONSES = {
         },
     },
     "TooLarge": _error("The body is over 1 MiB", ["Request body is too large"]),
-    "NotJson": _error("Another content type", ["Content-Type must be application/json"]),
+    "NotJson": _error("The content type is not JSON", ["Content-Type must be application/json"]),
     "RateLimited": _refusal("The key has used up its calls", "RateLimited", COUNTED | RETRY),
     "HealthRateLimited": _refusal("This address has used up its calls", "RateLimited", RETRY),
     "Unavailable": _error(
@@ -228,10 +230,10 @@ RESPONSES = {
     ),
     "LeadsCreated": _success("What was created, and what was there already", "LeadsCreated"),
     "LeadPage": _success("A page of leads", "LeadPage"),
-    "LeadDeleted": _success("It is gone", "LeadDeleted"),
+    "LeadDeleted": _success("The lead is gone", "LeadDeleted"),
     "LeadNotFound": _error("The campaign has no such lead", ["Lead not found"]),
     "RefusedLeads": _error(
-        "The database refuses it",
+        "The database refuses the change",
         ["The database refuses this: a constraint or a trigger of its operator is against it"],
     ),
     "InvalidLeadQuery": _error(
@@ -277,12 +279,16 @@ RESPONSES = {
     "DeliveryNotFound": _error(
         "No such delivery, or not one that the key may see", ["Delivery not found"]
     ),
-    "TooManyWebhooks": _error("As many as there can be", ["A company can have 50 webhooks"]),
+    "TooManyWebhooks": _error(
+        "The company has as many as it can have", ["A company can have 50 webhooks"]
+    ),
     "WebhookDisabled": _error(
-        "It would not be sent", ["Cannot redeliver to a webhook that is disabled"]
+        "The webhook is disabled, so nothing would be sent",
+        ["Cannot redeliver to a webhook that is disabled"],
     ),
     "InvalidCall": _error(
-        "It takes no options", ["Request body must be empty", "Invalid query parameter: dryRun"]
+        "The call takes no options",
+        ["Request body must be empty", "Invalid query parameter: dryRun"],
     ),
     "WebhookCreated": _success("Created", "WebhookWithSecret", COUNTED | {"Location": "Location"}),
     "WebhookRotated": _success(
@@ -290,8 +296,8 @@ RESPONSES = {
     ),
     "Webhook": _success("The webhook as it stands now", "Webhook"),
     "WebhookPage": _success("A page of webhooks", "WebhookPage"),
-    "WebhookDeleted": _success("It is gone", "Deleted"),
-    "DeliveryStarted": _success("It is sent as soon as a deliverer is free", "Delivery"),
+    "WebhookDeleted": _success("The webhook is gone", "Deleted"),
+    "DeliveryStarted": _success("The event is sent as soon as a deliverer is free", "Delivery"),
     "DeliveryPage": _success("A page of deliveries", "DeliveryPage"),
     "Healthy": _success("Everything is up", "Health", {}),
 }

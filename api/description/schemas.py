@@ -23,7 +23,7 @@ from api.description.shapes import (
 from api.description.webhook_schemas import WEBHOOK_SCHEMAS
 from api.health import ROLES
 from api.http.fields import MOMENT
-from api.jobs.status import NAMES, Job, JobSummary
+from api.jobs.fields import NAMES, Job, JobSummary
 from api.jobs.waiting import PUBLISHED_IF_ANY
 from shared.states import COUNTS, JobState, Outcome
 
@@ -129,7 +129,7 @@ def _page(item: str, cursor: str, example: Any) -> Schema:
     )
     return whole(
         {"items": [example], "nextCursor": None},
-        items=list_of(reference(item), "Of this page"),
+        items=list_of(reference(item), "The items of this page"),
         nextCursor=cursor_schema,
     )
 
@@ -213,19 +213,20 @@ SCHEMAS: dict[str, Schema] = {
         matchedBy=or_null(text("What found the lead", enum=["externalId", "phoneNumber"])),
         reason=or_null(
             text(
-                "Why the lead was not found or processed, or is pending, or to be looked at",
+                "Why the lead was not found or not processed, is still pending, or should be"
+                " looked at",
                 enum=_REASONS,
             )
         ),
         detail=or_null(
             text(
-                "What refused or slowed it, by name",
+                "The name of what refused the deletion, or made it slow",
                 examples=["constraint calls_lead_id_fkey of calls"],
             )
         ),
         erasedFromArchive={
             "type": "boolean",
-            "description": "Whether a copy in the archive was erased, too or alone",
+            "description": "Whether a copy in the archive was erased, with a lead or without one",
         },
     ),
     "ResultPage": _page("Result", "1000", _RESULT),

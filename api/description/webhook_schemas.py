@@ -24,12 +24,12 @@ _REGISTRATION_FIELDS = {
     "url": or_null(_URL),
     "events": {
         "type": ["array", "null"],
-        "description": "Of which it is told; all, if left out",
+        "description": "The events of which it is told; all, if left out",
         "minItems": 1,
         "items": {"type": "string", "enum": list(JOB_EVENTS)},
     },
-    "description": or_null(text("For people", maxLength=255, pattern=r"^[^\u0000]*$")),
-    "enabled": {"type": ["boolean", "null"], "description": "Nothing is sent while it is not"},
+    "description": or_null(text("A note for people", maxLength=255, pattern=r"^[^\u0000]*$")),
+    "enabled": {"type": ["boolean", "null"], "description": "While false, nothing is sent"},
 }
 
 _REGISTRATION: Schema = {
@@ -58,18 +58,18 @@ _WEBHOOK: dict[str, Any] = {
 }
 _WEBHOOK_FIELDS = {
     "webhookId": text("The webhook", format="uuid"),
-    "url": text("Where it leads"),
-    "events": list_of({"type": "string", "enum": list(JOB_EVENTS)}, "Of which it is told"),
-    "description": text("For people"),
-    "enabled": {"type": "boolean", "description": "Nothing is sent while it is not"},
-    "disabledReason": or_null(text("Why it was disabled, where that was not its owner's doing")),
+    "url": text("Where events are sent"),
+    "events": list_of({"type": "string", "enum": list(JOB_EVENTS)}, "The events that are sent"),
+    "description": text("A note for people"),
+    "enabled": {"type": "boolean", "description": "While false, nothing is sent"},
+    "disabledReason": or_null(text("Why it was disabled, if its owner did not do that")),
     "failingSince": or_null(
         moment("The first failed attempt since the last success; after 5 days it is disabled")
     ),
     "oldSecretUntil": or_null(
         moment(
-            "Until when the secret before this one signs too; those before that, until 24 hours"
-            " after their own rotation"
+            "Until when the secret before this one signs too; each earlier one signs until 24"
+            " hours after it was replaced"
         )
     ),
     "createdAt": moment("When it was created"),
@@ -90,14 +90,14 @@ _DELIVERY: dict[str, Any] = {
 _ATTEMPT = whole(
     _DELIVERY["attempts"][0],
     at=moment("When it began"),
-    statusCode=or_null({"type": "integer", "description": "Of the answer"}),
+    statusCode=or_null({"type": "integer", "description": "The status of the answer"}),
     latencyMs=or_null(
         {"type": "integer", "minimum": 0, "description": "How long it took, in milliseconds"}
     ),
     error=or_null(
         text(
-            "Why there was no answer. All three are null while it is under way, or where the"
-            " deliverer died"
+            "Why there was no answer. This and the two above are null while the attempt is under"
+            " way, or where its deliverer died"
         )
     ),
 )
@@ -145,7 +145,7 @@ EVENT: Schema = {
     "required": ["type", "timestamp", "data"],
     "properties": {
         "type": reference("Event"),
-        "timestamp": moment("When"),
+        "timestamp": moment("When the job ended, or the test was asked for"),
         "data": {"type": "object", "description": "The job as it ended"},
     },
     "examples": [_EVENT],
@@ -156,7 +156,7 @@ def _page(item: str, example: Any) -> Schema:
     next_cursor = or_null(text("Send it as `cursor` to go on; null on the last page"))
     return whole(
         {"items": [example], "nextCursor": None},
-        items=list_of(reference(item), "Of this page"),
+        items=list_of(reference(item), "The items of this page"),
         nextCursor=next_cursor,
     )
 
@@ -181,10 +181,10 @@ WEBHOOK_SCHEMAS: dict[str, Schema] = {
     "WebhookWithSecret": whole(
         _WEBHOOK | {"secret": _SECRET},
         **_WEBHOOK_FIELDS,
-        secret=text("To verify with; shown only now", pattern="^whsec_"),
+        secret=text("The secret to verify signatures with; shown only now", pattern="^whsec_"),
     ),
     "WebhookPage": _page("Webhook", _WEBHOOK),
-    "Event": text("What is told of", enum=list(Event)),
+    "Event": text("What has happened", enum=list(Event)),
     "DeliveryState": text(
         "`pending` until it is answered 2xx or given up", enum=list(DeliveryState)
     ),

@@ -1,5 +1,5 @@
-"""The body of an upload: a thread reads its bytes while they arrive, and the entries that they
-hold. Every file is bounded in time, in bytes and in what it may inflate to.
+"""The body of an upload: while it arrives, a thread reads its bytes, and makes entries of them.
+Every file is bounded in time, in bytes and in what it may inflate to.
 """
 
 import asyncio
@@ -22,9 +22,9 @@ MAX_RATIO = 200
 INFLATED_FREELY = 1 << 20  # bytes that any body may inflate to, whatever its ratio
 
 SILENCE_TIMEOUT = 30.0  # seconds without a byte after which an upload is ended
-# Bytes a second: the slowest of modems has more, and uploads have only so many places.
+# Bytes a second: the slowest modem sends more, and there are only few places for uploads.
 LEAST_RATE = 1024
-RATE_SPAN = 60.0  # seconds of waiting for the sender over which the rate is looked at
+RATE_SPAN = 60.0  # seconds of waiting for the sender over which the rate is measured
 # Seconds that an upload may take: its transaction keeps the database from cleaning up.
 UPLOAD_TIMEOUT = 3600.0
 # Bytes an entry may take on average, other columns too. They bound what is read of a file that has
@@ -58,7 +58,7 @@ def inflated(parts: Iterable[bytes]) -> Iterator[bytes]:
             if content:
                 yield content
             rest = member.unused_data if member.eof else member.unconsumed_tail
-            # Where it is as much as was allowed, the member may hold more content already.
+            # Where it is as much as is taken at once, the member may have more content ready.
             if not rest and len(content) < INFLATED_AT_ONCE:
                 break
     if has_begun and not member.eof:
@@ -70,8 +70,8 @@ def _not_gzip() -> InvalidRequest:
 
 
 class Upload:
-    """The body of a request. What is not async is called in a thread, which has the event loop
-    receive the parts.
+    """The body of a request that is a file. `batches` and `exhaust` are called in a thread, which
+    has the event loop receive the parts.
     """
 
     def __init__(self, request: Request, key: str | None) -> None:
@@ -97,7 +97,7 @@ class Upload:
 
     @property
     def idempotency(self) -> IdempotencyKey | None:
-        """The key with the request that it stands for, which is complete once all has been read."""
+        """The key, and the hash of its request, which is complete once all has been read."""
         if not self._key:
             return None
         return IdempotencyKey(self._key, self._hash.digest(), self._media_type)
@@ -132,8 +132,8 @@ class Upload:
             self._timeout.reschedule(asyncio.get_running_loop().time())
 
     def _in_time(self, content: Iterator[bytes]) -> Iterator[bytes]:
-        """Looks at the clock also while content is read: a part that has arrived may inflate to so
-        much that this takes longer than it may.
+        """Looks at the clock also between pieces of content: one part that has arrived may inflate
+        to so much that reading it takes too long.
         """
         for part in content:
             if self._ended:

@@ -263,7 +263,7 @@ def _copy(connection: Connection, job_id: UUID, chunks: Iterator[_Chunk], hashes
                 copy.write_row((str(job_id), number, *_row(chunk)))
                 total += len(chunk.outcomes)
     except psycopg.Error as error:
-        # It is the driver's own, which SQLAlchemy has not seen.
+        # The driver was used directly, so SQLAlchemy has not seen its error.
         raise OperationalError("COPY", None, error, connection_invalidated=driver.closed) from error
     return total
 

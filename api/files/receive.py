@@ -26,7 +26,7 @@ from shared.database.engines import create_sync_engine
 from shared.settings import Settings
 
 UPLOADS_AT_ONCE = 8  # of one process
-UPLOADS_OF_ONE_COMPANY = 3  # it takes three companies to have another's file wait
+UPLOADS_OF_ONE_COMPANY = 3  # so it takes three companies to make another one's file wait
 
 
 class Receiver:
@@ -41,7 +41,7 @@ class Receiver:
         self._loading = create_sync_engine(
             settings,
             "upload",
-            isolation_level="READ COMMITTED",  # what a key may do is looked at again at the end
+            isolation_level="READ COMMITTED",  # what the key may do is checked again at the end
             pool_size=UPLOADS_AT_ONCE,
             max_overflow=0,
         )
@@ -78,7 +78,7 @@ class Receiver:
         region = options["phone_region"] or await region_of(self._engine, company_id, campaign_id)
         values |= {"phone_region": region, "region_named": True}
         key_is_taken = await is_taken(self._engine, caller)
-        # What was accepted once is not looked at again.
+        # The URL of a request that was accepted before is not checked again.
         if options["callback_url"] and not key_is_taken:
             await check_host("callbackUrl", options["callback_url"], settings.webhook_allow)
         load_it = partial(

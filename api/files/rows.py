@@ -1,7 +1,7 @@
 """Reads the entries of a file, CSV or NDJSON, as it arrives: batch by batch, in bounded memory.
 
-A row that is not an entry refuses the file, with the number of its line; or, where invalid rows are
-to be skipped, it gets its outcome at once.
+Where a row is not an entry, the file is refused, with the number of the line; or, if invalid rows
+are to be skipped, the row gets its outcome at once.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -39,8 +39,8 @@ _Entry = tuple[str | None, str | None, str | None, str | None]  # the fields of 
 
 
 class Manner(NamedTuple):
-    """How a file is to be read. Where it `needs_external_id`, a CSV row without one is invalid.
-    `region` is the country as whose phone numbers are read that begin without a `+`.
+    """How a file is to be read. If it `needs_external_id`, a CSV row without one is invalid. Phone
+    numbers that begin without a `+` are read by the rules of the country `region`.
     """
 
     skip_invalid: bool = False

@@ -1,11 +1,12 @@
-"""What every answer looks like: the envelope, the errors, and what stands around each: its id, the
-headers that all have, one line in the log, and a last net under everything.
+"""What every answer looks like: the envelope and the errors. And what each request gets besides: an
+id, the headers that all answers have, a line in the log, and a 500 where nothing else has caught an
+error.
 
 ApiError                 any status: `Job not found` (404), `Request body is too large` (413), …
-├── InvalidRequest       400, with the text that says what to mend
+├── InvalidRequest       400, with the text that says what to correct
 ├── Forbidden            403, one text for all reasons: whether a campaign exists never leaks
 ├── RateLimited          429, with the limit beside the text
-└── Unavailable          503, there is no place or memory left, or the database cannot be reached
+└── Unavailable          503, no place or memory is left, or the database cannot be reached
 
 BrokenOff                ends an answer that has begun
 """
@@ -30,7 +31,7 @@ from shared.broker.sender import JOBS_QUEUE
 
 ACCEPTED = 202
 
-# Answers hold what is to be forgotten, so no cache may keep them.
+# Answers hold identifiers that are purged later, so no cache may keep them.
 HEADERS_OF_ALL = ((b"cache-control", b"no-store"), (b"x-content-type-options", b"nosniff"))
 LOGGED_PATH = 200  # characters; ours are shorter
 
@@ -68,8 +69,8 @@ def time_text(moment: datetime | float | None) -> str | None:
 
 
 class Accepted(NamedTuple):
-    """What a POST is answered with: a job as it stood when it was accepted. `wait` says how many
-    seconds its caller is ready to wait, or the first one was, of a call that is `replayed`.
+    """The answer to a POST: a job as it stood when it was accepted. `wait` says how many seconds
+    the caller is ready to wait; where the call is `replayed`, how many the first caller was.
     """
 
     job_id: uuid.UUID
@@ -131,7 +132,7 @@ class ApiError(Exception):
 
 
 class InvalidRequest(ApiError):
-    """The request says something that it must not, or leaves out something that it must."""
+    """The request says something that it must not say, or leaves out something that it must say."""
 
     def __init__(self, message: str) -> None:
         """`message` is one of the contract's texts."""
@@ -174,8 +175,8 @@ class Unavailable(ApiError):
 
 
 class BrokenOff(Exception):
-    """An answer that has begun cannot go on: the connection ends, as what was sent must not look
-    whole.
+    """An answer that has begun cannot go on. The connection is cut, so that what was sent does not
+    look complete.
     """
 
     def __init__(self, reason: str) -> None:
@@ -185,8 +186,8 @@ class BrokenOff(Exception):
 
 
 class Envelope:
-    """What stands around each request. Pure ASGI, so that it costs little and sees every answer,
-    also those of routing.
+    """Gives each request its id, its headers and its line in the log. It is pure ASGI: it costs
+    little, and sees every answer, also those of the router.
 
     HEAD is answered here wherever GET is (RFC 9110, 9.1): as GET, without the body. A route that
     would read much for that body looks for `is_head` in the scope.
@@ -229,7 +230,7 @@ class Envelope:
     async def _run(
         self, scope: Scope, receive: Receive, send: Send, request_id: str
     ) -> Answer | None:
-        """What to answer where the application has not."""
+        """Runs the application. Returns the answer to give in its place where it has failed."""
         try:
             await self._app(scope, receive, send)
         except BrokenOff as error:

@@ -34,12 +34,14 @@ if TYPE_CHECKING:
 
 REMEMBERED_FOR = 2.0  # seconds; the contract allows 5 for a revocation to be in force
 REMEMBERED_KEYS = 10_000  # valid ones, and as many unknown ones: a few MB each
-# Characters. Ours have 36; what is longer is looked up each time, or a flood would fill the memory.
+# Characters. Our keys have 36. A longer one is looked up each time: remembered, a flood of them
+# would fill the memory.
 REMEMBERED_LENGTH = 255
-# Keys that are new here and are looked up at once: the pool, of ten by default, keeps two
-# connections.
+# How many keys are looked up at once that this process does not remember. Of the pool's ten
+# connections (the default) two are left for other calls.
 LOOK_UPS = 8
-# Seconds that one more waits. A look-up takes 1 ms, so after them the database is not well.
+# Seconds that one more key waits for its turn. A look-up takes 1 ms, so a longer wait means that
+# the database is not well.
 LOOK_UP_TIMEOUT = 2.0
 USES_NOTED_EVERY = 5.0  # seconds
 
@@ -111,8 +113,8 @@ class Authenticator:
     async def admit(
         self, request: Request, *, writing: bool = False, submitting: bool = False
     ) -> Key:
-        """The key of the call, which must be able to write where the call is `writing` or makes a
-        job, which is `submitting`.
+        """Returns the key of the call. It must have the scope `write` where the call is `writing`,
+        or `submitting`, which means that it makes a job.
 
         Raises ApiError 401, Forbidden for lack of scope, RateLimited.
         """
@@ -131,10 +133,10 @@ class Authenticator:
         return key
 
     async def admit_again(self, request: Request) -> None:
-        """Looks at the key of a call once more, as its body may have taken long to arrive.
+        """Checks the key of a call once more, as its body may have taken long to arrive.
 
-        Raises ApiError 401 where the key is not active any more, Forbidden where its reach is
-        another now.
+        Raises ApiError 401 where the key is not active any more, Forbidden where its reach has
+        changed.
         """
         admitted: Key = request.scope["key"]
         if (await self.key_now(request)).reach != admitted.reach:

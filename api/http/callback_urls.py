@@ -2,8 +2,8 @@
 its host leads to now.
 
 The host is checked again at every connection, so one that cannot be looked up just now is let
-through. Whatever is wrong with a host, the error is the same: whether a name exists in the
-operator's network is nobody's business.
+through. Whatever is wrong with a host, the error is the same, so that nobody learns which names
+exist in the operator's network.
 """
 
 import asyncio
@@ -53,8 +53,8 @@ async def check_host(field: str, url: str, allowed: Sequence[Network]) -> None:
 
 
 async def _addresses(destination: Destination) -> list[Address] | None:
-    """The addresses of the host: none where that cannot be told now, None where there is no such
-    host.
+    """The addresses of the host. The list is empty where they cannot be looked up now; None means
+    that there is no such host.
     """
     try:
         looking = asyncio.get_running_loop().run_in_executor(_look_ups, resolve, destination)

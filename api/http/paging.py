@@ -21,18 +21,18 @@ def after_cursor(
     `cursor`, with its values. Raises InvalidRequest.
 
     Only the nearer of the two bounds stands in it. With both, PostgreSQL would enter the index at
-    the first: each page would read all the pages before it.
+    the first of them, and each page would read all the pages before it.
     """
-    place = None if cursor is None else _place(cursor)
-    if before is not None and (place is None or before <= place[0]):
+    created_at, item_id = (None, None) if cursor is None else _place(cursor)
+    if before is not None and (created_at is None or before <= created_at):
         return f"{table}.created_at < CAST(:before AS timestamptz)", {"before": before}
-    if place is None:
+    if created_at is None:
         return "true", {}
     condition = f"""
         ({table}.created_at, {table}.id)
             < (CAST(:cursor_created_at AS timestamptz), CAST(:cursor_id AS uuid))
     """
-    return condition, {"cursor_created_at": place[0], "cursor_id": place[1]}
+    return condition, {"cursor_created_at": created_at, "cursor_id": item_id}
 
 
 def newest_first(statement: Select[Any], table: Table, cursor: str | None) -> Select[Any]:

@@ -1,6 +1,6 @@
-"""HTTP/1.1, one connection: h11 says what the bytes are, and uvicorn serves the requests. Here is
-what neither does: bounds on what a stranger can make us hold, and refusals in the envelope that
-every other answer has (decision 20). How long callers are waited for stands in
+"""HTTP/1.1 over one connection. h11 says what the bytes are, and uvicorn serves the requests. This
+module adds what neither does: bounds on what a stranger can make us hold in memory, and refusals in
+the envelope that every other answer has (decision 20). How long we wait for a caller stands in
 api.http.slow_callers.
 """
 
@@ -20,23 +20,23 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from api.http import slow_callers
 from api.http.answers import ApiError
 
-# Bytes of request line and headers, or of the fields after a body: h11's own proposal.
+# Bytes of request line and headers, or of the fields after a body: h11's default.
 MAX_HEAD = 16 * 1024
-# Bytes that are read at once: they hold a body of 1000 leads. As many are held of requests that
-# came before their turn, or of a body that nobody reads yet. All connections share MAX_READ.
+# Bytes that are read at once: a body of 1000 leads has fewer. As many are held of requests that
+# came before their turn, or of a body that no route reads yet. All connections share MAX_READ.
 READ_AT_ONCE = 64 * 1024
 MAX_READ = 32 * 1024 * 1024
-# Bytes of a body that come after the answer. They are taken, as a connection that is closed at once
-# can take the answer with it. A chunk counts for SMALLEST_CHUNK at least: even the smallest takes
-# its time.
+# Bytes of a body that may come after the answer. They are read and dropped: if the connection were
+# closed at once, the answer could be lost. A chunk counts for SMALLEST_CHUNK at least, as even the
+# smallest takes time to read.
 MAX_UNREAD = 16 * 1024 * 1024
 SMALLEST_CHUNK = 256
 # A body may have FREE_CHUNKS chunks, and one more for each BYTES_A_CHUNK of its bytes: a line of a
 # file is longer.
 FREE_CHUNKS = 10_000
 BYTES_A_CHUNK = 16
-# After a read of MANY_EVENTS events the next read is of SMALL_READ bytes, as is the first: an event
-# takes 4 µs, and others wait meanwhile.
+# After a read that brought MANY_EVENTS events, the next one reads only SMALL_READ bytes, as the
+# first one does: an event takes 4 µs, and other callers wait meanwhile.
 MANY_EVENTS = 64
 SMALL_READ = 1024
 
@@ -51,10 +51,11 @@ _INVALID = ("400 Bad Request", "Invalid HTTP request")
 _TOO_LARGE = ("431 Request Header Fields Too Large", "Request header is too large")
 _UNAVAILABLE = ("503 Service Unavailable", "Service temporarily unavailable")
 _CLOSE = (b"connection", b"close")
-_RESET = struct.pack("ii", 1, 0)  # SO_LINGER: waits for 0 s until all is sent
+_RESET = struct.pack("ii", 1, 0)  # SO_LINGER of 0 s: what is not sent yet is dropped
 
 _ENDED_STATES = {h11.MUST_CLOSE, h11.CLOSED, h11.ERROR}
-# Nothing of an answer has been sent. In the latter, h11 has taken a head that Requests refuses.
+# Our side has sent nothing of an answer. It is in SEND_RESPONSE where h11 has accepted a head that
+# Requests refuses.
 _UNANSWERED_STATES = {h11.IDLE, h11.SEND_RESPONSE}
 
 log = structlog.get_logger()
@@ -63,7 +64,7 @@ log = structlog.get_logger()
 class Requests(h11.Connection):
     """Reads the bytes of a connection as events, more strictly than h11 does."""
 
-    refusal = _INVALID  # status and error, once an event could not be read
+    refusal = _INVALID  # the answer once an event could not be read: status and error
     events = 0
     _unread = _chunks = _length = 0  # of the body in hand: bytes after the answer, chunks, bytes
 
@@ -104,15 +105,15 @@ class Requests(h11.Connection):
     def _check_framing(self, request: h11.Request) -> None:
         framed = {name for name, _ in request.headers} & {b"content-length", b"transfer-encoding"}
         if request.http_version not in {b"1.0", b"1.1"}:
-            raise h11.RemoteProtocolError("no version of ours")
-        # RFC 9112, 6.1: whoever stands between the caller and us may have gone by the other one.
+            raise h11.RemoteProtocolError("unknown version of HTTP")
+        # RFC 9112, 6.1: a proxy between the caller and us may have believed the other one.
         if len(framed) > 1 or (b"transfer-encoding" in framed and request.http_version < b"1.1"):
             raise h11.RemoteProtocolError("length is ambiguous")
 
 
 class Transport:
-    """The transport that uvicorn writes to. When it ends, it tells the caller first, and drops what
-    still comes for a while: a socket that is closed with bytes unread takes the answer with it.
+    """The transport that uvicorn writes to. Closing it ends our side first, and drops what still
+    comes for a while: closing a socket that has unread bytes can lose the answer.
     """
 
     def __init__(self, transport: Any) -> None:
@@ -143,14 +144,14 @@ class Transport:
         self._transport.close()
 
     def reset(self) -> None:
-        """Ends both sides at once, with an error, which nobody takes for the end of an answer."""
+        """Ends both sides at once, with an error that nobody can take for the end of an answer."""
         if not self._transport.is_closing():
             self.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
         self._transport.abort()
 
 
 class Connection(H11Protocol):
-    """One connection; api.__main__.Server has it looked at every second."""
+    """One connection. api.__main__.Server calls its `look` once a second."""
 
     conn: Requests
     connections: Any
@@ -163,7 +164,8 @@ class Connection(H11Protocol):
         self.conn = Requests(h11.SERVER, MAX_HEAD)
         self._application, self.app = self.app, self._serve
         self._broken: ApiError | None = None  # why the body of the request in hand cannot be read
-        # Since the last byte of a body, the beginning of a head, or the last answer.
+        # When the caller last sent a byte of a body, or began a head, or our last answer ended; and
+        # when the caller last took something of an answer.
         self.silent_since = self.taken_at = time.monotonic()
         self.left_to_take = self._dropped = 0  # bytes
         self._next_read = SMALL_READ
@@ -176,7 +178,7 @@ class Connection(H11Protocol):
 
     @property
     def _awaits_nothing(self) -> bool:
-        """Whether it has no request in hand, or one of whose body the rest will not come."""
+        """Whether nothing is left to answer if the caller sends no more."""
         return self.is_idle or (self.cycle.more_body and self._broken is None)
 
     @property
@@ -203,7 +205,7 @@ class Connection(H11Protocol):
             self.refuse(*_UNAVAILABLE, more="Retry-After: 1\r\n")
 
     def data_received(self, data: bytes) -> None:
-        """Serves what is a request by now; what comes before its turn is held, and no more read."""
+        """Serves each request once its head is complete; what comes before its turn is held."""
         if self.transport.is_closing() or self.conn.their_state in _ENDED_STATES:
             self._dropped += len(data)
             if self._dropped > MAX_UNREAD:
@@ -280,8 +282,8 @@ class Connection(H11Protocol):
             raise self._broken
 
         async def send_part(message: Message) -> None:
-            # RFC 9110, 10.1.1: who waits to be told to go on may send the body after the answer or
-            # leave it out.
+            # RFC 9110, 10.1.1: a caller that waits for `100 Continue` may send the body after the
+            # answer, or not at all.
             is_first = not cycle.response_started
             if is_first and (not cycle.keep_alive or self.conn.they_are_waiting_for_100_continue):
                 message["headers"] = [*message["headers"], _CLOSE]
@@ -289,7 +291,7 @@ class Connection(H11Protocol):
 
         cycle = self.cycle
         scheme, is_whole, address = scope["raw_path"].partition(b"://")
-        if is_whole and b"/" not in scheme:  # RFC 9112, 3.2.2: the whole address is allowed
+        if is_whole and b"/" not in scheme:  # RFC 9112, 3.2.2: a request may name the whole URL
             scope["path"] = unquote("/" + address.partition(b"/")[2].decode())
         try:
             await self._application(scope, receive_part, send_part)
@@ -297,7 +299,7 @@ class Connection(H11Protocol):
             if cycle.response_started and not cycle.response_complete:  # it must not look whole
                 cycle.disconnected = True
                 if scope["http_version"] == "1.0":
-                    # Without an error, the end of the connection may be that of an answer.
+                    # In HTTP/1.0 the end of a connection may be that of an answer: not this one.
                     self.transport.reset()
                 else:
                     self.transport.abort()

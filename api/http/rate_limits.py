@@ -30,7 +30,7 @@ _COUNT = """
 local calls = redis.call('INCR', KEYS[1])
 local left = redis.call('PTTL', KEYS[1])
 if left < 0 then
-    -- A key without an end, whoever took it away, would refuse for ever.
+    -- A key that has lost its end would refuse calls for ever.
     redis.call('PEXPIRE', KEYS[1], ARGV[1])
     left = tonumber(ARGV[1])
 end
@@ -114,8 +114,7 @@ class Limiter:
         try:
             answer = await within(self._timeout, self._in_turn(self._count, key, milliseconds))
         except (RedisError, OSError, TimeoutError) as error:
-            # A call that had to wait for very many others says nothing about Redis while those are
-            # answered.
+            # Where Redis answers other calls, this one has only waited too long for its turn.
             others_are_answered = time.monotonic() - self._answered_at < self._timeout
             if not (isinstance(error, TimeoutError) and others_are_answered):
                 self._leave_alone(error)

@@ -1,6 +1,6 @@
 """What a call says besides its path: its parameters, its preferences, its Idempotency-Key, and its
-body, which is read with a limit, also where its length is not announced, and as many at once as
-there is memory for.
+body. A body is read up to a limit, also where its length is not announced; and only as many bodies
+are read at once as there is memory for.
 """
 
 import asyncio
@@ -50,8 +50,8 @@ class IdempotencyKey(NamedTuple):
 
 
 class Caller(NamedTuple):
-    """Who calls, and how: `job_id` is that of the job to be made, if one is; `wait` is in
-    seconds.
+    """Who calls, and how. `job_id` is the id that a new job will have, or that of the job acted
+    on; `wait` is in seconds.
     """
 
     key: Key
@@ -75,7 +75,9 @@ class Caller(NamedTuple):
 
 
 def submitter(request: Request, key: Key, idempotency: IdempotencyKey | None) -> Caller:
-    """Who submits, and waits for the job as long as is preferred, or as the server has it."""
+    """The caller of a submission, who waits for the job as long as `Prefer` says, or else as long
+    as the settings say.
+    """
     preferred = preferred_wait(request)
     wait = services_of(request).settings.default_wait if preferred is None else preferred
     return Caller(key, idempotency, wait, uuid4())
@@ -88,8 +90,8 @@ def services_of(request: Request) -> Services:
 
 
 def refuse_unknown_parameters(request: Request, *known: str) -> None:
-    """A misspelt filter must not turn into none, nor `?dryRun=true` into a real deletion; one given
-    twice is as unclear. Raises InvalidRequest.
+    """Raises InvalidRequest for a parameter that is not `known`, or is given twice: a misspelt
+    filter must not turn into no filter, nor `?dryRun=true` into a real deletion.
     """
     names = [name for name, _ in request.query_params.multi_items()]
     for name in names:
@@ -130,7 +132,7 @@ def written_key(request: Request) -> str | None:
 
 
 def media_type_of(request: Request) -> str:
-    """What the body says that it is, without parameters; empty where it says nothing."""
+    """The media type of the body, without parameters; empty where the caller names none."""
     return request.headers.get("content-type", "").partition(";")[0].strip().lower()
 
 
@@ -142,7 +144,7 @@ def hash_of(request: Request, body: bytes = b"") -> "hashlib._Hash":
 
 @dataclass(eq=False)
 class Held:
-    """What is held of one body: so many bytes; `arriving` ends the wait for more of them."""
+    """What is held of one body: `length` bytes. By `arriving` the wait for more can be ended."""
 
     company_id: str
     arriving: asyncio.Timeout
@@ -161,8 +163,8 @@ class Bodies:
         self._arriving: dict[Held, None] = {}  # the oldest first
 
     def add(self, held: Held, length: int) -> None:
-        """So many bytes more. Raises Unavailable where only bodies that are whole could make
-        room.
+        """Adds `length` bytes to what is held. Raises Unavailable where all other bodies are
+        complete, so that none can make room.
         """
         self._arriving.setdefault(held)
         while (giving_up := self._in_the_way(held, length)) is not None:
@@ -174,11 +176,11 @@ class Bodies:
         self._lengths[held.company_id] += length
 
     def complete(self, held: Held) -> None:
-        """It is whole: nothing ends it now."""
+        """Says that the body is complete: from now on it keeps its place."""
         self._arriving.pop(held, None)
 
     def remove(self, held: Held) -> None:
-        """It is held no longer."""
+        """Says that the body is no longer held."""
         self._arriving.pop(held, None)
         self._lengths[held.company_id] -= held.length
         held.length = 0
@@ -186,8 +188,9 @@ class Bodies:
             del self._lengths[held.company_id]
 
     def _in_the_way(self, held: Held, length: int) -> Held | None:
-        """The oldest body that is still coming, of the company where that has too much; `held`
-        where there is no older one; None where there is room.
+        """The body that must give up its place for `length` bytes more: the oldest that is still
+        coming, and of the same company where that one has too much, or else `held` itself. None
+        where there is room.
         """
         company_full = self._lengths[held.company_id] + length > BODIES_OF_ONE_COMPANY
         if not company_full and self._lengths.total() + length <= BODIES_AT_ONCE:
@@ -200,7 +203,8 @@ class Bodies:
 
 @asynccontextmanager
 async def json_body(request: Request) -> AsyncIterator[bytes]:
-    """The raw body of what says that it is JSON, to be parsed inside.
+    """The raw body of a request whose media type is JSON. Its memory is counted until the block
+    ends, so parse it inside.
 
     Raises ApiError 401, 413, 415, Forbidden, Unavailable.
     """
@@ -210,14 +214,14 @@ async def json_body(request: Request) -> AsyncIterator[bytes]:
 
 
 async def read_json(request: Request) -> bytes:
-    """The raw body of what says that it is JSON. Raises as json_body does."""
+    """The raw body of a request whose media type is JSON. Raises as json_body does."""
     async with json_body(request) as body:
         return body
 
 
 async def read_options(request: Request) -> bytes:
-    """The raw body of what may have options: JSON that says that it is, nothing, or `{}`. Raises as
-    json_body does.
+    """The raw body of a call that may have options: JSON with its media type, or else nothing or
+    `{}`. Raises as json_body does.
     """
     async with _body(request) as body:
         if body.strip() not in _NOTHING:
@@ -226,7 +230,7 @@ async def read_options(request: Request) -> bytes:
 
 
 async def read_nothing(request: Request) -> bytes:
-    """The raw body of what takes no options: nothing, or `{}`. Raises as json_body does, and
+    """The raw body of a call that takes no options: nothing, or `{}`. Raises as json_body does, and
     InvalidRequest.
     """
     async with _body(request) as body:
@@ -254,7 +258,7 @@ async def _body(request: Request) -> AsyncIterator[bytes]:
             whole += part
         body = bytes(whole)
         services.bodies.complete(held)
-        # A body may come in small pieces, for minutes.
+        # The body may have come in small pieces, for minutes, and the key been revoked meanwhile.
         await services.authenticator.admit_again(request)
         yield body
     finally:

@@ -1,4 +1,4 @@
-"""What an API process opens at its start and closes at its end, by name: what routes work with."""
+"""What routes work with: what an API process opens at its start, and closes at its end."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class Services:
-    """One of each. Only what is written here is shared by the calls of a process."""
+    """One of each for a process. Its calls share these, and nothing else."""
 
     settings: "Settings"
     engine: "AsyncEngine"  # each statement is a transaction of its own

@@ -20,8 +20,8 @@ BODY_PART_TIMEOUT = 30.0  # seconds without a byte of a body that we are ready t
 TAKING_TIMEOUT = 60.0  # seconds in which a caller takes not one byte of an answer
 LINGER_TIME = 5.0  # seconds after the end of our side, see api.http.protocol.Transport
 
-# Bytes of answers, of all connections: as 500 callers are sent at once who waited for 1000 leads
-# each.
+# Bytes of answers that may wait to be taken, of all connections together: as many as 500 callers
+# get at once who have each waited for a job of 1000 leads.
 MAX_UNTAKEN = 64 * 1024 * 1024
 # So many connections end where one more does not fit: finding the oldest takes a look at all.
 PLACES_FREED_AT_ONCE = 100

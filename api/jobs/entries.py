@@ -36,7 +36,7 @@ Texts = Sequence[str | None]
 class Identifiers(NamedTuple):
     """Of entries: four sequences of one length, None where an identifier is missing or blank.
 
-    What was written for a phone number and is none stands among the written ones only.
+    A text in the place of a phone number that is not one is in `phone_numbers` only.
     """
 
     external_ids: Texts
@@ -57,11 +57,10 @@ class Flaw(NamedTuple):
 def identified(
     external_ids: list[Any], phone_numbers: list[Any], region: str | None = None, *, strict: bool
 ) -> Identifiers:
-    """The identifiers of entries that are right, their numbers read as in `region`. Raises
-    ValueError if any is not.
+    """The identifiers of entries that are all right, with numbers read as in `region`. Raises
+    ValueError if one of them is wrong; `flaw` says which one, and why.
 
-    `flaw` says which and why. Where it is `strict`, what has nothing but a phone number that is
-    none is not right either.
+    If `strict`, an entry is also wrong that has nothing but a phone number which is not one.
     """
     if not {*map(type, external_ids), *map(type, phone_numbers)} <= _TEXT_OR_NOTHING:
         raise ValueError
@@ -83,19 +82,14 @@ def identified_texts(
         partial(_are_plain_numbers, region),
         partial(phone_number, region=region),
     )
-    written_numbers = (
-        phone_numbers if phone_numbers == numbers else list(map(_unless_blank, phone_numbers))
-    )
+    written_ids, written_numbers = ids, numbers
+    if external_ids != ids:
+        written_ids = [text if kept else None for text, kept in zip(external_ids, ids, strict=True)]
+    if phone_numbers != numbers:
+        written_numbers = list(map(_unless_blank, phone_numbers))
     if (None, None) in zip(ids, numbers if strict else written_numbers, strict=True):
         raise ValueError
-    return Identifiers(
-        ids
-        if external_ids == ids
-        else [text if kept else None for text, kept in zip(external_ids, ids, strict=True)],
-        numbers if written_numbers == numbers else written_numbers,
-        ids,
-        numbers,
-    )
+    return Identifiers(written_ids, written_numbers, ids, numbers)
 
 
 def read_again(entries: Identifiers, region: str | None) -> Identifiers:
@@ -113,8 +107,8 @@ def _unless_blank(number: str | None) -> str | None:
 
 
 def flaw(external_id: Any, number: Any, region: str | None = None, *, strict: bool) -> Flaw | None:
-    """The first thing that is wrong with an entry, in the contract's order; None if it is right. As
-    `identified` has it.
+    """The first thing that is wrong with an entry, in the contract's order; None if it is right.
+    `region` and `strict` mean what they do for `identified`.
     """
     named = (
         ("externalId", external_id, MAX_EXTERNAL_ID),
@@ -142,7 +136,7 @@ def flaw(external_id: Any, number: Any, region: str | None = None, *, strict: bo
 
 
 def phone_flaw(number: str | None, region: str | None) -> Flaw | None:
-    """Why what is written is no phone number; None if it is one, or blank."""
+    """Why `number` is not a phone number; None if it is one, or is blank."""
     if not number or not canonical_phone_number(number) or phone_number(number, region):
         return None
     if is_spreadsheet_number(number):
@@ -240,16 +234,14 @@ def _repeated(texts: Texts) -> set[int]:
 
 
 def cut(total: int, duplicates: set[int], chunk_size: int) -> list[Cut]:
-    """Chunks of up to `chunk_size` entries besides duplicates, in request order; each begins with
-    one that is none.
+    """Chunks in request order, each of up to `chunk_size` entries, not counting duplicates. None of
+    them begins with a duplicate.
     """
-    starts = (
-        [index for index in range(total) if index not in duplicates][::chunk_size]
-        if duplicates
-        else range(0, total, chunk_size)
-    )
-    ends = [*starts[1:], total]
-    return [
-        Cut(start, end, sum(start <= index < end for index in duplicates))
-        for start, end in zip(starts, ends, strict=True)
-    ]
+    starts: Sequence[int] = range(0, total, chunk_size)
+    if duplicates:
+        starts = [index for index in range(total) if index not in duplicates][::chunk_size]
+    cuts = []
+    for start, end in zip(starts, [*starts[1:], total], strict=True):
+        inside = sum(start <= index < end for index in duplicates)
+        cuts.append(Cut(start, end, inside))
+    return cuts

@@ -25,9 +25,9 @@ _ANSWERED = text(f"""
     WHERE company_id = :company_id AND key = :key AND job_id = :job_id AND {BY_INDEX} RETURNING key
 """)
 
-# Part of every statement that acts, after LIMITS: the key is taken for `subject`, unless it is
-# taken already. Whoever has it in hand just now is waited for. A key that has expired is taken
-# over.
+# Part of every statement that acts, after LIMITS. It takes the Idempotency-Key for the row of
+# `subject`, unless that key is taken already, and waits for a call that is just taking it. A key
+# that has expired is taken over. `go` has the row if the statement may act.
 KEYED = """
     keyed AS (
         INSERT INTO idempotency_keys (company_id, key, request_hash, media_type, job_id, state,

@@ -46,8 +46,10 @@ class Schedule(NamedTuple):
 
 
 def is_same(one: Schedule | None, other: Schedule | None) -> bool:
-    """Whether both mean the same, however they are written; None is at once."""
-    return (one and one[1:]) == (other and other[1:])
+    """Whether both mean the same, however they are written. None means at once."""
+    if one is None or other is None:
+        return one is other
+    return (one.run_at, one.window) == (other.run_at, other.window)
 
 
 def parse_schedule(value: Any) -> Schedule | None:
@@ -170,12 +172,13 @@ def _json_in_query(written: str) -> Any:
 
 
 class Option(NamedTuple):
-    """`name` is that in JSON, in the query, and in the job's answer; `column` that of the job.
+    """`name` is its name in JSON, in the query, and in the job's answer; `column` is the job's.
 
-    `checked` makes what is stored of what JSON holds, and raises InvalidRequest; `default` is what
-    is stored where nothing is said. `in_query` makes what JSON would hold of a parameter's text.
-    `schema` describes it as it is sent, `answer` is the type of the field that tells of it later,
-    which `answered` makes of the column. A job that follows has it too where it `is_inherited`.
+    `checked` turns what JSON holds into what is stored, and raises InvalidRequest; `default` is
+    stored where the caller says nothing. `in_query` turns the text of a parameter into what JSON
+    would hold. `schema` describes the option as it is sent. `answer` is the type of its field in
+    the job's answer, and `answered` turns what is stored into that. If it `is_inherited`, a job
+    that follows another has the same.
     """
 
     name: str
@@ -224,7 +227,7 @@ OPTIONS = (
         parse_region,
         {
             "type": ["string", "null"],
-            "description": "Country (ISO 3166) as whose the phone numbers are read that begin "
+            "description": "Country (ISO 3166) by whose rules phone numbers are read that begin "
             "without a `+`, if they are valid there; without it, the campaign's",
             "enum": [*REGIONS, None],
             "examples": ["DE"],
@@ -284,7 +287,7 @@ OPTIONS = (
             "pattern": "^[Hh][Tt][Tt][Pp][Ss]?://[!-~]+$",
             "examples": ["https://example.com/hook"],
         },
-        described(str | None, "As it was sent; a job that follows this one has it too"),
+        described(str | None, "As it was sent; a job that follows this one has the same"),
     ),
     Option(
         "maxLeadsPerSecond",

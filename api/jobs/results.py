@@ -29,8 +29,8 @@ from shared.database.plans import BY_INDEX
 from shared.files.spreadsheets import guarded, raw_safe
 from shared.states import Outcome
 
-# One row at least of a job that the key sees. What is purged meanwhile does not look like nothing:
-# it is one snapshot.
+# For a job that the key sees it has one row at least. It is one snapshot: results that are purged
+# meanwhile cannot look like a job that has none.
 _RESULTS = text(f"""
     SELECT entry_index, external_id, phone_number, outcome, detail, identifiers_purged_at
     FROM jobs LEFT JOIN LATERAL (
@@ -59,14 +59,14 @@ async def read_results(
     Raises ApiError 404, 410.
     """
     values = {"outcomes": smallint_array(outcomes), "first": first, "rows": limit + 1}
-    found = await seen(engine, key, job_id, _RESULTS, **values)
-    check_kept(found[0])
+    entries = await seen(engine, key, job_id, _RESULTS, **values)
+    check_kept(entries[0])
     results = [
         described(row.entry_index, row.external_id, row.phone_number, row.outcome, row.detail)
-        for row in found[:limit]
+        for row in entries[:limit]
         if row.entry_index is not None
     ]
-    return results, found[limit].entry_index if len(found) > limit else None
+    return results, entries[limit].entry_index if len(entries) > limit else None
 
 
 WORDS_OF = {
@@ -192,15 +192,15 @@ async def _next_part(
     """The results that are one of `numbers` in the chunk after `after`, which begins at
     `first_index`; its number, and where the next one begins.
 
-    Its rows are let go of: while a slow reader reads, there are its bytes alone.
+    It keeps no rows: while a slow reader reads, only the bytes are in memory.
     """
     try:
-        found = await rows(engine, _NEXT_CHUNK, {"job_id": job_id, "after": after})
+        chunks = await rows(engine, _NEXT_CHUNK, {"job_id": job_id, "after": after})
     except (DBAPIError, PoolTimeoutError, TimeoutError) as error:
         raise BrokenOff("database not usable") from error
-    if not found or found[0].first_index != first_index:
+    if not chunks or chunks[0].first_index != first_index:
         raise BrokenOff("identifiers purged")
-    chunk = found[0]
+    chunk = chunks[0]
     results = [
         (index, external_id, phone_number, outcome, detail)
         for index, (external_id, phone_number, outcome, detail) in enumerate(
@@ -232,10 +232,10 @@ def as_ndjson(results: list[Any]) -> bytes:
 
 
 def as_csv(results: list[Any], *, raw: bool) -> bytes:
-    """Rows of COLUMNS. Unless `raw`, what a spreadsheet would take for a formula, phone numbers
-    too, begins with a quote.
+    """Rows of COLUMNS. Unless `raw`, a cell that a spreadsheet would take for a formula begins with
+    a quote, which includes phone numbers.
 
-    Either can be sent back and means the same.
+    Either form can be sent back as a file, and means the same.
     """
     guard = raw_safe if raw else guarded
     lines = io.StringIO()
@@ -254,7 +254,7 @@ def as_csv(results: list[Any], *, raw: bool) -> bytes:
 
 
 class Export(StreamingResponse):
-    """A file of results. It has its place for as long as it is sent; HEAD reads nothing."""
+    """A file of results. It keeps its place for as long as it is sent; HEAD reads nothing."""
 
     def __init__(
         self,

@@ -32,8 +32,9 @@ from api.http.request import (
     submitter,
 )
 from api.http.services import Services
-from api.jobs import control, results, status
-from api.jobs.follow_up import follow
+from api.jobs import results, status
+from api.jobs.actions import control
+from api.jobs.actions.follow_up import follow
 from api.jobs.options import parse_moment, parse_rate, parse_schedule
 from api.jobs.status import Filters
 from api.jobs.submission import is_quickly_parsed, parse
@@ -218,7 +219,7 @@ def _matches(tag: str, headers: list[str]) -> bool:
 
 
 def _moment(written: str) -> datetime:
-    """A `+` that its caller did not escape arrives as a space."""
+    """Reads a time. A `+` that the caller did not escape arrives as a space."""
     if moment := parse_moment(re.sub(r" (?=[0-9]{2}:?[0-9]{2}\Z)", "+", written)):
         return moment
     raise ValueError("not an ISO 8601 time with an offset")
@@ -323,7 +324,7 @@ async def _while_admitted(request: Request, parts: AsyncIterator[bytes]) -> Asyn
 async def change_job(
     request: Request, job_id: Annotated[str, Path(alias="jobId")], key: Writer
 ) -> Answer:
-    """Lets an unfinished job work faster or slower; `null` as fast as it goes."""
+    """Lets an unfinished job work faster or slower; with `null`, as fast as it goes."""
     fields = decode_object(await read_json(request), frozenset({"maxLeadsPerSecond"}))
     refuse_unknown_parameters(request)
     if "maxLeadsPerSecond" not in fields:

@@ -1,168 +1,26 @@
-"""What callers see of jobs: one with its identifiers, and the list, newest first.
-
-A field of the answer stands once: here, or, if it is an option, in api.jobs.options. Its schema in
-/docs is made of that.
-"""
+"""Reads jobs for callers: one job with its identifiers, or a page of the list, newest first."""
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 from uuid import UUID
 
-import msgspec
 from sqlalchemy import TextClause, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from api.database import AnyRow, rows
-from api.http.answers import ApiError, time_text
+from api.http.answers import ApiError
 from api.http.auth import Key
-from api.http.fields import answer, count, described, field, moment
 from api.http.paging import after_cursor, page_of
-from api.jobs.options import OPTIONS
+from api.jobs.fields import MAX_LISTED, NAMES, job_of, summary_of
 from shared.database.models import jobs
 from shared.database.plans import BY_INDEX
-from shared.states import ACTIVE_STATES, COUNTS, NOTED, Action, JobState, Outcome
+from shared.states import COUNTS, JobState
 
-# Entries; the status of a bigger job leads to its results instead of listing its identifiers.
-MAX_LISTED = 1000
-
-Change = answer(
-    "Change",
-    [
-        ("status", JobState),
-        moment("at", str, "When"),
-        field(
-            "by",
-            str | None,
-            "Name of the key that asked for it, or the key's id; null where the job came to it by "
-            "itself",
-        ),
-    ],
-)
-
-WaitingFor = answer(
-    "WaitingFor",
-    [
-        field(
-            "reason",
-            str,
-            "`locked`: leads, a whole table, or the campaign; `database`: it is not well",
-            enum=["locked", "database"],
-        ),
-        moment(
-            "since",
-            str | None,
-            "Since when; of leads, less the time in which none was tried, and null while others "
-            "still go",
-        ),
-        field(
-            "leads",
-            int | None,
-            "Leads that are locked; null where nothing of the job goes on",
-            minimum=0,
-        ),
-        field("sqlstate", str | None, "What PostgreSQL last said", examples=["53100"]),
-        field(
-            "detail",
-            str,
-            "The same in words",
-            examples=["the database answers: disk full (SQLSTATE 53100)"],
-        ),
-    ],
-)
-
-# By the column that counts them: what became of entries, which sums to `processed`; and what is to
-# be looked at besides.
-_COUNTED = {
-    "deleted": "Leads removed from the campaign, archived ones too",
-    "would_delete": "Leads that a preview found; may fall until it is finished",
-    "restored": "Leads put back",
-    "conflict": "Leads not put back, as their identifier is taken again",
-    "not_found": "Entries that named no lead, or one that another entry took",
-    "unprocessed": "Entries that could not be processed after all retries",
-    "invalid": "Rows of a file that name no lead, sent with `onInvalid=skip`",
-}
-_NOTED = {
-    "erased": "Of `deleted`, those of which a copy in the archive was erased, too or alone",
-    "lacks_plus": "Of `notFound`, phone numbers of which a lead has the same digits behind a `+`",
-    "other_external_id": "Of `wouldDelete`, entries that would take a lead with another "
-    "`externalId` than theirs",
-}
-
-
-def _in_json(column: str) -> str:
-    """`not_found` as `notFound`."""
-    head, *tail = column.split("_")
-    return head + "".join(map(str.capitalize, tail))
-
-
-# The field that holds a count, by its column.
-NAMES = {column: _in_json(column) for column in (*COUNTS, *NOTED)}
-NAMES["erased"] = "erasedFromArchive"
-
-# The field that lists the identifiers of an outcome, by the column that counts it.
-_LIST_OF = {column: f"{NAMES[column]}Identifiers" for column in COUNTS}
-_LIST_OF_NUMBER = {int(outcome): _LIST_OF[outcome.count] for outcome in Outcome if outcome.count}
-
-_SUMMARY: list[Any] = [
-    field("jobId", str, "The job", format="uuid"),
-    field("campaignId", str, "Its campaign"),
-    ("status", JobState),
-    field(
-        "requested",
-        str | None,
-        "An action that is asked for and comes into force once no chunk is in hand",
-        enum=[Action.PAUSE, Action.CANCEL, None],
-    ),
-    *((option.name, option.answer) for option in OPTIONS),
-    field(
-        "sourceJobId",
-        str | None,
-        "The job that this one follows: retries, executes or restores",
-        format="uuid",
-    ),
-    count("total", "Entries of the job"),
-    count("processed", "Entries that have their outcome"),
-    *(count(NAMES[column], _COUNTED[column]) for column in COUNTS),
-    *(count(NAMES[column], _NOTED[column]) for column in NOTED),
-    field("waitingFor", WaitingFor | None, "What keeps it from going on, if anything"),
-    field("error", str | None, "Why the job failed"),
-    moment("createdAt", str, "When the job was accepted"),
-    moment(
-        "runAt",
-        str | None,
-        "When the job is to start, or its window opens, if that was asked for",
-    ),
-    moment("startedAt", str | None, "When its first chunk was begun"),
-    moment("finishedAt", str | None, "When it became final; nothing changes after that"),
-    moment(
-        "identifiersPurgedAt",
-        str | None,
-        "When its identifiers and clientReference were removed, long after its end",
-    ),
-    field("history", list.__class_getitem__(Change), "Every change of its status, oldest first"),
-    field("resultsUrl", str, "Where the outcome of each entry is", format="uri-reference"),
-]
-_LISTED = described(
-    list[str] | None | msgspec.UnsetType,
-    "Identifiers as they were sent, in request order; null once they are purged",
-)
-_LISTS: list[Any] = [
-    *((name, _LISTED, msgspec.UNSET) for name in _LIST_OF.values()),
-    field(
-        "identifiersOmitted",
-        bool,
-        f"Above {MAX_LISTED} entries the lists are left out: read `resultsUrl`",
-    ),
-]
-
-JobSummary = answer("JobSummary", _SUMMARY)
-Job = answer("Job", [*_SUMMARY, *_LISTS])
-
-# A job that the key sees: what belongs to it is joined to it, so nothing of another's is read.
-# Company and campaign are compared in such a way that none of their indexes is walked, which would
-# lead through all their jobs. No campaign is joined: the record outlives it, and stays its
-# company's when it moves to another.
+# The condition on a job that the key sees. What belongs to the job is joined to it, so that nothing
+# of other companies is read. With `|| ''` neither the index by company nor that by campaign fits,
+# which would lead through all their jobs. The campaign itself is not joined: the job outlives it,
+# and stays its company's when the campaign moves to another.
 SEEN = f"""
     jobs.id = :job_id AND jobs.company_id || '' = :company_id
         AND (CAST(:campaign_id AS text) IS NULL
@@ -171,9 +29,9 @@ SEEN = f"""
 
 
 def _select(where: str, decided: str = "", columns: str = "") -> str:
-    """Jobs with their counts: sums over the chunks of one that is not finished; of one that is, its
-    row has them. One that a ticker of before has ended, during an upgrade, lacks those that are
-    counted besides.
+    """The statement that reads jobs with their counts. A job that has ended has them in its row;
+    before that, they are summed over its chunks. They are also summed where `erased` is missing,
+    as a ticker of an older version has ended the job during an upgrade.
     """
     return f"""
         SELECT {", ".join(f"jobs.{column.name}" for column in jobs.c if column.name not in NAMES)},
@@ -189,9 +47,9 @@ def _select(where: str, decided: str = "", columns: str = "") -> str:
     """
 
 
-# One statement, so one snapshot: state, counts and lists always agree. Callers who poll ask mostly
-# for jobs that have not begun: a chunk none of whose entries is decided has nothing for the lists.
-# Nor has one of a job that is too big for them.
+# It is one statement, so one snapshot: state, counts and lists always agree. Chunks that have
+# nothing for the lists are left out: those of a job that is too big, and those of which no entry is
+# decided, as callers who poll ask mostly for jobs that have not begun.
 _DECIDED = f"""
     LEFT JOIN LATERAL (
         SELECT number, coalesce(written_external_ids, external_ids) AS external_ids,
@@ -212,8 +70,8 @@ _TOTAL = text(f"SELECT total, identifiers_purged_at FROM jobs WHERE {SEEN}")
 
 
 class JobNow(NamedTuple):
-    """What callers see of a job: `body` is a Job. `retry_after` in seconds, None once it is final;
-    `took`, likewise, is None until then.
+    """What callers see of a job: `body` is a Job. `retry_after` is None once the job is final,
+    `took` until then; they and `age` are in seconds.
     """
 
     body: Any
@@ -227,8 +85,7 @@ async def read_job(engine: AsyncEngine, key: Key, job_id: UUID) -> JobNow:
     parts = await seen(engine, key, job_id, _JOB_WITH_CHUNKS)
     job = parts[0]
     took = (job.finished_at - job.created_at).total_seconds() if job.finished_at else None
-    body = Job(**_summary(job), **_identifiers(parts))
-    return JobNow(body, _retry_after(job), job.age_seconds, took)
+    return JobNow(job_of(parts), _retry_after(job), job.age_seconds, took)
 
 
 class Filters(NamedTuple):
@@ -250,9 +107,8 @@ async def list_jobs(
     # PostgreSQL knows no U+0000, so nothing of that name exists.
     if any("\0" in (value or "") for value in filters.columns.values()):
         return [], None
-    found = await rows(engine, *_page(key, filters, cursor, limit))
-    items, following = page_of(found, limit)
-    return [JobSummary(**_summary(row)) for row in items], following
+    page, following = page_of(await rows(engine, *_page(key, filters, cursor, limit)), limit)
+    return [summary_of(row) for row in page], following
 
 
 def _page(
@@ -301,91 +157,16 @@ async def seen(
 ) -> Sequence[AnyRow]:
     """The rows of a statement with SEEN. Raises ApiError 404 unless the key sees the job."""
     values |= {"job_id": job_id, "company_id": key.company_id, "campaign_id": key.campaign_id}
-    found = await rows(engine, statement, values)
-    if not found:
+    job_rows = await rows(engine, statement, values)
+    if not job_rows:
         raise job_not_found()
-    return found
+    return job_rows
 
 
 def check_kept(job: AnyRow) -> None:
-    """Raises ApiError 410 where what the job's results tell has been purged."""
+    """Raises ApiError 410 where the identifiers have been purged, and the results with them."""
     if job.identifiers_purged_at:
         raise ApiError(410, "The identifiers of this job have been purged")
-
-
-def _summary(row: AnyRow) -> dict[str, Any]:
-    """The fields of a JobSummary."""
-    return {
-        "jobId": str(row.id),
-        "campaignId": row.campaign_id,
-        "status": row.state,
-        "requested": row.wanted if row.wanted in set(Action) else None,
-        **{option.name: option.answered(getattr(row, option.column)) for option in OPTIONS},
-        "sourceJobId": str(row.source_job_id) if row.source_job_id else None,
-        "total": row.total,
-        "processed": sum(getattr(row, column) for column in COUNTS),
-        **{name: getattr(row, column) for column, name in NAMES.items()},
-        "waitingFor": _waiting_for(row),
-        "error": row.error,
-        "createdAt": time_text(row.created_at),
-        "runAt": time_text(row.run_at),
-        "startedAt": time_text(row.started_at),
-        "finishedAt": time_text(row.finished_at),
-        "identifiersPurgedAt": time_text(row.identifiers_purged_at),
-        "history": [
-            Change(
-                status=change["status"],
-                at=time_text(datetime.fromisoformat(change["at"])),
-                by=change["by"],
-            )
-            for change in row.history
-        ],
-        "resultsUrl": f"/api/v1/jobs/{row.id}/results",
-    }
-
-
-def _waiting_for(row: AnyRow) -> Any:
-    """The database, or other transactions that have locked some of its leads; None if nothing keeps
-    the job.
-    """
-    if row.state not in ACTIVE_STATES:
-        return None
-    if row.waiting_since:
-        told = row.waiting_for
-        return WaitingFor(
-            reason=told["reason"],
-            since=time_text(row.waiting_since),
-            leads=told.get("leads"),
-            sqlstate=told.get("sqlstate"),
-            detail=told.get("detail"),
-        )
-    if not row.locked:
-        return None
-    leads = "1 lead is" if row.locked == 1 else f"{row.locked} leads are"
-    return WaitingFor(
-        reason="locked",
-        since=time_text(row.locked_since),
-        leads=row.locked,
-        sqlstate=None,
-        detail=f"{leads} locked by somebody else in the database, and tried again",
-    )
-
-
-def _identifiers(parts: Sequence[AnyRow]) -> dict[str, Any]:
-    """The fields that a Job has beside those of its summary."""
-    if parts[0].total > MAX_LISTED:
-        return {"identifiersOmitted": True}
-    if parts[0].identifiers_purged_at:
-        return dict.fromkeys(_LIST_OF.values()) | {"identifiersOmitted": False}
-    lists: dict[str, list[str]] = {name: [] for name in _LIST_OF.values()}
-    for part in parts:
-        decided = (part.external_ids or (), part.phone_numbers or (), part.outcomes or ())
-        for external_id, phone_number, outcome in zip(*decided, strict=True):
-            name, identifier = _LIST_OF_NUMBER.get(outcome), external_id or phone_number
-            # What is pending has no list; what is invalid may have no identifier.
-            if name and identifier:
-                lists[name].append(identifier)
-    return lists | {"identifiersOmitted": False}
 
 
 def _retry_after(row: AnyRow) -> int | None:

@@ -57,11 +57,11 @@ def parse(body: bytes) -> Submission:
 
 
 def _plainly_parsed(body: bytes) -> Submission | None:
-    """The submission in a body without anything unusual, which nearly every one is; None where a
+    """The submission in a body without anything unusual, as nearly every body is; None where a
     closer look is due.
 
-    No key is there that is not known, and none twice: each is in the text as often as it has a
-    value.
+    The struct refuses keys that are not known. A key that is given twice is noticed by counting:
+    each must be in the text as often as it has a value.
     """
     if b"\\" in body:
         return None
@@ -165,17 +165,18 @@ def errors_in_names(
     text: bytes,
     written: Callable[[], Iterable[list[str]]],
 ) -> dict[int, str]:
-    """What is wrong with the keys of `entries`, decoded from `text`, by index: one that may mean an
-    identifier, or that is twice.
+    """What is wrong with the keys of `entries`, by index: one that may mean an identifier and is
+    not called so, or an identifier that is given twice.
 
-    `columns` are the values of IDENTIFIERS; `written` gives the keys of each entry, of two equal
-    ones both, which the decoder does not tell. Nearly always counting is enough: each identifier is
-    in the text as often as among the values, and there is no other key.
+    The entries were decoded from `text`; `columns` are their values of IDENTIFIERS. `written` gives
+    the keys of each entry as they are written: of two equal ones the decoder keeps only one. Nearly
+    always counting is enough: each identifier is in the text as often as it has a value, and there
+    is no other key.
     """
-    found = [len(values) - values.count(None) for values in columns]
+    given = [len(values) - values.count(None) for values in columns]
     in_text = [text.count(b'"%b"' % name.encode()) for name in IDENTIFIERS]
     is_escaped = b"\\" in text and _ESCAPED_KEY.search(text)
-    if found == in_text and sum(map(len, entries)) == sum(found) and not is_escaped:
+    if given == in_text and sum(map(len, entries)) == sum(given) and not is_escaped:
         return {}
     errors = {}
     if any(map(meant, set().union(*entries).difference(IDENTIFIERS))):
@@ -201,16 +202,15 @@ def names_in_entries(body: bytes) -> list[list[str]]:
 
 
 def raise_first_error(entries: list[Any], names: Mapping[int, str], region: str | None) -> NoReturn:
-    """Raises InvalidRequest, for entries of which one has an error; `names` says those in their
-    keys.
+    """Raises InvalidRequest for the first entry that is wrong; one at least is. `names` has what is
+    wrong with keys, by index.
     """
     for index, entry in enumerate(entries):
         if not isinstance(entry, dict):
             raise InvalidRequest(f"leads[{index}] must be an object")
         if index in names:
             raise InvalidRequest(f"leads[{index}]: {names[index]}")
-        if found := flaw(entry.get(EXTERNAL_ID), entry.get(PHONE_NUMBER), region, strict=False):
-            raise InvalidRequest(f"leads[{index}]: {found.text}")
-    raise InvalidRequest(
-        "Request body is not valid JSON"
-    )  # nested more deeply than its keys can be looked at
+        if wrong := flaw(entry.get(EXTERNAL_ID), entry.get(PHONE_NUMBER), region, strict=False):
+            raise InvalidRequest(f"leads[{index}]: {wrong.text}")
+    # An entry is nested more deeply than its keys can be read.
+    raise InvalidRequest("Request body is not valid JSON")

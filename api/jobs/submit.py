@@ -1,5 +1,5 @@
-"""Submits a job: drafts its row, writes it with its chunks in one statement, sends word, and
-answers.
+"""Submits a job: drafts its row, writes it with its chunks in one statement, sends word to the
+workers, and answers.
 
 One statement is one transaction and one round trip. It inserts nothing unless the campaign is the
 company's, and it may be sent again with the same job id after a lost connection: what is there
@@ -37,7 +37,7 @@ from shared.windows import Window, next_opening, parse_window, window_text
 
 log = structlog.get_logger()
 
-# Of a new job, by its time.
+# The state of a new job: scheduled, if its time is yet to come.
 STATE = """
     CASE WHEN CAST(:run_at AS timestamptz) > clock_timestamp() THEN 'scheduled' ELSE 'queued' END
         AS state, CAST(:run_at AS timestamptz) AS run_at
@@ -71,9 +71,9 @@ def inserted_job(*, follows: bool) -> str:
     """
 
 
-# What stands first in a statement that submits: nothing comes of it unless the campaign is the
-# company's and the key is free, nor where the entries were read as in another region than the
-# campaign's, which is to be looked up then.
+# Stands first in a statement that submits. It writes nothing unless the campaign is the company's
+# and the Idempotency-Key is free. Nor does it where the caller named no region, and the entries
+# were read as in another region than the campaign's, which must be looked up then.
 JOB = f"""
     {LIMITS},
     subject AS MATERIALIZED (
@@ -86,8 +86,8 @@ JOB = f"""
     job AS ({inserted_job(follows=False)})
 """
 
-# `created_at` is that of `now` where the lost connection's statement is committed while this one
-# runs.
+# Where this statement is sent again after a lost connection, and the first one is committed only
+# while this one runs, this one sees no job: `created_at` is `now` then.
 _SUBMIT = squeezed(f"""
     WITH {JOB},
     entries (external_ids, phone_numbers, written_external_ids, written_phone_numbers, outcomes)
@@ -137,7 +137,7 @@ async def submit(
     """
     options, entries = submission.options, submission.identifiers
     values = await draft(engine, settings, caller, submission.campaign_id, options)
-    # What was accepted once is not looked at again.
+    # The URL of a request that was accepted before is not checked again.
     if options["callback_url"] and not await replayed(engine, caller):
         await check_host("callbackUrl", options["callback_url"], settings.webhook_allow)
     values |= _chunks_of(entries, settings.chunk_size)
@@ -154,7 +154,7 @@ async def submit(
     job = written[0]
     if job.created_at is None:
         if earlier := await replayed(engine, caller):
-            # Its own job, where a connection broke after the commit, is no replay.
+            # A call's own job, where a connection broke after the commit, is not a replay.
             return earlier._replace(replayed=earlier.job_id != caller.job_id)
         raise in_progress()
     return Accepted(
@@ -310,7 +310,7 @@ def _chunks_of(entries: Identifiers, chunk_size: int) -> dict[str, Any]:
 
 def _outcomes(total: int, duplicates: set[int]) -> str:
     if not duplicates:
-        return "{" + ",".join("0" * total) + "}"  # a seventh of the time
+        return "{" + ",".join("0" * total) + "}"  # takes a seventh of the time
     return smallint_array(Outcome.DUPLICATE if i in duplicates else 0 for i in range(total))
 
 

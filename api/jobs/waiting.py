@@ -25,7 +25,8 @@ from starlette.requests import Request
 from api.database import rows
 from api.http.answers import Accepted, ApiError
 from api.http.request import Caller, services_of
-from api.jobs.status import NAMES, JobNow, read_job
+from api.jobs.fields import NAMES
+from api.jobs.status import JobNow, read_job
 from shared.broker.wakeups import CHANNEL
 from shared.database.arrays import text_array
 from shared.database.plans import BY_INDEX
@@ -33,7 +34,8 @@ from shared.states import COUNTS, JobState
 
 LOOK_EVERY = 1.0  # seconds
 
-_NOT_SEEN = frozenset({401, 404})  # what a key gets that is revoked, or limited, while it waits
+# What a key gets that is revoked while its call waits, or limited to another campaign.
+_NOT_SEEN = frozenset({401, 404})
 
 _ENDED = text(f"""
     SELECT id FROM jobs
@@ -45,8 +47,8 @@ _MARK_AWAITED = text(f"""
     WHERE id = :job_id AND finished_at IS NULL AND {BY_INDEX} RETURNING id
 """)
 
-# What the published synchronous API answers; and what it has besides, where there is any. A job
-# that leaves something unprocessed has failed, and is not answered so.
+# The fields of the published synchronous API; and the counts that are added to them where they are
+# not 0. A job that leaves something unprocessed has failed, and is not answered like this.
 _PUBLISHED = ("deleted", "notFound", "deletedIdentifiers", "notFoundIdentifiers", "jobId", "status")
 PUBLISHED_IF_ANY = tuple(
     NAMES[column] for column in COUNTS if column not in {"deleted", "not_found", "unprocessed"}
@@ -67,8 +69,8 @@ class Waiter:
 
     @contextmanager
     def expecting(self, job_id: UUID) -> Iterator[asyncio.Event]:
-        """An event that is set when there is news of the job. Begin before the job can end: what
-        came earlier is not told.
+        """An event that is set when there is news of the job. Begin before the job can end: news
+        that came earlier is not repeated.
         """
         event = asyncio.Event()
         if self._ended:
@@ -99,7 +101,7 @@ class Waiter:
         if not self._redis_url:
             return
         while True:
-            # The limiter says so in the log; the look makes up for it.
+            # The limiter logs that Redis is away; `_look` makes up for what is missed.
             with suppress(RedisError, OSError):
                 async with Redis.from_url(
                     self._redis_url, socket_timeout=None, socket_connect_timeout=1
@@ -187,9 +189,10 @@ def _published(job: JobNow) -> dict[str, Any]:
 
 
 async def mark_awaited(engine: AsyncEngine, job_id: UUID) -> bool:
-    """Has the end of the job told at once; False where it is finished already.
+    """Has the end of the job announced as soon as it comes; False where the job has ended already.
 
-    A database that is read-only is looked at every second all the same.
+    In a database that is read-only nothing can be written down: there the look once a second has to
+    do.
     """
     try:
         return bool(await rows(engine, _MARK_AWAITED, {"job_id": job_id}))

@@ -36,7 +36,7 @@ _FIELDS = frozenset({"campaignId", "leads", "phoneRegion"})
 _LEAD_FIELDS = {"externalId", "phoneNumber", "metadata"}
 
 # An operator's own SQL may have used ids that the sequence has yet to reach. They are passed over:
-# a lead that got one would seem to be taken.
+# a lead that got such an id would be skipped, as if its identifiers were taken.
 _DRAW = text(f"""
     SELECT id FROM (
         SELECT nextval((SELECT pg_get_serial_sequence('leads', 'id'))) AS id

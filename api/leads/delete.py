@@ -20,8 +20,8 @@ from shared.database import archive
 from shared.database.arrays import text_array
 from shared.identifiers.phone_regions import rival
 
-# Locks the campaign, which then does not change hands (campaigns_owner_key). A call that stops in
-# the middle lets go of what is locked.
+# Locks the campaign, so that it cannot move to another company meanwhile (campaigns_owner_key). The
+# time-out frees what a call has locked that stops in the middle.
 _HOLD_CAMPAIGN = text(f"""
     WITH {LIMITS}
     SELECT set_config('idle_in_transaction_session_timeout', '10s', true)

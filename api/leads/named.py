@@ -29,8 +29,8 @@ Result = TypeVar("Result")
 
 
 class Named(NamedTuple):
-    """A lead as its caller names it. `region` is the country as whose the number is read, the
-    campaign's where it is None.
+    """A lead as its caller names it. `region` is the country by whose rules the number is read;
+    where it is None, the campaign's is.
     """
 
     external_id: str | None
@@ -64,7 +64,9 @@ def spellings_of_id(canonical: str, named: Named) -> set[str]:
 
 
 def spellings_of_number(canonical: str, named: Named) -> set[str]:
-    """The phone numbers under which the lead may be stored, likewise."""
+    """The phone numbers under which the lead may be stored: as for ids, but that of an earlier
+    version only where it is the same number now.
+    """
     former = former_phone_number(named.number or "")
     if canonical and canonical_phone_number(former) == canonical:
         return {canonical, former}

@@ -28,7 +28,7 @@ _RESTART = text(f"""
     WHERE id = :id AND {BY_INDEX} RETURNING id
 """)
 
-# The conflict is with itself, where a broken connection had the statement sent a second time.
+# It is in conflict with itself where a broken connection has it sent a second time.
 _TEST = text(f"""
     WITH {LIMITS}
     INSERT INTO deliveries (id, company_id, webhook_id, event)

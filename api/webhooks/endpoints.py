@@ -24,8 +24,9 @@ FIELDS = frozenset({"url", "events", "description", "enabled"})
 WEBHOOKS_OF_ONE_COMPANY = 50  # each is a delivery for each of its jobs
 NOT_EVENTS = f"events must be some of {', '.join(JOB_EVENTS)}"
 
-# Calls that add a webhook to one company take turns: else several would count the same, and make
-# more than WEBHOOKS_OF_ONE_COMPANY. A process that stops in the middle lets go of the lock.
+# Calls that add a webhook to one company take turns: otherwise several would count the same, and
+# make more than WEBHOOKS_OF_ONE_COMPANY. The time-out frees the lock of a process that stops in the
+# middle.
 _TURN = text(f"""
     WITH {LIMITS}
     SELECT set_config('idle_in_transaction_session_timeout', '10s', true)
@@ -33,7 +34,7 @@ _TURN = text(f"""
     WHERE id = :company_id AND {BY_INDEX} FOR NO KEY UPDATE OF companies
 """)
 
-# Where it is sent again with the same id, it finds what it wrote.
+# Where a broken connection has it sent again with the same id, it finds what it wrote.
 _ADD = text(f"""
     INSERT INTO webhooks (id, company_id, url, events, description, enabled, secret)
     SELECT :id, :company_id, :url, CAST(:events AS text[]), :description, :enabled, :secret

@@ -34,7 +34,7 @@ Owner = Annotated[Key, Depends(owner)]
     "/api/v1/webhooks", operation_id="createWebhook", summary="Create a webhook", tags=["Webhooks"]
 )
 async def create_webhook(request: Request, key: Owner) -> Answer:
-    """Tells a URL of the ends of all jobs."""
+    """Registers a URL that is told when any job of the company ends."""
     registration = endpoints.parse_registration(await read_json(request), whole=True)
     refuse_unknown_parameters(request)
     services = services_of(request)
@@ -79,7 +79,7 @@ async def get_webhook(
 async def patch_webhook(
     request: Request, key: Owner, webhook_id: Annotated[str, Path(alias="webhookId")]
 ) -> Answer:
-    """Changes what is said, and leaves the rest."""
+    """Changes the fields that are sent, and leaves the others as they are."""
     registration = endpoints.parse_registration(await read_json(request), whole=False)
     refuse_unknown_parameters(request)
     services, parsed_id = services_of(request), endpoints.parse_webhook_id(webhook_id)
@@ -115,8 +115,8 @@ async def delete_webhook(
 async def rotate_webhook(
     request: Request, key: Owner, webhook_id: Annotated[str, Path(alias="webhookId")]
 ) -> Answer:
-    """A new secret; the one before signs too for 24 hours, whatever follows. Of those before, at
-    most five do.
+    """Makes a new secret. The one before it goes on signing for 24 hours, even if you rotate again
+    meanwhile; at most five earlier secrets do so at once.
     """
     await read_nothing(request)
     refuse_unknown_parameters(request)
@@ -175,7 +175,7 @@ async def get_webhook_deliveries(
     key: Reader,
     filters: Annotated[DeliveryFilters, Depends(delivery_filters)],
 ) -> Answer:
-    """What was sent to it, of the jobs that the key sees; newest first."""
+    """What was sent to the webhook about jobs that the key sees, newest first."""
     parsed_id = endpoints.parse_webhook_id(webhook_id)
     await endpoints.read(services_of(request).engine, key, parsed_id)
     return await _page(request, key, filters, webhook_id=parsed_id)
@@ -193,7 +193,7 @@ async def get_job_deliveries(
     key: Reader,
     filters: Annotated[DeliveryFilters, Depends(delivery_filters)],
 ) -> Answer:
-    """What was sent when the job ended, to its callback and to webhooks; newest first."""
+    """What was sent when the job ended, to its `callbackUrl` and to webhooks, newest first."""
     parsed_id = parse_job_id(job_id)
     await check_visible(services_of(request).engine, key, parsed_id)
     return await _page(request, key, filters, job_id=parsed_id)

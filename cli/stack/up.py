@@ -60,7 +60,7 @@ def up(host: str, port: int, data_dir: Path | None, workers: int) -> None:
     from shared.process.streams import guard_streams
 
     # Who reads it may go away, or not read, without stopping the stack.
-    guard_streams(patience=_SLOW_READER_SECONDS, stdout=True)
+    guard_streams(reader_timeout=_SLOW_READER_SECONDS, stdout=True)
     settings = read_settings()
     if not settings.webhook_allow and _is_loopback(host):
         settings = settings.model_copy(update={"webhook_allow": parse_networks(LOOPBACK)})

@@ -1,4 +1,4 @@
-"""Whether a broker does its work, found out by writing to it: one that only answers a ping may
+"""Finds out whether a broker does its work, by writing to it: one that answers a ping may still
 refuse every message.
 
 Nobody reads what is written, and it is gone within a second.
@@ -20,8 +20,8 @@ TRACE = "leadsweep:health"
 
 
 class Flaw(NamedTuple):
-    """What keeps a broker from its work, and how to mend it; `{url}` stands for the variable that
-    leads to it.
+    """What keeps a broker from its work, and what to do about it. `{url}` stands for the variable
+    that holds its URL.
     """
 
     finding: str
@@ -39,10 +39,10 @@ _REFUSALS = {
         "refuses writes: its memory is full (maxmemory)",
         "raise its maxmemory, or remove what else is in it",
     ),
-    "READONLY": Flaw("refuses writes: it is a replica", "let {url} lead to the primary"),
+    "READONLY": Flaw("refuses writes: it is a replica", "point {url} at the primary"),
     "NOREPLICAS": Flaw(
         "refuses writes: it has too few replicas (min-replicas-to-write)",
-        "mend its replicas, or lower that",
+        "bring its replicas back, or lower min-replicas-to-write",
     ),
     "MISCONF": Flaw(
         "refuses writes: it cannot save to its disk (MISCONF)",
@@ -55,7 +55,7 @@ _REFUSALS = {
         "does not let its user write", "allow the user all commands and the keys leadsweep:*"
     ),
     "MASTERDOWN": Flaw(
-        "refuses all: it is a replica without its primary", "let {url} lead to the primary"
+        "refuses all: it is a replica without its primary", "point {url} at the primary"
     ),
     "MOVED": CLUSTER,
     "CROSSSLOT": CLUSTER,
@@ -73,15 +73,15 @@ class Blocked(ConnectionError):
 
 
 def refuse_to_wait(reason: str) -> NoReturn:
-    """For `on_blocked` of a connection: raises Blocked, as the publisher would wait for as long as
-    the alarm lasts.
+    """For `on_blocked` of a connection: raises Blocked. Without it a publisher would wait for as
+    long as the alarm lasts.
     """
     raise Blocked(reason)
 
 
 def broker_flaw(url: str, seconds: float, variable: str = "BROKER_URL") -> Flaw | None:
-    """What is wrong with the broker at `url`, which `variable` holds, or None. Each of its answers
-    may take `seconds`. Never raises.
+    """What is wrong with the broker at `url`, the value of `variable`; None if nothing is. Each
+    answer of the broker may take `seconds`. Never raises.
     """
     flaw = _flaw(url, seconds)
     return flaw and flaw._replace(hint=flaw.hint.format(url=variable))
@@ -109,7 +109,7 @@ def _redis_flaw(url: str, seconds: float) -> Flaw | None:
         "retry": Retry(NoBackoff(), 0),
     }
     with Redis.from_url(url, **options) as client:
-        # Of two commands that are sent at once, either may be refused.
+        # Two commands are sent at once, and either may be refused.
         about, written = (
             client.pipeline(transaction=False)
             .info("cluster")
@@ -143,17 +143,17 @@ def _try_amqp(url: str, seconds: float) -> None:
             channel.prepare_message(b""), exchange="", routing_key=TRACE, confirm_timeout=seconds
         )
     finally:
-        connection.collect()  # one that is blocked would not answer a farewell
+        connection.collect()  # without a farewell, which one that is blocked would not answer
 
 
 def _flaw_of(error: Exception) -> Flaw:
-    said = " ".join(str(error).split())
-    code = (
-        getattr(error, "status_code", None) if isinstance(error, RedisError) else None
-    ) or said.partition(" ")[0]
+    message = " ".join(str(error).split())
+    code = message.partition(" ")[0]
+    if isinstance(error, RedisError):
+        code = getattr(error, "status_code", None) or code
     if code in _REFUSALS:
         return _REFUSALS[code]
-    if "CERTIFICATE_VERIFY_FAILED" in said:
+    if "CERTIFICATE_VERIFY_FAILED" in message:
         return Flaw(
             "has a certificate that is not trusted",
             "name its authority: ?ssl_ca_certs=FILE; or ?ssl_cert_reqs=none",
@@ -166,5 +166,5 @@ def _flaw_of(error: Exception) -> Flaw:
             "mend user, password and virtual host in {url}, and what the user may do",
         )
     if isinstance(error, ResponseError):
-        return Flaw(f"refuses writes: {said}", "read its log")
-    return Flaw(f"does not answer: {said or type(error).__name__}", "start it, or mend {url}")
+        return Flaw(f"refuses writes: {message}", "read its log")
+    return Flaw(f"does not answer: {message or type(error).__name__}", "start it, or mend {url}")

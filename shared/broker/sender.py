@@ -27,19 +27,18 @@ RUN_NEXT = "leadsweep.run_next"
 
 # A few messages wake all idle workers; each worker that finds more work sends the next one itself.
 BURST = 4
-# Seconds after each message: under load the thread would take a third of the interpreter's time
-# from requests.
+# Seconds of rest after each message. Without them the thread would take a third of the
+# interpreter's time under load, which requests need.
 PAUSE = 0.004
-# Seconds without another try after a failure, so that a frozen Redis costs one thread one second
-# each.
+# Seconds until the next try after a failure, so that a frozen Redis does not keep the thread busy.
 BREAK = 1.0
 
 log = structlog.get_logger()
 
 
 class _Loader(AppLoader):
-    """Imports what is installed. Celery's own looks in the current folder before anywhere else, and
-    that may hold a `shared/`, or anything that is called as what we need is.
+    """Imports what is installed. Celery's own loader looks in the current folder first, where a
+    `shared/` of somebody else's may lie, or a module with the name of one that we need.
     """
 
     def import_from_cwd(
@@ -56,8 +55,8 @@ def create_celery(broker_url: str) -> Celery:
     app = Celery("leadsweep", loader=_Loader)
     app.conf.update(
         celery_options(broker_url),
-        # The anonymous exchange routes by queue name alone: no binding that FLUSHALL could take
-        # away.
+        # The anonymous exchange routes by queue name alone, so there is no binding in Redis that
+        # FLUSHALL could take away.
         task_queues=[
             Queue(queue, Exchange(""), routing_key=queue) for queue in (*JOB_QUEUES, WEBHOOKS_QUEUE)
         ],
@@ -70,8 +69,8 @@ def create_celery(broker_url: str) -> Celery:
         task_reject_on_worker_lost=False,
         task_ignore_result=True,
         task_store_errors_even_if_ignored=False,
-        # Seconds. There is no soft limit: its signal during COMMIT would report a failure that did
-        # not happen.
+        # Seconds. There is no soft limit: if its signal came during COMMIT, a failure would be
+        # reported that did not happen.
         task_time_limit=60,
         task_publish_retry=False,
         task_serializer="json",
@@ -126,21 +125,21 @@ class Sender:
         self._other_nodes = broker_url.count(";")
         self._connection: Any = None
         self._producer: Any = None
-        self._wanted: dict[str, int] = {}  # messages by queue
+        self._due: dict[str, int] = {}  # messages to be sent, by queue
         self._low: set[str] = set()  # queues to be topped up
         self._wake = threading.Condition()
         self._closed = False
         self._thread: threading.Thread | None = None
 
     def send(self, queue: str = JOBS_QUEUE) -> None:
-        """Asks for one message to `queue`; those that pile up meanwhile are merged into a few."""
+        """Asks for one message to `queue`. While messages pile up, BURST of them stand for all."""
         with self._wake:
-            self._wanted[queue] = min(BURST, self._wanted.get(queue, 0) + 1)
+            self._due[queue] = min(BURST, self._due.get(queue, 0) + 1)
             self._rouse()
 
     def top_up(self, queue: str) -> None:
-        """Asks for as many messages as `queue` lacks to a few: it has work, and they may all have
-        been lost.
+        """Asks for as many messages as `queue` lacks to BURST: it has work, and its messages may
+        all have been lost.
         """
         with self._wake:
             self._low.add(queue)
@@ -163,15 +162,15 @@ class Sender:
     def _run(self) -> None:
         while True:
             with self._wake:
-                self._wake.wait_for(lambda: self._wanted or self._low or self._closed)
-                wanted, self._wanted = self._wanted, {}
+                self._wake.wait_for(lambda: self._due or self._low or self._closed)
+                due, self._due = self._due, {}
                 low, self._low = self._low, set()
-            if not wanted and not low:
+            if not due and not low:
                 self._hang_up()
                 return
             try:
-                self._publish(wanted, low)
-                pause = PAUSE * sum(max(0, count) for count in wanted.values())
+                self._publish(due, low)
+                pause = PAUSE * sum(max(0, count) for count in due.values())
             except Exception as error:  # noqa: BLE001 - whatever the transport raises, the ticker makes up for it
                 log.warning(
                     "messages not sent",
@@ -194,19 +193,20 @@ class Sender:
         return self._producer
 
     def _hang_up(self) -> None:
-        """An answer that came too late would be taken for that to the next question."""
+        """Ends the connection: an answer that is late would be taken for that to the next call."""
         connection, self._connection, self._producer = self._connection, None, None
         with suppress(Exception):  # a connection that is lost: what it raises says nothing new
             connection.collect()
 
-    def _publish(self, wanted: dict[str, int], low: set[str]) -> None:
+    def _publish(self, due: dict[str, int], low: set[str]) -> None:
+        """Adds to `due` what the `low` queues lack, and sends all of it."""
         producer = self._connected()
         for queue in low:
             waiting = producer.channel.queue_declare(
                 queue, durable=True, auto_delete=False
             ).message_count
-            wanted[queue] = max(wanted.get(queue, 0), BURST - waiting)
-        for queue, count in wanted.items():
+            due[queue] = max(due.get(queue, 0), BURST - waiting)
+        for queue, count in due.items():
             for _ in range(count):
                 self._app.send_task(
                     RUN_NEXT, args=(queue,), queue=queue, producer=producer, retry=False

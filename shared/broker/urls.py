@@ -27,8 +27,8 @@ def is_redis(url: str) -> bool:
 
 
 def parse_broker_url(text: object) -> str:
-    """`text`, with what it leaves to its readers about TLS written out. Raises ValueError that says
-    what is wrong with it.
+    """`text`, with everything about TLS written out that it leaves to its readers. Raises
+    ValueError that says what is wrong with it.
 
     Several nodes of one RabbitMQ may stand one after another with `;` between them.
     """
@@ -40,14 +40,14 @@ def parse_broker_url(text: object) -> str:
     parsed = [_parse(url, (*_REDIS, *_AMQP)) for url in urls if url]
     if len({(urlsplit(url).scheme, urlsplit(url).query) for url in parsed}) > 1:
         raise ValueError("all nodes must have one scheme and the same parameters")
-    # kombu would look for the first one's name in all.
+    # kombu would look for the name of the first node in the certificates of all.
     if len(parsed) > 1 and "ssl_check_hostname=true" in parsed[0]:
         raise ValueError("several nodes of amqps:// need ssl_check_hostname=false")
     return ";".join(parsed)
 
 
 def parse_redis_url(text: object) -> str:
-    """Likewise for what can only be a Redis."""
+    """As parse_broker_url, for a URL that can only be of a Redis."""
     return _parse(str(text), _REDIS) if text else ""
 
 
@@ -73,15 +73,15 @@ def _parse(url: str, schemes: tuple[str, ...]) -> str:
     secure = parts.scheme in {"rediss", "amqps"}
     for name, value in given:
         if name not in _TLS:
-            known = f"known are {', '.join(_TLS)}" if secure else "it takes none"
+            known = f"known are {', '.join(_TLS)}" if secure else f"{parts.scheme}:// takes none"
             raise ValueError(f"unknown parameter {brief(name)}; {known}")
         if not secure:
             raise ValueError(f"{name} needs {'rediss' if parts.scheme in _REDIS else 'amqps'}://")
         if name in _FILES and not Path(value).is_file():
-            raise ValueError(f"{name} names no file")
+            raise ValueError(f"{name} must be the path of a file")
     if parts.scheme in _REDIS and not re.fullmatch(r"/?[0-9]*", parts.path):
         raise ValueError(
-            "the path of a Redis URL is the number of a database, as in redis://host:6379/0"
+            "the path of a Redis URL must be the number of a database, as in redis://host:6379/0"
         )
     return (
         parts._replace(query=urlencode(_verifying(dict(given)), safe="/")).geturl()
@@ -108,15 +108,15 @@ def _split(url: str, schemes: tuple[str, ...]) -> SplitResult:
 
 
 def _verifying(given: dict[str, str]) -> dict[str, str]:
-    """The parameters of TLS with both that say what is verified. Raises ValueError for one that
-    cannot be read.
+    """The parameters of TLS, completed by the two that say what is verified. Raises ValueError for
+    one that cannot be read.
     """
     verified = given.get("ssl_cert_reqs", "required").lower().removeprefix("cert_")
     if verified not in _VERIFIED:
-        raise ValueError(f"ssl_cert_reqs is one of {', '.join(_VERIFIED)}")
+        raise ValueError(f"ssl_cert_reqs must be one of {', '.join(_VERIFIED)}")
     named = given.get("ssl_check_hostname", "true").lower()
     if named not in {"true", "false"}:
-        raise ValueError("ssl_check_hostname is true or false")
+        raise ValueError("ssl_check_hostname must be true or false")
     if verified == "none":
         named = "false"
     return given | {"ssl_cert_reqs": verified, "ssl_check_hostname": named}

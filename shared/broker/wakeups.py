@@ -1,9 +1,9 @@
 """Wakes others after a commit: the workers of a queue, and, through Redis, the API processes in
-which somebody waits for a job.
+which calls wait for a job.
 
-A wake-up may be lost without harm: those who wait look at the database every second as well. So
-publishing never raises, and a Redis that is down or frozen costs PUBLISH_TIMEOUT once a second, not
-once a job.
+A wake-up may be lost without harm: a process in which calls wait looks at the database every second
+as well. So publishing never raises, and a Redis that is down or frozen costs PUBLISH_TIMEOUT once a
+second, not once a job.
 """
 
 import time
@@ -19,15 +19,15 @@ from redis.retry import Retry
 
 CHANNEL = "leadsweep:jobs"
 PUBLISH_TIMEOUT = 0.05  # seconds
-BREAK = 1.0  # seconds without another try after a failure
+BREAK = 1.0  # seconds until the next try after a failure
 
 log = structlog.get_logger()
 
 
 class Wake(NamedTuple):
-    """How others are woken, after a commit: those who wait for a job, and the workers of a queue.
+    """How others are woken after a commit: calls that wait for a job, and the workers of a queue.
 
-    Neither call raises, and neither must arrive.
+    Neither function raises, and a wake-up may be lost.
     """
 
     callers: Callable[[UUID], object]
@@ -51,7 +51,7 @@ class Announcer:
         self._next_try = 0.0
 
     def announce(self, job_id: UUID) -> None:
-        """Wakes those who wait for the job. Never raises."""
+        """Wakes the calls that wait for the job. Never raises."""
         if self._redis is None or time.monotonic() < self._next_try:
             return
         try:
@@ -61,5 +61,5 @@ class Announcer:
             log.warning(
                 "wake-up not sent",
                 error=type(error).__name__,
-                hint="check REDIS_URL; those who wait look at the database each second",
+                hint="check REDIS_URL; calls that wait look at the database each second",
             )

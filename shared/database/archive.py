@@ -1,10 +1,10 @@
 """Copies of leads in the archive: which there are, and how a deletion erases them. These are only
-statements: the API and the worker execute them each in its own way.
+statements; the API and the worker execute them each in its own way.
 
-An erased copy keeps its row with nothing in it, so that a restoration can tell what became of it.
-To erase takes three statements of one transaction: lock the copies, delete the leads, look at the
-archive again. An archive job moves leads into the archive, and the deletion that waited for it
-finds them there; a restoration moves copies back, and waits for the lock or is waited for.
+An erased copy keeps its row, with nothing in it, so that a restoration can tell what became of it.
+Erasing takes three statements of one transaction: lock the copies, delete the leads, look at the
+archive again. So a deletion that has waited for an archive job finds the leads in the archive, to
+which that job has moved them; and a deletion and a restoration wait for each other's locks.
 """
 
 from collections.abc import Iterable
@@ -20,21 +20,21 @@ _PHONE_NUMBER = "leadsweep_canonical_phone_number(lead ->> 'phone_number')"
 
 
 def _places(column: str, identifiers: str, condition: str = "true") -> str:
-    """One probe of an index for each identifier: OFFSET keeps the planner, which may know nothing
-    of the table yet, from reading all of a campaign's copies instead.
+    """A query for the keys of copies that looks each identifier up in an index. OFFSET keeps the
+    planner, which may know nothing of the table yet, from reading all copies of the campaign.
     """
     return f"""
         SELECT job_id, lead_id
-        FROM unnest(CAST({identifiers} AS text[])) AS wanted (identifier) CROSS JOIN LATERAL (
+        FROM unnest(CAST({identifiers} AS text[])) AS given (identifier) CROSS JOIN LATERAL (
             SELECT job_id, lead_id FROM archived_leads
             WHERE lead ->> 'campaign_id' = :campaign_id AND {column} = identifier AND {condition}
                 AND {BY_INDEX} OFFSET 0
-        ) AS found
+        ) AS copy
     """
 
 
 def _copies(lock: str = "") -> str:
-    """Those named, in the order in which a restoration takes them too."""
+    """A query for the copies that are named, in the order in which a restoration takes them too."""
     by_number = _places(
         _PHONE_NUMBER,
         ":phone_numbers",
@@ -60,8 +60,9 @@ HAS_ARCHIVE = f"""
         ORDER BY {_EXTERNAL_ID} LIMIT 1
     ) IS NOT NULL
 """
-"""Whether the campaign has any copy. Sorted as the index is, which is then read whatever the
-planner believes: EXISTS may read all that is archived of others first."""
+"""Whether the campaign has any copy. It is sorted as the index is, so that the index is read
+whatever the planner believes: EXISTS might read everything archived of other campaigns first.
+"""
 
 FIND = text(_copies())
 HOLD = text(_copies("FOR UPDATE"))
@@ -74,7 +75,7 @@ ERASE = text(f"""
 """)
 
 NUMBERS = text(f"""
-    SELECT identifier FROM unnest(CAST(:phone_numbers AS text[])) AS wanted (identifier)
+    SELECT identifier FROM unnest(CAST(:phone_numbers AS text[])) AS given (identifier)
     WHERE EXISTS (
         SELECT FROM archived_leads
         WHERE lead ->> 'campaign_id' = :campaign_id AND {_PHONE_NUMBER} = identifier
@@ -82,7 +83,9 @@ NUMBERS = text(f"""
             AND {BY_INDEX} OFFSET 0
     )
 """)
-"""Those of the numbers that copies have; `identified`, copies with an external id."""
+"""Those of the phone numbers that copies have. If `identified`, only copies with an external id
+count.
+"""
 
 
 def named(
@@ -92,8 +95,9 @@ def named(
     *,
     unidentified: bool = False,
 ) -> dict[str, Any]:
-    """The copies of the campaign with one of these canonical identifiers; by number,
-    `unidentified`, only those that have no external id."""
+    """The parameters that name the copies of a campaign with one of these canonical identifiers. If
+    `unidentified`, phone numbers name only copies that have no external id.
+    """
     return {
         "campaign_id": campaign_id,
         "external_ids": text_array(external_ids),

@@ -65,7 +65,7 @@ def database_url(text: str) -> URL:
 
 
 def reason_of(error: DBAPIError, settings: Settings) -> str:
-    """What the database, or the way to it, says: one line, without the password."""
+    """What the database says, or what failed on the way to it: one line, without the password."""
     cause = error.orig
     primary = cause.diag.message_primary if isinstance(cause, psycopg.Error) else None
     reason = primary or str(cause).rpartition("failed: ")[2].partition("\n")[0]
@@ -106,16 +106,16 @@ def create_sync_engine(
 
 
 def create_worker_engine(settings: Settings, application: str, **options: Any) -> Engine:
-    """An engine for what must never stand still: its transactions give up on a lock after
-    LOCK_TIMEOUT, that of a table too, and its statements go by their indexes.
+    """An engine for processes that must never stand still: its transactions give up on a lock after
+    LOCK_TIMEOUT, also on that of a table, and its statements go by their indexes.
 
-    A statement cannot say so itself: its tables are locked, and it is planned, before anything of
-    it runs. Nor can a session, behind a pooler. So it is said with BEGIN, which costs no round trip
-    of its own.
+    A statement cannot set this itself: its tables are locked, and it is planned, before anything of
+    it runs. Nor can a session, behind a pooler. So it is set along with BEGIN, which costs no round
+    trip of its own.
     """
     engine = create_sync_engine(settings, application, isolation_level="AUTOCOMMIT", **options)
-    # Not by an event: its errors would not be taken for those of the database, and any listener
-    # costs each statement a twentieth.
+    # Not by an event: an error in it would not count as one of the database, and any listener makes
+    # each statement a twentieth slower.
     engine.dialect.do_begin = _begin  # type: ignore[method-assign]
     return engine
 
@@ -126,13 +126,13 @@ def _begin(dbapi_connection: Any) -> None:
 
 def create_api_engine(settings: Settings, application: str, **options: Any) -> "AsyncEngine":
     """An engine for the API."""
-    # Here, as it brings the whole ORM, for which no other process need wait.
+    # Imported here, as it brings the whole ORM, for which other processes should not wait.
     from sqlalchemy.ext.asyncio import create_async_engine  # noqa: PLC0415
 
     engine = create_async_engine(
         database_url(settings.database_url), **_options(application), **options
     )
-    # An event loop waits for no trial.
+    # An event loop cannot wait for the trial.
     _prepare_where_kept(engine.sync_engine, settings, trial_timeout=0)
     return engine
 
@@ -148,15 +148,16 @@ def try_preparing(settings: Settings) -> None:
 def _prepare_where_kept(engine: Engine, settings: Settings, trial_timeout: float) -> None:
     @event.listens_for(engine, "do_connect")
     def choose(_dialect: Any, _record: Any, _arguments: Any, options: dict[str, Any]) -> None:
-        # Nor what is used once: a statement is prepared at its sixth use.
-        passing = isinstance(engine.pool, NullPool) or not settings.prepare_statements
-        if passing or not prepared_statements.may_be_used(engine.url, trial_timeout):
+        # A statement is prepared at its sixth use, which a connection that is used once never sees.
+        is_used_once = isinstance(engine.pool, NullPool)
+        may_prepare = settings.prepare_statements and not is_used_once
+        if not may_prepare or not prepared_statements.may_be_used(engine.url, trial_timeout):
             options["prepare_threshold"] = None
 
     @event.listens_for(engine, "handle_error")
     def drop(context: ExceptionContext) -> None:
         error = context.original_exception
-        # A trigger that raises the same has a context.
+        # An error of the same kind that a trigger has raised has a context.
         if isinstance(error, prepared_statements.LOST) and not error.diag.context:
             context.is_disconnect = True
             prepared_statements.note(engine.url, context.original_exception)

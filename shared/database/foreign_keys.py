@@ -1,14 +1,14 @@
-"""Foreign keys that make it slow to delete a lead: for each of them PostgreSQL looks for the rows
-that refer to the lead, and reads the whole table where no index leads to them.
+"""Foreign keys that make it slow to delete a lead. For each key PostgreSQL looks for the rows that
+refer to the lead, and reads the whole table where no index leads to them.
 """
 
 from typing import NamedTuple
 
 from sqlalchemy import Connection, text
 
-# `going`: leads, and the tables whose rows go with a lead. A key of a partition is its parent's. An
-# index serves if it begins with the columns of the key, in whatever order, and leaves out only rows
-# in which one of them is null. Columns that it INCLUDEs cannot be looked up in it.
+# `going` has leads, and the tables whose rows are deleted with a lead. A key of a partition counts
+# as its parent's. An index serves if it begins with the columns of the key, in whatever order, and
+# leaves out only rows in which one of them is null. Columns that it INCLUDEs cannot be looked up.
 _WITHOUT_INDEX = text("""
     WITH RECURSIVE going (relation) AS (
         SELECT 'leads'::regclass::oid
@@ -51,8 +51,8 @@ class ForeignKey(NamedTuple):
 
     @property
     def cure(self) -> str:
-        """The statement that makes its index, without keeping others from the table where
-        PostgreSQL can do so.
+        """The statement that makes its index; it does not lock the table, where PostgreSQL can do
+        without that.
         """
         concurrently = "" if self.is_partitioned else "CONCURRENTLY "
         return f"CREATE INDEX {concurrently}ON {self.table} ({self.columns})"

@@ -1,4 +1,4 @@
-"""Which table is locked as a whole, so that nothing in it can be changed."""
+"""Finds a table that is locked as a whole, so that nothing in it can be changed."""
 
 from sqlalchemy import Connection, text
 
@@ -22,8 +22,8 @@ _LOCKED = text("""
 
 
 def locked_table(connection: Connection) -> str | None:
-    """The table, of leads, of what refers to them or of campaigns, that somebody has locked, or
-    None.
+    """The name of a table that somebody has locked: of leads, campaigns, or what refers to leads.
+    None where there is none.
     """
     table: str | None = connection.execute(_LOCKED).scalar_one_or_none()
     return table

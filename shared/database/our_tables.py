@@ -1,4 +1,6 @@
-"""Whether the tables of a database are ours, or another application's, which must be left alone."""
+"""Tells whether the tables of a database are ours or another application's, which must be left
+alone.
+"""
 
 from sqlalchemy import Connection, text
 
@@ -6,10 +8,10 @@ from shared.database.models import metadata
 
 _NAMES_SHOWN = 5
 
-# `taken`: names of our tables that something has already, a view or a type too.
+# `taken` has those names of our tables that something has already, be it a view or a type.
 #
-# `ours`: a column that no other application has tells that the tables are ours. A version alone
-# does not: another application's revisions may be numbered as ours are.
+# `ours` looks for a column that no other application has. A version alone does not tell: another
+# application's revisions may be numbered as ours are.
 _THERE = text("""
     SELECT to_regclass('alembic_version') IS NOT NULL AS has_version, EXISTS (
         SELECT FROM pg_attribute
@@ -27,15 +29,15 @@ _THERE = text("""
     ) AS taken
 """)
 
-# Whatever its columns are called.
+# It names no column, as another application's table may have others.
 _VERSIONED = text("SELECT EXISTS (SELECT FROM alembic_version)")
 
 WAY_OUT = "give Leadsweep a database of its own: createdb leadsweep, and name it in DATABASE_URL"
 
 
 def strangers(connection: Connection) -> str | None:
-    """What another application has in the place of our tables, in words; None where the place is
-    free, or everything is ours.
+    """Says what another application has in the place of our tables. None where the place is free,
+    or everything in it is ours.
     """
     there = connection.execute(_THERE, {"names": sorted(metadata.tables)}).one()
     versioned = there.has_version and connection.execute(_VERSIONED).scalar_one()
@@ -44,7 +46,7 @@ def strangers(connection: Connection) -> str | None:
     if there.taken:
         names = ", ".join(there.taken[:_NAMES_SHOWN])
         names += ", …" if len(there.taken) > _NAMES_SHOWN else ""
-        return f"the database has already what is called {names}, and Leadsweep has not made it"
+        return f"the database already has {names}, which Leadsweep has not made"
     if versioned:
         return "the database has an alembic_version of another application"
     return None

@@ -1,10 +1,11 @@
-"""Whether prepared statements are kept on the way to the database. This is found out by trial,
-since settings are forgotten.
+"""Finds out whether prepared statements are kept on the way to the database: by a trial, as a
+setting for it would be forgotten.
 
 A pooler in transaction mode (PgBouncer) gives each transaction any of the server's connections.
-Unless it knows of prepared statements, as PgBouncer does from version 1.21 on, a statement is then
-missing, or is another client's of the same name. So nothing is prepared before it was tried; what a
-trial overlooks costs one statement its connection, and ends the preparing.
+Unless it knows of prepared statements, as PgBouncer does from version 1.21 on, a statement may then
+be missing, or be another client's of the same name. So nothing is prepared before a trial has
+succeeded. Where the trial was wrong, one statement loses its connection, and nothing more is
+prepared.
 """
 
 from collections.abc import Mapping
@@ -17,9 +18,9 @@ import structlog
 from psycopg import errors
 from sqlalchemy import URL
 
-# 26000: it is missing; 42P05: another client's has its name; 08P01: that one has other parameters.
-# By 08P01 PgBouncer also says whatever it cannot do itself, but then without the field that
-# PostgreSQL has its severity in.
+# 26000: the statement is missing; 42P05: another client's has its name; 08P01: that one has other
+# parameters. PgBouncer also uses 08P01 for whatever it cannot do itself, but then without the field
+# in which PostgreSQL says how severe an error is.
 LOST = (errors.InvalidSqlStatementName, errors.DuplicatePreparedStatement, errors.ProtocolViolation)
 
 MISSING = (
@@ -28,7 +29,7 @@ MISSING = (
 )
 HINT = (
     "set LEADSWEEP_PREPARE_STATEMENTS=false, or max_prepared_statements in PgBouncer 1.21 or "
-    "newer; it works without, slower"
+    "newer; all works without them, a little slower"
 )
 
 TRIAL_TIMEOUT = 2.0  # seconds; a trial takes about 0.03
@@ -100,7 +101,7 @@ def _are_found_again(one: psycopg.Connection, other: psycopg.Connection) -> bool
     for _ in range(_ROUNDS):
         answers = [_ask(*each) for each in (*both, *reversed(both))]
         for held, asking in (both, both[::-1]):
-            # It keeps what it was given, which `asking` may have had, to itself.
+            # In its transaction `held` keeps the server's connection that `asking` may have had.
             with held[0].transaction():
                 answers += [_ask(*held), _ask(*asking)]
         if answers != ["one", "other", "other", "one", "one", "other", "other", "one"]:

@@ -1,5 +1,5 @@
-"""What an error of the database means: somebody was in the way, it cannot do it just now, or it
-refuses. And how to say so without a word of its message, which quotes identifiers.
+"""What an error of the database means: somebody was in the way, the database cannot do it just now,
+or it refuses. And how to say so without its message, which quotes identifiers.
 """
 
 import re
@@ -30,9 +30,9 @@ _NOT_ABOUT_A_LEAD = frozenset(
         *("72", "F0", "HV", "XX"),  # snapshot, configuration, foreign server, internal
     }
 )
-# Resources, intervention, system: they may hit some rows, as the bigger ones.
+# Resources, intervention, system: they may hit only some rows, such as the bigger ones.
 _SHORTAGES = frozenset({"53", "57", "58"})
-_INSUFFICIENT_PRIVILEGE = "42501"  # which triggers like to raise, to keep a lead
+_INSUFFICIENT_PRIVILEGE = "42501"  # triggers like to raise it, to keep a lead
 _RAISE = "exec_stmt_raise"  # where PostgreSQL says that an error came from: a RAISE of PL/pgSQL
 
 # The first line of a context names the function that raised, in the language of the server:
@@ -41,8 +41,8 @@ _FUNCTION = re.compile(r"^PL/[^(\n]*?([^\s(]+)\(", re.MULTILINE)
 
 
 def is_clash(error: DBAPIError) -> bool:
-    """Whether somebody else was in the way: nothing has happened, and the same statement will
-    succeed once they are done.
+    """Whether another transaction was in the way: nothing has happened, and the same statement will
+    succeed once the other has ended.
     """
     return isinstance(error.orig, _CLASHES)
 
@@ -91,14 +91,14 @@ def is_shortage(error: Exception) -> bool:
 
 
 def is_of_a_function(error: Exception) -> bool:
-    """Whether it was raised within a function: by an operator's trigger, as the functions that our
-    own statements call do not raise.
+    """Whether it was raised within a function. It is an operator's trigger then, as the functions
+    that our own statements call raise nothing.
     """
     return bool(getattr(_diagnosis(error), "context", None))
 
 
 def sqlstate(error: BaseException) -> str | None:
-    """Its five characters, where the database has answered at all."""
+    """The SQLSTATE, where the database has answered at all."""
     return getattr(getattr(error, "orig", error), "sqlstate", None)
 
 

@@ -1,1 +1,1 @@
-"""Files of people: blocks of bytes, CSV, and what spreadsheets make of it."""
+"""Files that people send: blocks of bytes, CSV, and what spreadsheets make of it."""

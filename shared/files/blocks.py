@@ -11,7 +11,7 @@ from .kinds import other_kind
 
 # Bytes; a longer line is dropped unread, so that a file without line ends cannot fill the memory.
 MAX_LINE = 1 << 20
-# Bytes gathered before a block is cut: work on a few lines at a time would cost more than they do.
+# Bytes gathered before a block is cut. Blocks of a few lines would cost more than the lines do.
 SIZE = 1 << 16
 
 _BOM = b"\xef\xbb\xbf"
@@ -29,7 +29,7 @@ class Block(NamedTuple):
 
 
 class Unreadable(ValueError):
-    """Why a file as a whole is not a file of leads, and how to mend it."""
+    """Says why a file as a whole is not a file of leads, and what to do about it."""
 
     def __init__(self, what: str, mend: str, line: int | None = None) -> None:
         """`line` is where it is seen, if not in all of the file."""
@@ -40,8 +40,8 @@ class Unreadable(ValueError):
 
 
 def blocks(parts: Iterable[bytes]) -> Iterator[Block]:
-    """The lines of the `parts`, each of MAX_LINE bytes at most. Raises Unreadable with the first
-    block, and whatever they do.
+    """The lines of the `parts`, each of MAX_LINE bytes at most. Raises Unreadable before the first
+    block, and whatever `parts` raises.
     """
     buffer = bytearray()
     line = 1

@@ -1,9 +1,9 @@
 """Reads CSV in blocks, fast, and gets back on its feet after a damaged record.
 
-csv.reader takes a quote that is never closed for one enormous field and would swallow the rest of
-the file with it. Here the line with the quote is rejected, and those that it swallowed come again,
-each as a record of its own. A block without line ends inside its fields, which is nearly every one,
-is read all at once. Blanks before a quoted field are no part of it.
+csv.reader takes a quote that is never closed for the beginning of one enormous field, which would
+swallow the rest of the file. Here the line with the quote is rejected, and the lines that it
+swallowed are read again, each as a record of its own. A block without line ends inside its fields,
+as nearly every block is, is read all at once. Blanks before a quoted field do not belong to it.
 """
 
 import csv
@@ -21,13 +21,13 @@ from .blocks import MAX_LINE, TOO_LONG, Block, Unreadable
 
 DELIMITERS = ",;\t|"
 
-_BLANKS = " \t\u00a0\u3000"  # that may stand before a quoted field
+_BLANKS = " \t\u00a0\u3000"  # those that may stand before a quoted field
 _NO_BLANKS = str.maketrans("", "", _BLANKS)
 _BLANK = IGNORED + DELIMITERS
 _SEPARATOR = re.compile(r"""\s*"?sep=([^"\w\s]|\t)"?\s*""", re.IGNORECASE)
 _QUOTED = re.compile(rf"""(?:^|(?<=[{DELIMITERS}]))\s*"(?:[^"]|"")*\"""")
 _ENDS_TOO_SOON = "unexpected end"
-_ERRORS = {  # a part of what csv.reader says: what people understand
+_ERRORS = {  # a part of csv.reader's message: words that people understand
     _ENDS_TOO_SOON: "a quote is never closed",
     "expected after": "a quoted field goes on after its closing quote",
     "field limit": "a quote is never closed, or a field is longer than 128 KiB",
@@ -35,17 +35,17 @@ _ERRORS = {  # a part of what csv.reader says: what people understand
 
 
 class Records(NamedTuple):
-    """Records in file order: where each begins, and its fields; a text in their place says why it
-    cannot be read.
+    """Records in file order: the line where each begins, and its fields. A text in the place of
+    fields says why the record cannot be read.
 
-    What is not UTF-8 comes as lone surrogates. Blank lines are left out.
+    Bytes that are not UTF-8 come as lone surrogates. Blank lines are left out.
     """
 
     lines: Sequence[int]
     fields: Sequence[list[str] | str]
     may_be_wrapped: bool = True
-    """Whether a field may mean something else than it says: shared.files.spreadsheets.unwrapped
-    tells what.
+    """Whether a field may mean something else than what is written: what it means, the function
+    `unwrapped` of spreadsheets.py tells.
     """
 
     def numbered(self) -> Iterator[tuple[int, list[str] | str]]:
@@ -74,7 +74,7 @@ class Header(NamedTuple):
 def read_csv(
     blocks: Iterable[Block], said: Collection[str] = ()
 ) -> tuple[Header, Iterator[Records]]:
-    """The header, and the records below it. `said` are names of columns that the caller knows.
+    """The header, and the records below it. `said` has names of columns that the caller has given.
 
     Raises Unreadable, and whatever `blocks` raises.
     """
@@ -96,10 +96,10 @@ def read_csv(
 
 
 def without_blank_rows(records: Records) -> Records:
-    """The `records` but for those in whose cells is nothing but blanks, as spreadsheets write rows
-    that are empty.
+    """The `records` without those whose cells hold nothing but blanks: spreadsheets write such
+    records for empty rows.
     """
-    kept = [one for one in records.numbered() if "".join(one[1]).strip(IGNORED)]
+    kept = [(line, row) for line, row in records.numbered() if "".join(row).strip(IGNORED)]
     return Records([line for line, _ in kept], [row for _, row in kept], records.may_be_wrapped)
 
 
@@ -199,10 +199,10 @@ def _read_at_once(first_line: int, text: str, delimiter: str) -> Records | None:
 
 
 def _read_with_care(source: _Rest, delimiter: str, *, at_end: bool) -> tuple[Records, _Rest]:
-    """Record by record; what may go on in the next block is left over.
+    """Reads record by record. Returns also the lines whose record may go on in the next block.
 
-    The lines that a damaged record swallowed are read each on its own: a quote that is open at the
-    end of one of them would lead to the very place where that record failed. So no line is read
+    The lines that a damaged record has swallowed are read one by one: a quote that is open at the
+    end of such a line would lead to the very place where that record failed. So no line is read
     more than three times, however many quotes are never closed.
     """
     written = source.lines
@@ -257,13 +257,13 @@ def _before_quotes(delimiter: str) -> re.Pattern[str]:
 
 
 def _as_spaces(blanks: re.Match[str]) -> str:
-    """The only blanks that csv.reader can leave out."""
+    """As many spaces: they are the only blanks that csv.reader can leave out."""
     return " " * len(blanks[0])
 
 
 def _with_its_blanks(row: list[str], record: list[str], delimiter: str) -> list[str]:
-    """The `row` that was read of a `record` without the blanks before fields, with those again that
-    stand before no quote.
+    """`row` was read of `record` without the blanks before its fields. Returns it with those blanks
+    that do not stand before a quote.
     """
     reader = csv.reader(record, delimiter=delimiter, strict=True)
     try:
@@ -273,8 +273,8 @@ def _with_its_blanks(row: list[str], record: list[str], delimiter: str) -> list[
     if len(written) != len(row) or reader.line_num < len(record):
         return row
     return [
-        one if one.translate(_NO_BLANKS) == read.translate(_NO_BLANKS) else read
-        for one, read in zip(written, row, strict=True)
+        field if field.translate(_NO_BLANKS) == read.translate(_NO_BLANKS) else read
+        for field, read in zip(written, row, strict=True)
     ]
 
 

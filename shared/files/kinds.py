@@ -1,5 +1,5 @@
-"""Tells what a file is that is neither CSV nor NDJSON, by how it begins: what is sent by mistake is
-named for what it is.
+"""Tells by its beginning what a file is that is neither CSV nor NDJSON, so that an error can name
+what was sent by mistake.
 """
 
 import re
@@ -38,7 +38,7 @@ _MARKS = (
     (b"%PDF", "PDF", _SAVE),
     (b"{\\rtf", "RTF", _SAVE),
 )
-# The same of the zip archives that office programs write, by the names of what is in them.
+# The same for the zip archives that office programs write, by the names of the files in them.
 _IN_ZIP = (
     (b"opendocument.spreadsheet", "an OpenDocument spreadsheet (ods)", _SAVE),
     (b"opendocument", "an OpenDocument file", _SAVE),
@@ -74,7 +74,7 @@ _FEW = 8  # bytes that are zero may be so by accident
 
 
 class Kind(NamedTuple):
-    """What a file is, and how to mend it; whether it is text all the same."""
+    """What a file is, what to do about that, and whether it is text all the same."""
 
     what: str
     mend: str
@@ -82,7 +82,7 @@ class Kind(NamedTuple):
 
 
 def other_kind(beginning: bytes) -> Kind | None:
-    """Of a file that begins so; None if it can be CSV or NDJSON."""
+    """The kind of a file with this beginning; None if it can be CSV or NDJSON."""
     for mark, what, mend in _MARKS:
         if beginning.startswith(mark):
             return Kind(what, mend)
@@ -94,8 +94,8 @@ def other_kind(beginning: bytes) -> Kind | None:
 
 
 def _of_wide_characters(beginning: bytes) -> Kind | None:
-    """UTF-16 and UTF-32 without a mark: of what is mostly ASCII, each second byte, or three of
-    four, are zero.
+    """UTF-16 and UTF-32 without a mark. In texts that are mostly ASCII every second byte, or three
+    of four, are zero.
     """
     zeros = [beginning[place::4].count(0) for place in range(4)]
     if 8 * sorted(zeros)[1] > len(beginning) and max(zeros) > 4 * min(zeros):

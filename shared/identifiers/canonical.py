@@ -1,23 +1,23 @@
-"""Canonical identifiers: how an externalId or a phone number is compared, whoever wrote it and
-however.
+"""Canonical identifiers: the form in which an externalId or a phone number is compared, however it
+is written.
 
-One closed table of code points, and no property of Unicode, since Python and PostgreSQL know
-different versions of that: the database has the same two functions in SQL (`sql_functions` makes
-them of this table), a trigger applies them to `leads`, and a property test holds both sides against
-each other. Applied twice they change nothing more.
+The rules are one closed table of code points. They use no property of Unicode, since Python and
+PostgreSQL know different versions of Unicode. The database has the same functions in SQL
+(`sql_functions` makes them of this table), a trigger applies them to `leads`, and a property test
+holds both sides against each other. Applied twice, they change nothing more.
 
-Numbers of no country are nowhere guessed at: what a country's own spelling means,
+Nothing here guesses at a country: what a number means as it is written in its country,
 shared.identifiers.phone_regions says.
 """
 
 import re
 import unicodedata
 
-# The version of these rules: leads and jobs that were written by older ones are read again.
+# The version of these rules. Leads and jobs that were written by an older one are read again.
 FORM = 2
 
-# Ignored at the ends of an id, and anywhere in a number. Control characters but for white space are
-# not: nobody types them.
+# Ignored at the ends of an id, and anywhere in a number. Control characters other than white space
+# are not ignored: nobody types them.
 BLANKS = (
     "\t\n\v\f\r \u0085\u00a0\u1680"
     "\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a\u2028\u2029\u202f\u205f\u3000"
@@ -35,7 +35,7 @@ PUNCTUATION = (
     "\uff08\uff09\u00b7\u2024\u30fb\uff65\u20e3\ufe0e\ufe0f"
 )
 
-# Written otherwise, meant as these: full width, and the digits of Arabic and Persian keyboards.
+# Other forms of digits and plus: full width, and the digits of Arabic and Persian keyboards.
 DIGITS = {
     chr(zero + digit): str(digit) for zero in (0xFF10, 0x0660, 0x06F0) for digit in range(10)
 } | {
@@ -43,9 +43,9 @@ DIGITS = {
     "\ufe62": "+",
 }
 
-# Where the normal form NFC is the same in every version of Unicode that we may meet: blocks to
-# which nothing that combines can be added any more. A text with anything else in it is compared as
-# it was written.
+# Blocks in which the normal form NFC is the same in every version of Unicode that we may meet, as
+# nothing that combines can be added to them any more. A text with any other character is compared
+# as it was written.
 NFC_BLOCKS = (
     "\u0001-\u052f\u0900-\u097f\u0e01-\u0e5b\u1100-\u11ff\u1e00-\u206f\u20a0-\u20bf\u2100-\u218b\u3000-\u30ff\u3131-\u318e"
     "\u4e00-\u9fef\uac00-\ud7a3\uf900-\ufa6d\uff01-\uffee"
@@ -79,11 +79,11 @@ def canonical_external_id(text: str) -> str:
 
 
 def canonical_phone_number(text: str) -> str:
-    """`text` in digits, without blanks, format characters and punctuation, without `tel:`, with `+`
-    for a leading `00`.
+    """`text` with ASCII digits, without blanks, format characters, punctuation and `tel:`, and with
+    `+` for a leading `00`.
 
-    It may be empty, which means that there is none, or not be a number at all: `is_phone_number`
-    says so.
+    An empty result means that there is no number. The result need not be a number at all:
+    `is_phone_number` tells.
     """
     bare = text.translate(_NOISE)
     if scheme := _SCHEME.match(bare):
@@ -99,8 +99,8 @@ def is_phone_number(canonical: str) -> bool:
 
 
 def is_spreadsheet_number(phone_number: str) -> bool:
-    """Whether what was written for a phone number has a decimal point or an exponent: read as
-    digits it is somebody else's.
+    """Whether a phone number is written with a decimal point or an exponent: its digits alone would
+    be somebody else's number.
     """
     return _FLOAT_NUMBER.fullmatch(phone_number.translate(_SPELLING)) is not None
 
@@ -111,10 +111,10 @@ def is_spreadsheet_id(external_id: str) -> bool:
 
 
 def sql_functions() -> str:
-    """The statements that give the database the same rules: what a migration to this FORM executes.
+    """The statements that give the database the same rules. A migration to this FORM executes them.
 
-    Most texts are ASCII, for which a few characters are enough to look for: with all, an import
-    would take twice as long.
+    Most texts are ASCII, in which only a few of the characters can be: if all were looked for, an
+    import would take twice as long.
     """
     meant, written_so = "".join(DIGITS.values()), "".join(DIGITS)
     trimmed = f"btrim(written, {_literal(IGNORED)})"
@@ -156,7 +156,7 @@ def _literal(text: str) -> str:
     return f"E'{written}'"
 
 
-# The rules before these, for leads that were stored by them.
+# The former rules, for leads that were stored by them.
 
 _FORMER_SPACE = " \t\n\r\f\v\u00a0"
 _FORMER_NOISE = str.maketrans("", "", _FORMER_SPACE + ".-()")

@@ -1,5 +1,5 @@
-"""Which names in a file, of columns or of the keys of its entries, are the identifiers': ours, or
-those that the caller says.
+"""Finds the identifiers in a file by the names of its columns, or of the keys of its entries: by
+our names, or by those that the caller says.
 """
 
 import itertools
@@ -13,15 +13,15 @@ from .canonical import FORMAT_CHARACTERS
 from .names import EXTERNAL_ID, IDENTIFIERS, PHONE_NUMBER, misnamed
 
 Places = tuple[int | None, int | None]
-"""Of the externalId and the phoneNumber among the columns."""
+"""The places of the externalId and the phoneNumber among the columns."""
 
 _LONGEST = 300  # characters of a header that are shown
 _INVISIBLE = str.maketrans("", "", FORMAT_CHARACTERS)
 
 
 class Unclear(ValueError):
-    """Why it is not clear which of some names are the identifiers': what the header or the entry
-    does, and the way out.
+    """Says why it is not clear which names are the identifiers': what the header or the entry does,
+    and the way out.
     """
 
     def __init__(self, what: str, mend: str = "") -> None:
@@ -31,7 +31,7 @@ class Unclear(ValueError):
 
 
 class Naming(NamedTuple):
-    """What a caller says of the names in a file, and how one says it."""
+    """What a caller says about the names in a file, and how a caller can say it."""
 
     columns: Mapping[str, str] = {}
     """The identifiers, by the names that the file has for them."""
@@ -46,8 +46,8 @@ class Naming(NamedTuple):
         return [*self.columns, *self.ignored]
 
     def names_of(self, entry: Mapping[str, object], line: bytes) -> list[str]:
-        """The keys of an `entry` that was read of `line`; of two that are equal both, which the
-        decoder does not tell.
+        """The keys of an `entry` that was read of `line`: of two equal ones both, while the decoder
+        keeps only one.
 
         Raises ValueError, RecursionError for what is nested too deeply.
         """
@@ -57,24 +57,25 @@ class Naming(NamedTuple):
         return keys_of(line) if self.said or may_repeat else list(entry)
 
     def meanings(self, names: Iterable[str]) -> list[str]:
-        """What each of `names` stands for: an identifier, or itself; empty where it is ignored.
-
-        They are those of one header or one entry. Raises Unclear.
+        """What each of `names`, of one header or one entry, stands for: an identifier, or itself;
+        empty where it is ignored. Raises Unclear.
         """
         written = list(names)
-        found = ["" if name in self.ignored else self.columns.get(name, name) for name in written]
+        meanings = [
+            "" if name in self.ignored else self.columns.get(name, name) for name in written
+        ]
         for identifier in IDENTIFIERS:
-            if found.count(identifier) > 1:
+            if meanings.count(identifier) > 1:
+                named = zip(written, meanings, strict=True)
                 raise self._twice(
-                    identifier,
-                    [name for name, one in zip(written, found, strict=True) if one == identifier],
+                    identifier, [name for name, meaning in named if meaning == identifier]
                 )
-        if wrong := misnamed(filter(None, found)):
+        if wrong := misnamed(filter(None, meanings)):
             name = brief(wrong.name)
             say = self.way.format(identifier=wrong.identifier, name=name)
             mend = f"write {wrong.identifier}, or say {say} or {self.way_out.format(name=name)}"
             raise Unclear(f"has {name}, which may be the {wrong.identifier}", mend)
-        return found
+        return meanings
 
     def _twice(self, identifier: str, names: Sequence[str]) -> Unclear:
         if len({*names}) == 1:
@@ -102,17 +103,16 @@ class Naming(NamedTuple):
         return places.get(EXTERNAL_ID), places.get(PHONE_NUMBER)
 
     def _as_written(self, names: Sequence[str]) -> "Naming":
-        """Itself, with its names as the header has them, though nobody sees the difference.
-
-        Raises Unreadable for one that is not there.
+        """The same with names as the header has them, which may differ in characters that nobody
+        sees. Raises Unreadable for a name that the header does not have.
         """
-        columns = {_found(name, names): identifier for name, identifier in self.columns.items()}
-        return self._replace(
-            columns=columns, ignored={_found(name, names) for name in self.ignored}
-        )
+        columns = {_in_header(name, names): meaning for name, meaning in self.columns.items()}
+        ignored = {_in_header(name, names) for name in self.ignored}
+        return self._replace(columns=columns, ignored=ignored)
 
 
-def _found(said: str, names: Sequence[str]) -> str:
+def _in_header(said: str, names: Sequence[str]) -> str:
+    """The one of `names` that a caller means by `said`. Raises Unreadable."""
     if said in names:
         return said
     alike = [
@@ -126,7 +126,7 @@ def _found(said: str, names: Sequence[str]) -> str:
 
 
 def keys_of(line: bytes) -> list[str]:
-    """Of a line that is a JSON object, with those that it has twice. Raises ValueError,
+    """The keys of a line that is a JSON object, with those that it has twice. Raises ValueError,
     RecursionError.
     """
     return [

@@ -1,9 +1,9 @@
 """Tells which columns of a file, or keys of an entry, are meant as an identifier of the lead and
 would not be read as one.
 
-Dropped without a word, `external_id` would turn a deletion by id into one by phone, which may be
-another person's. So a name like ours is always refused, and another's name for an identifier where
-that has no column or key of its own.
+If `external_id` were ignored without a word, a deletion by id would become one by phone number,
+which may be another person's. So a name like ours is always refused. A name that others use for an
+identifier is refused where that identifier has no column or key of its own.
 """
 
 import unicodedata
@@ -76,7 +76,7 @@ def _meant(name: str) -> str | None:
     return _OURS.get(folded) or _OF_OTHERS.get(folded)
 
 
-# What is long is not kept: a caller may send keys of a megabyte each.
+# The meanings of long names are not kept: a caller may send keys of a megabyte each.
 _LONGEST_KNOWN = 64
 _known = lru_cache(maxsize=4096)(_meant)
 

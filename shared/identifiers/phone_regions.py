@@ -1,10 +1,10 @@
-"""What was meant by what is written for a phone number: its canonical form, or, where it is written
-as in its country, libphonenumber's reading, if that is a valid number.
+"""What a phone number means as it is written: its canonical form; or, if it is written as in its
+country, the number that libphonenumber reads, if that is valid.
 
 The library takes some 60 µs a number, too much for files of millions. So the plain case, a national
 number with or without its trunk prefix or country code, is recognised here by the library's own
-tables; whatever is not plain, or not valid, is for the library to decide. A test holds both against
-each other, in all regions.
+tables. Whatever is not plain, or not valid, the library decides. A test holds both against each
+other, in all regions.
 """
 
 import re
@@ -34,7 +34,7 @@ SPREADSHEET_NUMBER = (
 )
 
 _PLAIN = re.compile(r"\+([0-9])(?!\1*\Z)[0-9]{2,19}")
-# As in +44 (0)20: not dialled from abroad.
+# The 0 in +44 (0)20, which is not dialled from abroad.
 _TRUNK_ZERO = re.compile(r"[(\uff08]\s*[0\uff10]\s*[)\uff09]")
 _READABLE = re.compile(r"\+?[0-9][0-9/]*")
 
@@ -42,7 +42,7 @@ REGIONS = sorted(phonenumbers.SUPPORTED_REGIONS)
 """ISO 3166 codes of the countries and territories that have phone numbers."""
 
 LONGEST_SHORT_CODE = 6  # digits
-# Digits after a slash: so few are the end of a second number, as in 030 123456/57.
+# Digits after a slash. So few are the end of a second number, as in 030 123456/57.
 END_OF_ANOTHER = 4
 
 
@@ -52,10 +52,10 @@ def is_region(code: str | None) -> bool:
 
 
 def phone_number(written: str, region: str | None) -> str:
-    """The canonical form of the number that is `written`; empty where that is none. Digits behind a
-    `+` are taken as they are.
+    """The canonical form of the number that is `written`; empty where that is not a number. Digits
+    behind a `+` are taken as they are.
 
-    Without a reading, digits without a `+` stand for themselves, but for those of a short code.
+    Digits without a `+` that have no reading stand for themselves, except those of a short code.
     """
     if _PLAIN.fullmatch(written):
         return written
@@ -72,8 +72,8 @@ def phone_number(written: str, region: str | None) -> str:
 
 
 def rival(written: str, number: str) -> str | None:
-    """What the digits `written` are behind a plus, where `number` is another reading of them: it
-    may be somebody else's.
+    """The digits `written` behind a plus, where `number` is another reading of them: this other
+    number may be somebody else's.
     """
     bare = canonical_phone_number(written)
     other = "+" + bare.removeprefix("+").replace("/", "")
@@ -89,8 +89,8 @@ def reading(digits: str, region: str | None) -> str | None:
     if not _READABLE.fullmatch(digits):
         return None
     country, national = _dialled(digits, region)
-    if country and (found := country.plainly(national, abroad=digits[0] == "+")) is not None:
-        return f"+{country.code}{found}" if found else None
+    if country and (plain := country.plainly(national, abroad=digits[0] == "+")) is not None:
+        return f"+{country.code}{plain}" if plain else None
     if "/" in digits and len(digits) - digits.rindex("/") - 1 <= END_OF_ANOTHER:
         return None
     try:
@@ -103,8 +103,8 @@ def reading(digits: str, region: str | None) -> str | None:
 
 
 def _dialled(digits: str, region: str | None) -> tuple["_Country | None", str]:
-    """The country whose plan `digits` follow, and its part of them; None where that takes a closer
-    look.
+    """The country whose numbering plan `digits` follow, and the part of them behind its code; None
+    where the library has to find out.
     """
     if not digits.removeprefix("+").isdecimal():
         return None, digits
@@ -117,7 +117,7 @@ def _dialled(digits: str, region: str | None) -> tuple["_Country | None", str]:
 
 
 def is_short_code(digits: str, region: str) -> bool:
-    """Whether `digits` are a number of the network, as 112, and no subscriber's."""
+    """Whether `digits` are a number of the network, such as 112, and not a subscriber's."""
     if len(digits) > LONGEST_SHORT_CODE or not digits.isdecimal():
         return False
     number = PhoneNumber(country_code=int(_country(region).code), national_number=int(digits))
@@ -144,10 +144,10 @@ class _Country(NamedTuple):
     sharing: Sequence[tuple[re.Pattern[str] | None, Sequence[_Kind]]]
 
     def plainly(self, digits: str, *, abroad: bool) -> str | None:
-        """The valid national number that `digits` plainly are, dialled from `abroad` if a plus and
-        the code stood before them.
+        """The valid national number that `digits` plainly are. They were dialled from `abroad` if a
+        plus and the country's code stood before them.
 
-        Empty where they plainly are none, None where neither is plain.
+        Empty where they are plainly not a number, None where neither is plain.
         """
         if not abroad and self.abroad.match(digits):
             return None
@@ -185,7 +185,7 @@ class _Country(NamedTuple):
 
 
 def _captures(match: re.Match[str]) -> bool:
-    """Whether something is to be made of what stands in front, rather than to be taken away."""
+    """Whether what stands in front is to be changed, rather than taken away."""
     return bool(match.re.groups and match[match.re.groups])
 
 
@@ -223,7 +223,7 @@ def _of_sharing(region: str) -> tuple[re.Pattern[str] | None, Sequence[_Kind]]:
 
 
 def _table(region: str) -> Any:
-    """The library's, whose types say that anything may be missing."""
+    """The library's table, of which the types say that anything may be missing."""
     return PhoneMetadata.metadata_for_region(region, None)
 
 

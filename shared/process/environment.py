@@ -1,5 +1,5 @@
-"""How the API, a worker and a ticker begin: with settings that name their servers; or they end with
-one line that says what to do.
+"""How the API, a worker, a deliverer and a ticker begin: with settings that name their servers, or
+else they end with one line that says what to do.
 """
 
 import sys
@@ -21,9 +21,9 @@ log = structlog.get_logger()
 
 
 def process_settings(*, secrets: bool = False) -> Settings:
-    """The settings of this process, one that needs `secrets` of webhooks or not.
+    """The settings of this process; `secrets` says whether it needs those of webhooks.
 
-    Ends it with exit code 1 and one line on stderr where they cannot be used.
+    Where the settings cannot be used, ends the process with exit code 1 and one line on stderr.
     """
     try:
         chosen = settings()
@@ -46,10 +46,11 @@ def process_settings(*, secrets: bool = False) -> Settings:
 
 
 def look_at_servers(settings: Settings) -> None:
-    """Looks at what a process must know of its servers before it begins. It waits later for servers
-    that are away.
+    """Looks at what a process must know of its servers before it begins. Servers that are away are
+    waited for later.
 
-    Ends it as above where a Redis cannot be used, or the database is another application's.
+    Ends the process as process_settings does where a Redis cannot be used, or the database is
+    another application's.
     """
     for name, url in (("BROKER_URL", settings.broker_url), ("REDIS_URL", settings.redis_url)):
         if is_cluster(url, _ANSWER_TIMEOUT):

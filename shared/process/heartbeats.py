@@ -33,10 +33,8 @@ _WORKER_PROCESSES = text("""
 
 
 def beat(connection: Connection, role: str, processes: int = 1) -> None:
-    """Says that this process is alive as `role`: "worker", with a pool of so many, "deliverer" or
-    "ticker".
-
-    The caller commits.
+    """Says that this process is alive as `role`: "worker", whose pool has `processes`, "deliverer"
+    or "ticker". The caller commits.
     """
     connection.execute(
         _BEAT,
@@ -45,7 +43,7 @@ def beat(connection: Connection, role: str, processes: int = 1) -> None:
 
 
 def worker_processes(connection: Connection) -> int:
-    """How many processes run jobs, as far as is known."""
+    """How many processes run jobs, as far as their heartbeats tell."""
     return int(connection.execute(_WORKER_PROCESSES, {"stale": STALE_SECONDS}).scalar_one())
 
 

@@ -1,8 +1,8 @@
 """Logging: one line an event, on stderr, as JSON for collectors or text for people.
 
 Events are short fixed phrases with fields (`job=…`, `chunk=…`), so that an operator can search for
-them. Identifiers of leads and API keys are never logged. What others wrote, as a path or a
-database's error, does not steer the terminal of whoever reads it.
+them. Identifiers of leads and API keys are never logged. Text that others wrote, such as a path or
+an error of the database, cannot steer the terminal of whoever reads the log.
 """
 
 import io
@@ -75,7 +75,7 @@ def _harmless_traceback(file: TextIO, exception: structlog.typing.ExcInfo) -> No
 
 
 def _lines_lost(number: int) -> str | None:
-    """The line that says so, as any other would be written. None where warnings are not logged."""
+    """The log line that says how many were lost. None where warnings are not logged."""
     log = structlog.wrap_logger(structlog.ReturnLogger())
     line: str | None = log.warning(
         "log lines lost", lines=number, hint="give the disk room, or read the pipe's other end"

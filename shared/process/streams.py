@@ -1,8 +1,8 @@
-"""Stderr, and stdout where it is a log too: a line that cannot be written changes nothing about
-what a process does.
+"""Stderr, and stdout where it is a log too: a process goes on as if nothing had happened if a line
+cannot be written.
 
-A disk may be full, a terminal closed, or nobody read the other end of a pipe. Then lines are lost,
-and counted: once they can be written again, the next one tells how many.
+A disk may be full, a terminal be closed, or nobody read the other end of a pipe. Then lines are
+lost, and counted: once lines can be written again, the next one says how many were lost.
 """
 
 import io
@@ -17,11 +17,12 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-# Seconds for a reader that does not read, once: no request may wait longer for the log.
+# Seconds for which a reader that does not read is waited for, once: no request may wait longer for
+# the log.
 READER_TIMEOUT = 0.1
 
-# What steers a terminal, whoever wrote it past the ways that make it harmless: a library, or an
-# error that nobody caught. Our own colours and progress are let through to a terminal.
+# Characters that steer a terminal. A library, or an error that nobody caught, may write them past
+# what makes text harmless. Our own colours and progress are let through to a terminal.
 _STEERING = re.compile(
     r"(\r|\x1b\[(?:[0-9;]*[mKA]|\?25[lh]))"
     r"|[\0-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]"
@@ -31,18 +32,18 @@ _STDOUT, _STDERR = 1, 2
 
 
 class Unfailing(io.TextIOBase):
-    """Writes to a file of the system without a buffer, which would fail once more at the end. Never
-    raises.
+    """Writes to a file of the system, and never raises. It has no buffer, which would fail once
+    more when the process ends.
     """
 
     encoding = "utf-8"
 
-    def __init__(self, number: int, patience: float | None) -> None:
-        """`number` is the file's. A reader is waited for `patience` seconds, for ever where it is
-        None.
+    def __init__(self, number: int, reader_timeout: float | None) -> None:
+        """`number` is that of the open file. A reader is waited for so many seconds, or for ever
+        where it is None.
         """
         self._number = number
-        self.patience = patience
+        self.reader_timeout = reader_timeout
         self._file = _not_blocking(number)
         self._is_stuck = False
         self._lost = 0  # lines since the last that was written
@@ -51,7 +52,7 @@ class Unfailing(io.TextIOBase):
         """The line that says how many were lost."""
 
     def fileno(self) -> int:
-        """As of other files."""
+        """The number of the open file."""
         return self._number
 
     def isatty(self) -> bool:
@@ -59,12 +60,12 @@ class Unfailing(io.TextIOBase):
         return os.isatty(self._number)
 
     def writable(self) -> bool:
-        """It is."""
+        """Always true."""
         return True
 
     def write(self, text: str) -> int:
-        """Writes all of it, or loses what cannot be written. What steers a terminal is written
-        out.
+        """Writes all of it, or loses what cannot be written. Characters that steer a terminal are
+        escaped.
         """
         characters = len(text)
         whole = text = self._harmless(text)
@@ -92,19 +93,20 @@ class Unfailing(io.TextIOBase):
             return text
         is_terminal = self.isatty()
 
-        def written(found: re.Match[str]) -> str:
-            return (
-                found[0] if found[1] and is_terminal else found[0].encode("unicode_escape").decode()
-            )
+        def escaped(steering: re.Match[str]) -> str:
+            is_our_own = steering[1] is not None
+            if is_our_own and is_terminal:
+                return steering[0]
+            return steering[0].encode("unicode_escape").decode()
 
-        return _STEERING.sub(written, text)
+        return _STEERING.sub(escaped, text)
 
     def _write(self, part: memoryview) -> int:
-        """Writes as much as there is room for, once there is. Raises BlockingIOError if there is
-        none.
+        """Writes as much as there is room for, once there is some. Raises BlockingIOError if there
+        is none in time.
         """
-        patience = 0 if self._is_stuck else self.patience
-        deadline = None if patience is None else time.monotonic() + patience
+        seconds = 0 if self._is_stuck else self.reader_timeout
+        deadline = None if seconds is None else time.monotonic() + seconds
         while True:
             wait = None if deadline is None else max(0.0, deadline - time.monotonic())
             if not select.select((), (self._file,), (), wait)[1]:
@@ -120,10 +122,10 @@ class Unfailing(io.TextIOBase):
 
 
 def _not_blocking(number: int) -> int:
-    """A pipe or a terminal once more, as a file of our own to which no write waits; any other file
-    as it is.
+    """Opens a pipe or a terminal once more, as a file of our own on which no write blocks. Returns
+    any other file as it is.
 
-    The one that was given is shared with other processes, which would be surprised if it did not
+    The file that was given is shared with other processes, which would be surprised if it did not
     block.
     """
     try:
@@ -143,11 +145,11 @@ def _lines_lost(number: int) -> str:
     return f"{number} lines could not be written"
 
 
-def guard_streams(*, patience: float | None = READER_TIMEOUT, stdout: bool = False) -> None:
-    """Makes stderr Unfailing, and `stdout` too if asked. A second call changes the patience.
+def guard_streams(*, reader_timeout: float | None = READER_TIMEOUT, stdout: bool = False) -> None:
+    """Makes stderr Unfailing, and `stdout` too if asked. A second call changes the time-out.
 
-    Those of the three standard files that are closed are opened on nothing: what is opened next
-    would have their numbers, and get what is written there. Streams that are not the system's, as
+    A standard file that is closed is opened on /dev/null: otherwise the next file that is opened
+    would get its number, and all that is written to it. Streams that are not the system's, such as
     those of a test, stay as they are.
     """
     for number in range(3):
@@ -158,13 +160,13 @@ def guard_streams(*, patience: float | None = READER_TIMEOUT, stdout: bool = Fal
     if sys.stdout is None:  # sys.__stdout__ still tells that it was closed
         sys.stdout = open(os.devnull, "w")  # noqa: PTH123, SIM115 - for as long as the process lives
     if isinstance(sys.stderr, Unfailing):
-        sys.stderr.patience = patience
+        sys.stderr.reader_timeout = reader_timeout
     elif (
         sys.stderr is None
         or sys.stderr is sys.__stderr__
         # The client has this module too, by another name: it has guarded the `leadsweep` command.
         or type(sys.stderr).__qualname__ == Unfailing.__qualname__
     ):
-        sys.stderr = Unfailing(_STDERR, patience)
+        sys.stderr = Unfailing(_STDERR, reader_timeout)
     if stdout and sys.stdout is sys.__stdout__:
-        sys.stdout = Unfailing(_STDOUT, patience)
+        sys.stdout = Unfailing(_STDOUT, reader_timeout)

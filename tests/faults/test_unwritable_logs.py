@@ -283,7 +283,7 @@ def test_results_for_a_stdout_that_is_closed_are_a_failure(ground):
 WRITER = """
 import sys, time
 from shared.process.streams import Unfailing
-stream = Unfailing(1, patience=float(sys.argv[2]))
+stream = Unfailing(1, reader_timeout=float(sys.argv[2]))
 for number in range(int(sys.argv[1])):
     stream.write(sys.argv[3][0] * int(sys.argv[4]) + "\\n")
 """
@@ -338,7 +338,7 @@ def test_writers_to_one_reader_wait_for_each_other_and_lose_nothing(kind):
 FORESTALLED = """
 import os
 from shared.process.streams import Unfailing
-stream, write = Unfailing(1, patience=0.1), os.write
+stream, write = Unfailing(1, reader_timeout=0.1), os.write
 other = os.open("/proc/self/fd/1", os.O_WRONLY | os.O_NONBLOCK)
 def write_second(number, part):
     try:
@@ -423,7 +423,7 @@ def given(file):
 def test_lines_that_a_pipe_does_not_take_are_lost_whole_or_told_of(line):
     reading, writing = os.pipe()
     fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, 2 * select.PIPE_BUF)
-    stream = Unfailing(writing, patience=0.01)
+    stream = Unfailing(writing, reader_timeout=0.01)
     stream.notice = lambda number: f"{number} lost"
     for _ in range(5000):
         stream.write(line)
@@ -509,12 +509,12 @@ def test_nothing_that_is_written_past_the_log_steers_a_terminal(command, ground)
 def test_colours_and_progress_of_our_own_reach_a_terminal_and_no_file(tmp_path):
     ours = "\x1b[31mred\x1b[0m\r\x1b[K\x1b[2Ja\tb\n"
     shown, writing = os.openpty()
-    Unfailing(writing, patience=5).write(ours)
+    Unfailing(writing, reader_timeout=5).write(ours)
     assert os.read(shown, 1000).decode() == ours.replace("\x1b[2J", "\\x1b[2J").replace(
         "\n", "\r\n"
     )
     with (tmp_path / "log").open("wb") as file:
-        Unfailing(file.fileno(), patience=5).write(ours)
+        Unfailing(file.fileno(), reader_timeout=5).write(ours)
     assert (tmp_path / "log").read_text() == "\\x1b[31mred\\x1b[0m\\r\\x1b[K\\x1b[2Ja\tb\n"
     os.close(shown)
     os.close(writing)

@@ -20,7 +20,8 @@ from api.files import load
 from api.http import auth
 from api.http.auth import Key
 from api.http.request import Caller
-from api.jobs import control, follow_up, idempotency, results, status, submit, waiting
+from api.jobs import idempotency, results, status, submit, waiting
+from api.jobs.actions import control, follow_up
 from api.jobs.entries import Identifiers
 from api.leads import create, delete, find
 from api.webhooks import deliveries, endpoints

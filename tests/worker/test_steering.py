@@ -14,8 +14,8 @@ from sqlalchemy import event, text
 from api.http.answers import ApiError
 from api.http.auth import Key
 from api.http.request import Caller
-from api.jobs.control import request_action
-from api.jobs.follow_up import follow
+from api.jobs.actions.control import request_action
+from api.jobs.actions.follow_up import follow
 from api.jobs.submission import parse
 from api.jobs.submit import submit
 from shared.broker.wakeups import NOBODY, Wake

@@ -36,7 +36,7 @@ class OneLineErrors(click.Group):
 
     def main(self, *args: Any, **extra: Any) -> Any:
         """Runs the command that `args` name and leaves the process."""
-        guard_streams(patience=None)
+        guard_streams(reader_timeout=None)
         try:
             code = super().main(*args, **{**extra, "standalone_mode": False})
             if sys.stdout:  # None if the caller has closed it

@@ -16,9 +16,9 @@ from sqlalchemy.exc import DBAPIError
 from shared.database.engines import LOCK_TIMEOUT
 from shared.database.sqlstates import is_locked
 
-# Seconds in which a table is asked for again; what took longer by then is not done twice.
+# Seconds in which a move that met a locked table is tried again; one that took longer is not.
 RETRY_TIMEOUT = 30.0
-PAUSE = 1.0  # seconds in between, for those who have queued behind it
+PAUSE = 1.0  # seconds between two tries, for the statements that have queued behind the lock
 
 # Any number that nothing else uses: two migrations at once take turns.
 _MIGRATION_LOCK = 3_141_592_653
@@ -47,9 +47,9 @@ def downgrade(connection: Connection, revision: str) -> None:
 
 
 def _move(connection: Connection, move: Callable[[], None]) -> None:
-    """Runs `move`, which locks whole tables. Everybody who comes later, be it for a SELECT, queues
-    behind a lock that is waited for. So a table that somebody's long transaction has is given up
-    soon, with all that was locked before it, and asked for again.
+    """Runs `move`, which locks whole tables. While it waits for a lock, every later statement on
+    that table waits behind it, even a SELECT. So where somebody's long transaction has the table,
+    `move` gives up soon, together with all that it had locked before, and tries again.
     """
     connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _MIGRATION_LOCK})
     connection.execute(

@@ -207,7 +207,7 @@ jobs = Table(
         postgresql_where=text(f"paced_at IS NOT NULL AND {_IS_ACTIVE}"),
     ),
     Index("jobs_wanted_idx", "id", postgresql_where=text("wanted IS NOT NULL")),
-    # One retry, one execution, one restoration of a job, whoever asks how often.
+    # A job has one retry, one execution and one restoration, however often they are asked for.
     Index(
         "jobs_source_key",
         "source_job_id",

@@ -30,8 +30,8 @@ campaigns = Table(
         "server's",
     ),
     Column("phone_region", Text, comment="of submissions that name none, ISO 3166"),
-    # Unique, so that to change the owner is to change a key: that waits for who deletes leads. No
-    # other change does.
+    # Unique, so that a change of the owner changes a key, and waits for transactions that delete
+    # leads. No other change of a campaign waits for them.
     Index("campaigns_owner_key", "company_id", "id", unique=True),
 )
 

@@ -210,7 +210,7 @@ def told(answer):
 
 @pytest.fixture
 async def world(service, monkeypatch):
-    monkeypatch.setattr("api.jobs.control.IN_FORCE_WITHIN", 0.01)  # nobody works meanwhile
+    monkeypatch.setattr("api.jobs.actions.control.IN_FORCE_WITHIN", 0.01)  # nobody works meanwhile
     return World(service)
 
 

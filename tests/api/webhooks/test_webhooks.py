@@ -539,9 +539,10 @@ async def test_a_company_has_fifty_webhooks_of_80_created_at_once(
     count what is there.
 
     Where the machine is busy, some are told to come back, and do. Nothing was created then, as
-    patience, the one bound that could come upon a commit, does not end here.
+    the one bound that could come upon a commit, that of `rows`, does not end here.
     """
-    monkeypatch.setitem(rows.__kwdefaults__, "patience", 300)
+    assert "seconds" in rows.__kwdefaults__
+    monkeypatch.setitem(rows.__kwdefaults__, "seconds", 300)
 
     async def create():
         while (answer := await call("POST", WEBHOOKS, {"url": receiver.url}))[0] == 503:
@@ -609,7 +610,7 @@ async def test_the_end_of_a_job_sends_a_message_to_the_deliverers_only_where_som
     sent = []
     await service.submit({"externalId": "a"})
     await asyncio.to_thread(run_next, service.engine, "jobs", Wake(lambda _: None, sent.append))
-    assert sent == []
+    assert WEBHOOKS_QUEUE not in sent
     await service.submit({"externalId": "b"}, callbackUrl=receiver.url)
     await asyncio.to_thread(run_next, service.engine, "jobs", Wake(lambda _: None, sent.append))
-    assert sent == [WEBHOOKS_QUEUE]
+    assert sent.count(WEBHOOKS_QUEUE) == 1

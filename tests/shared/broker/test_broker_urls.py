@@ -39,17 +39,17 @@ REFUSED = {
     "redis://:ses/ame@host/0": "is not a URL; in a password, write %2F for /",
     "redis://:ses#ame@host/0": "is not a URL; in a password, write %2F for /",
     "redis://host:port/0": "is not a URL",
-    "redis://host/leads": "the path of a Redis URL is the number of a database",
-    "redis://one/0;redis://other/0": "the path of a Redis URL is the number of a database",
-    "redis://host/0?db=3": "unknown parameter db; it takes none",
+    "redis://host/leads": "the path of a Redis URL must be the number of a database",
+    "redis://one/0;redis://other/0": "the path of a Redis URL must be the number of a database",
+    "redis://host/0?db=3": "unknown parameter db; redis:// takes none",
     "redis://host/0?ssl_cert_reqs=none": "ssl_cert_reqs needs rediss://",
     "amqp://host?ssl_ca_certs=x": "ssl_ca_certs needs amqps://",
     "rediss://host/0?ssl_cert_req=none": (
         "unknown parameter ssl_cert_req; known are ssl_cert_reqs, "
     ),
-    "rediss://host/0?ssl_cert_reqs=never": "ssl_cert_reqs is one of none, optional, required",
-    "rediss://host/0?ssl_check_hostname=perhaps": "ssl_check_hostname is true or false",
-    "rediss://host/0?ssl_ca_certs=/none": "ssl_ca_certs names no file",
+    "rediss://host/0?ssl_cert_reqs=never": "ssl_cert_reqs must be one of none, optional, required",
+    "rediss://host/0?ssl_check_hostname=perhaps": "ssl_check_hostname must be true or false",
+    "rediss://host/0?ssl_ca_certs=/none": "ssl_ca_certs must be the path of a file",
     "amqps://one;amqps://other?ssl_cert_reqs=none": (
         "all nodes must have one scheme and the same parameters"
     ),

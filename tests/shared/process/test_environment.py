@@ -98,16 +98,16 @@ def test_a_url_of_a_postgresql_is_taken(url):
 
 STRANGERS = {
     "CREATE TABLE companies (id int)": (
-        "the database has already what is called companies, and Leadsweep has not made it"
+        "the database already has companies, which Leadsweep has not made"
     ),
     "CREATE VIEW leads AS SELECT 1; CREATE TYPE jobs AS ENUM ('a')": (
-        "the database has already what is called jobs, leads, and Leadsweep has not made it"
+        "the database already has jobs, leads, which Leadsweep has not made"
     ),
     "CREATE TABLE alembic_version AS SELECT 'a1b2' AS version_num": (
         "the database has an alembic_version of another application"
     ),
     "CREATE TABLE alembic_version AS SELECT '0001' AS version_num; CREATE TABLE chunks (n int)": (
-        "the database has already what is called chunks, and Leadsweep has not made it"
+        "the database already has chunks, which Leadsweep has not made"
     ),
     "CREATE TABLE alembic_version AS SELECT * FROM (VALUES ('a'), ('b')) AS heads (version_num)": (
         "the database has an alembic_version of another application"

@@ -29,7 +29,7 @@ from sqlalchemy import delete, event, insert, select, text
 from api.http.answers import ApiError
 from api.http.auth import Key
 from api.http.request import Caller
-from api.jobs.follow_up import follow
+from api.jobs.actions.follow_up import follow
 from api.jobs.results import read_results
 from api.jobs.submission import parse
 from api.jobs.submit import submit

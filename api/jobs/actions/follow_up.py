@@ -54,7 +54,7 @@ _OF_CHUNKS = f"""
         written_phone_number, outcome, lead_id, lead_external_id, lead_phone_number, position)
     WHERE job_id = :source_id AND outcome = ANY(CAST(:outcomes AS smallint[])) AND {BY_INDEX}
 """
-# What was erased since is listed too, by its row alone.
+# A copy that was erased since is listed too: its row is still there.
 _OF_ARCHIVE = f"""
     SELECT (row_number() OVER (ORDER BY lead_id) - 1) / CAST(:chunk_size AS int) AS part,
         lead_id AS position, lead ->> 'external_id' AS external_id,
@@ -159,8 +159,8 @@ async def follow(
     """The job that carries out `action` on a finished one: a new one, or the one that was made when
     it was first asked for.
 
-    Of a preview it is executed by `schedule`; how long ago the preview ended counts now, and not
-    when that comes.
+    `schedule` says when a preview is executed. Whether the preview is fresh enough is decided now,
+    and not when that time comes.
 
     Raises ApiError 404, 409 and 422, Forbidden, DBAPIError.
     """
@@ -186,7 +186,7 @@ async def follow(
     try:
         made = await rows(engine, statement, values, seconds=COPY_TIMEOUT, if_locked=in_progress)
     except IntegrityError:
-        # Somebody else's new job took its place before this one's key was checked.
+        # Another call has made the job meanwhile, so this key refers to one that is not written.
         made = ()
     if made:
         job = made[0]
@@ -199,7 +199,7 @@ async def follow(
             wait=caller.wait,
             queue=values["queue"],
         )
-    # Somebody was faster, or a connection broke after the job was made.
+    # Another call was faster, or a connection broke after the job was made.
     again = await replayed(engine, caller)
     again = again or await _existing(engine, caller, source_id, mode, schedule)
     if again is None:
@@ -210,8 +210,8 @@ async def follow(
 async def _source(
     engine: AsyncEngine, caller: Caller, source_id: UUID, settings: Settings
 ) -> _Source:
-    found = await seen(engine, caller.key, source_id, _SOURCE, archive_days=settings.archive_days)
-    return _Source(**found[0]._asdict())
+    job = await seen(engine, caller.key, source_id, _SOURCE, archive_days=settings.archive_days)
+    return _Source(**job[0]._asdict())
 
 
 async def _existing(
@@ -220,13 +220,14 @@ async def _existing(
     """The job that follows already; the caller's key stands for it from now on. Raises ApiError 409
     for another schedule.
     """
-    found = await rows(engine, _FOLLOWING, {"source_id": source_id, "mode": mode})
-    if not found:
+    following = await rows(engine, _FOLLOWING, {"source_id": source_id, "mode": mode})
+    if not following:
         return None
-    job = found[0]
+    job = following[0]
     if not is_same(schedule, parse_schedule(job.schedule)):
-        told = "it is executed already, with another schedule"
-        raise ApiError(409, f"Cannot execute this job: {told}")
+        raise ApiError(
+            409, "Cannot execute this job: it is executed already, with another schedule"
+        )
     if caller.idempotency:
         await rows(engine, _KEY_OF_EXISTING, caller.values() | {"job_id": job.id})
     return Accepted(job.id, job.state, job.total, job.created_at, job.run_at, caller.wait)

@@ -69,8 +69,8 @@ _RESUME = _acting(
     """,
 )
 
-# A new pace counts from now; what the old one still owes is paid at the new one, or saying a pace
-# again would let more through.
+# A new pace counts from now. What the job has to wait for by the old pace becomes a wait by the new
+# one: otherwise a caller could let more through by setting the same pace again and again.
 _CHANGE = text(f"""
     UPDATE jobs SET max_leads_per_second = :rate,
         paced_at = CASE WHEN CAST(:rate AS int) IS NOT NULL THEN coalesce(
@@ -112,7 +112,7 @@ async def act(services: Services, caller: Caller, job_id: UUID, action: Action) 
 async def request_action(
     engine: AsyncEngine, caller: Caller, job_id: UUID, action: Action
 ) -> Accepted:
-    """Asks for `action`, or finds that it was done, or asked for, before; the job as it stands now.
+    """Asks for `action`, unless that was done or asked for before. Returns the job as it stands.
 
     Raises ApiError 404, 409 and 422, DBAPIError.
     """
@@ -135,8 +135,9 @@ async def request_action(
     if earlier := await replayed(engine, caller):  # the key was taken meanwhile
         return earlier
     state, requested = await _state_of(engine, job_id)
-    told = "being cancelled" if requested == Action.CANCEL else state
-    raise ApiError(409, f"Cannot {action} a job that is {told}")
+    if requested == Action.CANCEL:
+        state = "being cancelled"
+    raise ApiError(409, f"Cannot {action} a job that is {state}")
 
 
 async def change_pace(engine: AsyncEngine, key: Key, job_id: UUID, rate: int | None) -> None:
@@ -151,10 +152,10 @@ async def change_pace(engine: AsyncEngine, key: Key, job_id: UUID, rate: int | N
 
 async def _state_of(engine: AsyncEngine, job_id: UUID) -> tuple[str, str | None]:
     """The job's state, and the action that is asked for and not yet in force."""
-    found = await rows(engine, _STATE, {"job_id": job_id})
-    if not found:
+    job = await rows(engine, _STATE, {"job_id": job_id})
+    if not job:
         raise job_not_found()
-    return found[0].state, found[0].wanted
+    return job[0].state, job[0].wanted
 
 
 def _answer(accepted: Accepted, action: Action) -> Answer:
