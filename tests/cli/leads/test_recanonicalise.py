@@ -96,7 +96,9 @@ def test_phone_numbers_that_are_none_are_reported_and_not_changed(leadsweep, for
     leadsweep("leads", "recanonicalise")
     checks = {check["name"]: check for check in leadsweep("doctor", "--json").json["checks"]}
     assert checks["forms"]["ok"]
-    assert checks["numbers"]["finding"].startswith("2 leads have a phone number that is none")
+    assert checks["numbers"]["finding"].startswith(
+        "2 leads have a phone number that is not a number"
+    )
     assert ("a", "N/A") in left(engine)
 
 
