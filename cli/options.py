@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from leadsweep.terminal import options
 
 Command = Callable[..., Any]
 
@@ -19,6 +20,28 @@ def on_data_dir(command: Command) -> Command:
         type=click.Path(path_type=Path, file_okay=False),
         help="Folder of a running stack."
         "  [default: DATABASE_URL, else the stack in LEADSWEEP_DATA_DIR or .leadsweep]",
+    )(command)
+
+
+def company(help_text: str, *, required: bool) -> Callable[[Command], Command]:
+    """Adds `--company`, as `company_id`."""
+    return click.option(
+        "--company",
+        "company_id",
+        required=required,
+        metavar="ID",
+        type=options.Word(),
+        help=help_text,
+    )
+
+
+def name(command: Command) -> Command:
+    """Adds `--name`."""
+    return click.option(
+        "--name",
+        default="",
+        type=options.Word(may_be_empty=True),
+        help="A name for people to read; may be anything.",
     )(command)
 
 

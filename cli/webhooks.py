@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 import click
 from leadsweep.commands.webhooks import listening, receive
 from leadsweep.terminal import options
-from leadsweep.terminal.output import moment, remark, show_list
+from leadsweep.terminal.output import moment, show_list
 
-from cli.options import on_data_dir
+from cli.options import company, on_data_dir
 
 if TYPE_CHECKING:
     from leadsweep.terminal.output import Columns
@@ -34,13 +34,7 @@ _COLUMNS: "Columns" = {
 
 
 @webhooks.command("list")
-@click.option(
-    "--company",
-    "company_id",
-    metavar="ID",
-    type=options.Word(),
-    help="Only the webhooks of this company.",
-)
+@company("Only the webhooks of this company.", required=False)
 @on_data_dir
 @options.as_json
 def list_(company_id: str | None, data_dir: Path | None, *, as_json: bool) -> None:
@@ -53,10 +47,8 @@ def list_(company_id: str | None, data_dir: Path | None, *, as_json: bool) -> No
 
     with connected(data_dir) as connection:
         rows = registry.list_webhooks(connection, company_id)
-    if rows or as_json:
-        show_list(rows, _described, _COLUMNS, as_json=as_json)
-    else:
-        remark("no webhooks; make one: POST /api/v1/webhooks")
+    if_none = "no webhooks; make one: POST /api/v1/webhooks"
+    show_list(rows, _described, _COLUMNS, if_none, as_json=as_json)
 
 
 def _described(row: "RowMapping") -> dict[str, object]:

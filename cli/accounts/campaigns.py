@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 import click
 from leadsweep.terminal import options
-from leadsweep.terminal.output import remark, show, show_list
+from leadsweep.terminal.output import show, show_list
 
-from cli.options import checked_region, on_data_dir
+from cli.options import checked_region, company, name, on_data_dir
 
 if TYPE_CHECKING:
     from leadsweep.terminal.output import Columns
@@ -30,17 +30,8 @@ def campaigns() -> None:
 
 @campaigns.command()
 @click.argument("campaign_id", metavar="ID", type=options.Word())
-@click.option(
-    "--company",
-    "company_id",
-    required=True,
-    metavar="ID",
-    type=options.Word(),
-    help="The company that owns it.",
-)
-@click.option(
-    "--name", default="", type=options.Word(may_be_empty=True), help="For people; may be anything."
-)
+@company("The company that owns it.", required=True)
+@name
 @on_data_dir
 @options.as_json
 def create(
@@ -59,13 +50,7 @@ def create(
 
 
 @campaigns.command("list")
-@click.option(
-    "--company",
-    "company_id",
-    metavar="ID",
-    type=options.Word(),
-    help="Only the campaigns of this company.",
-)
+@company("Only the campaigns of this company.", required=False)
 @on_data_dir
 @options.as_json
 def list_(company_id: str | None, data_dir: Path | None, *, as_json: bool) -> None:
@@ -75,10 +60,8 @@ def list_(company_id: str | None, data_dir: Path | None, *, as_json: bool) -> No
 
     with connected(data_dir) as connection:
         rows = registry.list_campaigns(connection, company_id)
-    if rows or as_json:
-        show_list(rows, _described, _COLUMNS, as_json=as_json)
-    else:
-        remark("no campaigns; make one: leadsweep campaigns create ID --company ID")
+    if_none = "no campaigns; make one: leadsweep campaigns create ID --company ID"
+    show_list(rows, _described, _COLUMNS, if_none, as_json=as_json)
 
 
 def _described(row: "RowMapping") -> dict[str, object]:

@@ -8,7 +8,7 @@ import click
 from leadsweep.terminal import options
 from leadsweep.terminal.output import moment, remark, show, show_list
 
-from cli.options import on_data_dir
+from cli.options import name, on_data_dir
 
 if TYPE_CHECKING:
     from leadsweep.terminal.output import Columns
@@ -23,9 +23,7 @@ def companies() -> None:
 
 @companies.command()
 @click.argument("company_id", metavar="ID", type=options.Word())
-@click.option(
-    "--name", default="", type=options.Word(may_be_empty=True), help="For people; may be anything."
-)
+@name
 @on_data_dir
 @options.as_json
 def create(company_id: str, name: str, data_dir: Path | None, *, as_json: bool) -> None:
@@ -49,10 +47,8 @@ def list_(data_dir: Path | None, *, as_json: bool) -> None:
 
     with connected(data_dir) as connection:
         rows = registry.list_companies(connection)
-    if rows or as_json:
-        show_list(rows, dict, _COLUMNS, as_json=as_json)
-    else:
-        remark("no companies; make one: leadsweep companies create ID")
+    if_none = "no companies; make one: leadsweep companies create ID"
+    show_list(rows, dict, _COLUMNS, if_none, as_json=as_json)
 
 
 @companies.command("webhook-secret")

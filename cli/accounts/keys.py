@@ -11,7 +11,7 @@ import click
 from leadsweep.terminal import options
 from leadsweep.terminal.output import minute, moment, remark, show, show_list
 
-from cli.options import checked_rate, on_data_dir
+from cli.options import checked_rate, company, name, on_data_dir
 
 if TYPE_CHECKING:
     from leadsweep.terminal.output import Columns
@@ -24,32 +24,17 @@ def keys() -> None:
 
 
 @keys.command()
-@click.option(
-    "--company",
-    "company_id",
-    required=True,
-    metavar="ID",
-    type=options.Word(),
-    help="Whose key it is.",
-)
+@company("Whose key it is.", required=True)
 @click.option(
     "--scope", required=True, type=click.Choice(["read", "write"]), help="`write` includes `read`."
 )
-@click.option(
-    "--campaign",
-    "campaign_id",
-    metavar="ID",
-    type=options.Word(),
-    help="Limit the key to this campaign.",
-)
+@options.campaign("Limit the key to this campaign.", required=False)
 @click.option(
     "--expires",
     type=options.Expiry(),
     help="When it ends: 2030-01-31T12:00:00Z, or 30m, 12h, 90d, 4w from now.  [default: never]",
 )
-@click.option(
-    "--name", default="", type=options.Word(may_be_empty=True), help="For people; may be anything."
-)
+@name
 @click.option(
     "--rate-limit-submit",
     metavar="RATE",
@@ -94,13 +79,7 @@ def create(data_dir: Path | None, *, as_json: bool, **terms: Any) -> None:
 
 
 @keys.command("list")
-@click.option(
-    "--company",
-    "company_id",
-    metavar="ID",
-    type=options.Word(),
-    help="Only the keys of this company.",
-)
+@company("Only the keys of this company.", required=False)
 @on_data_dir
 @options.as_json
 def list_(company_id: str | None, data_dir: Path | None, *, as_json: bool) -> None:
@@ -113,10 +92,8 @@ def list_(company_id: str | None, data_dir: Path | None, *, as_json: bool) -> No
 
     with connected(data_dir) as connection:
         rows = registry.list_keys(connection, company_id)
-    if rows or as_json:
-        show_list(rows, _described, _COLUMNS, as_json=as_json)
-    else:
-        remark("no keys; make one: leadsweep keys create --company ID --scope write")
+    if_none = "no keys; make one: leadsweep keys create --company ID --scope write"
+    show_list(rows, _described, _COLUMNS, if_none, as_json=as_json)
 
 
 @keys.command()

@@ -13,9 +13,8 @@ from shared.identifiers.canonical import FORM
 
 _FORM = text("SELECT min(form) FROM canonical_forms")
 _RECANONICALISE = "run: leadsweep leads recanonicalise"
-_LOOK_TIMEOUT = (
-    5  # seconds for looking through all leads; where that is too short, the check says so
-)
+# Seconds for looking through all leads. Where that is too short, the check says so.
+_LOOK_TIMEOUT = 5
 _SHOWN = 5  # leads that are named
 _COUNTED = 1000  # leads that are counted, at most
 

@@ -38,20 +38,8 @@ LOOK_UP = 0.1  # seconds: a Ctrl-C just before a read that blocks would be heede
 
 @click.command(epilog=EXIT_CODES)
 @click.argument("file", metavar="FILE|-", type=options.FILE)
-@click.option(
-    "--campaign",
-    "campaign_id",
-    required=True,
-    metavar="ID",
-    type=options.Word(),
-    help="Whose leads they are.",
-)
-@click.option(
-    "--format",
-    "form",
-    type=click.Choice(["csv", "ndjson"]),
-    help="[default: by the file's name or first character]",
-)
+@options.campaign("Whose leads they are.", required=True)
+@options.form
 @click.option(
     "--by",
     type=click.Choice(IDENTIFIERS),

@@ -165,6 +165,39 @@ def phone_region(command: Command) -> Command:
     )(command)
 
 
+def campaign(help_text: str, *, required: bool) -> Callable[[Command], Command]:
+    """Adds `--campaign`, as `campaign_id`."""
+    return click.option(
+        "--campaign",
+        "campaign_id",
+        required=required,
+        metavar="ID",
+        type=Word(),
+        help=help_text,
+    )
+
+
+def form(command: Command) -> Command:
+    """Adds `--format`, as `form`."""
+    return click.option(
+        "--format",
+        "form",
+        type=click.Choice(["csv", "ndjson"]),
+        help="What FILE is.  [default: by its name, else by its first character]",
+    )(command)
+
+
+def limit(command: Command) -> Command:
+    """Adds `--limit`."""
+    return click.option(
+        "--limit",
+        type=click.IntRange(1),
+        default=20,
+        show_default=True,
+        help="Show no more than so many.",
+    )(command)
+
+
 def _read_columns(
     _ctx: click.Context, _param: click.Parameter, values: tuple[str, ...]
 ) -> dict[str, str]:

@@ -86,14 +86,18 @@ def show_list(
     rows: Sequence[Row],
     described: Callable[[Row], Mapping[str, object]],
     columns: Columns,
+    if_none: str,
     *,
     as_json: bool,
 ) -> None:
     """Prints rows of the database: as JSON, each as it is `described`, or as a table of
-    `columns`.
+    `columns`. Where there are no rows, a person is told `if_none`.
     """
     if as_json:
         show({"items": [described(row) for row in rows]}, "", as_json=True)
+        return
+    if not rows:
+        remark(if_none)
         return
     cells = [[str(cell(row)) for cell in columns.values()] for row in rows]
     head, *lines = table([[*columns], *cells])

@@ -73,9 +73,7 @@ def jobs() -> None:
     type=options.Past(),
     help="Only those made before that, and not at it.",
 )
-@click.option(
-    "--limit", type=click.IntRange(1), default=20, show_default=True, help="The most to be shown."
-)
+@options.limit
 @options.as_json
 def list_(limit: int, *, as_json: bool, **filters: Any) -> None:
     """List jobs, newest first, in lines of at most 100 columns.
