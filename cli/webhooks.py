@@ -1,4 +1,4 @@
-"""`leadsweep webhooks`, where the server is installed: `listen` knows whose each secret is."""
+"""`leadsweep webhooks`, where the server is installed: `listen` can look up whose secret fits."""
 
 from functools import partial
 from pathlib import Path
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @click.group()
 def webhooks() -> None:
-    """Webhooks, which tell of the ends of jobs."""
+    """Webhooks, which report the ends of jobs."""
 
 
 _COLUMNS: "Columns" = {
@@ -40,7 +40,7 @@ _COLUMNS: "Columns" = {
 def list_(company_id: str | None, data_dir: Path | None, *, as_json: bool) -> None:
     """List webhooks, oldest first, without their secrets.
 
-    They are made and changed with the API: POST /api/v1/webhooks.
+    Webhooks are made and changed with the API: POST /api/v1/webhooks.
     """
     from cli.accounts import registry
     from cli.connection import connected
@@ -69,12 +69,12 @@ def _described(row: "RowMapping") -> dict[str, object]:
 @on_data_dir
 @options.as_json
 def listen(data_dir: Path | None, **given: Any) -> None:
-    """Receive webhooks: verify them and print each as it comes, until Ctrl-C.
+    """Receive webhooks, verify them and print each as it comes, until Ctrl-C.
 
-    The secret of a job's callbackUrl is its company's, which `leadsweep companies webhook-secret
-    ID` prints; a webhook that was created with the API has its own. Where the database can be
-    reached, what none of the secrets signed is told with whose secret would have fitted. With
-    --json the events are printed as they were sent, one a line.
+    What goes to a job's callbackUrl is signed with the secret of its company, which `leadsweep
+    companies webhook-secret ID` prints; a webhook that was created with the API has its own. Where
+    none of the secrets fits and the database can be reached, the command says whose secret would
+    have fitted. With --json the events are printed as they were sent, one on each line.
     """
     if data_dir:
         from cli.connection import find_settings
@@ -84,8 +84,8 @@ def listen(data_dir: Path | None, **given: Any) -> None:
 
 
 def _known(data_dir: Path | None) -> list[tuple[str, str]]:
-    """Whose each secret is, and the secret, by the operator's database. Raises Failure where there
-    is none.
+    """The owner of each secret, and the secret, from the operator's database. Raises Failure where
+    that cannot be reached.
     """
     from cli.accounts import registry
     from cli.connection import connected, find_settings, open_vault

@@ -41,7 +41,7 @@ def create(company_id: str, name: str, data_dir: Path | None, *, as_json: bool) 
 @on_data_dir
 @options.as_json
 def list_(data_dir: Path | None, *, as_json: bool) -> None:
-    """List companies, by their ids."""
+    """List companies, sorted by id."""
     from cli.accounts import registry
     from cli.connection import connected
 
@@ -54,15 +54,17 @@ def list_(data_dir: Path | None, *, as_json: bool) -> None:
 @companies.command("webhook-secret")
 @click.argument("company_id", metavar="ID", type=options.Word())
 @click.option(
-    "--rotate", is_flag=True, help="Make a new one; the one before signs too for 24 hours."
+    "--rotate",
+    is_flag=True,
+    help="Make a new secret; the old one goes on signing too for 24 hours.",
 )
 @on_data_dir
 @options.as_json
 def webhook_secret(company_id: str, data_dir: Path | None, *, rotate: bool, as_json: bool) -> None:
-    """Show or change the secret that signs what goes to a job's callbackUrl.
+    """Show or change the secret that signs what is sent to a job's callbackUrl.
 
-    Receivers verify with it; see `leadsweep webhooks listen`. Webhooks that were created with the
-    API have secrets of their own.
+    Receivers verify with this secret; see `leadsweep webhooks listen`. Webhooks that were created
+    with the API have secrets of their own.
     """
     from cli.accounts import registry
     from cli.connection import changing, find_settings, open_vault

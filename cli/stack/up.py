@@ -35,21 +35,22 @@ _SLOW_READER_SECONDS = 5
 @click.option(
     "--data-dir",
     type=click.Path(path_type=Path, file_okay=False),
-    help="Folder of the stack, made on first start.  [default: LEADSWEEP_DATA_DIR or .leadsweep]",
+    help="Folder of the stack; the first start makes it."
+    "  [default: LEADSWEEP_DATA_DIR or .leadsweep]",
 )
 @click.option(
     "--workers",
     default=2,
     show_default=True,
     type=click.IntRange(1, 64),
-    help="Worker processes; one a core.",
+    help="How many processes work on jobs; best one for each core.",
 )
 def up(host: str, port: int, data_dir: Path | None, workers: int) -> None:
     """Keep the whole stack running.
 
-    PostgreSQL and Redis, where DATABASE_URL and BROKER_URL name none, the API, the worker, the
-    deliverer of webhooks and the ticker. What dies is started again; Ctrl-C stops all of it. On
-    first start there is a campaign to try it on.
+    That is the API, a worker, the deliverer of webhooks and the ticker, with PostgreSQL unless
+    DATABASE_URL is set, and with Redis unless BROKER_URL is set. A process that dies is started
+    again; Ctrl-C stops them all. The first start makes a campaign to try it on.
     """
     from leadsweep.terminal.signals import stop_by_signals
 

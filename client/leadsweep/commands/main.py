@@ -153,10 +153,13 @@ def _show_versions(ctx: click.Context, _param: click.Parameter, value: bool) -> 
     help="Show the versions of client and server, and exit.",
 )
 def main() -> None:
-    """Bulk deletion of leads that says what it did.
+    """Delete leads in bulk, and see what became of each.
 
-    Callers use submit, status, watch, results and jobs; all else is for who runs the server.
-    Exit codes: 0 done, 1 failed, 2 used wrongly, 130 interrupted; callers' commands have more.
+    To have leads deleted, use submit, status, watch, results and jobs. All other commands, except
+    webhooks listen and completion, are for those who run the server.
+
+    Exit codes: 0 done, 1 failed, 2 used wrongly, 130 interrupted. The commands for jobs have more,
+    which their --help lists.
     """
 
 

@@ -51,7 +51,8 @@ EXIT_CODES = """\b
 Exit codes: 0 done; 1 refused, or not possible; 2 used wrongly;
 3 done, with leads not found (--fail-on-not-found); 4 the job failed or was cancelled;
 5 key refused; 7 server not reached; 124 wait timed out; 130 interrupted.
-The server is LEADSWEEP_URL, else the stack that runs here; the key is LEADSWEEP_API_KEY.
+LEADSWEEP_URL says where the server is (else: the stack that runs in this folder);
+LEADSWEEP_API_KEY is the API key.
 """
 
 
@@ -67,7 +68,8 @@ def server(attempts: int = 4) -> Iterator["Caller"]:
     if not key:
         raise KeyFailure(
             "LEADSWEEP_API_KEY is not set",
-            "make a key: leadsweep keys create --company ID --scope write",
+            "set it to your API key, which the operator makes: "
+            "leadsweep keys create --company ID --scope write",
         )
     if not (key.isascii() and key.isprintable()):
         raise KeyFailure(

@@ -38,12 +38,12 @@ LOOK_UP = 0.1  # seconds: a Ctrl-C just before a read that blocks would be heede
 
 @click.command(epilog=EXIT_CODES)
 @click.argument("file", metavar="FILE|-", type=options.FILE)
-@options.campaign("Whose leads they are.", required=True)
+@options.campaign("The campaign that the leads belong to.", required=True)
 @options.form
 @click.option(
     "--by",
     type=click.Choice(IDENTIFIERS),
-    help="FILE is a list: one identifier of this kind a line.",
+    help="FILE is a list with one identifier of this kind on each line.",
 )
 @options.naming
 @click.option(
@@ -51,46 +51,51 @@ LOOK_UP = 0.1  # seconds: a Ctrl-C just before a read that blocks would be heede
     type=click.Choice(["fail", "skip"]),
     default="fail",
     show_default=True,
-    help="Rows that are no leads.",
+    help="What to do about rows that do not name a lead: submit nothing, or skip them.",
 )
 @click.option(
     "--mode",
     type=click.Choice(["delete", "archive"]),
     default="delete",
     show_default=True,
-    help="archive can be undone.",
+    help="Delete the leads, or move them to an archive, which can be undone.",
 )
 @click.option(
     "--dry-run",
     is_flag=True,
-    help="A preview: say what would be deleted or archived, change nothing.",
+    help="Make a preview: it says what would be deleted or archived, and changes nothing.",
 )
 @click.option(
-    "--no-phone-fallback", is_flag=True, help="Look leads with an externalId up by that only."
+    "--no-phone-fallback",
+    is_flag=True,
+    help="Where a row has an externalId, never look the lead up by its phone number.",
 )
 @click.option(
     "--only-if-unidentified",
     is_flag=True,
-    help="Look up by phone only leads that have no externalId of their own.",
+    help="Find by phone number only leads that have no externalId of their own.",
 )
 @options.phone_region
 @click.option("--reference", "client_reference", help="Your own name for the job.")
 @options.schedule
 @click.option(
-    "--max-leads-per-second", type=click.IntRange(1), metavar="N", help="No faster than that."
+    "--max-leads-per-second",
+    type=click.IntRange(1),
+    metavar="N",
+    help="Work on no more than N leads a second.",
 )
-@click.option("--callback-url", metavar="URL", help="Told when the job ends.")
+@click.option("--callback-url", metavar="URL", help="Send a webhook to this URL when the job ends.")
 @click.option(
     "--idempotency-key",
     metavar="KEY",
     type=options.Printable(),
-    help="What is submitted twice with one key is done once.",
+    help="A key of your own: what is submitted again with the same key is done once.",
 )
 @click.option(
-    "--wait", is_flag=True, help="Watch the job until it ends; its end decides the exit code."
+    "--wait", is_flag=True, help="Watch the job until it ends; how it ends decides the exit code."
 )
 @options.waiting
-@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
 @options.as_json
 def submit(
     file: str,
@@ -107,18 +112,19 @@ def submit(
     as_json: bool,
     **wishes: Any,
 ) -> None:
-    """Submit a bulk delete of the leads in FILE (- for stdin): CSV, NDJSON, or with --by a list of
-    identifiers.
+    """Delete or archive the leads that are named in FILE, as one job.
 
-    Prints the id of the job; with --wait, the job when it has ended. Asks before a real deletion if
-    a person is at the terminal.
+    FILE (- for stdin) is CSV or NDJSON, or with --by a list of identifiers; it may be gzipped.
+
+    Prints the id of the job or, with --wait, the job once it has ended. If a person is at the
+    terminal, it asks for confirmation first, except for a preview.
     """
     from leadsweep.commands.files import prepare
     from leadsweep.commands.jobs.view import show_job
     from leadsweep.commands.jobs.watcher import watch
 
     if by and (form or columns or ignored):
-        raise click.UsageError("--by is for a bare list: it has no format and no columns")
+        raise click.UsageError("--by is for a plain list; leave out --format, --column, --ignore")
     job_options = _job_options(**wishes)
     options.check_waiting(timeout, wait=wait, fail_on_not_found=fail_on_not_found)
     with ExitStack() as stack:
@@ -223,7 +229,7 @@ def _job_options(
 ) -> dict[str, Any]:
     """As the client has them. Raises UsageError for what contradicts itself."""
     if no_phone_fallback and only_if_unidentified:
-        raise click.UsageError("only one of --no-phone-fallback and --only-if-unidentified")
+        raise click.UsageError("give only one of --no-phone-fallback and --only-if-unidentified")
     fallback = "onlyIfUnidentified" if only_if_unidentified else not no_phone_fallback
     return {
         "phone_fallback": fallback,

@@ -22,7 +22,7 @@ Known = Callable[[], Iterable[tuple[str, str]]]  # whose each secret is that may
 
 @click.group()
 def webhooks() -> None:
-    """Webhooks, which tell of the ends of jobs."""
+    """Webhooks, which report the ends of jobs."""
 
 
 def _checked_url(_ctx: click.Context, _param: click.Parameter, value: str | None) -> str | None:
@@ -44,7 +44,7 @@ def listening(command: options.Command) -> options.Command:
             "--forward",
             metavar="URL",
             callback=_checked_url,
-            help="Pass on what is verified, and answer as it answers.",
+            help="Pass verified webhooks on to this URL, and answer as it answers.",
         ),
         click.option(
             "--secret",
@@ -53,7 +53,8 @@ def listening(command: options.Command) -> options.Command:
             envvar="LEADSWEEP_WEBHOOK_SECRET",
             required=True,
             metavar="whsec_…",
-            help="To verify with; of several any will do.  [env: LEADSWEEP_WEBHOOK_SECRET]",
+            help="The secret to verify with; of several any will do."
+            "  [env: LEADSWEEP_WEBHOOK_SECRET]",
         ),
         click.option(
             "--host", default="127.0.0.1", show_default=True, help="Address to listen on."
@@ -73,11 +74,11 @@ def listening(command: options.Command) -> options.Command:
 @listening
 @options.as_json
 def listen(**given: Any) -> None:
-    """Receive webhooks: verify them and print each as it comes, until Ctrl-C.
+    """Receive webhooks, verify them and print each as it comes, until Ctrl-C.
 
-    The secret of a job's callbackUrl is its company's, which your operator can tell you; a webhook
-    that was created with the API has its own. With --json the events are printed as they were sent,
-    one a line.
+    What goes to a job's callbackUrl is signed with the secret of its company, which your operator
+    can tell you; a webhook that was created with the API has its own. With --json the events are
+    printed as they were sent, one on each line.
     """
     receive(**given)
 

@@ -497,7 +497,7 @@ def test_jobs_are_listed_by_time_within_100_columns_and_whole_as_json(shell):
             for item in items
         )
     assert shell.run("jobs", "list", "--until", "36500d") == ""
-    assert shell.err == "no jobs like that\n"
+    assert shell.err == "no job fits these options\n"
     assert f"reference    1 {'漢字' * 60}\n" in shell.run("status", ids[0])
     for misused in ("yesterday", "0m", "-2h", "2026-13-01"):
         shell.run("jobs", "list", "--since", misused, code=2)

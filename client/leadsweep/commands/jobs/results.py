@@ -61,33 +61,34 @@ def _in_a_folder(_ctx: click.Context, _param: click.Parameter, value: Path | Non
     "--output",
     type=click.Path(path_type=Path, dir_okay=False, allow_dash=True, writable=True),
     callback=_in_a_folder,
-    help="Write to this file; whole, or not at all.",
+    help="Write to this file, which appears only once it is complete.",
 )
 @click.option(
     "--format",
     "form",
     type=click.Choice(["csv", "ndjson", "identifiers"]),
-    help="identifiers: one a line, of one kind, for submit --by."
+    help="identifiers is a list for submit --by: one on each line, all of one kind."
     "  [default: by the name of the output, else csv]",
 )
 @click.option(
     "--raw",
     is_flag=True,
-    help="CSV without a quote before what a spreadsheet would take for a formula, as +1555….",
+    help="Leave out the quote that CSV has before what a spreadsheet would take for a formula, such"
+    " as +1555….",
 )
 def results(
     job_id: str, outcome: str | None, output: Path | None, form: str | None, *, raw: bool
 ) -> None:
-    """Print what became of each entry, in their order, also while the job runs.
+    """Print what became of each entry, in the order of the request, also while the job runs.
 
     CSV is safe to open in a spreadsheet: a quote stands before what it would take for a formula.
-    With it or without, what is printed can be submitted again with the job's own options, and means
-    the same.
+    With that quote or without, what is printed can be submitted again with the job's options, and
+    means the same.
 
-    A list of identifiers has externalIds or phone numbers. Where that would lose something, it is
-    refused before anything is printed: if some entries have one kind and some the other, or if an
-    entry has both, by either of which it is looked up (unless the job had no phone fallback). CSV
-    keeps them. Entries without any identifier are left out.
+    A list of identifiers has either externalIds or phone numbers. Where such a list would lose
+    something, the command refuses before it prints anything: where some entries have one kind and
+    some the other, or where an entry has both (unless the job had --no-phone-fallback). CSV keeps
+    both. Entries without any identifier are left out.
     """
     if output == Path("-"):
         output = None
