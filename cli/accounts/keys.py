@@ -27,7 +27,7 @@ def keys() -> None:
     "--scope",
     required=True,
     type=click.Choice(["read", "write"]),
-    help="read: look things up; write: submit and change them too.",
+    help="read lets the key look things up; write lets it submit and change them too.",
 )
 @options.campaign("Limit the key to this campaign.", required=False)
 @click.option(

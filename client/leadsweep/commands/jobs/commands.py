@@ -122,10 +122,10 @@ def _steer(action: str, does: str) -> None:
     def steer(job_id: str, *, as_json: bool) -> None:
         if_cut_off(f"it may have been accepted; to find out: leadsweep status {quote(job_id)}")
         with server() as leadsweep:
-            asked = leadsweep.act(job_id, action)
+            job = leadsweep.act(job_id, action)
         show(
-            {"jobId": asked.job_id, "status": asked.status},
-            f"job {asked.job_id} is {asked.status}",
+            {"jobId": job.job_id, "status": job.status},
+            f"job {job.job_id} is {job.status}",
             as_json=as_json,
         )
 
