@@ -1,5 +1,5 @@
-"""Makes a file that the server takes out of what a person has: a file, a pipe or a list. Checks its
-header and counts its rows.
+"""Prepares the file that is sent to the server from the file, pipe or list that a person has:
+checks its header and counts its rows.
 """
 
 import gzip
@@ -29,13 +29,13 @@ Identifier = Literal["externalId", "phoneNumber"]
 _MEDIA_TYPES: dict[str, str] = {"csv": CSV, "ndjson": NDJSON}
 _BY_SUFFIX = {".csv": CSV, ".tsv": CSV, ".ndjson": NDJSON, ".jsonl": NDJSON}
 _GZIP = b"\x1f\x8b"
-_COUNTING = ("counting", "counting")  # what is shown as it goes on, and at the end
+_COUNTING = ("counting", "counting")  # what is shown on the way, and at the end
 _NOT_GZIP = (gzip.BadGzipFile, EOFError, zlib.error)
 
 
 class Prepared(NamedTuple):
-    """A file that can be read again from its beginning; `leads` says how many rows it has, broken
-    ones too.
+    """A file that can be read again from its beginning. `leads` is the number of its rows, broken
+    ones included.
     """
 
     file: BinaryIO
@@ -54,10 +54,10 @@ def prepare(
     *,
     needs_external_id: bool,
 ) -> Prepared:
-    """The file at `path`, `-` for stdin; with `by` it is one identifier a line. The header of a CSV
-    must be one by `naming`.
+    """The file at `path`, or stdin for `-`. With `by`, each of its lines is one identifier. The
+    header of a CSV must fit `naming`.
 
-    Raises Failure where it cannot be read, OSError. `stack` closes it. How far it is, is `shown`.
+    `stack` closes the file. Raises Failure where it cannot be read; OSError.
     """
     try:
         file = _opened(stack, path, shown)
@@ -77,7 +77,7 @@ def prepare(
 
 
 def failure_of(error: Unreadable) -> Failure:
-    """The same for the person at the terminal, with its line."""
+    """The Failure for the person at the terminal, with the line."""
     return Failure(f"line {error.line}: {error.what}" if error.line else error.what, error.mend)
 
 
@@ -102,12 +102,12 @@ def _temporary(stack: ExitStack) -> BinaryIO:
 
 
 def _seekable(stack: ExitStack, file: BinaryIO, shown: Show) -> BinaryIO:
-    """It must be counted first, and perhaps sent twice."""
+    """The file itself or a copy: it is read once to be counted, and perhaps sent twice."""
     return file if file.seekable() else _copied(stack, file, shown)
 
 
 def _copied(stack: ExitStack, source: BinaryIO, shown: Show) -> BinaryIO:
-    """On disk."""
+    """A copy on disk."""
     copy = _temporary(stack)
     shutil.copyfileobj(watched(source, shown, "reading", "counting"), copy)
     copy.seek(0)
@@ -123,7 +123,7 @@ def _begins_with(file: BinaryIO, mark: bytes) -> bool:
 def _media_type(
     stack: ExitStack, path: str, form: Format | None, file: BinaryIO, *, compressed: bool
 ) -> str:
-    """As it was said; else by the name; else by the first character."""
+    """The media type by the option --format, else by the name, else by the first character."""
     if form:
         return _MEDIA_TYPES[form]
     suffixes = [suffix.lower() for suffix in Path(path).suffixes if suffix.lower() != ".gz"]
@@ -136,10 +136,10 @@ def _media_type(
 
 
 def _as_ndjson(stack: ExitStack, file: BinaryIO | gzip.GzipFile, by: Identifier) -> BinaryIO:
-    """A list of identifiers, one a line, as NDJSON: line by line, so that what is wrong is found in
-    the same line of both.
+    """A list of identifiers as NDJSON. Lines keep their numbers, so that an error names the line
+    that it has in both.
 
-    Raises Unreadable where it is not text.
+    Raises Unreadable where the list is not text.
     """
     kind = other_kind(file.read(SIZE))
     if kind and not kind.is_text:
@@ -166,16 +166,13 @@ def _count(
         return 0
     external_id, _ = naming.places(header.names, header.line)
     if needs_external_id and external_id is None:
-        what = (
-            "the file has no column externalId, "
-            "and without one nothing can be looked up but by phone"
-        )
+        what = "the file has no column externalId, which --no-phone-fallback needs"
         raise Unreadable(what, f"it has {shown(header.names)}")
     return sum(len(without_blank_rows(some).lines) for some in records)
 
 
 def _filled_lines(block: Block) -> int:
-    """How many lines of the block are not blank; one that is too long is not."""
+    """How many lines of the block are not blank. A line that is too long counts as one."""
     if block.lines is None:
         return 1
     count = 0

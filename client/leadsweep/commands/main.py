@@ -1,4 +1,4 @@
-"""The `leadsweep` command: its groups, and what becomes of an error.
+"""The `leadsweep` command: its groups, and how errors are reported.
 
 Exit codes: 0 done, 1 failed, 2 used wrongly, 130 interrupted; those of callers' commands are in
 leadsweep.commands.server. An error is one line on stderr, never a traceback. Commands import what
@@ -50,20 +50,20 @@ class OneLineErrors(click.Group):
         sys.exit(code if isinstance(code, int) else 0)
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Runs the command. Where it is cut off and may have been done, says so and how to find
-        out.
+        """Runs the command. If it is cut off and its work may have been done, says so, and how to
+        find out.
         """
         try:
             return super().invoke(ctx)
         except (KeyboardInterrupt, NoAnswer) as error:
-            told = cut_off(ctx)
-            if told and isinstance(error, KeyboardInterrupt):
+            text = cut_off(ctx)
+            if text and isinstance(error, KeyboardInterrupt):
                 if sys.stderr.isatty():
                     remark("")  # after the terminal's ^C
-                remark(f"interrupted, but {told}")
+                remark(f"interrupted, but {text}")
                 raise click.exceptions.Exit(INTERRUPTED) from None
-            if told:
-                remark(told)
+            if text:
+                remark(text)
             raise
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - Click's signature
@@ -72,7 +72,7 @@ class OneLineErrors(click.Group):
 
 
 def _explain(error: Exception) -> int:
-    """Says on stderr what went wrong; the exit code."""
+    """Prints to stderr what went wrong, and returns the exit code."""
     match error:
         case click.exceptions.NoArgsIsHelpError():
             error.show()
@@ -105,7 +105,7 @@ def _unexpected(error: Exception) -> int:
 
 
 def _is_interrupted(error: BaseException) -> bool:
-    """Whether it was Ctrl-C, rather than an answer to a question."""
+    """Whether Ctrl-C was pressed, rather than a question answered with no."""
     return isinstance(error.__cause__ or error.__context__, KeyboardInterrupt)
 
 
@@ -115,8 +115,8 @@ def _one_line(message: str, code: int) -> int:
 
 
 def _give_up_stdout() -> int:
-    """Nobody reads stdout any more (`| head`), or its disk is full: the interpreter is not to try
-    again at its exit.
+    """Leads stdout to nothing where nobody reads it any more (`| head`), or its disk is full: else
+    the interpreter would try again at its exit.
     """
     try:
         if sys.stdout:
@@ -127,7 +127,7 @@ def _give_up_stdout() -> int:
 
 
 def _show_versions(ctx: click.Context, _param: click.Parameter, value: bool) -> None:
-    """Says which client this is and, where it is installed, which server; whether they fit."""
+    """Prints the versions of the client and of an installed server; warns where they do not fit."""
     if not value or ctx.resilient_parsing:
         return
     client, server = version(CLIENT), server_version()

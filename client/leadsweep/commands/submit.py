@@ -26,14 +26,17 @@ if TYPE_CHECKING:
 IDENTIFIERS = ("externalId", "phoneNumber")
 ATTEMPTS = 6  # of sending a file, which may take as long as a restart of the server does
 STDIN, STDERR = 0, 2
-ANSWER = 1024  # bytes, at most
-_OPTIONS_OF = {
+MAX_ANSWER = 1024  # bytes of the answer to a question
+# What the server calls the options of this command, as a pattern.
+_OPTION_OF = {
     r"\bonInvalid=": "--on-invalid ",
     r"\bcolumns=(\w+):": r"--column \1=",
     r"\bignore=": "--ignore ",
     r"\bphoneFallback=false\b|\bphoneFallback is false\b": "--no-phone-fallback",
 }
-LOOK_UP = 0.1  # seconds: a Ctrl-C just before a read that blocks would be heeded only after it
+# Seconds between two looks for an answer. In a read that blocks, a Ctrl-C just before it would be
+# heeded only after it.
+LOOK_EVERY = 0.1
 
 
 @click.command(epilog=EXIT_CODES)
@@ -110,7 +113,7 @@ def submit(
     fail_on_not_found: bool,
     yes: bool,
     as_json: bool,
-    **wishes: Any,
+    **choices: Any,
 ) -> None:
     """Delete or archive the leads that are named in FILE, as one job.
 
@@ -125,18 +128,24 @@ def submit(
 
     if by and (form or columns or ignored):
         raise click.UsageError("--by is for a plain list; leave out --format, --column, --ignore")
-    job_options = _job_options(**wishes)
+    job_options = _job_options(**choices)
     options.check_waiting(timeout, wait=wait, fail_on_not_found=fail_on_not_found)
     with ExitStack() as stack:
         naming = options.naming_of(columns, ignored)
-        with progress() as shown:
+        with progress() as show_progress:
             prepared = prepare(
-                stack, file, form, by, naming, shown, needs_external_id=wishes["no_phone_fallback"]
+                stack,
+                file,
+                form,
+                by,
+                naming,
+                show_progress,
+                needs_external_id=choices["no_phone_fallback"],
             )
         if prepared.leads == 0:
             raise Failure(f"{file} contains no leads")
-        if not wishes["dry_run"] and not yes:
-            does = wishes["mode"].capitalize()
+        if not choices["dry_run"] and not yes:
+            does = choices["mode"].capitalize()
             confirm(f"{does} up to {prepared.leads:,} leads of campaign {campaign_id}?")
         with server(ATTEMPTS) as leadsweep:
             submitted = _sent(leadsweep, campaign_id, prepared, naming, job_options)
@@ -164,33 +173,32 @@ def _sent(
     campaign_id: str,
     prepared: "Prepared",
     naming: "Naming",
-    wishes: dict[str, Any],
+    job_options: dict[str, Any],
 ) -> "Submitted":
-    """The job."""
+    """Sends the file, and returns the job."""
     from leadsweep import Refused
 
-    key = wishes.pop("idempotency_key") or str(uuid4())
-    reference = (
-        f" --reference {quote(wishes['client_reference'])}" if wishes["client_reference"] else ""
-    )
-    look_for_it = f"leadsweep jobs list --campaign {quote(campaign_id)}{reference}"
+    key = job_options.pop("idempotency_key") or str(uuid4())
+    reference = job_options["client_reference"]
+    with_reference = f" --reference {quote(reference)}" if reference else ""
+    look_for_it = f"leadsweep jobs list --campaign {quote(campaign_id)}{with_reference}"
     if_cut_off(
         f"it may have been accepted: look for it with {look_for_it}; "
         f"to have it done once, submit it again with --idempotency-key {quote(key)}"
     )
-    wishes |= {
-        "media_type": prepared.media_type,
-        "compressed": prepared.compressed,
-        "idempotency_key": key,
-    }
-    wishes |= {
-        "columns": {identifier: name for name, identifier in naming.columns.items()},
-        "ignore": naming.ignored,
-    }
     try:
-        with progress() as shown:
-            file = watched(prepared.file, shown, "sending", "sent; waiting for the answer")
-            submitted = leadsweep.submit_file(campaign_id, file, **wishes)
+        with progress() as show_progress:
+            file = watched(prepared.file, show_progress, "sending", "sent; waiting for the answer")
+            submitted = leadsweep.submit_file(
+                campaign_id,
+                file,
+                media_type=prepared.media_type,
+                compressed=prepared.compressed,
+                columns={identifier: name for name, identifier in naming.columns.items()},
+                ignore=naming.ignored,
+                idempotency_key=key,
+                **job_options,
+            )
     except Refused as error:
         if error.status != HTTPStatus.BAD_REQUEST:
             raise
@@ -200,21 +208,21 @@ def _sent(
 
 
 def _as_said_here(message: str) -> str:
-    """What the server says of its query, in the options of this command."""
-    for pattern, option in _OPTIONS_OF.items():
+    """The server's error with the options of this command in place of the API's names."""
+    for pattern, option in _OPTION_OF.items():
         message = re.sub(pattern, option, message)
     return message
 
 
 def confirm(question: str) -> None:
-    """Asks the person at the terminal, if there is one. Raises Abort unless the answer is yes."""
+    """Asks the person at the terminal, if there is one. Raises Abort if the answer is not yes."""
     terminal = next(filter(os.isatty, (STDIN, STDERR)), None)  # either may be redirected
     if terminal is None:
         return
     os.write(terminal, f"{printable(question)} [y/N]: ".encode())
-    while not select.select([terminal], [], [], LOOK_UP)[0]:
+    while not select.select([terminal], [], [], LOOK_EVERY)[0]:
         pass
-    if os.read(terminal, ANSWER).decode(errors="replace").strip().lower() not in {"y", "yes"}:
+    if os.read(terminal, MAX_ANSWER).decode(errors="replace").strip().lower() not in {"y", "yes"}:
         raise click.Abort
 
 
@@ -227,7 +235,7 @@ def _job_options(
     window: str | None,
     **others: Any,
 ) -> dict[str, Any]:
-    """As the client has them. Raises UsageError for what contradicts itself."""
+    """The arguments of `submit_file`. Raises UsageError for options that contradict each other."""
     if no_phone_fallback and only_if_unidentified:
         raise click.UsageError("give only one of --no-phone-fallback and --only-if-unidentified")
     fallback = "onlyIfUnidentified" if only_if_unidentified else not no_phone_fallback

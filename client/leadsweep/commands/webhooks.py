@@ -17,7 +17,7 @@ from leadsweep.terminal.signals import stop_by_signals
 if TYPE_CHECKING:
     from leadsweep.commands.listener import Listener, Received
 
-Known = Callable[[], Iterable[tuple[str, str]]]  # whose each secret is that may have signed, and it
+Known = Callable[[], Iterable[tuple[str, str]]]  # secrets that may have signed: (owner, secret)
 
 
 @click.group()
@@ -92,18 +92,18 @@ def receive(
     *,
     as_json: bool,
 ) -> None:
-    """Prints what comes until it is interrupted. Raises Failure, and BrokenPipeError where nobody
-    reads what is printed.
+    """Prints webhooks as they come, until it is interrupted. Raises Failure, and BrokenPipeError
+    where nobody reads what is printed.
 
-    `known` says whose secret would have fitted, where it can.
+    `known` is for saying whose secret would have fitted.
     """
-    unread: list[BrokenPipeError] = []
+    broken_pipes: list[BrokenPipeError] = []
 
     def tell(received: "Received") -> None:
         try:
             _print(received, as_json=as_json)
         except BrokenPipeError as error:  # nobody reads what is printed any more
-            unread.append(error)
+            broken_pipes.append(error)
             listener.shutdown()
 
     stop_by_signals()
@@ -111,11 +111,11 @@ def receive(
         _listening((host, port), secrets, tell, forward, known) as listener,
         suppress(KeyboardInterrupt),
     ):
-        written = f"[{host}]" if ":" in host else host
-        remark(f"listening on http://{written}:{listener.server_address[1]}/")
+        host_in_url = f"[{host}]" if ":" in host else host
+        remark(f"listening on http://{host_in_url}:{listener.server_address[1]}/")
         listener.serve_forever()
-    if unread:
-        raise unread[0]
+    if broken_pipes:
+        raise broken_pipes[0]
 
 
 def _listening(
@@ -146,8 +146,8 @@ def _print(received: "Received", *, as_json: bool) -> None:
 
 
 def _line(event: dict[str, object]) -> str:
-    """`2026-01-01T02:00:00.000Z job.completed jobId=… deleted=3 …`: what is one value of an event,
-    in one line.
+    """The single values of an event in one line: `2026-01-01T02:00:00.000Z job.completed jobId=…
+    deleted=3 …`.
     """
     content = event.get("data")
     facts = content.items() if isinstance(content, dict) else ()
@@ -160,7 +160,7 @@ def _line(event: dict[str, object]) -> str:
 
 
 def _word(value: object) -> str:
-    """`value` as one word, else in quotes: what a caller wrote must not pass for further words or
+    """`value` as one word, or in quotes: a text of a caller must not pass for further words or
     lines, nor move the cursor.
     """
     if isinstance(value, str) and value == printable(value) and not {" ", '"'} & set(value):

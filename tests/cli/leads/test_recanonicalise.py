@@ -57,7 +57,7 @@ def form(engine):
 
 
 def test_all_leads_come_into_todays_form_chunk_by_chunk(leadsweep, former, engine, monkeypatch):
-    monkeypatch.setattr(recanonicaliser, "LEADS", 3)
+    monkeypatch.setattr(recanonicaliser, "LEADS_AT_A_TIME", 3)
     former(*FORMER)
     ran = leadsweep("leads", "recanonicalise", "--json")
     assert (ran.code, ran.json) == (0, {"leads": 4, "changed": 3, "left": 0})
