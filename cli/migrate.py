@@ -74,7 +74,7 @@ def _steps(before: str | None, target: str) -> int:
             words = ", ".join(filter(None, known))
             raise Failure(
                 f"this Leadsweep knows no schema {version}, only base, {words}",
-                "upgrade it, or name another",
+                "upgrade Leadsweep, or name another schema",
             )
     return known.index(chosen) - known.index(before)
 

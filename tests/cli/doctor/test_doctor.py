@@ -178,7 +178,7 @@ def test_wrong_settings_are_the_first_thing_to_mend(healthy, monkeypatch):
     monkeypatch.setenv("LEADSWEEP_POOL_SIZE", "0")
     assert wrong(healthy("--json")) == {
         "settings": (
-            "LEADSWEEP_POOL_SIZE: should be greater than or equal to 1 -> mend the environment"
+            "LEADSWEEP_POOL_SIZE: should be greater than or equal to 1 -> correct the environment"
         )
     }
 
