@@ -25,7 +25,7 @@ def prepare(cluster: Path, password_file: Path, log: Path) -> None:
 
 
 def _make(cluster: Path, password_file: Path, log: Path) -> None:
-    """Runs initdb in another folder, so that an interrupted run leaves nothing that looks complete."""
+    """Runs initdb in another folder: an interrupted run then leaves nothing that looks complete."""
     unfinished = cluster.with_name(f"{cluster.name}.new")
     shutil.rmtree(unfinished, ignore_errors=True)
     folder.own_folder(unfinished)
