@@ -71,9 +71,9 @@ def _steps(before: str | None, target: str) -> int:
     chosen = {"base": None, "head": known[-1]}.get(target, target)
     for version in (before, chosen):
         if version not in known:
-            words = ", ".join(filter(None, known))
+            versions = ", ".join(filter(None, known))
             raise Failure(
-                f"this Leadsweep knows no schema {version}, only base, {words}",
+                f"this Leadsweep knows no schema {version}, only base, {versions}",
                 "upgrade Leadsweep, or name another schema",
             )
     return known.index(chosen) - known.index(before)

@@ -113,11 +113,9 @@ def revoke(key_id: UUID, data_dir: Path | None, *, as_json: bool) -> None:
 
     with changing(data_dir, "leadsweep keys list") as connection:
         revoked_at, is_new = registry.revoke_key(connection, key_id)
-    text = (
-        f"revoked key {key_id}"
-        if is_new
-        else f"key {key_id} was already revoked, at {moment(revoked_at)}"
-    )
+    text = f"revoked key {key_id}"
+    if not is_new:
+        text = f"key {key_id} was already revoked, at {moment(revoked_at)}"
     show({"id": str(key_id), "revokedAt": moment(revoked_at)}, text, as_json=as_json)
 
 

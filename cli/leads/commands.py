@@ -117,12 +117,10 @@ def recanonicalise(data_dir: Path | None, *, as_json: bool) -> None:
     if sys.stderr.isatty() and progress.looked_at:
         remark("")
     result = {"leads": progress.looked_at, "changed": progress.changed, "left": len(progress.left)}
-    said = f"changed {progress.changed:,} of {progress.looked_at:,} leads"
-    show(
-        result,
-        said + (f", {len(progress.left):,} could not be" if progress.left else ""),
-        as_json=as_json,
-    )
+    text = f"changed {progress.changed:,} of {progress.looked_at:,} leads"
+    if progress.left:
+        text += f", {len(progress.left):,} could not be changed"
+    show(result, text, as_json=as_json)
     if progress.left:
         remark("other leads have their new identifiers already; to see some: leadsweep doctor")
         raise click.exceptions.Exit(1)

@@ -100,21 +100,21 @@ _REJECTIONS = text("SELECT line, reason FROM staged WHERE reason IS NOT NULL ORD
 
 
 def import_leads(
-    connection: Connection, campaign_id: str, rows: Iterator[Row], shown: Show
+    connection: Connection, campaign_id: str, rows: Iterator[Row], show_progress: Show
 ) -> Tally:
     """Imports `rows` into a campaign that exists; the caller commits. Raises Failure if the counts
     do not add up.
 
-    `shown` shows the progress once all rows have been read.
+    `show_progress` is called once all rows have been read.
     """
     connection.execute(_STAGE)
     total, rejected = _copy(connection, rows)
-    shown("preparing")
+    show_progress("preparing")
     connection.execute(_INDEX)
     connection.execute(_ANALYZE)
-    imported = _insert(connection, campaign_id, total, shown)
+    imported = _insert(connection, campaign_id, total, show_progress)
     if imported + rejected < total:
-        shown("looking for what rows repeat")
+        show_progress("looking for what rows repeat")
         rejected += connection.execute(_EXPLAIN, {"campaign_id": campaign_id}).rowcount
     if imported + rejected != total:
         raise Failure(
@@ -124,12 +124,12 @@ def import_leads(
     return Tally(imported, rejected)
 
 
-def _insert(connection: Connection, campaign_id: str, total: int, shown: Show) -> int:
+def _insert(connection: Connection, campaign_id: str, total: int, show_progress: Show) -> int:
     """Inserts the staged rows, and returns how many became leads."""
     ids = connection.execute(_IDS).one()
     imported = 0
     for first in range(ids.first or 0, (ids.last or -1) + 1, ROWS_AT_A_TIME):
-        shown("writing", min(first - ids.first, total), total, "rows")
+        show_progress("writing", min(first - ids.first, total), total, "rows")
         imported += connection.execute(
             _INSERT, {"campaign_id": campaign_id, "first": first, "rows": ROWS_AT_A_TIME}
         ).rowcount

@@ -78,12 +78,12 @@ class Stack:
             raise
         self.address = address._replace(port=port_of(self._held))
         self._runtime.unlink(missing_ok=True)  # of one that was killed
-        given = {
+        addresses = {
             "database_url": settings.database_url or self._embedded.database_url,
             "broker_url": settings.broker_url or self._embedded.broker_url,
             "secrets_key": settings.secrets_key or secrets_key(self._embedded.data_dir),
         }
-        self.settings = settings.model_copy(update=given)
+        self.settings = settings.model_copy(update=addresses)
 
     def __enter__(self) -> Self:
         """Everything that is started in the block is stopped at its end."""
@@ -97,8 +97,8 @@ class Stack:
     @property
     def servers(self) -> list[str]:
         """The versions and places of the servers that are started here."""
-        given = {which_redis: self._given.broker_url, which_postgres: self._given.database_url}
-        return [which() for which, url in given.items() if not url]
+        given_urls = {which_redis: self._given.broker_url, which_postgres: self._given.database_url}
+        return [which() for which, url in given_urls.items() if not url]
 
     def start_servers(self) -> None:
         """Starts the servers that the settings do not name, side by side, and waits until they
@@ -161,7 +161,7 @@ class Stack:
     def _add_role(self, role: str, *options: str) -> None:
         # -P: the operator's working directory may hold folders with the names of ours.
         python = [sys.executable, "-P", "-m", "cli.roles", role, *options]
-        given = {
+        environment = {
             "DATABASE_URL": self.settings.database_url,
             "BROKER_URL": self.settings.broker_url,
             "REDIS_URL": self.settings.limiter_url,
@@ -170,7 +170,7 @@ class Stack:
         }
 
         def start() -> Process:
-            return spawn(python, self._embedded.logs / f"{role}.log", env=os.environ | given)
+            return spawn(python, self._embedded.logs / f"{role}.log", env=os.environ | environment)
 
         self._add(role, start)
 
@@ -222,7 +222,7 @@ class Stack:
         return f"no sign of life from the {' and the '.join(silent)}" if silent else ""
 
     def _write_runtime(self) -> None:
-        given = {"redis": self._given.broker_url, "postgres": self._given.database_url}
+        given_urls = {"redis": self._given.broker_url, "postgres": self._given.database_url}
         content = {
             "url": self.address.url,
             "pid": os.getpid(),
@@ -230,7 +230,7 @@ class Stack:
             "broker_url": self.settings.broker_url,
             "secrets_key": self.settings.secrets_key,
             "ports": {"api": self.address.port}
-            | {role: port for role, port in self._embedded.ports.items() if not given[role]},
+            | {role: port for role, port in self._embedded.ports.items() if not given_urls[role]},
             "children": [
                 {"role": child.role, "pid": child.process.pid} for child in self._children.values()
             ],

@@ -50,7 +50,7 @@ def prepare(
     form: Format | None,
     by: Identifier | None,
     naming: Naming,
-    shown: Show,
+    show_progress: Show,
     *,
     needs_external_id: bool,
 ) -> Prepared:
@@ -60,13 +60,15 @@ def prepare(
     `stack` closes the file. Raises Failure where it cannot be read; OSError.
     """
     try:
-        file = _opened(stack, path, shown)
+        file = _opened(stack, path, show_progress)
         compressed = _begins_with(file, _GZIP)
         if by:
-            content = _content(stack, watched(file, shown, *_COUNTING), compressed=compressed)
-            file, compressed = _as_ndjson(stack, content, by), False
+            listed = watched(file, show_progress, *_COUNTING)
+            file = _as_ndjson(stack, _content(stack, listed, compressed=compressed), by)
+            compressed = False
         media_type = NDJSON if by else _media_type(stack, path, form, file, compressed=compressed)
-        content = _content(stack, watched(file, shown, *_COUNTING), compressed=compressed)
+        counted = watched(file, show_progress, *_COUNTING)
+        content = _content(stack, counted, compressed=compressed)
         count = _count(content, media_type, naming, needs_external_id=needs_external_id)
     except _NOT_GZIP:
         raise Failure("the file is not valid gzip") from None
@@ -89,27 +91,27 @@ def _content(stack: ExitStack, file: BinaryIO, *, compressed: bool) -> BinaryIO 
     return inflated
 
 
-def _opened(stack: ExitStack, path: str, shown: Show) -> BinaryIO:
+def _opened(stack: ExitStack, path: str, show_progress: Show) -> BinaryIO:
     if path == "-":
         check_stdin()
         # Copied even where stdin is a file: somebody may have read a part of it.
-        return _copied(stack, sys.stdin.buffer, shown)
-    return _seekable(stack, stack.enter_context(Path(path).open("rb")), shown)
+        return _copied(stack, sys.stdin.buffer, show_progress)
+    return _seekable(stack, stack.enter_context(Path(path).open("rb")), show_progress)
 
 
 def _temporary(stack: ExitStack) -> BinaryIO:
     return stack.enter_context(tempfile.TemporaryFile())
 
 
-def _seekable(stack: ExitStack, file: BinaryIO, shown: Show) -> BinaryIO:
+def _seekable(stack: ExitStack, file: BinaryIO, show_progress: Show) -> BinaryIO:
     """The file itself or a copy: it is read once to be counted, and perhaps sent twice."""
-    return file if file.seekable() else _copied(stack, file, shown)
+    return file if file.seekable() else _copied(stack, file, show_progress)
 
 
-def _copied(stack: ExitStack, source: BinaryIO, shown: Show) -> BinaryIO:
+def _copied(stack: ExitStack, source: BinaryIO, show_progress: Show) -> BinaryIO:
     """A copy on disk."""
     copy = _temporary(stack)
-    shutil.copyfileobj(watched(source, shown, "reading", "counting"), copy)
+    shutil.copyfileobj(watched(source, show_progress, "reading", "counting"), copy)
     copy.seek(0)
     return copy
 
@@ -168,7 +170,7 @@ def _count(
     if needs_external_id and external_id is None:
         what = "the file has no column externalId, which --no-phone-fallback needs"
         raise Unreadable(what, f"it has {shown(header.names)}")
-    return sum(len(without_blank_rows(some).lines) for some in records)
+    return sum(len(without_blank_rows(batch).lines) for batch in records)
 
 
 def _filled_lines(block: Block) -> int:

@@ -15,7 +15,7 @@ from leadsweep.commands.server import EXIT_CODES, leave, server
 from leadsweep.rules.printable import printable
 from leadsweep.terminal import options
 from leadsweep.terminal.failure import Failure, if_cut_off
-from leadsweep.terminal.output import remark, show
+from leadsweep.terminal.output import remark
 from leadsweep.terminal.progress import progress, watched
 
 if TYPE_CHECKING:
@@ -123,7 +123,7 @@ def submit(
     terminal, it asks for confirmation first, except for a preview.
     """
     from leadsweep.commands.files import prepare
-    from leadsweep.commands.jobs.view import show_job
+    from leadsweep.commands.jobs.view import show_job, show_new_job
     from leadsweep.commands.jobs.watcher import watch
 
     if by and (form or columns or ignored):
@@ -152,15 +152,7 @@ def submit(
             accepted = f"accepted: {submitted.total:,} leads, {submitted.status}"
             if not wait:
                 remark(f"{accepted}. Watch it: leadsweep watch {submitted.job_id}")
-                show(
-                    {
-                        "jobId": submitted.job_id,
-                        "status": submitted.status,
-                        "total": submitted.total,
-                    },
-                    submitted.job_id,
-                    as_json=as_json,
-                )
+                show_new_job(submitted, as_json=as_json)
                 return
             remark(f"{accepted}, job {submitted.job_id}")
             job = watch(leadsweep, submitted.job_id, timeout, accepted=True)

@@ -134,8 +134,6 @@ def minute(time: datetime | None) -> str:
 
 def moment(time: datetime | None) -> str | None:
     """`time` as the API writes it: UTC, ISO 8601, three decimals, `Z`."""
-    return (
-        time.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-        if time
-        else None
-    )
+    if time is None:
+        return None
+    return time.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

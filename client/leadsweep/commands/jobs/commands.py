@@ -87,9 +87,9 @@ def list_(limit: int, *, as_json: bool, **filters: Any) -> None:
     from leadsweep.commands.jobs.view import show_jobs
 
     with server() as leadsweep:
-        shown = list(itertools.islice(leadsweep.jobs(**filters), limit))
-    if shown or as_json:
-        show_jobs(shown, as_json=as_json)
+        first_jobs = list(itertools.islice(leadsweep.jobs(**filters), limit))
+    if first_jobs or as_json:
+        show_jobs(first_jobs, as_json=as_json)
     elif any(filters.values()):
         remark("no job fits these options")
     else:
@@ -133,11 +133,11 @@ def _steer(action: str, does: str) -> None:
 def _follow(
     action: str,
     does: str,
-    wishes: Callable[[options.Command], options.Command] = lambda command: command,
+    more_options: Callable[[options.Command], options.Command] = lambda command: command,
 ) -> None:
     @jobs.command(action, help=does, epilog=EXIT_CODES)
     @_JOB
-    @wishes
+    @more_options
     @click.option(
         "--wait",
         is_flag=True,
@@ -158,7 +158,7 @@ def _follow(
         yes: bool,
         as_json: bool,
     ) -> None:
-        from leadsweep.commands.jobs.view import show_job
+        from leadsweep.commands.jobs.view import show_job, show_new_job
         from leadsweep.commands.jobs.watcher import watch as watch_job
 
         schedule = options.schedule_of(run_at, window, off_peak=off_peak)
@@ -175,16 +175,12 @@ def _follow(
                 f"it may have been accepted: look for it with leadsweep jobs list {in_campaign}; "
                 f"{again} makes no second job"
             )
-            made = leadsweep.act(job_id, action, schedule=schedule)
-            if_cut_off(f"it was accepted: leadsweep status {made.job_id}")
+            new_job = leadsweep.act(job_id, action, schedule=schedule)
+            if_cut_off(f"it was accepted: leadsweep status {new_job.job_id}")
             if not wait:
-                show(
-                    {"jobId": made.job_id, "status": made.status, "total": made.total},
-                    made.job_id,
-                    as_json=as_json,
-                )
+                show_new_job(new_job, as_json=as_json)
                 return
-            job = watch_job(leadsweep, made.job_id, timeout, accepted=True)
+            job = watch_job(leadsweep, new_job.job_id, timeout, accepted=True)
         show_job(job, as_json=as_json)
         leave(job, fail_on_not_found=fail_on_not_found)
 

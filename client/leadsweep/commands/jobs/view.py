@@ -9,7 +9,7 @@ from leadsweep.terminal.output import moment, say, show, width_of
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from leadsweep import Job
+    from leadsweep import Job, Submitted
 
 WIDTH = 100  # columns that every line of a list fits
 
@@ -55,6 +55,12 @@ def show_job(job: "Job", *, as_json: bool) -> None:
     width = max(12, *map(len, shown))
     for name, fact in shown.items():
         say(f"{name:<{width}} {fact}")
+
+
+def show_new_job(job: "Submitted", *, as_json: bool) -> None:
+    """Prints the id of a job that was just accepted, or with its status and total as JSON."""
+    result = {"jobId": job.job_id, "status": job.status, "total": job.total}
+    show(result, job.job_id, as_json=as_json)
 
 
 def _waits(job: "Job") -> str | None:
