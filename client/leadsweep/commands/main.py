@@ -79,7 +79,9 @@ def _explain(error: Exception) -> int:
             return USAGE
         case click.UsageError():
             command = error.ctx.command_path if error.ctx else "leadsweep"
-            return _one_line(f"{error.format_message()} Try '{command} --help'.", USAGE)
+            message = error.format_message()
+            end = "" if message.endswith((".", "?")) else "."
+            return _one_line(f"{message}{end} Try '{command} --help'.", USAGE)
         case click.ClickException():
             return _one_line(error.format_message(), error.exit_code)
         case click.Abort():
