@@ -1,7 +1,8 @@
-"""Finds the database that a command is to work on, and says in one line what is wrong with it.
+"""Connects a command to its database, or says in one line what is wrong with it.
 
-`--data-dir` names a running embedded stack and wins; then comes DATABASE_URL; then the stack in
-LEADSWEEP_DATA_DIR (by default .leadsweep). Passwords are never printed.
+The database is that of the running stack in `--data-dir`; without that option it is DATABASE_URL;
+without either, that of the stack in LEADSWEEP_DATA_DIR (by default .leadsweep). Passwords are never
+printed.
 """
 
 from collections.abc import Iterator
@@ -21,36 +22,35 @@ from shared.database.engines import create_sync_engine, database_url, reason_of
 from shared.database.our_tables import WAY_OUT, strangers
 from shared.settings import Settings
 
-CONNECT_TIMEOUT = (
-    2  # seconds for each address, the least that psycopg takes: somebody sits at the terminal
-)
-_WITHOUT_A_WORD = 2.3  # seconds, with those of other addresses and for their names
+# Seconds for each address. It is the least that psycopg takes, as somebody sits at the terminal.
+CONNECT_TIMEOUT = 2
+_SILENT_SECONDS = 2.3  # without a connection, before that is told
 
 
 @contextmanager
 def connected(data_dir: Path | None, *, any_schema: bool = False) -> Iterator[Connection]:
-    """A connection outside of any transaction. Raises Failure if there is no database, or not with
-    this code's schema.
+    """A connection outside of any transaction. Raises Failure if the database cannot be used, or
+    has not the schema that this code needs.
     """
     with connected_to(find_settings(data_dir)) as connection:
         if not any_schema:
             check_schema(connection)
-            connection.rollback()  # what the look has begun; the command begins its own
+            connection.rollback()  # the check began a transaction; the command begins its own
         yield connection
 
 
 @contextmanager
 def connected_to(settings: Settings) -> Iterator[Connection]:
-    """A connection to the database of `settings`; what goes wrong with it, also later, is raised as
-    Failure.
+    """A connection to the database of `settings`. Errors of the database, also later ones, are
+    raised as Failure.
     """
     check_database_url(settings)
     engine = create_sync_engine(
         settings, "cli", connect_timeout=CONNECT_TIMEOUT, poolclass=NullPool
     )
     try:
-        told = f"the database at {address(settings.database_url)} does not answer yet; still trying"
-        with told_if_slow(told, _WITHOUT_A_WORD):
+        text = f"the database at {address(settings.database_url)} does not answer yet; still trying"
+        with told_if_slow(text, _SILENT_SECONDS):
             connection = engine.connect()
         with connection:
             yield connection
@@ -62,8 +62,8 @@ def connected_to(settings: Settings) -> Iterator[Connection]:
 def changing(data_dir: Path | None, found_by: str) -> Iterator[Connection]:
     """A connection in a transaction that is committed at the end. Raises Failure.
 
-    From the commit on the change may be done, whatever becomes of the command: `found_by` is the
-    command that shows it.
+    If the command is cut off during the commit, the change may have been made all the same:
+    `found_by` is the command that shows it.
     """
     with connected(data_dir) as connection, connection.begin() as transaction:
         yield connection
@@ -72,8 +72,8 @@ def changing(data_dir: Path | None, found_by: str) -> Iterator[Connection]:
 
 
 def find_settings(data_dir: Path | None) -> Settings:
-    """The settings, with the addresses of the running stack where that is what they lead to. Raises
-    Failure for none.
+    """The settings, with the addresses of the running stack where that is to be used. Raises
+    Failure where no stack runs.
     """
     settings = read_settings()
     if settings.database_url and data_dir is None:
@@ -82,12 +82,11 @@ def find_settings(data_dir: Path | None) -> Settings:
     folder = data_dir or settings.data_dir
     stack = running_stack(folder)
     if stack is None:
-        other = "" if data_dir else ", and DATABASE_URL is not set"
-        raise Failure(
-            f"no stack is running in {folder}{other}",
-            "start one: leadsweep up"
-            + (f" --data-dir {folder}" if data_dir else ", or set DATABASE_URL"),
-        )
+        if data_dir:
+            wrong, mend = "", f" --data-dir {folder}"
+        else:
+            wrong, mend = ", and DATABASE_URL is not set", ", or set DATABASE_URL"
+        raise Failure(f"no stack is running in {folder}{wrong}", f"start one: leadsweep up{mend}")
     return settings.model_copy(update=stack)
 
 
@@ -96,13 +95,13 @@ def open_vault(settings: Settings) -> Vault:
     if not settings.secrets_key:
         raise Failure(
             "LEADSWEEP_SECRETS_KEY is not set",
-            "set the one that the API has; a new one: openssl rand -base64 32",
+            "set the key that the API has; to make a new one: openssl rand -base64 32",
         )
     return Vault(settings.secrets_key)
 
 
 def check_database_url(settings: Settings) -> None:
-    """Raises Failure, with what to write, unless DATABASE_URL leads to a PostgreSQL."""
+    """Raises Failure, which says what to write, unless DATABASE_URL is that of a PostgreSQL."""
     try:
         database_url(settings.database_url)
     except ValueError as error:
@@ -110,11 +109,11 @@ def check_database_url(settings: Settings) -> None:
 
 
 def check_tables(connection: Connection) -> None:
-    """Raises Failure where another application has what is called as our tables are, before
-    anything is changed.
+    """Raises Failure, before anything is changed, where another application has tables with the
+    names of ours.
     """
-    if found := strangers(connection):
-        raise Failure(found, WAY_OUT)
+    if wrong := strangers(connection):
+        raise Failure(wrong, WAY_OUT)
 
 
 def check_schema(connection: Connection) -> None:
@@ -138,18 +137,18 @@ def check_schema(connection: Connection) -> None:
 
 
 def address(url: str) -> str:
-    """Where `url` leads, without user, password and options, which may be secret."""
+    """The `url` without user, password and options, which may be secret."""
     try:
         parts = make_url(url.partition(";")[0])
     except (ArgumentError, ValueError):
-        return "what is not a URL"
+        return "an address that is not a URL"
     return URL.create(
         parts.get_backend_name(), host=parts.host, port=parts.port, database=parts.database
     ).render_as_string()
 
 
 def _failure(error: DBAPIError, settings: Settings) -> Failure:
-    """What psycopg says, in one line and without the password."""
+    """The error of psycopg, in one line and without the password."""
     reason = reason_of(error, settings)
     kind = NoAnswer if error.connection_invalidated else Failure
     if isinstance(error.orig, psycopg.OperationalError) and error.orig.diag.message_primary is None:

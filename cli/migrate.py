@@ -1,6 +1,4 @@
-"""`leadsweep migrate`: the schema up to what this code needs, or to any other version, down
-included.
-"""
+"""`leadsweep migrate`: moves the schema to the version that this code needs, or to any other."""
 
 import sys
 from pathlib import Path
@@ -21,9 +19,9 @@ from shared.printable import printable
     default="head",
     show_default=True,
     metavar="REVISION",
-    help="Version to move to, up or down; `base` is none.",
+    help="Version to move to, up or down; `base` removes all of Leadsweep's tables.",
 )
-@click.option("--yes", is_flag=True, help="Go down without asking.")
+@click.option("--yes", is_flag=True, help="Go down without asking for confirmation.")
 @on_data_dir
 @options.as_json
 def migrate(target: str, data_dir: Path | None, *, yes: bool, as_json: bool) -> None:
@@ -57,8 +55,8 @@ def migrate(target: str, data_dir: Path | None, *, yes: bool, as_json: bool) -> 
 
 
 def _steps(before: str | None, target: str) -> int:
-    """How many versions `target` lies above `before`; below it, if negative. Raises Failure where
-    this code does not know one.
+    """How many versions `target` lies above `before`; negative where it lies below. Raises Failure
+    where this code does not know one of them.
     """
     from alembic.script import ScriptDirectory
 
@@ -73,10 +71,10 @@ def _steps(before: str | None, target: str) -> int:
     chosen = {"base": None, "head": known[-1]}.get(target, target)
     for version in (before, chosen):
         if version not in known:
-            words = ", ".join(filter(None, known))
+            versions = ", ".join(filter(None, known))
             raise Failure(
-                f"this Leadsweep knows no schema {version}, only base, {words}",
-                "upgrade it, or name another",
+                f"this Leadsweep knows no schema {version}, only base, {versions}",
+                "upgrade Leadsweep, or name another schema",
             )
     return known.index(chosen) - known.index(before)
 

@@ -8,17 +8,40 @@ from pathlib import Path
 from typing import Any
 
 import click
+from leadsweep.terminal import options
 
 Command = Callable[..., Any]
 
 
 def on_data_dir(command: Command) -> Command:
-    """Adds `--data-dir`: which running embedded stack the command works on."""
+    """Adds `--data-dir`: the folder of the running stack on which the command works."""
     return click.option(
         "--data-dir",
         type=click.Path(path_type=Path, file_okay=False),
-        help="Folder of a running stack."
+        help="Use the stack that runs in this folder."
         "  [default: DATABASE_URL, else the stack in LEADSWEEP_DATA_DIR or .leadsweep]",
+    )(command)
+
+
+def company(help_text: str, *, required: bool) -> Callable[[Command], Command]:
+    """Adds `--company`, as `company_id`."""
+    return click.option(
+        "--company",
+        "company_id",
+        required=required,
+        metavar="ID",
+        type=options.Word(),
+        help=help_text,
+    )
+
+
+def name(command: Command) -> Command:
+    """Adds `--name`."""
+    return click.option(
+        "--name",
+        default="",
+        type=options.Word(may_be_empty=True),
+        help="A name for people to read; may be anything.",
     )(command)
 
 
@@ -39,16 +62,16 @@ def checked_region(_ctx: click.Context, _param: click.Parameter, value: str | No
     from shared.identifiers.phone_regions import is_region
 
     if value is not None and not is_region(value):
-        raise click.BadParameter("write an ISO 3166 country code, as DE")
+        raise click.BadParameter("write an ISO 3166 country code, such as DE")
     return value
 
 
 def phone_region(command: Command) -> Command:
-    """Adds `--phone-region`, as callers' commands have it, and knows which countries there are."""
+    """Adds `--phone-region`, which is checked against the list of countries here."""
     return click.option(
         "--phone-region",
         metavar="CODE",
         callback=checked_region,
-        help="The country of phone numbers that begin without a +, as DE."
+        help="Read phone numbers without a + as those of this country, such as DE."
         "  [default: the campaign's]",
     )(command)

@@ -18,8 +18,8 @@ import click
 
 @contextmanager
 def _importing() -> Iterator[None]:
-    """Imports without the garbage collector, which would walk through all modules again and again
-    and find nothing: a sixth of the time. What was loaded stays, so it is not walked through later.
+    """Switches the garbage collector off during imports: it would walk through all modules again
+    and again and free nothing, a sixth of the time. Nor does it walk through them later.
     """
     gc.disable()
     yield
@@ -29,8 +29,8 @@ def _importing() -> Iterator[None]:
 
 @contextmanager
 def _whole_traceback() -> Iterator[None]:
-    """Ends the process with exit code 1 and a traceback for an error that nobody expected: it goes
-    to a log, where whoever mends it needs all of it.
+    """Ends the process with exit code 1 and a traceback for an error that nobody expected. The
+    output of these processes is a log, and whoever reads it needs the whole traceback.
     """
     try:
         yield
@@ -42,13 +42,17 @@ def _whole_traceback() -> Iterator[None]:
 @click.command()
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option(
-    "--port", default=8000, show_default=True, type=click.IntRange(0, 65535), help="Port."
+    "--port",
+    default=8000,
+    show_default=True,
+    type=click.IntRange(0, 65535),
+    help="Port to listen on; 0 is any.",
 )
 @_whole_traceback()
 def api(host: str, port: int) -> None:
     """Run the API: one process that answers callers.
 
-    Ends on SIGTERM or SIGINT; requests in hand have five seconds to end.
+    It ends on SIGTERM or SIGINT; requests in hand have five seconds to end.
     """
     with _importing():
         from api.__main__ import serve
@@ -61,13 +65,13 @@ def api(host: str, port: int) -> None:
     default=2,
     show_default=True,
     type=click.IntRange(min=1),
-    help="Pool processes, which work on jobs; one a core.",
+    help="How many processes work on jobs; best one for each core.",
 )
 @_whole_traceback()
 def worker(processes: int) -> None:
     """Run a worker: it carries out jobs.
 
-    Ends on SIGTERM, once what is in hand is done.
+    It ends on SIGTERM, once the work in hand is done.
     """
     with _importing():
         from worker.__main__ import work
@@ -86,7 +90,7 @@ def worker(processes: int) -> None:
 def deliverer(threads: int) -> None:
     """Run a deliverer: it sends webhooks.
 
-    Ends on SIGTERM, once what is in hand is done.
+    It ends on SIGTERM, once the work in hand is done.
     """
     with _importing():
         from worker.__main__ import deliver
@@ -96,9 +100,9 @@ def deliverer(threads: int) -> None:
 @click.command()
 @_whole_traceback()
 def ticker() -> None:
-    """Run a ticker: once a second it starts what is due, and makes up for what was lost.
+    """Run a ticker: once a second it starts jobs that are due, and makes up for lost messages.
 
-    Ends on SIGTERM or SIGINT.
+    It ends on SIGTERM or SIGINT.
     """
     with _importing():
         from worker.ticker import main

@@ -1,4 +1,4 @@
-"""`leadsweep webhooks`, where the server is installed: `listen` knows whose each secret is."""
+"""`leadsweep webhooks`, where the server is installed: `listen` can look up whose secret fits."""
 
 from functools import partial
 from pathlib import Path
@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 import click
 from leadsweep.commands.webhooks import listening, receive
 from leadsweep.terminal import options
-from leadsweep.terminal.output import moment, remark, show_list
+from leadsweep.terminal.output import moment, show_list
 
-from cli.options import on_data_dir
+from cli.options import company, on_data_dir
 
 if TYPE_CHECKING:
     from leadsweep.terminal.output import Columns
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @click.group()
 def webhooks() -> None:
-    """Webhooks, which tell of the ends of jobs."""
+    """Webhooks, which report the ends of jobs."""
 
 
 _COLUMNS: "Columns" = {
@@ -34,29 +34,21 @@ _COLUMNS: "Columns" = {
 
 
 @webhooks.command("list")
-@click.option(
-    "--company",
-    "company_id",
-    metavar="ID",
-    type=options.Word(),
-    help="Only the webhooks of this company.",
-)
+@company("Only the webhooks of this company.", required=False)
 @on_data_dir
 @options.as_json
 def list_(company_id: str | None, data_dir: Path | None, *, as_json: bool) -> None:
     """List webhooks, oldest first, without their secrets.
 
-    They are made and changed with the API: POST /api/v1/webhooks.
+    Webhooks are made and changed with the API: POST /api/v1/webhooks.
     """
     from cli.accounts import registry
     from cli.connection import connected
 
     with connected(data_dir) as connection:
         rows = registry.list_webhooks(connection, company_id)
-    if rows or as_json:
-        show_list(rows, _described, _COLUMNS, as_json=as_json)
-    else:
-        remark("no webhooks; make one: POST /api/v1/webhooks")
+    if_none = "no webhooks; make one: POST /api/v1/webhooks"
+    show_list(rows, _described, _COLUMNS, if_none, as_json=as_json)
 
 
 def _described(row: "RowMapping") -> dict[str, object]:
@@ -77,12 +69,12 @@ def _described(row: "RowMapping") -> dict[str, object]:
 @on_data_dir
 @options.as_json
 def listen(data_dir: Path | None, **given: Any) -> None:
-    """Receive webhooks: verify them and print each as it comes, until Ctrl-C.
+    """Receive webhooks, verify them and print each as it comes, until Ctrl-C.
 
-    The secret of a job's callbackUrl is its company's, which `leadsweep companies webhook-secret
-    ID` prints; a webhook that was created with the API has its own. Where the database can be
-    reached, what none of the secrets signed is told with whose secret would have fitted. With
-    --json the events are printed as they were sent, one a line.
+    What goes to a job's callbackUrl is signed with the secret of its company, which `leadsweep
+    companies webhook-secret ID` prints; a webhook that was created with the API has its own. Where
+    none of the secrets fits and the database can be reached, the command says whose secret would
+    have fitted. With --json the events are printed as they were sent, one on each line.
     """
     if data_dir:
         from cli.connection import find_settings
@@ -92,8 +84,8 @@ def listen(data_dir: Path | None, **given: Any) -> None:
 
 
 def _known(data_dir: Path | None) -> list[tuple[str, str]]:
-    """Whose each secret is, and the secret, by the operator's database. Raises Failure where there
-    is none.
+    """The owner of each secret, and the secret, from the operator's database. Raises Failure where
+    that cannot be reached.
     """
     from cli.accounts import registry
     from cli.connection import connected, find_settings, open_vault

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 import click
 from leadsweep.terminal import options
-from leadsweep.terminal.output import remark, show, show_list
+from leadsweep.terminal.output import show, show_list
 
-from cli.options import checked_region, on_data_dir
+from cli.options import checked_region, company, name, on_data_dir
 
 if TYPE_CHECKING:
     from leadsweep.terminal.output import Columns
@@ -30,17 +30,8 @@ def campaigns() -> None:
 
 @campaigns.command()
 @click.argument("campaign_id", metavar="ID", type=options.Word())
-@click.option(
-    "--company",
-    "company_id",
-    required=True,
-    metavar="ID",
-    type=options.Word(),
-    help="The company that owns it.",
-)
-@click.option(
-    "--name", default="", type=options.Word(may_be_empty=True), help="For people; may be anything."
-)
+@company("The company that owns it.", required=True)
+@name
 @on_data_dir
 @options.as_json
 def create(
@@ -59,26 +50,18 @@ def create(
 
 
 @campaigns.command("list")
-@click.option(
-    "--company",
-    "company_id",
-    metavar="ID",
-    type=options.Word(),
-    help="Only the campaigns of this company.",
-)
+@company("Only the campaigns of this company.", required=False)
 @on_data_dir
 @options.as_json
 def list_(company_id: str | None, data_dir: Path | None, *, as_json: bool) -> None:
-    """List campaigns, by their companies and ids."""
+    """List campaigns, sorted by company and id."""
     from cli.accounts import registry
     from cli.connection import connected
 
     with connected(data_dir) as connection:
         rows = registry.list_campaigns(connection, company_id)
-    if rows or as_json:
-        show_list(rows, _described, _COLUMNS, as_json=as_json)
-    else:
-        remark("no campaigns; make one: leadsweep campaigns create ID --company ID")
+    if_none = "no campaigns; make one: leadsweep campaigns create ID --company ID"
+    show_list(rows, _described, _COLUMNS, if_none, as_json=as_json)
 
 
 def _described(row: "RowMapping") -> dict[str, object]:
@@ -102,8 +85,8 @@ def off_peak(
 ) -> None:
     """Show or set when the off-peak jobs of a campaign run.
 
-    WINDOW is written as '22:00-06:00 mon-sun Europe/Berlin'; without one, the campaign's is shown.
-    Jobs that were submitted before keep the window that they got then.
+    WINDOW is written as '22:00-06:00 mon-sun Europe/Berlin'. Without WINDOW, the campaign's is
+    shown. Jobs that were submitted before keep the window that they got then.
     """
     from cli.accounts import registry
     from cli.connection import changing
@@ -113,38 +96,39 @@ def off_peak(
     with changing(data_dir, f"leadsweep campaigns off-peak {quote(campaign_id)}") as connection:
         if window or clear:
             registry.set_off_peak(connection, campaign_id, window)
-        found = registry.off_peak(connection, campaign_id)
-    result = {"id": campaign_id, "offPeak": found}
+        current = registry.off_peak(connection, campaign_id)
+    result = {"id": campaign_id, "offPeak": current}
     show(
         result,
-        f"off-peak jobs of campaign {campaign_id} run {found or 'in the window of the server'}",
+        f"off-peak jobs of campaign {campaign_id} run {current or 'in the window of the server'}",
         as_json=as_json,
     )
 
 
 @campaigns.command("phone-region")
 @click.argument("campaign_id", metavar="ID", type=options.Word())
-@click.argument("region", required=False, metavar="COUNTRY", callback=checked_region)
-@click.option("--clear", is_flag=True, help="Back to none.")
+@click.argument("country", required=False, callback=checked_region)
+@click.option("--clear", is_flag=True, help="Back to no country.")
 @on_data_dir
 @options.as_json
 def phone_region(
-    campaign_id: str, region: str | None, data_dir: Path | None, *, clear: bool, as_json: bool
+    campaign_id: str, country: str | None, data_dir: Path | None, *, clear: bool, as_json: bool
 ) -> None:
-    """Show or set whose phone numbers are meant that begin without a +, where a submission does not
-    say.
+    """Show or set the country in which phone numbers without a + are read.
 
-    COUNTRY is an ISO 3166 code, as DE: 030 123456 is then read as +49 30 123456.
+    It holds for submissions to this campaign that name no country themselves. COUNTRY is an ISO
+    3166 code, such as DE: 030 123456 is then read as +49 30 123456. Without COUNTRY, the campaign's
+    is shown.
     """
     from cli.accounts import registry
     from cli.connection import changing
 
-    if region and clear:
+    if country and clear:
         raise click.UsageError("give a COUNTRY or --clear, not both")
     with changing(data_dir, f"leadsweep campaigns phone-region {quote(campaign_id)}") as connection:
-        if region or clear:
-            registry.set_phone_region(connection, campaign_id, region)
-        found = registry.phone_region(connection, campaign_id)
-    result = {"id": campaign_id, "phoneRegion": found}
-    said = f"are read as in {found}" if found else "stand for themselves"
-    show(result, f"numbers without a + of campaign {campaign_id} {said}", as_json=as_json)
+        if country or clear:
+            registry.set_phone_region(connection, campaign_id, country)
+        region = registry.phone_region(connection, campaign_id)
+    result = {"id": campaign_id, "phoneRegion": region}
+    reading = f"are read as in {region}" if region else "stand for themselves"
+    show(result, f"numbers without a + of campaign {campaign_id} {reading}", as_json=as_json)

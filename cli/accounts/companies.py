@@ -8,7 +8,7 @@ import click
 from leadsweep.terminal import options
 from leadsweep.terminal.output import moment, remark, show, show_list
 
-from cli.options import on_data_dir
+from cli.options import name, on_data_dir
 
 if TYPE_CHECKING:
     from leadsweep.terminal.output import Columns
@@ -23,9 +23,7 @@ def companies() -> None:
 
 @companies.command()
 @click.argument("company_id", metavar="ID", type=options.Word())
-@click.option(
-    "--name", default="", type=options.Word(may_be_empty=True), help="For people; may be anything."
-)
+@name
 @on_data_dir
 @options.as_json
 def create(company_id: str, name: str, data_dir: Path | None, *, as_json: bool) -> None:
@@ -43,30 +41,30 @@ def create(company_id: str, name: str, data_dir: Path | None, *, as_json: bool) 
 @on_data_dir
 @options.as_json
 def list_(data_dir: Path | None, *, as_json: bool) -> None:
-    """List companies, by their ids."""
+    """List companies, sorted by id."""
     from cli.accounts import registry
     from cli.connection import connected
 
     with connected(data_dir) as connection:
         rows = registry.list_companies(connection)
-    if rows or as_json:
-        show_list(rows, dict, _COLUMNS, as_json=as_json)
-    else:
-        remark("no companies; make one: leadsweep companies create ID")
+    if_none = "no companies; make one: leadsweep companies create ID"
+    show_list(rows, dict, _COLUMNS, if_none, as_json=as_json)
 
 
 @companies.command("webhook-secret")
 @click.argument("company_id", metavar="ID", type=options.Word())
 @click.option(
-    "--rotate", is_flag=True, help="Make a new one; the one before signs too for 24 hours."
+    "--rotate",
+    is_flag=True,
+    help="Make a new secret; the old one goes on signing too for 24 hours.",
 )
 @on_data_dir
 @options.as_json
 def webhook_secret(company_id: str, data_dir: Path | None, *, rotate: bool, as_json: bool) -> None:
-    """Show or change the secret that signs what goes to a job's callbackUrl.
+    """Show or change the secret that signs what is sent to a job's callbackUrl.
 
-    Receivers verify with it; see `leadsweep webhooks listen`. Webhooks that were created with the
-    API have secrets of their own.
+    Receivers verify with this secret; see `leadsweep webhooks listen`. Webhooks that were created
+    with the API have secrets of their own.
     """
     from cli.accounts import registry
     from cli.connection import changing, find_settings, open_vault

@@ -1,6 +1,4 @@
-"""`leadsweep keys`: a key is shown once, when it is made; afterwards only its id and what it may
-do.
-"""
+"""`leadsweep keys`: a key is shown once, when it is made; later only its id and what it may do."""
 
 from pathlib import Path
 from shlex import quote
@@ -11,7 +9,7 @@ import click
 from leadsweep.terminal import options
 from leadsweep.terminal.output import minute, moment, remark, show, show_list
 
-from cli.options import checked_rate, on_data_dir
+from cli.options import checked_rate, company, name, on_data_dir
 
 if TYPE_CHECKING:
     from leadsweep.terminal.output import Columns
@@ -24,50 +22,39 @@ def keys() -> None:
 
 
 @keys.command()
+@company("The company that the key belongs to.", required=True)
 @click.option(
-    "--company",
-    "company_id",
+    "--scope",
     required=True,
-    metavar="ID",
-    type=options.Word(),
-    help="Whose key it is.",
+    type=click.Choice(["read", "write"]),
+    help="read lets the key look things up; write lets it submit and change them too.",
 )
-@click.option(
-    "--scope", required=True, type=click.Choice(["read", "write"]), help="`write` includes `read`."
-)
-@click.option(
-    "--campaign",
-    "campaign_id",
-    metavar="ID",
-    type=options.Word(),
-    help="Limit the key to this campaign.",
-)
+@options.campaign("Limit the key to this campaign.", required=False)
 @click.option(
     "--expires",
     type=options.Expiry(),
-    help="When it ends: 2030-01-31T12:00:00Z, or 30m, 12h, 90d, 4w from now.  [default: never]",
+    help="When the key ends: 2030-01-31T12:00:00Z, or 30m, 12h, 90d, 4w from now."
+    "  [default: never]",
 )
-@click.option(
-    "--name", default="", type=options.Word(may_be_empty=True), help="For people; may be anything."
-)
+@name
 @click.option(
     "--rate-limit-submit",
     metavar="RATE",
     callback=checked_rate,
-    help="Its submissions, as 5000/hour.  [default: the server's]",
+    help="How many submissions it may make, such as 5000/hour.  [default: the server's limit]",
 )
 @click.option(
     "--rate-limit-read",
     metavar="RATE",
     callback=checked_rate,
-    help="Its other calls, as 90000/hour.  [default: the server's]",
+    help="How many other calls it may make, such as 90000/hour.  [default: the server's limit]",
 )
 @on_data_dir
 @options.as_json
 def create(data_dir: Path | None, *, as_json: bool, **terms: Any) -> None:
-    """Make a key and print it, this once: only its hash is stored.
+    """Make an API key and print it.
 
-    It never expires, and has the server's rate limits, unless told otherwise.
+    It is printed only this once, as the server stores nothing but its hash.
     """
     from cli.accounts import registry
     from cli.connection import changing
@@ -94,29 +81,21 @@ def create(data_dir: Path | None, *, as_json: bool, **terms: Any) -> None:
 
 
 @keys.command("list")
-@click.option(
-    "--company",
-    "company_id",
-    metavar="ID",
-    type=options.Word(),
-    help="Only the keys of this company.",
-)
+@company("Only the keys of this company.", required=False)
 @on_data_dir
 @options.as_json
 def list_(company_id: str | None, data_dir: Path | None, *, as_json: bool) -> None:
     """List keys, oldest first, with their last use.
 
-    Their ids and what they may do, that is; never the keys themselves.
+    The list has their ids and what they may do, never the keys themselves.
     """
     from cli.accounts import registry
     from cli.connection import connected
 
     with connected(data_dir) as connection:
         rows = registry.list_keys(connection, company_id)
-    if rows or as_json:
-        show_list(rows, _described, _COLUMNS, as_json=as_json)
-    else:
-        remark("no keys; make one: leadsweep keys create --company ID --scope write")
+    if_none = "no keys; make one: leadsweep keys create --company ID --scope write"
+    show_list(rows, _described, _COLUMNS, if_none, as_json=as_json)
 
 
 @keys.command()
@@ -124,20 +103,19 @@ def list_(company_id: str | None, data_dir: Path | None, *, as_json: bool) -> No
 @on_data_dir
 @options.as_json
 def revoke(key_id: UUID, data_dir: Path | None, *, as_json: bool) -> None:
-    """End a key, by its id, for ever.
+    """End a key for ever.
 
-    In force within 5 seconds. Revoking it again does no harm.
+    ID is the key's id, which `leadsweep keys list` shows. The API refuses the key within 5 seconds.
+    Revoking it again does no harm.
     """
     from cli.accounts import registry
     from cli.connection import changing
 
     with changing(data_dir, "leadsweep keys list") as connection:
-        revoked_at, now = registry.revoke_key(connection, key_id)
-    text = (
-        f"revoked key {key_id}"
-        if now
-        else f"key {key_id} was already revoked, at {moment(revoked_at)}"
-    )
+        revoked_at, is_new = registry.revoke_key(connection, key_id)
+    text = f"revoked key {key_id}"
+    if not is_new:
+        text = f"key {key_id} was already revoked, at {moment(revoked_at)}"
     show({"id": str(key_id), "revokedAt": moment(revoked_at)}, text, as_json=as_json)
 
 

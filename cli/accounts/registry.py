@@ -1,4 +1,4 @@
-"""Companies, campaigns and API keys: the statements behind the commands, `up` and `demo`.
+"""Companies, campaigns and API keys: the statements of the commands, of `up` and of `demo`.
 
 Every function works inside its caller's transaction. An id that is taken or unknown is a Failure,
 not a database error.
@@ -19,7 +19,7 @@ from shared.database.models import api_keys, campaigns, companies, leads, webhoo
 
 
 class NewKey(NamedTuple):
-    """A key just made: the only moment at which `key` itself is known."""
+    """A key that was just made. `key` itself is known only now."""
 
     id: UUID
     key: str
@@ -28,8 +28,8 @@ class NewKey(NamedTuple):
 
 
 class KeyTerms(NamedTuple):
-    """What a key may do. `expires` is a time, or a duration from now; None: never. Rates as
-    `5000/hour`; None: the server's.
+    """What a key may do. `expires` is a time, or a duration from now; None means never. Rates are
+    written as `5000/hour`; None means the server's.
     """
 
     company_id: str
@@ -56,33 +56,33 @@ def create_company(
 def webhook_secret(
     connection: Connection, company_id: str, vault: Vault, *, rotate: bool
 ) -> tuple[str, datetime | None]:
-    """The secret that signs a company's callbacks, and until when the one before signs too.
+    """The secret that signs a company's callbacks, and until when the secret before it signs too.
 
-    A company without one, and one that is to `rotate`, gets a new one. Raises Failure for an
-    unknown company or another key.
+    With `rotate`, or where the company has no secret, it gets a new one. Raises Failure for an
+    unknown company, and where the vault's key does not fit.
     """
     _require_company(connection, company_id)
-    named, present = companies.c.id == company_id, companies.c.webhook_secret
+    is_company = companies.c.id == company_id
+    secret, old_secrets = companies.c.webhook_secret, companies.c.old_webhook_secrets
     new: dict[str, Any] = {"webhook_secret": vault.lock(new_secret())}
     if rotate:
-        old = companies.c.old_webhook_secrets
-        new["old_webhook_secrets"] = case((present.is_(None), old), else_=retired(present, old))
-        connection.execute(update(companies).where(named).values(new))
+        new["old_webhook_secrets"] = case(
+            (secret.is_(None), old_secrets), else_=retired(secret, old_secrets)
+        )
+        connection.execute(update(companies).where(is_company).values(new))
     else:
-        connection.execute(update(companies).where(named, present.is_(None)).values(new))
-    locked, old_secrets = connection.execute(
-        select(present, companies.c.old_webhook_secrets).where(named)
-    ).one()
+        connection.execute(update(companies).where(is_company, secret.is_(None)).values(new))
+    row = connection.execute(select(secret, old_secrets).where(is_company)).one()
     try:
-        return vault.unlock(locked), last_end(old_secrets)
+        return vault.unlock(row.webhook_secret), last_end(row.old_webhook_secrets)
     except ValueError as error:
         raise Failure(
-            str(error), "set the key that the API has; older keys after a comma"
+            str(error), "set the key that the API has; older keys go after a comma"
         ) from None
 
 
 def list_companies(connection: Connection) -> Sequence[RowMapping]:
-    """`id` and `name` of each."""
+    """The `id` and `name` of each company."""
     return (
         connection.execute(select(companies.c.id, companies.c.name).order_by(companies.c.id))
         .mappings()
@@ -91,7 +91,7 @@ def list_companies(connection: Connection) -> Sequence[RowMapping]:
 
 
 def list_campaigns(connection: Connection, company_id: str | None = None) -> Sequence[RowMapping]:
-    """All columns. Raises Failure for an unknown company."""
+    """The campaigns, with all columns. Raises Failure for an unknown company."""
     query = select(campaigns).order_by(campaigns.c.company_id, campaigns.c.id)
     if company_id is not None:
         _require_company(connection, company_id)
@@ -114,36 +114,39 @@ def list_webhooks(connection: Connection, company_id: str | None = None) -> Sequ
 
 
 def signing_secrets(connection: Connection, vault: Vault) -> Iterator[tuple[str, str]]:
-    """Each secret that signs or has signed, those in use first: whose it is, and the secret. Other
-    keys' ones are left out.
+    """Each secret that signs or has signed, and a name for it, those in use first. Secrets that
+    were encrypted with another key are left out.
     """
     by_company = select(companies.c.id, companies.c.webhook_secret, companies.c.old_webhook_secrets)
     by_webhook = select(
         webhooks.c.id, webhooks.c.company_id, webhooks.c.secret, webhooks.c.old_secrets
     )
-    owners = [
-        (f"the secret of company {row[0]}", *row[1:]) for row in connection.execute(by_company)
-    ]
-    owners += [
-        (f"the secret of webhook {row[0]} of company {row[1]}", *row[2:])
-        for row in connection.execute(by_webhook)
-    ]
-    locked = [(owner, secret) for owner, secret, _ in owners if secret]
-    locked += [
-        (f"{owner} before its last rotation", old["secret"].encode())
-        for owner, _, olds in owners
-        for old in olds
-    ]
-    for owner, secret in locked:
-        with suppress(ValueError):
-            yield owner, vault.unlock(secret)
+    current: list[tuple[str, bytes]] = []
+    former: list[tuple[str, bytes]] = []
+
+    def add(name: str, secret: bytes | None, old_secrets: list[dict[str, str]]) -> None:
+        if secret:
+            current.append((name, secret))
+        former.extend(
+            (f"{name} before its last rotation", old["secret"].encode()) for old in old_secrets
+        )
+
+    for company in connection.execute(by_company):
+        name = f"the secret of company {company.id}"
+        add(name, company.webhook_secret, company.old_webhook_secrets)
+    for webhook in connection.execute(by_webhook):
+        name = f"the secret of webhook {webhook.id} of company {webhook.company_id}"
+        add(name, webhook.secret, webhook.old_secrets)
+    for name, locked in current + former:
+        with suppress(ValueError):  # another key encrypted it
+            yield name, vault.unlock(locked)
 
 
 def create_campaign(
     connection: Connection, campaign_id: str, company_id: str, name: str = ""
 ) -> None:
-    """Adds a campaign. Raises Failure if the id is taken, by whichever company, or the company
-    unknown.
+    """Adds a campaign. Raises Failure if any company has a campaign with this id, or if the company
+    is unknown.
     """
     _require_company(connection, company_id)
     values = {"id": campaign_id, "company_id": company_id, "name": name}
@@ -158,7 +161,7 @@ def create_campaign(
 def require_campaign(
     connection: Connection, campaign_id: str, company_id: str | None = None
 ) -> None:
-    """Raises Failure unless the campaign exists and, where one is named, is the company's."""
+    """Raises Failure unless the campaign exists and belongs to the company, where one is named."""
     owner = connection.scalar(select(campaigns.c.company_id).where(campaigns.c.id == campaign_id))
     if owner is None:
         example = f"leadsweep campaigns create {campaign_id} --company {company_id or 'COMPANY'}"
@@ -168,8 +171,8 @@ def require_campaign(
 
 
 def set_off_peak(connection: Connection, campaign_id: str, window: str | None) -> None:
-    """Gives the campaign its own off-peak window; None: the server's. Raises Failure for an unknown
-    campaign.
+    """Gives the campaign an off-peak window of its own; None means the server's. Raises Failure for
+    an unknown campaign.
     """
     require_campaign(connection, campaign_id)
     connection.execute(
@@ -184,8 +187,8 @@ def off_peak(connection: Connection, campaign_id: str) -> str | None:
 
 
 def set_phone_region(connection: Connection, campaign_id: str, region: str | None) -> None:
-    """Changes whose phone numbers are meant that begin without a +; None: nobody's. Raises Failure
-    for an unknown campaign.
+    """Changes the country in which phone numbers without a + are read; None means no country.
+    Raises Failure for an unknown campaign.
     """
     require_campaign(connection, campaign_id)
     connection.execute(
@@ -194,7 +197,9 @@ def set_phone_region(connection: Connection, campaign_id: str, region: str | Non
 
 
 def phone_region(connection: Connection, campaign_id: str) -> str | None:
-    """Whose phone numbers are meant, or None. Raises Failure for an unknown campaign."""
+    """The country in which phone numbers without a + are read, or None. Raises Failure for an
+    unknown campaign.
+    """
     require_campaign(connection, campaign_id)
     return connection.scalar(select(campaigns.c.phone_region).where(campaigns.c.id == campaign_id))
 
@@ -234,8 +239,8 @@ def create_key(connection: Connection, terms: KeyTerms) -> NewKey:
 
 
 def list_keys(connection: Connection, company_id: str | None = None) -> Sequence[RowMapping]:
-    """The keys, oldest first, without what they are: all columns but the hash, and `state` (active,
-    expired or revoked).
+    """The keys, oldest first: all columns but the hash, and a `state` (active, expired or revoked).
+    Raises Failure for an unknown company.
     """
     expired = api_keys.c.expires_at <= func.clock_timestamp()
     state = case(
@@ -250,7 +255,9 @@ def list_keys(connection: Connection, company_id: str | None = None) -> Sequence
 
 
 def revoke_key(connection: Connection, key_id: UUID) -> tuple[datetime, bool]:
-    """When the key was revoked, and whether it was just now. Raises Failure for an unknown key."""
+    """Revokes the key. Returns when it was revoked, and whether that was just now. Raises Failure
+    for an unknown key.
+    """
     unrevoked = (api_keys.c.id == key_id) & api_keys.c.revoked_at.is_(None)
     now = (
         update(api_keys)
@@ -277,13 +284,13 @@ def count_leads(connection: Connection, campaign_id: str) -> int:
 
 
 def list_leads(connection: Connection, campaign_id: str, limit: int) -> Sequence[RowMapping]:
-    """The first leads of the campaign, along two indexes: by external id, then those without by
-    number. Raises Failure.
+    """The first leads of the campaign, along two indexes: those with an external id, sorted by it,
+    then the others, sorted by phone number. Raises Failure for an unknown campaign.
     """
     require_campaign(connection, campaign_id)
     named, unnamed = leads.c.external_id.is_not(None), leads.c.external_id.is_(None)
     query = select(leads).where(leads.c.campaign_id == campaign_id)
     by_id = query.where(named).order_by(leads.c.external_id).limit(limit)
-    found = list(connection.execute(by_id).mappings())
-    by_number = query.where(unnamed).order_by(leads.c.phone_number).limit(limit - len(found))
-    return [*found, *connection.execute(by_number).mappings()]
+    rows = list(connection.execute(by_id).mappings())
+    by_number = query.where(unnamed).order_by(leads.c.phone_number).limit(limit - len(rows))
+    return [*rows, *connection.execute(by_number).mappings()]

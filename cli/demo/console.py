@@ -1,10 +1,10 @@
-"""The console of the demo, whose story has a moving sign while something is being done."""
+"""The console of the demo, which shows a moving sign while something is being done."""
 
 import sys
 
 from rich.console import Console
 
-_PIPE_WIDTH = 1000  # columns; what is piped must not be wrapped or cut to some terminal's width
+_PIPE_WIDTH = 1000  # columns, so that nothing in a pipe is wrapped or cut
 
 
 def output_console(*, stderr: bool = False) -> Console:

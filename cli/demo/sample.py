@@ -1,7 +1,7 @@
 """The leads and the request of `leadsweep demo`, and what must become of each entry.
 
-Made by counting, not by chance: a run can be compared with the one before, and the expectation is
-written down next to each kind of entry rather than computed by the rules that it is to check.
+They are made by counting, not by chance, so that runs can be compared. What is expected stands
+beside each kind of entry; it is not computed by the rules that it checks.
 """
 
 from collections.abc import Iterator
@@ -13,8 +13,8 @@ OTHER_LEADS = 100
 
 
 class Kind(NamedTuple):
-    """Some entries of the request that are alike. `reason` is why they will not be found; None:
-    they will be deleted.
+    """Entries of the request that are alike. `reason` says why they will not be found; None means
+    that they will be deleted.
     """
 
     words: str
@@ -23,7 +23,7 @@ class Kind(NamedTuple):
 
     @property
     def identifiers(self) -> list[str]:
-        """What the API will call them."""
+        """The identifiers by which the API names the entries."""
         return [entry.get("externalId") or entry["phoneNumber"] for entry in self.entries]
 
 
@@ -58,7 +58,7 @@ def csv_of_leads() -> Iterator[str]:
 
 
 def csv_of_other_leads() -> Iterator[str]:
-    """Leads of a campaign that the request does not name, so that they must stay."""
+    """Leads of another campaign than the request's, which must stay."""
     yield "externalId\n"
     for n in range(OTHER_LEADS):
         yield f"{_other(n)}\n"
@@ -73,7 +73,7 @@ def _phone_number(n: int) -> str:
 
 
 def _as_people_write(n: int) -> str:
-    """The same number as _phone_number(n) for whoever dials it."""
+    """The same number as _phone_number(n), written in another way."""
     return f"+1 (555) {n // 10000:03}-{n % 10000:04}"
 
 

@@ -1,8 +1,8 @@
 """What `leadsweep demo` does: the main job on a stack of its own, told step by step with the time
 that each took.
 
-It believes nobody: the leads are counted before and after, and each entry's outcome is compared
-with what the sample says.
+It checks what the API says: the leads are counted before and after, and each entry's outcome is
+compared with what the sample expects.
 """
 
 import io
@@ -37,14 +37,15 @@ from shared.credentials import Vault
 from shared.destinations import LOOPBACK, parse_networks
 from shared.states import JobState
 
-_JOB_SECONDS = 60.0  # for the job, and for its webhook; each takes a small part of one
-# Entries of a chunk, so that there is progress to be seen: the default of 1000 would decide all at
-# once.
+_JOB_TIMEOUT = 60.0  # seconds for the job, and for its webhook; each takes a small part of one
+# Entries of a chunk, so that there is progress to be seen: with the default of 1000 there would be
+# only one chunk.
 _CHUNK_SIZE = 100
 _POLL_SECONDS = 0.01  # between two looks at the job; callers are polite and wait for Retry-After
 
 _BULK_DELETE = "/api/v1/leads/bulk-delete"
-_TOLD = (
+# What the webhook must say as the job's status says it.
+_IN_BOTH = (
     "jobId",
     "status",
     "total",
@@ -54,7 +55,7 @@ _TOLD = (
     "deletedIdentifiers",
     "notFoundIdentifiers",
 )
-_WIDTH = 100  # columns at most; what is piped is not folded otherwise
+_MAX_WIDTH = 100  # columns, in a pipe too
 
 Json = dict[str, Any]
 
@@ -65,12 +66,12 @@ class Story:
     def __init__(self, console: Console) -> None:
         """Takes a console to print on."""
         self.console = console
-        console.width = min(console.width, _WIDTH)
+        console.width = min(console.width, _MAX_WIDTH)
         self.seconds: dict[str, float] = {}
 
     @contextmanager
     def part(self, name: str, doing: str) -> Iterator[list[str]]:
-        """Times a part. What is appended to the list is printed as what was done, once it is."""
+        """Times a part. Once it is over, prints what was appended to the list."""
         done: list[str] = []
         began = time.perf_counter()
         with self.console.status(doing):
@@ -85,12 +86,12 @@ class Story:
 
 def run_showcase(*, story_on_stderr: bool) -> Json:
     """Runs the demo and returns the job's final status with the seconds of each part. Raises
-    Failure if anything is not so.
+    Failure if anything is not as expected.
     """
     story = Story(output_console(stderr=story_on_stderr))
     story.console.print("Leadsweep's main job, on real servers in a folder of their own\n")
     began = time.perf_counter()
-    # Never a database of somebody else.
+    # So that the demo never uses a database of somebody else.
     own: Json = {
         "database_url": "",
         "broker_url": "",
@@ -98,9 +99,9 @@ def run_showcase(*, story_on_stderr: bool) -> Json:
         "secrets_key": "",
         "webhook_allow": parse_networks(LOOPBACK),
     }
-    with uninterrupted():  # else a file that tries out the temporary folder may stay
+    with uninterrupted():  # else a file by which tempfile tries the folder out might stay
         folder = tempfile.TemporaryDirectory(prefix="leadsweep-demo-")
-    # A worker that is slow to end is killed, and what it has in TMPDIR is to go with the rest.
+    # A worker that is slow to end is killed. Its temporary files are to go with the folder then.
     os.environ |= {"LEADSWEEP_CHUNK_SIZE": str(_CHUNK_SIZE), "TMPDIR": folder.name}
     with (
         folder,
@@ -226,16 +227,18 @@ def _wait_for(client: httpx2.Client, job: Json, story: Story) -> Json:
         f"            in chunks of {_CHUNK_SIZE}, so that there is something to watch "
         "(by default: 1,000)"
     )
-    told = (job["status"], 0)
+    last_seen = (job["status"], 0)
     while not JobState(job["status"]).final:
-        if time.perf_counter() - began > _JOB_SECONDS:
-            raise Failure(f"the job is still {job['status']} after {_JOB_SECONDS:.0f} s")
+        if time.perf_counter() - began > _JOB_TIMEOUT:
+            raise Failure(f"the job is still {job['status']} after {_JOB_TIMEOUT:.0f} s")
         time.sleep(_POLL_SECONDS)
         job = _get(client, f"/api/v1/jobs/{job['jobId']}")
-        news = (job["status"], job["processed"])
-        if news != told and not JobState(job["status"]).final:
-            story.console.print(f"            {news[0]}, {news[1]:,} of {job['total']:,} processed")
-        told = news
+        seen = (job["status"], job["processed"])
+        if seen != last_seen and not JobState(job["status"]).final:
+            story.console.print(
+                f"            {job['status']}, {job['processed']:,} of {job['total']:,} processed"
+            )
+        last_seen = seen
     story.took(
         "job",
         time.perf_counter() - began,
@@ -246,7 +249,7 @@ def _wait_for(client: httpx2.Client, job: Json, story: Story) -> Json:
 
 @contextmanager
 def _listening(secret: str) -> Iterator[tuple[str, "Queue[Received]"]]:
-    """A receiver of webhooks: its URL, and what comes."""
+    """A receiver of webhooks: its URL, and the queue of what it receives."""
     received: Queue[Received] = Queue()
     with Listener(("127.0.0.1", 0), [secret], received.put) as listener:
         threading.Thread(target=listener.serve_forever, daemon=True).start()
@@ -255,24 +258,23 @@ def _listening(secret: str) -> Iterator[tuple[str, "Queue[Received]"]]:
 
 
 def _wait_for_webhook(received: "Queue[Received]", job: Json, story: Story) -> None:
-    """Prints the event of the job's end. Raises Failure unless one comes that is signed and says
-    what the job's status says.
+    """Prints the event of the job's end. Raises Failure unless an event comes that is signed and
+    says the same as the job's status.
     """
     began = time.perf_counter()
     try:
-        webhook = received.get(timeout=_JOB_SECONDS)
+        webhook = received.get(timeout=_JOB_TIMEOUT)
     except Empty:
-        raise Failure(f"no webhook came within {_JOB_SECONDS:.0f} s") from None
+        raise Failure(f"no webhook came within {_JOB_TIMEOUT:.0f} s") from None
     if webhook.event is None:
         raise Failure(f"the webhook was not signed as it should be: {webhook.wrong}")
-    told = webhook.event["data"]
-    differs = [name for name in _TOLD if told[name] != job[name]]
-    if differs or webhook.event["type"] != f"job.{job['status']}":
-        difference = ", ".join(differs) or webhook.event["type"]
-        raise Failure(f"the webhook says otherwise than the job: {difference}")
-    done = (
-        f"webhook {webhook.event['type']} received, signature verified, {told['deleted']:,} deleted"
-    )
+    payload = webhook.event["data"]
+    differing = [name for name in _IN_BOTH if payload[name] != job[name]]
+    if differing or webhook.event["type"] != f"job.{job['status']}":
+        difference = ", ".join(differing) or webhook.event["type"]
+        raise Failure(f"the webhook differs from the job's status: {difference}")
+    event_type, deleted = webhook.event["type"], payload["deleted"]
+    done = f"webhook {event_type} received, signature verified, {deleted:,} deleted"
     story.took("webhook", time.perf_counter() - began, done)
 
 
@@ -303,7 +305,7 @@ def _check(
     expected = [(identifier, kind.reason) for kind in kinds for identifier in kind.identifiers]
     deleted = sum(reason is None for _, reason in expected)
     (before, other_before), (after, other_after) = leads
-    for what, seen, right in (
+    for what, actual, should_be in (
         ("status", job["status"], "completed"),
         ("outcomes", [(result["identifier"], result["reason"]) for result in results], expected),
         ("deleted", job["deleted"], deleted),
@@ -311,5 +313,5 @@ def _check(
         ("number of leads", after, before - deleted),
         ("number of leads of the other campaign", other_after, other_before),
     ):
-        if seen != right:
-            raise Failure(f"the {what} should be {right}, but is {seen}"[:500])
+        if actual != should_be:
+            raise Failure(f"the {what} should be {should_be}, but is {actual}"[:500])

@@ -1,34 +1,32 @@
-"""What `leadsweep doctor` looks at. Each check says that all is well, or what is wrong and how to
-mend it.
+"""What `leadsweep doctor` looks at: settings, database, processes, broker. The checks of stored
+leads are in lead_checks.
 
-A check never raises: what it needs and cannot have is its finding.
+A check that needs something which it cannot have, such as the database, reports that. run_checks
+raises nothing.
 """
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
 
 from leadsweep.terminal.failure import Failure
-from psycopg import errors
-from sqlalchemy import Connection, TextClause, text
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy import Connection, text
 
 from cli.connection import address, check_schema, connected_to, find_settings, open_vault
+from cli.doctor import lead_checks
+from cli.doctor.check import Check, failed
 from shared.broker.health import broker_flaw
 from shared.database import prepared_statements
 from shared.database.engines import database_url
-from shared.database.foreign_keys import without_index
 from shared.database.migrations import current_version
 from shared.database.prepared_statements import HINT, MISSING
-from shared.identifiers.canonical import FORM
 from shared.process.heartbeats import NEWEST_BEATS, STALE_SECONDS
 from shared.settings import Settings
 
 OLDEST_POSTGRESQL = 14  # the first with SQL function bodies, which the schema uses
-CLOCK_SECONDS = 2.0  # how far this machine's clock may be off the database's
-_TIMEOUT = 2  # seconds for one answer of the broker
+MAX_CLOCK_DIFFERENCE = 2.0  # seconds, between this machine's clock and the database's
+_BROKER_TIMEOUT = 2  # seconds for one answer
 
 _SERVER = text("""
     SELECT current_setting('server_version') AS version,
@@ -47,49 +45,15 @@ _SECRETS = text("""
     WHERE CAST(old ->> 'until' AS timestamptz) > clock_timestamp()
 """)
 
-_FORM = text("SELECT min(form) FROM canonical_forms")
-_RECANONICALISE = "run: leadsweep leads recanonicalise"
-_LOOK_SECONDS = 5  # for looking through all leads; who has more of them than that allows is told so
-_SHOWN, _COUNTED = 5, 1000  # leads
-
-# With the lead whose identifier it would have.
-_STALE = text("""
-    SELECT stale.id, (
-        SELECT min(other.id) FROM leads AS other
-        WHERE other.campaign_id = stale.campaign_id AND other.id <> stale.id AND (
-            other.external_id = leadsweep_canonical_external_id(stale.external_id)
-            OR other.phone_number = leadsweep_canonical_phone_number(stale.phone_number))
-    ) AS holder
-    FROM leads AS stale
-    WHERE leadsweep_canonical_external_id(external_id) IS DISTINCT FROM external_id
-        OR leadsweep_canonical_phone_number(phone_number) IS DISTINCT FROM phone_number
-    LIMIT :shown
-""")
-
-_NO_NUMBERS = text(
-    "SELECT id FROM leads WHERE NOT leadsweep_is_phone_number(phone_number) ORDER BY id LIMIT :most"
-)
-
 _CLOCK = text("SELECT extract(epoch FROM clock_timestamp())::float")
 
 
-class Check(NamedTuple):
-    """One finding. `mend` is empty where there is nothing to mend; what is `ok` with one works, but
-    could be better.
-    """
-
-    name: str
-    ok: bool
-    finding: str
-    mend: str = ""
-
-
 def run_checks(data_dir: Path | None) -> Iterator[Check]:
-    """All checks, in an order in which the first that fails is the one to mend first."""
+    """All checks. Where several fail, the first of them is the one to mend first."""
     try:
         settings = find_settings(data_dir)
     except Failure as failure:
-        yield _failed("settings", failure)
+        yield failed("settings", failure)
         return
     yield Check("settings", ok=True, finding=f"the database is {address(settings.database_url)}")
     yield from _database_checks(settings)
@@ -98,22 +62,16 @@ def run_checks(data_dir: Path | None) -> Iterator[Check]:
         yield _limiter(settings.limiter_url)
 
 
-def _failed(name: str, failure: Failure) -> Check:
-    return Check(
-        name, ok=False, finding=failure.wrong, mend=failure.mend or "read PostgreSQL's log"
-    )
-
-
 def _database_checks(settings: Settings) -> Iterator[Check]:
-    """Those that need the database; where it cannot be had, they say so."""
+    """The checks that need the database. Where one cannot reach it, the rest are not made."""
     pending: dict[str, Callable[[Connection], Check]] = {
         "database": _database,
         "clock": _clock,
         "prepared": lambda _connection: _prepared(settings),
         "schema": _schema,
-        "forms": _forms,
-        "numbers": _numbers,
-        "foreign keys": _foreign_keys,
+        "forms": lead_checks.forms,
+        "numbers": lead_checks.numbers,
+        "foreign keys": lead_checks.foreign_keys,
         "secrets": partial(_secrets, settings),
         "worker": _worker,
         "deliverer": _deliverer,
@@ -123,12 +81,12 @@ def _database_checks(settings: Settings) -> Iterator[Check]:
         with connected_to(settings) as connection:
             while pending:
                 name = next(iter(pending))
-                finding = pending[name](connection)
+                check = pending[name](connection)
                 del pending[name]
-                yield finding
+                yield check
     except Failure as failure:
         first, *others = pending
-        yield _failed(first, failure)
+        yield failed(first, failure)
         for name in others:
             yield Check(name, ok=False, finding="not checked", mend=f"mend the {first} first")
 
@@ -168,100 +126,9 @@ def _schema(connection: Connection) -> Check:
     )
 
 
-def _forms(connection: Connection) -> Check:
-    """Whether all leads are stored in today's canonical form; until then, look-ups try both."""
-    form = connection.execute(_FORM).scalar_one()
-    if form >= FORM:
-        return Check(
-            "forms", ok=True, finding="identifiers of all leads are in their canonical form"
-        )
-    stale = _looked_for(connection, _STALE)
-    if stale is None:
-        return Check(
-            "forms",
-            ok=False,
-            finding="identifiers of leads may be in a former form",
-            mend=_RECANONICALISE,
-        )
-    if not stale:
-        return Check(
-            "forms",
-            ok=False,
-            finding="identifiers were not yet brought into today's form",
-            mend=_RECANONICALISE,
-        )
-    if any(row.holder for row in stale):
-        pairs = ", ".join(f"{row.id} (as {row.holder})" for row in stale if row.holder)
-        mend = "delete one of each two, or change it, then run: leadsweep leads recanonicalise"
-        return Check(
-            "forms",
-            ok=False,
-            finding=f"leads whose form is another lead's, by id: {pairs}",
-            mend=mend,
-        )
-    ids = ", ".join(str(row.id) for row in stale)
-    return Check(
-        "forms", ok=False, finding=f"leads in a former form, by id: {ids}", mend=_RECANONICALISE
-    )
-
-
-def _numbers(connection: Connection) -> Check:
-    """Whether phone numbers are numbers: no job finds a lead by what is not a number."""
-    wrong = _looked_for(connection, _NO_NUMBERS)
-    if wrong is None:
-        return Check(
-            "numbers",
-            ok=True,
-            finding=f"too many leads to look at all phone numbers within {_LOOK_SECONDS} s",
-        )
-    if not wrong:
-        return Check("numbers", ok=True, finding="all phone numbers of leads are numbers")
-    shown = ", ".join(str(row.id) for row in wrong[:_SHOWN])
-    many = f"{_COUNTED} or more" if len(wrong) == _COUNTED else str(len(wrong))
-    find = "SELECT * FROM leads WHERE NOT leadsweep_is_phone_number(phone_number)"
-    mend = f"set them to a number or to null: {find}"
-    return Check(
-        "numbers",
-        ok=False,
-        finding=f"{many} leads have a phone number that is none, by id: {shown}",
-        mend=mend,
-    )
-
-
-def _foreign_keys(connection: Connection) -> Check:
-    """Whether an index leads to the rows that refer to a lead: else each deletion reads their whole
-    table.
-    """
-    keys = without_index(connection)
-    if not keys:
-        return Check(
-            "foreign keys", ok=True, finding="those that refer to leads have their indexes"
-        )
-    names = ", ".join(f"{key.name} of {key.table}" for key in keys)
-    mend = "; ".join(key.cure for key in keys)
-    return Check(
-        "foreign keys",
-        ok=True,
-        finding=f"deleting leads is slow, for want of an index: {names}",
-        mend=mend,
-    )
-
-
-def _looked_for(connection: Connection, statement: TextClause) -> Sequence[Any] | None:
-    """What it finds, or None where looking takes too long."""
-    try:
-        with connection.begin_nested():
-            connection.execute(text(f"SET LOCAL statement_timeout = '{_LOOK_SECONDS}s'"))
-            return connection.execute(statement, {"shown": _SHOWN, "most": _COUNTED}).all()
-    except DBAPIError as error:
-        if not isinstance(error.orig, errors.QueryCanceled):
-            raise
-        return None
-
-
 def _secrets(settings: Settings, connection: Connection) -> Check:
-    """Whether the key opens all secrets that sign: a delivery is not sent if one of its cannot be
-    read.
+    """Whether the key decrypts all secrets that sign. A webhook is not sent while one of its
+    secrets cannot be decrypted.
     """
     try:
         vault = open_vault(settings)
@@ -269,13 +136,13 @@ def _secrets(settings: Settings, connection: Connection) -> Check:
         for locked in secrets:
             vault.unlock(locked)
     except Failure as failure:
-        return _failed("secrets", failure)
+        return failed("secrets", failure)
     except ValueError as error:
         return Check(
             "secrets",
             ok=False,
             finding=str(error),
-            mend="set the key that it was; older keys after a comma",
+            mend="set the key that was used then; older keys go after a comma",
         )
     return Check(
         "secrets",
@@ -301,7 +168,10 @@ def _sign_of_life(connection: Connection, role: str, start: str) -> Check:
     ages = {row.role: row.age_seconds for row in connection.execute(NEWEST_BEATS)}
     if role not in ages:
         return Check(
-            role, ok=False, finding="none has given a sign of life", mend=f"start one: {start}"
+            role,
+            ok=False,
+            finding=f"no {role} has given a sign of life",
+            mend=f"start one: {start}",
         )
     finding = f"last sign of life {max(0.0, ages[role]):.0f} s ago"
     if ages[role] > STALE_SECONDS:
@@ -312,15 +182,15 @@ def _sign_of_life(connection: Connection, role: str, start: str) -> Check:
 
 
 def _clock(connection: Connection) -> Check:
-    """Leadsweep goes by the database's clock; callers go by theirs, to which this machine's is the
-    nearest we know.
+    """Whether this machine's clock, which stands for those of callers, agrees with the database's,
+    by which Leadsweep goes.
     """
     before = time.time()
     theirs = float(connection.execute(_CLOCK).scalar_one())
     ahead = (before + time.time()) / 2 - theirs
     side = "ahead of" if ahead > 0 else "behind"
     finding = f"this machine's is {abs(ahead):.1f} s {side} the database's"
-    if abs(ahead) > CLOCK_SECONDS:
+    if abs(ahead) > MAX_CLOCK_DIFFERENCE:
         return Check("clock", ok=False, finding=finding, mend="set both by a time server (NTP)")
     return Check("clock", ok=True, finding=finding)
 
@@ -333,9 +203,9 @@ def _broker(name: str, variable: str, url: str) -> Check:
             finding=f"{variable} is not set",
             mend=f"set it, e.g. {variable}=redis://host:6379/0",
         )
-    if flaw := broker_flaw(url, _TIMEOUT, variable):
+    if flaw := broker_flaw(url, _BROKER_TIMEOUT, variable):
         return Check(name, ok=False, finding=f"{address(url)} {flaw.finding}", mend=flaw.hint)
-    return Check(name, ok=True, finding=f"{address(url)} takes what is written")
+    return Check(name, ok=True, finding=f"{address(url)} accepts writes")
 
 
 def _limiter(url: str) -> Check:
@@ -345,7 +215,7 @@ def _limiter(url: str) -> Check:
 
 
 def _prepared(settings: Settings) -> Check:
-    """Whether statements are prepared, which a pooler may not let them be; all works without."""
+    """Whether statements can be prepared, which some poolers prevent; without, all is slower."""
     if not settings.prepare_statements:
         return Check(
             "prepared", ok=True, finding="no statements: LEADSWEEP_PREPARE_STATEMENTS is false"
@@ -355,7 +225,7 @@ def _prepared(settings: Settings) -> Check:
         return Check(
             "prepared",
             ok=True,
-            finding="no statements: it was not to be found out whether they are kept",
+            finding="no statements: whether the server keeps them could not be found out",
         )
     if not kept:
         return Check("prepared", ok=True, finding=f"no statements: {MISSING}", mend=HINT)

@@ -10,7 +10,7 @@ from leadsweep.terminal.output import say, show
 from cli.options import on_data_dir
 
 if TYPE_CHECKING:
-    from cli.doctor.checks import Check
+    from cli.doctor.check import Check
 
 
 @click.command()
@@ -23,18 +23,16 @@ def doctor(data_dir: Path | None, *, as_json: bool) -> None:
     """
     from cli.doctor.checks import run_checks
 
-    found = []
+    checks = []
     for check in run_checks(data_dir):
-        found.append(check)
+        checks.append(check)
         if not as_json:
-            say(
-                f"{check.name:<12} {check.finding}{f' -> {check.mend}' if check.mend else ''}",
-                head=f"{_mark(check)} ",
-            )
-    well = all(check.ok for check in found)
+            mend = f" -> {check.mend}" if check.mend else ""
+            say(f"{check.name:<12} {check.finding}{mend}", head=f"{_mark(check)} ")
+    all_well = all(check.ok for check in checks)
     if as_json:
-        show({"ok": well, "checks": [check._asdict() for check in found]}, "", as_json=True)
-    if not well:
+        show({"ok": all_well, "checks": [check._asdict() for check in checks]}, "", as_json=True)
+    if not all_well:
         raise click.exceptions.Exit(1)
 
 

@@ -26,24 +26,17 @@ if TYPE_CHECKING:
     from cli.leads.importer import Rejection, Tally
     from cli.leads.reader import Format
 
-_SHOWN = 20  # rejections that are told at the terminal
-_FORMS: dict[str, "Format"] = {".csv": "csv", ".ndjson": "ndjson", ".jsonl": "ndjson"}
+_SHOWN = 20  # rejections that are printed at the terminal
+_FORMAT_OF: dict[str, "Format"] = {".csv": "csv", ".ndjson": "ndjson", ".jsonl": "ndjson"}
 
 
 @click.group()
 def leads() -> None:
-    """Leads of a campaign."""
+    """Count, list and load the leads of a campaign."""
 
 
 @leads.command()
-@click.option(
-    "--campaign",
-    "campaign_id",
-    required=True,
-    metavar="ID",
-    type=options.Word(),
-    help="Whose leads to count.",
-)
+@options.campaign("The campaign whose leads to count.", required=True)
 @on_data_dir
 @options.as_json
 def count(campaign_id: str, data_dir: Path | None, *, as_json: bool) -> None:
@@ -57,34 +50,23 @@ def count(campaign_id: str, data_dir: Path | None, *, as_json: bool) -> None:
 
 
 @leads.command("list")
-@click.option(
-    "--campaign",
-    "campaign_id",
-    required=True,
-    metavar="ID",
-    type=options.Word(),
-    help="Whose leads to list.",
-)
-@click.option(
-    "--limit", type=click.IntRange(1), default=20, show_default=True, help="The most to be shown."
-)
+@options.campaign("The campaign whose leads to list.", required=True)
+@options.limit
 @on_data_dir
 @options.as_json
 def list_(campaign_id: str, limit: int, data_dir: Path | None, *, as_json: bool) -> None:
-    """List leads of a campaign: those with an externalId first, by it, then the others by their
-    numbers.
+    """List leads of a campaign.
 
-    With --json they have their metadata.
+    Those with an externalId come first, sorted by it, then the others, sorted by phone number. With
+    --json each lead has its metadata too.
     """
     from cli.accounts import registry
     from cli.connection import connected
 
     with connected(data_dir) as connection:
         rows = registry.list_leads(connection, campaign_id, limit + 1)
-    if rows or as_json:
-        show_list(rows[:limit], _described, _COLUMNS, as_json=as_json)
-    else:
-        remark(f"no leads; load some: leadsweep leads import FILE --campaign {quote(campaign_id)}")
+    if_none = f"no leads; load some: leadsweep leads import FILE --campaign {quote(campaign_id)}"
+    show_list(rows[:limit], _described, _COLUMNS, if_none, as_json=as_json)
     if len(rows) > limit:
         remark("there are more; --limit N shows them")
 
@@ -111,11 +93,11 @@ def _described(row: "RowMapping") -> dict[str, object]:
 @on_data_dir
 @options.as_json
 def recanonicalise(data_dir: Path | None, *, as_json: bool) -> None:
-    """Bring the identifiers of all leads into today's form, after an upgrade that changed it.
+    """Rewrite the identifiers of all leads in canonical form, after an upgrade that changed it.
 
-    Goes on beside everything else, a few thousand leads at a time; it may be stopped and run again.
-    A lead whose new form is another lead's stays as it is and is listed by `leadsweep doctor`. Exit
-    code 1 if any does.
+    Runs beside everything else, a few thousand leads at a time; it may be stopped and run again. A
+    lead whose new identifier another lead has already stays as it is, and `leadsweep doctor` lists
+    it. Exit code 1 if there is such a lead.
     """
     from leadsweep.terminal.failure import if_cut_off
 
@@ -135,39 +117,25 @@ def recanonicalise(data_dir: Path | None, *, as_json: bool) -> None:
     if sys.stderr.isatty() and progress.looked_at:
         remark("")
     result = {"leads": progress.looked_at, "changed": progress.changed, "left": len(progress.left)}
-    said = f"changed {progress.changed:,} of {progress.looked_at:,} leads"
-    show(
-        result,
-        said + (f", {len(progress.left):,} could not be" if progress.left else ""),
-        as_json=as_json,
-    )
+    text = f"changed {progress.changed:,} of {progress.looked_at:,} leads"
     if progress.left:
-        remark("the form of these is another lead's: leadsweep doctor lists some of them")
+        text += f", {len(progress.left):,} could not be changed"
+    show(result, text, as_json=as_json)
+    if progress.left:
+        remark("other leads have their new identifiers already; to see some: leadsweep doctor")
         raise click.exceptions.Exit(1)
 
 
 @leads.command("import")
 @click.argument("file", type=options.OpenFile())
-@click.option(
-    "--campaign",
-    "campaign_id",
-    required=True,
-    metavar="ID",
-    type=options.Word(),
-    help="Where the leads go.",
-)
-@click.option(
-    "--format",
-    "form",
-    type=click.Choice(["csv", "ndjson"]),
-    help="[default: by the file's name or first character]",
-)
+@options.campaign("The campaign to which the leads are added.", required=True)
+@options.form
 @options.naming
 @phone_region
 @click.option(
     "--rejects",
     type=click.File("w", lazy=False),
-    help="Write all rejected rows to this file, as CSV: line, reason.",
+    help="Write the line and the reason of each rejected row to this file, as CSV.",
 )
 @on_data_dir
 @options.as_json
@@ -186,14 +154,14 @@ def import_(
     """Load leads from FILE (- for stdin), CSV or NDJSON, in UTF-8.
 
     CSV begins with a header that has a column externalId, phoneNumber or both; the other columns
-    become metadata, empty cells left out. NDJSON is one object a line with externalId, phoneNumber
-    or both; its other keys, and those of an object `metadata` (which they win over), become
-    metadata.
+    become metadata, empty cells left out. NDJSON has one object on each line with externalId,
+    phoneNumber or both. Its other keys become metadata, and so do those of an object `metadata`;
+    where both have a key, the one outside `metadata` counts.
 
-    A row is rejected, and told with its line and the reason, if it is damaged, has no identifier, a
-    phone number that is none, or an identifier that an earlier row or a lead of the campaign has
-    already. All other rows are imported, in one transaction: a run that is stopped or fails imports
-    nothing.
+    A row is rejected, and listed with its line and the reason, if it is damaged, has no identifier,
+    has a phone number that is not one, or has an identifier that an earlier row or a lead of the
+    campaign already has. All other rows are imported, in one transaction: a run that is stopped or
+    fails imports nothing.
 
     Exit code 0 if every row was imported, 1 if any was rejected or the run failed.
     """
@@ -210,24 +178,19 @@ def import_(
     naming = Naming(*options.naming_of(columns, ignored))
     with tempfile.TemporaryFile("w+", encoding="utf-8", newline="") as report:
         found_by = f"leadsweep leads count --campaign {quote(campaign_id)}"
-        with progress() as shown, changing(data_dir, found_by) as connection:
+        with progress() as show_progress, changing(data_dir, found_by) as connection:
             registry.require_campaign(connection, campaign_id)
             region = phone_region or registry.phone_region(connection, campaign_id)
-            region = region if is_region(region) else None
-            source = watched(file, shown, "reading", "preparing")
-            rows = read(
-                source,
-                form or _FORMS.get(Path(str(getattr(file, "name", ""))).suffix.lower()),
-                naming,
-                region,
-            )
-            tally = import_leads(connection, campaign_id, rows, shown)
-            csv.writer(report, lineterminator="\n").writerows(
-                rejections(connection) if tally.rejected else ()
-            )
+            if not is_region(region):
+                region = None
+            source = watched(file, show_progress, "reading", "preparing")
+            rows = read(source, form or _format_of(file), naming, region)
+            tally = import_leads(connection, campaign_id, rows, show_progress)
+            if tally.rejected:
+                csv.writer(report, lineterminator="\n").writerows(rejections(connection))
             if rejects:
                 _write_rejects(report, rejects)
-            shown("committing")
+            show_progress("committing")
         report.seek(0)
         rejected = (Rejection(int(line), reason) for line, reason in csv.reader(report))
         if as_json:
@@ -238,8 +201,13 @@ def import_(
         raise click.exceptions.Exit(1)
 
 
+def _format_of(file: BinaryIO) -> "Format | None":
+    """By the name of the file; None where that does not say it."""
+    return _FORMAT_OF.get(Path(str(getattr(file, "name", ""))).suffix.lower())
+
+
 def _write_rejects(report: TextIO, rejects: TextIO) -> None:
-    """Before the commit: if the file cannot be written, nothing is imported."""
+    """To be called before the commit: if the file cannot be written, nothing is imported."""
     report.seek(0)
     rejects.write("line,reason\n")
     shutil.copyfileobj(report, rejects)
@@ -247,7 +215,7 @@ def _write_rejects(report: TextIO, rejects: TextIO) -> None:
 
 
 def _print_json(tally: "Tally", rejected: "Iterator[Rejection]") -> None:
-    """All rejections, streamed: there may be a million."""
+    """Streams the rejections, of which there may be a million."""
     out = sys.stdout
     out.write(f'{{"imported": {tally.imported}, "rejected": {tally.rejected}, "rejections": [')
     for number, rejection in enumerate(rejected):

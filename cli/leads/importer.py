@@ -1,9 +1,9 @@
-"""Loads the rows of a file into `leads`, fast, and accounts for every one of them.
+"""Loads the rows of a file into `leads` fast, and accounts for every one of them.
 
 COPY puts all rows into a temporary table, the rejected ones with their reason; one INSERT in file
 order then lets the unique indexes decide which leads are new. Each staged row draws its lead's id
-beforehand, so that what the INSERT left out is found by that id afterwards: the count is what
-really happened, also when somebody else writes leads at the same moment.
+beforehand, and the rows that the INSERT left out are found by that id afterwards. So the counts
+are true also when somebody else writes leads at the same moment.
 """
 
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ from sqlalchemy import Connection, text
 
 from cli.leads.rows import Row
 
-ROWS = 50_000  # that are inserted at once, between two looks at how far it is
+ROWS_AT_A_TIME = 50_000  # that are inserted, between two updates of the progress
 
 
 class Tally(NamedTuple):
@@ -27,7 +27,7 @@ class Tally(NamedTuple):
 
 
 class Rejection(NamedTuple):
-    """A row that became no lead, by the line where it begins."""
+    """Why the row that begins at `line` did not become a lead."""
 
     line: int
     reason: str
@@ -62,8 +62,8 @@ _INSERT = text("""
 # at once.
 _IDS = text("SELECT min(lead_id) AS first, max(lead_id) AS last FROM staged")
 
-# Whose lead holds the identifier: that of an earlier row of this file (a later one has nothing to
-# do with it), or an older one.
+# Which lead has the identifier already: that of an earlier row of this file (a later row cannot be
+# the reason), or an older lead.
 _EXPLAIN = text("""
     UPDATE staged SET reason = CASE
             WHEN coalesce(external_id_line, 0) < left_out.line AND external_id_taken
@@ -100,38 +100,38 @@ _REJECTIONS = text("SELECT line, reason FROM staged WHERE reason IS NOT NULL ORD
 
 
 def import_leads(
-    connection: Connection, campaign_id: str, rows: Iterator[Row], shown: Show
+    connection: Connection, campaign_id: str, rows: Iterator[Row], show_progress: Show
 ) -> Tally:
     """Imports `rows` into a campaign that exists; the caller commits. Raises Failure if the counts
     do not add up.
 
-    How far it is, once all rows are read, is `shown`.
+    `show_progress` is called once all rows have been read.
     """
     connection.execute(_STAGE)
     total, rejected = _copy(connection, rows)
-    shown("preparing")
+    show_progress("preparing")
     connection.execute(_INDEX)
     connection.execute(_ANALYZE)
-    imported = _insert(connection, campaign_id, total, shown)
+    imported = _insert(connection, campaign_id, total, show_progress)
     if imported + rejected < total:
-        shown("looking for what rows repeat")
+        show_progress("looking for what rows repeat")
         rejected += connection.execute(_EXPLAIN, {"campaign_id": campaign_id}).rowcount
     if imported + rejected != total:
         raise Failure(
-            "ids of leads are taken that leads_id_seq is yet to give, so nothing was imported",
+            "nothing was imported: leads have ids that the sequence leads_id_seq has yet to give",
             "advance it: SELECT setval('leads_id_seq', max(id)) FROM leads",
         )
     return Tally(imported, rejected)
 
 
-def _insert(connection: Connection, campaign_id: str, total: int, shown: Show) -> int:
-    """How many rows became leads."""
+def _insert(connection: Connection, campaign_id: str, total: int, show_progress: Show) -> int:
+    """Inserts the staged rows, and returns how many became leads."""
     ids = connection.execute(_IDS).one()
     imported = 0
-    for first in range(ids.first or 0, (ids.last or -1) + 1, ROWS):
-        shown("writing", min(first - ids.first, total), total, "rows")
+    for first in range(ids.first or 0, (ids.last or -1) + 1, ROWS_AT_A_TIME):
+        show_progress("writing", min(first - ids.first, total), total, "rows")
         imported += connection.execute(
-            _INSERT, {"campaign_id": campaign_id, "first": first, "rows": ROWS}
+            _INSERT, {"campaign_id": campaign_id, "first": first, "rows": ROWS_AT_A_TIME}
         ).rowcount
     return imported
 
@@ -145,7 +145,7 @@ def rejections(connection: Connection) -> Iterator[Rejection]:
 
 
 def _copy(connection: Connection, rows: Iterator[Row]) -> tuple[int, int]:
-    """How many rows there were, and how many of them came with a reason."""
+    """Copies the rows into `staged`. Returns how many there were, and how many had a reason."""
     driver = connection.connection.driver_connection
     if not isinstance(driver, DriverConnection):
         raise TypeError("COPY needs psycopg")

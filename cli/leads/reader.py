@@ -1,7 +1,7 @@
 """Reads a file of leads, CSV or NDJSON, row by row and in bounded memory.
 
-Nothing here raises because of one bad row: it comes out with the reason, at the line where it
-begins, and the next row is read. Only a file that cannot be read as a whole is a Failure.
+A bad row does not raise: it is returned with the reason and the line where it begins, and the next
+row is read. Only a file that cannot be read as a whole raises Failure.
 """
 
 import itertools
@@ -20,12 +20,12 @@ from shared.identifiers.names import IDENTIFIERS
 
 Format = Literal["csv", "ndjson"]
 
-_OURS = Naming()
+_DEFAULT_NAMING = Naming()
 _WRAPPED = ("'", "=")  # how a cell begins that may mean something else than it says
 
 
 class _Columns(NamedTuple):
-    """Where the header says that things are; `others` are metadata."""
+    """The places of the columns; those of `others` hold metadata."""
 
     width: int
     external_id: int | None
@@ -34,27 +34,25 @@ class _Columns(NamedTuple):
 
 
 def read(
-    file: BinaryIO, form: Format | None = None, naming: Naming = _OURS, region: str | None = None
+    file: BinaryIO,
+    form: Format | None = None,
+    naming: Naming = _DEFAULT_NAMING,
+    region: str | None = None,
 ) -> Iterator[Row]:
     """The rows of `file`, blank ones left out, their phone numbers read as in `region`.
 
     Without `form`, a file that begins with `{` is NDJSON. Raises Failure if the file as a whole
-    cannot be read; where a key that `naming` says is in no entry of NDJSON, only at its end.
+    cannot be read. That includes NDJSON in which no entry has a key that `naming` names, which is
+    known only at the end.
     """
     coming = blocks(iter(lambda: file.read(SIZE), b""))
     try:
         first = next(coming, Block(1, b""))
-        is_json = (
-            form == "ndjson"
-            if form
-            else bool(first.lines and first.lines.lstrip().startswith(b"{"))
-        )
-        everything = itertools.chain([first], coming)
-        return (
-            _read_json(everything, naming, region)
-            if is_json
-            else _read_csv(everything, naming, region)
-        )
+        is_json = form == "ndjson"
+        if form is None and first.lines:
+            is_json = first.lines.lstrip().startswith(b"{")
+        read_rows = _read_json if is_json else _read_csv
+        return read_rows(itertools.chain([first], coming), naming, region)
     except Unreadable as error:
         where = f"line {error.line}: " if error.line else ""
         raise Failure(f"{where}{error.what}", error.mend) from None
@@ -67,15 +65,15 @@ def _read_csv(coming: Iterable[Block], naming: Naming, region: str | None) -> It
     filled = map(without_blank_rows, records)
     return (
         _csv_row(line, fields, columns, region)
-        for some in filled
-        for line, fields in some.numbered()
+        for batch in filled
+        for line, fields in batch.numbered()
     )
 
 
 def _columns(header: Header, naming: Naming) -> _Columns:
     """Raises Unreadable, and Failure for a header that would lose columns."""
     if not header.names:
-        raise Failure("the CSV header, line 1, cannot be read: it is empty", "it names the columns")
+        raise Failure("the CSV header, line 1, is empty", "it must name the columns")
     external_id, phone_number = naming.places(header.names, header.line)
     names = [" ".join(name.split()) for name in header.names]
     for number, name in enumerate(names, 1):
@@ -137,7 +135,7 @@ def _read_json(coming: Iterable[Block], naming: Naming, region: str | None) -> I
 def _json_row(
     number: int, line: bytes | None, naming: Naming, region: str | None, unseen: set[str]
 ) -> Row:
-    """Raises Flaw if it is not a lead. Takes the keys that it has from `unseen`."""
+    """The row of a line. Raises Flaw if it is not a lead. Its keys are removed from `unseen`."""
     entry = _decoded(line)
     if unseen:
         unseen.difference_update(entry)

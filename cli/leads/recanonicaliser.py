@@ -1,8 +1,8 @@
-"""Brings the identifiers of stored leads into today's canonical form, a little at a time, beside
-all else that goes on.
+"""Rewrites the identifiers of stored leads in this version's canonical form, a few leads at a time,
+beside everything else that goes on.
 
-A lead whose new form is another lead's, or says nothing any more, stays as it is: who it is must be
-decided by people. Until no such lead is left, look-ups try both forms.
+A lead stays as it is where another lead has the new identifier, or where nothing is left of it:
+people must decide who that is. Until no such lead is left, look-ups try both forms.
 """
 
 from collections.abc import Iterator
@@ -15,10 +15,10 @@ from sqlalchemy.exc import DBAPIError
 from shared.database.sqlstates import is_clash, is_refusal
 from shared.identifiers.canonical import FORM
 
-LEADS = 5000  # of one transaction; workers wait for as long as that takes, some 50 ms
-TRIES = 5  # of one that others were in the way of
+LEADS_AT_A_TIME = 5000  # in one transaction, for which workers may have to wait: some 50 ms
+TRIES = 5  # of a transaction that clashes with others
 
-# Which of the next leads by id are in another form than today's.
+# Which of the next leads, by id, are not in canonical form.
 _NEXT = text("""
     WITH next_leads AS (
         SELECT id, campaign_id, external_id, phone_number,
@@ -33,7 +33,7 @@ _NEXT = text("""
     FROM next_leads
 """)
 
-# The trigger of the table does it.
+# The trigger of the table rewrites them.
 _CHANGE = text(
     "UPDATE leads SET external_id = external_id, phone_number = phone_number WHERE id = ANY(:ids)"
 )
@@ -42,7 +42,7 @@ _DONE = text("UPDATE canonical_forms SET form = :form WHERE form < :form")
 
 
 class Progress(NamedTuple):
-    """How far it is: leads `looked_at` and `changed`, and ids of those `left` as they were."""
+    """The leads `looked_at` and `changed` so far, and the ids of those `left` as they were."""
 
     looked_at: int
     changed: int
@@ -50,28 +50,29 @@ class Progress(NamedTuple):
 
 
 def recanonicalise(connection: Connection) -> Iterator[Progress]:
-    """Goes through all leads, in transactions of its own; says how far it is after each. Raises
-    Failure, DBAPIError.
+    """Goes through all leads, in transactions of its own, and yields its progress after each.
+    Raises Failure, DBAPIError.
     """
     looked_at = changed = after = 0
     left: list[int] = []
     while True:
         with connection.begin():
-            some = connection.execute(_NEXT, {"after": after, "most": LEADS}).one()
-        if some.last is None:
+            batch = connection.execute(_NEXT, {"after": after, "most": LEADS_AT_A_TIME}).one()
+        if batch.last is None:
             break
-        stayed = _changed(connection, list(some.stale))
-        after, looked_at = some.last, looked_at + some.looked_at
-        changed += len(some.stale) - len(stayed)
-        left += stayed
+        refused = _change(connection, list(batch.stale))
+        after = batch.last
+        looked_at += batch.looked_at
+        changed += len(batch.stale) - len(refused)
+        left += refused
         yield Progress(looked_at, changed, left)
     if not left:
         with connection.begin():
             connection.execute(_DONE, {"form": FORM})
 
 
-def _changed(connection: Connection, ids: list[int]) -> list[int]:
-    """Changes these leads; returns those that the database refuses to, found by halving."""
+def _change(connection: Connection, ids: list[int]) -> list[int]:
+    """Changes these leads. Returns those that the database refuses to change, found by halving."""
     if not ids:
         return []
     for _ in range(TRIES):
@@ -87,10 +88,10 @@ def _changed(connection: Connection, ids: list[int]) -> list[int]:
                 return ids
             middle = len(ids) // 2
             return [
-                id_ for half in (ids[:middle], ids[middle:]) for id_ in _changed(connection, half)
+                id_ for half in (ids[:middle], ids[middle:]) for id_ in _change(connection, half)
             ]
         return []
     raise Failure(
-        "others hold leads that are to be changed",
-        "run it again when there is less to do; what is done stays done",
+        "other sessions hold locks on leads that are to be changed",
+        "run it again when the database is less busy; what is done stays done",
     )

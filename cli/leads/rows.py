@@ -26,7 +26,7 @@ _NUL = b"\\u0000"  # as msgspec writes it
 
 class Row(NamedTuple):
     """A lead in canonical form (`metadata` is JSON text), or the `reason` why the row that begins
-    at `line` is none.
+    at `line` is not a lead.
     """
 
     line: int
@@ -53,7 +53,7 @@ def checked(
     _check("externalId", external_id, MAX_EXTERNAL_ID)
     _check("phoneNumber", number, MAX_PHONE_NUMBER)
     canonical_id = canonical_external_id(external_id or "") or None
-    canonical_number = phone_number(number, region) or None if number else None
+    canonical_number = (phone_number(number, region) or None) if number else None
     if number and not canonical_number and canonical_phone_number(number):
         raise Flaw(SPREADSHEET_NUMBER if is_spreadsheet_number(number) else NOT_A_PHONE_NUMBER)
     if not canonical_id and not canonical_number:
@@ -73,8 +73,8 @@ def _check(name: str, text: str | None, limit: int) -> None:
 
 
 def _json(metadata: Mapping[str, object]) -> str:
-    """`metadata` as JSON that PostgreSQL takes: what it refuses would cost the whole file, not one
-    row.
+    """`metadata` as JSON that PostgreSQL accepts. What it refused would fail the whole file, not
+    just one row.
     """
     try:
         written = msgspec.json.encode(metadata)

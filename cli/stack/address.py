@@ -8,19 +8,19 @@ from leadsweep.terminal.failure import Failure
 
 from cli.stack.processes import reserve_port
 
-# Where the operator says all addresses: what is called then.
+# What to call where the API listens on all addresses.
 _ANY_ADDRESS = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - as above
 
 
 class Address(NamedTuple):
-    """Where the API listens. Port 0: any that is free."""
+    """Where the API listens. Port 0 means any that is free."""
 
     host: str = "127.0.0.1"
     port: int = 8000
 
     @property
     def url(self) -> str:
-        """From this machine, without a slash at the end."""
+        """The URL of the API from this machine, without a slash at the end."""
         host = _ANY_ADDRESS.get(self.host, self.host)
         return f"http://[{host}]:{self.port}" if ":" in host else f"http://{host}:{self.port}"
 
@@ -43,7 +43,7 @@ def reserve(address: Address) -> socket.socket:
 
 
 def listens(address: Address) -> bool:
-    """Whether anybody takes connections there."""
+    """Whether a process accepts connections there."""
     try:
         socket.create_connection(
             (_ANY_ADDRESS.get(address.host, address.host), address.port), timeout=2

@@ -1,5 +1,5 @@
-"""One process of the stack and its restarts: how soon it is started again, and what is said about
-its death.
+"""One process of the stack and its restarts: how soon it is started again, and what is printed
+about its death.
 """
 
 import subprocess
@@ -12,7 +12,7 @@ from leadsweep.terminal.failure import Failure
 from cli.stack.processes import last_words
 
 _LONGEST_PAUSE = 1.0  # seconds before a child that keeps dying is started again
-_SETTLED_SECONDS = 5.0  # a child that has lived for so long did not die of its start
+_SETTLED_SECONDS = 5.0  # a child that has lived longer did not die because of its start
 
 Process = subprocess.Popen[bytes]
 
@@ -27,7 +27,7 @@ class Child:
         log: Path,
         first: Callable[[], Process] | None = None,
     ) -> None:
-        """Starts it, by `first` where that is another way."""
+        """Starts the process: by `first` if it is given, later by `start`."""
         self.role = role
         self.deaths = 0
         self._start = start
@@ -39,8 +39,8 @@ class Child:
         self.process = (first or start)()
 
     def look(self) -> str | None:
-        """Starts it again if it is dead and its pause over; says so. The pause grows while it dies
-        soon after each start.
+        """Starts the process again if it is dead and its pause is over. Returns a line about that.
+        The pause grows while the process dies soon after each start.
         """
         if self.process.poll() is None:
             return None

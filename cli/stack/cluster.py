@@ -1,5 +1,5 @@
-"""The files of the embedded PostgreSQL, while it does not run: made by initdb, and looked at before
-each start.
+"""The files of the embedded PostgreSQL while it does not run: initdb makes them, and they are
+checked before each start.
 """
 
 import os
@@ -15,8 +15,8 @@ from cli.stack.processes import last_words, spawn
 
 
 def prepare(cluster: Path, password_file: Path, log: Path) -> None:
-    """Makes the files where there are none, and what is there usable. Raises Failure where they
-    cannot be made or read, or another PostgreSQL runs on them.
+    """Makes the files where there are none, and makes sure that PostgreSQL can start on them.
+    Raises Failure where they cannot be made or read, or where a PostgreSQL runs on them already.
     """
     if not cluster.exists():
         _make(cluster, password_file, log)
@@ -25,7 +25,7 @@ def prepare(cluster: Path, password_file: Path, log: Path) -> None:
 
 
 def _make(cluster: Path, password_file: Path, log: Path) -> None:
-    """initdb, at one side first, so that an interrupted one leaves nothing that looks complete."""
+    """Runs initdb in another folder: an interrupted run then leaves nothing that looks complete."""
     unfinished = cluster.with_name(f"{cluster.name}.new")
     shutil.rmtree(unfinished, ignore_errors=True)
     folder.own_folder(unfinished)
@@ -58,16 +58,17 @@ def _check_version(cluster: Path) -> None:
         raise Failure(
             f"the files in {cluster} are of PostgreSQL {made_by}, and the one that is installed "
             f"is {ours}",
-            "dump them with the former one, and restore them into another folder: --data-dir",
+            f"dump them with PostgreSQL {made_by}, and restore them into another folder: "
+            "--data-dir",
         )
 
 
 def _disown_dead_postmaster(cluster: Path) -> None:
-    """Writes our pid over that of a PostgreSQL that was killed, which may be somebody else's by
-    now.
+    """Replaces the pid of a PostgreSQL that was killed by our own, since another process may have
+    that pid by now.
 
-    PostgreSQL takes a file with its parent's pid for a remnant, and looks only whether sessions of
-    the dead one still run.
+    PostgreSQL takes a file with its parent's pid for a remnant, and then only checks whether
+    sessions of the dead PostgreSQL still run.
     """
     pid_file = cluster / "postmaster.pid"
     deadline = time.monotonic() + 10

@@ -28,10 +28,10 @@ from cli.stack.processes import last_words, port_of, reserve_port, spawn, stop, 
 
 Process = subprocess.Popen[bytes]
 
-REDIS_STOP_SECONDS = 2
-START_SECONDS = 60  # recovery after a crash can take a while; a healthy start takes less than one
+REDIS_STOP_TIMEOUT = 2  # seconds
+START_TIMEOUT = 60  # seconds, for recovery after a crash; a healthy start takes less than one
 _LOOK_SECONDS = 0.01  # between looks at a server that starts, which takes it a fifth of a second
-_ANSWER_SECONDS = 2  # for one answer of a server that starts
+_ANSWER_TIMEOUT = 2  # seconds for one answer of a server that starts
 
 # Durability is PostgreSQL's own default: what is committed is on disk.
 _POSTGRES_OPTIONS = {
@@ -50,10 +50,10 @@ def free_port() -> int:
         return port_of(held)
 
 
-def _reserve(wanted: int) -> socket.socket:
-    """A reserved port on loopback: `wanted` where that is free."""
+def _reserve(port: int) -> socket.socket:
+    """A reserved port on loopback: `port` if it is free, else another."""
     try:
-        return reserve_port(wanted)
+        return reserve_port(port)
     except OSError:
         return reserve_port()
 
@@ -65,7 +65,7 @@ class Embedded:
     """
 
     def __init__(self, data_dir: Path) -> None:
-        """Makes the folder private, whatever was there before, and locks it; starts nothing yet."""
+        """Makes the folder private, whatever its permissions were, and locks it. Starts nothing."""
         self.data_dir = data_dir.absolute()
         self.logs = self.data_dir / "logs"
         before = os.umask(0o077)  # for the folders above as well
@@ -83,13 +83,13 @@ class Embedded:
                 "--data-dir"
             ) from None
         self._password = folder.password(self.data_dir)
-        self._held = {role: _reserve(wanted) for role, wanted in self._last_ports().items()}
+        self._held = {role: _reserve(port) for role, port in self._last_ports().items()}
         self.ports = {role: port_of(held) for role, held in self._held.items()}
         write_private(self.data_dir / "ports.json", json.dumps(self.ports))
         self.postgres: Process | None = None
         self.redis: Process | None = None
-        self._postgres_log_bytes = 0  # when it was started last
-        self._redis_wrote = ""  # which Redis did, what is in its folder; empty for none
+        self._postgres_log_bytes = 0  # the size of its log when it was started last
+        self._redis_wrote = ""  # which Redis wrote what is in its folder; empty if there is nothing
 
     @property
     def database_url(self) -> str:
@@ -143,17 +143,17 @@ class Embedded:
 
     def wait_for_postgres(self) -> Process:
         """Waits until the PostgreSQL that was started answers. Raises Failure if it ends."""
-        deadline = time.monotonic() + START_SECONDS
+        deadline = time.monotonic() + START_TIMEOUT
         log = self.logs / "postgres.log"
         while True:
             try:
                 return self._wait_for("postgres", self.postgres, self._postgres_answers)
             except Failure:
-                # A session of a PostgreSQL that was killed ends with its statement; two at once
-                # would ruin the files. It writes to the same log, so the reason need not be the
-                # last line.
-                said = log.read_bytes()[self._postgres_log_bytes :]
-                if b"Terminate any old server processes" not in said:
+                # Sessions of a PostgreSQL that was killed go on to the end of their statements, and
+                # until then another would ruin the files. They write to the same log, so the reason
+                # need not be its last line.
+                output = log.read_bytes()[self._postgres_log_bytes :]
+                if b"Terminate any old server processes" not in output:
                     raise
                 if time.monotonic() > deadline:
                     raise
@@ -186,7 +186,7 @@ class Embedded:
     def wait_for_redis(self) -> Process:
         """Waits until the Redis that was started answers. Raises Failure if it ends.
 
-        Notes which one it was, as another may not be able to read what it writes.
+        Writes down which Redis it was, as another may not be able to read its files.
         """
         ours, note = programs.redis_program().release, self.data_dir / "redis_version"
         try:
@@ -198,27 +198,27 @@ class Embedded:
                 failure.wrong,
                 f"{self._redis_wrote} wrote what is in {self.data_dir / 'redis'}, and {ours} runs "
                 "now: remove that folder, which holds nothing but messages that are sent anew and "
-                "counts of rate limits, or install the former one",
+                "counts of rate limits, or install the former Redis",
             ) from None
         if self._redis_wrote != ours:
             write_private(note, ours)
         return process
 
     def stop(self) -> None:
-        """Stops what runs, and gives the folder and the ports free."""
+        """Stops the servers that run, and releases the folder and the ports."""
         self.stop_servers()
         self.release()
 
     def stop_servers(self, seconds: float = 10) -> None:
-        """Stops what runs, Redis first, within `seconds`; kills what takes longer, which costs
-        nothing but a slower start.
+        """Stops the servers that run, Redis first, within `seconds`. A server that takes longer is
+        killed, which only makes its next start slower.
         """
         deadline = time.monotonic() + seconds
-        stop(self.redis, min(seconds, REDIS_STOP_SECONDS))
+        stop(self.redis, min(seconds, REDIS_STOP_TIMEOUT))
         stop(self.postgres, max(0, deadline - time.monotonic()), signal.SIGINT)
 
     def release(self) -> None:
-        """Gives the folder and the ports free."""
+        """Releases the folder and the ports."""
         for held in self._held.values():
             held.close()
         self._lock.close()
@@ -230,7 +230,7 @@ class Embedded:
             return {"postgres": 0, "redis": 0}
 
     def _last_redis(self, written: Path) -> str:
-        """Which Redis has written to the folder `written`; empty for none."""
+        """Which Redis has written to the folder `written`; empty if it is empty."""
         note = self.data_dir / "redis_version"
         if note.exists():
             return note.read_text()
@@ -238,7 +238,7 @@ class Embedded:
 
     def _wait_for(self, role: str, process: Process | None, answers: Callable[[], bool]) -> Process:
         log = self.logs / f"{role}.log"
-        deadline = time.monotonic() + START_SECONDS
+        deadline = time.monotonic() + START_TIMEOUT
         while process is None or not answers():
             if process is None or process.poll() is not None or time.monotonic() > deadline:
                 raise Failure(f"{role} did not start: {last_words(log)} (all of it: {log})")
@@ -246,12 +246,12 @@ class Embedded:
         return process
 
     def _postgres_answers(self) -> bool:
-        """Whether it does; makes the database where there is none."""
+        """Whether PostgreSQL answers; makes the database where it is missing."""
         try:
             with psycopg.connect(
                 self.database_url.removesuffix("leadsweep") + "postgres",
                 autocommit=True,
-                connect_timeout=_ANSWER_SECONDS,
+                connect_timeout=_ANSWER_TIMEOUT,
             ) as connection:
                 query = "SELECT FROM pg_database WHERE datname = 'leadsweep'"
                 if connection.execute(query).fetchone() is None:
@@ -261,11 +261,13 @@ class Embedded:
         return True
 
     def _redis_answers(self) -> bool:
-        """Asks in Redis's own words: its library takes longer to load than Redis to start."""
+        """Whether Redis answers. It is asked over a plain socket, as its library takes longer to
+        load than Redis to start.
+        """
         address = ("127.0.0.1", self.ports["redis"])
         try:
             with (
-                socket.create_connection(address, timeout=_ANSWER_SECONDS) as connection,
+                socket.create_connection(address, timeout=_ANSWER_TIMEOUT) as connection,
                 connection.makefile("rb") as answers,
             ):
                 connection.sendall(f"AUTH {self._password}\r\nPING\r\n".encode())

@@ -1,6 +1,6 @@
-"""The data folder of a stack: whose it is, what may lie in it, who may read it, and its secrets.
+"""The data folder of a stack: its owner, its contents, who may read it, and its secrets.
 
-Nobody but its user reads it, whatever was so before. A folder that holds somebody else's things is
+Only its user may read it, whatever its permissions were before. A folder that holds other files is
 refused before anything in it changes.
 """
 
@@ -18,27 +18,27 @@ from leadsweep.terminal.failure import Failure
 
 from cli.stack.processes import write_private
 
-_RUN_AS_NOBODY = ("postgres", "postgres.new", "redis")  # whose folders these are, under root
+_RUN_AS_NOBODY = ("postgres", "postgres.new", "redis")  # folders that nobody owns under root
 _FILES = ("password", "secrets_key", "ports.json", "runtime.json", "redis_version")
-# All that a stack ever makes in its folder. What else lies there is somebody's, and left as it is.
+# All that a stack ever makes in its folder. Other files there are left alone.
 _OURS = {"logs", "lock", *_RUN_AS_NOBODY, *_FILES, *(f"{name}.new" for name in _FILES)}
 _OUR_LOGS = re.compile(r"(initdb|postgres|redis|api|worker|deliverer|ticker)\b.*\.log")
 
 
 def claim(data_dir: Path) -> None:
-    """Makes the folder, and what a stack has in it, private.
+    """Makes the folder if it is missing, and makes it and the stack's files in it private.
 
-    Raises Failure, and changes nothing, where the folder holds something else, or another user owns
-    a part of it.
+    Raises Failure, and changes nothing, where the folder is of something else, or where another
+    user owns a part of it.
     """
     data_dir.mkdir(parents=True, exist_ok=True)
     names = {path.name for path in data_dir.iterdir()}
-    # Other folders have logs too. Where a start was cut off there are no ports yet. A disk has
-    # lost+found.
+    # A folder without ports.json may be one in which a first start was cut off, but then it holds
+    # only our files. A disk has lost+found.
     if "ports.json" not in names and (others := names - _OURS - {"lost+found"}):
         raise Failure(
             f"{data_dir} is not a stack's folder: it has {min(others)}",
-            "name one that is empty, or is not there yet: --data-dir",
+            "name one that is empty, or does not exist yet: --data-dir",
         )
     _make_private([data_dir, *(data_dir / name for name in names & _OURS)])
     logs = data_dir / "logs"
@@ -47,7 +47,7 @@ def claim(data_dir: Path) -> None:
 
 
 def own_folder(path: Path) -> Path:
-    """`path`, a folder that the servers may write to; made where it is not there."""
+    """Makes the folder `path` if it is missing, and lets the servers write to it."""
     path.mkdir(mode=0o700, exist_ok=True)
     if os.geteuid() == 0:
         shutil.chown(path, "nobody")
@@ -73,14 +73,15 @@ def secrets_key(data_dir: Path) -> str:
 
 
 def _make_private(paths: Iterable[Path]) -> None:
-    """Lets nobody else read or write these. Where one is a link, so are the link's target folders.
+    """Lets nobody else read or write these paths.
 
-    Raises Failure, and changes nothing, if another user owns any of them.
+    Raises Failure, and changes nothing, if another user owns one of them or the folder to which it
+    is a link.
     """
     nobody = pwd.getpwnam("nobody").pw_uid if os.geteuid() == 0 else os.geteuid()
     owned = []
     for path in paths:
-        with suppress(FileNotFoundError):  # a stack that runs here has written something anew
+        with suppress(FileNotFoundError):  # a stack that runs here may just have replaced a file
             status = path.lstat()
             owners = {os.geteuid(), nobody} if path.name in _RUN_AS_NOBODY else {os.geteuid()}
             owned.append((path, status, owners))

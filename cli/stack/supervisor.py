@@ -1,7 +1,7 @@
-"""Keeps a whole stack running: the servers that are not given, API, worker, deliverer and ticker.
-What dies is restarted.
+"""Keeps a whole stack running: API, worker, deliverer, ticker, and the servers that the settings do
+not name. A process that dies is started again.
 
-What runs where stands in `runtime.json` in the data folder, by which the other commands find the
+The file `runtime.json` in the data folder says what runs where; by it the other commands find the
 stack. Nothing outlives the supervisor: it stops its children in order, and if it is killed itself
 the kernel ends them.
 """
@@ -30,24 +30,24 @@ from shared.settings import Settings
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
-READY_SECONDS = 90  # until all answer; a healthy stack takes about three
-STOP_SECONDS = 9.5  # for all of it; what is not gone by then is killed
-# Of those seconds, in the order of stopping; the servers have the rest.
-_SHARES = {"api": 2.5, "ticker": 1.0, "deliverer": 1.5, "worker": 3.0}
+READY_TIMEOUT = 90  # seconds until all answer; a healthy stack takes about three
+STOP_TIMEOUT = 9.5  # seconds for the whole stack; what still runs then is killed
+# How many of those seconds each process has, in the order of stopping; the servers have the rest.
+_STOP_SECONDS = {"api": 2.5, "ticker": 1.0, "deliverer": 1.5, "worker": 3.0}
 _LOOK_SECONDS = 0.1  # between looks at the children
 _START_LOOK_SECONDS = 0.02  # likewise until all are ready
-_BROKER_SECONDS = 2.0  # for an answer of the broker
+_BROKER_TIMEOUT = 2.0  # seconds for one answer
 _FRUITLESS_STARTS = 5  # of one child, before the stack is ready
 
 Result = TypeVar("Result")
 
 
 class Stack:
-    """A stack of one data folder. Inside the `with` block call the `start_…` methods in the order
-    in which they stand here.
+    """The stack of one data folder. Inside the `with` block call start_servers, migrate and
+    start_processes, in this order.
 
-    Raises Failure, before anything is started, if the folder is in use, the port taken, the address
-    not ours, a server not installed, or DATABASE_URL none.
+    Raises Failure, before anything is started, if the folder is in use, the port is taken, the
+    address is not this machine's, a server is not installed, or DATABASE_URL is not a database's.
     """
 
     def __init__(
@@ -58,8 +58,8 @@ class Stack:
         workers: int = 2,
         say: Callable[[str], object] = remark,
     ) -> None:
-        """Takes the folder and the port. `workers` are pool processes. `say` is told, in a line
-        each, of children that died.
+        """Takes the folder and the port. `workers` is the number of pool processes. `say` is called
+        with a line for each child that died.
         """
         if settings.database_url:
             from cli.connection import check_database_url
@@ -78,31 +78,31 @@ class Stack:
             raise
         self.address = address._replace(port=port_of(self._held))
         self._runtime.unlink(missing_ok=True)  # of one that was killed
-        given = {
+        addresses = {
             "database_url": settings.database_url or self._embedded.database_url,
             "broker_url": settings.broker_url or self._embedded.broker_url,
             "secrets_key": settings.secrets_key or secrets_key(self._embedded.data_dir),
         }
-        self.settings = settings.model_copy(update=given)
+        self.settings = settings.model_copy(update=addresses)
 
     def __enter__(self) -> Self:
-        """What is started from here on is stopped at the end of the block."""
+        """Everything that is started in the block is stopped at its end."""
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Stops all of it, within ten seconds."""
+        """Stops the whole stack, within ten seconds."""
         with uninterrupted():
             self._stop()
 
     @property
     def servers(self) -> list[str]:
-        """Which servers are started here: their versions and where they are."""
-        given = {which_redis: self._given.broker_url, which_postgres: self._given.database_url}
-        return [which() for which, url in given.items() if not url]
+        """The versions and places of the servers that are started here."""
+        given_urls = {which_redis: self._given.broker_url, which_postgres: self._given.database_url}
+        return [which() for which, url in given_urls.items() if not url]
 
     def start_servers(self) -> None:
-        """Starts the servers that are not given, side by side, and waits until they answer. Raises
-        Failure if one does not.
+        """Starts the servers that the settings do not name, side by side, and waits until they
+        answer. Raises Failure if one does not.
         """
         if self._given.broker_url and (flaw := _flaw_of_broker(self._given)):
             raise Failure(*flaw)
@@ -110,7 +110,7 @@ class Stack:
             self._embedded.spawn_redis()
         if not self._given.database_url:
             self._embedded.spawn_postgres()
-        # Both are ready once this is loaded, which all that follows needs.
+        # This is needed later. Both servers are ready by the time it is loaded.
         import cli.connection  # noqa: F401 - see above
 
         if not self._given.broker_url:
@@ -135,8 +135,8 @@ class Stack:
             return afterwards(connection)
 
     def start_processes(self) -> None:
-        """Starts the four processes, and waits until the API says that all is well. Raises Failure
-        if it never does.
+        """Starts the four processes, and waits until all of them answer. Raises Failure if they do
+        not.
         """
         host, port = self.address
         with uninterrupted():
@@ -148,7 +148,7 @@ class Stack:
         self._wait_until_ready()
 
     def watch(self) -> None:
-        """Restarts what dies, until a signal raises KeyboardInterrupt."""
+        """Restarts processes that die, until a signal raises KeyboardInterrupt."""
         while True:
             self._look_after_children()
             time.sleep(_LOOK_SECONDS)
@@ -159,9 +159,9 @@ class Stack:
         self._children[role] = Child(role, start, self._embedded.logs / f"{role}.log", first)
 
     def _add_role(self, role: str, *options: str) -> None:
-        # -P: the operator's working directory may hold folders that are called as ours are.
+        # -P: the operator's working directory may hold folders with the names of ours.
         python = [sys.executable, "-P", "-m", "cli.roles", role, *options]
-        given = {
+        environment = {
             "DATABASE_URL": self.settings.database_url,
             "BROKER_URL": self.settings.broker_url,
             "REDIS_URL": self.settings.limiter_url,
@@ -170,7 +170,7 @@ class Stack:
         }
 
         def start() -> Process:
-            return spawn(python, self._embedded.logs / f"{role}.log", env=os.environ | given)
+            return spawn(python, self._embedded.logs / f"{role}.log", env=os.environ | environment)
 
         self._add(role, start)
 
@@ -182,20 +182,20 @@ class Stack:
         if news:
             try:
                 self._write_runtime()
-            except OSError as error:  # a full disk, say: no reason to stop what runs
+            except OSError as error:  # such as a full disk, which is no reason to stop the stack
                 self._say(
                     f"{self._runtime} could not be written: {error.strerror}; "
-                    "it does not tell the truth until the next restart"
+                    "until the next restart other commands may not find the stack"
                 )
 
     def _wait_until_ready(self) -> None:
-        # By its own look at each part, since calls of /api/health are counted, and those of others
-        # too.
+        # It looks at each part itself: calls of /api/health have a rate limit, to which the calls
+        # of others count too.
         began = time.monotonic()
         while (finding := self._missing(time.monotonic() - began)) != "":
             self._look_after_children()
             deaths = max(child.deaths for child in self._children.values())
-            if deaths >= _FRUITLESS_STARTS or time.monotonic() > began + READY_SECONDS:
+            if deaths >= _FRUITLESS_STARTS or time.monotonic() > began + READY_TIMEOUT:
                 flaw = _flaw_of_broker(self.settings)
                 and_broker = f", and {flaw[0]}" if flaw else ""
                 raise Failure(
@@ -205,7 +205,7 @@ class Stack:
             time.sleep(_START_LOOK_SECONDS)
 
     def _missing(self, seconds: float) -> str:
-        """What is not up yet, `seconds` after the start; an empty string where all is."""
+        """What is not up yet, `seconds` after the start; an empty string if everything is."""
         from cli.connection import connected_to
         from shared.process.heartbeats import NEWEST_BEATS
 
@@ -222,7 +222,7 @@ class Stack:
         return f"no sign of life from the {' and the '.join(silent)}" if silent else ""
 
     def _write_runtime(self) -> None:
-        given = {"redis": self._given.broker_url, "postgres": self._given.database_url}
+        given_urls = {"redis": self._given.broker_url, "postgres": self._given.database_url}
         content = {
             "url": self.address.url,
             "pid": os.getpid(),
@@ -230,7 +230,7 @@ class Stack:
             "broker_url": self.settings.broker_url,
             "secrets_key": self.settings.secrets_key,
             "ports": {"api": self.address.port}
-            | {role: port for role, port in self._embedded.ports.items() if not given[role]},
+            | {role: port for role, port in self._embedded.ports.items() if not given_urls[role]},
             "children": [
                 {"role": child.role, "pid": child.process.pid} for child in self._children.values()
             ],
@@ -238,8 +238,8 @@ class Stack:
         write_private(self._runtime, json.dumps(content, indent=2) + "\n")
 
     def _stop(self) -> None:
-        deadline = time.monotonic() + STOP_SECONDS
-        for role, seconds in _SHARES.items():
+        deadline = time.monotonic() + STOP_TIMEOUT
+        for role, seconds in _STOP_SECONDS.items():
             if role in self._children:
                 stop(self._children[role].process, seconds)
         self._held.close()
@@ -249,17 +249,17 @@ class Stack:
 
 
 def _flaw_of_broker(settings: Settings) -> tuple[str, str] | None:
-    """What is wrong with the broker, in words, and how to mend it. None where all is well."""
+    """What is wrong with the broker, and how to mend it; None where all is well."""
     from cli.connection import address
     from shared.broker.health import broker_flaw
 
-    flaw = broker_flaw(settings.broker_url, _BROKER_SECONDS)
+    flaw = broker_flaw(settings.broker_url, _BROKER_TIMEOUT)
     return flaw and (f"the broker {address(settings.broker_url)} {flaw.finding}", flaw.hint)
 
 
 def _version(connection: "Connection") -> str | None:
-    """The version of the schema; None for an empty database. Asks without Alembic, which takes a
-    while to load, and is needed only where there is something to change.
+    """The version of the schema; None for an empty database. It is read without Alembic, which
+    takes a while to load and is needed only for changes.
     """
     from sqlalchemy import text
 
@@ -270,6 +270,6 @@ def _version(connection: "Connection") -> str | None:
 
 
 def _newest_version() -> str:
-    """The version that this code needs, by the names of the migrations: 0001_the_core.py."""
+    """The version that this code needs, by the file names of the migrations (0001_the_core.py)."""
     versions = Path(database.__path__[0]) / "migrations" / "versions"
     return max(path.name.partition("_")[0] for path in versions.glob("[0-9]*_*.py"))

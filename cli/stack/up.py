@@ -1,7 +1,7 @@
-"""`leadsweep up`: the whole stack on one command, until Ctrl-C or SIGTERM.
+"""`leadsweep up`: runs the whole stack until Ctrl-C or SIGTERM.
 
-A database without companies is a newcomer's: it gets a little of everything, so that the first
-request deletes something.
+A database without companies gets a company, a campaign, a few leads and a key, so that a newcomer's
+first request deletes something.
 """
 
 import json
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 _DEMO = "demo"  # the company's id, and the campaign's
 _LEADS = 5
-# Once, for somebody who reads slowly what is said: the first key is told only this once.
+# Seconds to wait, once, for a slow reader of stdout: the first key is printed only this once.
 _SLOW_READER_SECONDS = 5
 
 
@@ -35,21 +35,22 @@ _SLOW_READER_SECONDS = 5
 @click.option(
     "--data-dir",
     type=click.Path(path_type=Path, file_okay=False),
-    help="Folder of the stack, made on first start.  [default: LEADSWEEP_DATA_DIR or .leadsweep]",
+    help="Folder of the stack; the first start makes it."
+    "  [default: LEADSWEEP_DATA_DIR or .leadsweep]",
 )
 @click.option(
     "--workers",
     default=2,
     show_default=True,
     type=click.IntRange(1, 64),
-    help="Worker processes; one a core.",
+    help="How many processes work on jobs; best one for each core.",
 )
 def up(host: str, port: int, data_dir: Path | None, workers: int) -> None:
     """Keep the whole stack running.
 
-    PostgreSQL and Redis, where DATABASE_URL and BROKER_URL name none, the API, the worker, the
-    deliverer of webhooks and the ticker. What dies is started again; Ctrl-C stops all of it. On
-    first start there is a campaign to try it on.
+    That is the API, a worker, the deliverer of webhooks and the ticker, with PostgreSQL unless
+    DATABASE_URL is set, and with Redis unless BROKER_URL is set. A process that dies is started
+    again; Ctrl-C stops them all. The first start makes a campaign to try it on.
     """
     from leadsweep.terminal.signals import stop_by_signals
 
@@ -59,7 +60,7 @@ def up(host: str, port: int, data_dir: Path | None, workers: int) -> None:
     from shared.destinations import LOOPBACK, parse_networks
     from shared.process.streams import guard_streams
 
-    # Who reads it may go away, or not read, without stopping the stack.
+    # A reader that goes away, or does not read, does not stop the stack.
     guard_streams(reader_timeout=_SLOW_READER_SECONDS, stdout=True)
     settings = read_settings()
     if not settings.webhook_allow and _is_loopback(host):
@@ -77,7 +78,7 @@ def up(host: str, port: int, data_dir: Path | None, workers: int) -> None:
         try:
             stack.start_processes()
         finally:
-            if key:  # it is told only this once, whatever comes in between
+            if key:  # it is printed only this once, whatever goes wrong
                 _show_how_to_begin(stack.address.url, key)
         if allowed := ", ".join(map(str, stack.settings.webhook_allow)):
             _say(f"webhooks may go to {allowed} too, over HTTP: LEADSWEEP_WEBHOOK_ALLOW")
@@ -94,8 +95,8 @@ def up(host: str, port: int, data_dir: Path | None, workers: int) -> None:
 
 
 def _is_loopback(host: str) -> bool:
-    """Whether this machine alone reaches what listens there: others must not get at what else
-    listens here.
+    """Whether only this machine reaches what listens there. If others did, they could have webhooks
+    sent to services on this machine.
     """
     import socket
     from ipaddress import ip_address
@@ -106,26 +107,26 @@ def _is_loopback(host: str) -> bool:
         infos = socket.getaddrinfo(
             host or None, 0, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )
-    except OSError:  # it cannot be listened on either, which is told then
+    except OSError:  # the API cannot listen on it either, which is reported then
         return False
     addresses = (ip_address(str(info[4][0]).partition("%")[0]) for info in infos)
     return all(unmapped(address).is_loopback for address in addresses)
 
 
 def _guide_is_built() -> bool:
-    """Whether the API has a guide to serve; a wheel always has."""
+    """Whether the API has a guide to serve. In a wheel it always has."""
     return (files("api") / "description/static/guide/index.html").is_file()
 
 
 def _say(text: str) -> None:
-    """Prints `text` at once."""
+    """Prints the lines of `text`."""
     for line in text.splitlines():
         say(line)
 
 
 def _prepare_first_start(secrets_key: str, connection: "Connection") -> str | None:
-    """If there is no company yet: makes one, with a campaign, a few leads and a key, which is
-    returned.
+    """If there is no company yet, makes one with a campaign, a few leads and a key, and returns the
+    key.
     """
     from sqlalchemy import exists, insert, select
 

@@ -1,5 +1,5 @@
-"""The two clients. All that they differ in is here: how a request is sent and how a pause is
-made.
+"""The two clients. They differ only in how they send a request and how they pause, and that is
+here.
 """
 
 import time
@@ -12,7 +12,7 @@ import httpx2
 from leadsweep.calls import Calls
 from leadsweep.steps import Answered, Call, Pause, Retries, Steps, T, Take, Unanswered, advanced
 
-PART = 1 << 16  # bytes of a file that are sent at a time
+BYTES_AT_A_TIME = 1 << 16  # of a file that is sent
 TIMEOUT = 30.0  # seconds without a sign of life
 
 _BEFORE_IT_WAS_SENT = (
@@ -34,8 +34,8 @@ class Client(Calls):
         retries: Retries | None = None,
         transport: httpx2.BaseTransport | None = None,
     ) -> None:
-        """`url` is the server's, as `https://leads.example.com`; `key` is an API key; `transport`
-        is for tests.
+        """`url` is that of the server, such as `https://leads.example.com`; `key` is an API key;
+        `transport` is for tests.
         """
         super().__init__(retries)
         self._http = httpx2.Client(
@@ -67,7 +67,7 @@ class Client(Calls):
                     time.sleep(step.seconds)
                     step = next(steps)
                 elif isinstance(step, Take):
-                    raise TypeError("what is async is for an AsyncClient")
+                    raise TypeError("an async iterable needs an AsyncClient")
                 else:
                     step = advanced(steps, self._exchange(step))
         except StopIteration as end:
@@ -84,9 +84,9 @@ class Client(Calls):
             return _unanswered(error)
 
     def _parts(self, file: BinaryIO) -> Iterator[bytes]:
-        """From its beginning, as this may be another attempt."""
+        """The file in parts, from its beginning, as this may be another attempt."""
         file.seek(0)
-        while part := file.read(PART):
+        while part := file.read(BYTES_AT_A_TIME):
             yield part
 
 
@@ -154,8 +154,8 @@ class AsyncClient(Calls):
 
 
 def _is_tls(url: str) -> bool:
-    """Whether certificates are needed. Loading them takes 60 ms, which plain HTTP does without: no
-    redirect is followed.
+    """Whether certificates are needed. Loading them takes 60 ms, which a plain HTTP server need not
+    cost: no redirect leads from it to HTTPS.
     """
     return not url.lower().startswith("http://")
 
@@ -174,7 +174,7 @@ def _request(call: Call) -> dict[str, Any]:
 
 async def _taken(take: Take) -> list[Any]:
     taken: list[Any] = []
-    while len(taken) < take.most:
+    while len(taken) < take.limit:
         try:
             taken.append(await anext(take.items))
         except StopAsyncIteration:
@@ -197,5 +197,5 @@ async def _async_parts(file: BinaryIO) -> AsyncIterator[bytes]:
     import asyncio
 
     file.seek(0)
-    while part := await asyncio.to_thread(file.read, PART):
+    while part := await asyncio.to_thread(file.read, BYTES_AT_A_TIME):
         yield part

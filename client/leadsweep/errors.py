@@ -1,16 +1,16 @@
 """Everything that a call can raise.
 
 LeadsweepError
-├── Refused             the server says no, and why (4xx; 3xx: it is elsewhere)
-│   ├── KeyRefused      401 and 403: no such key, or it may not do this
+├── Refused             the server refuses, and says why (4xx; 3xx: it redirects)
+│   ├── KeyRefused      401 and 403: the key is unknown, or may not do this
 │   ├── NotFound        404
 │   ├── Conflict        409
-│   └── RateLimited     429, and the wait would be too long
+│   └── RateLimited     429, and the server asks for too long a wait
 ├── ServerFailed        5xx, again and again; or something else answers in its place
 ├── ServerNotReached    no answer, again and again
 │   └── NotConnected    not even a connection: nothing was sent
-├── WaitTimedOut        the job goes on: nothing is said of how it will end
-└── NotVerified         a webhook that is not ours, or not of now: raised by `verify` alone
+├── WaitTimedOut        the job has not ended yet, and goes on
+└── NotVerified         the webhook is forged or old; only `verify` raises it
 """
 
 import re
@@ -20,31 +20,31 @@ from standardwebhooks import WebhookVerificationError
 
 from leadsweep.models import Job
 
-# Control characters, turns of the writing direction, separators of lines, and what is seen as
-# nothing.
+# Control characters, marks that turn the direction of writing, separators of lines, and invisible
+# characters.
 _STEERING = re.compile(
     "[\0-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\u3164\ufeff]"
 )
 
 
 class LeadsweepError(Exception):
-    """The root. What was submitted, and may have been accepted, is sent again with the same
-    `idempotency_key`.
+    """The root. Where a submission failed, `idempotency_key` is its key: submitted again with the
+    same key, it is done once.
     """
 
     idempotency_key: str | None = None
 
     def __str__(self) -> str:
-        """As a traceback may print it: nothing of what a server said steers a terminal. `args` have
-        its own words.
+        """The message without characters that steer a terminal, as a traceback may print it. `args`
+        have what the server said.
         """
         return _STEERING.sub(
-            lambda found: found[0].encode("unicode_escape").decode(), super().__str__()
+            lambda match: match[0].encode("unicode_escape").decode(), super().__str__()
         )
 
 
 class Refused(LeadsweepError):
-    """The server's own words, its HTTP status, and the id under which it logged the request."""
+    """The server refused. `request_id` is the id under which it logged the request."""
 
     def __init__(self, message: str, status: int, request_id: str | None) -> None:
         super().__init__(message)
@@ -53,7 +53,7 @@ class Refused(LeadsweepError):
 
 
 class KeyRefused(Refused):
-    """No such key, or it may not do this."""
+    """The key is unknown, or may not do this."""
 
 
 class NotFound(Refused):
@@ -61,21 +61,21 @@ class NotFound(Refused):
 
 
 class Conflict(Refused):
-    """The state of the job, or something else, forbids it."""
+    """The state of the job, or of something else, forbids it."""
 
 
 class RateLimited(Refused):
-    """The key has used up its calls for longer than is worth waiting."""
+    """The key has used up its calls, and the server asks for too long a wait."""
 
 
 class ServerFailed(LeadsweepError):
-    """The server could not answer. What was asked for may have been done: send it again with the
-    same idempotency key.
+    """The server failed. The request may have been carried out: send it again with the same
+    idempotency key.
     """
 
 
 class ServerNotReached(LeadsweepError):
-    """There was no answer. What was asked for may have been done: send it again with the same
+    """There was no answer. The request may have been carried out: send it again with the same
     idempotency key.
     """
 
@@ -85,7 +85,7 @@ class NotConnected(ServerNotReached):
 
 
 class WaitTimedOut(LeadsweepError, TimeoutError):
-    """The time for waiting is over; `job` is how it stood then. It goes on."""
+    """The time for waiting is over, and the job goes on; `job` is how it stood then."""
 
     def __init__(self, job: Job) -> None:
         super().__init__(
@@ -96,7 +96,7 @@ class WaitTimedOut(LeadsweepError, TimeoutError):
 
 
 class NotVerified(LeadsweepError, WebhookVerificationError):
-    """No secret signed this within the last five minutes, or it is not a webhook at all."""
+    """No secret signed this within the last five minutes, or it is not a webhook of Leadsweep's."""
 
 
 _BY_STATUS: dict[int, type[Refused]] = {

@@ -10,21 +10,21 @@ FINAL = frozenset({"completed", "failed", "cancelled"})
 
 
 class Lead(TypedDict, total=False):
-    """An entry: names one lead by at least one of the two."""
+    """An entry, which names one lead by an externalId, a phone number or both."""
 
     externalId: str | None
     phoneNumber: str | None
 
 
 class NewLead(Lead, total=False):
-    """A lead that is created: its identifiers, and what else is to be kept with it."""
+    """A lead to be created: its identifiers, and the data to be kept with it."""
 
     metadata: Mapping[str, Any] | None
 
 
 class Options(TypedDict, total=False):
-    """How a job is to be done. The server decides what is left out. `schedule` is written as in
-    the API.
+    """How a job is to be done. What is left out has the server's default. `schedule` is written as
+    in the API.
     """
 
     client_reference: str | None
@@ -42,8 +42,8 @@ class Model(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
 
 
 class Accepted(Model, frozen=True):
-    """What every answer to a submission has; the total is left out where the server has waited for
-    the job to end.
+    """The fields of every answer to a submission. The total is left out where the server has waited
+    for the job to end.
     """
 
     job_id: str
@@ -51,8 +51,8 @@ class Accepted(Model, frozen=True):
 
 
 class Submitted(Model, frozen=True):
-    """A job as it was accepted. `replayed` if an earlier call with the same idempotency key had
-    made it.
+    """A job as it was accepted. `replayed` says that an earlier call with the same idempotency key
+    had made it.
     """
 
     job_id: str
@@ -72,8 +72,8 @@ class Change(Model, frozen=True):
 
 
 class WaitingFor(Model, frozen=True):
-    """What keeps a job from going on: `reason` is "locked" or "database"; `leads`, how many, where
-    it is not the whole job.
+    """What keeps a job from going on. `reason` is "locked" or "database"; `leads` says how many
+    leads wait, where it is not the whole job.
     """
 
     reason: str
@@ -152,7 +152,7 @@ class Result(Model, frozen=True):
 
 
 class Page(Model, frozen=True):
-    """Some of a list, and where it goes on."""
+    """A part of a list, and the cursor of the next."""
 
     items: list[msgspec.Raw]
     next_cursor: str | None
@@ -170,16 +170,14 @@ class StoredLead(Model, frozen=True):
 
 
 class LeadsPage(Model, frozen=True):
-    """Some of a campaign's leads, and where the list goes on."""
+    """A part of a campaign's leads, and the cursor of the next."""
 
     leads: list[StoredLead]
     cursor: str | None
 
 
 class Created(Model, frozen=True):
-    """What became of leads that were to be created; those whose identifiers were taken are
-    skipped.
-    """
+    """How many leads were created, and how many were skipped because an identifier was taken."""
 
     created: int
     skipped: int
@@ -188,7 +186,7 @@ class Created(Model, frozen=True):
 
 
 class Webhook(Model, frozen=True):
-    """A URL that is told of the ends of jobs. Only the answer that makes a `secret` has it."""
+    """A URL that gets an event when a job ends. Only the answer that makes a `secret` has it."""
 
     webhook_id: str
     url: str

@@ -1,8 +1,7 @@
-"""What a call does, without doing it: a generator yields requests and pauses, and is given the
-answers.
+"""The steps of a call, as a generator that yields requests and pauses and is sent the answers.
 
-So there is one text of every method, whoever carries it out: `Client` at once, `AsyncClient` when
-it is awaited.
+It does no I/O, so each method of the clients is written once: `Client` carries its steps out at
+once, `AsyncClient` when it is awaited.
 """
 
 import math
@@ -29,17 +28,14 @@ from leadsweep.errors import (
 T = TypeVar("T")
 
 GRACE = 1.0  # seconds for an answer that is sent at the last moment
-CONNECT = 5.0  # seconds for a connection to be made
-_UNREADABLE = (
-    msgspec.MsgspecError,
-    UnicodeDecodeError,
-    RecursionError,
-)  # that msgspec raises of JSON
+CONNECT_TIMEOUT = 5.0  # seconds
+# What msgspec raises for JSON that it cannot read.
+_UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 
 
 class Call(NamedTuple):
-    """A request. A file is sent from its beginning; the answer may take `wait` seconds longer than
-    usual, `within` at most, and the connection `connect`.
+    """A request. A file is sent from its beginning. The answer may take `wait` seconds longer than
+    usual, but no longer than `within` seconds; making the connection may take `connect` seconds.
     """
 
     method: str
@@ -49,20 +45,20 @@ class Call(NamedTuple):
     content: bytes | BinaryIO | None = None
     wait: float = 0
     within: float = math.inf
-    connect: float = CONNECT
+    connect: float = CONNECT_TIMEOUT
 
 
 class Pause(NamedTuple):
-    """Seconds in which nothing is done, but by others."""
+    """Seconds in which the call does nothing, and other tasks have their turn."""
 
     seconds: float
 
 
 class Take(NamedTuple):
-    """Up to `most` of what is awaited one by one: only an AsyncClient can."""
+    """A demand for the next items, up to `limit`, which only an AsyncClient can await."""
 
     items: AsyncIterator[Any]
-    most: int
+    limit: int
 
 
 class Answered(NamedTuple):
@@ -95,10 +91,11 @@ def advanced(steps: Steps[T], outcome: Answered | Unanswered) -> Step:
 
 
 class Retries(NamedTuple):
-    """How often a call is tried: again after 429, 5xx and lost connections, after a random part of
-    a span that doubles each time, and after what the server asks for. Where it asks for more than
-    `longest`, that is the end; so it is where no connection could be made for `unreached` seconds
-    from the beginning, in which nothing has been sent.
+    """How often a call is tried. It is tried again after 429, 5xx and lost connections, once the
+    time that the server asks for is over, and a random part of a span that doubles each time.
+
+    It is not tried again where the server asks for more than `longest` seconds, nor where no
+    connection could be made in the first `unreached` seconds, in which nothing was sent.
     """
 
     attempts: int = 8
@@ -112,7 +109,7 @@ class _Envelope(msgspec.Struct):
     error: str | None = None
 
 
-def asked(
+def answer_to(
     call: Call,
     retries: Retries,
     deadline: float = math.inf,
@@ -120,8 +117,8 @@ def asked(
     patient: bool = False,
     once: bool = False,
 ) -> Steps[Answered]:
-    """The answer to `call`, 2xx, after as many tries as it takes, until `deadline` by the monotonic
-    clock.
+    """The answer 2xx to `call`, which is tried as `retries` says, until `deadline` by the monotonic
+    clock at the latest.
 
     Where `patient`, it is tried until then, however often, and however long the server asks to
     wait. Where `once`, it is not sent again after an attempt that may have been carried out.
@@ -132,7 +129,9 @@ def asked(
     for attempt in count(1):
         error: LeadsweepError
         now = time.monotonic()
-        connect = CONNECT if sent else max(0.1, min(CONNECT, last_connect - now))
+        connect = CONNECT_TIMEOUT
+        if not sent:
+            connect = max(0.1, min(CONNECT_TIMEOUT, last_connect - now))
         try:
             answered: Answered = yield call._replace(
                 within=max(0.0, deadline - now) + GRACE, connect=connect
@@ -152,10 +151,8 @@ def asked(
             raise error
         if once and sent and not isinstance(error, RateLimited):
             raise error
-        pause, left = (
-            after + _jitter(attempt, retries),
-            (deadline if sent else min(deadline, last_connect)) - time.monotonic(),
-        )
+        pause = after + _jitter(attempt, retries)
+        left = (deadline if sent else min(deadline, last_connect)) - time.monotonic()
         yield Pause(max(0.0, min(pause, left)))
         if pause >= left:
             raise error
@@ -172,12 +169,12 @@ def read(encoded: bytes | msgspec.Raw, kind: type[T]) -> T:
     try:
         return msgspec.json.decode(encoded, type=kind)
     except _UNREADABLE as error:
-        raise ServerFailed(f"this is no answer of Leadsweep's: {error}") from None
+        raise ServerFailed(f"this is not an answer of Leadsweep's: {error}") from None
 
 
 def retry_after(answered: Answered, usual: float) -> float:
-    """Seconds after which the server wants to be asked again, however it says so; `usual` where it
-    does not.
+    """Seconds after which the server wants to be asked again, which it may write in two ways;
+    `usual` where it does not say.
     """
     written: Any = answered.headers.get("retry-after", "")
     if written.isdecimal():
@@ -186,16 +183,13 @@ def retry_after(answered: Answered, usual: float) -> float:
         moment = parsedate_to_datetime(written)
     except (ValueError, OverflowError):  # the latter of a year with twenty digits
         return usual
-    return max(
-        0.0,
-        (
-            (moment if moment.tzinfo else moment.replace(tzinfo=UTC)) - datetime.now(UTC)
-        ).total_seconds(),
-    )
+    if not moment.tzinfo:
+        moment = moment.replace(tzinfo=UTC)
+    return max(0.0, (moment - datetime.now(UTC)).total_seconds())
 
 
 def may_pass(answered: Answered) -> bool:
-    """Whether it is worth asking again. After a conflict it is only where the server says when:
+    """Whether it is worth asking again. After a conflict it is so only where the server says when:
     then another request with the same Idempotency-Key is in progress.
     """
     conflict = answered.status == HTTPStatus.CONFLICT and "retry-after" in answered.headers
@@ -212,7 +206,7 @@ def _error_of(answered: Answered) -> LeadsweepError:
 
 def _words_of(answered: Answered) -> str:
     if location := answered.headers.get("location"):
-        return f"the server is elsewhere: {location}"
+        return f"the server redirects to {location}"
     try:
         return msgspec.json.decode(answered.body, type=_Envelope).error or f"HTTP {answered.status}"
     except _UNREADABLE:  # of a proxy in between
@@ -220,7 +214,7 @@ def _words_of(answered: Answered) -> str:
 
 
 def _jitter(attempt: int, retries: Retries) -> float:
-    """Any part of a span that doubles with each attempt: callers who failed together do not come
-    back together.
+    """A random part of a span that doubles with each attempt, so that callers who failed together
+    do not come back together.
     """
     return random.uniform(0, min(retries.longest, retries.first * 2 ** min(attempt - 1, 30)))  # noqa: S311 - no secret

@@ -1,4 +1,4 @@
-"""Verifies webhooks, as Standard Webhooks 1.0 has it."""
+"""Verifies webhooks by the specification Standard Webhooks 1.0."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -19,10 +19,11 @@ class _Sent(msgspec.Struct):
 
 
 def verify(body: bytes, headers: Mapping[str, str], *secrets: str) -> Event:
-    """What `body`, as it came, tells, if one of `secrets` signed it within the last five minutes.
+    """The event in `body`, the raw bytes, if one of `secrets` signed it within the last five
+    minutes.
 
-    Raises NotVerified, and nothing else, whatever came. A `webhook-id` that you have seen is a
-    repetition.
+    Raises NotVerified, and nothing else, whatever came. A `webhook-id` that you have seen before is
+    a repetition.
     """
     signer(body, headers, secrets)
     try:
@@ -35,30 +36,29 @@ def signer(body: bytes, headers: Mapping[str, str], secrets: Iterable[str]) -> s
     """The first of `secrets` that signed `body` within the last five minutes. Raises
     NotVerified.
     """
-    wrong = "no secret to verify with"
+    flaw = "no secret to verify with"
     for secret in secrets:
         try:
             Webhook(secret).verify(body, _well_formed(headers), json_parse=False)
         except WebhookVerificationError as error:
-            wrong = str(error)
+            flaw = str(error)
         except Exception:  # noqa: BLE001 - the library lets out whatever base64, the clock and its own code raise
-            wrong = "the secret, a header or the body is malformed"
+            flaw = "the secret, a header or the body is malformed"
         else:
             return secret
-    raise NotVerified(wrong)
+    raise NotVerified(flaw)
 
 
 def _well_formed(headers: Mapping[str, str]) -> dict[str, str]:
     """The headers without signatures of other kinds: the library gives up at the first of them,
-    though a right one may follow.
+    though a valid one may follow.
     """
-    found = {name.lower(): value for name, value in headers.items()}
-    if signatures := found.get("webhook-signature"):
+    lowered = {name.lower(): value for name, value in headers.items()}
+    if signatures := lowered.get("webhook-signature"):
         ours = [signature for signature in signatures.split(" ") if _SIGNATURE.fullmatch(signature)]
-        found["webhook-signature"] = (
-            " ".join(ours) or "v0,"
-        )  # a version that the library passes over
-    return found
+        # v0 is a version that the library passes over.
+        lowered["webhook-signature"] = " ".join(ours) or "v0,"
+    return lowered
 
 
 def _event(body: bytes) -> Event:

@@ -194,9 +194,9 @@ def test_what_is_refused_is_not_asked_again(carried_out, status, error):
 
 
 def test_who_answers_in_the_servers_place_is_not_believed(carried_out):
-    with pytest.raises(ServerFailed, match="no answer of Leadsweep's"):
+    with pytest.raises(ServerFailed, match="not an answer of Leadsweep's"):
         carried_out(Script((200, {}, b"<html>welcome</html>")), lambda c: c.job("j"))
-    with pytest.raises(Refused, match=r"elsewhere: https://leads\.example\.com/"):
+    with pytest.raises(Refused, match=r"redirects to https://leads\.example\.com/"):
         carried_out(
             Script((301, {"location": "https://leads.example.com/"}, b"")), lambda c: c.job("j")
         )
@@ -215,9 +215,9 @@ def test_what_cannot_be_read_is_no_answer_of_the_servers_whatever_is_wrong_with_
     carried_out, data
 ):
     body = b'{"success":true,"error":null,"data":%s}' % data
-    with pytest.raises(ServerFailed, match="no answer of Leadsweep's"):
+    with pytest.raises(ServerFailed, match="not an answer of Leadsweep's"):
         carried_out(Script((200, {}, body)), lambda c: c.job("j"))
-    with pytest.raises(ServerFailed, match="no answer of Leadsweep's"):
+    with pytest.raises(ServerFailed, match="not an answer of Leadsweep's"):
         carried_out(Script((200, {}, body)), lambda c: c.jobs())
 
 

@@ -6,9 +6,9 @@ import msgspec
 
 from leadsweep.calls.methods import Retrying, call, listing, present, some_of
 from leadsweep.models import Created, LeadsPage, NewLead, StoredLead
-from leadsweep.steps import Call, Steps, asked, content_of
+from leadsweep.steps import Call, Steps, answer_to, content_of
 
-CREATED_AT_ONCE = 1000  # leads in a request
+LEADS_IN_A_REQUEST = 1000
 LEADS_IN_A_PAGE = 8000
 
 _PATH = "/api/v1/leads"
@@ -26,7 +26,7 @@ class LeadCalls(Retrying):
         phone_region: str | None = None,
     ) -> Steps[Created]:
         """Creates any number of leads, 1000 in a request. Leads whose identifiers are taken are
-        skipped; so are those of a request that had to be sent again and was done the first time.
+        skipped. So are those of a request that had been done already when it was sent again.
 
         Raises Refused for the first request that has a mistake; earlier requests stay done.
         """
@@ -34,10 +34,10 @@ class LeadCalls(Retrying):
         total = Created(created=0, skipped=0, created_ids=[], skipped_identifiers=[])
         fields = present({"campaignId": campaign_id, "phoneRegion": phone_region})
         headers = {"content-type": "application/json"}
-        while some := (yield from some_of(entries, CREATED_AT_ONCE)):
-            body = msgspec.json.encode({**fields, "leads": some})
+        while batch := (yield from some_of(entries, LEADS_IN_A_REQUEST)):
+            body = msgspec.json.encode({**fields, "leads": batch})
             request = Call("POST", f"{_PATH}/bulk", headers=headers, content=body)
-            answer = content_of((yield from asked(request, self._retries)), Created)
+            answer = content_of((yield from answer_to(request, self._retries)), Created)
             total = Created(
                 created=total.created + answer.created,
                 skipped=total.skipped + answer.skipped,
@@ -53,7 +53,7 @@ class LeadCalls(Retrying):
         """All leads of a campaign: first those with an externalId, then the others."""
         query = {"campaignId": campaign_id, "limit": str(LEADS_IN_A_PAGE), "cursor": cursor}
         request = Call("GET", _PATH, present(query))
-        page = content_of((yield from asked(request, self._retries)), LeadsPage)
+        page = content_of((yield from answer_to(request, self._retries)), LeadsPage)
         return page.leads, page.cursor
 
     @call
@@ -65,12 +65,13 @@ class LeadCalls(Retrying):
         phone_number: str | None = None,
         phone_region: str | None = None,
     ) -> Steps[list[StoredLead]]:
-        """The leads with this externalId, or else with this phone number; mostly one or none.
+        """The leads with this externalId or, where there is none, with this phone number: as a rule
+        one or none.
 
         Raises ValueError where neither is given.
         """
         query = _named(campaign_id, external_id, phone_number, phone_region)
-        answered = yield from asked(Call("GET", _PATH, query), self._retries)
+        answered = yield from answer_to(Call("GET", _PATH, query), self._retries)
         return content_of(answered, LeadsPage).leads
 
     @call
@@ -82,13 +83,14 @@ class LeadCalls(Retrying):
         phone_number: str | None = None,
         phone_region: str | None = None,
     ) -> Steps[int]:
-        """Deletes one lead at once, and its copies in the archive; says how many copies there were.
+        """Deletes one lead at once, and its copies in the archive. Returns how many copies there
+        were.
 
-        Raises NotFound: also where an earlier attempt deleted it and its answer was lost.
+        Raises NotFound, also where an earlier attempt deleted the lead and its answer was lost;
         ValueError where neither identifier is given.
         """
         query = _named(campaign_id, external_id, phone_number, phone_region)
-        answered = yield from asked(Call("DELETE", _PATH, query), self._retries)
+        answered = yield from answer_to(Call("DELETE", _PATH, query), self._retries)
         return content_of(answered, _Deleted).erased_from_archive
 
 

@@ -11,7 +11,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, TypeVar, overload
 
 from leadsweep.models import Page
-from leadsweep.steps import Call, Retries, Steps, Take, asked, content_of, read
+from leadsweep.steps import Call, Retries, Steps, Take, answer_to, content_of, read
 
 if TYPE_CHECKING:
     from leadsweep.clients import AsyncClient, Client
@@ -21,7 +21,7 @@ T = TypeVar("T")
 
 
 class call(Generic[P, T]):  # noqa: N801 - a decorator
-    """A method that returns, or that is awaited."""
+    """A method that returns its result on a `Client`, and is awaited on an `AsyncClient`."""
 
     def __init__(self, steps: Callable[Concatenate[Any, P], Steps[T]]) -> None:
         self._steps = steps
@@ -45,7 +45,7 @@ class call(Generic[P, T]):  # noqa: N801 - a decorator
 
 
 class listing(Generic[P, T]):  # noqa: N801
-    """A method that iterates over pages."""
+    """A method that iterates over the items of all pages."""
 
     def __init__(
         self, page: Callable[Concatenate[Any, str | None, P], Steps[tuple[list[T], str | None]]]
@@ -82,7 +82,7 @@ class listing(Generic[P, T]):  # noqa: N801
 
 
 class Retrying:
-    """What the methods of both clients need: how often a call is tried."""
+    """Keeps how often a call is tried, which the methods of both clients need."""
 
     is_async = False
 
@@ -100,18 +100,18 @@ def page(
 ) -> Steps[tuple[list[T], str | None]]:
     """The items of one page of a list, and the cursor of the next."""
     query = present({"limit": str(limit), "cursor": cursor, **filters})
-    answered = content_of((yield from asked(Call("GET", path, query), retries)), Page)
+    answered = content_of((yield from answer_to(Call("GET", path, query), retries)), Page)
     return [read(item, kind) for item in answered.items], answered.next_cursor
 
 
 def present(query: Mapping[str, str | None]) -> dict[str, str]:
-    """The parameters that are given."""
+    """The parameters that are not None."""
     return {name: value for name, value in query.items() if value is not None}
 
 
-def some_of(entries: Iterator[T] | AsyncIterator[T], most: int) -> Steps[list[T]]:
-    """Up to `most` of them."""
+def some_of(entries: Iterator[T] | AsyncIterator[T], limit: int) -> Steps[list[T]]:
+    """The next entries, `limit` of them at most."""
     if isinstance(entries, AsyncIterator):
-        taken: list[T] = yield Take(entries, most)
+        taken: list[T] = yield Take(entries, limit)
         return taken
-    return list(islice(entries, most))
+    return list(islice(entries, limit))

@@ -1,5 +1,5 @@
-"""Calls about webhooks, and about what was delivered to them. They need a company-wide write key,
-but for the lists of deliveries.
+"""Calls about webhooks, and about what was delivered to them. All of them need a company-wide write
+key, except the lists of deliveries.
 """
 
 from collections.abc import Iterable
@@ -10,7 +10,7 @@ import msgspec
 
 from leadsweep.calls.methods import Retrying, call, listing, page
 from leadsweep.models import Delivery, Webhook
-from leadsweep.steps import Call, Steps, asked, content_of
+from leadsweep.steps import Call, Steps, answer_to, content_of
 
 ITEMS_IN_A_PAGE = 200
 
@@ -18,7 +18,7 @@ _PATH = "/api/v1/webhooks"
 
 
 class WebhookCalls(Retrying):
-    """Webhooks are told of the ends of all jobs of a company."""
+    """Managing webhooks, which report the ends of all jobs of a company."""
 
     @call
     def create_webhook(
@@ -29,13 +29,13 @@ class WebhookCalls(Retrying):
         description: str | None = None,
         enabled: bool = True,
     ) -> Steps[Webhook]:
-        """Makes a webhook; only this answer has its `secret`. Without `events`: all of them.
+        """Makes a webhook; only this answer has its `secret`. Without `events` it gets all of them.
 
-        It is not tried again where it may have been done, as that could make a second one: raises
-        ServerNotReached or ServerFailed then.
+        The call is not tried again where it may have been done, as that could make a second
+        webhook: it raises ServerNotReached or ServerFailed then.
         """
         body = _fields(url, events, description, enabled=enabled)
-        answered = yield from asked(_sent("POST", _PATH, body), self._retries, once=True)
+        answered = yield from answer_to(_sent("POST", _PATH, body), self._retries, once=True)
         return content_of(answered, Webhook)
 
     @listing
@@ -46,7 +46,7 @@ class WebhookCalls(Retrying):
     @call
     def webhook(self, webhook_id: str) -> Steps[Webhook]:
         """The webhook as it stands. Raises NotFound."""
-        answered = yield from asked(Call("GET", _path_of(webhook_id)), self._retries)
+        answered = yield from answer_to(Call("GET", _path_of(webhook_id)), self._retries)
         return content_of(answered, Webhook)
 
     @call
@@ -59,34 +59,34 @@ class WebhookCalls(Retrying):
         description: str | None = None,
         enabled: bool | None = None,
     ) -> Steps[Webhook]:
-        """Changes what is given, and leaves the rest. A webhook that is disabled is not sent what
-        was still waiting. Raises NotFound.
+        """Changes what is given, and leaves the rest. A webhook that is disabled does not get the
+        events that were still waiting. Raises NotFound.
         """
         body = _fields(url, events, description, enabled=enabled)
         request = _sent("PATCH", _path_of(webhook_id), body)
-        return content_of((yield from asked(request, self._retries)), Webhook)
+        return content_of((yield from answer_to(request, self._retries)), Webhook)
 
     @call
     def delete_webhook(self, webhook_id: str) -> Steps[None]:
         """Removes the webhook and the record of its deliveries.
 
-        Raises NotFound: also where an earlier attempt removed it and its answer was lost.
+        Raises NotFound, also where an earlier attempt removed it and its answer was lost.
         """
-        yield from asked(Call("DELETE", _path_of(webhook_id)), self._retries)
+        yield from answer_to(Call("DELETE", _path_of(webhook_id)), self._retries)
 
     @call
     def rotate_secret(self, webhook_id: str) -> Steps[Webhook]:
-        """Gives the webhook a new `secret`; the one before signs too for 24 hours. Raises
+        """Gives the webhook a new `secret`; the old one goes on signing too for 24 hours. Raises
         NotFound.
         """
         request = Call("POST", f"{_path_of(webhook_id)}/rotate")
-        return content_of((yield from asked(request, self._retries)), Webhook)
+        return content_of((yield from answer_to(request, self._retries)), Webhook)
 
     @call
     def test_webhook(self, webhook_id: str) -> Steps[Delivery]:
         """Sends an event of the type `webhook.test` at once. Raises NotFound."""
         request = Call("POST", f"{_path_of(webhook_id)}/test")
-        return content_of((yield from asked(request, self._retries)), Delivery)
+        return content_of((yield from answer_to(request, self._retries)), Delivery)
 
     @listing
     def deliveries(
@@ -121,7 +121,7 @@ class WebhookCalls(Retrying):
         Conflict where the webhook is disabled.
         """
         request = Call("POST", f"/api/v1/deliveries/{quote(delivery_id, safe='')}/redeliver")
-        return content_of((yield from asked(request, self._retries)), Delivery)
+        return content_of((yield from answer_to(request, self._retries)), Delivery)
 
 
 def _path_of(webhook_id: str) -> str:
@@ -136,7 +136,7 @@ def _sent(method: str, path: str, body: dict[str, Any]) -> Call:
 def _fields(
     url: str | None, events: Iterable[str] | None, description: str | None, *, enabled: bool | None
 ) -> dict[str, Any]:
-    """What is given, as the API has it."""
+    """The fields that are given, under the API's names."""
     fields = {
         "url": url,
         "events": None if events is None else list(events),

@@ -1,6 +1,4 @@
-"""The client that commands use: it says when the server is away, as somebody may sit at the
-terminal.
-"""
+"""The client that commands use. It tells the person at the terminal when the server is away."""
 
 from collections.abc import Callable, Iterator
 from typing import BinaryIO
@@ -9,29 +7,28 @@ from leadsweep import Client, Retries
 from leadsweep.steps import Answered, Call, Unanswered, may_pass
 from leadsweep.terminal.output import remark, told_if_slow
 
-_WITHOUT_A_WORD = 3.3  # seconds without a sign of life
-_AFTER_CONNECT = 0.3  # seconds beyond those that are left for a connection to be made, or given up
+_SILENT_SECONDS = 3.3  # without an answer, before that is told
+_AFTER_CONNECT = 0.3  # seconds beyond the timeout of a connection, before that is told
 
 
 class Caller(Client):
-    """A Client that never waits without a word. What it says it says once, until the server has
+    """A Client that never waits in silence. It tells each trouble once, until the server has
     answered as it should.
     """
 
     def __init__(self, url: str, key: str, *, retries: Retries) -> None:
-        """As Client. `tell` is what says it."""
+        """As for Client. Troubles are told by `tell`."""
         super().__init__(url, key, retries=retries)
         self.tell: Callable[[str], None] = remark
         self._url = url
         self._told: set[str] = set()
-        self._give: Callable[[float], None]  # seconds to the exchange that is under way
+        self._extend: Callable[[float], None]  # gives the exchange under way more seconds
 
     def _exchange(self, call: Call) -> Answered | Unanswered:
         no_answer = f"no answer from {self._url} yet; still trying"
-        seconds = min(
-            _WITHOUT_A_WORD, call.connect + _AFTER_CONNECT
-        )  # less, where connections were refused until now
-        with told_if_slow(no_answer, seconds, self._tell_once) as self._give:
+        # Fewer seconds where connections were refused until now.
+        seconds = min(_SILENT_SECONDS, call.connect + _AFTER_CONNECT)
+        with told_if_slow(no_answer, seconds, self._tell_once) as self._extend:
             outcome = super()._exchange(call)
         if isinstance(outcome, Unanswered):
             if outcome.sent:
@@ -44,7 +41,7 @@ class Caller(Client):
 
     def _parts(self, file: BinaryIO) -> Iterator[bytes]:
         for part in super()._parts(file):
-            self._give(_WITHOUT_A_WORD)  # the part before has been taken
+            self._extend(_SILENT_SECONDS)  # the server has taken the part before
             yield part
 
     def _tell_once(self, text: str) -> None:

@@ -1,5 +1,5 @@
-"""Makes a file that the server takes out of what a person has: a file, a pipe or a list. Checks its
-header and counts its rows.
+"""Prepares the file that is sent to the server from the file, pipe or list that a person has:
+checks its header and counts its rows.
 """
 
 import gzip
@@ -29,13 +29,13 @@ Identifier = Literal["externalId", "phoneNumber"]
 _MEDIA_TYPES: dict[str, str] = {"csv": CSV, "ndjson": NDJSON}
 _BY_SUFFIX = {".csv": CSV, ".tsv": CSV, ".ndjson": NDJSON, ".jsonl": NDJSON}
 _GZIP = b"\x1f\x8b"
-_COUNTING = ("counting", "counting")  # what is shown as it goes on, and at the end
+_COUNTING = ("counting", "counting")  # what is shown on the way, and at the end
 _NOT_GZIP = (gzip.BadGzipFile, EOFError, zlib.error)
 
 
 class Prepared(NamedTuple):
-    """A file that can be read again from its beginning; `leads` says how many rows it has, broken
-    ones too.
+    """A file that can be read again from its beginning. `leads` is the number of its rows, broken
+    ones included.
     """
 
     file: BinaryIO
@@ -50,23 +50,25 @@ def prepare(
     form: Format | None,
     by: Identifier | None,
     naming: Naming,
-    shown: Show,
+    show_progress: Show,
     *,
     needs_external_id: bool,
 ) -> Prepared:
-    """The file at `path`, `-` for stdin; with `by` it is one identifier a line. The header of a CSV
-    must be one by `naming`.
+    """The file at `path`, or stdin for `-`. With `by`, each of its lines is one identifier. The
+    header of a CSV must fit `naming`.
 
-    Raises Failure where it cannot be read, OSError. `stack` closes it. How far it is, is `shown`.
+    `stack` closes the file. Raises Failure where it cannot be read; OSError.
     """
     try:
-        file = _opened(stack, path, shown)
+        file = _opened(stack, path, show_progress)
         compressed = _begins_with(file, _GZIP)
         if by:
-            content = _content(stack, watched(file, shown, *_COUNTING), compressed=compressed)
-            file, compressed = _as_ndjson(stack, content, by), False
+            listed = watched(file, show_progress, *_COUNTING)
+            file = _as_ndjson(stack, _content(stack, listed, compressed=compressed), by)
+            compressed = False
         media_type = NDJSON if by else _media_type(stack, path, form, file, compressed=compressed)
-        content = _content(stack, watched(file, shown, *_COUNTING), compressed=compressed)
+        counted = watched(file, show_progress, *_COUNTING)
+        content = _content(stack, counted, compressed=compressed)
         count = _count(content, media_type, naming, needs_external_id=needs_external_id)
     except _NOT_GZIP:
         raise Failure("the file is not valid gzip") from None
@@ -77,7 +79,7 @@ def prepare(
 
 
 def failure_of(error: Unreadable) -> Failure:
-    """The same for the person at the terminal, with its line."""
+    """The Failure for the person at the terminal, with the line."""
     return Failure(f"line {error.line}: {error.what}" if error.line else error.what, error.mend)
 
 
@@ -89,27 +91,27 @@ def _content(stack: ExitStack, file: BinaryIO, *, compressed: bool) -> BinaryIO 
     return inflated
 
 
-def _opened(stack: ExitStack, path: str, shown: Show) -> BinaryIO:
+def _opened(stack: ExitStack, path: str, show_progress: Show) -> BinaryIO:
     if path == "-":
         check_stdin()
         # Copied even where stdin is a file: somebody may have read a part of it.
-        return _copied(stack, sys.stdin.buffer, shown)
-    return _seekable(stack, stack.enter_context(Path(path).open("rb")), shown)
+        return _copied(stack, sys.stdin.buffer, show_progress)
+    return _seekable(stack, stack.enter_context(Path(path).open("rb")), show_progress)
 
 
 def _temporary(stack: ExitStack) -> BinaryIO:
     return stack.enter_context(tempfile.TemporaryFile())
 
 
-def _seekable(stack: ExitStack, file: BinaryIO, shown: Show) -> BinaryIO:
-    """It must be counted first, and perhaps sent twice."""
-    return file if file.seekable() else _copied(stack, file, shown)
+def _seekable(stack: ExitStack, file: BinaryIO, show_progress: Show) -> BinaryIO:
+    """The file itself or a copy: it is read once to be counted, and perhaps sent twice."""
+    return file if file.seekable() else _copied(stack, file, show_progress)
 
 
-def _copied(stack: ExitStack, source: BinaryIO, shown: Show) -> BinaryIO:
-    """On disk."""
+def _copied(stack: ExitStack, source: BinaryIO, show_progress: Show) -> BinaryIO:
+    """A copy on disk."""
     copy = _temporary(stack)
-    shutil.copyfileobj(watched(source, shown, "reading", "counting"), copy)
+    shutil.copyfileobj(watched(source, show_progress, "reading", "counting"), copy)
     copy.seek(0)
     return copy
 
@@ -123,7 +125,7 @@ def _begins_with(file: BinaryIO, mark: bytes) -> bool:
 def _media_type(
     stack: ExitStack, path: str, form: Format | None, file: BinaryIO, *, compressed: bool
 ) -> str:
-    """As it was said; else by the name; else by the first character."""
+    """The media type by the option --format, else by the name, else by the first character."""
     if form:
         return _MEDIA_TYPES[form]
     suffixes = [suffix.lower() for suffix in Path(path).suffixes if suffix.lower() != ".gz"]
@@ -136,10 +138,10 @@ def _media_type(
 
 
 def _as_ndjson(stack: ExitStack, file: BinaryIO | gzip.GzipFile, by: Identifier) -> BinaryIO:
-    """A list of identifiers, one a line, as NDJSON: line by line, so that what is wrong is found in
-    the same line of both.
+    """A list of identifiers as NDJSON. Lines keep their numbers, so that an error names the line
+    that it has in both.
 
-    Raises Unreadable where it is not text.
+    Raises Unreadable where the list is not text.
     """
     kind = other_kind(file.read(SIZE))
     if kind and not kind.is_text:
@@ -166,16 +168,13 @@ def _count(
         return 0
     external_id, _ = naming.places(header.names, header.line)
     if needs_external_id and external_id is None:
-        what = (
-            "the file has no column externalId, "
-            "and without one nothing can be looked up but by phone"
-        )
+        what = "the file has no column externalId, which --no-phone-fallback needs"
         raise Unreadable(what, f"it has {shown(header.names)}")
-    return sum(len(without_blank_rows(some).lines) for some in records)
+    return sum(len(without_blank_rows(batch).lines) for batch in records)
 
 
 def _filled_lines(block: Block) -> int:
-    """How many lines of the block are not blank; one that is too long is not."""
+    """How many lines of the block are not blank. A line that is too long counts as one."""
     if block.lines is None:
         return 1
     count = 0

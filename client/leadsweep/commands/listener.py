@@ -1,4 +1,4 @@
-"""A receiver of webhooks for development: verifies what comes, tells of it, and may pass it on.
+"""A receiver of webhooks for development: verifies what comes, reports it, and may pass it on.
 
 It is also the example of what a receiver does: read the raw bytes, verify them before parsing,
 answer 2xx at once.
@@ -21,8 +21,8 @@ from leadsweep.terminal.failure import Failure
 from leadsweep.webhooks import signer
 
 MAX_BODY = 1024 * 1024  # bytes; Leadsweep sends 20 kB at most
-_TIMEOUT = 15  # seconds for who gets it forwarded; Leadsweep itself waits for 20
-_WHOSE_IS_WHOSE = "a job's callbackUrl is signed with its company's secret, a webhook with its own"
+_FORWARD_TIMEOUT = 15  # seconds; Leadsweep itself waits for 20
+_WHO_SIGNS_WHAT = "a job's callbackUrl is signed with its company's secret, a webhook with its own"
 _PASSED_ON = ("content-type", "webhook-id", "webhook-timestamp", "webhook-signature")
 
 
@@ -48,17 +48,17 @@ class Listener(ThreadingHTTPServer):
         forward: str | None = None,
         known: Callable[[], Iterable[tuple[str, str]]] = tuple,
     ) -> None:
-        """Begins to listen. `tell` hears of everything that comes, in threads. Raises OSError,
+        """Begins to listen. `tell` is called for everything that comes, in threads. Raises OSError,
         ValueError for a bad secret.
 
-        `known` says, where it can, whose each secret is that may have signed, and the secret; it
-        raises Failure where it cannot.
+        `known` returns the secrets that may have signed, with their owners. It raises Failure where
+        it cannot.
         """
         try:
             for secret in secrets:
                 Webhook(secret)
         except Exception as error:  # the library raises what it does not export
-            raise ValueError("a secret is written whsec_… and holds base64") from error
+            raise ValueError("a secret must be whsec_ followed by base64") from error
         self.secrets = secrets
         self.known = known
         self.tell = tell
@@ -67,8 +67,8 @@ class Listener(ThreadingHTTPServer):
         super().__init__(address, _Handler)
 
     def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ARG002 - the standard library's names
-        """Tells of a request that broke off, or is not one: a traceback would have words of who
-        sent it.
+        """Reports a request that broke off, or is not one. A traceback would print what its sender
+        wrote.
         """
         self.tell(Received("", None, f"it could not be received: {type(sys.exception()).__name__}"))
 
@@ -104,25 +104,25 @@ class _Handler(BaseHTTPRequestHandler):
         return dict(self.headers.items())
 
     def _whose(self, body: bytes) -> str:
-        """Which secret would have fitted, by its owner: the secret itself is not told."""
+        """Whose secret would have fitted; the secret itself is not printed."""
         try:
             for owner, secret in self.server.known():
                 with suppress(NotVerified):
                     signer(body, self._received_headers(), [secret])
                     return f"{owner} would have fitted"
-        except Failure:  # no database, or not its key: this may be anybody's machine
+        except Failure:  # this may be any machine, without the database or its key
             pass
-        return _WHOSE_IS_WHOSE
+        return _WHO_SIGNS_WHAT
 
     def _pass_on(self, body: bytes) -> int:
-        """The status that whoever it is forwarded to answers with."""
+        """Forwards the webhook, and returns the status of the answer."""
         headers = {name: self.headers[name] for name in _PASSED_ON if name in self.headers}
         try:
             return httpx2.post(
                 self.server.forward or "",
                 content=body,
                 headers=headers,
-                timeout=_TIMEOUT,
+                timeout=_FORWARD_TIMEOUT,
                 trust_env=False,
             ).status_code
         except httpx2.HTTPError:
@@ -134,11 +134,11 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the standard library's name
-        """What comes is told otherwise."""
+        """Prints nothing: `tell` reports what comes."""
 
 
 def _parsed(body: bytes) -> dict[str, Any] | None:
-    """The object that `body` is, if it is one."""
+    """The JSON object in `body`; None where there is none."""
     try:
         event = json.loads(body)
     except (ValueError, RecursionError):

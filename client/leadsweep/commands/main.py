@@ -1,4 +1,4 @@
-"""The `leadsweep` command: its groups, and what becomes of an error.
+"""The `leadsweep` command: its groups, and how errors are reported.
 
 Exit codes: 0 done, 1 failed, 2 used wrongly, 130 interrupted; those of callers' commands are in
 leadsweep.commands.server. An error is one line on stderr, never a traceback. Commands import what
@@ -50,20 +50,20 @@ class OneLineErrors(click.Group):
         sys.exit(code if isinstance(code, int) else 0)
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Runs the command. Where it is cut off and may have been done, says so and how to find
-        out.
+        """Runs the command. If it is cut off and its work may have been done, says so, and how to
+        find out.
         """
         try:
             return super().invoke(ctx)
         except (KeyboardInterrupt, NoAnswer) as error:
-            told = cut_off(ctx)
-            if told and isinstance(error, KeyboardInterrupt):
+            text = cut_off(ctx)
+            if text and isinstance(error, KeyboardInterrupt):
                 if sys.stderr.isatty():
                     remark("")  # after the terminal's ^C
-                remark(f"interrupted, but {told}")
+                remark(f"interrupted, but {text}")
                 raise click.exceptions.Exit(INTERRUPTED) from None
-            if told:
-                remark(told)
+            if text:
+                remark(text)
             raise
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - Click's signature
@@ -72,14 +72,16 @@ class OneLineErrors(click.Group):
 
 
 def _explain(error: Exception) -> int:
-    """Says on stderr what went wrong; the exit code."""
+    """Prints to stderr what went wrong, and returns the exit code."""
     match error:
         case click.exceptions.NoArgsIsHelpError():
             error.show()
             return USAGE
         case click.UsageError():
             command = error.ctx.command_path if error.ctx else "leadsweep"
-            return _one_line(f"{error.format_message()} Try '{command} --help'.", USAGE)
+            message = error.format_message()
+            end = "" if message.endswith((".", "?")) else "."
+            return _one_line(f"{message}{end} Try '{command} --help'.", USAGE)
         case click.ClickException():
             return _one_line(error.format_message(), error.exit_code)
         case click.Abort():
@@ -105,7 +107,7 @@ def _unexpected(error: Exception) -> int:
 
 
 def _is_interrupted(error: BaseException) -> bool:
-    """Whether it was Ctrl-C, rather than an answer to a question."""
+    """Whether Ctrl-C was pressed, rather than a question answered with no."""
     return isinstance(error.__cause__ or error.__context__, KeyboardInterrupt)
 
 
@@ -115,8 +117,8 @@ def _one_line(message: str, code: int) -> int:
 
 
 def _give_up_stdout() -> int:
-    """Nobody reads stdout any more (`| head`), or its disk is full: the interpreter is not to try
-    again at its exit.
+    """Leads stdout to nothing where nobody reads it any more (`| head`), or its disk is full: else
+    the interpreter would try again at its exit.
     """
     try:
         if sys.stdout:
@@ -127,7 +129,7 @@ def _give_up_stdout() -> int:
 
 
 def _show_versions(ctx: click.Context, _param: click.Parameter, value: bool) -> None:
-    """Says which client this is and, where it is installed, which server; whether they fit."""
+    """Prints the versions of the client and of an installed server; warns where they do not fit."""
     if not value or ctx.resilient_parsing:
         return
     client, server = version(CLIENT), server_version()
@@ -153,10 +155,13 @@ def _show_versions(ctx: click.Context, _param: click.Parameter, value: bool) -> 
     help="Show the versions of client and server, and exit.",
 )
 def main() -> None:
-    """Bulk deletion of leads that says what it did.
+    """Delete leads in bulk, and see what became of each.
 
-    Callers use submit, status, watch, results and jobs; all else is for who runs the server.
-    Exit codes: 0 done, 1 failed, 2 used wrongly, 130 interrupted; callers' commands have more.
+    To have leads deleted, use submit, status, watch, results and jobs. All other commands, except
+    webhooks listen and completion, are for those who run the server.
+
+    Exit codes: 0 done, 1 failed, 2 used wrongly, 130 interrupted. The commands for jobs have more,
+    which their --help lists.
     """
 
 

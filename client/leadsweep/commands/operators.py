@@ -1,8 +1,8 @@
-"""The operators' commands, which come with the server: whoever has it has one `leadsweep`.
+"""The operators' commands, which come with the server and join the same `leadsweep` command.
 
 The distribution `leadsweep-server` names them as entry points in the group `leadsweep.commands`.
-Each is imported only when it is looked at. One that cannot be imported says so when it is called,
-and leaves the others alone.
+Each is imported only when it is needed. A command that cannot be imported says so when it is
+called, and does not break the others.
 """
 
 from collections.abc import Iterator, MutableMapping, Sequence
@@ -26,7 +26,7 @@ def server_version() -> str | None:
 
 
 def misfit(client: str, server: str) -> str | None:
-    """Why two versions do not fit, and what to do. They fit where major and minor are the same."""
+    """Why two versions do not fit, and what to do; None where major and minor are the same."""
     if client.split(".")[:2] == server.split(".")[:2]:
         return None
     return (
@@ -36,8 +36,8 @@ def misfit(client: str, server: str) -> str | None:
 
 
 class CommandTable(MutableMapping[str, click.Command]):
-    """All commands by their names: the callers', and those of the operators where the server is
-    installed too, which take the place of a caller's command of the same name.
+    """All commands by their names: the callers' and, if the server is installed, the operators',
+    which replace a caller's command of the same name.
 
     They come in the given order; names that are not in it come last.
     """

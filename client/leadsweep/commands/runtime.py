@@ -1,4 +1,4 @@
-"""Finds the stack that runs in a data folder, by the `runtime.json` that its supervisor keeps
+"""Finds the stack that runs in a data folder by the file `runtime.json`, which its supervisor keeps
 there.
 """
 
@@ -9,8 +9,8 @@ from pathlib import Path
 
 
 def running_stack(folder: Path) -> dict[str, str] | None:
-    """`database_url`, `broker_url`, `secrets_key` and the API's `url` of the stack that runs in
-    `folder`. None if none does.
+    """The `database_url`, `broker_url`, `secrets_key` and API `url` of the stack that runs in
+    `folder`; None if no stack runs there.
     """
     try:
         runtime = json.loads((folder / "runtime.json").read_text())

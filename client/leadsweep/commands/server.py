@@ -1,4 +1,4 @@
-"""The server that a caller's command speaks to, and which exit code stands for which way it may
+"""The server that a caller's command speaks to, and the exit codes for the ways in which that may
 fail.
 """
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from leadsweep.commands.caller import Caller
 
 DEFAULT_URL = "http://127.0.0.1:8000"
-UNREACHED = 3.0  # seconds without a connection, after which it is told that there is none
+UNREACHED = 3.0  # seconds without a connection, after which the command gives up
 
 NOT_FOUND, NOT_DONE, REFUSED_KEY, NOT_REACHED, TIMED_OUT, INTERRUPTED = 3, 4, 5, 7, 124, 130
 
@@ -51,14 +51,15 @@ EXIT_CODES = """\b
 Exit codes: 0 done; 1 refused, or not possible; 2 used wrongly;
 3 done, with leads not found (--fail-on-not-found); 4 the job failed or was cancelled;
 5 key refused; 7 server not reached; 124 wait timed out; 130 interrupted.
-The server is LEADSWEEP_URL, else the stack that runs here; the key is LEADSWEEP_API_KEY.
+LEADSWEEP_URL says where the server is (else: the stack that runs in this folder);
+LEADSWEEP_API_KEY is the API key.
 """
 
 
 @contextmanager
 def server(attempts: int = 4) -> Iterator["Caller"]:
-    """A client of the server, which gives up where no connection is made in time. What the client
-    raises becomes a Failure with its exit code.
+    """A client of the server, which gives up where no connection is made in time. Errors of the
+    client become Failures, which have their exit codes.
     """
     import leadsweep
     from leadsweep.commands.caller import Caller
@@ -67,15 +68,16 @@ def server(attempts: int = 4) -> Iterator["Caller"]:
     if not key:
         raise KeyFailure(
             "LEADSWEEP_API_KEY is not set",
-            "make a key: leadsweep keys create --company ID --scope write",
+            "set it to your API key, which the operator makes: "
+            "leadsweep keys create --company ID --scope write",
         )
     if not (key.isascii() and key.isprintable()):
         raise KeyFailure(
             "LEADSWEEP_API_KEY is not a valid key", "expected one line of printable ASCII"
         )
     try:
-        with Caller(url, key, retries=leadsweep.Retries(attempts, unreached=UNREACHED)) as found:
-            yield found
+        with Caller(url, key, retries=leadsweep.Retries(attempts, unreached=UNREACHED)) as caller:
+            yield caller
     except leadsweep.KeyRefused as error:
         raise KeyFailure(
             str(error), "check LEADSWEEP_API_KEY, its scope, and the campaign"
@@ -92,8 +94,8 @@ def server(attempts: int = 4) -> Iterator["Caller"]:
 
 
 def server_url() -> str:
-    """LEADSWEEP_URL; else that of the stack that runs in LEADSWEEP_DATA_DIR or .leadsweep; else the
-    usual one.
+    """LEADSWEEP_URL; else the URL of the stack that runs in LEADSWEEP_DATA_DIR or .leadsweep; else
+    DEFAULT_URL.
     """
     if url := os.environ.get("LEADSWEEP_URL"):
         if not url.startswith(("http://", "https://")):
@@ -104,7 +106,7 @@ def server_url() -> str:
 
 
 def leave(job: "Job", *, fail_on_not_found: bool) -> None:
-    """Ends the command as the job has ended."""
+    """Ends the command with the exit code that says how the job ended."""
     if job.status in {"failed", "cancelled"}:
         raise click.exceptions.Exit(NOT_DONE)
     if fail_on_not_found and job.not_found:

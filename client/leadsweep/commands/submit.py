@@ -15,7 +15,7 @@ from leadsweep.commands.server import EXIT_CODES, leave, server
 from leadsweep.rules.printable import printable
 from leadsweep.terminal import options
 from leadsweep.terminal.failure import Failure, if_cut_off
-from leadsweep.terminal.output import remark, show
+from leadsweep.terminal.output import remark
 from leadsweep.terminal.progress import progress, watched
 
 if TYPE_CHECKING:
@@ -26,36 +26,27 @@ if TYPE_CHECKING:
 IDENTIFIERS = ("externalId", "phoneNumber")
 ATTEMPTS = 6  # of sending a file, which may take as long as a restart of the server does
 STDIN, STDERR = 0, 2
-ANSWER = 1024  # bytes, at most
-_OPTIONS_OF = {
+MAX_ANSWER = 1024  # bytes of the answer to a question
+# What the server calls the options of this command, as a pattern.
+_OPTION_OF = {
     r"\bonInvalid=": "--on-invalid ",
     r"\bcolumns=(\w+):": r"--column \1=",
     r"\bignore=": "--ignore ",
     r"\bphoneFallback=false\b|\bphoneFallback is false\b": "--no-phone-fallback",
 }
-LOOK_UP = 0.1  # seconds: a Ctrl-C just before a read that blocks would be heeded only after it
+# Seconds between two looks for an answer. In a read that blocks, a Ctrl-C just before it would be
+# heeded only after it.
+LOOK_EVERY = 0.1
 
 
 @click.command(epilog=EXIT_CODES)
 @click.argument("file", metavar="FILE|-", type=options.FILE)
-@click.option(
-    "--campaign",
-    "campaign_id",
-    required=True,
-    metavar="ID",
-    type=options.Word(),
-    help="Whose leads they are.",
-)
-@click.option(
-    "--format",
-    "form",
-    type=click.Choice(["csv", "ndjson"]),
-    help="[default: by the file's name or first character]",
-)
+@options.campaign("The campaign that the leads belong to.", required=True)
+@options.form
 @click.option(
     "--by",
     type=click.Choice(IDENTIFIERS),
-    help="FILE is a list: one identifier of this kind a line.",
+    help="FILE is a list with one identifier of this kind on each line.",
 )
 @options.naming
 @click.option(
@@ -63,46 +54,51 @@ LOOK_UP = 0.1  # seconds: a Ctrl-C just before a read that blocks would be heede
     type=click.Choice(["fail", "skip"]),
     default="fail",
     show_default=True,
-    help="Rows that are no leads.",
+    help="What to do about rows that do not name a lead: submit nothing, or skip them.",
 )
 @click.option(
     "--mode",
     type=click.Choice(["delete", "archive"]),
     default="delete",
     show_default=True,
-    help="archive can be undone.",
+    help="Delete the leads, or move them to an archive, which can be undone.",
 )
 @click.option(
     "--dry-run",
     is_flag=True,
-    help="A preview: say what would be deleted or archived, change nothing.",
+    help="Make a preview: it says what would be deleted or archived, and changes nothing.",
 )
 @click.option(
-    "--no-phone-fallback", is_flag=True, help="Look leads with an externalId up by that only."
+    "--no-phone-fallback",
+    is_flag=True,
+    help="Where a row has an externalId, never look the lead up by its phone number.",
 )
 @click.option(
     "--only-if-unidentified",
     is_flag=True,
-    help="Look up by phone only leads that have no externalId of their own.",
+    help="Find by phone number only leads that have no externalId of their own.",
 )
 @options.phone_region
 @click.option("--reference", "client_reference", help="Your own name for the job.")
 @options.schedule
 @click.option(
-    "--max-leads-per-second", type=click.IntRange(1), metavar="N", help="No faster than that."
+    "--max-leads-per-second",
+    type=click.IntRange(1),
+    metavar="N",
+    help="Work on no more than N leads a second.",
 )
-@click.option("--callback-url", metavar="URL", help="Told when the job ends.")
+@click.option("--callback-url", metavar="URL", help="Send a webhook to this URL when the job ends.")
 @click.option(
     "--idempotency-key",
     metavar="KEY",
     type=options.Printable(),
-    help="What is submitted twice with one key is done once.",
+    help="A key of your own: what is submitted again with the same key is done once.",
 )
 @click.option(
-    "--wait", is_flag=True, help="Watch the job until it ends; its end decides the exit code."
+    "--wait", is_flag=True, help="Watch the job until it ends; how it ends decides the exit code."
 )
 @options.waiting
-@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
 @options.as_json
 def submit(
     file: str,
@@ -117,47 +113,46 @@ def submit(
     fail_on_not_found: bool,
     yes: bool,
     as_json: bool,
-    **wishes: Any,
+    **choices: Any,
 ) -> None:
-    """Submit a bulk delete of the leads in FILE (- for stdin): CSV, NDJSON, or with --by a list of
-    identifiers.
+    """Delete or archive the leads that are named in FILE, as one job.
 
-    Prints the id of the job; with --wait, the job when it has ended. Asks before a real deletion if
-    a person is at the terminal.
+    FILE (- for stdin) is CSV or NDJSON, or with --by a list of identifiers; it may be gzipped.
+
+    Prints the id of the job or, with --wait, the job once it has ended. If a person is at the
+    terminal, it asks for confirmation first, except for a preview.
     """
     from leadsweep.commands.files import prepare
-    from leadsweep.commands.jobs.view import show_job
+    from leadsweep.commands.jobs.view import show_job, show_new_job
     from leadsweep.commands.jobs.watcher import watch
 
     if by and (form or columns or ignored):
-        raise click.UsageError("--by is for a bare list: it has no format and no columns")
-    job_options = _job_options(**wishes)
+        raise click.UsageError("--by is for a plain list; leave out --format, --column, --ignore")
+    job_options = _job_options(**choices)
     options.check_waiting(timeout, wait=wait, fail_on_not_found=fail_on_not_found)
     with ExitStack() as stack:
         naming = options.naming_of(columns, ignored)
-        with progress() as shown:
+        with progress() as show_progress:
             prepared = prepare(
-                stack, file, form, by, naming, shown, needs_external_id=wishes["no_phone_fallback"]
+                stack,
+                file,
+                form,
+                by,
+                naming,
+                show_progress,
+                needs_external_id=choices["no_phone_fallback"],
             )
         if prepared.leads == 0:
             raise Failure(f"{file} contains no leads")
-        if not wishes["dry_run"] and not yes:
-            does = wishes["mode"].capitalize()
+        if not choices["dry_run"] and not yes:
+            does = choices["mode"].capitalize()
             confirm(f"{does} up to {prepared.leads:,} leads of campaign {campaign_id}?")
         with server(ATTEMPTS) as leadsweep:
             submitted = _sent(leadsweep, campaign_id, prepared, naming, job_options)
             accepted = f"accepted: {submitted.total:,} leads, {submitted.status}"
             if not wait:
                 remark(f"{accepted}. Watch it: leadsweep watch {submitted.job_id}")
-                show(
-                    {
-                        "jobId": submitted.job_id,
-                        "status": submitted.status,
-                        "total": submitted.total,
-                    },
-                    submitted.job_id,
-                    as_json=as_json,
-                )
+                show_new_job(submitted, as_json=as_json)
                 return
             remark(f"{accepted}, job {submitted.job_id}")
             job = watch(leadsweep, submitted.job_id, timeout, accepted=True)
@@ -170,33 +165,32 @@ def _sent(
     campaign_id: str,
     prepared: "Prepared",
     naming: "Naming",
-    wishes: dict[str, Any],
+    job_options: dict[str, Any],
 ) -> "Submitted":
-    """The job."""
+    """Sends the file, and returns the job."""
     from leadsweep import Refused
 
-    key = wishes.pop("idempotency_key") or str(uuid4())
-    reference = (
-        f" --reference {quote(wishes['client_reference'])}" if wishes["client_reference"] else ""
-    )
-    look_for_it = f"leadsweep jobs list --campaign {quote(campaign_id)}{reference}"
+    key = job_options.pop("idempotency_key") or str(uuid4())
+    reference = job_options["client_reference"]
+    with_reference = f" --reference {quote(reference)}" if reference else ""
+    look_for_it = f"leadsweep jobs list --campaign {quote(campaign_id)}{with_reference}"
     if_cut_off(
         f"it may have been accepted: look for it with {look_for_it}; "
         f"to have it done once, submit it again with --idempotency-key {quote(key)}"
     )
-    wishes |= {
-        "media_type": prepared.media_type,
-        "compressed": prepared.compressed,
-        "idempotency_key": key,
-    }
-    wishes |= {
-        "columns": {identifier: name for name, identifier in naming.columns.items()},
-        "ignore": naming.ignored,
-    }
     try:
-        with progress() as shown:
-            file = watched(prepared.file, shown, "sending", "sent; waiting for the answer")
-            submitted = leadsweep.submit_file(campaign_id, file, **wishes)
+        with progress() as show_progress:
+            file = watched(prepared.file, show_progress, "sending", "sent; waiting for the answer")
+            submitted = leadsweep.submit_file(
+                campaign_id,
+                file,
+                media_type=prepared.media_type,
+                compressed=prepared.compressed,
+                columns={identifier: name for name, identifier in naming.columns.items()},
+                ignore=naming.ignored,
+                idempotency_key=key,
+                **job_options,
+            )
     except Refused as error:
         if error.status != HTTPStatus.BAD_REQUEST:
             raise
@@ -206,21 +200,21 @@ def _sent(
 
 
 def _as_said_here(message: str) -> str:
-    """What the server says of its query, in the options of this command."""
-    for pattern, option in _OPTIONS_OF.items():
+    """The server's error with the options of this command in place of the API's names."""
+    for pattern, option in _OPTION_OF.items():
         message = re.sub(pattern, option, message)
     return message
 
 
 def confirm(question: str) -> None:
-    """Asks the person at the terminal, if there is one. Raises Abort unless the answer is yes."""
+    """Asks the person at the terminal, if there is one. Raises Abort if the answer is not yes."""
     terminal = next(filter(os.isatty, (STDIN, STDERR)), None)  # either may be redirected
     if terminal is None:
         return
     os.write(terminal, f"{printable(question)} [y/N]: ".encode())
-    while not select.select([terminal], [], [], LOOK_UP)[0]:
+    while not select.select([terminal], [], [], LOOK_EVERY)[0]:
         pass
-    if os.read(terminal, ANSWER).decode(errors="replace").strip().lower() not in {"y", "yes"}:
+    if os.read(terminal, MAX_ANSWER).decode(errors="replace").strip().lower() not in {"y", "yes"}:
         raise click.Abort
 
 
@@ -233,9 +227,9 @@ def _job_options(
     window: str | None,
     **others: Any,
 ) -> dict[str, Any]:
-    """As the client has them. Raises UsageError for what contradicts itself."""
+    """The arguments of `submit_file`. Raises UsageError for options that contradict each other."""
     if no_phone_fallback and only_if_unidentified:
-        raise click.UsageError("only one of --no-phone-fallback and --only-if-unidentified")
+        raise click.UsageError("give only one of --no-phone-fallback and --only-if-unidentified")
     fallback = "onlyIfUnidentified" if only_if_unidentified else not no_phone_fallback
     return {
         "phone_fallback": fallback,

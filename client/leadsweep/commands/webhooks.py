@@ -17,12 +17,12 @@ from leadsweep.terminal.signals import stop_by_signals
 if TYPE_CHECKING:
     from leadsweep.commands.listener import Listener, Received
 
-Known = Callable[[], Iterable[tuple[str, str]]]  # whose each secret is that may have signed, and it
+Known = Callable[[], Iterable[tuple[str, str]]]  # secrets that may have signed: (owner, secret)
 
 
 @click.group()
 def webhooks() -> None:
-    """Webhooks, which tell of the ends of jobs."""
+    """Webhooks, which report the ends of jobs."""
 
 
 def _checked_url(_ctx: click.Context, _param: click.Parameter, value: str | None) -> str | None:
@@ -44,7 +44,7 @@ def listening(command: options.Command) -> options.Command:
             "--forward",
             metavar="URL",
             callback=_checked_url,
-            help="Pass on what is verified, and answer as it answers.",
+            help="Pass verified webhooks on to this URL, and answer as it answers.",
         ),
         click.option(
             "--secret",
@@ -53,7 +53,8 @@ def listening(command: options.Command) -> options.Command:
             envvar="LEADSWEEP_WEBHOOK_SECRET",
             required=True,
             metavar="whsec_…",
-            help="To verify with; of several any will do.  [env: LEADSWEEP_WEBHOOK_SECRET]",
+            help="The secret to verify with; of several any will do."
+            "  [env: LEADSWEEP_WEBHOOK_SECRET]",
         ),
         click.option(
             "--host", default="127.0.0.1", show_default=True, help="Address to listen on."
@@ -73,11 +74,11 @@ def listening(command: options.Command) -> options.Command:
 @listening
 @options.as_json
 def listen(**given: Any) -> None:
-    """Receive webhooks: verify them and print each as it comes, until Ctrl-C.
+    """Receive webhooks, verify them and print each as it comes, until Ctrl-C.
 
-    The secret of a job's callbackUrl is its company's, which your operator can tell you; a webhook
-    that was created with the API has its own. With --json the events are printed as they were sent,
-    one a line.
+    What goes to a job's callbackUrl is signed with the secret of its company, which your operator
+    can tell you; a webhook that was created with the API has its own. With --json the events are
+    printed as they were sent, one on each line.
     """
     receive(**given)
 
@@ -91,18 +92,18 @@ def receive(
     *,
     as_json: bool,
 ) -> None:
-    """Prints what comes until it is interrupted. Raises Failure, and BrokenPipeError where nobody
-    reads what is printed.
+    """Prints webhooks as they come, until it is interrupted. Raises Failure, and BrokenPipeError
+    where nobody reads what is printed.
 
-    `known` says whose secret would have fitted, where it can.
+    `known` is for saying whose secret would have fitted.
     """
-    unread: list[BrokenPipeError] = []
+    broken_pipes: list[BrokenPipeError] = []
 
     def tell(received: "Received") -> None:
         try:
             _print(received, as_json=as_json)
         except BrokenPipeError as error:  # nobody reads what is printed any more
-            unread.append(error)
+            broken_pipes.append(error)
             listener.shutdown()
 
     stop_by_signals()
@@ -110,11 +111,11 @@ def receive(
         _listening((host, port), secrets, tell, forward, known) as listener,
         suppress(KeyboardInterrupt),
     ):
-        written = f"[{host}]" if ":" in host else host
-        remark(f"listening on http://{written}:{listener.server_address[1]}/")
+        host_in_url = f"[{host}]" if ":" in host else host
+        remark(f"listening on http://{host_in_url}:{listener.server_address[1]}/")
         listener.serve_forever()
-    if unread:
-        raise unread[0]
+    if broken_pipes:
+        raise broken_pipes[0]
 
 
 def _listening(
@@ -145,8 +146,8 @@ def _print(received: "Received", *, as_json: bool) -> None:
 
 
 def _line(event: dict[str, object]) -> str:
-    """`2026-01-01T02:00:00.000Z job.completed jobId=… deleted=3 …`: what is one value of an event,
-    in one line.
+    """The single values of an event in one line: `2026-01-01T02:00:00.000Z job.completed jobId=…
+    deleted=3 …`.
     """
     content = event.get("data")
     facts = content.items() if isinstance(content, dict) else ()
@@ -159,7 +160,7 @@ def _line(event: dict[str, object]) -> str:
 
 
 def _word(value: object) -> str:
-    """`value` as one word, else in quotes: what a caller wrote must not pass for further words or
+    """`value` as one word, or in quotes: a text of a caller must not pass for further words or
     lines, nor move the cursor.
     """
     if isinstance(value, str) and value == printable(value) and not {" ", '"'} & set(value):

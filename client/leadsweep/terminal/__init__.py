@@ -1,1 +1,1 @@
-"""How commands take options, speak to a terminal, and fail."""
+"""How commands take options, print to a terminal, and fail."""

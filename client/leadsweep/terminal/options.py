@@ -53,7 +53,7 @@ class Word(click.ParamType[str]):
         return text
 
 
-FILE = click.Path(exists=True, dir_okay=False, allow_dash=True)  # to be read
+FILE = click.Path(exists=True, dir_okay=False, allow_dash=True)  # that is read; `-` is stdin
 
 
 def check_stdin() -> None:
@@ -77,7 +77,7 @@ class OpenFile(click.File):
 
 
 class Printable(click.ParamType[str]):
-    """What can be sent in a header: printable ASCII, at most 255 characters."""
+    """A text that can be sent in a header: printable ASCII, at most 255 characters."""
 
     name = "text"
 
@@ -113,7 +113,7 @@ class Expiry(click.ParamType[datetime | timedelta]):
             moment = datetime.fromisoformat(value)
         except ValueError:
             self.fail(
-                "write a time as 2030-01-31T12:00:00Z, or a duration as 30m, 12h, 90d or 4w",
+                "write a time, such as 2030-01-31T12:00:00Z, or a duration: 30m, 12h, 90d or 4w",
                 param,
                 ctx,
             )
@@ -148,9 +148,9 @@ def checked_window(_ctx: click.Context, _param: click.Parameter, value: str | No
 
 
 def _checked_region(_ctx: click.Context, _param: click.Parameter, value: str | None) -> str | None:
-    """Whether it looks like a country's code; which codes there are, the server knows."""
+    """Checks the form only: the server knows which codes there are."""
     if value is not None and not _REGION.fullmatch(value):
-        raise click.BadParameter("write an ISO 3166 country code, as DE")
+        raise click.BadParameter("write an ISO 3166 country code, such as DE")
     return value
 
 
@@ -160,15 +160,48 @@ def phone_region(command: Command) -> Command:
         "--phone-region",
         metavar="CODE",
         callback=_checked_region,
-        help="The country of phone numbers that begin without a +, as DE."
+        help="Read phone numbers without a + as those of this country, such as DE."
         "  [default: the campaign's]",
+    )(command)
+
+
+def campaign(help_text: str, *, required: bool) -> Callable[[Command], Command]:
+    """Adds `--campaign`, as `campaign_id`."""
+    return click.option(
+        "--campaign",
+        "campaign_id",
+        required=required,
+        metavar="ID",
+        type=Word(),
+        help=help_text,
+    )
+
+
+def form(command: Command) -> Command:
+    """Adds `--format`, as `form`."""
+    return click.option(
+        "--format",
+        "form",
+        type=click.Choice(["csv", "ndjson"]),
+        help="What FILE is.  [default: by its name, else by its first character]",
+    )(command)
+
+
+def limit(command: Command) -> Command:
+    """Adds `--limit`."""
+    return click.option(
+        "--limit",
+        type=click.IntRange(1),
+        default=20,
+        show_default=True,
+        help="Show no more than so many.",
     )(command)
 
 
 def _read_columns(
     _ctx: click.Context, _param: click.Parameter, values: tuple[str, ...]
 ) -> dict[str, str]:
-    """`externalId=CRM ID`: the identifiers by the columns."""
+    """Reads `externalId=CRM ID`, and returns the identifier of each column."""
     columns: dict[str, str] = {}
     for value in values:
         identifier, _, column = value.partition("=")
@@ -176,7 +209,7 @@ def _read_columns(
             raise click.BadParameter("write it as externalId=COLUMN or phoneNumber=COLUMN")
         if identifier in columns.values() or column in columns:
             raise click.BadParameter(
-                "each identifier has one column, and each column is of one identifier"
+                "name one column for each identifier, and one identifier for each column"
             )
         columns[column] = identifier
     return columns
@@ -189,7 +222,7 @@ def naming(command: Command) -> Command:
         "ignored",
         multiple=True,
         metavar="NAME",
-        help="A column, or key, that is no identifier though it looks like one.",
+        help="A column (or key) that looks like an identifier but is not one.",
     )(command)
     return click.option(
         "--column",
@@ -197,12 +230,13 @@ def naming(command: Command) -> Command:
         multiple=True,
         metavar="externalId=NAME",
         callback=_read_columns,
-        help="Which column of a CSV, or key of NDJSON, has the externalId, or the phoneNumber.",
+        help="The column of the CSV (or key of the NDJSON) that holds the externalId; likewise"
+        " phoneNumber=NAME.",
     )(command)
 
 
 def naming_of(columns: dict[str, str], ignored: tuple[str, ...]) -> "Naming":
-    """What the options of `naming` say. Raises UsageError."""
+    """The naming that the options of `naming` ask for. Raises UsageError."""
     from leadsweep.rules.identifiers.columns import Naming
 
     if not columns.keys().isdisjoint(ignored):
@@ -213,23 +247,25 @@ def naming_of(columns: dict[str, str], ignored: tuple[str, ...]) -> "Naming":
 
 
 def schedule(command: Command) -> Command:
-    """Adds what says when a job is to run, for `schedule_of`."""
+    """Adds `--run-at`, `--off-peak` and `--window`, for `schedule_of`."""
     command = click.option(
         "--window",
         metavar="WINDOW",
         callback=checked_window,
-        help="Within it: '22:00-06:00 mon-fri Europe/Berlin'.",
+        help="Run the job within this window, such as '22:00-06:00 mon-fri Europe/Berlin'.",
     )(command)
     command = click.option(
-        "--off-peak", is_flag=True, help="Within the campaign's off-peak window."
+        "--off-peak", is_flag=True, help="Run the job within the campaign's off-peak window."
     )(command)
     return click.option(
-        "--run-at", metavar="TIME", help="Not before this time, as 2030-01-31T22:00:00+01:00."
+        "--run-at",
+        metavar="TIME",
+        help="Run the job at this time or later, such as 2030-01-31T22:00:00+01:00.",
     )(command)
 
 
 def schedule_of(run_at: str | None, window: str | None, *, off_peak: bool) -> dict[str, Any] | None:
-    """What the options of `schedule` say, as the API has it. Raises UsageError."""
+    """The schedule that the options of `schedule` ask for, in the API's form. Raises UsageError."""
     schedules: list[dict[str, Any]] = []
     if run_at:
         schedules.append({"runAt": run_at})
@@ -238,12 +274,12 @@ def schedule_of(run_at: str | None, window: str | None, *, off_peak: bool) -> di
     if window:
         schedules.append({"window": _window(window)})
     if len(schedules) > 1:
-        raise click.UsageError("only one of --run-at, --off-peak and --window")
+        raise click.UsageError("give only one of --run-at, --off-peak and --window")
     return schedules[0] if schedules else None
 
 
 def _window(written: str) -> dict[str, Any]:
-    """As the API has it."""
+    """The window in the API's form."""
     from leadsweep.rules.windows import DAY_NAMES, parse_window
 
     window = parse_window(written)
@@ -264,13 +300,13 @@ def as_json(command: Command) -> Command:
 
 
 def check_waiting(timeout: float | None, *, wait: bool, fail_on_not_found: bool) -> None:
-    """Raises UsageError where something is said of a wait that was not asked for."""
+    """Raises UsageError for options of `waiting` that have no meaning without `--wait`."""
     if not wait and (timeout is not None or fail_on_not_found):
-        raise click.UsageError("--timeout and --fail-on-not-found are for --wait")
+        raise click.UsageError("--timeout and --fail-on-not-found need --wait")
 
 
 def waiting(command: Command) -> Command:
-    """Adds what a command that waits for a job can be told."""
+    """Adds `--timeout` and `--fail-on-not-found`."""
     command = click.option(
         "--fail-on-not-found", is_flag=True, help="Exit code 3 if leads were not found."
     )(command)
@@ -278,5 +314,5 @@ def waiting(command: Command) -> Command:
         "--timeout",
         type=click.FloatRange(0, min_open=True),
         metavar="SECONDS",
-        help="Wait no longer than that.",
+        help="Stop waiting after so many seconds; the job goes on.",
     )(command)

@@ -1,9 +1,9 @@
 """What commands print: the result on stdout, as text for people or JSON for scripts, and remarks on
 stderr.
 
-So `KEY=$(leadsweep keys create …)` and `leadsweep leads count … --json | jq .count` both do what
-one hopes for. All that is printed goes through here, since others may have written parts of it:
-none of that steers the terminal.
+So `KEY=$(leadsweep keys create …)` and `leadsweep leads count … --json | jq .count` both work. All
+that is printed goes through here, since callers and servers may have written parts of it, which
+must not steer the terminal.
 """
 
 import json
@@ -21,7 +21,7 @@ import click
 from leadsweep.rules.printable import printable, printable_json
 
 Row = TypeVar("Row")
-Columns = Mapping[str, Callable[[Any], object]]  # what a table shows of a row, by its heads
+Columns = Mapping[str, Callable[[Any], object]]  # the heads of a table, and the cell of a row
 
 
 def show(result: Mapping[str, object], text: str, *, as_json: bool) -> None:
@@ -40,8 +40,7 @@ def say(text: str, *, head: str = "") -> None:
 
 
 def remark(text: str, *, head: str = "", end: str = "\n") -> None:
-    """Says something to the person at the terminal that is not part of the result, if anybody
-    listens.
+    """Prints to stderr what is for the person at the terminal and not part of the result.
 
     `head` and `end` are our own, and may steer the terminal.
     """
@@ -49,7 +48,7 @@ def remark(text: str, *, head: str = "", end: str = "\n") -> None:
 
 
 def _colour() -> bool | None:
-    """For click: none where NO_COLOR says so, else where it prints to a terminal."""
+    """For click: no colour where NO_COLOR is set, else click's own choice."""
     return False if os.environ.get("NO_COLOR") else None
 
 
@@ -57,13 +56,13 @@ def _colour() -> bool | None:
 def told_if_slow(
     text: str, seconds: float, tell: Callable[[str], None] = remark
 ) -> Iterator[Callable[[float], None]]:
-    """Tells `text`, once, where the block takes longer than `seconds`. Yields what gives it so many
-    more from now on.
+    """Tells `text` once if the block takes longer than `seconds`. Yields a function that gives the
+    block so many more seconds from now on.
     """
     ended = threading.Event()
     deadline = time.monotonic() + seconds
 
-    def give(more: float) -> None:
+    def extend(more: float) -> None:
         nonlocal deadline
         deadline = time.monotonic() + more
 
@@ -76,7 +75,7 @@ def told_if_slow(
     waiting = threading.Thread(target=wait, daemon=True)
     waiting.start()
     try:
-        yield give
+        yield extend
     finally:
         ended.set()
         waiting.join()
@@ -86,14 +85,18 @@ def show_list(
     rows: Sequence[Row],
     described: Callable[[Row], Mapping[str, object]],
     columns: Columns,
+    if_none: str,
     *,
     as_json: bool,
 ) -> None:
     """Prints rows of the database: as JSON, each as it is `described`, or as a table of
-    `columns`.
+    `columns`. Where there are no rows, a person is told `if_none`.
     """
     if as_json:
         show({"items": [described(row) for row in rows]}, "", as_json=True)
+        return
+    if not rows:
+        remark(if_none)
         return
     cells = [[str(cell(row)) for cell in columns.values()] for row in rows]
     head, *lines = table([[*columns], *cells])
@@ -105,15 +108,15 @@ def show_list(
 def table(rows: Sequence[Sequence[str]]) -> list[str]:
     """The lines of a table: each column is as wide as its widest cell, two blanks between them.
 
-    It is the same at a terminal and in a pipe: what is too long for a terminal goes on below.
+    It is the same at a terminal and in a pipe: the terminal wraps lines that are too long for it.
     """
-    seen = [[printable(cell) for cell in row] for row in rows]
-    widths = [max(map(width_of, column)) for column in zip(*seen, strict=True)]
-    return ["  ".join(map(padded, row, widths)).rstrip() for row in seen]
+    cells = [[printable(cell) for cell in row] for row in rows]
+    widths = [max(map(width_of, column)) for column in zip(*cells, strict=True)]
+    return ["  ".join(map(padded, row, widths)).rstrip() for row in cells]
 
 
 def padded(cell: str, width: int) -> str:
-    """`cell` with the blanks that it lacks on its right."""
+    """`cell` with blanks on its right up to `width` columns."""
     return cell + " " * (width - width_of(cell))
 
 
@@ -125,14 +128,12 @@ def width_of(text: str) -> int:
 
 
 def minute(time: datetime | None) -> str:
-    """`time` as tables have it."""
+    """`time` as tables show it: UTC, to the minute."""
     return f"{time.astimezone(UTC):%Y-%m-%d %H:%MZ}" if time else "never"
 
 
 def moment(time: datetime | None) -> str | None:
     """`time` as the API writes it: UTC, ISO 8601, three decimals, `Z`."""
-    return (
-        time.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-        if time
-        else None
-    )
+    if time is None:
+        return None
+    return time.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -1,5 +1,5 @@
-"""How far a long command is: a line on the terminal that is gone at its end. In a pipe nothing is
-said.
+"""Shows how far a long command is, in a line on the terminal that is erased at its end. In a pipe
+nothing is shown.
 """
 
 import io
@@ -16,12 +16,12 @@ from leadsweep.terminal.output import remark
 
 T = TypeVar("T")
 
-# Told what is being done, how much of it is done, of how much, of what; the last three may be left
-# out.
+# Shows what is being done, how much of it is done, out of how much, and the unit; all but the first
+# may be left out.
 Show = Callable[..., None]
 
-PART = 1 << 16  # bytes of a file between two looks
-ITEMS = 1000  # items between two looks
+BYTES_AT_A_TIME = 1 << 16  # of a file that is read
+ITEMS_BETWEEN_LOOKS = 1000
 BAR_WIDTH = 20  # columns
 REDRAW_SECONDS = 0.1
 
@@ -30,7 +30,7 @@ _ERASE = "\r\x1b[K"  # to the beginning of the line, and erase it
 
 @contextmanager
 def progress(*, is_wanted: bool = True) -> Iterator[Show]:
-    """Yields what shows how far it is: `show("sending", 3, 7, "bytes")`, or
+    """Yields a function that shows how far the command is: `show("sending", 3, 7, "bytes")`, or
     `show("committing")`.
     """
     can_erase = sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
@@ -49,14 +49,14 @@ def progress(*, is_wanted: bool = True) -> Iterator[Show]:
 
 
 class _Line:
-    """The line on the terminal that says what is done, how much of it, and for how long."""
+    """The line on the terminal that says what is being done, how much of it, and for how long."""
 
     def __init__(self) -> None:
         self._words = ""
         self._began = self._drawn_at = 0.0
 
     def show(self, words: str, done: int, total: int | None, unit: str) -> None:
-        """Draws it anew, if something else is done now or a moment has passed."""
+        """Draws the line anew if something else is being done now, or a moment has passed."""
         now = time.monotonic()
         if words != self._words:
             self._words, self._began = words, now
@@ -82,18 +82,18 @@ class _Line:
 
 
 def counted(items: Iterable[T], show: Show, words: str, total: int, unit: str) -> Iterator[T]:
-    """`items`, each shown as they are taken."""
+    """The `items`; how many have been taken is shown on the way."""
     for number, item in enumerate(items):
-        if number % ITEMS == 0:
+        if number % ITEMS_BETWEEN_LOOKS == 0:
             show(words, number, total, unit)
         yield item
 
 
 def watched(file: BinaryIO, show: Show, words: str, then: str) -> BinaryIO:
-    """`file`, read from where it is, which shows how much of it has been read; after its end what
-    is done `then`.
+    """A reader of `file`, from where it stands, which shows how much of it has been read, and after
+    its end shows `then`.
     """
-    return io.BufferedReader(_Watched(file, show, words, then), PART)
+    return io.BufferedReader(_Watched(file, show, words, then), BYTES_AT_A_TIME)
 
 
 class _Watched(io.RawIOBase):
@@ -131,9 +131,9 @@ class _Watched(io.RawIOBase):
 
 
 def _size_on_disk(file: BinaryIO) -> int | None:
-    """Bytes of a file on disk; None of what is no such file, as a pipe or a terminal."""
+    """The bytes of a file on disk; None for a pipe, a terminal and the like."""
     try:
         status = os.fstat(file.fileno())
-    except OSError:  # it is none of the system's
+    except OSError:  # it is not a file of the operating system
         return None
     return status.st_size if stat.S_ISREG(status.st_mode) else None

@@ -1,4 +1,4 @@
-"""How a command that runs a stack is told to stop, and when it had better not be."""
+"""Signals that end a command: how it heeds them, and how it puts them off for a while."""
 
 import signal
 import threading
@@ -21,8 +21,8 @@ def stop_by_signals() -> None:
 
 @contextmanager
 def uninterrupted() -> Iterator[None]:
-    """Puts those signals off to the end of the block: a process just started must be noted, or
-    nobody would stop it.
+    """Puts those signals off to the end of the block. For instance, a process that was just started
+    must first be noted, or nobody would stop it.
     """
     if threading.current_thread() is not threading.main_thread():
         yield

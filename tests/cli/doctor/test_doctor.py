@@ -74,7 +74,7 @@ def test_silent_workers_and_tickers_are_told_apart_from_those_that_never_were(he
     assert found.keys() == {"worker", "deliverer", "ticker"}
     assert found["worker"].startswith("last sign of life 6")
     assert found["worker"].endswith("-> read its log, then start it again: leadsweep worker")
-    assert found["ticker"] == "none has given a sign of life -> start one: leadsweep ticker"
+    assert found["ticker"] == "no ticker has given a sign of life -> start one: leadsweep ticker"
 
 
 def test_a_schema_that_is_missing_is_to_be_migrated_and_what_needs_it_is_not_checked(
@@ -178,7 +178,7 @@ def test_wrong_settings_are_the_first_thing_to_mend(healthy, monkeypatch):
     monkeypatch.setenv("LEADSWEEP_POOL_SIZE", "0")
     assert wrong(healthy("--json")) == {
         "settings": (
-            "LEADSWEEP_POOL_SIZE: should be greater than or equal to 1 -> mend the environment"
+            "LEADSWEEP_POOL_SIZE: should be greater than or equal to 1 -> correct the environment"
         )
     }
 
@@ -207,7 +207,7 @@ def test_a_key_that_does_not_open_the_secrets_is_found_out(healthy, leadsweep, m
     )
     monkeypatch.setenv("LEADSWEEP_SECRETS_KEY", "B" * 43 + "=")
     assert wrong(healthy("--json")) == {
-        "secrets": f"{flaw} -> set the key that it was; older keys after a comma"
+        "secrets": f"{flaw} -> set the key that was used then; older keys go after a comma"
     }
     monkeypatch.delenv("LEADSWEEP_SECRETS_KEY")
     assert wrong(healthy("--json"))["secrets"].startswith("LEADSWEEP_SECRETS_KEY is not set")
@@ -222,7 +222,10 @@ def test_a_foreign_key_without_an_index_is_named_with_the_statement_that_mends_i
     ran = healthy("--json")
     assert (ran.code, wrong(ran)) == (0, {})
     [check] = [check for check in ran.json["checks"] if check["name"] == "foreign keys"]
-    assert check["finding"] == "deleting leads is slow, for want of an index: of_lead of calls"
+    assert (
+        check["finding"]
+        == "deleting leads is slow, as these foreign keys have no index: of_lead of calls"
+    )
     assert check["mend"] == "CREATE INDEX CONCURRENTLY ON calls (lead_id)"
     [line] = [line for line in healthy().out.splitlines() if line.startswith("warn")]
     assert "of_lead of calls" in line

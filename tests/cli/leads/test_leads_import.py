@@ -283,7 +283,7 @@ def test_a_file_that_cannot_be_read_is_one_line(leadsweep, campaign, load, tmp_p
     assert leadsweep("leads", "import", tmp_path / "none.csv", "--campaign", campaign).code == 2
     assert leadsweep("leads", "import", tmp_path, "--campaign", campaign).code == 2
     assert "names neither externalId nor phoneNumber" in load("name\nA\n").error
-    assert "it is empty" in load("").error
+    assert "line 1, is empty" in load("").error
     assert (
         "campaigns create nope"
         in leadsweep("leads", "import", "-", "--campaign", "nope", stdin="externalId\nA\n").error

@@ -199,8 +199,8 @@ def test_damage_costs_as_much_as_it_is_long(first, line):
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [
-        (b"", "it is empty"),
-        (b"\n\n", "it is empty"),
+        (b"", "line 1, is empty"),
+        (b"\n\n", "line 1, is empty"),
         (b"name,city\nA,B\n", "names neither externalId nor phoneNumber"),
         (b"externalId,phone_number\nA,1\n", "write phoneNumber"),
         (b"ExternalID\nA\n", "write externalId"),

@@ -57,7 +57,7 @@ def form(engine):
 
 
 def test_all_leads_come_into_todays_form_chunk_by_chunk(leadsweep, former, engine, monkeypatch):
-    monkeypatch.setattr(recanonicaliser, "LEADS", 3)
+    monkeypatch.setattr(recanonicaliser, "LEADS_AT_A_TIME", 3)
     former(*FORMER)
     ran = leadsweep("leads", "recanonicalise", "--json")
     assert (ran.code, ran.json) == (0, {"leads": 4, "changed": 3, "left": 0})
@@ -96,7 +96,9 @@ def test_phone_numbers_that_are_none_are_reported_and_not_changed(leadsweep, for
     leadsweep("leads", "recanonicalise")
     checks = {check["name"]: check for check in leadsweep("doctor", "--json").json["checks"]}
     assert checks["forms"]["ok"]
-    assert checks["numbers"]["finding"].startswith("2 leads have a phone number that is none")
+    assert checks["numbers"]["finding"].startswith(
+        "2 leads have a phone number that is not a number"
+    )
     assert ("a", "N/A") in left(engine)
 
 

@@ -358,7 +358,7 @@ def test_a_server_is_asked_for_its_version_once_and_not_for_ever(tmp_path, monke
     )
     program(on_path, "valkey-server", "'; exec sleep '600")
     monkeypatch.setenv("PATH", f"{on_path}:{os.environ['PATH']}")
-    monkeypatch.setattr(programs, "_VERSION_SECONDS", 0.5)
+    monkeypatch.setattr(programs, "_VERSION_TIMEOUT", 0.5)
     assert [programs.which_redis() for _ in range(3)] == [
         f"Redis 99.0.0, {on_path}/redis-server"
     ] * 3

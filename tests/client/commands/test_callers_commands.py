@@ -493,7 +493,7 @@ def test_jobs_are_listed_by_time_within_100_columns_and_whole_as_json(shell):
             for item in items
         )
     assert shell.run("jobs", "list", "--until", "36500d") == ""
-    assert shell.err == "no jobs like that\n"
+    assert shell.err == "no job fits these options\n"
     assert f"reference    1 {'漢字' * 60}\n" in shell.run("status", ids[0])
     for misused in ("yesterday", "0m", "-2h", "2026-13-01"):
         shell.run("jobs", "list", "--since", misused, code=2)
@@ -884,7 +884,7 @@ def test_watching_survives_a_restart_of_the_api(ground):  # noqa: F811
             job_id = shell.run(*submit, stdin=ids).strip()
             person = stack.enter_context(shell.at_terminal("watch", job_id))
             person.expect("running")
-        person.expect("the server is not reached; trying again")
+        person.expect("the server does not answer; trying again")
         with running(*api, env=ground.env()):
             shell_key = {"LEADSWEEP_API_KEY": ground.key}
             wait_for(lambda: answers(shell))
@@ -913,7 +913,7 @@ def test_a_frozen_server_is_said_to_be_away_and_the_time_is_kept(ground):  # noq
             person.expect("queued")
             api.send_signal(signal.SIGSTOP)
             person.expect(f"no answer from {ground.url} yet; still trying", 5)
-            person.expect("the server is not reached; trying again")
+            person.expect("the server does not answer; trying again")
             assert person.end(30) == 124
 
 

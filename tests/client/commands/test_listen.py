@@ -236,8 +236,8 @@ def test_what_is_forwarded_keeps_its_signature_and_the_answer_is_the_forwarded_o
     ("options", "said"),
     [
         ((), "Missing option '--secret'"),
-        (("--secret", "whsec_ä"), "a secret is written whsec_… and holds base64"),
-        (("--secret", "whsec_"), "a secret is written whsec_… and holds base64"),
+        (("--secret", "whsec_ä"), "a secret must be whsec_ followed by base64"),
+        (("--secret", "whsec_"), "a secret must be whsec_ followed by base64"),
     ],
 )
 def test_without_a_secret_it_does_not_begin(leadsweep, options, said):

@@ -39,7 +39,7 @@ def status(job_id: str, *, as_json: bool) -> None:
 def watch(job_id: str, timeout: float | None, *, fail_on_not_found: bool, as_json: bool) -> None:
     """Watch a job until it ends: what is done, how fast, how long it will take.
 
-    Goes on while the server restarts. Ctrl-C leaves the job alone.
+    It keeps watching while the server restarts. Ctrl-C ends the watching, not the job.
     """
     from leadsweep.commands.jobs.view import show_job
     from leadsweep.commands.jobs.watcher import watch as watch_job
@@ -52,46 +52,46 @@ def watch(job_id: str, timeout: float | None, *, fail_on_not_found: bool, as_jso
 
 @click.group()
 def jobs() -> None:
-    """Jobs: list them, and steer them."""
+    """List jobs, and control them: pause, cancel, retry and so on."""
 
 
 @jobs.command("list", epilog=EXIT_CODES)
-@click.option("--status", type=click.Choice(_STATES), help="Only those in this state.")
-@click.option("--campaign", "campaign_id", metavar="ID", help="Only those of this campaign.")
-@click.option("--reference", "client_reference", help="Only those with this reference.")
+@click.option("--status", type=click.Choice(_STATES), help="Only jobs in this state.")
+@click.option("--campaign", "campaign_id", metavar="ID", help="Only jobs of this campaign.")
+@click.option("--reference", "client_reference", help="Only jobs with this reference.")
 @click.option(
     "--since",
     "created_after",
     metavar="TIME|DURATION",
     type=options.Past(),
-    help="Only those made then or later: 2030-01-31T12:00:00Z, or 30m, 12h, 7d, 4w ago.",
+    help="Only jobs made at this time or later, such as 2030-01-31T12:00:00Z, or within the last"
+    " 30m, 12h, 7d or 4w.",
 )
 @click.option(
     "--until",
     "created_before",
     metavar="TIME|DURATION",
     type=options.Past(),
-    help="Only those made before that, and not at it.",
+    help="Only jobs made before this time.",
 )
-@click.option(
-    "--limit", type=click.IntRange(1), default=20, show_default=True, help="The most to be shown."
-)
+@options.limit
 @options.as_json
 def list_(limit: int, *, as_json: bool, **filters: Any) -> None:
-    """List jobs, newest first, in lines of at most 100 columns.
+    """List jobs, newest first.
 
-    MODE is delete, archive or restore, or preview: of a deletion, preview-arch of an archive. DONE
-    is how many were deleted, archived or restored, or, of a preview, would be. A long campaign or
-    reference is cut, millions are told in short: status, and --json, have them whole.
+    MODE is delete, archive or restore; preview is the preview of a deletion, preview-arch that of
+    an archiving. DONE is how many leads were deleted, archived or restored, or would be by a
+    preview. A line has at most 100 characters: long campaigns and references are cut, and millions
+    are shortened. `leadsweep status` and --json have them in full.
     """
     from leadsweep.commands.jobs.view import show_jobs
 
     with server() as leadsweep:
-        shown = list(itertools.islice(leadsweep.jobs(**filters), limit))
-    if shown or as_json:
-        show_jobs(shown, as_json=as_json)
+        first_jobs = list(itertools.islice(leadsweep.jobs(**filters), limit))
+    if first_jobs or as_json:
+        show_jobs(first_jobs, as_json=as_json)
     elif any(filters.values()):
-        remark("no jobs like that")
+        remark("no job fits these options")
     else:
         remark("no jobs; make one: leadsweep submit FILE --campaign ID")
 
@@ -101,13 +101,14 @@ def list_(limit: int, *, as_json: bool, **filters: Any) -> None:
 @click.argument("leads_per_second", metavar="LEADS_PER_SECOND|none")
 @options.as_json
 def pace(job_id: str, leads_per_second: str, *, as_json: bool) -> None:
-    """Let an unfinished job work on so many leads a second from now on; none: as fast as it
-    goes.
+    """Change how many leads a second a job works on; `none` lifts the limit.
+
+    It holds from now on, for a job that has not ended.
     """
     from leadsweep.commands.jobs.view import show_job
 
     if leads_per_second != "none" and not leads_per_second.isdecimal():
-        raise click.BadParameter("write a whole number, or none", param_hint="LEADS_PER_SECOND")
+        raise click.BadParameter("write a whole number or none", param_hint="LEADS_PER_SECOND")
     if_cut_off(f"it may have been accepted; to find out: leadsweep status {quote(job_id)}")
     with server() as leadsweep:
         rate = None if leads_per_second == "none" else int(leads_per_second)
@@ -121,10 +122,10 @@ def _steer(action: str, does: str) -> None:
     def steer(job_id: str, *, as_json: bool) -> None:
         if_cut_off(f"it may have been accepted; to find out: leadsweep status {quote(job_id)}")
         with server() as leadsweep:
-            asked = leadsweep.act(job_id, action)
+            job = leadsweep.act(job_id, action)
         show(
-            {"jobId": asked.job_id, "status": asked.status},
-            f"job {asked.job_id} is {asked.status}",
+            {"jobId": job.job_id, "status": job.status},
+            f"job {job.job_id} is {job.status}",
             as_json=as_json,
         )
 
@@ -132,18 +133,18 @@ def _steer(action: str, does: str) -> None:
 def _follow(
     action: str,
     does: str,
-    wishes: Callable[[options.Command], options.Command] = lambda command: command,
+    more_options: Callable[[options.Command], options.Command] = lambda command: command,
 ) -> None:
     @jobs.command(action, help=does, epilog=EXIT_CODES)
     @_JOB
-    @wishes
+    @more_options
     @click.option(
         "--wait",
         is_flag=True,
-        help="Watch the new job until it ends; its end decides the exit code.",
+        help="Watch the new job until it ends; how it ends decides the exit code.",
     )
     @options.waiting
-    @click.option("--yes", is_flag=True, help="Do not ask.")
+    @click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
     @options.as_json
     def follow(
         job_id: str,
@@ -157,7 +158,7 @@ def _follow(
         yes: bool,
         as_json: bool,
     ) -> None:
-        from leadsweep.commands.jobs.view import show_job
+        from leadsweep.commands.jobs.view import show_job, show_new_job
         from leadsweep.commands.jobs.watcher import watch as watch_job
 
         schedule = options.schedule_of(run_at, window, off_peak=off_peak)
@@ -174,16 +175,12 @@ def _follow(
                 f"it may have been accepted: look for it with leadsweep jobs list {in_campaign}; "
                 f"{again} makes no second job"
             )
-            made = leadsweep.act(job_id, action, schedule=schedule)
-            if_cut_off(f"it was accepted: leadsweep status {made.job_id}")
+            new_job = leadsweep.act(job_id, action, schedule=schedule)
+            if_cut_off(f"it was accepted: leadsweep status {new_job.job_id}")
             if not wait:
-                show(
-                    {"jobId": made.job_id, "status": made.status, "total": made.total},
-                    made.job_id,
-                    as_json=as_json,
-                )
+                show_new_job(new_job, as_json=as_json)
                 return
-            job = watch_job(leadsweep, made.job_id, timeout, accepted=True)
+            job = watch_job(leadsweep, new_job.job_id, timeout, accepted=True)
         show_job(job, as_json=as_json)
         leave(job, fail_on_not_found=fail_on_not_found)
 
@@ -203,22 +200,22 @@ def _question(source: "Job", action: str) -> str:
 _steer("pause", "Pause a job; what is done stays done.")
 _steer("resume", "Let a paused job go on.")
 _steer("cancel", "Cancel a job; what is done stays done.")
-_follow("retry", "Make a new job of what a failed or cancelled one left unprocessed.")
+_follow("retry", "Make a new job of the leads that a failed or cancelled job left unprocessed.")
 _follow(
     "execute",
-    "Delete, or archive, what a preview found, and nothing else; now, or when it is said to.",
+    "Delete or archive exactly what a preview found, now or at a given time.",
     options.schedule,
 )
-_follow("restore", "Put back what an archive job took away.")
+_follow("restore", "Put back the leads that an archive job moved to the archive.")
 
 
 @click.command(
-    epilog='Load it with:  eval "$(leadsweep completion bash)"  in ~/.bashrc; '
-    "likewise zsh. fish: pipe it to source."
+    epilog='For bash, put  eval "$(leadsweep completion bash)"  into ~/.bashrc; likewise for zsh '
+    "into ~/.zshrc. For fish: leadsweep completion fish | source"
 )
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 def completion(shell: str) -> None:
-    """Print the shell's completion script."""
+    """Print a script that lets the shell complete these commands."""
     from click.shell_completion import get_completion_class
 
     kind = get_completion_class(shell)

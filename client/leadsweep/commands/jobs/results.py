@@ -1,7 +1,7 @@
 """`leadsweep results`: what became of each entry, as CSV, as NDJSON or as a list of identifiers.
 
-A list has one identifier a line and means the same when `submit --by` takes it; or else there is
-none.
+A list has one identifier on each line. `submit --by` takes it, and it must mean the same there;
+where it would not, no list is printed.
 """
 
 import itertools
@@ -39,11 +39,11 @@ _OUTCOMES = (
     "invalid",
 )
 _BY_SUFFIX = {".csv": "csv", ".ndjson": "ndjson", ".jsonl": "ndjson", ".txt": "identifiers"}
-_LINES = 1000  # results written at a time
+_RESULTS_AT_A_TIME = 1000  # that are written
 _CSV_HEAD = (
     b"index,externalId,phoneNumber,identifier,outcome,matchedBy,reason,erasedFromArchive,detail\r\n"
 )
-_PART = 1 << 16  # bytes of a list that are read at a time
+_BYTES_AT_A_TIME = 1 << 16  # of a list that is read
 _WAY_OUT = "CSV has both, and can be submitted as it is: --format csv"
 
 
@@ -61,71 +61,69 @@ def _in_a_folder(_ctx: click.Context, _param: click.Parameter, value: Path | Non
     "--output",
     type=click.Path(path_type=Path, dir_okay=False, allow_dash=True, writable=True),
     callback=_in_a_folder,
-    help="Write to this file; whole, or not at all.",
+    help="Write to this file, which appears only once it is complete.",
 )
 @click.option(
     "--format",
     "form",
     type=click.Choice(["csv", "ndjson", "identifiers"]),
-    help="identifiers: one a line, of one kind, for submit --by."
+    help="identifiers is a list for submit --by: one on each line, all of one kind."
     "  [default: by the name of the output, else csv]",
 )
 @click.option(
     "--raw",
     is_flag=True,
-    help="CSV without a quote before what a spreadsheet would take for a formula, as +1555….",
+    help="Leave out the quote that CSV has before what a spreadsheet would take for a formula, such"
+    " as +1555….",
 )
 def results(
     job_id: str, outcome: str | None, output: Path | None, form: str | None, *, raw: bool
 ) -> None:
-    """Print what became of each entry, in their order, also while the job runs.
+    """Print what became of each entry, in the order of the request, also while the job runs.
 
     CSV is safe to open in a spreadsheet: a quote stands before what it would take for a formula.
-    With it or without, what is printed can be submitted again with the job's own options, and means
-    the same.
+    With that quote or without, what is printed can be submitted again with the job's options, and
+    means the same.
 
-    A list of identifiers has externalIds or phone numbers. Where that would lose something, it is
-    refused before anything is printed: if some entries have one kind and some the other, or if an
-    entry has both, by either of which it is looked up (unless the job had no phone fallback). CSV
-    keeps them. Entries without any identifier are left out.
+    A list of identifiers has either externalIds or phone numbers. Where such a list would lose
+    something, the command refuses before it prints anything: where some entries have one kind and
+    some the other, or where an entry has both (unless the job had --no-phone-fallback). CSV keeps
+    both. Entries without any identifier are left out.
     """
     if output == Path("-"):
         output = None
     chosen = form or (_BY_SUFFIX.get(output.suffix.lower(), "csv") if output else "csv")
     if raw and chosen != "csv":
-        raise click.UsageError("--raw is for CSV: the other formats are never guarded")
-    is_seen = _is_terminal(output)
-    cell = printable if is_seen else str  # what goes into a file or a pipe stays what it is
-    with server() as leadsweep, progress(is_wanted=not is_seen) as shown:
+        raise click.UsageError("--raw is for CSV; the other formats have no such quotes")
+    to_terminal = _is_terminal(output)
+    cell = printable if to_terminal else str  # a file or a pipe gets the text unchanged
+    with server() as leadsweep, progress(is_wanted=not to_terminal) as show_progress:
         job = leadsweep.job(job_id)
-        found = counted(
+        entries = counted(
             leadsweep.results(job_id, outcome=outcome),
-            shown,
+            show_progress,
             "reading",
             _count_of(job, outcome),
             "entries",
         )
         if chosen == "identifiers":
-            parts = _identifier_list(found, cell, phone_fallback=job.phone_fallback is not False)
+            parts = _identifier_list(entries, cell, phone_fallback=job.phone_fallback is not False)
+        elif chosen == "csv":
+            parts = _lines(entries, partial(_as_csv, raw=raw, cell=cell))
         else:
-            write = (
-                partial(_as_csv, raw=raw, cell=cell)
-                if chosen == "csv"
-                else partial(_as_ndjson, is_seen=is_seen)
-            )
-            parts = _lines(found, write)
-        first = list(
-            itertools.islice(parts, 1)
-        )  # what is refused is refused before anything is written
-        with _written(output) as file:
-            for part in itertools.chain([_CSV_HEAD] if chosen == "csv" else (), first, parts):
+            parts = _lines(entries, partial(_as_ndjson, to_terminal=to_terminal))
+        # A list may be refused here, before anything is written.
+        first = list(itertools.islice(parts, 1))
+        head = [_CSV_HEAD] if chosen == "csv" else []
+        with _opened(output) as file:
+            for part in itertools.chain(head, first, parts):
                 file.write(part)
     if output:
         remark(f"written: {output}")
 
 
 def _is_terminal(output: Path | None) -> bool:
-    """Whether somebody sees what is written."""
+    """Whether a person sees what is written."""
     if output is None:
         return bool(sys.stdout) and sys.stdout.isatty()
     if not output.is_char_device():
@@ -135,7 +133,7 @@ def _is_terminal(output: Path | None) -> bool:
 
 
 def _count_of(job: "Job", outcome: str | None) -> int:
-    """How many entries with this outcome the job has by now."""
+    """How many entries of the job have this outcome by now."""
     if outcome is None:
         return job.total
     if outcome == "pending":
@@ -145,9 +143,9 @@ def _count_of(job: "Job", outcome: str | None) -> int:
 
 
 @contextmanager
-def _written(output: Path | None) -> Iterator[BinaryIO]:
-    """Stdout; or a file that has its name only once it is whole. A pipe or a device is written to
-    as it is.
+def _opened(output: Path | None) -> Iterator[BinaryIO]:
+    """Stdout, or a file that gets its name only once it is complete. A pipe or a device is written
+    to directly.
     """
     if output is None:
         if not sys.__stdout__:  # sys.stdout leads to nothing then
@@ -159,23 +157,25 @@ def _written(output: Path | None) -> Iterator[BinaryIO]:
             yield device
         return
     stop_by_signals()
-    whole = output.resolve()  # where a link leads
-    partial = whole.with_name(f".{whole.name}.{os.getpid()}.part")
+    complete = output.resolve()  # where a link leads
+    unfinished = complete.with_name(f".{complete.name}.{os.getpid()}.part")
     try:
-        with partial.open("wb") as file:
+        with unfinished.open("wb") as file:
             yield file
-        partial.replace(whole)
+        unfinished.replace(complete)
     finally:
-        partial.unlink(missing_ok=True)
+        unfinished.unlink(missing_ok=True)
 
 
-def _lines(found: Iterable["Result"], write: Callable[[list["Result"]], bytes]) -> Iterator[bytes]:
-    source = iter(found)
-    while some := list(itertools.islice(source, _LINES)):
-        yield write(some)
+def _lines(
+    results: Iterable["Result"], write: Callable[[list["Result"]], bytes]
+) -> Iterator[bytes]:
+    source = iter(results)
+    while batch := list(itertools.islice(source, _RESULTS_AT_A_TIME)):
+        yield write(batch)
 
 
-def _as_csv(some: list["Result"], *, raw: bool, cell: Callable[[str], str]) -> bytes:
+def _as_csv(batch: list["Result"], *, raw: bool, cell: Callable[[str], str]) -> bytes:
     import csv
     import io
 
@@ -198,33 +198,31 @@ def _as_csv(some: list["Result"], *, raw: bool, cell: Callable[[str], str]) -> b
             str(r.erased_from_archive).lower(),
             safe(r.detail),
         )
-        for r in some
+        for r in batch
     )
     return lines.getvalue().encode()
 
 
-def _as_ndjson(some: list["Result"], *, is_seen: bool) -> bytes:
+def _as_ndjson(batch: list["Result"], *, to_terminal: bool) -> bytes:
     import msgspec
 
-    lines = msgspec.json.Encoder().encode_lines(some)
-    return printable_json(lines.decode()).encode() if is_seen else lines
+    lines = msgspec.json.Encoder().encode_lines(batch)
+    return printable_json(lines.decode()).encode() if to_terminal else lines
 
 
 def _identifier_list(
     results: Iterable["Result"], cell: Callable[[str], str], *, phone_fallback: bool
 ) -> Iterator[bytes]:
-    """The list in parts, the first of them once all of it is known to be sound: until then it is
-    kept on disk.
-
-    Each identifier stands in it as `cell` has it.
+    """The list in parts. The first comes once all results have been read and nothing would be lost;
+    until then the list is kept on disk. Each identifier is written by `cell`.
 
     With `phone_fallback` an entry with an externalId may be looked up by its phone number too,
-    which a list would lose. Raises Failure.
+    which a list would lose. Raises Failure where it would lose something.
     """
     kind = None
     with tempfile.TemporaryFile() as file:
         for result in results:
-            if not result.identifier:  # of what is invalid
+            if not result.identifier:  # an invalid entry
                 continue
             if result.external_id and result.phone_number and phone_fallback:
                 wrong = f"entry {result.index} has an externalId and a phone number"
@@ -233,24 +231,24 @@ def _identifier_list(
             if its_kind != (kind := kind or its_kind):
                 raise Failure(
                     "some entries have an externalId, others only a phone number, "
-                    "and a list has one of them",
+                    "and a list has only one kind",
                     _WAY_OUT,
                 )
             if not _is_a_line(result.identifier, kind):
                 raise Failure(
-                    f"the {kind} of entry {result.index} cannot stand on a line of its own",
+                    f"the {kind} of entry {result.index} would mean something else in a list",
                     _WAY_OUT,
                 )
             file.write(f"{cell(result.identifier)}\n".encode())
         if kind:
             remark(f"to send them back: leadsweep submit FILE --by {kind}")
         file.seek(0)
-        while part := file.read(_PART):
+        while part := file.read(_BYTES_AT_A_TIME):
             yield part
 
 
 def _is_a_line(identifier: str, kind: str) -> bool:
-    """Whether what is read of the line means the same."""
+    """Whether the identifier, read back from a line, means the same."""
     from leadsweep.rules.identifiers import canonical
 
     same = canonical.canonical_external_id

@@ -9,11 +9,11 @@ from leadsweep.terminal.output import moment, say, show, width_of
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from leadsweep import Job
+    from leadsweep import Job, Submitted
 
 WIDTH = 100  # columns that every line of a list fits
 
-# What should be looked at, and is among the other counts as well.
+# Counts that deserve a look; their entries are among the other counts as well.
 _NOTED = {
     "erased_from_archive": "from archive",
     "lacks_plus": "lacking plus",
@@ -24,11 +24,11 @@ _ARCHIVED = {"deleted": "archived", "would_delete": "would archive"}
 
 _HEAD = ("JOB", "STATUS", "MODE", "TOTAL", "DONE", "CREATED UTC", "CAMPAIGN", "REFERENCE")
 _NUMBERS = {3, 4}  # the columns that are aligned to the right
-_RECENT = timedelta(days=180)  # times of which are told without their year
+_RECENT = timedelta(days=180)  # times within this span are printed without their year
 
 
 def show_job(job: "Job", *, as_json: bool) -> None:
-    """Prints the job: as the API has it, or a fact a line."""
+    """Prints the job: in the API's form, or one fact on each line."""
     if as_json:
         show(_as_the_api_has_it(job), "", as_json=True)
         return
@@ -57,6 +57,12 @@ def show_job(job: "Job", *, as_json: bool) -> None:
         say(f"{name:<{width}} {fact}")
 
 
+def show_new_job(job: "Submitted", *, as_json: bool) -> None:
+    """Prints the id of a job that was just accepted, or with its status and total as JSON."""
+    result = {"jobId": job.job_id, "status": job.status, "total": job.total}
+    show(result, job.job_id, as_json=as_json)
+
+
 def _waits(job: "Job") -> str | None:
     if (waiting := job.waiting_for) is None:
         return None
@@ -64,7 +70,7 @@ def _waits(job: "Job") -> str | None:
 
 
 def _counts(job: "Job") -> dict[str, int]:
-    """Those of the job that are not 0, by what they are called in its mode."""
+    """The counts of the job that are not 0, under their names in its mode."""
     archived = _ARCHIVED if job.mode == "archive" else {}
     counts = {}
     for field in job.__struct_fields__:
@@ -84,8 +90,8 @@ def show_jobs(jobs: "Sequence[Job]", *, as_json: bool) -> None:
 
 
 def listed(jobs: "Sequence[Job]", now: datetime) -> list[str]:
-    """The lines of a list. Ids are never cut, as they are there to be copied; campaign and
-    reference share what is left.
+    """The lines of a list. Ids are never cut, so that they can be copied; campaign and reference
+    share the rest of the line.
     """
     rows = [_HEAD, *(_row_of(job, now) for job in jobs)]
     widths = [max(map(width_of, column)) for column in zip(*rows, strict=True)]
@@ -105,12 +111,11 @@ def _row_of(job: "Job", now: datetime) -> tuple[str, ...]:
     mode = job.mode
     if job.dry_run:
         mode = "preview-arch" if mode == "archive" else "preview"
-    done = (
-        job.deleted + job.would_delete + job.restored
-    )  # of which a job has only the one of its mode
+    # A job has only one of these, by its mode.
+    done = job.deleted + job.would_delete + job.restored
     created = job.created_at.astimezone(UTC)
     when = f"{created:%m-%d %H:%M}" if abs(now - created) < _RECENT else f"{created:%Y-%m-%d}"
-    words = (
+    cells = (
         job.job_id,
         job.status,
         mode,
@@ -120,18 +125,18 @@ def _row_of(job: "Job", now: datetime) -> tuple[str, ...]:
         job.campaign_id,
         job.client_reference or "",
     )
-    return tuple(map(printable, words))
+    return tuple(map(printable, cells))
 
 
 def _short(count: int) -> str:
-    """From a million on without its last digits, and never rounded up: what is not all must not
-    look like it.
+    """The count; from a million on without its last digits. It is never rounded up, so that a part
+    does not look like the whole.
     """
     return f"{count:,}" if count < 1_000_000 else f"{count // 10_000 / 100:.2f}M"  # noqa: PLR2004
 
 
 def _fitted(cell: str, width: int, column: int) -> str:
-    """`cell` with the blanks that it lacks, or cut where it is too long."""
+    """`cell` in `width` columns: filled with blanks, or cut."""
     if width_of(cell) > width:
         cell = cell[:width]
         while cell and width_of(cell) >= width:
@@ -142,14 +147,14 @@ def _fitted(cell: str, width: int, column: int) -> str:
 
 
 def _as_the_api_has_it(job: "Job") -> dict[str, Any]:
-    """But for the lists that it leaves out."""
+    """The fields of the job, without lists that the API left out."""
     import msgspec
 
-    found = msgspec.to_builtins(job, builtin_types=(datetime,))
+    fields = msgspec.to_builtins(job, builtin_types=(datetime,))
     return {
-        name: fact
-        for name, fact in found.items()
-        if fact is not None or not name.endswith("Identifiers")
+        name: value
+        for name, value in fields.items()
+        if value is not None or not name.endswith("Identifiers")
     }
 
 

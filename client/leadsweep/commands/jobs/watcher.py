@@ -1,5 +1,5 @@
-"""Watches a job from outside: how much is done, how fast, how long it will take. Survives the
-server's restarts.
+"""Watches a job: how much is done, how fast, how long it will take. It keeps watching while the
+server restarts.
 """
 
 import math
@@ -30,18 +30,17 @@ def watch(server: "Caller", job_id: str, timeout: float | None, *, accepted: boo
     """The job once it is final; progress goes to stderr. Raises Failure when the time is over, Exit
     when interrupted.
 
-    Of one that was just `accepted` no first answer is needed to know that it is there.
+    A job that was just `accepted` is known to exist, so the server may be away from the beginning.
     """
     deadline = math.inf if timeout is None else time.monotonic() + timeout
     progress = _Progress()
     server.tell = progress.say
     try:
-        left = LOOK_TIMEOUT if timeout is None else timeout
-        job = (
-            _look(server, job_id, left, progress)
-            if accepted
-            else server.job(job_id, timeout=timeout)
-        )
+        if accepted:
+            left = LOOK_TIMEOUT if timeout is None else timeout
+            job = _look(server, job_id, left, progress)
+        else:
+            job = server.job(job_id, timeout=timeout)
         while not (job and job.final):
             if job:
                 progress.show(job)
@@ -64,15 +63,15 @@ def watch(server: "Caller", job_id: str, timeout: float | None, *, accepted: boo
 
 
 def _look(server: "Caller", job_id: str, left: float, progress: "_Progress") -> "Job | None":
-    """The job, if the server is there."""
+    """The job; None where the server does not answer now."""
     from leadsweep import RateLimited, ServerFailed, ServerNotReached
 
     try:
         return server.job(job_id, timeout=min(LOOK_TIMEOUT, left))
     except (ServerNotReached, ServerFailed):
-        progress.say("the server is not reached; trying again")
+        progress.say("the server does not answer; trying again")
     except RateLimited:
-        progress.say("the key has used up its calls; trying again")
+        progress.say("the key has used up its calls for now; trying again")
         time.sleep(min(LOOK_TIMEOUT, left))
     return None
 
@@ -86,17 +85,17 @@ class _Progress:
 
     def __init__(self) -> None:
         self._terminal = sys.stderr.isatty()
-        self._seen: deque[tuple[float, int]] = deque()
+        self._samples: deque[tuple[float, int]] = deque()
         self._last = ("", 0.0)
         self._drawn = False
 
     def show(self, job: "Job") -> None:
-        """Where it stands now."""
+        """Shows how far the job is."""
         now = time.monotonic()
-        self._seen.append((now, job.processed))
-        while now - self._seen[0][0] > RATE_SPAN:
-            self._seen.popleft()
-        began, before = self._seen[0]
+        self._samples.append((now, job.processed))
+        while now - self._samples[0][0] > RATE_SPAN:
+            self._samples.popleft()
+        began, before = self._samples[0]
         rate = (job.processed - before) / (now - began) if now > began else 0.0
         words = [
             job.status,
@@ -109,8 +108,8 @@ class _Progress:
         self.say("  ".join(words), kind=job.waiting_for.detail if job.waiting_for else job.status)
 
     def say(self, text: str, kind: str = "trouble") -> None:
-        """Says `text`; in a pipe only if it is of another kind than the last, or that is a while
-        ago.
+        """Prints `text`. In a pipe it does so only if the last text was of another kind, or is a
+        while ago.
         """
         if self._terminal:
             remark(text, head=_BACK, end="")
@@ -122,7 +121,7 @@ class _Progress:
             self._last = (kind, time.monotonic())
 
     def end(self) -> None:
-        """Leaves the terminal's line empty."""
+        """Erases the line on the terminal."""
         if self._drawn:
             remark("", head=_BACK, end="")
             self._drawn = False
@@ -131,10 +130,6 @@ class _Progress:
 def _span(seconds: float) -> str:
     minutes, rest = divmod(int(seconds) + 1, 60)
     hours, minutes = divmod(minutes, 60)
-    return (
-        f"{hours} h {minutes} min"
-        if hours
-        else f"{minutes} min {rest} s"
-        if minutes
-        else f"{rest} s"
-    )
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
