@@ -13,9 +13,9 @@ GUIDE := api/description/static/guide/index.html
 # The locks hold what server and client need, but neither of the two: an index is never asked for them.
 COMPILE = $(BIN)/uv pip compile pyproject.toml client/pyproject.toml --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-emit-find-links --no-header
-# Tests that use a stack of their own run side by side. A CI machine has two cores, and a third of
-# the time of a test is waiting: three keep both busy.
-TEST_PROCESSES ?= 3
+# Tests that use a stack of their own run side by side. A CI machine has two cores, and half of the
+# time of a test is waiting: four keep both busy.
+TEST_PROCESSES ?= 4
 
 .PHONY: help setup demo up docs test proof check bench lock
 

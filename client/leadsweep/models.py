@@ -9,6 +9,20 @@ import msgspec
 FINAL = frozenset({"completed", "failed", "cancelled"})
 
 
+OUTCOMES = (
+    "pending",
+    "deleted",
+    "archived",
+    "wouldDelete",
+    "restored",
+    "conflict",
+    "notFound",
+    "unprocessed",
+    "invalid",
+)
+"""The outcomes that a lead of a job may have."""
+
+
 class Lead(TypedDict, total=False):
     """An entry, which names one lead by an externalId, a phone number or both."""
 

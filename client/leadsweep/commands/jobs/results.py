@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, BinaryIO
 import click
 
 from leadsweep.commands.server import EXIT_CODES, server
+from leadsweep.models import OUTCOMES
 from leadsweep.rules.printable import printable, printable_json
 from leadsweep.terminal import options
 from leadsweep.terminal.failure import Failure
@@ -27,17 +28,6 @@ from leadsweep.terminal.signals import stop_by_signals
 if TYPE_CHECKING:
     from leadsweep import Job, Result
 
-_OUTCOMES = (
-    "pending",
-    "deleted",
-    "archived",
-    "wouldDelete",
-    "restored",
-    "conflict",
-    "notFound",
-    "unprocessed",
-    "invalid",
-)
 _BY_SUFFIX = {".csv": "csv", ".ndjson": "ndjson", ".jsonl": "ndjson", ".txt": "identifiers"}
 _RESULTS_AT_A_TIME = 1000  # that are written
 _CSV_HEAD = (
@@ -55,7 +45,7 @@ def _in_a_folder(_ctx: click.Context, _param: click.Parameter, value: Path | Non
 
 @click.command(epilog=EXIT_CODES)
 @click.argument("job_id", metavar="JOB", type=options.Word())
-@click.option("--outcome", type=click.Choice(_OUTCOMES), help="Only entries with this outcome.")
+@click.option("--outcome", type=click.Choice(OUTCOMES), help="Only entries with this outcome.")
 @click.option(
     "-o",
     "--output",
