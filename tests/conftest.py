@@ -2,6 +2,7 @@
 database for each test.
 """
 
+import gc
 from contextlib import contextmanager
 from itertools import count
 
@@ -29,22 +30,31 @@ def pytest_configure(config):
 def pytest_runtest_call(item):
     """A proof that holds is reported with how much it ran."""
     counts.taken()
+    proof = item.get_closest_marker("proof")
+    if proof:
+        item.user_properties.append(("proof", [proof.args[0], None]))
     result = yield
-    if proof := item.get_closest_marker("proof"):
-        item.user_properties.append(("proof", [proof.args[0], counts.taken() or 1]))
+    if proof:
+        item.user_properties[-1] = ("proof", [proof.args[0], counts.taken() or 1])
     return result
 
 
 def pytest_runtest_logreport(report):
-    if report.when == "call":
-        for name, value in report.user_properties:
-            if name == "proof":
-                counts.saw(*value, report.duration)
+    for name, (kind, number) in report.user_properties:
+        if name == "proof" and report.failed:
+            counts.failed(kind)
+        elif name == "proof" and report.when == "call":
+            counts.saw(kind, number, report.duration)
 
 
-def pytest_sessionfinish(session, exitstatus):
+def pytest_collection_finish():
+    """What is loaded stays: else each look for garbage would go through it."""
+    gc.freeze()
+
+
+def pytest_sessionfinish(session):
     """The process that has seen all others' reports writes them down."""
-    if counts.FILE and exitstatus == 0 and not hasattr(session.config, "workerinput"):
+    if counts.FILE and not hasattr(session.config, "workerinput"):
         counts.write()
 
 
