@@ -63,12 +63,14 @@ def servers(tmp_path_factory):
     """The embedded PostgreSQL and Redis of this pytest process.
 
     Nobody stops this PostgreSQL at once, so it need not wait for the disk: a database for a test is
-    made and dropped in a third of the time. Tests that break servers have their own.
+    made and dropped in a third of the time. None is dropped while somebody is logging in, which a
+    test may leave half done. Tests that break servers have their own.
     """
     with Embedded(tmp_path_factory.mktemp("servers")) as embedded:
         with psycopg.connect(embedded.database_url, autocommit=True) as connection:
             connection.execute("ALTER SYSTEM SET fsync = off")
             connection.execute("ALTER SYSTEM SET full_page_writes = off")
+            connection.execute("ALTER SYSTEM SET authentication_timeout = '10s'")
             connection.execute("SELECT pg_reload_conf()")
         yield embedded
 

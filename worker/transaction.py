@@ -42,6 +42,9 @@ LOOK_EVERY = 0.1  # seconds, of one connection, between looks whether somebody w
 # company are a key (campaigns_owner_key), so whoever changes either of them waits for FOR KEY
 # SHARE. Where they came first, SKIP LOCKED finds no owner, though the campaign is there. Other
 # changes to a campaign are in nobody's way.
+#
+# `is_waited_for`: others can join a shared lock ahead of somebody who waits for its end. So that is
+# looked for now and then: whoever waits holds the lock of the row's place.
 _LOCK_CHUNK = text(f"""
     WITH limits AS MATERIALIZED (
         SELECT set_config('lock_timeout', '500ms', true),
@@ -65,21 +68,16 @@ _LOCK_CHUNK = text(f"""
         (
             SELECT company_id FROM campaigns WHERE id = :campaign_id FOR KEY SHARE SKIP LOCKED
         ) AS owner,
-        EXISTS (SELECT FROM campaigns WHERE id = :campaign_id) AS has_campaign
+        EXISTS (SELECT FROM campaigns WHERE id = :campaign_id) AS has_campaign,
+        :looks AND EXISTS (
+            SELECT FROM campaigns JOIN pg_locks ON ctid = format('(%s,%s)', page, tuple)::tid
+            WHERE id = :campaign_id AND locktype = 'tuple' AND relation = 'campaigns'::regclass
+                AND mode = 'AccessExclusiveLock'
+                AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+        ) AS is_waited_for
     FROM limits CROSS JOIN chunks
     WHERE job_id = :job_id AND number = :number AND state = 'pending' AND retry_at = :lease_end
         FOR UPDATE OF chunks
-""")
-
-# Others can join a shared lock ahead of somebody who waits for its end. So that is looked for now
-# and then: whoever waits holds the lock of the row's place.
-_IS_WAITED_FOR = text("""
-    SELECT EXISTS (
-        SELECT FROM campaigns JOIN pg_locks ON ctid = format('(%s,%s)', page, tuple)::tid
-        WHERE id = :campaign_id AND locktype = 'tuple' AND relation = 'campaigns'::regclass
-            AND mode = 'AccessExclusiveLock'
-            AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
-    )
 """)
 
 _CHANGES = bytes(outcome for outcome in Outcome if outcome.word in CHANGING_WORDS)
@@ -129,12 +127,11 @@ def decide_part(part: Part, claimed: Claim, how: Try, lock_wait: timedelta) -> F
     values |= {"campaign_id": claimed.campaign_id, "erases": erases, "is_old": claimed.form < FORM}
     values |= {"milliseconds": part.milliseconds, "lock_wait": lock_wait}
     values |= {"is_long": claimed.part_seconds is not None and how.verdict is None}
+    values |= {"looks": _looks(part.connection)}
     row = part.connection.execute(_LOCK_CHUNK, values).one_or_none()
     if row is None:
         return None
-    if how.verdict is None and (
-        (row.owner is None and row.has_campaign) or _is_waited_for(part.connection, claimed)
-    ):
+    if (row.is_waited_for or (row.owner is None and row.has_campaign)) and how.verdict is None:
         part.connection.info.pop("looked_at", None)  # the next part looks again
         raise CampaignLocked
     if row.owner not in {None, claimed.company_id}:
@@ -177,15 +174,14 @@ def decide_part(part: Part, claimed: Claim, how: Try, lock_wait: timedelta) -> F
     return finish(part.connection, claimed.job_id, decided)
 
 
-def _is_waited_for(connection: Connection, claimed: Claim) -> bool:
-    """Whether anybody waits for the campaign, as far as it is time to look, which costs as much as
-    a lead or two.
+def _looks(connection: Connection) -> bool:
+    """Whether it is time to look whether anybody waits for the campaign, which costs as much as a
+    lead or two.
     """
-    if time.monotonic() - connection.info.get("looked_at", 0.0) <= LOOK_EVERY:
-        return False
-    connection.info["looked_at"] = time.monotonic()
-    values = {"campaign_id": claimed.campaign_id}
-    return bool(connection.execute(_IS_WAITED_FOR, values).scalar_one())
+    is_time: bool = time.monotonic() - connection.info.get("looked_at", 0.0) > LOOK_EVERY
+    if is_time:
+        connection.info["looked_at"] = time.monotonic()
+    return is_time
 
 
 def _end_the_rest(part: Part, claimed: Claim, outcomes: Sequence[int]) -> Finished | None:

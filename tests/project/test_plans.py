@@ -432,16 +432,12 @@ LOCK_CHUNK = {
     "milliseconds": "2000",
     "lock_wait": timedelta(0),
     "is_long": False,
+    "looks": True,
 }
 OF_WORKERS["lock a chunk"] = (
     says(transaction._LOCK_CHUNK, **LOCKED, **LOCK_CHUNK),
     60,
     {"chunks": 0},
-)
-OF_WORKERS["look whether anybody waits for a campaign"] = (
-    says(transaction._IS_WAITED_FOR, campaign_id="cmp-0"),
-    60,
-    {},
 )
 
 STEERED = ASKED.values() | {
