@@ -11,6 +11,7 @@ tests/deployment.
 import asyncio
 import atexit
 import ctypes
+import gc
 import multiprocessing
 import os
 import runpy
@@ -162,6 +163,7 @@ class Process:
 
 def _become(module, arguments, env, log):
     """Makes this fork what `python -m module arguments` would be."""
+    gc.freeze()  # what it looks at is copied: the memory is the server's, too
     os.setpgid(0, 0)
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     with log.open("ab") as file, Path(os.devnull).open("rb") as nothing:
