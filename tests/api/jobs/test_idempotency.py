@@ -289,14 +289,17 @@ async def test_a_key_that_has_expired_takes_the_media_type_of_its_new_request(se
 
 async def test_a_parallel_post_waits_two_seconds_for_the_first_and_then_gives_up(service):
     holder, _ = holding_the_key(service)
+    took = []
     with holder:
-        began = time.monotonic()
-        answer = await post(service)
-        assert (answer.status_code, answer.json()["error"]) == (
-            409,
-            "Another request is in progress; try again",
-        )
-        assert 1.9 < time.monotonic() - began < 10
+        while len(took) < 3 and min(took, default=4) >= 4:  # a busy machine has pauses of its own
+            began = time.monotonic()
+            answer = await post(service)
+            took.append(time.monotonic() - began)
+            assert (answer.status_code, answer.json()["error"]) == (
+                409,
+                "Another request is in progress; try again",
+            )
+        assert 1.9 < min(took) < 4
         holder.rollback()
     assert (await post(service)).status_code == 202
 
