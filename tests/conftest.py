@@ -83,15 +83,14 @@ def servers():
     """The embedded PostgreSQL and Redis of this pytest process.
 
     Nobody stops this PostgreSQL at once, so it need not wait for the disk. No database is dropped
-    while somebody is logging in, which a test may leave half done. It does not vacuum by itself:
-    some tests count the pages that are read. Tests that break servers have their own.
+    while somebody is logging in, which a test may leave half done. Tests that break servers have
+    their own.
     """
     with _folder_in_memory() as folder, Embedded(folder / "servers") as embedded:
         with psycopg.connect(embedded.database_url, autocommit=True) as connection:
             connection.execute("ALTER SYSTEM SET fsync = off")
             connection.execute("ALTER SYSTEM SET full_page_writes = off")
             connection.execute("ALTER SYSTEM SET authentication_timeout = '10s'")
-            connection.execute("ALTER SYSTEM SET autovacuum = off")
             connection.execute("SELECT pg_reload_conf()")
         yield embedded
 
