@@ -219,6 +219,13 @@ def test_the_map_names_every_room_and_no_other():
         assert (ROOT / name).is_dir(), name
 
 
+def test_a_room_has_at_most_twelve_entries():
+    """But for worker/, which reads well as one (decision 22)."""
+    for name in set(rooms()) - {"worker"}:
+        entries = {path.name for path in (ROOT / name).iterdir()} - {"__init__.py", "__pycache__"}
+        assert len(entries) <= 12, name
+
+
 def log_events():
     """The events that the code logs, with their level."""
     for room in ROOMS:
