@@ -122,6 +122,7 @@ _forks.set_forkserver_preload(
     ]
 )
 _PR_SET_PDEATHSIG = 1
+_MOST_FILES = 1 << 16  # more than any of our processes has open
 
 
 class Process:
@@ -166,6 +167,7 @@ class Process:
 def _become(module, arguments, env, log):
     """Makes this fork what `python -m module arguments` would be."""
     gc.freeze()  # what it looks at is copied: the memory is the server's, too
+    os.closerange(3, _MOST_FILES)  # as exec would: one of them keeps the server of forks alive
     os.setpgid(0, 0)
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     with log.open("ab") as file, Path(os.devnull).open("rb") as nothing:
