@@ -50,7 +50,7 @@ $(GUIDE): zensical.toml $(shell find docs -type f)
 test: setup $(COMPILED) ## Run all tests
 	@$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist worksteal $(ARGS)
 
-proof: setup ## Run what the proof table lists in full, for hours, and write docs/proof.json
+proof: setup ## Run what the proof table lists in full, for half an hour, and write docs/proof.json
 	@PROOF=docs/proof.json $(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist worksteal -m proof --timeout 3600 $(ARGS)
 
 check: setup ## Lint, types, import contracts, migration in step with the models

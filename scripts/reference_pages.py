@@ -146,7 +146,8 @@ counts that match, leads as the oracle says, nothing else deleted. The oracle is
 function of entries and leads (`tests/support/oracle.py`).
 
 `make test` runs every kind of proof in this table. `make proof` runs the full counts, which takes
-hours, and writes what it saw to `docs/proof.json`. `make docs` makes this page from that file.
+half an hour, and writes what it saw to `docs/proof.json`. `make docs` makes this page from that
+file.
 
 | what | in `make test` | in `make proof` | last full run |
 |---|---|---|---|
